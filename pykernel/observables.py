@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The table of what every backend measures at every layer: name, shape, unit and meaning."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One measured quantity. `extent` is "layer" (R, L), "node" (R, L + 1) with a[0] first, or "replica" (R,)."""
+
+    name: str
+    extent: str
+    unit: str
+    meaning: str
+
+
+ROWS = (
+    Row("log10_grad_weight", "layer", "decades", "Frobenius norm of dJ/dW[l]"),
+    Row("log10_grad_bias", "layer", "decades", "2-norm of dJ/db[l]"),
+    Row("log10_grad_preactivation", "layer", "decades", "Frobenius norm of dJ/dz[l]"),
+    Row("log10_grad_activation", "node", "decades", "Frobenius norm of dJ/da[l], the input's first"),
+    Row("log10_mean_square_preactivation", "layer", "decades", "mean of z[l]^2 over units and batch"),
+    Row("log10_mean_square_activation", "layer", "decades", "mean of a[l]^2 over units and batch"),
+    Row("mean_activation", "layer", "1", "mean of a[l] over units and batch"),
+    Row("saturated", "layer", "fraction", "(unit, input) pairs with a slope below 1 percent of the largest"),
+    Row("dead", "layer", "fraction", "units whose slope is 0 for the whole batch"),
+    Row("similarity", "layer", "1", "mean pairwise cosine of the inputs' activations"),
+    Row("log10_weight_factor", "layer", "decades", "norm of W[l]^T delta[l] over norm of delta[l]"),
+    Row("log10_derivative_factor", "layer", "decades", "norm after over norm before the step back through phi and Norm"),
+    Row("loss", "replica", "1", "the objective, with a head"),
+)
+NAMES = tuple(row.name for row in ROWS)
+
+
+def shape(row: Row, replicas: int, depth: int) -> tuple[int, ...]:
+    """The shape of a row's array for so many replicas and layers."""
+    return {"layer": (replicas, depth), "node": (replicas, depth + 1), "replica": (replicas,)}[row.extent]
