@@ -1,0 +1,61 @@
+# Every command of the project, from nothing: each target makes the environment in .venv that it needs. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
+CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
+
+.PHONY: help run test lint format bench bench-peers clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in results/
+	$(BIN)/pykernel sweep --default --output results
+
+test: .venv/tools ## the test suite
+	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
+
+lint: .venv/tools ## format, lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy
+
+format: .venv/tools ## lay the code out as `make lint` wants it
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--full" for all sizes
+	$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: .venv-peers/installed ## side by side with the tools that people use now (a 2 GB environment); ARGS to choose points
+	.venv-peers/bin/python bench/peers/side_by_side.py $(ARGS)
+
+clean: ## forget environments, builds and results
+	rm -rf .venv .venv-peers .boot build dist results bench/.asv
+
+# Debian's python3 may lack ensurepip, and so venv; its pip can still fetch virtualenv into a folder.
+.venv/made .venv-peers/made:
+	$(PYTHON) -m venv $(@D) 2>/dev/null || { rm -rf $(@D); \
+	  $(PYTHON) -m pip install --quiet --target .boot virtualenv && PYTHONPATH=.boot $(PYTHON) -m virtualenv --quiet $(@D); }
+	touch $@
+
+# Editable: Python sources are used where they stand, C++ sources are built again when they are newer.
+.venv/installed: $(SOURCES) | .venv/made
+	$(PIP) -e .
+	touch $@
+
+.venv/tools: pyproject.toml .venv/installed
+	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	  print(*extras['test'], *extras['lint'], *extras['bench'], sep='\n')" > .venv/tools.txt
+	$(PIP) -r .venv/tools.txt
+	touch $@
+
+.venv-peers/installed: $(SOURCES) | .venv-peers/made
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers/requirements.txt .
+	touch $@

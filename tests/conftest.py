@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every test shares: a Numba cache that belongs to exactly these sources."""
+
+import hashlib
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def numba_cache_of_sources() -> Path:
+    """Numba does not notice an edit in another file than the kernel's own; a folder named after all sources cannot be stale."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "pykernel").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return ROOT / "build" / f"numba-{digest.hexdigest()[:16]}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(numba_cache_of_sources()))
