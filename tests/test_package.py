@@ -29,7 +29,10 @@ def test_import_is_light():
 
 def kernel_objects():
     """(instruction set, object file) of every kernel in the build folder of an editable install."""
-    return [(path.parts[-4].removeprefix("pykernel_").removesuffix(".dir"), path) for path in ROOT.glob("build/*/CMakeFiles/pykernel_*.dir/**/*.o")]
+    return [
+        (path.parts[-4].removeprefix("pykernel_").removesuffix(".dir"), path)
+        for path in ROOT.glob("build/*/CMakeFiles/pykernel_*.dir/**/*.o")
+    ]
 
 
 def symbols(path):
