@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from pykernel import checks
+
 NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 LOSSES = (None, "mse", "sigmoid", "softmax")
 NORM_EPS = 1e-5
+MAX_DEPTH = 2**24 - 2
+MAX_WIDTH = 2**31 - 64
+MAX_REPLICAS = 2**32
 
 
 @dataclass(frozen=True)
@@ -70,3 +75,113 @@ class Plan:
     @property
     def depth(self) -> int:
         return len(self.widths) - 1
+
+
+def lower(chain, *, batch=1, seed=0, dtype="float32", precision="exponent", correlation=0.0, x=None, cotangent=None, weights=None, biases=None) -> Plan:
+    """Lower a chain and the arguments of `propagate` to a Plan, validating what depends on both.
+
+    Args:
+        chain: Chain.
+        batch: inputs; taken from x or cotangent where they are given.
+        x, cotangent, weights, biases: the caller's arrays, shapes (n0, B), (nL, B), [(n[l], n[l-1])], [(n[l],)].
+
+    Raises:
+        ValueError, TypeError: what was given and what is allowed.
+    """
+    n = chain.layer_widths.astype(np.int64)
+    batch = _batch(batch, x, cotangent)
+    checks.choice("dtype", dtype, ("float32", "float64"))
+    checks.choice("precision", precision, ("exponent", "native"))
+    if chain.head is not None and cotangent is not None:
+        raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
+    fans = list(zip(n[:-1].tolist(), n[1:].tolist(), strict=True)) if chain.widths is not None else [(chain.width, chain.width)] * chain.depth
+    init = chain.init
+    distribution, scale = init.distribution, _scales(init.scale, fans) * chain.gain * _branch_factors(chain)
+    if weights is not None:
+        weights = _layers("weights", weights, [(m, k) for k, m in fans])
+        distribution, scale = "given", np.ones(chain.depth)
+    bias_distribution, bias_scale = "zero", np.zeros(chain.depth)
+    if biases is not None:
+        biases = _layers("biases", biases, [(m,) for _, m in fans])
+        bias_distribution, bias_scale = "given", np.ones(chain.depth)
+    elif chain.bias_std:
+        bias_distribution, bias_scale = "normal", np.full(chain.depth, chain.bias_std)
+    elif init.bias_distribution != "zero" and weights is None:
+        bias_distribution, bias_scale = init.bias_distribution, _scales(init.bias_scale, fans)
+    if not (np.isfinite(scale).all() and np.isfinite(bias_scale).all()):
+        raise ValueError(f"init {init} with gain {chain.gain:g} gives a scale that is not finite")
+    head = chain.head
+    targets = None
+    if head is not None and head.targets is not None:
+        targets = checks.array("head targets", head.targets, (head.outputs, batch))
+    residual = chain.residual
+    return Plan(
+        widths=n,
+        batch=batch,
+        seed=checks.integer("seed", seed, 0, 2**64 - 1),
+        dtype=dtype,
+        exponent=precision == "exponent",
+        activation=chain.activation,
+        norm=NORMS.index(chain.norm),
+        order=ORDERS.index(chain.order),
+        residual_every=0 if residual is None else residual.every,
+        residual_scale=np.full(chain.depth, 1.0 if residual is None else residual.factor(chain.depth)),
+        distribution=distribution,
+        distribution_parameter=float(init.parameter),
+        scale=scale,
+        bias_distribution=bias_distribution,
+        bias_scale=bias_scale,
+        correlation=checks.within("correlation", correlation, 0.0, 1.0),
+        x=None if x is None else checks.array("x", x, (n[0], batch)),
+        cotangent=None if cotangent is None else checks.array("cotangent", cotangent, (n[-1], batch)),
+        weights=weights,
+        biases=biases,
+        loss=0 if head is None else LOSSES.index(head.loss),
+        outputs=0 if head is None else head.outputs,
+        head_distribution="normal" if head is None else head.init.distribution,
+        head_parameter=0.0 if head is None else float(head.init.parameter),
+        head_scale=0.0 if head is None else float(head.init.scale(int(n[-1]), head.outputs)),
+        targets=targets,
+        clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
+    )
+
+
+def _batch(batch, x, cotangent):
+    """The batch that was asked for, or that the caller's arrays have."""
+    batch = checks.integer("batch", batch, 1, 2**31 - 1)
+    for name, given in (("x", x), ("cotangent", cotangent)):
+        if given is None:
+            continue
+        shape = np.shape(given)
+        if len(shape) != 2:
+            raise ValueError(f"{name} must have shape (units, batch), got {shape}")
+        if shape[1] < 1:
+            raise ValueError(f"{name} must hold at least one input, got shape {shape}")
+        if batch not in (1, shape[1]):
+            raise ValueError(f"batch={batch} contradicts {name}, which holds {shape[1]} inputs")
+        batch = shape[1]
+    return batch
+
+
+def _scales(function, fans):
+    """The scale of each layer, each distinct pair of fans asked once, (L,) float64."""
+    known = {pair: float(function(*pair)) for pair in set(fans)}
+    return np.array([known[pair] for pair in fans])
+
+
+def _layers(name, given, shapes):
+    if len(given) != len(shapes):
+        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}, got {len(given)}")
+    return tuple(checks.array(f"{name}[{i}]", array, shape) for i, (array, shape) in enumerate(zip(given, shapes, strict=True)))
+
+
+def _branch_factors(chain) -> np.ndarray:
+    """Factor of the init scheme on each layer beyond its fans: ones, or Fixup's, (L,) float64."""
+    out = np.ones(chain.depth)
+    if chain.init.fixup:
+        if chain.residual is None or chain.residual.every < 2:
+            raise ValueError("init fixup needs residual branches of 2 layers or more, as in Residual(every=2)")
+        m = chain.residual.every
+        out[:] = max(1, chain.depth // m) ** (-1 / (2 * m - 2))
+        out[m - 1 :: m] = 0
+    return out

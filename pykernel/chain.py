@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Chain and its parts: frozen, hashable specifications, validated where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from dataclasses import replace as _replace
+
+import numpy as np
+
+from pykernel import activations, checks, inits
+from pykernel.plan import LOSSES, MAX_DEPTH, MAX_WIDTH, NORMS, ORDERS
+
+BRANCH_SCALES = ("inverse_sqrt_depth",)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Skip connections: at every k-th layer a[l] = a[l-k] + scale v.
+
+    Args:
+        every: k, layers a branch.
+        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), which keeps the growth below e (theory, section 5).
+
+    Raises:
+        ValueError, TypeError: `every` is not a positive int, `scale` neither a finite number nor a known name.
+
+    Examples:
+        >>> Residual(every=2, scale="inverse_sqrt_depth").factor(depth=8)
+        0.5
+    """
+
+    every: int = 1
+    scale: float | str = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "every", checks.integer("residual every", self.every, 1, MAX_DEPTH))
+        if isinstance(self.scale, str):
+            checks.choice("residual scale", self.scale, BRANCH_SCALES)
+        else:
+            object.__setattr__(self, "scale", checks.finite("residual scale", self.scale))
+
+    def factor(self, depth):
+        """The number that multiplies a branch in a chain of this depth."""
+        return max(1, depth // self.every) ** -0.5 if isinstance(self.scale, str) else self.scale
+
+    def __str__(self):
+        return f"every {self.every}, scale {self.scale if isinstance(self.scale, str) else format(self.scale, 'g')}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """One more weight layer (no bias) to `outputs` logits, and a loss that is differentiated.
+
+    Args:
+        loss: "mse" (half squared error summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy); mean over the batch.
+        outputs: number of logits.
+        init: scheme of the head's weight.
+        targets: None to draw them (normals, fair bits, uniform classes), else numbers of shape (outputs, B), or for "softmax" B classes.
+
+    Raises:
+        ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1] or the classes.
+    """
+
+    loss: str = "softmax"
+    outputs: int = 10
+    init: str | inits.Init = "lecun_normal"
+    targets: tuple | None = None
+
+    def __post_init__(self):
+        checks.choice("head loss", self.loss, LOSSES[1:])
+        low = 2 if self.loss == "softmax" else 1
+        object.__setattr__(self, "outputs", checks.integer("head outputs", self.outputs, low, MAX_WIDTH))
+        object.__setattr__(self, "init", inits.get(self.init))
+        if self.init.distribution not in ("normal", "uniform", "truncated", "sparse", "student", "stable"):
+            raise ValueError(f"head init must draw its entries independently, got {self.init}")
+        if self.targets is not None:
+            object.__setattr__(self, "targets", tuple(map(tuple, self._columns().tolist())))
+
+    def _columns(self):
+        """The given targets as (outputs, B) float64."""
+        given = np.asarray(self.targets, dtype=np.float64)
+        if self.loss == "softmax" and given.ndim == 1:
+            if given.size == 0 or not ((given == np.floor(given)) & (given >= 0) & (given < self.outputs)).all():
+                raise ValueError(f"head targets must be classes from 0 to {self.outputs - 1}, got {self.targets!r}")
+            return (np.arange(self.outputs)[:, None] == given).astype(np.float64)
+        if given.ndim != 2 or given.shape[0] != self.outputs or given.shape[1] == 0:
+            raise ValueError(f"head targets must have shape ({self.outputs}, B), got {given.shape}")
+        if not np.isfinite(given).all() or (self.loss != "mse" and not ((given >= 0) & (given <= 1)).all()):
+            raise ValueError(f"head targets must be finite{'' if self.loss == 'mse' else ' and from 0 to 1'}")
+        if self.loss == "softmax" and not np.allclose(given.sum(0), 1):
+            raise ValueError("head targets of a softmax must sum to 1 over the outputs")
+        return given
+
+    def __str__(self):
+        return f"{self.loss} ({self.outputs} outputs)"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Clipping of the parameter gradients (weights and biases of the L layers), after the backward pass.
+
+    Args:
+        norm: bound on the norm; gradients above it are scaled down to it.
+        per_layer: whether the norm is taken layer by layer; by default over all parameters together (as `clip_grad_norm_` of PyTorch does).
+        value: bound on every single entry instead.
+
+    Raises:
+        ValueError, TypeError: not exactly one of `norm` and `value`, or a bound that is not a positive number.
+    """
+
+    norm: float | None = None
+    per_layer: bool = False
+    value: float | None = None
+
+    def __post_init__(self):
+        if (self.norm is None) == (self.value is None):
+            raise ValueError(f"clip needs one of norm and value, got norm={self.norm}, value={self.value}")
+        if not isinstance(self.per_layer, bool):
+            raise TypeError(f"clip per_layer must be True or False, got {self.per_layer!r}")
+        for key in ("norm", "value"):
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, checks.positive(f"clip {key}", getattr(self, key)))
+
+    def __str__(self):
+        return f"value {self.value:g}" if self.value else f"norm {self.norm:g}" + (" per layer" if self.per_layer else "")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of `depth` weight layers with random weights: what is simulated.
+
+    Args:
+        depth: number of weight layers L.
+        width: units of every layer, the input's included.
+        widths: instead of both, the L + 1 widths n[0] .. n[L].
+        activation: name, "name(parameter)" or `Activation`.
+        init: name, "name(numbers)" or `Init`: how weights are drawn.
+        gain: multiplier on the standard deviation of the weights.
+        bias_std: standard deviation of normal biases; 0 leaves the scheme's own (zero for all but "torch_linear_default").
+        norm: None, "batch", "layer" or "rms".
+        order: "linear-norm-activation" or "norm-activation-linear" (pre-activation).
+        residual: None or `Residual`.
+        head: None or `Head`.
+        clip: None or `Clip`.
+
+    Raises:
+        ValueError, TypeError: before any work, saying what was given and what is allowed.
+
+    Examples:
+        >>> Chain(widths=[4, 5, 6]).depth
+        2
+        >>> Chain(depth=3, width=8) == Chain(widths=[8, 8, 8, 8])
+        True
+    """
+
+    depth: int | None = None
+    width: int | None = None
+    widths: Sequence[int] | None = None
+    activation: str | activations.Activation = "relu"
+    init: str | inits.Init = "he_normal"
+    gain: float = 1.0
+    bias_std: float = 0.0
+    norm: str | None = None
+    order: str = ORDERS[0]
+    residual: Residual | None = None
+    head: Head | None = None
+    clip: Clip | None = None
+
+    def __post_init__(self):
+        self._check_sizes()
+        self._set(activation=activations.get(self.activation), init=inits.get(self.init))
+        self._set(gain=checks.finite("gain", self.gain), bias_std=checks.not_negative("bias_std", self.bias_std))
+        checks.choice("norm", self.norm, NORMS)
+        checks.choice("order", self.order, ORDERS)
+        for key, kind in (("residual", Residual), ("head", Head), ("clip", Clip)):
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
+        if self.residual is not None:
+            self._check_residual()
+
+    def _set(self, **values):
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def _check_sizes(self):
+        if self.widths is None:
+            if self.depth is None or self.width is None:
+                raise TypeError("a chain needs depth and width, or widths")
+            self._set(depth=checks.integer("depth", self.depth, 1, MAX_DEPTH), width=checks.integer("width", self.width, 1, MAX_WIDTH))
+            return
+        if isinstance(self.widths, (str, bytes)) or not isinstance(self.widths, (Sequence, np.ndarray)):
+            raise TypeError(f"widths must be a sequence of ints n[0] .. n[L], got {self.widths!r}")
+        widths = tuple(checks.integer(f"widths[{i}]", n, 1, MAX_WIDTH) for i, n in enumerate(self.widths))
+        if not 2 <= len(widths) <= MAX_DEPTH + 1:
+            raise ValueError(f"widths must hold n[0] .. n[L] with L from 1 to {MAX_DEPTH}, got {len(widths)} numbers")
+        for key, value in (("depth", len(widths) - 1), ("width", widths[0] if len(set(widths)) == 1 else None)):
+            given = getattr(self, key)
+            if given is not None and given != value:
+                raise ValueError(f"{key}={given} contradicts widths, which say {value if value is not None else 'that it differs by layer'}")
+        if len(set(widths)) == 1:
+            self._set(depth=len(widths) - 1, width=widths[0], widths=None)
+        else:
+            self._set(depth=len(widths) - 1, width=None, widths=widths)
+
+    def _check_residual(self):
+        k, n = self.residual.every, self.layer_widths
+        if k > self.depth:
+            raise ValueError(f"residual every={k} is more than the depth {self.depth}")
+        ends = np.arange(k, self.depth + 1, k)
+        wrong = ends[n[ends] != n[ends - k]]
+        if wrong.size:
+            end = int(wrong[0])
+            raise ValueError(f"a residual sum needs equal widths at both ends: layer {end - k} has {n[end - k]} units, layer {end} has {n[end]}")
+
+    @property
+    def layer_widths(self) -> np.ndarray:
+        """n[0] .. n[L], (L + 1,) int64."""
+        return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
+
+    @property
+    def weight_count(self) -> int:
+        """Entries of all weight matrices."""
+        if self.widths is None:
+            return self.depth * self.width**2
+        return sum(a * b for a, b in zip(self.widths[:-1], self.widths[1:], strict=True))
+
+    def replace(self, **changes) -> Chain:
+        """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.
+
+        Examples:
+            >>> Chain(depth=3, width=8).replace(depth=5).depth
+            5
+        """
+        unknown = set(changes) - {f.name for f in fields(self)}
+        if unknown:
+            name = sorted(unknown)[0]
+            checks.choice("chain field", name, tuple(f.name for f in fields(self)))
+        if "widths" in changes:
+            changes = {"depth": None, "width": None, **changes}
+        elif self.widths is not None and ("depth" in changes or "width" in changes):
+            changes = {"widths": None, **changes}
+        return _replace(self, **changes)
+
+    def __str__(self):
+        size = f"{self.depth} layers of {self.width} units" if self.widths is None else f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
+        parts = [size, str(self.activation), str(self.init)]
+        parts += [f"gain {self.gain:g}"] if self.gain != 1 else []
+        parts += [f"bias std {self.bias_std:g}"] if self.bias_std else []
+        parts += [f"{self.norm} norm"] if self.norm else []
+        parts += ["pre-activation"] if self.order == ORDERS[1] else []
+        parts += [f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None]
+        return ", ".join(parts)

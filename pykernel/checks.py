@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one room of validation: each check returns the value in its plain form, or says what was given and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+
+import numpy as np
+
+
+def integer(name, value, low, high):
+    """An int in [low, high]; NumPy integers count, booleans and floats do not."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Integral, np.integer)):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    value = int(value)
+    if not low <= value <= high:
+        kind = "a positive int" if low == 1 and value < 1 else f"an int from {low} to {high}"
+        raise ValueError(f"{name} must be {kind}, got {value}")
+    return value
+
+
+def finite(name, value):
+    """A finite float; nan and inf are named."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating, np.integer)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {float(value)}")
+    return float(value)
+
+
+def positive(name, value):
+    """A finite float above 0."""
+    value = finite(name, value)
+    if value <= 0:
+        raise ValueError(f"{name} must be a positive number, got {value:g}")
+    return value
+
+
+def not_negative(name, value):
+    """A finite float, 0 or above."""
+    value = finite(name, value)
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or a positive number, got {value:g}")
+    return value
+
+
+def within(name, value, low, high):
+    """A float in [low, high]."""
+    value = finite(name, value)
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+    return value
+
+
+def fraction(name, value):
+    """A float in (0, 1]."""
+    value = finite(name, value)
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {value:g}")
+    return value
+
+
+def choice(name, value, known):
+    """One of the known names (None among them where it is listed), or the nearest one as a hint."""
+    if value in known:
+        return value
+    names = [k for k in known if isinstance(k, str)]
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    near = difflib.get_close_matches(str(value), names, 1, 0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
+
+
+def array(name, value, shape):
+    """A finite float64 array of exactly this shape, contiguous."""
+    try:
+        out = np.ascontiguousarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}") from None
+    if np.iscomplexobj(value):
+        raise TypeError(f"{name} must be real, got a complex array")
+    if out.shape != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {out.shape}")
+    if not np.isfinite(out).all():
+        kind = "nan" if np.isnan(out).any() else "inf"
+        raise ValueError(f"{name} must be finite, got {kind} at index {tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])}")
+    return out
