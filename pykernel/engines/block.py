@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A block of the reference engine: an array of mantissas times 2**exponent, and activation functions on such blocks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+LOG10_2 = math.log10(2)
+# Blocks are renormalised when their largest magnitude leaves [2^-200, 2^200]: squares and sums of 10^18 of them stay in float64.
+BOUND = 200
+
+
+class Block:
+    """x * 2**e, shape (units, batch). With `exponent` False e stays 0 and x keeps the dtype of plain arithmetic."""
+
+    def __init__(self, x, e=0, exponent=True):
+        self.x, self.e, self.exponent = x, e, exponent
+        if exponent:
+            self._renormalise()
+
+    @classmethod
+    def of(cls, plan, x):
+        """A block of given or drawn numbers, in the dtype of plain arithmetic where the plan asks for that."""
+        return cls(np.asarray(x, dtype=np.float64 if plan.exponent else plan.dtype), 0, plan.exponent)
+
+    def _renormalise(self):
+        top = np.abs(self.x).max()
+        if top == 0:
+            self.e = 0
+            return
+        power = math.frexp(top)[1]
+        if abs(power) > BOUND:
+            self.x, self.e = np.ldexp(self.x, -power), self.e + power
+        if self.e and abs(self.e + math.frexp(np.abs(self.x).max())[1]) <= BOUND:
+            self.x, self.e = np.ldexp(self.x, self.e), 0
+
+    def like(self, x, e):
+        return Block(x, e, self.exponent)
+
+    def times(self, factor):
+        """The block times a number; the number's own exponent is kept apart, so that 1e300 does not overflow."""
+        if not self.exponent:
+            return self.like(self.x * self.x.dtype.type(factor), 0)
+        mantissa, power = math.frexp(factor)
+        return self.like(self.x * mantissa, self.e + power)
+
+    def plus(self, other):
+        """The sum, at the larger exponent."""
+        e = max(self.e, other.e)
+        if self.e == other.e:
+            return self.like(self.x + other.x, e)
+        if not self.x.any():
+            return other
+        if not other.x.any():
+            return self
+        return self.like(np.ldexp(self.x, max(self.e - e, -3000)) + np.ldexp(other.x, max(other.e - e, -3000)), e)
+
+    def true(self):
+        """The numbers themselves, float64; inf or 0 beyond its range."""
+        return np.ldexp(self.x.astype(np.float64), max(min(self.e, 3000), -3000))
+
+    def log10_norm(self):
+        """log10 of the Frobenius norm."""
+        return 0.5 * np.log10(np.square(self.x, dtype=np.float64).sum()) + self.e * LOG10_2
+
+    def log10_mean_square(self):
+        return np.log10(np.square(self.x, dtype=np.float64).mean()) + 2 * self.e * LOG10_2
+
+
+def from_log2(sign, log2):
+    """The block of sign * 2**log2, for magnitudes that float64 cannot hold."""
+    sign, log2 = np.broadcast_arrays(sign, log2)
+    top = log2.max()
+    if not np.isfinite(top):
+        return Block(np.zeros(log2.shape))
+    e = int(np.floor(top))
+    return Block(sign * np.exp2(log2 - e), e)
+
+
+def _clipped(block):
+    """True values where float64 holds them, else +-1e300, and which entries are beyond 2^60, where a function is its asymptote."""
+    true = np.clip(block.true(), -1e300, 1e300)
+    return true, np.abs(true) > 2.0**60
+
+
+def values(row, block):
+    """phi(block)."""
+    x, e = block.x, block.e
+    if not block.exponent:
+        return block.like(row.plain_value(x).astype(x.dtype), 0)
+    if e < 0 and row.at_zero == 0:
+        return block.like(np.where(x > 0, row.after_zero, row.before_zero) * x, e)
+    true, far = _clipped(block)
+    value = row.value(true)
+    if e > 0 and (row.left or row.right):
+        value = np.where(far, np.where(x > 0, row.right, row.left) * x, np.ldexp(value, max(-e, -3000)))
+    else:
+        e = 0
+    if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():
+        return from_log2(*row.log2_value(true))
+    return block.like(value, e)
+
+
+def slopes(row, block, g):
+    """The block g * phi'(block), and the plain slopes."""
+    x, e = block.x, block.e
+    if not block.exponent:
+        s = row.plain_slope(x).astype(x.dtype)
+        return block.like(g.x * s, 0), s
+    true, far = _clipped(block)
+    if e < 0:
+        s = np.where(x > 0, row.after_zero, np.where(x < 0, row.before_zero, row.slope(np.zeros_like(x))))
+    else:
+        s = row.slope(true)
+        if row.left or row.right:
+            s = np.where(far, np.where(x > 0, row.right, row.left), s)
+    if row.log2_slope is not None and e >= 0 and np.abs(s).max() < 2.0**-900:
+        sign, log2 = row.log2_slope(true)
+        log2 = log2 + np.log2(np.abs(g.x))
+        out = from_log2(sign * np.sign(g.x), log2)
+        return g.like(out.x, out.e + g.e), s
+    return g.like(g.x * s, g.e), s

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The head of the reference engine: logits, loss and its derivative, by stable formulas or (native precision) by the plain ones."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pykernel import stream
+from pykernel.activations import LOG2_E, _log2_sigmoid
+from pykernel.engines.block import Block, from_log2
+from pykernel.plan import LOSSES
+
+
+def objective(plan, replica, last):
+    """dJ/da[L] and J for the last activation block."""
+    n, outputs = int(plan.widths[-1]), plan.outputs
+    weight = stream.matrix(plan.seed, plan.depth + 1, replica, outputs, n, plan.head_distribution, plan.head_parameter).astype(last.x.dtype)
+    y = Block(weight @ last.x, last.e, plan.exponent).times(plan.head_scale)
+    t = plan.targets if plan.targets is not None else _targets(plan, replica)
+    function = {"mse": _mse, "sigmoid": _sigmoid, "softmax": _softmax}[LOSSES[plan.loss]] if plan.exponent else _PLAIN[LOSSES[plan.loss]]
+    dy, loss = function(y, t.astype(last.x.dtype))
+    dy = dy.times(1 / plan.batch)
+    return Block(weight.T @ dy.x, dy.e, plan.exponent).times(plan.head_scale), float(loss / plan.batch)
+
+
+def _targets(plan, replica):
+    kind, layer, outputs = LOSSES[plan.loss], plan.depth + 1, plan.outputs
+    if kind == "mse":
+        return stream.tall(plan.seed, stream.TARGET, layer, replica, outputs, plan.batch).astype(np.float64)
+    if kind == "sigmoid":
+        return stream.bits(plan.seed, layer, replica, outputs, plan.batch)
+    return (np.arange(outputs)[:, None] == stream.classes(plan.seed, layer, replica, outputs, plan.batch)).astype(np.float64)
+
+
+def _mse(y, t):
+    d = y.plus(Block(-t))
+    return d, np.ldexp(0.5 * np.square(d.x).sum(), min(2 * d.e, 3000))
+
+
+def _sigmoid(y, t):
+    """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never rounds to zero."""
+    z = np.clip(y.true(), -1e300, 1e300)
+    loss = np.where(t > 0, t * -_log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -_log2_sigmoid(-z), 0)
+    if ((t == 0) | (t == 1)).all():
+        return from_log2(np.where(t == 1, -1.0, 1.0), _log2_sigmoid(np.where(t == 1, -z, z))), loss.sum() / LOG2_E
+    return Block(np.exp2(_log2_sigmoid(z)) - t), loss.sum() / LOG2_E
+
+
+def _softmax(y, t):
+    """Cross-entropy: dJ/dy = p - t; where t = 1 minus the others' p, in log2."""
+    z = np.clip(y.true(), -1e300, 1e300)
+    log2 = (z - z.max(axis=0)) * LOG2_E
+    log2 = log2 - np.log2(np.exp2(log2).sum(axis=0))
+    loss = -(np.where(t > 0, t * log2, 0)).sum() / LOG2_E
+    if not ((t == 0) | (t == 1)).all():
+        return Block(np.exp2(log2) - t), loss
+    others = np.where(t == 1, -math.inf, log2)
+    top = others.max(axis=0)
+    rest = top + np.log2(np.exp2(others - top).sum(axis=0))
+    return from_log2(np.where(t == 1, -1.0, 1.0), np.where(t == 1, rest, log2)), loss
+
+
+def _plain_mse(y, t):
+    return Block(y.x - t, 0, False), 0.5 * np.square(y.x - t).sum()
+
+
+def _plain_sigmoid(y, t):
+    one = y.x.dtype.type(1)
+    p = one / (one + np.exp(-y.x))
+    loss = -(t * np.log(p) + (one - t) * np.log(one - p)).sum()
+    return Block((p - t) / (p * (one - p)) * (p * (one - p)), 0, False), loss
+
+
+def _plain_softmax(y, t):
+    e = np.exp(y.x)
+    p = e / e.sum(axis=0)
+    return Block(p - t, 0, False), -(t * np.log(p)).sum()
+
+
+_PLAIN = {"mse": _plain_mse, "sigmoid": _plain_sigmoid, "softmax": _plain_softmax}
