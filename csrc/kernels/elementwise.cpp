@@ -1,0 +1,37 @@
+// The table of the kernels around the products, for one instruction set; compiled once for each.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "kernels/norms-inl.hpp"
+
+namespace pykernel::PYKERNEL_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+constexpr Activation<T> activations[] = {
+    row<T, Linear>(),   row<T, Sigmoid>(), row<T, Tanh>(),     row<T, Relu>(),   row<T, LeakyRelu>(), row<T, Elu>(),
+    row<T, Selu>(),     row<T, Gelu>(),    row<T, GeluTanh>(), row<T, Silu>(),   row<T, Softplus>(),  row<T, Mish>(),
+    row<T, Hardtanh>(), row<T, Softsign>(), row<T, Erf>(),     row<T, Arctan>(), row<T, Sin>(),       row<T, TwoSlopes>(),
+    {"callback", value_callback<T>, slope_callback<T>, value_callback<T>, slope_callback<T>},
+};
+
+template <class T>
+constexpr Elementwise<T> table = {
+    activations<T>,
+    (int)(sizeof activations<T> / sizeof *activations<T>),
+    observe<T>,
+    combine<T>,
+    add_bias<T>,
+    bias_square<T>,
+    batch_norm<T>,
+    batch_norm_backward<T>,
+    column_sums<T>,
+    column_squares<T>,
+    column_norm<T>,
+    column_norm_backward<T>,
+};
+
+}  // namespace
+
+const Elementwise<float>& elementwise(float) { return table<float>; }
+const Elementwise<double>& elementwise(double) { return table<double>; }
+
+}  // namespace pykernel::PYKERNEL_ISA_NAMESPACE

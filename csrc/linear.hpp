@@ -1,0 +1,31 @@
+// What the run loop needs of a weight matrix: its product with a block, forward and transposed. Engines differ only in who stands behind this.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include <stdint.h>
+
+#include "team.hpp"
+
+namespace pykernel {
+
+// n units times B inputs, mantissas times 2^exponent; unit i, input b at [(i / 16 * B + b) * 16 + i % 16], padding zero.
+template <class T> struct Block {
+  T* data;
+  int64_t n;
+  int64_t exponent;
+  double largest;  // max |mantissa|
+};
+
+// The state of one worker: made once, used for one replica after another.
+template <class T> class Linear {
+ public:
+  virtual ~Linear() = default;
+  virtual bool needs_input() const { return false; }  // u in backward
+  virtual void begin(int64_t /*replica*/, Team&) {}
+  // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is set by the caller.
+  // Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
+  virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) = 0;
+  // du = W^T delta. `u` and `gram` as given to forward (u.data null unless needs_input), `delta_gram` delta^T delta.
+  virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du, Team&) = 0;
+};
+
+}  // namespace pykernel
