@@ -1,6 +1,48 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Signal and gradient propagation through very deep random chains, and how gradients scale with depth."""
 
+import importlib
+
 from pykernel._core import version as __version__
 
-__all__ = ["__version__"]
+# Public name -> the module that has it, imported when the name is first used.
+_WHERE = {
+    "Chain": "chain",
+    "Residual": "chain",
+    "Head": "chain",
+    "Clip": "chain",
+    "Activation": "activations",
+    "leaky_relu": "activations",
+    "elu": "activations",
+    "Init": "inits",
+    "VarianceScaling": "inits",
+    "Normal": "inits",
+    "Uniform": "inits",
+    "TruncatedNormal": "inits",
+    "Constant": "inits",
+    "Identity": "inits",
+    "Orthogonal": "inits",
+    "Fixup": "inits",
+    "Sparse": "inits",
+    "StudentT": "inits",
+    "Stable": "inits",
+    "propagate": "simulate",
+    "weights": "simulate",
+    "gradients": "simulate",
+    "Propagation": "propagation",
+    "TooLarge": "machine",
+}
+
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pykernel' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pykernel.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

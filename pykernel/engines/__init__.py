@@ -1,2 +1,70 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of engines and backends, and how `auto` chooses. A module is imported when it is first asked for."""
+"""The table of engines and backends, and how `auto` chooses. A module is imported when it is first asked for.
+
+A module has run(plan, first, count, *, threads, keep=()) -> rows, refusal(plan) -> None or a sentence, and memory(plan, threads) -> bytes of workspace.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from pykernel import checks
+
+TABLE = {
+    ("dense", "cpp"): "pykernel.engines.cpp",
+    ("dense", "numba"): "pykernel.engines.numba_dense",
+    ("dense", "reference"): "pykernel.engines.reference",
+    ("matrix_free", "cpp"): "pykernel.engines.cpp_matrix_free",
+    ("matrix_free", "numba"): "pykernel.engines.numba_matrix_free",
+    ("matrix_free", "reference"): "pykernel.engines.reference_matrix_free",
+}
+# In the order in which `auto` prefers them.
+ENGINES = ("matrix_free", "dense")
+BACKENDS = ("cpp", "numba", "reference")
+
+
+def choose(plan, engine="auto", backend="auto", keep=()):
+    """The engine and backend for a plan, and their module.
+
+    Returns:
+        (engine, backend, module)
+
+    Raises:
+        ValueError: an unknown name, or a combination that cannot run the plan, with one that can.
+    """
+    checks.choice("engine", engine, ("auto", *ENGINES))
+    checks.choice("backend", backend, ("auto", *BACKENDS))
+    engines = ENGINES if engine == "auto" else (engine,)
+    backends = ("reference",) if keep and backend == "auto" else BACKENDS if backend == "auto" else (backend,)
+    if keep and backends != ("reference",):
+        raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
+    reasons = []
+    for e in engines:
+        for b in backends:
+            if importlib.util.find_spec(TABLE[e, b]) is None:
+                reasons.append(f'engine="{e}" has no backend="{b}" yet')
+                continue
+            module = importlib.import_module(TABLE[e, b])
+            reason = module.refusal(plan)
+            if reason is None:
+                return e, b, module
+            reasons.append(reason)
+    raise ValueError(reasons[0])
+
+
+def matrix_free_refusal(plan) -> str | None:
+    """Why no matrix-free backend can run a plan, or None: exact laws are known for Gaussian and Haar weights."""
+    reasons = {
+        "given": "the caller's own weights",
+        "identity": "identity weights",
+        "constant": "constant weights",
+    }
+    if plan.distribution not in ("normal", "haar"):
+        what = reasons.get(plan.distribution, f"{plan.distribution} weights")
+        return f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; engine="dense" can run this chain'
+    if plan.clip_value:
+        return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
+    if not plan.exponent:
+        return 'engine="matrix_free" has no plain arithmetic to show; precision="native" needs engine="dense"'
+    return None

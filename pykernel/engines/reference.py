@@ -255,3 +255,9 @@ def _objective(plan, replica, last):
         return Block.of(plan, plan.cotangent), math.nan
     normals = stream.tall(plan.seed, stream.COTANGENT, plan.depth, replica, n, B).astype(np.float64)
     return Block.of(plan, normals / math.sqrt(n * B)), math.nan
+
+
+def memory(plan: Plan, threads: int = 1) -> int:
+    """Bytes of one replica: four blocks a layer and the draw of one matrix with its intermediates."""
+    n = plan.widths.astype(object)
+    return int(8 * 6 * plan.batch * n.sum() + 200 * (n[1:] * n[:-1]).max())

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the machine offers: cores to use and memory that is free, under the limits that the user or a container set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pykernel import checks
+
+
+class TooLarge(MemoryError, ValueError):
+    """A job that cannot fit in memory, refused before any work."""
+
+
+def cores(threads: int | None = None) -> int:
+    """Threads to use: the argument, else PYKERNEL_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
+    if threads is not None:
+        return checks.integer("threads", threads, 1, 4096)
+    for name in ("PYKERNEL_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text:
+            try:
+                return checks.integer(name, int(text), 1, 4096)
+            except ValueError:
+                raise ValueError(f"{name} must be a positive int, got {text!r}") from None
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _cgroup_cores()))
+
+
+def _cgroup_cores() -> int:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return 4096 if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return 4096
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: free memory of the machine, the container's limit, the address-space limit."""
+    bounds = [2**62]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        bounds += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        pass
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            bounds.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    try:
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            bounds.append(soft - used)
+    except (ImportError, OSError):
+        pass
+    return max(0, min(bounds))
+
+
+def require_memory(needed: int, what: str, instead: str) -> None:
+    """Refuse a job that needs more than is free.
+
+    Raises:
+        TooLarge: with the estimate, what is free and what would fit.
+    """
+    free = free_memory()
+    if needed > free:
+        raise TooLarge(f"{what} needs about {bytes_text(needed)}, {bytes_text(free)} is free; {instead}")
+
+
+def bytes_text(count: int) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}" if count < 1e6 else f"{count:.3e} {unit}"
+        count /= 1024
+    return ""

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Propagation: what was measured in one ensemble of chains, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pykernel import observables, stream
+from pykernel.verdict import EXPLODING, VANISHING, classify
+
+
+class Failure(NamedTuple):
+    """Where plain arithmetic gave up: the first layer, in the direction of travel, of the first replica that did."""
+
+    layer: int
+    direction: str
+    kind: str
+    replica: int
+
+    def __str__(self):
+        what = "signal" if self.direction == "forward" else "gradient"
+        return f"the {what} is {self.kind} from layer {self.layer} on ({self.direction}, replica {self.replica})"
+
+
+class Propagation:
+    """The rows that `propagate` measured, as attributes of float64 arrays (replicas, depth), and derived numbers.
+
+    Attributes:
+        chain, batch, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
+        log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
+        kept: list over replicas of the arrays asked for by `keep`, or None.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"), replicas=2)
+        >>> round(float(p.slope[0]), 5), p.verdict
+        (-0.30103, 'vanishing')
+    """
+
+    def __init__(self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, kept=None):
+        self.chain, self.batch, self.seed = chain, batch, seed
+        self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
+        self.correlation, self.seconds, self.kept = correlation, seconds, kept
+        self.rows = rows
+        self.replicas = len(rows["log10_grad_weight"])
+
+    def __getattr__(self, name):
+        if name != "rows" and name in self.__dict__.get("rows", {}):
+            return self.rows[name]
+        raise AttributeError(f"Propagation has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}")
+
+    def __dir__(self):
+        return [*super().__dir__(), *observables.NAMES]
+
+    @property
+    def slope(self) -> np.ndarray:
+        """Decades per layer travelled backwards of the signal's gradient norm: least squares of log10_grad_activation on L - l, (replicas,)."""
+        return slopes(self.log10_grad_activation)
+
+    @property
+    def end_to_end(self) -> np.ndarray:
+        """First over last weight gradient, in decades, (replicas,)."""
+        with np.errstate(invalid="ignore"):
+            return self.log10_grad_weight[:, 0] - self.log10_grad_weight[:, -1]
+
+    @property
+    def signal_end_to_end(self) -> np.ndarray:
+        """Norm of dJ/da[0] over that of dJ/da[L], in decades, (replicas,)."""
+        with np.errstate(invalid="ignore"):
+            return self.log10_grad_activation[:, 0] - self.log10_grad_activation[:, -1]
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "exploding", "stable" or "dead", by the default bounds of `judge`."""
+        return self.judge()
+
+    def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+        """The verdict under other bounds, in decades over the whole chain."""
+        if self.precision == "native" and self.failure is not None:
+            return "vanishing" if self.failure.kind == "zero" else "exploding"
+        return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite."""
+        forward = self.log10_mean_square_activation
+        backward = self.log10_grad_activation[:, ::-1]
+        for direction, table in (("forward", forward), ("backward", backward)):
+            bad = ~np.isfinite(table)
+            if bad.any():
+                at = int(bad.any(axis=0).argmax())
+                replica = int(bad[:, at].argmax())
+                value = table[replica, at]
+                kind = "nan" if np.isnan(value) else "inf" if value > 0 else "zero"
+                return Failure(at + 1 if direction == "forward" else self.chain.depth - at, direction, kind, replica)
+        return None
+
+    def to_xarray(self):
+        """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes."""
+        import xarray
+
+        dims = {"layer": ("replica", "layer"), "node": ("replica", "node"), "replica": ("replica",)}
+        data = {row.name: (dims[row.extent], self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS}
+        for name, unit in (("slope", "decades/layer"), ("end_to_end", "decades"), ("signal_end_to_end", "decades")):
+            data[name] = (("replica",), getattr(self, name), {"units": unit})
+        L = self.chain.depth
+        coords = {"replica": np.arange(self.replicas), "layer": np.arange(1, L + 1), "node": np.arange(L + 1)}
+        return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
+
+    def to_dataframe(self):
+        """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's output."""
+        import pandas
+
+        L = self.chain.depth
+        index = pandas.MultiIndex.from_product([range(self.replicas), range(1, L + 1)], names=["replica", "layer"])
+        pick = {"layer": lambda v: v.ravel(), "node": lambda v: v[:, 1:].ravel(), "replica": lambda v: np.repeat(v, L)}
+        return pandas.DataFrame({row.name: pick[row.extent](self.rows[row.name]) for row in observables.ROWS}, index=index).reset_index()
+
+    def plot(self, ax=None):
+        """Gradient norm against layer: median, band over replicas, and theory where there is one. Returns the matplotlib axes."""
+        from pykernel.plot import chain
+
+        return chain.gradient(self, ax=ax)
+
+    def _provenance(self):
+        from pykernel import __version__
+
+        return {
+            "chain": str(self.chain),
+            "batch": self.batch,
+            "seed": str(self.seed),
+            "engine": self.engine,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "pykernel": __version__,
+            "stream_version": stream.VERSION,
+        }
+
+    def to_dict(self, layers: bool = True) -> dict:
+        """Plain numbers for JSON: medians over replicas; None stands for what JSON has no number for."""
+        out = {**self._provenance(), "replicas": self.replicas, "verdict": str(self.verdict)}
+        medians = {"slope": self.slope, "end_to_end": self.end_to_end, "signal_end_to_end": self.signal_end_to_end}
+        out |= {name: _plain(np.median(v)) for name, v in medians.items()}
+        if layers:
+            with np.errstate(invalid="ignore"):
+                out["layers"] = {row.name: [_plain(v) for v in np.median(self.rows[row.name], axis=0)] for row in observables.ROWS if row.extent != "replica"}
+        return out
+
+    def __str__(self):
+        return "\n".join([*self._heading(), "", *self._table(), "", *self._closing()])
+
+    def __repr__(self):
+        return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"
+
+    def _heading(self):
+        r, b = self.replicas, self.batch
+        lines = [str(self.chain), f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}"]
+        return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
+
+    def _table(self):
+        yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
+        yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
+        with np.errstate(invalid="ignore"):
+            m = {name: np.median(self.rows[name], axis=0) for name in observables.NAMES}
+        for l in _sample(self.chain.depth):  # noqa: E741
+            i = l - 1
+            numbers = (m["log10_grad_weight"][i], m["log10_grad_activation"][l], m["log10_mean_square_preactivation"][i], m["log10_mean_square_activation"][i])
+            yield f"{l:>8} " + " ".join(f"{v:>10.4g}" for v in numbers) + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
+
+    def _closing(self):
+        e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
+        yield f"verdict: {self.verdict}"
+        yield f"  signal's gradient, input over output: {s:+.4g} decades, {k:+.4g} a layer"
+        yield f"  weight gradient, first over last:     {e:+.4g} decades"
+        with np.errstate(all="ignore"):
+            d, w = (np.nanmedian(self.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
+        yield f"  per layer the derivative contributes {d:+.3g}, the weights {w:+.3g}"
+        if self.failure is not None:
+            yield f"  {self.failure}"
+
+
+def slopes(log10_grad_activation) -> np.ndarray:
+    """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite, (R,)."""
+    g = np.asarray(log10_grad_activation)
+    distance = np.arange(g.shape[1])[::-1] - (g.shape[1] - 1) / 2
+    finite = np.where(np.isfinite(g), g, 0.0)
+    fit = ((finite - finite.mean(axis=1, keepdims=True)) @ distance) / (distance @ distance)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(g).all(axis=1), fit, np.where(np.isfinite(g), 0.0, g).sum(axis=1))
+
+
+def _sample(depth):
+    """Layers for a table: all up to 12, else about a dozen from the first to the last."""
+    return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
+
+
+def _plain(value):
+    value = float(value)
+    return value if np.isfinite(value) else None

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""propagate, weights and gradients: from a chain to numbers, through whichever engine fits."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from pykernel import checks, engines, machine, observables, stream
+from pykernel.chain import Chain
+from pykernel.plan import MAX_REPLICAS, Plan, lower
+from pykernel.propagation import Propagation
+
+LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
+
+
+def propagate(
+    chain: Chain,
+    *,
+    batch: int = 1,
+    replicas: int = 1,
+    seed: int = 0,
+    engine: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    threads: int | None = None,
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    x=None,
+    cotangent=None,
+    weights=None,
+    biases=None,
+    keep=(),
+) -> Propagation:
+    """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
+
+    Args:
+        chain: what to simulate.
+        batch: inputs propagated together, B.
+        replicas: independent draws of all weights, R. Replica r is the same however many are asked for.
+        seed: int in [0, 2^64), the key of the random stream.
+        engine: "dense" draws every weight, "matrix_free" (Gaussian and orthogonal weights) is exact in law without drawing any; "auto" prefers it.
+        backend: "cpp", "numba", "reference" or "auto".
+        dtype: "float32" or "float64", the arithmetic; the weights are the same numbers in both.
+        threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
+        precision: "exponent" keeps magnitudes exact beyond float range; "native" shows what plain arithmetic of the dtype does.
+        correlation: pairwise correlation of the drawn inputs, 0 to 1.
+        x: the caller's input, (n[0], B); drawn iid standard normal without.
+        cotangent: dJ/da[L], (n[L], B); drawn iid N(0, 1/(n[L] B)) without.
+        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
+            "grad_weight", "grad_bias" (reference backend).
+
+    Returns:
+        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them.
+
+    Raises:
+        ValueError, TypeError: before any work, saying what was given and what is allowed.
+        TooLarge (a ValueError and MemoryError): the job does not fit in memory.
+
+    Examples:
+        >>> p = propagate(Chain(depth=20, width=32, activation="sigmoid", init="lecun_normal"), replicas=4)
+        >>> p.verdict
+        'vanishing'
+    """
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+    replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
+    threads = machine.cores(threads)
+    keep = _keep(keep)
+    plan = lower(
+        chain, batch=batch, seed=seed, dtype=dtype, precision=precision, correlation=correlation, x=x, cotangent=cotangent, weights=weights, biases=biases
+    )
+    engine, backend, module = engines.choose(plan, engine, backend, keep)
+    _require_memory(plan, module, replicas, threads)
+    start = time.perf_counter()
+    rows = module.run(plan, 0, replicas, threads=threads, keep=keep)
+    kept = rows.pop("keep", None)
+    clip_by_norm(chain.clip, rows)
+    return Propagation(
+        chain=chain,
+        rows=rows,
+        batch=plan.batch,
+        seed=plan.seed,
+        engine=engine,
+        backend=backend,
+        dtype=dtype,
+        precision=precision,
+        correlation=plan.correlation,
+        seconds=time.perf_counter() - start,
+        kept=kept,
+    )
+
+
+def run_rows(
+    chain: Chain, *, first: int, count: int, batch=1, seed=0, engine="auto", backend="auto", dtype="float32", threads=None, correlation=0.0, precision="exponent"
+) -> dict[str, np.ndarray]:
+    """Rows of replicas first .. first + count - 1: what a block of a sweep computes. The bits do not depend on how blocks are cut."""
+    plan = lower(chain, batch=batch, seed=seed, dtype=dtype, precision=precision, correlation=correlation)
+    _, _, module = engines.choose(plan, engine, backend)
+    threads = machine.cores(threads)
+    _require_memory(plan, module, count, threads)
+    rows = module.run(plan, first, count, threads=threads)
+    clip_by_norm(chain.clip, rows)
+    return rows
+
+
+def clip_by_norm(clip, rows) -> None:
+    """Apply clipping by norm to the rows of the parameter gradients, in place: g -> g min(1, bound / norm), in decades."""
+    if clip is None or clip.norm is None:
+        return
+    bound = np.log10(clip.norm)
+    with np.errstate(all="ignore"):
+        squares = np.stack([2 * rows[name] for name in LOG10_CLIP])
+        axes = 0 if clip.per_layer else (0, 2)
+        top = squares.max(axis=axes, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0.0)
+        norm = 0.5 * (np.log10((10.0 ** (squares - top)).sum(axis=axes, keepdims=True)) + top)[0]
+        for name in LOG10_CLIP:
+            rows[name] = rows[name] + np.minimum(0.0, bound - norm)
+
+
+def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype: str = "float64") -> np.ndarray:
+    """The weight matrix that the dense engine uses at a layer of a replica.
+
+    Args:
+        layer: 1 .. depth (depth + 1 for the head's weight).
+        replica, seed: its address.
+        dtype: of the returned array.
+
+    Returns:
+        (n[l], n[l-1]) array.
+
+    Examples:
+        >>> weights(Chain(depth=3, width=8), layer=3).shape
+        (8, 8)
+    """
+    from pykernel.engines import reference
+
+    plan = lower(chain, seed=seed)
+    checks.choice("dtype", dtype, ("float32", "float64"))
+    replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
+    layer = checks.integer("layer", layer, 1, plan.depth + bool(plan.loss))
+    rows = plan.outputs if layer > plan.depth else int(plan.widths[layer])
+    columns = int(plan.widths[layer - 1])
+    machine.require_memory(200 * rows * columns, f"a {rows} x {columns} weight matrix", "ask for a smaller layer")
+    if layer > plan.depth:
+        draw = stream.matrix(plan.seed, layer, replica, rows, columns, plan.head_distribution, plan.head_parameter)
+        return (plan.head_scale * draw.astype(np.float64)).astype(dtype)
+    return (plan.scale[layer - 1] * reference.Dense(plan, replica).matrix(layer)).astype(dtype)
+
+
+def gradients(chain: Chain, *, x=None, cotangent=None, weights=None, biases=None, batch: int = 1, seed: int = 0, replica: int = 0) -> list[np.ndarray]:
+    """The gradients dJ/dW[l] themselves, for checks and small nets.
+
+    Args:
+        x, cotangent, weights, biases, batch, seed: as in `propagate`.
+        replica: which draw of the weights.
+
+    Returns:
+        L arrays (n[l], n[l-1]) float64, l = 1 first; entries beyond float64 are 0 or inf.
+
+    Examples:
+        >>> grads = gradients(Chain(depth=3, width=8), x=np.ones((8, 2)), cotangent=np.ones((8, 2)))
+        >>> len(grads), grads[0].shape
+        (3, (8, 8))
+    """
+    plan = lower(chain, batch=batch, seed=seed, dtype="float64", x=x, cotangent=cotangent, weights=weights, biases=biases)
+    replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
+    needed = 16 * chain.weight_count + 8 * 4 * plan.batch * int(plan.widths.sum())
+    machine.require_memory(needed, "every gradient matrix of this chain", "propagate() gives their norms in far less")
+    _, _, module = engines.choose(plan, "dense", "reference")
+    rows = module.run(plan, replica, 1, threads=1, keep=("grad_weight", "grad_bias"))
+    kept = rows.pop("keep")[0]
+    grads = [kept["grad_weight"][layer] for layer in range(1, plan.depth + 1)]
+    if chain.clip is None or chain.clip.norm is None:
+        return grads
+    before = rows["log10_grad_weight"].copy()
+    clip_by_norm(chain.clip, rows)
+    change = np.where(np.isfinite(before), rows["log10_grad_weight"] - before, 0.0)[0]
+    return [g * 10.0**c for g, c in zip(grads, change, strict=True)]
+
+
+def _keep(keep):
+    from pykernel.engines.reference import Trace
+
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
+    return tuple(checks.choice("keep", name, Trace.NAMES) for name in keep)
+
+
+def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:
+    answer = sum(8 * np.prod(observables.shape(row, replicas, plan.depth), dtype=object) for row in observables.ROWS)
+    machine.require_memory(int(answer), f"the answer of {replicas} replicas at depth {plan.depth}", "ask for fewer replicas, or use a sweep, which keeps statistics only")
+    size = f"{plan.depth} layers of up to {int(plan.widths.max())} units with a batch of {plan.batch}"
+    machine.require_memory(int(answer) + int(module.memory(plan, 1)), size, "ask for a smaller width, depth or batch")

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one decision between vanishing, exploding, stable and dead, shared by single chains and sweeps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+VANISHING, EXPLODING = -3.0, 3.0
+
+
+def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+    """The verdict on an ensemble of chains.
+
+    Args:
+        end_to_end: first over last weight gradient in decades, (R,).
+        signal_end_to_end: input's over output's gradient in decades, (R,).
+        vanishing, exploding: bounds in decades on the median.
+
+    Returns:
+        "dead" where the median input gradient is exactly zero; else from whichever ratio has the larger median magnitude: in a chain of
+        homogeneous functions the weight gradients are equal at all layers however fast the signal's gradient shrinks.
+
+    Examples:
+        >>> classify([0.0, 0.0], [-30.0, -31.0])
+        'vanishing'
+    """
+    weight, signal = (float(np.median(v)) if np.size(v) else np.nan for v in (end_to_end, signal_end_to_end))
+    if signal == -np.inf:
+        return "dead"
+    decades = signal if not np.isfinite(weight) or abs(signal) >= abs(weight) else weight
+    if np.isnan(decades):
+        return "undefined"
+    return "vanishing" if decades < vanishing else "exploding" if decades > exploding else "stable"
