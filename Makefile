@@ -30,7 +30,7 @@ format: .venv/tools ## lay the code out as `make lint` wants it
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--full" for all sizes
+bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--effort full" for all sizes
 	$(BIN)/python bench/run.py $(ARGS)
 
 bench-peers: .venv-peers/installed ## side by side with the tools that people use now (a 2 GB environment); ARGS to choose points

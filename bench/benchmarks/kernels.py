@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Time and peak memory of propagate by engine, backend, dtype and point."""
+
+from __future__ import annotations
+
+import pykernel as pk
+
+from .points import POINTS, SECONDS, he_relu, parse, pick, replicas_at
+
+
+class Propagate:
+    """Seconds for all the replicas of a point, by engine and backend."""
+
+    params = (["dense", "matrix_free"], ["cpp", "numba"], POINTS)
+    param_names = ("engine", "backend", "point")
+    repeat = (1, 5, SECONDS)
+    number = 1
+    rounds = 1
+    warmup_time = 1e-9  # one call: a Numba kernel is loaded in it
+    timeout = 300
+
+    def setup(self, engine, backend, point):
+        width, depth, self.batch = parse(point)
+        self.chain, self.replicas = he_relu(width, depth), replicas_at(width, depth, self.batch)
+
+    def time_propagate(self, engine, backend, point):
+        pk.propagate(self.chain, batch=self.batch, replicas=self.replicas, seed=0, engine=engine, backend=backend)
+
+
+class Float64(Propagate):
+    """The same in float64, in the backend that `auto` takes."""
+
+    params = (["dense"], ["cpp"], POINTS[:2])
+
+    def time_propagate(self, engine, backend, point):
+        pk.propagate(self.chain, batch=self.batch, replicas=self.replicas, seed=0, engine=engine, backend=backend, dtype="float64")
+
+
+class Memory:
+    """Peak memory of a whole process that runs one network: it must grow with width times batch times depth, never with width squared."""
+
+    params = (
+        ["dense", "matrix_free"],
+        pick(["16x8x2"], ["256x256x2", "1024x64x2", "1024x256x2"], ["256x5000x2", "1024x1000x2", "1024x5000x2"]),
+    )
+    param_names = ("engine", "point")
+    timeout = 600
+
+    def peakmem_propagate(self, engine, point):
+        width, depth, batch = parse(point)
+        pk.propagate(he_relu(width, depth), batch=batch, replicas=1, seed=0, engine=engine, backend="cpp")
+
+
+class OneLargeNetwork:
+    """One network alone must use all cores: seconds by number of threads."""
+
+    params = (pick([1], [1, 2], [1, 2]), pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"]))
+    param_names = ("threads", "point")
+    repeat = (1, 5, SECONDS)
+    number = 1
+    rounds = 1
+    warmup_time = 1e-9
+
+    def time_one_network(self, threads, point):
+        width, depth, batch = parse(point)
+        pk.propagate(he_relu(width, depth), batch=batch, replicas=1, seed=0, engine="dense", backend="cpp", threads=threads)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The work that the benchmarks share: He-initialised ReLU chains at points written WIDTHxDEPTHxBATCH, and how much of it to do."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pykernel as pk
+
+# "smallest": each class once, in the test suite; "quick": minutes; "full": every point of the side-by-side table and larger.
+EFFORT = os.environ.get("PYKERNEL_BENCH", "quick")
+SECONDS = {"smallest": 0.0, "quick": 0.25, "full": 1.0}[EFFORT]
+
+
+def pick(smallest: list, quick: list, full: list) -> list:
+    """The list of parameters for the effort of this run."""
+    return {"smallest": smallest, "quick": quick, "full": full}[EFFORT]
+
+
+POINTS = pick(
+    ["16x4x2"],
+    ["64x64x1", "256x64x1", "256x64x32", "1024x32x1", "1024x32x32"],
+    ["64x64x1", "128x128x16", "256x64x1", "256x64x32", "1024x32x1", "1024x32x32", "2048x16x32", "4096x8x1", "1000x1000x1"],
+)
+
+
+def parse(point: str) -> tuple[int, int, int]:
+    """Width, depth and batch of "WIDTHxDEPTHxBATCH"."""
+    width, depth, batch = (int(number) for number in point.split("x"))
+    return width, depth, batch
+
+
+def replicas_at(width: int, depth: int, batch: int) -> int:
+    """An even number of networks that keeps two cores busy for some tenths of a second in the dense engine."""
+    if EFFORT == "smallest":
+        return 2
+    wanted = int(SECONDS * 4e8 / (width * width * depth * (1 + batch / 16)))
+    return min(64, max(2, wanted + wanted % 2))
+
+
+def he_relu(width: int, depth: int) -> pk.Chain:
+    """The chain that all tools can run."""
+    return pk.Chain(depth=depth, width=width, activation="relu", init="he_normal")
+
+
+def seconds_of(work, at_least: float = SECONDS) -> float:
+    """The shortest of repeated calls, after one that is not counted; a minimum is what a shared machine disturbs least."""
+    work()
+    best, spent = float("inf"), 0.0
+    while True:
+        start = time.perf_counter()
+        work()
+        took = time.perf_counter() - start
+        best, spent = min(best, took), spent + took
+        if spent >= at_least:
+            return best

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The dense engine beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a chain reaches.
+
+All is measured once, in one process (`setup_cache`), so that the fractions compare figures of the same minute.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+import pykernel as pk
+from pykernel import _core
+
+from .points import POINTS, he_relu, parse, pick, replicas_at, seconds_of
+
+CORES = len(os.sched_getaffinity(0))
+ORDER = pick([16], [1024], [2048])[0]
+DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
+
+
+def on_all_cores(work) -> float:
+    """Seconds of work(core) done by one thread per core at once."""
+    with ThreadPoolExecutor(CORES) as pool:
+        return seconds_of(lambda: list(pool.map(work, range(CORES))))
+
+
+def peaks() -> dict:
+    """Operations per second by (what, whose): a multiply and an add count as two, as in GFLOP/s."""
+    a, b = (np.random.default_rng(seed).standard_normal((ORDER, ORDER), dtype=np.float32) for seed in (0, 1))
+    generators = [np.random.Generator(np.random.SFC64(core)) for core in range(CORES)]
+    found = {
+        ("multiply_add", "numpy"): 2 * ORDER**3 / seconds_of(lambda: a @ b),
+        ("draw", "numpy"): CORES * DRAWS / on_all_cores(lambda core: generators[core].standard_normal(DRAWS, dtype=np.float32)),
+    }
+    if hasattr(_core, "peak_multiply_add"):
+        found["multiply_add", "pykernel"] = CORES * 2 * 16 * DRAWS / on_all_cores(lambda core: _core.peak_multiply_add(DRAWS))
+        found["draw", "pykernel"] = CORES * DRAWS / on_all_cores(lambda core: _core.peak_draw(DRAWS))
+    return found
+
+
+def speed(point: str) -> tuple[int, int, float]:
+    """(weights, batch, seconds) of the replicas of a point."""
+    width, depth, batch = parse(point)
+    chain, replicas = he_relu(width, depth), replicas_at(width, depth, batch)
+    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense", backend="cpp"))
+    return replicas * depth * width**2, batch, seconds
+
+
+class Measured:
+    """What the classes below read."""
+
+    timeout = 600
+
+    def setup_cache(self):
+        return {"peaks": peaks(), "points": {point: speed(point) for point in POINTS}}
+
+
+class Peaks(Measured):
+    """The ceilings: a large product, and normals by the million, on all cores."""
+
+    params = ("numpy", "pykernel")
+    param_names = ("kernel",)
+
+    def track_multiply_add(self, measured, kernel):
+        return measured["peaks"].get(("multiply_add", kernel), float("nan")) / 1e9
+
+    def track_draw(self, measured, kernel):
+        return measured["peaks"].get(("draw", kernel), float("nan")) / 1e9
+
+    track_multiply_add.unit = "GFLOP/s"
+    track_draw.unit = "normals/ns"
+
+
+class Dense(Measured):
+    """A chain's speed. Every weight is drawn (at least) once and multiplied twice: forward, and transposed backward."""
+
+    params = tuple(POINTS)
+    param_names = ("point",)
+
+    def track_nanoseconds_per_weight(self, measured, point):
+        weights, _, seconds = measured["points"][point]
+        return seconds / weights * 1e9
+
+    def track_gflops(self, measured, point):
+        weights, batch, seconds = measured["points"][point]
+        return 4 * weights * batch / seconds / 1e9
+
+    def track_draws(self, measured, point):
+        weights, _, seconds = measured["points"][point]
+        return weights / seconds / 1e9
+
+    def track_fraction_of_multiply_add(self, measured, point):
+        weights, batch, seconds = measured["points"][point]
+        return 4 * weights * batch / seconds / best(measured, "multiply_add")
+
+    def track_fraction_of_draw(self, measured, point):
+        weights, _, seconds = measured["points"][point]
+        return weights / seconds / best(measured, "draw")
+
+    def track_fraction_of_roofline(self, measured, point):
+        weights, batch, seconds = measured["points"][point]
+        return weights * (1 / best(measured, "draw") + 4 * batch / best(measured, "multiply_add")) / seconds
+
+    track_nanoseconds_per_weight.unit = "ns"
+    track_gflops.unit = "GFLOP/s"
+    track_draws.unit = "weights/ns"
+    track_fraction_of_multiply_add.unit = track_fraction_of_draw.unit = track_fraction_of_roofline.unit = "of 1"
+
+
+def best(measured: dict, what: str) -> float:
+    """The highest rate that anybody's kernel reached."""
+    return max(rate for (name, _), rate in measured["peaks"].items() if name == what)

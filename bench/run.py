@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`make bench`: runs the asv suite in the environment of this interpreter, keeps the results for asv, and prints them as tables."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BENCH = Path(__file__).parent
+RESULTS = BENCH / ".asv" / "results"
+
+
+def asv(*arguments: str, env: dict | None = None) -> int:
+    """Run asv with our configuration; its exit code (2: a benchmark failed)."""
+    return subprocess.run([sys.executable, "-m", "asv", *arguments, "--config", BENCH / "asv.conf.json"], cwd=BENCH, env=env).returncode
+
+
+def newest_results() -> dict:
+    """{benchmark: (parameter lists, values)} of the last run."""
+    files = [path for path in RESULTS.glob("*/*.json") if path.name != "machine.json"]
+    stored = json.loads(max(files, key=lambda path: path.stat().st_mtime).read_text())
+    columns = stored["result_columns"]
+    found = {}
+    for name, row in stored["results"].items():
+        fields = dict(zip(columns, row, strict=False))
+        found[name] = (fields["params"], fields["result"] or [None])
+    return found
+
+
+def unit_of(name: str) -> str:
+    """The unit that asv noted when it discovered the benchmark."""
+    return json.loads((RESULTS / "benchmarks.json").read_text()).get(name, {}).get("unit", "")
+
+
+def text(value: float | None, unit: str) -> str:
+    """A number with a unit that reads well."""
+    if value is None:
+        return "failed"
+    if value != value:
+        return "n/a"
+    if unit == "seconds":
+        scale, symbol = next((pair for pair in ((1.0, "s"), (1e-3, "ms")) if value >= pair[0]), (1e-6, "us"))
+        return f"{value / scale:.3g} {symbol}"
+    if unit == "bytes":
+        return f"{value / 2**20:.1f} MiB"
+    return f"{value:.4g}"
+
+
+def table(name: str, params: list[list[str]], values: list, unit: str) -> str:
+    """One benchmark: rows are all parameters but the last, columns the last."""
+    heading = name + (f" [{unit}]" if unit not in ("", "seconds", "bytes") else "")
+    cells = [text(value, unit) for value in values]
+    if not params:
+        return f"{heading}: {cells[0]}"
+    *outer, last = params
+    columns = [str(value).strip("'") for value in last]
+    names = [" ".join(str(value).strip("'") for value in row) for row in itertools.product(*outer)]
+    width, first = max(map(len, [*columns, *cells])) + 2, max(map(len, names)) + 2
+    lines = [heading, " " * first + "".join(column.rjust(width) for column in columns)]
+    for i, row in enumerate(names):
+        lines.append(row.ljust(first) + "".join(cell.rjust(width) for cell in cells[i * len(columns) : (i + 1) * len(columns)]))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--effort", choices=("smallest", "quick", "full"), default="quick", help="sizes to run (quick: under ten minutes)")
+    parser.add_argument("--bench", action="append", default=[], metavar="REGEX", help="run only benchmarks whose names match")
+    arguments = parser.parse_args()
+
+    env = dict(os.environ, PYKERNEL_BENCH=arguments.effort)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # NumPy's ceiling is the kernel that it chooses for this processor
+        env.pop(name, None)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=BENCH, capture_output=True, text=True, check=True).stdout.strip()
+
+    # Without a machine file asv asks; without a commit it throws the results of an existing environment away.
+    asv("machine", "--yes")
+    with tempfile.TemporaryDirectory() as cache:  # Numba does not notice every edit
+        env["NUMBA_CACHE_DIR"] = cache
+        selection = [word for regex in arguments.bench for word in ("--bench", regex)]
+        code = asv("run", "-E", f"existing:{sys.executable}", "--set-commit-hash", commit, *selection, env=env)
+
+    for name, (params, values) in newest_results().items():
+        print("\n" + table(name, params, values, unit_of(name)))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

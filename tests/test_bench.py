@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every benchmark runs, at its smallest size: a benchmark that nobody has run this month measures nothing."""
+
+import importlib.util
+import inspect
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+MODULES = sorted(path.stem for path in (BENCH / "benchmarks").glob("*.py") if path.stem not in ("__init__", "points"))
+KINDS = ("time_", "timeraw_", "peakmem_", "track_")
+
+
+@pytest.fixture(scope="module")
+def suite():
+    """The package of benchmarks, imported as asv does, at the smallest sizes."""
+    os.environ["PYKERNEL_BENCH"] = "smallest"
+    spec = importlib.util.spec_from_file_location("benchmarks", BENCH / "benchmarks" / "__init__.py")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["benchmarks"] = package
+    spec.loader.exec_module(package)
+    yield package
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+    del os.environ["PYKERNEL_BENCH"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_benchmarks_run(suite, module):
+    found = importlib.import_module(f"benchmarks.{module}")
+    ran = 0
+    for _, kind in inspect.getmembers(found, inspect.isclass):
+        if kind.__module__ != found.__name__:
+            continue
+        cache = [kind().setup_cache()] if hasattr(kind, "setup_cache") else []
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith(KINDS):
+                continue
+            params = getattr(method, "params", getattr(kind, "params", []))
+            params = [params] if params and not isinstance(params[0], (list, tuple)) else params
+            for values in itertools.product(*params):
+                bench = kind()
+                if hasattr(bench, "setup"):
+                    bench.setup(*cache, *values)
+                result = getattr(bench, name)(*cache, *values)
+                if name.startswith("timeraw_"):
+                    subprocess.run([sys.executable, "-c", result], check=True)
+                if name.startswith("track_"):
+                    assert isinstance(result, float)
+                ran += 1
+    assert ran
