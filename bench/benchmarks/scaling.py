@@ -11,10 +11,6 @@ from .points import pick
 
 FEW = ["linear", "sigmoid", "tanh", "relu", "gelu"]
 ACTIVATIONS = pick(["relu"], FEW, [*FEW, "leaky_relu", "elu", "selu", "silu", "softplus"])
-    ["relu"],
-    ["linear", "sigmoid", "tanh", "relu", "gelu"],
-    ["linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu"],
-)
 SCHEMES = {
     "identity_0.5": pk.Identity(0.5),
     "identity_1.5": pk.Identity(1.5),

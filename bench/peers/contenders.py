@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Deep random chains in other tools. The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh
-float32 weights; forward, then backward from a random cotangent; the Frobenius norm of dJ/dW at every layer, an array (R, L).
+"""Deep random chains in other tools.
 
-Signature of every contender: run(n, L, B, R). None is written to lose: the norms come from B x B Gram matrices wherever the tool lets us."""
+The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh float32 weights; forward, then backward
+from a random cotangent; the Frobenius norm of dJ/dW at every layer, an array (R, L). Signature: run(n, L, B, R). None is written to lose.
+"""
 
 from __future__ import annotations
 
