@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Deep random chains in other tools.
 
-The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh float32 weights; forward, then backward
+The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh float32 weights; forward, then back
 from a random cotangent; the Frobenius norm of dJ/dW at every layer, an array (R, L). Signature: run(n, L, B, R). None is written to lose.
 """
 
