@@ -7,7 +7,7 @@ WORKERS ?= 2
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
 CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
 
-.PHONY: help run test lint format bench bench-peers clean
+.PHONY: help run test lint format bench bench-peers sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,11 @@ bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--effo
 
 bench-peers: .venv-peers/installed ## side by side with the tools that people use now (a 2 GB environment); ARGS to choose points
 	.venv-peers/bin/python bench/peers/side_by_side.py $(ARGS)
+
+sanitize: .venv/tools ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
+	for preset in asan ubsan tsan; do \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
+	  $(BIN)/ctest --preset $$preset || exit 1; done
 
 clean: ## forget environments, builds and results
 	rm -rf .venv .venv-peers .boot build dist results bench/.asv

@@ -31,6 +31,9 @@ _WHERE = {
     "gradients": "simulate",
     "Propagation": "propagation",
     "TooLarge": "machine",
+    "get_include": "embed",
+    "get_cmake_dir": "embed",
+    "get_library": "embed",
 }
 
 __all__ = ["__version__", *_WHERE]

@@ -29,10 +29,8 @@ def test_import_is_light():
 
 def kernel_objects():
     """(instruction set, object file) of every kernel in the build folder of an editable install."""
-    return [
-        (path.parts[-4].removeprefix("pykernel_").removesuffix(".dir"), path)
-        for path in ROOT.glob("build/*/CMakeFiles/pykernel_*.dir/**/*.o")
-    ]
+    folders = [(isa, folder) for isa in ("baseline", "avx2", "avx512") for folder in ROOT.glob(f"build/cp*/CMakeFiles/pykernel_{isa}.dir")]
+    return [(isa, path) for isa, folder in folders for path in folder.rglob("*.o")]
 
 
 def symbols(path):

@@ -39,10 +39,10 @@ struct Plan {
   const char* bias_distribution;  // "zero", "normal", "uniform", "given"
   const double* bias_scale;       // (depth)
   double correlation;
-  const double* x;                // (n[0], B) row-major, or null: drawn
-  const double* cotangent;        // (n[L], B), or null: drawn
-  const double* const* weights;   // per layer (n[l], n[l-1]) row-major, or null
-  const double* const* biases;    // per layer (n[l]), or null
+  const double* x;               // (n[0], B) row-major, or null: drawn
+  const double* cotangent;       // (n[L], B), or null: drawn
+  const double* const* weights;  // per layer (n[l], n[l-1]) row-major, or null
+  const double* const* biases;   // per layer (n[l]), or null
   int loss;
   int64_t outputs;
   const char* head_distribution;
@@ -54,7 +54,8 @@ struct Plan {
 // Arrays (count, depth), (count, depth + 1) for log10_grad_activation, (count) for loss.
 struct Rows {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
-      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor, *log10_derivative_factor, *loss;
+      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor, *log10_derivative_factor,
+      *loss;
 };
 
 }  // namespace pykernel
