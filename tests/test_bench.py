@@ -30,7 +30,6 @@ def suite():
     del os.environ["PYKERNEL_BENCH"]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pykernel.simulate"), reason="needs propagate")
 @pytest.mark.parametrize("module", MODULES)
 def test_benchmarks_run(suite, module):
     found = importlib.import_module(f"benchmarks.{module}")
@@ -46,12 +45,14 @@ def test_benchmarks_run(suite, module):
             params = [params] if params and not isinstance(params[0], (list, tuple)) else params
             for values in itertools.product(*params):
                 bench = kind()
-                if hasattr(bench, "setup"):
-                    bench.setup(*cache, *values)
+                try:
+                    getattr(bench, "setup", lambda *_: None)(*cache, *values)
+                except NotImplementedError:  # asv's way to say that there is nothing to measure
+                    continue
                 result = getattr(bench, name)(*cache, *values)
                 if name.startswith("timeraw_"):
                     subprocess.run([sys.executable, "-c", result], check=True)
                 if name.startswith("track_"):
                     assert isinstance(result, float)
                 ran += 1
-    assert ran
+    assert ran or module == "matrix_free"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pykernel as pk
 
-from .points import POINTS, SECONDS, he_relu, parse, pick, replicas_at
+from .points import POINTS, SECONDS, he_relu, need, parse, pick, replicas_at
 
 
 class Propagate:
@@ -20,6 +20,7 @@ class Propagate:
     timeout = 300
 
     def setup(self, engine, backend, point):
+        need(engine, backend)
         width, depth, self.batch = parse(point)
         self.chain, self.replicas = he_relu(width, depth), replicas_at(width, depth, self.batch)
 
@@ -28,7 +29,7 @@ class Propagate:
 
 
 class Float64(Propagate):
-    """The same in float64, in the backend that `auto` takes."""
+    """The same in float64, in the C++ backend."""
 
     params = (["dense"], ["cpp"], POINTS[:2])
 
@@ -46,6 +47,9 @@ class Memory:
     param_names = ("engine", "point")
     timeout = 600
 
+    def setup(self, engine, point):
+        need(engine, "cpp")
+
     def peakmem_propagate(self, engine, point):
         width, depth, batch = parse(point)
         pk.propagate(he_relu(width, depth), batch=batch, replicas=1, seed=0, engine=engine, backend="cpp")
@@ -60,6 +64,9 @@ class OneLargeNetwork:
     number = 1
     rounds = 1
     warmup_time = 1e-9
+
+    def setup(self, threads, point):
+        need("dense", "cpp")
 
     def time_one_network(self, threads, point):
         width, depth, batch = parse(point)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pykernel as pk
 
-from .points import he_relu, pick, seconds_of
+from .points import he_relu, need, pick, seconds_of
 
 WIDTHS = pick([16], [1000, 10_000, 100_000], [1000, 10_000, 100_000, 1_000_000])
 DEPTHS = pick([4], [100, 1000, 10_000], [100, 1000, 10_000, 100_000])
@@ -15,7 +15,7 @@ BATCHES = pick([2], [1, 4, 16, 64], [1, 4, 16, 64, 256])
 def nanoseconds(width: int, depth: int, batch: int) -> float:
     """Per layer, unit and input: flat while the cost is O(n B) a layer."""
     chain = he_relu(width, depth)
-    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=2, seed=0, engine="matrix_free", backend="cpp"))
+    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=2, seed=0, engine="matrix_free"))
     return seconds / 2 / (width * depth * batch) * 1e9
 
 
@@ -23,6 +23,9 @@ class MatrixFree:
     """Nanoseconds per layer, unit and input along each axis."""
 
     timeout = 300
+
+    def setup(self, _):
+        need("matrix_free", "cpp")
 
     def track_width(self, width):
         return nanoseconds(width, 8, 2)

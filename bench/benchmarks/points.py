@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 
 import pykernel as pk
+from pykernel import engines
 
 # "smallest": each class once, in the test suite; "quick": minutes; "full": every point of the side-by-side table and larger.
 EFFORT = os.environ.get("PYKERNEL_BENCH", "quick")
@@ -55,3 +57,9 @@ def seconds_of(work, at_least: float = SECONDS) -> float:
         best, spent = min(best, took), spent + took
         if spent >= at_least:
             return best
+
+
+def need(engine: str, backend: str) -> None:
+    """asv shows n/a for what raises NotImplementedError in setup."""
+    if not importlib.util.find_spec(engines.TABLE[engine, backend]):
+        raise NotImplementedError

@@ -45,7 +45,7 @@ def speed(point: str) -> tuple[int, int, float]:
     """(weights, batch, seconds) of the replicas of a point."""
     width, depth, batch = parse(point)
     chain, replicas = he_relu(width, depth), replicas_at(width, depth, batch)
-    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense", backend="cpp"))
+    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense"))
     return replicas * depth * width**2, batch, seconds
 
 

@@ -33,7 +33,7 @@ class GradientScaling:
 
     def setup(self, activation, init):
         chain = pk.Chain(depth=DEPTH, width=WIDTH, activation=activation, init=SCHEMES[init])
-        self.result = pk.propagate(chain, batch=BATCH, replicas=REPLICAS, seed=0, engine="dense", backend="cpp")
+        self.result = pk.propagate(chain, batch=BATCH, replicas=REPLICAS, seed=0, engine="dense")
 
     def track_slope(self, activation, init):
         return float(np.median(self.result.slope))
