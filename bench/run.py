@@ -17,8 +17,13 @@ RESULTS = BENCH / ".asv" / "results"
 
 
 def asv(*arguments: str, env: dict | None = None) -> int:
-    """Run asv with our configuration; its exit code (2: a benchmark failed)."""
-    return subprocess.run([sys.executable, "-m", "asv", *arguments, "--config", BENCH / "asv.conf.json"], cwd=BENCH, env=env).returncode
+    """Run asv with our configuration and pass its progress on, without its tables; its exit code (2: a benchmark failed)."""
+    command = [sys.executable, "-m", "asv", *arguments, "--config", str(BENCH / "asv.conf.json")]
+    with subprocess.Popen(command, cwd=BENCH, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        for line in running.stdout:
+            if not line.startswith(" ") and not line.rstrip().endswith("="):
+                print(line, end="", flush=True)
+    return running.returncode
 
 
 def newest_results() -> dict:
@@ -61,11 +66,12 @@ def table(name: str, params: list[list[str]], values: list, unit: str) -> str:
     *outer, last = params
     columns = [str(value).strip("'") for value in last]
     names = [" ".join(str(value).strip("'") for value in row) for row in itertools.product(*outer)]
-    width, first = max(map(len, [*columns, *cells])) + 2, max(map(len, names)) + 2
-    lines = [heading, " " * first + "".join(column.rjust(width) for column in columns)]
-    for i, row in enumerate(names):
-        lines.append(row.ljust(first) + "".join(cell.rjust(width) for cell in cells[i * len(columns) : (i + 1) * len(columns)]))
-    return "\n".join(lines)
+    rows = [["", *columns]] + [[row, *cells[i * len(columns) : (i + 1) * len(columns)]] for i, row in enumerate(names)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        row[0].ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True)) for row in rows
+    ]
+    return "\n".join([heading, *lines])
 
 
 def main() -> int:

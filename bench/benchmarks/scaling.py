@@ -28,17 +28,17 @@ DEPTH, WIDTH, BATCH, REPLICAS = pick([6, 8, 2, 2], [100, 64, 2, 16], [100, 128, 
 class GradientScaling:
     """The median over replicas; seeds are fixed, so the numbers are the same on every machine up to rounding."""
 
-    params = (ACTIVATIONS, list(SCHEMES))
-    param_names = ("activation", "init")
+    params = (list(SCHEMES), ACTIVATIONS)
+    param_names = ("init", "activation")
 
-    def setup(self, activation, init):
+    def setup(self, init, activation):
         chain = pk.Chain(depth=DEPTH, width=WIDTH, activation=activation, init=SCHEMES[init])
         self.result = pk.propagate(chain, batch=BATCH, replicas=REPLICAS, seed=0, engine="dense")
 
-    def track_slope(self, activation, init):
+    def track_slope(self, init, activation):
         return float(np.median(self.result.slope))
 
-    def track_end_to_end(self, activation, init):
+    def track_end_to_end(self, init, activation):
         return float(np.median(self.result.end_to_end))
 
     track_slope.unit = "decades/layer"

@@ -14,3 +14,6 @@ class StartUp:
 
     def timeraw_import_numpy(self):
         return "import numpy"
+
+    def timeraw_first_chain(self):
+        return "import pykernel as pk; print(pk.propagate(pk.Chain(depth=10, width=64)))"
