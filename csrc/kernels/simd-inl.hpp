@@ -174,6 +174,19 @@ PK_INLINE I32 truncate_to_int(F32 a) { return __builtin_convertvector(a, I32); }
 PK_INLINE F64 to_float(I64 a) { return (F64)(a + (int64_t)0x4338000000000000) - 0x1.8p52; }
 PK_INLINE I64 round_to_int(F64 a) { return (I64)(a + 0x1.8p52) - (int64_t)0x4338000000000000; }
 
+// -- 32-bit words held in 64-bit lanes, even and odd ones apart: back to one vector from the low or the high halves of both
+
+#if defined(PK_AVX512)
+PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)_mm512_mask_shuffle_epi32((__m512i)even, 0xaaaa, (__m512i)odd, _MM_PERM_CCAA); }
+PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)_mm512_mask_shuffle_epi32((__m512i)odd, 0x5555, (__m512i)even, _MM_PERM_DDBB); }
+#elif defined(PK_AVX2)
+PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa); }
+PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xaa); }
+#else
+PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)((even & 0xffffffffu) | (odd << 32)); }
+PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)((even >> 32) | (odd & 0xffffffff00000000u)); }
+#endif
+
 // -- over the lanes of a virtual vector: lane j + lane j+8, then +4, +2, +1; v holds panel_vectors<T> vectors
 
 template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {

@@ -1,0 +1,26 @@
+// What a product needs to know of a weight matrix: where its draws come from or where they lie. Plain data, shared by all instruction sets.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace pykernel {
+
+enum class Purpose : uint32_t { weight, mask, bias, input, input_common, cotangent, target, forward, backward };  // as in pykernel/stream.py
+enum class Distribution : int { normal, uniform, truncated, sparse, student, stable };
+
+// The matrix W of shape (rows, columns) = scale * draws. Panels hold entry (row 16 p + lane, column k) at [(p * columns + k) * 16 + lane].
+template <class T> struct Weights {
+  int64_t rows, columns;
+  T scale;                    // multiplies the product's output
+  Distribution distribution;  // of the draws; not read where panels are given
+  double parameter;           // density of sparse, degrees of freedom of student, alpha of stable
+  uint64_t seed;
+  uint32_t layer, replica;
+  const float* kept;  // draws packed by an earlier forward product, or null
+  const T* given;     // the caller's own matrix in panels, or null
+};
+
+inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }
+
+}  // namespace pykernel
