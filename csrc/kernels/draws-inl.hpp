@@ -4,8 +4,8 @@
 // Constants and their errors are explained there. A distribution turns a bundle of vectors of words into a bundle of draws, or two
 // bundles (of words 0 or 2 of a block, and of words 1 or 3) into `outputs` bundles.
 #pragma once
-#include "bundle-inl.hpp"
-#include "stream-inl.hpp"
+#include "kernels/bundle-inl.hpp"
+#include "kernels/stream-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
@@ -20,32 +20,36 @@ constexpr float exp2_terms[] = {0x1.62e430p-1f, 0x1.ebfbdap-3f, 0x1.c6aed4p-5f, 
 constexpr double log2_e = 1.4426950408889634;
 constexpr float tiny = 0x1p-30f;
 
-PK_INLINE F32s signed_words(const U32s& w) { return to_float(as<I32>(w)); }
-PK_INLINE F32s unit_interval(const U32s& w) { return fma(signed_words(w >> 1), 0x1p-31f, 0x1p-32f); }
-PK_INLINE F32s uniforms(const U32s& w) { return fma(signed_words(w), 0x1p-31f, 0x1p-32f); }
-PK_INLINE F32s minus_two_log(const F32s& u) {
-  const I32s b = as<I32>(u) - 0x3F3504F3;
-  const F32s f = as<F32>((b & 0x7FFFFF) + 0x3F3504F3) - 1.0f;
+template <int n> PK_INLINE F32s<n> signed_words(const U32s<n>& w) { return to_float(as<I32>(w)); }
+template <int n> PK_INLINE F32s<n> unit_interval(const U32s<n>& w) { return fma(signed_words(w >> 1), 0x1p-31f, 0x1p-32f); }
+template <int n> PK_INLINE F32s<n> uniforms(const U32s<n>& w) { return fma(signed_words(w), 0x1p-31f, 0x1p-32f); }
+template <int n> PK_INLINE F32s<n> minus_two_log(const F32s<n>& u) {
+  const I32s<n> b = as<I32>(u) - 0x3F3504F3;
+  const F32s<n> f = as<F32>((b & 0x7FFFFF) + 0x3F3504F3) - 1.0f;
   return fma(to_float(b >> 23), -1.3862943611198906f, f * polynomial(log_terms, f));
 }
-PK_INLINE F32s cosine(const F32s& t) { return polynomial(cos_terms, t * t); }
-PK_INLINE F32s sine(const F32s& t) { return t * polynomial(sin_terms, t * t); }
-PK_INLINE F32s half_turns(const U32s& w) { return signed_words(w) * 0x1p-31f; }
-PK_INLINE F32s with_sign(const F32s& x, const U32s& w) { return as<F32>(as<U32>(x) ^ (w << 31)); }
-PK_INLINE void exp2_minus_1(const F32s& x, F32s& power, F32s& rest) {  // 2^x = power + power * rest
-  const F32s f = x - round_even(x);
+template <int n> PK_INLINE F32s<n> cosine(const F32s<n>& t) { return polynomial(cos_terms, t * t); }
+template <int n> PK_INLINE F32s<n> sine(const F32s<n>& t) { return t * polynomial(sin_terms, t * t); }
+template <int n> PK_INLINE F32s<n> half_turns(const U32s<n>& w) { return signed_words(w) * 0x1p-31f; }
+template <int n> PK_INLINE F32s<n> with_sign(const F32s<n>& x, const U32s<n>& w) { return as<F32>(as<U32>(x) ^ (w << 31)); }
+template <int n> PK_INLINE void exp2_minus_1(const F32s<n>& x, F32s<n>& power, F32s<n>& rest) {  // 2^x = power + power * rest
+  const F32s<n> f = x - round_even(x);
   power = as<F32>((round_to_int(x) + 127) << 23);
   rest = f * polynomial(exp2_terms, f);
+}
+
+template <int n> PK_INLINE void normal_pair(const U32s<n>& first, const U32s<n>& second, F32s<n>& a, F32s<n>& b) {
+  const F32s<n> radius = with_sign(sqrt(minus_two_log(unit_interval(first))), first), t = half_turns(second);
+  a = radius * cosine(t);
+  b = radius * sine(t);
 }
 
 struct Normal {
   static constexpr int inputs = 2, outputs = 2;
   static constexpr bool masked = false;
   void set(double) {}
-  void operator()(const U32s& first, const U32s& second, F32s* out) const __attribute__((always_inline)) {
-    const F32s radius = with_sign(sqrt(minus_two_log(unit_interval(first))), first), t = half_turns(second);
-    out[0] = radius * cosine(t);
-    out[1] = radius * sine(t);
+  void operator()(const U32s<>& first, const U32s<>& second, F32s<>* out) const __attribute__((always_inline)) {
+    normal_pair(first, second, out[0], out[1]);
   }
 };
 
@@ -65,15 +69,15 @@ struct Uniform {
   static constexpr int inputs = 1, outputs = 1;
   static constexpr bool masked = false;
   void set(double) {}
-  void operator()(const U32s& word, F32s* out) const __attribute__((always_inline)) { out[0] = uniforms(word); }
+  void operator()(const U32s<>& word, F32s<>* out) const __attribute__((always_inline)) { out[0] = uniforms(word); }
 };
 
 struct Truncated {
   static constexpr int inputs = 1, outputs = 1;
   static constexpr bool masked = false;
   void set(double) {}
-  void operator()(const U32s& word, F32s* out) const __attribute__((always_inline)) {
-    const F32s u = uniforms(word), v = u * 0.9544997361036416f, minus_v = u * -0.9544997361036416f;
+  void operator()(const U32s<>& word, F32s<>* out) const __attribute__((always_inline)) {
+    const F32s<> u = uniforms(word), v = u * 0.9544997361036416f, minus_v = u * -0.9544997361036416f;
     out[0] = u * polynomial(truncated_terms, minus_two_log(fma(minus_v, v, 1.0f)) * 0.5f);
   }
 };
@@ -83,10 +87,10 @@ struct Student {
   static constexpr bool masked = false;
   float degrees, exponent;
   void set(double nu) { degrees = (float)nu, exponent = (float)(log2_e / nu); }
-  void operator()(const U32s& first, const U32s& second, F32s* out) const __attribute__((always_inline)) {
-    F32s power, rest;
+  void operator()(const U32s<>& first, const U32s<>& second, F32s<>* out) const __attribute__((always_inline)) {
+    F32s<> power, rest;
     exp2_minus_1(minus_two_log(unit_interval(first)) * exponent, power, rest);
-    const F32s radius = sqrt(fma(power, rest, power - 1.0f) * degrees);
+    const F32s<> radius = sqrt(fma(power, rest, power - 1.0f) * degrees);
     out[0] = with_sign(radius, first) * cosine(half_turns(second));
   }
 };
@@ -99,12 +103,13 @@ struct Stable {
     alpha = (float)a, other = (float)(1 - a);
     exponent = (float)(log2_e * (1 - a) / (2 * a)), cosine_exponent = (float)(log2_e / (2 * a));
   }
-  void operator()(const U32s& first, const U32s& second, F32s* out) const __attribute__((always_inline)) {
-    const F32s v = at_least(minus_two_log(unit_interval(first)) * 0.5f, tiny), t = half_turns(second);
-    const F32s turn = t * alpha, log_c = minus_two_log(at_least(cosine(t), tiny));
-    const F32s log_d = minus_two_log(at_least(cosine(t * other), tiny));
-    const F32s x = fma(log_c, cosine_exponent, (minus_two_log(v) - log_d) * exponent);
-    F32s folded, power, rest;
+  void operator()(const U32s<>& first, const U32s<>& second, F32s<>* out) const __attribute__((always_inline)) {
+    const F32s<> v = at_least(minus_two_log(unit_interval(first)) * 0.5f, tiny), t = half_turns(second);
+    const F32s<> turn = t * alpha, log_c = minus_two_log(at_least(cosine(t), tiny));
+    const F32s<> log_d = minus_two_log(at_least(cosine(t * other), tiny));
+    const F32s<> x = fma(log_c, cosine_exponent, (minus_two_log(v) - log_d) * exponent);
+    F32s<> folded, power, rest;
+    constexpr int n = bundle_size;
     PK_EACH folded.v[i] = select(abs(turn.v[i]) > 1.0f, copysign(broadcast(2.0f), turn.v[i]) - turn.v[i], turn.v[i]);
     exp2_minus_1(clamp(x, -126.0f, 126.0f), power, rest);
     out[0] = sine(folded) * fma(power, rest, power);
@@ -133,11 +138,12 @@ template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, i
   if constexpr (D::masked) panel_words(draws.mask, panel, first / per, (n + per - 1) / per, masks);
   const uint32_t* w = words;
   for (int j = 0; j < n; j += columns, w += bundle_size * D::inputs * width) {
-    F32s out[D::outputs];
-    U32s in[D::inputs];
+    F32s<> out[D::outputs];
+    U32s<> in[D::inputs];
 #pragma GCC unroll 2
     for (int h = 0; h < D::inputs; h++)
-      PK_EACH in[h].v[i] = load(w + (i / parts * D::inputs + h) * panel_lanes + i % parts * width);
+#pragma GCC unroll 8
+      for (int i = 0; i < bundle_size; i++) in[h].v[i] = load(w + (i / parts * D::inputs + h) * panel_lanes + i % parts * width);
     if constexpr (D::inputs == 1)
       draws.distribution(in[0], out);
     else

@@ -4,8 +4,8 @@
 // Words live in the low halves of 64-bit lanes, even and odd lanes in two vectors; what lies in the high halves is never read,
 // so a round costs 2 products, 2 shifts and 4 exclusive ors for each of the two vectors.
 #pragma once
-#include "simd-inl.hpp"
-#include "weights.hpp"
+#include "kernels/simd-inl.hpp"
+#include "kernels/weights.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
