@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The table of activation functions: a value and a slope each, exact to float64 far into the tails.
 
-A row also says where the function has kinks and how it goes to infinity and through zero, so that engines can carry magnitudes beyond float range
-and theory can integrate across the kinks. A new function is one class at the end of this file.
+A row also says where the function has kinks and how it goes to infinity and through zero, so that engines can carry magnitudes beyond
+float range and theory can integrate across the kinks. A new function is one class at the end of this file.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Activation:
         object.__setattr__(self, key, value)
 
     def _measure(self):
-        slope = lambda *z: np.asarray(self.slope(np.array(z)), dtype=np.float64)  # noqa: E731
+        slope = lambda *z: np.asarray(self.slope(np.array(z)), dtype=np.float64)
         with np.errstate(all="ignore"):
             left, right = slope(-1e6, 1e6)
             before, after = slope(-1e-30, 1e-30)
@@ -132,7 +132,10 @@ def _check_slope(row):
     with np.errstate(all="ignore"):
         value, slope = (np.asarray(f(z), dtype=np.float64) for f in (row.value, row.slope))
         if value.shape != z.shape or slope.shape != z.shape:
-            raise ValueError(f"activation {row.name!r}: value and slope must return arrays of the shape they are given, {z.shape}, got {value.shape} and {slope.shape}")
+            raise ValueError(
+                f"activation {row.name!r}: value and slope must return arrays of the shape they are given, {z.shape}, "
+                f"got {value.shape} and {slope.shape}"
+            )
         if not np.isfinite(value).all():
             at = z[~np.isfinite(value)][0]
             raise ValueError(f"activation {row.name!r}: value({at:g}) is not finite")
@@ -319,7 +322,14 @@ class Elu:
         return np.where(z > 0, 1.0, np.sign(a)), np.where(z > 0, 0.0, _log2(a) + np.minimum(z, 0) * LOG2_E)
 
 
-@_row(kinks=(0.0,), left=0.0, right=SELU_LAMBDA, before_zero=SELU_LAMBDA * SELU_ALPHA, after_zero=SELU_LAMBDA, max_slope=SELU_LAMBDA * SELU_ALPHA)
+@_row(
+    kinks=(0.0,),
+    left=0.0,
+    right=SELU_LAMBDA,
+    before_zero=SELU_LAMBDA * SELU_ALPHA,
+    after_zero=SELU_LAMBDA,
+    max_slope=SELU_LAMBDA * SELU_ALPHA,
+)
 class Selu:
     def value(z):
         return SELU_LAMBDA * Elu.value(SELU_ALPHA, z)

@@ -21,7 +21,7 @@ class Residual:
 
     Args:
         every: k, layers a branch.
-        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), which keeps the growth below e (theory, section 5).
+        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), keeping the growth of a squared norm below e.
 
     Raises:
         ValueError, TypeError: `every` is not a positive int, `scale` neither a finite number nor a known name.
@@ -54,7 +54,8 @@ class Head:
     """One more weight layer (no bias) to `outputs` logits, and a loss that is differentiated.
 
     Args:
-        loss: "mse" (half squared error summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy); mean over the batch.
+        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy);
+            the mean over the batch.
         outputs: number of logits.
         init: scheme of the head's weight.
         targets: None to draw them (normals, fair bits, uniform classes), else numbers of shape (outputs, B), or for "softmax" B classes.
@@ -199,7 +200,9 @@ class Chain:
         for key, value in (("depth", len(widths) - 1), ("width", widths[0] if len(set(widths)) == 1 else None)):
             given = getattr(self, key)
             if given is not None and given != value:
-                raise ValueError(f"{key}={given} contradicts widths, which say {value if value is not None else 'that it differs by layer'}")
+                raise ValueError(
+                    f"{key}={given} contradicts widths, which say {value if value is not None else 'that it differs by layer'}"
+                )
         if len(set(widths)) == 1:
             self._set(depth=len(widths) - 1, width=widths[0], widths=None)
         else:
@@ -213,7 +216,9 @@ class Chain:
         wrong = ends[n[ends] != n[ends - k]]
         if wrong.size:
             end = int(wrong[0])
-            raise ValueError(f"a residual sum needs equal widths at both ends: layer {end - k} has {n[end - k]} units, layer {end} has {n[end]}")
+            raise ValueError(
+                f"a residual sum needs equal widths at both ends: layer {end - k} has {n[end - k]} units, layer {end} has {n[end]}"
+            )
 
     @property
     def layer_widths(self) -> np.ndarray:
@@ -245,7 +250,11 @@ class Chain:
         return _replace(self, **changes)
 
     def __str__(self):
-        size = f"{self.depth} layers of {self.width} units" if self.widths is None else f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
+        size = (
+            f"{self.depth} layers of {self.width} units"
+            if self.widths is None
+            else f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
+        )
         parts = [size, str(self.activation), str(self.init)]
         parts += [f"gain {self.gain:g}"] if self.gain != 1 else []
         parts += [f"bias std {self.bias_std:g}"] if self.bias_std else []

@@ -76,14 +76,15 @@ def choice(name, value, known):
 
 def array(name, value, shape):
     """A finite float64 array of exactly this shape, contiguous."""
+    if np.iscomplexobj(value):
+        raise TypeError(f"{name} must be real, got a complex array")
     try:
         out = np.ascontiguousarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}") from None
-    if np.iscomplexobj(value):
-        raise TypeError(f"{name} must be real, got a complex array")
-    if out.shape != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {out.shape}")
+    shape = tuple(int(n) for n in shape)
+    if out.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {out.shape}")
     if not np.isfinite(out).all():
         kind = "nan" if np.isnan(out).any() else "inf"
         raise ValueError(f"{name} must be finite, got {kind} at index {tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])}")

@@ -25,8 +25,8 @@ class Init:
     """A scheme: a distribution of unit draws, and the factor on them for each layer.
 
     Args:
-        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled), "sparse", "student", "stable",
-            "identity", "constant", "haar".
+        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled), "sparse", "student",
+            "stable", "identity", "constant", "haar".
         scale: function (fan_in, fan_out) -> factor on the unit draw.
         parameter: density of "sparse", degrees of freedom of "student", alpha of "stable".
         name: how tables call it.
@@ -171,7 +171,7 @@ class Orthogonal(Init):
 
 @dataclass(frozen=True)
 class Fixup(Init):
-    """He initialisation for residual branches of m layers: the last layer of each branch 0, the others times (number of branches)^(-1/(2m-2)).
+    """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of branches)^(-1/(2m-2)).
 
     Notes:
         Zhang, Dauphin, Ma 2019, arXiv 1901.09321; without its learned biases and multipliers, which start at 0 and 1.

@@ -77,7 +77,9 @@ class Plan:
         return len(self.widths) - 1
 
 
-def lower(chain, *, batch=1, seed=0, dtype="float32", precision="exponent", correlation=0.0, x=None, cotangent=None, weights=None, biases=None) -> Plan:
+def lower(
+    chain, *, batch=1, seed=0, dtype="float32", precision="exponent", correlation=0.0, x=None, cotangent=None, weights=None, biases=None
+) -> Plan:
     """Lower a chain and the arguments of `propagate` to a Plan, validating what depends on both.
 
     Args:
@@ -94,7 +96,9 @@ def lower(chain, *, batch=1, seed=0, dtype="float32", precision="exponent", corr
     checks.choice("precision", precision, ("exponent", "native"))
     if chain.head is not None and cotangent is not None:
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    fans = list(zip(n[:-1].tolist(), n[1:].tolist(), strict=True)) if chain.widths is not None else [(chain.width, chain.width)] * chain.depth
+    fans = (
+        list(zip(n[:-1].tolist(), n[1:].tolist(), strict=True)) if chain.widths is not None else [(chain.width, chain.width)] * chain.depth
+    )
     init = chain.init
     distribution, scale = init.distribution, _scales(init.scale, fans) * chain.gain * _branch_factors(chain)
     if weights is not None:

@@ -56,7 +56,7 @@ class Propagation:
 
     @property
     def slope(self) -> np.ndarray:
-        """Decades per layer travelled backwards of the signal's gradient norm: least squares of log10_grad_activation on L - l, (replicas,)."""
+        """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,)."""
         return slopes(self.log10_grad_activation)
 
     @property
@@ -102,7 +102,9 @@ class Propagation:
         import xarray
 
         dims = {"layer": ("replica", "layer"), "node": ("replica", "node"), "replica": ("replica",)}
-        data = {row.name: (dims[row.extent], self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS}
+        data = {
+            row.name: (dims[row.extent], self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS
+        }
         for name, unit in (("slope", "decades/layer"), ("end_to_end", "decades"), ("signal_end_to_end", "decades")):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
         L = self.chain.depth
@@ -146,7 +148,11 @@ class Propagation:
         out |= {name: _plain(np.median(v)) for name, v in medians.items()}
         if layers:
             with np.errstate(invalid="ignore"):
-                out["layers"] = {row.name: [_plain(v) for v in np.median(self.rows[row.name], axis=0)] for row in observables.ROWS if row.extent != "replica"}
+                out["layers"] = {
+                    row.name: [_plain(v) for v in np.median(self.rows[row.name], axis=0)]
+                    for row in observables.ROWS
+                    if row.extent != "replica"
+                }
         return out
 
     def __str__(self):
@@ -157,7 +163,10 @@ class Propagation:
 
     def _heading(self):
         r, b = self.replicas, self.batch
-        lines = [str(self.chain), f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}"]
+        lines = [
+            str(self.chain),
+            f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
+        ]
         return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
 
     def _table(self):
@@ -165,10 +174,19 @@ class Propagation:
         yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
         with np.errstate(invalid="ignore"):
             m = {name: np.median(self.rows[name], axis=0) for name in observables.NAMES}
-        for l in _sample(self.chain.depth):  # noqa: E741
+        for l in _sample(self.chain.depth):
             i = l - 1
-            numbers = (m["log10_grad_weight"][i], m["log10_grad_activation"][l], m["log10_mean_square_preactivation"][i], m["log10_mean_square_activation"][i])
-            yield f"{l:>8} " + " ".join(f"{v:>10.4g}" for v in numbers) + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
+            numbers = (
+                m["log10_grad_weight"][i],
+                m["log10_grad_activation"][l],
+                m["log10_mean_square_preactivation"][i],
+                m["log10_mean_square_activation"][i],
+            )
+            yield (
+                f"{l:>8} "
+                + " ".join(f"{v:>10.4g}" for v in numbers)
+                + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
+            )
 
     def _closing(self):
         e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)

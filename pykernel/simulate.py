@@ -40,7 +40,8 @@ def propagate(
         batch: inputs propagated together, B.
         replicas: independent draws of all weights, R. Replica r is the same however many are asked for.
         seed: int in [0, 2^64), the key of the random stream.
-        engine: "dense" draws every weight, "matrix_free" (Gaussian and orthogonal weights) is exact in law without drawing any; "auto" prefers it.
+        engine: "dense" draws every weight; "matrix_free" (Gaussian and orthogonal weights) is exact in law without drawing any;
+            "auto" prefers the latter.
         backend: "cpp", "numba", "reference" or "auto".
         dtype: "float32" or "float64", the arithmetic; the weights are the same numbers in both.
         threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
@@ -70,7 +71,16 @@ def propagate(
     threads = machine.cores(threads)
     keep = _keep(keep)
     plan = lower(
-        chain, batch=batch, seed=seed, dtype=dtype, precision=precision, correlation=correlation, x=x, cotangent=cotangent, weights=weights, biases=biases
+        chain,
+        batch=batch,
+        seed=seed,
+        dtype=dtype,
+        precision=precision,
+        correlation=correlation,
+        x=x,
+        cotangent=cotangent,
+        weights=weights,
+        biases=biases,
     )
     engine, backend, module = engines.choose(plan, engine, backend, keep)
     _require_memory(plan, module, replicas, threads)
@@ -94,7 +104,18 @@ def propagate(
 
 
 def run_rows(
-    chain: Chain, *, first: int, count: int, batch=1, seed=0, engine="auto", backend="auto", dtype="float32", threads=None, correlation=0.0, precision="exponent"
+    chain: Chain,
+    *,
+    first: int,
+    count: int,
+    batch=1,
+    seed=0,
+    engine="auto",
+    backend="auto",
+    dtype="float32",
+    threads=None,
+    correlation=0.0,
+    precision="exponent",
 ) -> dict[str, np.ndarray]:
     """Rows of replicas first .. first + count - 1: what a block of a sweep computes. The bits do not depend on how blocks are cut."""
     plan = lower(chain, batch=batch, seed=seed, dtype=dtype, precision=precision, correlation=correlation)
@@ -151,7 +172,9 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     return (plan.scale[layer - 1] * reference.Dense(plan, replica).matrix(layer)).astype(dtype)
 
 
-def gradients(chain: Chain, *, x=None, cotangent=None, weights=None, biases=None, batch: int = 1, seed: int = 0, replica: int = 0) -> list[np.ndarray]:
+def gradients(
+    chain: Chain, *, x=None, cotangent=None, weights=None, biases=None, batch: int = 1, seed: int = 0, replica: int = 0
+) -> list[np.ndarray]:
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
@@ -192,6 +215,10 @@ def _keep(keep):
 
 def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:
     answer = sum(8 * np.prod(observables.shape(row, replicas, plan.depth), dtype=object) for row in observables.ROWS)
-    machine.require_memory(int(answer), f"the answer of {replicas} replicas at depth {plan.depth}", "ask for fewer replicas, or use a sweep, which keeps statistics only")
+    machine.require_memory(
+        int(answer),
+        f"the answer of {replicas} replicas at depth {plan.depth}",
+        "ask for fewer replicas, or use a sweep, which keeps statistics only",
+    )
     size = f"{plan.depth} layers of up to {int(plan.widths.max())} units with a batch of {plan.batch}"
     machine.require_memory(int(answer) + int(module.memory(plan, 1)), size, "ask for a smaller width, depth or batch")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The table of engines and backends, and how `auto` chooses. A module is imported when it is first asked for.
 
-A module has run(plan, first, count, *, threads, keep=()) -> rows, refusal(plan) -> None or a sentence, and memory(plan, threads) -> bytes of workspace.
+A module has run(plan, first, count, *, threads, keep=()) -> rows, refusal(plan) -> None or a sentence, and memory(plan, threads) -> bytes
+of workspace.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def choose(plan, engine="auto", backend="auto", keep=()):
         raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
     reasons = []
     for e in engines:
+        reason = matrix_free_refusal(plan) if e == "matrix_free" else None
+        if reason is not None:
+            reasons.append(reason)
+            continue
         for b in backends:
             if importlib.util.find_spec(TABLE[e, b]) is None:
                 reasons.append(f'engine="{e}" has no backend="{b}" yet')

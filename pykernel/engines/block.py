@@ -116,9 +116,10 @@ def slopes(row, block, g):
         s = row.slope(true)
         if row.left or row.right:
             s = np.where(far, np.where(x > 0, row.right, row.left), s)
-    if row.log2_slope is not None and e >= 0 and np.abs(s).max() < 2.0**-900:
+    out = g.x * s
+    if row.log2_slope is not None and e >= 0 and np.abs(out).max() < 2.0**-400:
         sign, log2 = row.log2_slope(true)
         log2 = log2 + np.log2(np.abs(g.x))
         out = from_log2(sign * np.sign(g.x), log2)
         return g.like(out.x, out.e + g.e), s
-    return g.like(g.x * s, g.e), s
+    return g.like(out, g.e), s

@@ -32,7 +32,9 @@ def run_operators(plan, first, count, operator, keep=()):
     for index in range(count):
         trace = Trace(keep)
         with np.errstate(all="ignore"):
-            _run_replica(plan, operator(plan, first + index), first + index, {name: array[index : index + 1] for name, array in out.items()}, trace)
+            _run_replica(
+                plan, operator(plan, first + index), first + index, {name: array[index : index + 1] for name, array in out.items()}, trace
+            )
         traces.append(trace.arrays)
     if keep:
         out["keep"] = traces
@@ -69,7 +71,9 @@ class Dense:
             return np.ones((rows, columns))
         if plan.distribution == "haar":
             return haar(stream.matrix(plan.seed, layer, self.replica, rows, columns).astype(np.float64))
-        return stream.matrix(plan.seed, layer, self.replica, rows, columns, plan.distribution, plan.distribution_parameter).astype(np.float64)
+        return stream.matrix(plan.seed, layer, self.replica, rows, columns, plan.distribution, plan.distribution_parameter).astype(
+            np.float64
+        )
 
     def forward(self, layer, u):
         return self.matrix(layer).astype(u.dtype) @ u
@@ -88,12 +92,12 @@ def haar(normals):
 
 def _run_replica(plan, operator, replica, rows, trace):
     layers = range(1, plan.depth + 1)
-    put = lambda name, layer, number: rows[name].__setitem__((0, layer), number)  # noqa: E731
+    put = lambda name, layer, number: rows[name].__setitem__((0, layer), number)
     a = [_input(plan, replica)]
     u, z, preimage, norm_back = {}, {}, {}, {}
     trace.keep("activation", 0, a[0].true)
 
-    for l in layers:  # noqa: E741 - the letter of the design
+    for l in layers:
         if plan.order == 0:
             u[l] = a[l - 1]
             z[l] = _linear(plan, operator, replica, l, u[l])
@@ -114,7 +118,7 @@ def _run_replica(plan, operator, replica, rows, trace):
 
     g, rows["loss"][0] = _objective(plan, replica, a[plan.depth])
     skipped = {}
-    for l in reversed(layers):  # noqa: E741
+    for l in reversed(layers):
         put("log10_grad_activation", l, g.log10_norm())
         trace.keep("grad_activation", l, g.true)
         k = plan.residual_every
@@ -166,13 +170,14 @@ def _linear(plan, operator, replica, layer, u):
 def normalise(plan, block):
     """Norm of a block, and the function that takes dJ/dNorm back to dJ/dblock.
 
-    With m = mean (zero for rms), c = x - m, r = 1/sqrt(mean(c^2) + eps), y = c r:  dx = r (dy - mean(dy) - y mean(dy y)), without mean(dy) for rms.
+    With m = mean (zero for rms), c = x - m, r = 1/sqrt(mean(c^2) + eps) and y = c r: dx = r (dy - mean(dy) - y mean(dy y)),
+    without mean(dy) for rms.
     """
     kind = NORMS[plan.norm]
     if kind is None:
         return block, lambda g: g
     axis = 1 if kind == "batch" else 0
-    mean = lambda x: x.mean(axis=axis, keepdims=True)  # noqa: E731
+    mean = lambda x: x.mean(axis=axis, keepdims=True)
     centre = (lambda x: x * 0) if kind == "rms" else mean
     x, e = block.x, block.e
     c = x - centre(x)

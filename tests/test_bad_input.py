@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One table of bad input: each case with the exception it must raise, before any work, and what the message must name."""
+
+import numpy as np
+import pytest
+
+import pykernel as pk
+
+NAN, INF = float("nan"), float("inf")
+
+
+def chain(**fields):
+    return pk.Chain(**{"depth": 3, "width": 4, **fields})
+
+
+def run(chain_fields=(), **arguments):
+    return pk.propagate(chain(**dict(chain_fields)), **arguments)
+
+
+X = np.ones((4, 2))
+WEIGHTS = [np.eye(4)] * 3
+
+CASES = [
+    # sizes
+    (lambda: pk.Chain(depth=0, width=4), ValueError, "depth must be a positive int, got 0"),
+    (lambda: pk.Chain(depth=-1, width=4), ValueError, "depth must be a positive int, got -1"),
+    (lambda: pk.Chain(depth=2**63, width=4), ValueError, "depth must be an int from 1"),
+    (lambda: pk.Chain(depth=2, width=0), ValueError, "width must be a positive int, got 0"),
+    (lambda: pk.Chain(depth=2.0, width=4), TypeError, "depth must be an int, got 2.0"),
+    (lambda: pk.Chain(depth=True, width=4), TypeError, "depth must be an int, got True"),
+    (lambda: pk.Chain(depth="3", width=4), TypeError, "depth must be an int, got '3'"),
+    (lambda: pk.Chain(depth=2), TypeError, "depth and width, or widths"),
+    (lambda: pk.Chain(widths=[4]), ValueError, "n[0] .. n[L]"),
+    (lambda: pk.Chain(widths=[]), ValueError, "n[0] .. n[L]"),
+    (lambda: pk.Chain(widths=[4, 0, 4]), ValueError, "widths[1] must be a positive int, got 0"),
+    (lambda: pk.Chain(widths="44"), TypeError, "widths must be a sequence of ints"),
+    (lambda: pk.Chain(widths=[4, 5], depth=3), ValueError, "contradicts widths"),
+    # names and numbers of the chain
+    (lambda: chain(activation="rel"), ValueError, "did you mean 'relu'"),
+    (lambda: chain(activation="leaky_relu(a)"), ValueError, "parameters must be numbers"),
+    (lambda: chain(activation="relu(1)"), ValueError, "takes 0 parameters, got 1"),
+    (lambda: chain(activation=3), TypeError, "activation must be a name"),
+    (lambda: chain(init="he_norml"), ValueError, "did you mean 'he_normal'"),
+    (lambda: chain(init="normal"), ValueError, "needs its numbers"),
+    (lambda: chain(init=0.1), TypeError, "init must be a name"),
+    (lambda: chain(gain=NAN), ValueError, "gain must be finite, got nan"),
+    (lambda: chain(gain=INF), ValueError, "gain must be finite, got inf"),
+    (lambda: chain(gain="1"), TypeError, "gain must be a number, got '1'"),
+    (lambda: chain(bias_std=-0.1), ValueError, "bias_std must be 0 or a positive number, got -0.1"),
+    (lambda: chain(norm="bach"), ValueError, "did you mean 'batch'"),
+    (lambda: chain(order="activation-first"), ValueError, "order must be one of"),
+    (lambda: chain(residual=2), TypeError, "residual must be None or a pykernel.Residual"),
+    (lambda: chain(residual=pk.Residual(every=4)), ValueError, "more than the depth 3"),
+    (lambda: pk.Chain(widths=[4, 5, 6], residual=pk.Residual()), ValueError, "equal widths at both ends"),
+    (lambda: pk.Residual(every=0), ValueError, "residual every must be a positive int"),
+    (lambda: pk.Residual(scale=INF), ValueError, "residual scale must be finite, got inf"),
+    (lambda: pk.Residual(scale="small"), ValueError, "inverse_sqrt_depth"),
+    (lambda: pk.Head(loss="hinge"), ValueError, "head loss must be one of"),
+    (lambda: pk.Head(loss="softmax", outputs=1), ValueError, "head outputs"),
+    (lambda: pk.Head(loss="softmax", outputs=3, targets=[0, 3]), ValueError, "classes from 0 to 2"),
+    (lambda: pk.Head(loss="sigmoid", outputs=1, targets=[[2.0]]), ValueError, "from 0 to 1"),
+    (lambda: pk.Head(init="orthogonal"), ValueError, "independently"),
+    (lambda: pk.Clip(), ValueError, "one of norm and value"),
+    (lambda: pk.Clip(norm=1.0, value=1.0), ValueError, "one of norm and value"),
+    (lambda: pk.Clip(norm=0), ValueError, "clip norm must be a positive number, got 0"),
+    (lambda: chain().replace(dept=3), ValueError, "did you mean 'depth'"),
+    # init schemes and activation functions
+    (lambda: pk.Sparse(0.0), ValueError, "density must be above 0"),
+    (lambda: pk.Sparse(1.5), ValueError, "density must be above 0 and at most 1, got 1.5"),
+    (lambda: pk.StudentT(0.5), ValueError, "degrees must be from 1"),
+    (lambda: pk.Stable(2.5), ValueError, "alpha must be from 0.5 to 2, got 2.5"),
+    (lambda: pk.Normal(NAN), ValueError, "std must be finite, got nan"),
+    (lambda: pk.VarianceScaling(2.0, "fan_on"), ValueError, "did you mean 'fan_in'"),
+    (lambda: pk.VarianceScaling(-1.0), ValueError, "init scale must be a positive number, got -1"),
+    (lambda: pk.Activation(value=np.sin, slope=np.sin), ValueError, "not the derivative of value: at z ="),
+    (lambda: pk.Activation(value=3, slope=np.sin), TypeError, "activation value must be a function"),
+    (lambda: pk.Activation(value=lambda z: z.sum(), slope=np.cos), ValueError, "arrays of the shape"),
+    # arguments of propagate
+    (lambda: pk.propagate("relu"), TypeError, "chain must be a pykernel.Chain, got str"),
+    (lambda: run(batch=0), ValueError, "batch must be a positive int, got 0"),
+    (lambda: run(replicas=0), ValueError, "replicas must be a positive int, got 0"),
+    (lambda: run(replicas=1.5), TypeError, "replicas must be an int, got 1.5"),
+    (lambda: run(seed=-1), ValueError, "seed must be an int from 0"),
+    (lambda: run(seed=2**64), ValueError, "seed must be an int from 0"),
+    (lambda: run(engine="dens"), ValueError, "did you mean 'dense'"),
+    (lambda: run(backend="c++"), ValueError, "backend must be one of"),
+    (lambda: run(dtype="float16"), ValueError, "dtype must be one of"),
+    (lambda: run(precision="double"), ValueError, "precision must be one of"),
+    (lambda: run(threads=0), ValueError, "threads must be a positive int, got 0"),
+    (lambda: run(correlation=1.5), ValueError, "correlation must be from 0 to 1, got 1.5"),
+    (lambda: run(keep="activation"), TypeError, "keep must be a sequence of names"),
+    (lambda: run(keep=("activations",)), ValueError, "did you mean 'activation'"),
+    (lambda: run(x=np.ones((5, 2))), ValueError, "x must have shape (4, 2), got (5, 2)"),
+    (lambda: run(x=np.ones(4)), ValueError, "x must have shape (units, batch)"),
+    (lambda: run(x=np.ones((4, 0))), ValueError, "at least one input"),
+    (lambda: run(x=np.full((4, 2), NAN)), ValueError, "x must be finite, got nan at index (0, 0)"),
+    (lambda: run(x=np.ones((4, 2), complex)), TypeError, "x must be real"),
+    (lambda: run(x=[["a"] * 2] * 4), TypeError, "x must be an array of numbers"),
+    (lambda: run(x=X, cotangent=np.ones((4, 3))), ValueError, "contradicts"),
+    (lambda: run(x=X, batch=3), ValueError, "batch=3 contradicts x, which holds 2 inputs"),
+    (lambda: run(x=X, cotangent=np.full((4, 2), INF)), ValueError, "cotangent must be finite, got inf"),
+    (lambda: run(x=X, weights=WEIGHTS[:2]), ValueError, "weights must hold one array a layer, 3, got 2"),
+    (lambda: run(x=X, weights=[np.eye(4), np.eye(5), np.eye(4)]), ValueError, "weights[1] must have shape (4, 4), got (5, 5)"),
+    (lambda: run(x=X, weights=[np.eye(4), np.eye(4) * NAN, np.eye(4)]), ValueError, "weights[1] must be finite, got nan"),
+    (lambda: run(x=X, biases=[np.ones(4)] * 4), ValueError, "biases must hold one array a layer"),
+    (lambda: run({"head": pk.Head("mse", 2)}, cotangent=np.ones((4, 1))), ValueError, "a head has its own objective"),
+    (lambda: run({"head": pk.Head("softmax", 3, targets=[0, 1])}, batch=3), ValueError, "head targets must have shape (3, 3)"),
+    (lambda: run({"init": "fixup"}), ValueError, "fixup needs residual branches"),
+    # combinations that an engine refuses, with one that can
+    (lambda: run({"init": "he_uniform"}, engine="matrix_free"), ValueError, 'engine="dense" can'),
+    (lambda: run({"clip": pk.Clip(value=1.0)}, engine="matrix_free"), ValueError, "clip by norm"),
+    (lambda: run(engine="matrix_free", precision="native"), ValueError, 'engine="dense"'),
+    (lambda: run(x=X, weights=WEIGHTS, engine="matrix_free"), ValueError, 'engine="dense"'),
+    (lambda: run(keep=("activation",), backend="cpp"), ValueError, 'backend="reference" does'),
+    # jobs that cannot fit
+    (lambda: pk.propagate(pk.Chain(depth=1000, width=8), replicas=2**32), pk.TooLarge, "ask for fewer replicas"),
+    (lambda: pk.propagate(pk.Chain(depth=10**6, width=10**6), engine="dense", batch=1000), MemoryError, "is free"),
+    (lambda: pk.weights(pk.Chain(depth=1, width=10**6), layer=1), ValueError, "1000000 x 1000000 weight matrix needs about"),
+    (lambda: pk.gradients(pk.Chain(depth=1000, width=10**5)), MemoryError, "every gradient matrix"),
+    # addresses
+    (lambda: pk.weights(chain(), layer=0), ValueError, "layer must be a positive int, got 0"),
+    (lambda: pk.weights(chain(), layer=4), ValueError, "layer must be an int from 1 to 3, got 4"),
+    (lambda: pk.weights(chain(), layer=1, replica=-1), ValueError, "replica must be an int from 0"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_bad_input_is_refused_by_name(case):
+    call, kind, words = CASES[case]
+    with pytest.raises(kind) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_arrays_of_any_layout_are_taken():
+    """Views, other byte orders, integers and lists are the same numbers, so they must give the same rows."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (4, 2)).astype(float)
+    same = [x, np.asfortranarray(x), x.astype(">f8"), x.astype(int), x.tolist(), np.repeat(x, 2, axis=1)[:, ::2]]
+    rows = [pk.propagate(chain(), x=given, engine="dense", backend="reference").log10_grad_weight for given in same]
+    assert all(np.array_equal(rows[0], r) for r in rows)
