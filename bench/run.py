@@ -17,11 +17,11 @@ RESULTS = BENCH / ".asv" / "results"
 
 
 def asv(*arguments: str, env: dict | None = None) -> int:
-    """Run asv with our configuration and pass its progress on, without its tables; its exit code (2: a benchmark failed)."""
+    """Run asv with our configuration and pass its progress on, without questions and tables; its exit code (2: a benchmark failed)."""
     command = [sys.executable, "-m", "asv", *arguments, "--config", str(BENCH / "asv.conf.json")]
     with subprocess.Popen(command, cwd=BENCH, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         for line in running.stdout:
-            if not line.startswith(" ") and not line.rstrip().endswith("="):
+            if line[0] in "[·" and not line.rstrip().endswith("="):
                 print(line, end="", flush=True)
     return running.returncode
 

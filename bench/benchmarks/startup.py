@@ -16,4 +16,4 @@ class StartUp:
         return "import numpy"
 
     def timeraw_first_chain(self):
-        return "import pykernel as pk; print(pk.propagate(pk.Chain(depth=10, width=64)))"
+        return "import pykernel as pk; str(pk.propagate(pk.Chain(depth=10, width=64)))"
