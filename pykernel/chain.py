@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from dataclasses import replace as _replace
@@ -156,7 +157,7 @@ class Chain:
         True
     """
 
-    depth: int | None = None
+    depth: int = None  # type: ignore[assignment]  # always an int once made
     width: int | None = None
     widths: Sequence[int] | None = None
     activation: str | activations.Activation = "relu"
@@ -228,9 +229,9 @@ class Chain:
     @property
     def weight_count(self) -> int:
         """Entries of all weight matrices."""
-        if self.widths is None:
+        if self.width is not None:
             return self.depth * self.width**2
-        return sum(a * b for a, b in zip(self.widths[:-1], self.widths[1:], strict=True))
+        return sum(a * b for a, b in itertools.pairwise(self.layer_widths.tolist()))
 
     def replace(self, **changes) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.

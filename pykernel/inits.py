@@ -27,7 +27,9 @@ class Init:
     Args:
         distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled), "sparse", "student",
             "stable", "identity", "constant", "haar".
-        scale: function (fan_in, fan_out) -> factor on the unit draw.
+        scale: function (fan_in, fan_out) -> factor on the unit draw; by default 1.
+        sampler: instead of a distribution, a function (rows, columns, seed) -> array (rows, columns), the seed a 64-bit int that
+            differs for every layer and replica. All weights of a replica are then kept in memory.
         parameter: density of "sparse", degrees of freedom of "student", alpha of "stable".
         name: how tables call it.
         bias_distribution: "zero", or "uniform" with `bias_scale` (fan_in, fan_out) -> half-width.
@@ -39,18 +41,26 @@ class Init:
         1.0
     """
 
-    distribution: str
-    scale: Callable[[int, int], float]
+    distribution: str = "given"
+    scale: Callable[[int, int], float] = None  # type: ignore[assignment]
     parameter: float = 0.0
     name: str = "custom"
     bias_distribution: str = "zero"
     bias_scale: Callable[[int, int], float] | None = None
     fixup: bool = False
+    sampler: Callable | None = None
 
     def __post_init__(self):
-        checks.choice("init distribution", self.distribution, UNIT_VARIANCE)
+        if self.scale is None:
+            object.__setattr__(self, "scale", _Same(1.0))
         if not callable(self.scale):
             raise TypeError(f"init scale must be a function of (fan_in, fan_out), got {self.scale!r}")
+        if self.sampler is None:
+            checks.choice("init distribution", self.distribution, tuple(UNIT_VARIANCE))
+        elif not callable(self.sampler):
+            raise TypeError(f"init sampler must be a function of (rows, columns, seed), got {self.sampler!r}")
+        elif self.distribution != "given":
+            raise ValueError(f"an init has a distribution or a sampler, not both, got {self.distribution!r} and {self.sampler!r}")
 
     def __str__(self):
         return self.name
@@ -112,7 +122,7 @@ class _Same:
 
 
 def _complete(init, **fields):
-    base = {"parameter": 0.0, "bias_distribution": "zero", "bias_scale": None, "fixup": False}
+    base = {"parameter": 0.0, "bias_distribution": "zero", "bias_scale": None, "fixup": False, "sampler": None}
     for key, value in {**base, **fields}.items():
         object.__setattr__(init, key, value)
 

@@ -75,8 +75,9 @@ def require_memory(needed: int, what: str, instead: str) -> None:
 
 def bytes_text(count: int) -> str:
     """Bytes as people read them."""
+    size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}" if count < 1e6 else f"{count:.3e} {unit}"
-        count /= 1024
+        if size < 1024 or unit == "TiB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.4g} {unit}"
+        size /= 1024
     return ""

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pykernel import checks
+from pykernel import checks, stream
 
 NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
@@ -38,6 +38,7 @@ class Plan:
         bias_distribution: "zero", "normal", "uniform" or "given"; bias_scale: (L,) float64.
         correlation: pairwise correlation of the drawn inputs.
         x, cotangent: the caller's (n0, B), (nL, B) float64 arrays, or None: drawn.
+        sampler: a user's function (rows, columns, seed) -> unit draw of W[l]; becomes `weights`, a replica at a time, before an engine runs.
         weights, biases: tuples of the caller's float64 arrays, or None.
         loss: index into LOSSES; outputs: rows of the head's weight (0 without); head_distribution, head_parameter,
             head_scale: its draw; targets: (outputs, B) float64 or None: drawn (for softmax one-hot columns).
@@ -71,6 +72,7 @@ class Plan:
     head_scale: float
     targets: np.ndarray | None
     clip_value: float
+    sampler: Any = None
 
     @property
     def depth(self) -> int:
@@ -147,6 +149,7 @@ def lower(
         head_scale=0.0 if head is None else float(head.init.scale(int(n[-1]), head.outputs)),
         targets=targets,
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
+        sampler=init.sampler if weights is None else None,
     )
 
 
@@ -189,3 +192,16 @@ def _branch_factors(chain) -> np.ndarray:
         out[:] = max(1, chain.depth // m) ** (-1 / (2 * m - 2))
         out[m - 1 :: m] = 0
     return out
+
+
+def sampled(plan: Plan, layer: int, replica: int) -> np.ndarray:
+    """W[layer] of a replica from the user's own sampler, (n[l], n[l-1]) float64."""
+    rows, columns = int(plan.widths[layer]), int(plan.widths[layer - 1])
+    draw = plan.sampler(rows, columns, stream.sampler_seed(plan.seed, layer, replica))
+    return plan.scale[layer - 1] * checks.array(f"the init sampler's answer for layer {layer}", draw, (rows, columns))
+
+
+def with_samples(plan: Plan, replica: int) -> Plan:
+    """The plan of one replica with every weight drawn from the user's sampler."""
+    given = tuple(sampled(plan, layer, replica) for layer in range(1, plan.depth + 1))
+    return replace(plan, sampler=None, weights=given, scale=np.ones(plan.depth))

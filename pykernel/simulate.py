@@ -9,7 +9,7 @@ import numpy as np
 
 from pykernel import checks, engines, machine, observables, stream
 from pykernel.chain import Chain
-from pykernel.plan import MAX_REPLICAS, Plan, lower
+from pykernel.plan import MAX_REPLICAS, Plan, lower, sampled, with_samples
 from pykernel.propagation import Propagation
 
 LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
@@ -85,7 +85,7 @@ def propagate(
     engine, backend, module = engines.choose(plan, engine, backend, keep)
     _require_memory(plan, module, replicas, threads)
     start = time.perf_counter()
-    rows = module.run(plan, 0, replicas, threads=threads, keep=keep)
+    rows = _run(module, plan, 0, replicas, threads, keep)
     kept = rows.pop("keep", None)
     clip_by_norm(chain.clip, rows)
     return Propagation(
@@ -122,9 +122,18 @@ def run_rows(
     _, _, module = engines.choose(plan, engine, backend)
     threads = machine.cores(threads)
     _require_memory(plan, module, count, threads)
-    rows = module.run(plan, first, count, threads=threads)
+    rows = _run(module, plan, first, count, threads)
     clip_by_norm(chain.clip, rows)
     return rows
+
+
+def _run(module, plan: Plan, first: int, count: int, threads: int, keep=()) -> dict:
+    """The module's rows; a user's sampler is asked for one replica's weights at a time."""
+    if plan.sampler is None:
+        return module.run(plan, first, count, threads=threads, keep=keep)
+    parts = [module.run(with_samples(plan, r), r, 1, threads=threads, keep=keep) for r in range(first, first + count)]
+    rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
+    return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
 
 
 def clip_by_norm(clip, rows) -> None:
@@ -169,6 +178,8 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     if layer > plan.depth:
         draw = stream.matrix(plan.seed, layer, replica, rows, columns, plan.head_distribution, plan.head_parameter)
         return (plan.head_scale * draw.astype(np.float64)).astype(dtype)
+    if plan.sampler is not None:
+        return sampled(plan, layer, replica).astype(dtype)
     return (plan.scale[layer - 1] * reference.Dense(plan, replica).matrix(layer)).astype(dtype)
 
 
@@ -194,7 +205,7 @@ def gradients(
     needed = 16 * chain.weight_count + 8 * 4 * plan.batch * int(plan.widths.sum())
     machine.require_memory(needed, "every gradient matrix of this chain", "propagate() gives their norms in far less")
     _, _, module = engines.choose(plan, "dense", "reference")
-    rows = module.run(plan, replica, 1, threads=1, keep=("grad_weight", "grad_bias"))
+    rows = _run(module, plan, replica, 1, 1, ("grad_weight", "grad_bias"))
     kept = rows.pop("keep")[0]
     grads = [kept["grad_weight"][layer] for layer in range(1, plan.depth + 1)]
     if chain.clip is None or chain.clip.norm is None:
@@ -214,6 +225,9 @@ def _keep(keep):
 
 
 def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:
+    if plan.sampler is not None:
+        weights = sum(int(m) * int(k) for m, k in zip(plan.widths[1:], plan.widths[:-1], strict=True))
+        machine.require_memory(16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none")
     answer = sum(8 * np.prod(observables.shape(row, replicas, plan.depth), dtype=object) for row in observables.ROWS)
     machine.require_memory(
         int(answer),

@@ -11,7 +11,7 @@ import numpy as np
 
 VERSION = 1
 
-WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD = range(9)
+WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER = range(10)
 
 # Draws that take two words an entry; the others take one.
 TWO_WORDS = ("student", "stable")
@@ -88,6 +88,12 @@ def tall_words(seed, purpose, layer, replica, units, columns=1):
     """Words of a tall array or (one column) a vector, shape (units, columns) uint32."""
     i, b = np.arange(units)[:, None], np.arange(columns)[None, :]
     return _words(seed, purpose, layer, replica, b, 16 * (i // 64) + i % 16, (i // 16) % 4)
+
+
+def sampler_seed(seed, layer, replica):
+    """A 64-bit seed for a user's own sampler of one weight matrix: the first two words at its address."""
+    low, high, *_ = philox((0, 0, layer | SAMPLER << 24, replica), seed)
+    return int(low) | int(high) << 32
 
 
 def fma(a, b, c):

@@ -124,3 +124,19 @@ def test_torch_default_bias_is_uniform():
     p = pk.propagate(chain, x=np.zeros((100, 1)), engine="dense", backend="reference", keep=("preactivation",))
     b = p.kept[0]["preactivation"][1][:, 0]
     assert scipy.stats.kstest(b * 10, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-3
+
+
+def test_a_users_sampler_is_asked_by_address():
+    def signs(rows, columns, seed):
+        return np.where(np.random.default_rng(seed).random((rows, columns)) < 0.5, -1.0, 1.0)
+
+    init = pk.Init(sampler=signs, scale=lambda fan_in, fan_out: fan_in**-0.5, name="signs")
+    chain = pk.Chain(widths=[6, 5, 4], activation="tanh", init=init, gain=2.0)
+    np.testing.assert_allclose(np.abs(pk.weights(chain, layer=2)), 2 / np.sqrt(5))
+    three = pk.propagate(chain, replicas=3, backend="reference")
+    assert len(np.unique(three.log10_grad_weight[:, 0])) == 3
+    given = [pk.weights(chain, layer=layer, replica=2) for layer in (1, 2)]
+    again = pk.propagate(chain, replicas=3, weights=given, backend="reference")
+    np.testing.assert_array_equal(again.log10_grad_weight[2], three.log10_grad_weight[2])
+    with pytest.raises(ValueError, match=r"sampler's answer for layer 1 must have shape \(5, 6\)"):
+        pk.propagate(chain.replace(init=pk.Init(sampler=lambda rows, columns, seed: np.ones((columns, rows)))))
