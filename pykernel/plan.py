@@ -38,7 +38,7 @@ class Plan:
         bias_distribution: "zero", "normal", "uniform" or "given"; bias_scale: (L,) float64.
         correlation: pairwise correlation of the drawn inputs.
         x, cotangent: the caller's (n0, B), (nL, B) float64 arrays, or None: drawn.
-        sampler: a user's function (rows, columns, seed) -> unit draw of W[l]; becomes `weights`, a replica at a time, before an engine runs.
+        sampler: a user's function (rows, columns, seed) -> unit draw of W[l]; resolved to `weights`, a replica at a time, before a run.
         weights, biases: tuples of the caller's float64 arrays, or None.
         loss: index into LOSSES; outputs: rows of the head's weight (0 without); head_distribution, head_parameter,
             head_scale: its draw; targets: (outputs, B) float64 or None: drawn (for softmax one-hot columns).
