@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`pykernel` on the command line: the same words as the Python API. Heavy imports wait for their command, so that `run` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from pykernel.cli import single, sweeps
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    it ran, but some cells failed; or an error that is ours
+  2    wrong words: the message says what was given and what is allowed
+  3    a store or file cannot be used: the message names it
+  4    status: the sweep is not complete
+  130  stopped by Ctrl-C (143 by SIGTERM); what was finished is saved
+"""
+
+DESCRIPTION = """\
+Signals forward and gradients backward through very deep random chains:
+how gradient magnitude scales with depth under each initialisation scheme."""
+
+EXAMPLES = """\
+examples:
+  pykernel run --depth 152 --width 512 --activation relu --init he_normal
+  pykernel sweep                           the default sweep, into results/
+  pykernel sweep --depth 10 100 --width 64 --init he_normal orthogonal --store out
+  pykernel status out
+  pykernel plot out
+  pykernel predict --depth 100 --width 512 --activation tanh --init lecun_normal
+  pykernel recommend --depth 100 --width 512 --activation gelu
+"""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=80)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser("pykernel", description=DESCRIPTION, epilog=EXAMPLES + "\n" + EXIT_CODES, formatter_class=_Formatter)
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for room in (single, sweeps):
+        room.add(commands, _Formatter)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    grammar = parser()
+    given = grammar.parse_args(arguments)
+    if given.version:
+        import pykernel
+
+        print(pykernel.__version__)
+        return 0
+    if given.command is None:
+        grammar.print_help()
+        return 2
+    try:
+        code = given.call(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError) as error:
+        print(f"pykernel {given.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"pykernel: {error}" if str(error) else "pykernel: stopped", file=sys.stderr)
+        return 128 + getattr(error, "signal", 2)
+    except (OSError, RuntimeError) as error:
+        print(f"pykernel {given.command}: {error}", file=sys.stderr)
+        return 3 if isinstance(error, OSError) or type(error).__name__ in ("StoreError", "Damage") else 1

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Commands about one chain: run, predict, recommend."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pykernel.cli import words
+
+_RUN = """\
+Run one chain forward and backward for many independent draws of its weights;
+print medians by layer, the verdict, and why."""
+_RUN_EXAMPLES = """\
+examples:
+  pykernel run --depth 152 --width 512 --activation relu --init he_normal
+  pykernel run --depth 50 --width 128 --activation sigmoid --init lecun_normal --batch 8
+  pykernel run --depth 300 --width 64 --init "identity(0.5)" --activation linear --json
+  pykernel run --depth 200 --width 64 --activation tanh --gain 3 --precision native
+"""
+_PREDICT = """\
+What theory says of a chain, without drawing a weight: infinite width (mean
+field), and the spread at finite width."""
+_RECOMMEND = """\
+The initialisation that keeps this chain's gradient, with what it preserves and
+what it costs."""
+
+
+def add(commands: Any, formatter: Any) -> None:
+    run = commands.add_parser(
+        "run", help="one chain: measure every layer", description=_RUN, epilog=_RUN_EXAMPLES, formatter_class=formatter
+    )
+    words.add_flags(
+        run.add_argument_group("chain"), words.CHAIN, many=False, defaults={"activation": "relu", "init": "he_normal", "gain": 1}
+    )
+    words.add_flags(
+        run.add_argument_group("run"), words.RUN, many=False, defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"}
+    )
+    run.add_argument("--json", action="store_true", help="print numbers as JSON, medians by layer")
+    run.add_argument("--plot", metavar="FILE", help="draw gradient against layer into a PNG, SVG or PDF")
+    run.set_defaults(call=_run)
+
+    predict = commands.add_parser("predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter)
+    words.add_flags(predict.add_argument_group("chain"), words.CHAIN, many=False)
+    words.add_flags(predict.add_argument_group("run"), ("batch",), many=False)
+    predict.add_argument("--json", action="store_true", help="print numbers as JSON")
+    predict.set_defaults(call=_predict)
+
+    recommend = commands.add_parser("recommend", help="one chain: a better init", description=_RECOMMEND, formatter_class=formatter)
+    words.add_flags(recommend.add_argument_group("chain"), words.CHAIN, many=False)
+    recommend.set_defaults(call=_recommend)
+
+
+def _run(given: argparse.Namespace) -> int:
+    import pykernel as pk
+
+    result = pk.propagate(words.chain(given), **{"replicas": 10, **words.run(given)})
+    if given.plot:
+        _save(result.plot(), given.plot)
+    print(_json(result.to_dict()) if given.json else result)
+    return 0
+
+
+def _predict(given: argparse.Namespace) -> int:
+    import pykernel as pk
+
+    result = pk.predict(words.chain(given), **words.run(given, ("batch",)))
+    print(_json(result.to_dict()) if given.json else result)
+    return 0
+
+
+def _recommend(given: argparse.Namespace) -> int:
+    import pykernel as pk
+
+    print(pk.recommend(words.chain(given)))
+    return 0
+
+
+def _json(numbers: dict) -> str:
+    import json
+
+    return json.dumps(numbers, indent=1, allow_nan=False)
+
+
+def _save(axes: Any, path: str) -> None:
+    axes.figure.savefig(path, dpi=150, bbox_inches="tight")

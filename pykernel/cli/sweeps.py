@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Commands about sweeps: sweep, status, merge, export, plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from pykernel.cli import words
+
+_SWEEP = f"""\
+Run a grid of chains: from flags that take several values, from a TOML file,
+or, without either, the default sweep into results/. A sweep with a store can
+be stopped at any moment and goes on where it was.
+
+{words.RANGES}"""
+_SWEEP_EXAMPLES = """\
+examples:
+  pykernel sweep
+  pykernel sweep --depth 10:1000:7:log --width 64 256 --init he_normal orthogonal \\
+      --activation relu gelu --replicas 50 --store out
+  pykernel sweep study.toml --store out --workers 8
+  pykernel sweep study.toml --store out --dask tcp://head:8786
+  pykernel sweep study.toml --store out --shard $SLURM_ARRAY_TASK_ID/20
+  pykernel sweep study.toml --dry-run
+
+a TOML file:
+  replicas = 100
+  store = "out"
+  [base]
+  width = 128
+  [grid]
+  depth = [10, 100, 1000]
+  gain = {start = 0.5, stop = 2.0, count = 16}
+  init = ["lecun_normal", "orthogonal"]
+"""
+
+
+def add(commands: Any, formatter: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep", help="a grid of chains, resumable", description=_SWEEP, epilog=_SWEEP_EXAMPLES, formatter_class=formatter
+    )
+    sweep.add_argument("file", nargs="?", metavar="FILE.toml", help="the sweep's description")
+    sweep.add_argument("--default", action="store_true", help="the default sweep (also without any argument)")
+    words.add_flags(sweep.add_argument_group("chain: several values make an axis"), words.CHAIN, many=True)
+    words.add_flags(
+        sweep.add_argument_group("run"), words.RUN, many=False, defaults={"batch": 1, "replicas": 100, "seed": 0, "dtype": "float32"}
+    )
+    where = sweep.add_argument_group("where")
+    where.add_argument("--store", metavar="DIR", help="keep results here; the default sweep uses results")
+    where.add_argument("--workers", type=int, metavar="N", help="run in N processes of one thread each")
+    where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
+    where.add_argument("--shard", metavar="i/N", help="run the i-th of N shares (1/N .. N/N) into the same or another store")
+    where.add_argument("--until", metavar="SCALAR:ERROR", help="add replicas until the standard error is as small: slope:0.001")
+    where.add_argument("--dry-run", action="store_true", help="print cells, time, memory and disk; run nothing")
+    where.add_argument("--quiet", action="store_true", help="no progress, no table")
+    sweep.set_defaults(call=_sweep)
+
+    status = commands.add_parser(
+        "status", help="how far a sweep is", description="How far the sweep in a store is; also while it runs.", formatter_class=formatter
+    )
+    status.add_argument("store", metavar="DIR")
+    status.add_argument("--failures", action="store_true", help="print the traceback of every failed cell")
+    status.set_defaults(call=_status)
+
+    merge = commands.add_parser(
+        "merge", help="join stores, as of shards", description="Copy the sound parts of other stores into DIR.", formatter_class=formatter
+    )
+    merge.add_argument("store", metavar="DIR")
+    merge.add_argument("others", metavar="OTHER", nargs="+")
+    merge.set_defaults(call=_merge)
+
+    export = commands.add_parser(
+        "export", help="a store as CSV, Parquet or NetCDF", description="Write a sweep's results to a file.", formatter_class=formatter
+    )
+    export.add_argument("store", metavar="DIR")
+    export.add_argument(
+        "--format", choices=("csv", "parquet", "nc"), default="csv", help="csv and parquet: a line a cell; nc: everything, labelled"
+    )
+    export.add_argument("--replicas", action="store_true", help="tables with a line for each replica")
+    export.add_argument("--output", metavar="FILE", help="default DIR/sweep.FORMAT")
+    export.set_defaults(call=_export)
+
+    plot = commands.add_parser(
+        "plot", help="figures of a sweep", description="Draw a sweep's figures; also while it runs.", formatter_class=formatter
+    )
+    plot.add_argument("store", metavar="DIR")
+    plot.add_argument(
+        "--kind",
+        choices=("all", "gradient", "heat", "spread", "verdict"),
+        default="all",
+        help="which figure (default: all that fit the grid)",
+    )
+    plot.add_argument("--format", choices=("png", "svg", "pdf"), default="png")
+    plot.add_argument("--output", metavar="DIR", help="default: the store itself")
+    plot.set_defaults(call=_plot)
+
+
+def _describe(given: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `pykernel.sweep` that the command line means."""
+    import pykernel as pk
+
+    flags = {name: words.values(name, getattr(given, name)) for name in words.CHAIN if getattr(given, name) is not None}
+    run = words.run(given)
+    if given.file:
+        result = words.read_toml(given.file)
+        result["grid"].update({name: found for name, found in flags.items() if len(found) > 1})
+        singles = {name: found[0] for name, found in flags.items() if len(found) == 1}
+        result["base"] = {**result["base"], **singles}
+        for name in singles:
+            result["grid"].pop(name, None)
+        result.update(run)
+    elif flags and not given.default:
+        grid = {name: found for name, found in flags.items() if len(found) > 1}
+        base = {name: found[0] for name, found in flags.items() if len(found) == 1}
+        if not grid:
+            name = "depth" if "depth" in base else next(iter(base))
+            grid = {name: [base.pop(name)]}
+        result = {"grid": grid, "base": base, **run}
+    else:
+        from pykernel.sweeps import default
+
+        if flags:
+            raise ValueError(f"--default has its own grid; leave out --{next(iter(flags)).replace('_', '-')}")
+        result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
+    if given.store:
+        result["store"] = given.store
+    if given.until:
+        scalar, _, error = given.until.partition(":")
+        result["until"] = pk.StandardError(scalar, words.value("gain", error))
+    if given.shard:
+        which, _, of = given.shard.partition("/")
+        result["shard"] = (words.value("width", which), words.value("width", of))
+    return result
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    import pykernel as pk
+    from pykernel.sweeps import report
+
+    arguments = _describe(given)
+    is_default = given.default or not (given.file or any(getattr(given, name) is not None for name in words.CHAIN))
+    if given.workers is not None and given.dask:
+        raise ValueError("give --workers or --dask, not both")
+    if given.dry_run:
+        return _dry_run(arguments, given.workers)
+    client = None
+    if given.dask:
+        from distributed import Client
+
+        client = Client(given.dask)
+    try:
+        ds = pk.sweep(**arguments, executor=client or given.workers, progress=not given.quiet)
+    finally:
+        if client is not None:
+            client.close()
+    if given.shard:
+        print(f"shard {given.shard} is done; `pykernel status {arguments['store']}` says whether all are", file=sys.stderr)
+        return 1 if ds.attrs["failed_cells"] else 0
+    if not given.quiet:
+        print(report.table(ds))
+    if is_default:
+        _keep(ds, Path(arguments["store"]))
+    return 1 if ds.attrs["failed_cells"] else 0
+
+
+def _keep(ds: Any, directory: Path) -> None:
+    """What the default sweep leaves beside its store: table, CSV, NetCDF and figures."""
+    from pykernel.sweeps import report
+
+    made = [report.export(ds, directory / "sweep.csv"), report.export(ds, directory / "sweep.nc")]
+    (directory / "verdicts.txt").write_text(report.table(ds) + "\n")
+    made.append(directory / "verdicts.txt")
+    made += _draw(ds, directory, "all", "png")
+    print("\nwritten: " + "\n         ".join(str(path) for path in made))
+
+
+def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
+    import inspect
+
+    import pykernel as pk
+    from pykernel import machine
+    from pykernel.sweeps import blocks
+    from pykernel.sweeps.drive import goals, recall
+    from pykernel.sweeps.plan import SweepPlan
+    from pykernel.sweeps.statistics import Profiles
+
+    known = {name: p.default for name, p in inspect.signature(pk.sweep).parameters.items()}
+    full = {**known, **arguments}
+    run = {name: full[name] for name in ("batch", "seed", "engine", "backend", "dtype", "precision", "correlation")}
+    plan = SweepPlan.make(full["grid"], full["base"], run, full["replicas"], full["until"], Profiles.of(full["profiles"]))
+    shelf = recall(full["store"], plan)
+    description = plan.description()
+    pieces = plan.pieces(shelf, goals(description, shelf))
+    pace = blocks.Pace()
+    blocks.calibrate(pieces, pace)
+    cores = workers or machine.cores(full["threads"])
+    figures = plan.estimate(pieces, cores, pace)
+    chains = sum(goals(description, shelf).values())
+    print(f"cells    {figures['cells']}: " + " x ".join(f"{len(axis.values)} {axis.name}" for axis in plan.axes))
+    print(f"chains   {chains}, {figures['chains']} of them still to run")
+    print(f"time     about {_span(figures['seconds'])} on {cores} core{'s' * (cores > 1)}")
+    print(f"memory   about {machine.bytes_text(figures['memory_bytes'])}")
+    print(f"disk     about {machine.bytes_text(figures['disk_bytes'])}" + ("" if full["store"] else " (if it had a store)"))
+    print(f"plan     {description['hash']}")
+    return 0
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _status(given: argparse.Namespace) -> int:
+    from pykernel.sweeps.drive import goals, recall
+    from pykernel.sweeps.store import Store
+
+    store = Store(given.store)
+    plan = store.read_plan()
+    shelf = recall(store, plan, quiet=True)
+    targets = goals(plan, shelf)
+    keys = {cell[0] for cell in plan["cells"]}
+    known = {key: shelf.known(key, targets[key]) for key in keys}
+    complete = sum(known[key] >= targets[key] for key in keys)
+    failed = {key: record for key, record in store.failed().items() if key in keys}
+    print(f"{given.store}: {' x '.join(axis['name'] for axis in plan['axes'])}, plan {plan['hash'][:12]}")
+    print(f"cells    {complete} of {len(keys)} complete")
+    print(f"chains   {sum(known.values())} of {sum(targets.values())}")
+    print(f"parts    {len(store.names())}, {store.size() / 1e6:.1f} MB")
+    print(f"driver   {store.driver() if store.is_running() else 'none at work'}")
+    for name in store.damaged:
+        print(f"damaged  {store.parts / name}: computed again when the sweep is run again")
+    for record in failed.values():
+        print(f"failed   {record.get('cell', '?')}: {record['error']}")
+        if given.failures:
+            print(record["traceback"])
+    return 0 if complete == len(keys) else 4
+
+
+def _merge(given: argparse.Namespace) -> int:
+    from pykernel.sweeps.store import Store, merge
+
+    report = merge(Store(given.store), [Store(other) for other in given.others])
+    print(f"{report['copied']} parts copied, {report['known']} were there already")
+    for path in report["damaged"]:
+        print(f"damaged, left out: {path}", file=sys.stderr)
+    return 1 if report["damaged"] else 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    import pykernel as pk
+    from pykernel.sweeps import report
+
+    path = given.output or Path(given.store) / f"sweep.{given.format}"
+    print(report.export(pk.open(given.store), path, given.format, given.replicas))
+    return 0
+
+
+def _plot(given: argparse.Namespace) -> int:
+    import pykernel as pk
+
+    for path in _draw(pk.open(given.store), Path(given.output or given.store), given.kind, given.format):
+        print(path)
+    return 0
+
+
+def _draw(ds: Any, directory: Path, kind: str, form: str) -> list[Path]:
+    from pykernel.plot import sweeps
+
+    return sweeps.save(ds, directory, kind, form)

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sweeps: a grid of chains run in blocks, here or on a cluster, through a store that survives, into one labelled Dataset."""
+
+from pykernel.sweeps.drive import SweepInterrupted, open, sweep
+from pykernel.sweeps.executors import ExecutorError
+from pykernel.sweeps.plan import StandardError
+from pykernel.sweeps.progress import Progress
+from pykernel.sweeps.statistics import Profiles
+from pykernel.sweeps.store import Store, StoreError, merge
+
+__all__ = ["ExecutorError", "Profiles", "Progress", "StandardError", "Store", "StoreError", "SweepInterrupted", "merge", "open", "sweep"]

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A plan's description and what is known of its cells, as one labelled xarray.Dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pykernel import observables
+from pykernel.sweeps import statistics
+from pykernel.sweeps.shelf import Shelf
+from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
+from pykernel.verdict import classify
+
+_UNITS = {row.name: row.unit for row in observables.ROWS}
+_MEANINGS = {
+    "end_to_end": ("decades", "log10 of the first over the last weight gradient"),
+    "signal_end_to_end": ("decades", "log10 of the gradient at the input over the gradient at the output"),
+    "slope": ("decades per layer", "least squares of log10_grad_activation, per layer travelled backwards; negative vanishes"),
+    "log10_grad_weight_first": ("decades", "log10_grad_weight of layer 1"),
+    "log10_grad_weight_last": ("decades", "log10_grad_weight of layer L"),
+    "dead": ("fraction", "units whose slope is 0 for the whole batch, mean over layers"),
+    "saturated": ("fraction", "(unit, input) pairs with a slope below 1 percent of the largest, mean over layers"),
+    "loss": ("1", "the objective, with a head"),
+}
+
+
+def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], theory: dict[str, np.ndarray] | None = None) -> Any:
+    """The Dataset of a sweep.
+
+    Args:
+        plan: `SweepPlan.description()`.
+        shelf: what is known.
+        targets: replicas of each cell, by key.
+        failed: keys of cells that failed.
+        theory: predicted scalars, arrays over cells in plan order.
+
+    Returns:
+        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
+        `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
+        `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
+        What is not known is nan, and `replicas` says how many are.
+    """
+    import xarray
+
+    kept = Profiles(**{**plan["kept"], "rows": tuple(plan["kept"]["rows"]), "quantiles": tuple(plan["kept"]["quantiles"])})
+    shape = tuple(len(next(iter(axis["labels"].values()))) for axis in plan["axes"])
+    names = tuple(axis["name"] for axis in plan["axes"])
+    cells = plan["cells"]
+    most = max(targets.values(), default=0)
+    at = {depth: kept.at(depth) for depth in {cell[1] for cell in cells}}
+    layers = np.unique(np.concatenate(list(at.values()))) if kept.rows else np.zeros(0, dtype=np.int64)
+    places = {depth: np.searchsorted(layers, own) for depth, own in at.items()}
+
+    n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), len(layers)
+    scalars = np.full((len(SCALARS), n, most), np.nan)
+    mean, std, finite = (np.full((p, n, s), np.nan) for _ in range(3))
+    quantiles = np.full((q, n, len(QUANTILES), s), np.nan)
+    each = np.full((p, n, most, s), np.nan) if kept.replicas else None
+    known = np.zeros(n, dtype=np.int64)
+    verdicts = np.full(n, "missing", dtype=object)
+    inner = np.array([_UNITS_EXTENT[name] for name in kept.rows], dtype=bool)
+
+    for i, (key, depth, *_) in enumerate(cells):
+        goal = targets[key]
+        known[i] = shelf.known(key, goal)
+        if known[i] == 0:
+            verdicts[i] = "failed" if key in failed else "missing"
+            continue
+        values = shelf.scalars(key, goal)
+        scalars[:, i, :goal] = values
+        verdicts[i] = verdict(values, plan["run"].get("precision", "exponent"))
+        if not kept.rows:
+            continue
+        forest = shelf.profiles(key, goal)
+        if forest:
+            summary = statistics.summarise(forest)
+            where = places[depth]
+            mean[:, i, where], std[:, i, where], finite[:, i, where] = summary.mean, summary.std, summary.count
+            quantiles[:, i, :, where] = summary.quantiles.transpose(2, 0, 1)
+        if each is not None:
+            each[:, i, :goal, places[depth]] = shelf.replicas(key, goal, (p, len(at[depth]))).transpose(2, 0, 1)
+
+    # Rows that belong to layers have no value at the input.
+    outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
+    for array in (mean, std, finite):
+        array[np.broadcast_to(outside, array.shape)] = np.nan
+
+    variables: dict[str, Any] = {}
+    for name, values in zip(SCALARS, scalars, strict=True):
+        if name == "loss" and not np.isfinite(values).any():
+            continue
+        unit, meaning = _MEANINGS[name]
+        variables[name] = ((*names, "replica"), values.reshape(*shape, most), {"units": unit, "long_name": meaning})
+    variables["verdict"] = (
+        names,
+        verdicts.astype(str).reshape(shape),
+        {"long_name": "vanishing, exploding, stable, dead, missing or failed"},
+    )
+    variables["replicas"] = (names, known.reshape(shape), {"long_name": "replicas finished"})
+    for column, name in ((2, "engine"), (3, "backend")):
+        words = np.array([cell[column] for cell in cells])
+        if name not in names and name not in plan["run"]:
+            variables[name] = (names, words.reshape(shape))
+    for j, name in enumerate(kept.rows):
+        attributes = {"units": _UNITS[name]}
+        for word, values in (("mean", mean), ("std", std), ("finite", finite)):
+            variables[f"{name}_{word}"] = (
+                (*names, "layer"),
+                values[j].reshape(*shape, s),
+                attributes if word != "finite" else {"units": "replicas"},
+            )
+        if each is not None:
+            variables[f"{name}_replica"] = ((*names, "replica", "layer"), each[j].reshape(*shape, most, s), attributes)
+    for j, name in enumerate(kept.quantiles):
+        variables[f"{name}_quantile"] = (
+            (*names, "quantile", "layer"),
+            quantiles[j].reshape(*shape, len(QUANTILES), s),
+            {"units": _UNITS[name]},
+        )
+    for name, values in (theory or {}).items():
+        variables[name] = (names, values.reshape(shape), {"units": _MEANINGS.get(name.removeprefix("predicted_"), ("", ""))[0]})
+
+    coordinates: dict[str, Any] = {"replica": np.arange(most)}
+    if kept.rows:
+        coordinates["layer"] = layers
+    if kept.quantiles:
+        coordinates["quantile"] = list(QUANTILES)
+    for axis in plan["axes"]:
+        for word, values in axis["labels"].items():
+            coordinates[word] = (axis["name"], np.array(values))
+    for word in ("depth", "width", "activation", "init"):
+        if word not in coordinates and word not in variables and word in plan["base"]:
+            coordinates[word] = plan["base"][word]
+    attributes = {
+        "pykernel": _version(),
+        "plan": plan["hash"],
+        "replicas": plan["replicas"],
+        **{f"run_{name}": value for name, value in plan["run"].items() if value is not None},
+        **{f"base_{name}": value for name, value in plan["base"].items()},
+        "complete": int(all(known[i] >= targets[cell[0]] for i, cell in enumerate(cells))),
+        "failed_cells": sum(cell[0] in failed for cell in cells),
+    }
+    return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+_UNITS_EXTENT = {row.name: row.extent == "node" for row in observables.ROWS}
+
+
+def verdict(values: np.ndarray, precision: str) -> str:
+    """The verdict on a cell from the scalars (len(SCALARS), R) of the replicas that are known."""
+    dead = values[SCALARS.index("dead")]
+    known = ~np.isnan(dead)
+    word = classify(values[SCALARS.index("end_to_end"), known], values[SCALARS.index("signal_end_to_end"), known])
+    # Plain arithmetic makes zeros by underflow and nan by overflow.
+    return {"dead": "vanishing", "undefined": "exploding"}.get(word, word) if precision == "native" else word
+
+
+def _version() -> str:
+    import pykernel
+
+    return pykernel.__version__

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`sweep` and `open`: from a grid to a labelled Dataset, through a store that survives."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pykernel.sweeps import assemble, blocks, executors, work
+from pykernel.sweeps.blocks import Pace, Piece, Queue
+from pykernel.sweeps.plan import StandardError, SweepPlan
+from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
+from pykernel.sweeps.shelf import Shelf
+from pykernel.sweeps.statistics import SCALARS, Profiles
+from pykernel.sweeps.store import Damage, Store, StoreError, decode
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+def sweep(
+    grid: Mapping | Sequence,
+    base: Any = None,
+    *,
+    batch: int = 1,
+    replicas: int = 100,
+    seed: int = 0,
+    store: Any = None,
+    executor: Any = None,
+    progress: Any = True,
+    until: StandardError | None = None,
+    engine: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    threads: int | None = None,
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    profiles: Any = True,
+    predict: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> Any:
+    """Propagate an ensemble of chains over a grid, and label what comes out.
+
+    Args:
+        grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`, `seed`, `correlation`,
+            `dtype`, `engine`, `backend`, `precision`. A tuple of words zips them: `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
+        base: the `Chain` that holds the rest, or a mapping of its fields.
+        batch: inputs propagated together.
+        replicas: independent draws of all weights, for each cell.
+        seed: key of the random stream. All cells share it: two cells that differ in gain only have the same unit draws, so their
+            difference is measured with less noise. Make `seed` an axis for independent cells.
+        store: directory to keep results in; a finished sweep is answered from it, an interrupted or a smaller one is continued.
+        executor: None for this process with all its cores, a number of worker processes, a
+            `concurrent.futures.Executor`, or a Dask `Client`.
+        progress: True, False, or a function that is given a `Progress` after every block.
+        until: `StandardError("slope", 0.001)` adds replicas to a cell until its error is as small.
+        engine, backend, dtype, precision, correlation: as in `propagate`.
+        threads: threads of one block: by default all cores in process, 1 in workers.
+        profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
+        predict: add the theory's `predicted_slope`, `predicted_end_to_end` and `predicted_signal_end_to_end` for each cell.
+        shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
+
+    Returns:
+        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`.
+
+    Raises:
+        ValueError, TypeError: before any work, naming the cell.
+        StoreError: if the store cannot be written, or another sweep is at work in it.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when what was finished is saved.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> ds = pk.sweep({"depth": [2, 4], "init": ["he_normal", "lecun_normal"]}, pk.Chain(depth=2, width=8), replicas=3, progress=False)
+        >>> dict(ds.end_to_end.sizes)
+        {'depth': 2, 'init': 2, 'replica': 3}
+    """
+    run = {
+        "batch": batch,
+        "seed": seed,
+        "engine": engine,
+        "backend": backend,
+        "dtype": dtype,
+        "precision": precision,
+        "correlation": correlation,
+    }
+    plan = SweepPlan.make(grid, base, run, replicas, until, Profiles.of(profiles))
+    if shard is not None and store is None:
+        raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
+    if shard is not None and until is not None:
+        raise ValueError("shard cannot be combined with until: how many replicas a cell needs is known only when all are there")
+    if shard is not None:
+        blocks.shard([], *shard)
+    reporter = Reporter(progress)
+    try:
+        return _Sweep(plan, Store(store) if store is not None else None, executor, threads, reporter, shard, predict).run()
+    finally:
+        reporter.close()
+
+
+def open(store: Any) -> Any:
+    """The Dataset of a sweep's store, while it runs or after: what is not there yet is nan, and `replicas` counts what is.
+
+    Args:
+        store: the directory.
+
+    Returns:
+        `xarray.Dataset` as `sweep` returns it.
+
+    Raises:
+        StoreError: if there is no sweep, or its plan is damaged.
+
+    Warns:
+        UserWarning: naming parts that are damaged; they count as missing.
+    """
+    at = Store(store)
+    plan = at.read_plan()
+    shelf = recall(at, plan)
+    return assemble.dataset(plan, shelf, goals(plan, shelf), at.failed())
+
+
+def recall(store: Any, plan: Any, quiet: bool = False) -> Shelf:
+    """What a store knows of a plan's cells; nothing where there is no store.
+
+    Warns:
+        UserWarning: naming parts that are damaged, unless quiet (`Store.damaged` names them, too).
+    """
+    shelf = Shelf()
+    if store is None:
+        return shelf
+    at = store if isinstance(store, Store) else Store(store)
+    cells = plan.cells if isinstance(plan, SweepPlan) else plan["cells"]
+    mine = {cell.key if isinstance(plan, SweepPlan) else cell[0] for cell in cells}
+    for _, header, blob in at.read():
+        shelf.add((key, entry) for key, entry in work.decode(header, blob) if key in mine)
+    if at.damaged and not quiet:
+        names = ", ".join(str(at.parts / name) for name in at.damaged)
+        warnings.warn(f"damaged, counted as missing: {names}; run the sweep again to compute them anew", stacklevel=3)
+    return shelf
+
+
+def goals(plan: dict, shelf: Shelf) -> dict[str, int]:
+    """How many replicas each cell of a plan has or will have, as far as is known, by key."""
+    until = StandardError(**plan["until"]) if plan["until"] else None
+    result: dict[str, int] = {}
+    for key, *_, goal in plan["cells"]:
+        begin = goal
+        while until is not None and not shelf.missing(key, goal):
+            grown = until.next(shelf.scalars(key, goal)[SCALARS.index(until.of)], begin)
+            if grown == goal:
+                break
+            goal = grown
+        result[key] = max(goal, result.get(key, 0))
+    return result
+
+
+class _Sweep:
+    """One run of a sweep: the state that its callbacks share."""
+
+    def __init__(
+        self, plan: SweepPlan, store: Store | None, executor: Any, threads: int | None, reporter: Reporter, shard: Any, predict: bool
+    ):
+        self.plan, self.store, self.executor, self.threads = plan, store, executor, threads
+        self.reporter, self.shard, self.predict = reporter, shard, predict
+        self.description = plan.description()
+        self.names = {cell.key: cell for cell in plan.cells}
+        self.shelf, self.pace, self.stop = Shelf(), Pace(), Stop()
+        self.failed: dict[str, str] = {}
+        self.latest = ""
+        self.chains_run = 0
+
+    def run(self) -> Any:
+        with contextlib.ExitStack() as stack:
+            if self.store is not None:
+                stack.enter_context(self.store.hold(self.shard))
+                self._recall()
+                stack.enter_context(self.stop.listen(self._say))
+            self.begin = time.monotonic()
+            while not self.stop():
+                self.targets = goals(self.description, self.shelf)
+                pieces = [piece for piece in self.plan.pieces(self.shelf, self.targets) if piece.key not in self.failed]
+                if self.shard is not None:
+                    pieces = blocks.shard(self._whole(), *self.shard)
+                    pieces = [part for piece in pieces for part in self._unknown(piece)]
+                if not pieces:
+                    break
+                self._work(pieces)
+        if self.stop():
+            raise SweepInterrupted(
+                f"stopped by {signal.Signals(self.stop.signal).name}; finished blocks are saved in {self.store.directory}: "
+                "run the same sweep again to go on",
+                self.stop.signal,
+            )
+        self._conclude()
+        theory = _theory(self.plan, self.description, self.reporter) if self.predict else None
+        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, theory)
+
+    def _say(self, text: str) -> None:
+        if self.reporter.shows:
+            self.reporter.say(text)
+        else:
+            print(f"pykernel: {text}", file=sys.stderr)
+
+    def _recall(self) -> None:
+        """Read what the store has; name and set aside what is damaged; write the plan."""
+        try:
+            self.store.read_plan()
+        except Damage:
+            self._say(f"{self.store.directory / 'plan.json'} was damaged and is written anew")
+        except StoreError:
+            pass
+        self.store.write_plan(self.description)
+        self.shelf = recall(self.store, self.plan, quiet=True)
+        for name in self.store.damaged:
+            self._say(f"{self.store.parts / name} was damaged: set aside as {name}.damaged, and computed again")
+        self.store.set_aside(self.store.damaged)
+
+    def _whole(self) -> list[Piece]:
+        return self.plan.pieces(Shelf(), goals(self.description, Shelf()))
+
+    def _unknown(self, piece: Piece) -> list[Piece]:
+        ranges = self.shelf.missing(piece.key, self.targets[piece.key])
+        overlaps = [(max(first, piece.first), min(stop, piece.first + piece.count)) for first, stop in ranges]
+        return [
+            piece._replace(first=first, count=stop - first) for first, stop in overlaps if stop > first and piece.key not in self.failed
+        ]
+
+    def _work(self, pieces: list[Piece]) -> None:
+        self.queue = Queue(pieces, self.pace)
+        self.total = sum(piece.count for piece in pieces)
+        self.left = {}
+        for piece in pieces:
+            self.left[piece.key] = self.left.get(piece.key, 0) + piece.count
+        self.cost = max(sum(blocks.seconds_per_replica(p.chain, p.run) * p.count for p in pieces), 1e-9)
+        self.spent, self.chains_done, self.round = 0.0, 0, time.monotonic()
+        self._show()
+        executors.run(self.queue, self.executor, self.plan.kept, self.threads, self._done, self._fail, self.stop)
+
+    def _done(self, pieces: list[Piece], result: work.Done) -> None:
+        if not pieces:
+            return
+        if self.store is not None:
+            self.store.put(result.content)
+        self.shelf.add(work.decode(*decode(result.content, Path("a worker's answer"))))
+        for piece in pieces:
+            self._count(piece)
+        last = pieces[-1]
+        if self.reporter.shows or self.reporter.callback:
+            from pykernel.sweeps import grid
+
+            word = assemble.verdict(self.shelf.scalars(last.key, last.first + last.count), last.run["precision"])
+            self.latest = f"{grid.name(self.names[last.key], self.plan.axes)}: {word}"
+        self._show()
+
+    def _count(self, piece: Piece) -> None:
+        self.left[piece.key] -= piece.count
+        self.chains_done += piece.count
+        self.spent += blocks.seconds_per_replica(piece.chain, piece.run) * piece.count
+
+    def _fail(self, piece: Piece, text: str) -> None:
+        from pykernel.sweeps import grid
+
+        name = grid.name(self.names[piece.key], self.plan.axes)
+        self._count(piece)
+        if piece.key not in self.failed:
+            self.failed[piece.key] = text
+            self._say(f"cell {name} failed: {text.strip().splitlines()[-1]}")
+            if self.store is not None:
+                record = {
+                    "cell": name,
+                    "error": text.strip().splitlines()[-1],
+                    "first": piece.first,
+                    "count": piece.count,
+                    "traceback": text,
+                }
+                self.store.fail(piece.key, record)
+
+    def _show(self) -> None:
+        seconds = time.monotonic() - self.begin
+        round_seconds = time.monotonic() - self.round
+        fraction = min(self.spent / self.cost, 1.0)
+        done = sum(not count for count in self.left.values())
+        # What the cost model expects of the rest, in step with how fast the round has gone so far.
+        left = round_seconds * (1 - fraction) / fraction if fraction > 0 else float(self.queue.seconds())
+        cells = len(self.names)
+        self.reporter.update(
+            Progress(
+                cells - len(self.left) + done,
+                cells,
+                self.chains_done,
+                self.total,
+                fraction if self.chains_done < self.total else 1.0,
+                seconds,
+                left,
+                self.chains_done / max(round_seconds, 1e-9),
+                self.latest,
+            )
+        )
+
+    def _conclude(self) -> None:
+        seconds = time.monotonic() - self.begin
+        self.reporter.close()
+        if self.store is not None:
+            for key in set(self.store.failed()) & set(self.names) - set(self.failed):
+                if not self.shelf.missing(key, self.targets[key]):
+                    self.store.forgive(key)
+        if self.reporter.shows and self.store is not None:
+            if not hasattr(self, "total"):
+                self.reporter.say(f"nothing left to do: all {len(self.names)} cells are in {self.store.directory}")
+            else:
+                self.reporter.say(f"done in {clock(seconds)}; results are in {self.store.directory}")
+        if self.failed and len(self.failed) == len(self.names):
+            first = next(iter(self.failed.values()))
+            raise RuntimeError(f"every cell failed; the first:\n{first}")
+        if self.failed:
+            warnings.warn(
+                f"{len(self.failed)} of {len(self.names)} cells failed and are nan; run the sweep again to try them again", stacklevel=4
+            )
+
+
+def _theory(plan: SweepPlan, description: dict, reporter: Reporter) -> dict[str, np.ndarray]:
+    """The theory's scalars for every cell; nan where it has none."""
+    from pykernel import theory
+
+    names = ("slope", "end_to_end", "signal_end_to_end")
+    values = {f"predicted_{name}": np.full(len(plan.cells), np.nan) for name in names}
+    known: dict[str, tuple] = {}
+    for i, cell in enumerate(plan.cells):
+        if cell.key not in known:
+            try:
+                p = theory.predict(cell.chain, batch=cell.run["batch"])
+                known[cell.key] = tuple(float(np.median(getattr(p, name))) for name in names)
+            except (ValueError, NotImplementedError):
+                known[cell.key] = (np.nan,) * len(names)
+        for name, value in zip(names, known[cell.key], strict=True):
+            values[f"predicted_{name}"][i] = value
+    return values

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where blocks run: in this process, in any `concurrent.futures.Executor`, or on a Dask cluster; and what happens when a worker dies.
+
+A dead worker costs its block, which is run again. A block that kills its worker twice, alone, is halved until one chain is left;
+that chain is recorded as failed, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pykernel import machine
+from pykernel.sweeps import work
+from pykernel.sweeps.blocks import Piece, Queue, halve
+from pykernel.sweeps.statistics import Profiles
+
+# Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it costs nothing.
+IN_PROCESS, ELSEWHERE, FIRST = 1.5, 5.0, 0.5
+TRIES = 2  # a block may kill a worker once by bad luck
+STRIKES = 25  # failures in a row, without one block done, after which the executor is given up
+
+OnDone = Callable[[list[Piece], work.Done], None]
+OnFailure = Callable[[Piece, str], None]
+
+
+class ExecutorError(RuntimeError):
+    """The executor cannot go on; finished blocks are kept."""
+
+
+def run(
+    queue: Queue, executor: Any, kept: Profiles, threads: int | None, done: OnDone, failed: OnFailure, stop: Callable[[], bool]
+) -> None:
+    """Run all pieces of a queue, or until `stop()`; every finished block is given to `done` at once.
+
+    Raises:
+        TypeError: for an executor that is none.
+        ExecutorError: when the executor breaks and cannot be replaced.
+    """
+    if executor is None:
+        _run_here(queue, kept, machine.cores(threads), done, failed, stop)
+        return
+    with _pool(executor) as pool:
+        _check(pool.executor)
+        _Driver(queue, pool, kept, threads or 1, done, failed, stop).run()
+
+
+def _run_here(queue: Queue, kept: Profiles, threads: int, done: OnDone, failed: OnFailure, stop: Callable[[], bool]) -> None:
+    seconds = FIRST
+    while queue and not stop():
+        block = queue.take(seconds * threads, threads)
+        result = work.run_block(block, kept, threads, stop)
+        _learn(queue, block, result)
+        for place, text in result.failures.items():
+            failed(block[place], text)
+        queue.put_back(block[len(result.seconds) :])
+        done([piece for place, piece in enumerate(block[: len(result.seconds)]) if place not in result.failures], result)
+        seconds = IN_PROCESS
+
+
+def _learn(queue: Queue, block: list[Piece], result: work.Done) -> None:
+    for place, seconds in enumerate(result.seconds):
+        if place not in result.failures:
+            queue.pace.learn(block[place], seconds)
+
+
+class _Pool:
+    """An executor behind one face: how many workers, and a new one for a broken one."""
+
+    def __init__(self, executor: Any, workers: int, renew: Callable[[], Any] | None) -> None:
+        self.executor, self.workers, self._renew = executor, workers, renew
+
+    def renew(self, error: BaseException) -> None:
+        if self._renew is None:
+            raise ExecutorError(f"the executor {type(self.executor).__name__} broke ({error}) and cannot be started again") from error
+        with contextlib.suppress(Exception):
+            self.executor.shutdown(wait=False, cancel_futures=True)
+        self.executor = self._renew()
+
+
+@contextlib.contextmanager
+def _pool(given: Any) -> Iterator[_Pool]:
+    """What the caller gave, as a pool: a number of processes, an Executor, or a Dask client."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise ValueError(f"executor must be a positive number of worker processes, got {given}")
+        pool = _Pool(own_pool(given), given, lambda: own_pool(given))
+        try:
+            yield pool
+        finally:
+            pool.executor.shutdown(wait=False, cancel_futures=True)
+        return
+    if hasattr(given, "get_executor"):  # a Dask client
+        workers = max(1, sum(given.ncores().values()))
+        yield _Pool(given.get_executor(pure=False), workers, None)
+        return
+    if not hasattr(given, "submit"):
+        raise TypeError(f"executor must be None, a number of processes, a concurrent.futures.Executor or a Dask Client, got {given!r}")
+    workers = getattr(given, "_max_workers", None) or 8
+    pool = _Pool(given, workers, _cloner(given))
+    try:
+        yield pool
+    finally:
+        if pool.executor is not given:
+            pool.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _check(executor: Any) -> None:
+    """Refuse a process pool whose workers cannot even start, before blocks are blamed for it."""
+    if isinstance(executor, futures.ProcessPoolExecutor):
+        try:
+            executor.submit(os.getpid).result()
+        except futures.BrokenExecutor as error:
+            raise ExecutorError(
+                'worker processes do not start; a script that uses them must keep its own work under `if __name__ == "__main__":`'
+            ) from error
+
+
+def own_pool(workers: int) -> futures.ProcessPoolExecutor:
+    """A pool of fresh processes (spawn: a fork would inherit locks and threads) that end when this process does."""
+    import multiprocessing
+
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ExecutorError('a script that uses worker processes must keep its own work under `if __name__ == "__main__":`')
+    return futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
+
+
+def _cloner(pool: Any) -> Callable[[], Any] | None:
+    if not isinstance(pool, futures.ProcessPoolExecutor):
+        return None
+
+    def clone() -> futures.ProcessPoolExecutor:
+        return futures.ProcessPoolExecutor(
+            pool._max_workers, mp_context=pool._mp_context, initializer=pool._initializer, initargs=pool._initargs
+        )
+
+    return clone
+
+
+def _settle() -> None:
+    """In a worker: leave Ctrl-C to the driver, and do not outlive it."""
+    import multiprocessing
+    import multiprocessing.connection
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+class _Driver:
+    """Keeps an executor busy and takes in what comes back."""
+
+    def __init__(self, queue: Queue, pool: _Pool, kept: Profiles, threads: int, done: OnDone, failed: OnFailure, stop: Callable[[], bool]):
+        self.queue, self.pool, self.kept, self.threads = queue, pool, kept, threads
+        self.done, self.failed, self.stop = done, failed, stop
+        self.pending: dict[futures.Future, tuple[list[Piece], int, bool]] = {}
+        self.suspects: deque[tuple[list[Piece], int]] = deque()
+        self.strikes = 0
+        self.finished = 0
+
+    def run(self) -> None:
+        try:
+            while (self.queue or self.suspects or self.pending) and not (self.stop() and self._calm()):
+                if not self.stop():
+                    self._fill()
+                for future in futures.wait(self.pending, timeout=0.25, return_when=futures.FIRST_COMPLETED).done:
+                    if future in self.pending:
+                        self._take(future)
+        finally:
+            for future in self.pending:
+                future.cancel()
+
+    def _calm(self) -> bool:
+        """After a stop: give back what has not begun; true once nothing runs."""
+        for future in [future for future in self.pending if future.cancel()]:
+            self.queue.put_back(self.pending.pop(future)[0])
+        return not self.pending
+
+    def _fill(self) -> None:
+        if self.suspects:
+            # Alone, so that whoever dies now is the one to blame.
+            if not self.pending:
+                pieces, tries = self.suspects.popleft()
+                self._submit(pieces, tries, alone=True)
+            return
+        if any(alone for _, _, alone in self.pending.values()):
+            return
+        while self.queue and len(self.pending) < 2 * self.pool.workers:
+            seconds = ELSEWHERE if self.finished >= self.pool.workers else FIRST
+            if len(self.pending) >= self.pool.workers or self.finished:
+                seconds = min(seconds, max(FIRST, self.queue.seconds() / (3 * self.pool.workers)))
+            self._submit(self.queue.take(seconds * self.threads, self.threads), 0, alone=False)
+
+    def _submit(self, pieces: list[Piece], tries: int, alone: bool) -> None:
+        for _ in range(3):
+            try:
+                self.pending[self.pool.executor.submit(work.run_block, pieces, self.kept, self.threads)] = (pieces, tries, alone)
+                return
+            except (futures.BrokenExecutor, RuntimeError) as error:
+                self._break(error)
+        raise ExecutorError("the executor refuses work")
+
+    def _take(self, future: futures.Future) -> None:
+        pieces, tries, alone = self.pending.pop(future)
+        try:
+            result = future.result()
+        except futures.CancelledError as error:
+            self._strike(error)
+            self.queue.put_back(pieces)
+        except futures.BrokenExecutor as error:
+            self._strike(error)
+            self._suspect(pieces, tries + alone, alone, error)
+            self._break(error)
+        except Exception as error:
+            # Dask names the block that killed its workers (KilledWorker); anything else is the block's own trouble, too.
+            self._strike(error)
+            self._suspect(pieces, TRIES, True, error)
+        else:
+            self.strikes = 0
+            self.finished += 1
+            _learn(self.queue, pieces, result)
+            for place, text in result.failures.items():
+                self.failed(pieces[place], text)
+            self.done([piece for place, piece in enumerate(pieces) if place not in result.failures], result)
+
+    def _break(self, error: BaseException) -> None:
+        """The whole pool is gone: every block in flight is a suspect; start a new pool."""
+        for future, (pieces, tries, alone) in list(self.pending.items()):
+            if future.done() and not future.cancelled() and future.exception() is None:
+                continue  # finished before the pool broke: `run` takes it next
+            del self.pending[future]
+            self.suspects.append((pieces, tries + alone))
+        self.pool.renew(error)
+
+    def _suspect(self, pieces: list[Piece], tries: int, alone: bool, error: BaseException) -> None:
+        if not alone or tries < TRIES:
+            self.suspects.append((pieces, tries))
+        elif len(pieces) > 1:
+            self.suspects.extendleft((half, 0) for half in reversed(halve(pieces)))
+        else:
+            text = "".join(traceback.format_exception(error))
+            self.failed(pieces[0], text)
+
+    def _strike(self, error: BaseException) -> None:
+        self.strikes += 1
+        if self.strikes > STRIKES and self.finished == 0:
+            raise ExecutorError(f"the executor failed {self.strikes} times without finishing a block; the last time: {error}") from error

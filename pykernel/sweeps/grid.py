@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A grid of chains as cells in a documented order: the first half of a sweep's plan.
+
+Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of `Chain`, or
+one of the run's own words (`batch`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips them
+into one axis, where `replicas` may be one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RUN_WORDS = ("batch", "seed", "correlation", "dtype", "engine", "backend", "precision")
+
+
+class Axis(NamedTuple):
+    """One dimension: its name, the words it sets, and for each of its values a tuple, one entry a word."""
+
+    name: str
+    keys: tuple[str, ...]
+    values: tuple[tuple, ...]
+
+
+class Cell(NamedTuple):
+    """One chain of the grid: where it stands, what it is, what it is run with, how often, and the key of its numbers."""
+
+    index: tuple[int, ...]
+    chain: Any
+    run: dict
+    replicas: int
+    key: str = ""
+
+
+def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
+    """The axes that a grid means: a mapping of words to values, or a sequence of chains (one axis, `chain`)."""
+    from pykernel.chain import Chain
+
+    if isinstance(grid, Chain):
+        grid = [grid]
+    if not isinstance(grid, Mapping):
+        chains = tuple(grid)
+        for chain in chains:
+            if not isinstance(chain, Chain):
+                raise TypeError(f"grid must be a mapping of words to values or a list of Chain, got {chain!r} in it")
+        if not chains:
+            raise ValueError("grid must hold at least one chain, got an empty list")
+        return (Axis("chain", ("chain",), tuple((chain,) for chain in chains)),)
+    words = [field.name for field in dataclasses.fields(Chain) if field.init]
+    result, seen = [], set()
+    for key, values in grid.items():
+        keys = key if isinstance(key, tuple) else (key,)
+        if keys == ("replicas",):
+            raise ValueError(
+                "replicas is no axis of its own: give replicas=, or zip it with another word, as in {('width', 'replicas'): [(32, 100)]}"
+            )
+        for word in keys:
+            _check_word(word, words, seen)
+        rows = tuple(_row(key, keys, value) for value in _values(key, values))
+        if not rows:
+            raise ValueError(f"grid[{key!r}] must hold at least one value, got none")
+        if any(row in rows[:i] for i, row in enumerate(rows)) if len(rows) < 200 else _repeats(rows):
+            raise ValueError(f"grid[{key!r}] holds a value twice")
+        result.append(Axis("_".join(word for word in keys if word != "replicas"), keys, rows))
+    return tuple(result)
+
+
+def _check_word(word: Any, words: list[str], seen: set) -> None:
+    allowed = [*words, *RUN_WORDS, "replicas"]
+    if word not in allowed:
+        near = difflib.get_close_matches(str(word), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"grid keys must be among {', '.join(allowed)}; got {word!r}{hint}")
+    if word in seen:
+        raise ValueError(f"grid sets {word!r} twice")
+    seen.add(word)
+
+
+def _values(key: Any, values: Any) -> list:
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise TypeError(f"grid[{key!r}] must be a list of values, got {values!r}")
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def _row(key: Any, keys: tuple, value: Any) -> tuple:
+    if not isinstance(key, tuple):
+        return (tuple(value),) if isinstance(value, list) else (value,)
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(keys):
+        raise ValueError(f"grid[{key!r}] zips {len(keys)} words: every value must be a tuple of {len(keys)}, got {value!r}")
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+
+
+def _repeats(rows: tuple) -> bool:
+    try:
+        return len(set(rows)) < len(rows)
+    except TypeError:
+        return False
+
+
+def label(value: Any) -> Any:
+    """How a value is written as a coordinate: numbers and strings as they are, objects as they print."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool | int | float | str):
+        return value
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def labels(axis: Axis) -> dict[str, list]:
+    """The coordinates along an axis, one list a word; a zip's own is the row number, a chain's its place in the list."""
+    if axis.name == "chain":
+        chains = [row[0] for row in axis.values]
+        words = {}
+        for field in dataclasses.fields(chains[0]):
+            column = [label(getattr(chain, field.name)) for chain in chains]
+            if len({str(item) for item in column}) > 1 or field.name in ("depth",):
+                words[field.name] = _uniform(column)
+        return {"chain": list(range(len(chains))), **words}
+    columns = {word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"}
+    return columns if len(columns) == 1 else {axis.name: list(range(len(axis.values))), **columns}
+
+
+def _uniform(column: list) -> list:
+    """One type a column: a mixture of numbers and words becomes words."""
+    if all(isinstance(item, int | float) and not isinstance(item, bool) for item in column):
+        return column
+    texts = [item if isinstance(item, str) else str(item) for item in column]
+    return [f"{text} #{i}" if texts.count(text) > 1 else text for i, text in enumerate(texts)] if len(set(texts)) < len(texts) else texts
+
+
+def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[Cell]:
+    """The cells of a grid, without keys yet.
+
+    Raises:
+        ValueError: for a value that `Chain` refuses, naming the cell.
+    """
+    from pykernel.chain import Chain
+
+    held = _held(base)
+    result = []
+    combinations = itertools.product(*(_objects(axis) for axis in axes))
+    for combination in combinations:
+        words = {}
+        for axis, (_, row) in zip(axes, combination, strict=True):
+            words.update(zip(axis.keys, row, strict=True))
+        chain = words.pop("chain", None)
+        count = words.pop("replicas", replicas)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"replicas must be a positive int, got {count!r}")
+        own = {word: words.pop(word) for word in RUN_WORDS if word in words}
+        if chain is None:
+            try:
+                fields = {**held, **words}
+                if "widths" in words:
+                    fields = {**fields, "depth": words.get("depth"), "width": words.get("width")}
+                elif "depth" in words or "width" in words:
+                    fields["widths"] = None
+                chain = Chain(**fields)
+            except (TypeError, ValueError) as error:
+                where = ", ".join(f"{word}={label(value)}" for word, value in words.items())
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"cell {where or '(base)'}: {error}") from None
+        result.append(Cell(tuple(i for i, _ in combination), chain, {**run, **own}, count))
+    return result
+
+
+def _held(base: Any) -> dict:
+    """The fields that `base` holds."""
+    from pykernel.chain import Chain
+
+    if isinstance(base, Chain):
+        return {field: getattr(base, field) for field in base.__dataclass_fields__}
+    if base is None or isinstance(base, Mapping):
+        for word in base or ():
+            _check_word(word, list(Chain.__dataclass_fields__), set())
+        return dict(base or {})
+    raise TypeError(f"base must be None, a Chain or a mapping of its fields, got {base!r}")
+
+
+def _objects(axis: Axis) -> list[tuple[int, tuple]]:
+    """An axis's rows, names of activations and inits made into objects once, not for every cell; bad ones are left to `Chain`."""
+    from pykernel import activations, inits
+
+    makers = {"activation": activations.get, "init": inits.get}
+    rows = []
+    for i, row in enumerate(axis.values):
+        made = list(row)
+        for j, word in enumerate(axis.keys):
+            with contextlib.suppress(TypeError, ValueError):
+                made[j] = makers[word](row[j]) if word in makers else row[j]
+        rows.append((i, tuple(made)))
+    return rows
+
+
+def name(cell: Cell, axes: tuple[Axis, ...]) -> str:
+    """A cell in words, for messages: "depth=10, init=he_normal"."""
+    words = []
+    for axis, at in zip(axes, cell.index, strict=True):
+        if axis.name == "chain":
+            words.append(f"chain {at}")
+        else:
+            words += [f"{word}={label(value)}" for word, value in zip(axis.keys, axis.values[at], strict=True) if word != "replicas"]
+    return ", ".join(words) or "the only cell"

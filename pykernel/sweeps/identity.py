@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The content hash of a cell: a SHA-256 over everything that defines its numbers, so that a store can never mix two things."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import types
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1  # of the statistics in a part: a change makes old parts foreign, never misread
+
+
+def describe(value: Any) -> Any:
+    """A value as plain JSON: numbers and words as they are, objects as their type and fields, functions as their code."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, np.generic):
+        return describe(value.item())
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return {"array": hashlib.sha256(array.tobytes()).hexdigest(), "shape": list(array.shape), "dtype": array.dtype.str}
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if getattr(value, "builtin", False):
+        return {"type": name, "name": value.name, "parameters": describe(value.parameters)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": name, **fields, **_own_code(kind)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {"type": name, **{field: describe(getattr(value, field)) for field in value._fields}, **_own_code(kind)}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
+    code = getattr(value, "__code__", None) or getattr(getattr(value, "py_func", None), "__code__", None)
+    if code is not None:
+        inside = [describe(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+        own = {} if _is_ours(value) else {"code": _code(code)}
+        return {"function": f"{value.__module__}.{value.__qualname__}", "closure": inside, **own}
+    if isinstance(value, np.ufunc):
+        return {"ufunc": value.__name__}
+    if isinstance(value, type):
+        return {"class": f"{value.__module__}.{value.__qualname__}", **_own_code(value)}
+    state = getattr(value, "__dict__", None)
+    if state is not None:
+        return {"type": name, **describe(state), **_own_code(kind)}
+    raise TypeError(
+        f"{value!r} cannot be part of a sweep with a store: give it fields (a dataclass or NamedTuple), so that it has an identity"
+    )
+
+
+def _is_ours(value: Any) -> bool:
+    return value.__module__.partition(".")[0] == "pykernel"
+
+
+def _code(code: types.CodeType) -> str:
+    digest = hashlib.sha256(code.co_code)
+    for constant in code.co_consts:
+        digest.update(_code(constant).encode() if isinstance(constant, types.CodeType) else repr(constant).encode())
+    digest.update(repr(code.co_names).encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _own_code(kind: type) -> dict:
+    """The code of a user's class, whose formulas may change under the same name; ours are versioned with the package."""
+    if _is_ours(kind):
+        return {}
+    members = {name: getattr(member, "__func__", member) for name, member in vars(kind).items()}
+    return {"code": {name: _code(member.__code__) for name, member in sorted(members.items()) if hasattr(member, "__code__")}}
+
+
+def canonical(description: Any) -> bytes:
+    return json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
+
+
+def digest(description: Any) -> str:
+    """The first 32 hex digits of the SHA-256 of a description."""
+    return hashlib.sha256(canonical(description)).hexdigest()[:32]
+
+
+@lru_cache(maxsize=4096)
+def _part(value: Any, kind: type) -> str:
+    del kind  # 1 and 1.0 and True are equal keys but not the same words
+    return canonical(describe(value)).decode()
+
+
+def key(chain: Any, rest: str) -> str:
+    """The key of a cell: its chain, and in `rest` the words of what else defines its numbers (`words`)."""
+    fields = ",".join(f'"{name}":{_text(getattr(chain, name))}' for name in chain.__dataclass_fields__)
+    return hashlib.sha256(f"{{{fields},{rest}}}".encode()).hexdigest()[:32]
+
+
+def words(**rest: Any) -> str:
+    """Seed, batch, engine, stream version ... as the words that `key` hashes."""
+    return ",".join(f'"{name}":{_text(rest[name])}' for name in sorted(rest))
+
+
+def _text(value: Any) -> str:
+    try:
+        return _part(value, type(value))
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return canonical(describe(value)).decode()

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The plan of a sweep: its cells with their keys, replicas and stop rule; what a store's plan file says, and what `--dry-run` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pykernel.sweeps import blocks, grid, identity, statistics
+from pykernel.sweeps.grid import Axis, Cell
+from pykernel.sweeps.statistics import Profiles
+
+
+@dataclass(frozen=True)
+class StandardError:
+    """A stop rule: add replicas to a cell until the standard error of a scalar's mean is small.
+
+    Args:
+        of: the scalar, one of `pykernel.sweeps.statistics.SCALARS`.
+        below: the standard error to reach, in the scalar's unit.
+        most: replicas at which a cell is given up; None for 100 times the sweep's `replicas`.
+
+    Raises:
+        ValueError: for an unknown scalar, or bounds that are not positive.
+    """
+
+    of: str
+    below: float
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.of not in statistics.SCALARS:
+            raise ValueError(f"StandardError needs a scalar among {', '.join(statistics.SCALARS)}, got {self.of!r}")
+        if not (isinstance(self.below, int | float) and math.isfinite(self.below) and self.below > 0):
+            raise ValueError(f"StandardError needs a positive bound, got {self.below!r}")
+        if self.most is not None and (not isinstance(self.most, int) or self.most < 2):
+            raise ValueError(f"most must be an int of 2 or more, got {self.most!r}")
+
+    def next(self, values: np.ndarray, replicas: int) -> int:
+        """How many replicas a cell should have, given the scalar of those it has; `replicas` is where it began.
+
+        The answer is a function of the values alone, so a resumed or a distributed sweep comes to the same numbers.
+        """
+        most = self.most or 100 * replicas
+        known = len(values)
+        finite = values[np.isfinite(values)]
+        if known >= most or len(finite) < 2:
+            return known
+        error = finite.std(ddof=1) / math.sqrt(len(finite))
+        if error <= self.below:
+            return known
+        wanted = math.ceil(known * (error / self.below) ** 2)
+        return min(max(wanted, known + 1), 2 * known, most)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Everything that defines a sweep's result."""
+
+    axes: tuple[Axis, ...]
+    cells: tuple[Cell, ...]
+    replicas: int
+    until: StandardError | None
+    kept: Profiles
+
+    @classmethod
+    def make(cls, given: Mapping | Sequence, base: Any, run: dict, replicas: int, until: Any, kept: Profiles) -> SweepPlan:
+        """Validate everything and give every cell its key.
+
+        Raises:
+            ValueError, TypeError: naming the cell and what is wrong with it.
+        """
+        from pykernel import stream
+
+        if isinstance(replicas, bool) or not isinstance(replicas, int | np.integer) or replicas < 1:
+            raise (ValueError if isinstance(replicas, int) else TypeError)(f"replicas must be a positive int, got {replicas!r}")
+        if until is not None and not isinstance(until, StandardError):
+            raise TypeError(f"until must be None or a StandardError, got {until!r}")
+        axes = grid.axes(given)
+        cells, known, rests = [], {}, {}
+        for cell in grid.cells(axes, base, run, int(replicas)):
+            try:
+                resolved = _resolve(cell, known)
+            except (TypeError, ValueError, MemoryError) as error:
+                kind = next(kind for kind in (TypeError, ValueError, MemoryError) if isinstance(error, kind))
+                raise kind(f"cell {grid.name(cell, axes)}: {error}") from None
+            ran = tuple(resolved.values())
+            if ran not in rests:
+                rests[ran] = identity.words(kept=kept, stream=stream.VERSION, format=identity.FORMAT, **resolved)
+            cells.append(cell._replace(run=resolved, key=identity.key(cell.chain, rests[ran])))
+        return cls(axes, tuple(cells), int(replicas), until, kept)
+
+    def pieces(self, shelf: Any, targets: Mapping[str, int]) -> list[blocks.Piece]:
+        """What is still to do for these numbers of replicas, in the order of cells; equal cells once."""
+        result, seen = [], set()
+        for cell in self.cells:
+            if cell.key in seen:
+                continue
+            seen.add(cell.key)
+            for first, stop in shelf.missing(cell.key, targets[cell.key]):
+                result.append(blocks.Piece(cell.key, cell.chain, cell.run, first, stop - first))
+        return result
+
+    def description(self) -> dict:
+        """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
+        cells = [[c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas] for c in self.cells]
+        until = None if self.until is None else dataclasses.asdict(self.until)
+        first = self.cells[0]
+        held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}
+        fields = [field.name for field in dataclasses.fields(first.chain)]
+        gridded = {word for axis in self.axes for word in axis.keys}
+        base = {name: grid.label(getattr(first.chain, name)) for name in fields if name not in gridded and "chain" not in gridded}
+        result = {
+            "axes": [{"name": axis.name, "keys": list(axis.keys), "labels": grid.labels(axis)} for axis in self.axes],
+            "cells": cells,
+            "replicas": self.replicas,
+            "until": until,
+            "kept": dataclasses.asdict(self.kept),
+            "base": {name: text for name, text in base.items() if text != "none"},
+            "run": held,
+        }
+        return {"hash": identity.digest(result), **result}
+
+    def estimate(self, pieces: list[blocks.Piece], workers: int, pace: blocks.Pace | None = None) -> dict[str, float]:
+        """What a run would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
+        pace = pace or blocks.Pace()
+        disk = 0
+        for cell in self.cells:
+            layers = len(self.kept.at(cell.chain.depth))
+            nodes = cell.replicas.bit_count()
+            values = nodes * layers * 3 * len(self.kept.rows) + layers * len(self.kept.quantiles) * min(
+                cell.replicas, statistics.KEPT * nodes
+            )
+            values += cell.replicas * (len(statistics.SCALARS) + self.kept.replicas * layers * len(self.kept.rows))
+            disk += 8 * values + 150
+        deepest = max(cell.chain.depth for cell in self.cells)
+        layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in {cell.chain.depth for cell in self.cells}])))
+        most = max(cell.replicas for cell in self.cells)
+        shown = (
+            len(self.cells)
+            * 8
+            * (
+                most * len(statistics.SCALARS)
+                + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
+                + self.kept.replicas * most * layers * len(self.kept.rows)
+            )
+        )
+        return {
+            "cells": len(self.cells),
+            "chains": sum(piece.count for piece in pieces),
+            "seconds": sum(pace.of(piece) for piece in pieces) / workers,
+            "memory_bytes": disk + shown + min(13 * 8 * deepest * most, 64 << 20),
+            "disk_bytes": disk,
+        }
+
+
+def _resolve(cell: Cell, known: dict) -> dict:
+    """The run of a cell with its engine and backend chosen, so that `auto` means one thing in a store for ever.
+
+    Raises:
+        ValueError, TypeError: for what no engine can run.
+    """
+    from pykernel import engines
+    from pykernel.plan import lower
+
+    chain, run = cell.chain, dict(cell.run)
+    # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
+    question = (
+        chain.width,
+        chain.widths,
+        chain.activation,
+        chain.init,
+        chain.bias_std,
+        chain.norm,
+        chain.order,
+        chain.residual,
+        chain.head,
+        chain.clip,
+        *run.values(),
+    )
+    if question not in known:
+        depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
+        alike = chain if chain.width is None else chain.replace(depth=depth)
+        words = {name: run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
+        known[question] = engines.choose(lower(alike, **words), run["engine"], run["backend"])[:2]
+    run["engine"], run["backend"] = known[question]
+    return run

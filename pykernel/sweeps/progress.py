@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a sweep tells how far it is, and how it is stopped: a bar on a terminal or in a notebook, plain lines elsewhere, a callback."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+PLAIN_EVERY = 30.0  # seconds between lines where nobody watches a bar
+
+
+class Progress(NamedTuple):
+    """How far a sweep is: given to a `progress=` callback after every block."""
+
+    cells_done: int
+    cells: int
+    chains_done: int
+    chains: int
+    fraction: float
+    seconds: float
+    seconds_left: float
+    chains_per_second: float
+    latest: str
+
+    def __str__(self) -> str:
+        left = f"{clock(self.seconds_left)} left" if self.chains_done < self.chains else f"in {clock(self.seconds)}"
+        latest = f", {self.latest}" if self.latest else ""
+        return (
+            f"{self.cells_done} of {self.cells} cells, {100 * self.fraction:.0f} %, {rate(self.chains_per_second)} chains/s, {left}{latest}"
+        )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = int(seconds + 0.5)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+class Reporter:
+    """Shows `Progress`: a bar, plain lines, a callback, or nothing.
+
+    Args:
+        progress: True, False, or a function of one Progress.
+    """
+
+    def __init__(self, progress: Any) -> None:
+        if not isinstance(progress, bool) and not callable(progress):
+            raise TypeError(f"progress must be True, False or a function of a Progress, got {progress!r}")
+        self.callback: Callable[[Progress], None] | None = progress if callable(progress) else None
+        self.shows = progress is True
+        self.bar: Any = None
+        self.last = time.monotonic()
+
+    def update(self, now: Progress) -> None:
+        if self.callback is not None:
+            self.callback(now)
+        if not self.shows:
+            return
+        if self.bar is None and (_in_notebook() or sys.stderr.isatty()):
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=1000, bar_format="{percentage:3.0f}% |{bar}| {desc}", leave=True, dynamic_ncols=True)
+        if self.bar is not None:
+            text = f"{now.cells_done}/{now.cells} cells, {rate(now.chains_per_second)} chains/s, "
+            text += f"{clock(now.seconds_left)} left" if now.chains_done < now.chains else f"in {clock(now.seconds)}"
+            self.bar.set_description_str(f"{text} {now.latest}"[:96], refresh=False)
+            self.bar.n = int(1000 * now.fraction)
+            self.bar.refresh()
+        elif time.monotonic() - self.last >= PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.say(str(now))
+
+    def say(self, text: str) -> None:
+        """A line of its own, beside the bar."""
+        if self.bar is not None:
+            self.bar.write(f"pykernel: {text}", file=sys.stderr)
+        elif self.shows:
+            print(f"pykernel: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    with contextlib.suppress(Exception):
+        return shell is not None and "IPKernelApp" in shell.get_ipython().config
+    return False
+
+
+class Stop:
+    """Whether the user asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    @contextlib.contextmanager
+    def listen(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Answer Ctrl-C and SIGTERM by finishing what is begun; the second Ctrl-C leaves at once. Only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: Any) -> None:
+            if self.signal:
+                raise KeyboardInterrupt
+            self.signal = number
+            say("stopping: the block at work is finished and saved; Ctrl-C again leaves at once")
+
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, handle)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)

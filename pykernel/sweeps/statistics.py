@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a sweep keeps of a chain's replicas: scalars of each, and mergeable statistics of the profiles over layers.
+
+Profiles are summed over a fixed binary tree of replicas: node (level, index) holds replicas [index * 2**level, (index + 1) * 2**level).
+A sum over the tree has the same bits however the replicas were cut into blocks, in which order they came, and whether they were
+computed at once or added later: so blocks may be cut by measured cost, and a resumed sweep equals an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pykernel import observables, propagation
+
+# A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
+# at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
+KEPT = 32
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SCALARS = (
+    "end_to_end",
+    "signal_end_to_end",
+    "slope",
+    "log10_grad_weight_first",
+    "log10_grad_weight_last",
+    "dead",
+    "saturated",
+    "loss",
+)
+_LAYERED = tuple(row.name for row in observables.ROWS if row.extent != "replica")
+_DEFAULT_ROWS = (
+    "log10_grad_weight",
+    "log10_grad_activation",
+    "log10_mean_square_preactivation",
+    "saturated",
+    "dead",
+    "similarity",
+)
+_DEFAULT_QUANTILES = ("log10_grad_weight", "log10_grad_activation")
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Which profiles over layers a sweep keeps.
+
+    Args:
+        rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
+        quantiles: the rows among them whose quantiles are kept as well.
+        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input;
+            scalars always use every layer.
+        replicas: keep the profile of every replica too (large).
+
+    Raises:
+        ValueError: for a name that is not a row.
+    """
+
+    rows: tuple[str, ...] = _DEFAULT_ROWS
+    quantiles: tuple[str, ...] = _DEFAULT_QUANTILES
+    layers: int = 256
+    replicas: bool = False
+
+    def __post_init__(self) -> None:
+        rows = _LAYERED if self.rows == "all" else tuple(self.rows)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "quantiles", tuple(self.quantiles))
+        for name in self.rows:
+            if name not in _LAYERED:
+                raise ValueError(f"profiles must be rows among {', '.join(_LAYERED)}; got {name!r}")
+        for name in self.quantiles:
+            if name not in self.rows:
+                raise ValueError(f"quantiles need their row among rows={self.rows}; got {name!r}")
+        if not isinstance(self.layers, int) or self.layers < 2:
+            raise ValueError(f"layers must be an int of 2 or more, got {self.layers!r}")
+
+    @classmethod
+    def of(cls, given: Any) -> Profiles:
+        """The profiles that a user's shorthand means: True, False, names, "all" or "replicas"."""
+        if isinstance(given, cls):
+            return given
+        if given is True:
+            return cls()
+        if given is False or given is None:
+            return cls(rows=(), quantiles=())
+        if given == "replicas":
+            return cls(replicas=True)
+        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else tuple(given))
+        return cls(rows=rows, quantiles=tuple(name for name in _DEFAULT_QUANTILES if name in rows))
+
+    def at(self, depth: int) -> np.ndarray:
+        """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""
+        if not self.rows:
+            return np.zeros(0, dtype=np.int64)
+        stride = -(-depth // self.layers)
+        return np.unique(np.concatenate(([0, 1], np.arange(stride, depth + 1, stride), [depth])))
+
+
+class Node(NamedTuple):
+    """Statistics of one node of the tree of replicas, over P rows (Q of them with quantiles) and S layers.
+
+    Attributes:
+        count: (P, S) float64, finite values seen (a plain float where all were).
+        mean, square: (P, S) float64, their mean and sum of squared deviations.
+        sorted: (Q, S, min(2**level, KEPT)) float64, values in order, not finite ones included.
+    """
+
+    count: Any
+    mean: np.ndarray
+    square: np.ndarray
+    sorted: np.ndarray
+
+
+def scalars(rows: dict[str, np.ndarray]) -> np.ndarray:
+    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64."""
+    weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
+    with np.errstate(invalid="ignore"):
+        end_to_end = weight[:, 0] - weight[:, -1]
+        signal_end_to_end = activation[:, 0] - activation[:, -1]
+    return np.stack(
+        [
+            end_to_end,
+            signal_end_to_end,
+            propagation.slopes(activation),
+            weight[:, 0],
+            weight[:, -1],
+            rows["dead"].mean(axis=1),
+            rows["saturated"].mean(axis=1),
+            rows["loss"],
+        ]
+    )
+
+
+def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
+    """The kept rows at the kept layers: (P, R, S) float64, nan at the input for rows that belong to layers."""
+    replicas, depth = rows["log10_grad_weight"].shape
+    values = np.full((len(kept.rows), replicas, len(layers)), np.nan)
+    everything = len(layers) == depth + 1
+    for p, name in enumerate(kept.rows):
+        row = rows[name]
+        if row.shape[1] == depth + 1:
+            values[p] = row if everything else row[:, layers]
+        else:
+            values[p, :, 1:] = row if everything else row[:, layers[1:] - 1]
+    return values
+
+
+def decompose(first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The fewest nodes (level, index) that make up replicas [first, stop), in order."""
+    while first < stop:
+        level = (stop - first).bit_length() - 1
+        if first:
+            level = min(level, (first & -first).bit_length() - 1)
+        yield level, first >> level
+        first += 1 << level
+
+
+def reduce(values: np.ndarray, first: int, with_quantiles: list[int]) -> dict[tuple[int, int], Node]:
+    """The nodes of replicas first .. first + R of profiles (P, R, S); `with_quantiles` are the rows that keep quantiles."""
+    nodes = {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for level, index in decompose(first, first + values.shape[1]):
+            begin = (index << level) - first
+            nodes[level, index] = _grow(values[:, begin : begin + (1 << level)], level, index, with_quantiles)
+    return nodes
+
+
+def _grow(values: np.ndarray, level: int, index: int, with_quantiles: list[int]) -> Node:
+    finite = np.isfinite(values)
+    # Rows that belong to layers are nan at the input, S = 0, in every replica: not finite there, as it should be.
+    if finite.all():
+        count: Any = 1.0
+        mean = values
+    else:
+        count = finite.astype(np.float64)
+        mean = np.where(finite, values, 0.0)
+    square = np.zeros_like(mean)
+    for _ in range(level):
+        halves = count if isinstance(count, float) else count[:, 0::2]
+        others = count if isinstance(count, float) else count[:, 1::2]
+        count, mean, square = _join(halves, mean[:, 0::2], square[:, 0::2], others, mean[:, 1::2], square[:, 1::2])
+    ordered = values[with_quantiles].transpose(0, 2, 1)
+    width = min(1 << level, KEPT)
+    ordered = np.sort(ordered.reshape(*ordered.shape[:2], -1, width), axis=-1)
+    for up in range(width.bit_length(), level + 1):
+        pairs = np.sort(ordered.reshape(*ordered.shape[:2], -1, 2 * KEPT), axis=-1)
+        ordered = np.empty((*pairs.shape[:3], KEPT))
+        begin = index << (level - up)
+        even, odd = (0, 1) if begin % 2 == 0 else (1, 0)
+        ordered[:, :, 0::2] = pairs[:, :, 0::2, even::2]
+        ordered[:, :, 1::2] = pairs[:, :, 1::2, odd::2]
+    count = count if isinstance(count, float) else count[:, 0]
+    return Node(count, mean[:, 0], square[:, 0], ordered[:, :, 0])
+
+
+def _join(n, mean, square, m, other_mean, other_square):
+    """Mean and sum of squares of two samples (Chan, Golub, LeVeque 1983); n, m counts of finite values."""
+    total = n + m
+    share = m / total if isinstance(total, float) else np.divide(m, total, out=np.zeros_like(total), where=total > 0)
+    step = other_mean - mean
+    return total, mean + step * share, square + other_square + step * step * (n * share)
+
+
+def merge(a: Node, b: Node, index: int) -> Node:
+    """The parent of siblings a, b; `index` is the parent's."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        count, mean, square = _join(a.count, a.mean, a.square, b.count, b.mean, b.square)
+    ordered = np.sort(np.concatenate([a.sorted, b.sorted], axis=-1), axis=-1)
+    return Node(count, mean, square, ordered[..., index % 2 :: 2] if ordered.shape[-1] > KEPT else ordered)
+
+
+def gather(nodes: Iterable[tuple[tuple[int, int], Node]]) -> dict[tuple[int, int], Node]:
+    """The nodes that remain, by replica, after all siblings are merged; nodes inside others are dropped."""
+    forest: dict[tuple[int, int], Node] = {}
+    for (level, index), node in sorted(nodes, key=lambda item: -item[0][0]):
+        if any((level + up, index >> up) in forest for up in range(33 - level)):
+            continue
+        while (level, index ^ 1) in forest:
+            sibling = forest.pop((level, index ^ 1))
+            pair = (sibling, node) if index & 1 else (node, sibling)
+            level, index = level + 1, index >> 1
+            node = merge(*pair, index)
+        forest[level, index] = node
+    return dict(sorted(forest.items(), key=lambda item: item[0][1] << item[0][0]))
+
+
+def missing(known: set[tuple[int, int]], first: int, stop: int) -> list[tuple[int, int]]:
+    """The ranges [first, stop) of replicas that no known node gives, merged and in order."""
+    above = {(level + up, index >> up) for level, index in known for up in range(1, 34)}
+    ranges: list[tuple[int, int]] = []
+
+    def visit(level: int, index: int) -> None:
+        if (level, index) in known:
+            return
+        if (level, index) in above and level:
+            visit(level - 1, 2 * index)
+            visit(level - 1, 2 * index + 1)
+            return
+        begin, end = index << level, (index + 1) << level
+        if ranges and ranges[-1][1] == begin:
+            ranges[-1] = (ranges[-1][0], end)
+        else:
+            ranges.append((begin, end))
+
+    for level, index in decompose(first, stop):
+        visit(level, index)
+    return ranges
+
+
+class Summary(NamedTuple):
+    """A profile's statistics over replicas: count, mean, std (P, S); quantiles (Q, len(QUANTILES), S)."""
+
+    count: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    quantiles: np.ndarray
+
+
+def summarise(forest: dict[tuple[int, int], Node]) -> Summary:
+    """The statistics of all replicas of a forest, folded in the order of replicas."""
+    items = list(forest.items())
+    count, mean, square, _ = items[0][1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _, node in items[1:]:
+            count, mean, square = _join(count, mean, square, node.count, node.mean, node.square)
+        count = np.broadcast_to(np.asarray(count, dtype=np.float64), mean.shape)
+        std = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
+    mean = np.where(count > 0, mean, np.nan)
+    values = np.concatenate([node.sorted for _, node in items], axis=-1)
+    weights = np.concatenate([np.full(node.sorted.shape[-1], 2.0**level / node.sorted.shape[-1]) for (level, _), node in items])
+    return Summary(count, mean, std, _quantiles(values, weights))
+
+
+def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted quantiles along the last axis of (Q, S, M), at the middle of each value's step (Hazen); (Q, len(QUANTILES), S)."""
+    order = np.argsort(values, axis=-1)
+    values = np.take_along_axis(values, order, axis=-1)
+    weights = weights[order]
+    ends = np.cumsum(weights, axis=-1)
+    middles = (ends - weights / 2) / ends[..., -1:]
+    result = np.empty((values.shape[0], len(QUANTILES), values.shape[1]))
+    for i, level in enumerate(QUANTILES):
+        upper = np.clip((middles < level).sum(axis=-1, keepdims=True), 0, values.shape[-1] - 1)
+        lower = np.clip(upper - 1, 0, None)
+        low, high = (np.take_along_axis(values, at, axis=-1)[..., 0] for at in (lower, upper))
+        begin, end = (np.take_along_axis(middles, at, axis=-1)[..., 0] for at in (lower, upper))
+        share = np.clip(np.divide(level - begin, end - begin, out=np.ones_like(low), where=end > begin), 0.0, 1.0)
+        with np.errstate(invalid="ignore"):
+            between = low + share * (high - low)
+        # -inf on both sides, or a share of a whole step, must not become nan
+        result[:, i] = np.where((low == high) | (share == 0.0), low, np.where(share == 1.0, high, between))
+    return result

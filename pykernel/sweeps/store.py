@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The directory that a sweep lives in: immutable part files and one plan file, each with a checksum over all its bytes.
+
+A file is a line `pykernel <kind> <version> <sha256 of the rest>` and the rest. It is written under another name, synced, and renamed:
+so a file is whole or absent. What does not match its checksum is named, set aside and computed again; it is never believed.
+Only this module writes into a store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+PLAN = "plan.json"
+
+
+class StoreError(RuntimeError):
+    """A store cannot be read or written; the message names the file and what to do."""
+
+
+class Damage(StoreError):
+    """The bytes of one file do not match its checksum."""
+
+
+def frame(kind: str, rest: bytes) -> bytes:
+    return f"pykernel {kind} {VERSION} {hashlib.sha256(rest).hexdigest()}\n".encode() + rest
+
+
+def unframe(kind: str, content: bytes, path: Path) -> bytes:
+    """The rest of a framed file.
+
+    Raises:
+        Damage: if any byte is not what was written.
+    """
+    head, _, rest = content.partition(b"\n")
+    words = head.split(b" ")
+    if len(words) == 4 and words[:2] == [b"pykernel", kind.encode()] and words[2].isdigit() and int(words[2]) > VERSION:
+        newer = frame(kind, rest).split(b" ", 3)[3]
+        if content.split(b" ", 3)[3] == newer:
+            raise StoreError(f"{path} was written by a newer pykernel (store version {int(words[2])}, this one reads {VERSION})")
+    if frame(kind, rest) != content:
+        raise Damage(f"{path} is damaged: its bytes do not match its checksum")
+    return rest
+
+
+def encode(header: dict, blob: np.ndarray) -> bytes:
+    """The bytes of a part: a line of JSON that says what the numbers are, and the numbers (float64, little endian)."""
+    rest = json.dumps(header, separators=(",", ":")).encode() + b"\n" + np.ascontiguousarray(blob, dtype="<f8").tobytes()
+    return frame("part", rest)
+
+
+def decode(content: bytes, path: Path) -> tuple[dict, np.ndarray]:
+    rest = unframe("part", content, path)
+    head, _, blob = rest.partition(b"\n")
+    return json.loads(head), np.frombuffer(blob, dtype="<f8")
+
+
+class Store:
+    """One directory. Opening it to read creates nothing; `hold` is for the driver that writes.
+
+    Args:
+        directory: where it is, or shall be.
+    """
+
+    def __init__(self, directory: str | os.PathLike) -> None:
+        self.directory = Path(directory)
+        self.parts = self.directory / "parts"
+        self.failures = self.directory / "failures"
+        self.damaged: list[str] = []
+
+    # writing
+
+    @contextlib.contextmanager
+    def hold(self, shard: tuple[int, int] | None = None) -> Iterator[None]:
+        """Be the one driver of this store (or of this shard of it) for a while.
+
+        Raises:
+            StoreError: if another driver is at work here, or the directory cannot be written.
+        """
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            probe = self.parts / f".probe-{os.getpid()}.tmp"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(f"store {self.directory} cannot be written: {error.strerror or error}") from error
+        with contextlib.ExitStack() as stack:
+            # A whole run excludes every shard; shards share the store and exclude only themselves.
+            stack.enter_context(self._lock("driver.lock", shared=shard is not None))
+            if shard is not None:
+                stack.enter_context(self._lock(f"driver-{shard[0]}-of-{shard[1]}.lock", shared=False))
+            if shard is None:
+                for leftover in [*self.parts.glob(".*.tmp"), *self.directory.glob(".*.tmp")]:
+                    leftover.unlink(missing_ok=True)
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, shared: bool) -> Iterator[None]:
+        import fcntl
+
+        path = self.directory / name
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        owner, held = os.getpid(), True
+        try:
+            for attempt in range(5):
+                try:
+                    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    # `is_running` holds the lock for an instant when it looks
+                    if attempt < 4:
+                        time.sleep(0.05)
+                        continue
+                    raise StoreError(
+                        f"store {self.directory} is in use by {self.driver(name)}; wait for it or stop it "
+                        f"(`pykernel status {self.directory}` shows how far it is)"
+                    ) from None
+                except OSError as error:
+                    print(f"pykernel: {path}: no file locks here ({error.strerror}): run one driver at a time", file=sys.stderr)
+                    break
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(holder).encode(), 0)
+            # The kernel frees the lock when its holder dies, so a stale one cannot be; a forked child must not keep it.
+            os.register_at_fork(after_in_child=lambda: _close_quietly(handle) if held else None)
+            yield
+        finally:
+            held = False
+            if os.getpid() == owner:
+                _close_quietly(handle)
+
+    def driver(self, name: str = "driver.lock") -> str:
+        """Who holds a lock, in words."""
+        try:
+            holder = json.loads((self.directory / name).read_bytes())
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+    def is_running(self) -> bool:
+        """Whether some driver holds the store now."""
+        import fcntl
+
+        try:
+            handle = os.open(self.directory / "driver.lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        return False
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Put a file in place, whole or not at all.
+
+        Raises:
+            StoreError: if the disk refuses; what was there before stays.
+        """
+        temporary = path.parent / f".{path.name}-{os.getpid()}.tmp"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o644)
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.rename(temporary, path)
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise StoreError(
+                f"{path} could not be written ({error.strerror or error}); finished parts in {self.directory} are kept: "
+                "make room or mend the path, and run the same sweep again"
+            ) from error
+
+    def put(self, content: bytes) -> Path:
+        """Write a part; its name is the hash of its content, so writing it twice is writing it once."""
+        path = self.parts / f"{hashlib.sha256(content).hexdigest()[:32]}.part"
+        if not path.exists():
+            self.write(path, content)
+        return path
+
+    def write_plan(self, plan: dict) -> None:
+        """Replace the plan; the one before is kept as plan-<hash>.json, so that a store's history can be read."""
+        content = frame("plan", json.dumps(plan, separators=(",", ":"), allow_nan=True).encode())
+        path = self.directory / PLAN
+        try:
+            before = path.read_bytes()
+        except FileNotFoundError:
+            before = None
+        if before == content:
+            return
+        if before is not None:
+            self.write(self.directory / f"plan-{hashlib.sha256(before).hexdigest()[:12]}.json", before)
+        self.write(path, content)
+
+    def fail(self, key: str, record: dict) -> None:
+        """Record why a cell failed; it is tried again when the sweep is run again."""
+        self.write(self.failures / f"{key}.json", json.dumps(record, indent=1).encode())
+
+    def forgive(self, key: str) -> None:
+        (self.failures / f"{key}.json").unlink(missing_ok=True)
+
+    def set_aside(self, names: list[str]) -> None:
+        """Rename damaged parts, so that they are kept for whoever wants to look but never read again."""
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.rename(self.parts / name, self.parts / f"{name}.damaged")
+
+    # reading
+
+    def read_plan(self) -> dict:
+        """The plan in this directory.
+
+        Raises:
+            StoreError: if there is none, or it is damaged.
+        """
+        path = self.directory / PLAN
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{self.directory} holds no sweep: there is no {PLAN}") from None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+        try:
+            return json.loads(unframe("plan", content, path))
+        except Damage as error:
+            raise Damage(f"{error}; run the same sweep again to write it anew: finished parts are kept") from None
+
+    def names(self) -> list[str]:
+        """The names of all parts."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.parts) if entry.name.endswith(".part"))
+        except FileNotFoundError:
+            return []
+
+    def read(self, skip: set[str] = frozenset()) -> Iterator[tuple[str, dict, np.ndarray]]:
+        """Every sound part: name, header, numbers. Damaged ones are named in `damaged` and skipped."""
+        self.damaged = []
+        for name in self.names():
+            if name in skip:
+                continue
+            path = self.parts / name
+            try:
+                yield name, *decode(path.read_bytes(), path)
+            except Damage:
+                self.damaged.append(name)
+            except FileNotFoundError:
+                continue  # set aside by a driver meanwhile
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+
+    def failed(self) -> dict[str, dict]:
+        """The recorded failures by key of cell."""
+        records: dict[str, dict] = {}
+        for path in sorted(self.failures.glob("*.json")) if self.failures.is_dir() else []:
+            try:
+                records[path.stem] = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                records[path.stem] = {"error": f"{path} is damaged", "traceback": ""}
+        return records
+
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum((self.parts / name).stat().st_size for name in self.names())
+
+
+def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
+    """Copy the sound parts of other stores into one; a plan comes with them where the target has none.
+
+    Returns:
+        {"copied": number, "known": number, "damaged": [paths]}.
+
+    Raises:
+        StoreError: for a source without a sweep, or a target in use.
+    """
+    report: dict[str, Any] = {"copied": 0, "known": 0, "damaged": []}
+    plans = {}
+    for source in sources:
+        if not source.directory.is_dir():
+            raise StoreError(f"{source.directory} is no directory")
+        with contextlib.suppress(Damage):
+            plans[source.directory] = source.read_plan()
+    with target.hold():
+        known = set(target.names())
+        for source in sources:
+            for name in source.names():
+                path = source.parts / name
+                content = path.read_bytes()
+                try:
+                    decode(content, path)
+                except Damage:
+                    report["damaged"].append(str(path))
+                    continue
+                if name in known:
+                    report["known"] += 1
+                    continue
+                target.write(target.parts / name, content)
+                known.add(name)
+                report["copied"] += 1
+        if not (target.directory / PLAN).exists() and plans:
+            target.write_plan(next(iter(plans.values())))
+    return report
+
+
+def _close_quietly(handle: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(handle)
