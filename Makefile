@@ -14,7 +14,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in results/
-	$(BIN)/pykernel sweep --default --output results
+	$(BIN)/pykernel sweep --default
 
 test: .venv/tools ## the test suite
 	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
