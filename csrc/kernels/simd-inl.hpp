@@ -65,14 +65,25 @@ PK_INLINE U32 broadcast(uint32_t x) { return x - U32{}; }
 PK_INLINE I64 broadcast(int64_t x) { return x - I64{}; }
 PK_INLINE U64 broadcast(uint64_t x) { return x - U64{}; }
 
-// lanes<V's element> floats at p, in V's precision
-template <class V> PK_INLINE V load_as(const float* p);
-template <> F32 inline __attribute__((always_inline)) load_as<F32>(const float* p) { return load(p); }
-template <> F64 inline __attribute__((always_inline)) load_as<F64>(const float* p) {
+// as many numbers at p as Vec<T> holds, in T
+template <class T> PK_INLINE Vec<T> load_as(const T* p) { return load(p); }
+template <class T> PK_INLINE Vec<T> load_as(const float* p) requires(sizeof(T) == sizeof(double)) {
   typedef float Half __attribute__((vector_size(vector_bytes / 2)));
   Half half;
   __builtin_memcpy(&half, p, sizeof half);
   return __builtin_convertvector(half, F64);
+}
+
+// the floats of v from `first` on, as many as fit, in Vec<T>
+template <class T> PK_INLINE Vec<T> part_of(F32 v, int first) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return v;
+  } else {
+    typedef float Half __attribute__((vector_size(vector_bytes / 2)));
+    Half half[2];
+    __builtin_memcpy(half, &v, sizeof v);
+    return __builtin_convertvector(half[first / lanes<double>], F64);
+  }
 }
 
 // -- the same bits seen as another type
@@ -199,6 +210,31 @@ template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
   const Quarter s = q[0] + q[1];
   if constexpr (per == 4) return (s[0] + s[2]) + (s[1] + s[3]);
   return s[0] + s[1];
+}
+// lanes<T> such sums, of the rows r[0], r[stride], ... of 16 numbers: the same tree, transposed
+template <class T> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
+  constexpr int n = lanes<T>, vectors = panel_vectors<T>;
+  Vec<T> v[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < n; i++) {
+    Vec<T> part[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; j++) part[j] = load(r + i * stride + j * n);
+#pragma GCC unroll 3
+    for (int w = vectors / 2; w; w /= 2)
+#pragma GCC unroll 4
+      for (int j = 0; j < w; j++) part[j] += part[j + w];
+    v[i] = part[0];
+  }
+#pragma GCC unroll 4
+  for (int w = n / 2; w; w /= 2) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
+    Bits<T> low, high;
+#pragma GCC unroll 16
+    for (int j = 0; j < n; j++) low[j] = j / w % 2 * n + j / (2 * w) * (2 * w) + j % w, high[j] = low[j] + w;
+#pragma GCC unroll 8
+    for (int i = 0; i < w; i++) v[i] = __builtin_shuffle(v[i], v[i + w], low) + __builtin_shuffle(v[i], v[i + w], high);
+  }
+  return v[0];
 }
 template <class T> PK_INLINE T max_lanes(const Vec<T>* v) {  // of numbers without nan
   Vec<T> m = v[0];

@@ -21,6 +21,14 @@ template <class T> struct Weights {
   const T* given;     // the caller's own matrix in panels, or null
 };
 
+// A tall array or (one column) a vector of unit draws; bits and words come as numbers.
+enum class TallDraw : int { normal, uniform, bit };
+struct Tall {
+  uint64_t seed;
+  uint32_t purpose, layer, replica;
+  TallDraw draw;
+};
+
 inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }
 
 }  // namespace pykernel

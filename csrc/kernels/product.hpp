@@ -1,0 +1,36 @@
+// What the dense products offer to the run loop: one table per instruction set and arithmetic.
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Blocks: unit i, input b at [(i / 16 * B + b) * 16 + i % 16]; padding of what is read is zero (u and delta), of what is written too.
+// A call computes a range of outputs: one network can be split among threads, and the bits do not depend on the split.
+#pragma once
+#include "kernels/weights.hpp"
+
+namespace pykernel {
+
+template <class T> struct Products {
+  // Draws of panels p0 .. p1 - 1 to panels[(p * columns + k) * 16 + lane].
+  void (*draw)(const Weights<T>& w, int64_t p0, int64_t p1, float* panels);
+  // z = scale W u, panels p0 .. p1 - 1 of z; where keep is not null the draws are stored there as `draw` does.
+  // The sum over k goes in order in one accumulator per output.
+  void (*forward)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep);
+  // du = scale W^T delta, units k0 .. k1 - 1 of du; k0 a multiple of 16, k1 too or the last. The sum over rows goes over panels in order
+  // in 16 lane partials, then a fixed tree. scratch: backward_scratch<T>(B) bytes, 64-byte aligned, each thread's own.
+  void (*backward)(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch);
+  // out (B, B) = x^T x over `units` units (one chunk of at most 64 panels), lane partials in T and a fixed tree. scratch as above.
+  void (*gram)(const T* x, int64_t units, int64_t B, double* out, void* scratch);
+  // Rows p * 16 .. of a row-major matrix into panels p0 .. p1 - 1, rows beyond the last as zeros.
+  void (*pack)(const T* matrix, int64_t rows, int64_t columns, int64_t p0, int64_t p1, T* panels);
+  // Unit draws of a tall array, unit i and column b, in block layout with zero padding: units of panels p0 .. p1 - 1, p0 a multiple of 4.
+  void (*tall)(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out);
+};
+template <class T> constexpr size_t backward_scratch(int64_t B) { return (size_t)B * 16 * 16 * sizeof(T); }
+
+#ifdef PYKERNEL_ISA_NAMESPACE
+namespace PYKERNEL_ISA_NAMESPACE {
+const Products<float>& products(float);
+const Products<double>& products(double);
+}  // namespace PYKERNEL_ISA_NAMESPACE
+#endif
+
+}  // namespace pykernel
