@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.theory.quadrature import panels, rule, special_points
+from pykernel.theory.quadrature import legendre, panels, rule, special_points
 
 NODES = 10
 
@@ -24,7 +24,7 @@ def _arc(row: Any) -> tuple[float, float] | None:
     return None
 
 
-def distance_map(row: Any, std: float, distance: float) -> float:
+def distance_map(row: Any, std: float, distance: float, nodes: int = NODES) -> float:
     """1 - c' where c' = E phi(u1) phi(u2) / E phi(u)^2, for (u1, u2) Gaussian of variance std^2 and correlation c = 1 - distance.
 
     The distance, not the correlation, is mapped: inputs that fall together keep their digits.
@@ -49,18 +49,18 @@ def distance_map(row: Any, std: float, distance: float) -> float:
             lost = 1 - (2 / math.pi) * (math.sin(angle) + (math.pi / 2 - angle) * c)
         return (odd * odd * d + even * even * lost) / (odd * odd + even * even)
     points = special_points(row)
-    x, w = rule(std, points, NODES)
+    x, w = rule(std, points, nodes)
     phi = np.asarray(row.value(std * x))
     second = float(w @ (phi * phi))
     if second == 0:
         return math.nan
     if d < 1e-11:
         return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second
-    spread = std * math.sqrt(d * (2 - d))  # std of u2 given u1
-    x, w = rule(std, points, NODES, finest=0.5 * min(1.0, std, spread))
+    spread = std * max(math.sqrt(d * (2 - d)), 1e-9)  # std of u2 given u1
+    x, w = rule(std, points, nodes, finest=0.5 * min(1.0, std, spread))
     keep = w > 1e-18
     x, w = x[keep], w[keep]
-    y, v = _conditional(spread, std, (1 - d) * std * x, points)
+    y, v = _conditional(spread, (1 - d) * std * x, points, nodes)
     u2 = (1 - d) * std * x[:, None] + spread * y
     difference = np.asarray(row.value(std * x))[:, None] - np.asarray(row.value(u2))
     return float(w @ (v * difference**2).sum(axis=1)) / (2 * second)
@@ -73,7 +73,7 @@ def _absolute_distance(angle: float, d: float) -> float:
     return d - (2 / math.pi) * bracket
 
 
-def _conditional(spread: float, std: float, centre: np.ndarray, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _conditional(spread: float, centre: np.ndarray, points: tuple[float, ...], nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of `points`."""
     reach = 8.5
     base = np.arange(-reach, reach + 0.1, 1.0)
@@ -86,7 +86,7 @@ def _conditional(spread: float, std: float, centre: np.ndarray, points: tuple[fl
             cuts += [at[:, None] + grades[None] * 2 / spread, at[:, None] - grades[None] * 2 / spread]
     every = np.concatenate([np.broadcast_to(base, (len(centre), len(base))), *cuts], axis=1)
     every = np.sort(np.clip(every, -reach, reach), axis=1)
-    g, gw = np.polynomial.legendre.leggauss(NODES)
+    g, gw = legendre(nodes)
     half = np.diff(every, axis=1)[:, :, None] / 2
     y = every[:, :-1, None] + half * (1 + g)
     v = half * gw * np.exp(-0.5 * y * y) / math.sqrt(2 * math.pi)
@@ -108,7 +108,7 @@ def slope_set(row: Any, test: Any, span: float = 60.0, points: int = 24001) -> l
         middle = (low + high) / 2
         same = test(np.abs(np.asarray(row.slope(middle), float))) == state
         low, high = np.where(same, middle, low), np.where(same, high, middle)
-    borders = list((low + high) / 2)
+    borders = ((low + high) / 2).tolist()
     if inside[0]:
         borders.insert(0, -math.inf)
     if inside[-1]:
