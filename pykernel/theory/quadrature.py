@@ -23,9 +23,10 @@ COLUMNS = (
     "elasticity",  # E z phi phi' / E phi^2 = d log E phi^2 / d log q
     "value2_square",  # E phi^2 z^2 / (q E phi^2)
     "slope2_square",  # E phi'^2 z^2 / (q E phi'^2)
-    "aligned",  # E phi z / sqrt(q E phi^2)
+    "value2_first",  # E phi^2 z / (sqrt(q) E phi^2)
+    "slope2_first",  # E phi'^2 z / (sqrt(q) E phi'^2)
 )
-LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, ALIGNED = range(len(COLUMNS))
+LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, VALUE2_FIRST, SLOPE2_FIRST = range(len(COLUMNS))
 
 
 @lru_cache(maxsize=16)
@@ -103,7 +104,7 @@ def measure(row: Any, log_std: float) -> np.ndarray:
         out[LOG_VALUE4] = math.log(w @ (value2 * value2)) - 2 * math.log(A)
         out[MEAN] = (w @ phi) / math.sqrt(A)
         out[VALUE2_SQUARE] = (w @ (value2 * x * x)) / A
-        out[ALIGNED] = (w @ (phi * x)) / math.sqrt(A)
+        out[VALUE2_FIRST] = (w @ (value2 * x)) / A
         out[ELASTICITY] = (w @ (phi * slope * x)) / A * (steep / top * std)
     else:
         out[LOG_VALUE2] = -math.inf
@@ -111,6 +112,7 @@ def measure(row: Any, log_std: float) -> np.ndarray:
         out[LOG_SLOPE2] = math.log(D) + 2 * math.log(steep)
         out[LOG_SLOPE4] = math.log(w @ (slope2 * slope2)) - 2 * math.log(D)
         out[SLOPE2_SQUARE] = (w @ (slope2 * x * x)) / D
+        out[SLOPE2_FIRST] = (w @ (slope2 * x)) / D
     else:
         out[LOG_SLOPE2] = -math.inf
     mixed = w @ (value2 * slope2)
@@ -133,7 +135,6 @@ def _measure_sin(log_std: float) -> np.ndarray:
     out[LOG_MIXED] = math.log(-math.expm1(-8 * q) / 8 / (A * D)) if q > 1e-300 else 0.0
     swing = q * e2 / A if q > 1e-300 else 1.0
     out[ELASTICITY], out[VALUE2_SQUARE], out[SLOPE2_SQUARE] = swing, 1 + 2 * swing, 1 - 2 * q * e2 / D
-    out[ALIGNED] = math.sqrt(q) * math.exp(-q / 2) / math.sqrt(A) if q > 1e-300 else 1.0
     return out
 
 
