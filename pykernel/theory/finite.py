@@ -236,7 +236,7 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     variance[:L] += (tilt + elasticity * later[:L]) ** 2 * var_q
     shift = -slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
-        shift += length_noise / 2 - c[q.SLOPE2_SQUARE] / N - (1 / N if norm == "layer" else 0.0) - spread
+        shift += length_noise / 2 - c[q.SLOPE2_SQUARE] / N - spread  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
         mean = _with_aligned(plan, signal, c, N, haar) + _from_top(shift)
