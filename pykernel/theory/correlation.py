@@ -144,7 +144,10 @@ def probability(intervals: list[tuple[float, float]], std: np.ndarray) -> np.nda
     total = np.zeros(unique.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for low, high in intervals:
-            ends = [np.where(unique > 0, bound / unique, np.copysign(np.inf, bound)) if bound else np.zeros_like(unique) for bound in (low, high)]
+            ends = [
+                np.where(unique > 0, bound / unique, np.copysign(np.inf, bound)) if bound else np.zeros_like(unique)
+                for bound in (low, high)
+            ]
             total += normal_cdf(ends[1]) - normal_cdf(ends[0])
     return np.clip(total, 0, 1)[back].reshape(std.shape)
 

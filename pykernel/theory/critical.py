@@ -132,8 +132,7 @@ def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, floa
     if bias_std == 0 and zero == 0 and np.isfinite(log_w[0]):
         # q = 0 is fixed: critical there where sigma_w phi'(0+-) has mean square 1; q leaves or comes as the curvature says
         slope = float(moments(row)(np.array([LOWEST]))[LOG_SLOPE2, 0])
-        edge = _line(row, np.array([-6.0, -5.0]))
-        falls = edge[1][1] >= -1e-12  # sigma_w^2 E phi^2 <= q above 0
+        falls = moments(row)(np.array([-5.0]))[LOG_VALUE2, 0] - slope <= -10.0 + 1e-12  # sigma_w^2 E phi^2 <= q just above 0
         found.append((math.exp(-slope / 2), 0.0, 1.0, bool(falls)))
     usable = np.isfinite(gap) & (log_w < 2 * LOG_LARGEST)
     # near q = 0 both sides vanish together: roots there are the limit found above
@@ -161,49 +160,74 @@ def _bisect(function, low: float, high: float) -> float:
 
 
 def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
-    """The fixed point with chi_perp nearest to 1 over gains up to 1e4."""
-    best = None
-    for w in np.geomspace(0.05, 1e4, 400):
-        for point in fixed_points(row, 2 * math.log(w), bias_std):
-            if point[3] and (best is None or abs(math.log(point[1])) < abs(math.log(best[1][1]))):
-                best = (w, point)
-    if best is None:
-        note = f"{row}: no gain up to 10 000 has a stable fixed point with sigma_b = {bias_std:g}; signals grow or shrink without end"
+    """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest to 1 over gains up to 1e4."""
+    limit = (row.left**2 + row.right**2) / 2
+    if limit > 0:
+        gain = limit**-0.5
+        note = f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> {gain:.6g}, where signals grow without end"
         if _homogeneous(row):
-            level = math.exp(-float(moments(row)(np.array([0.0]))[LOG_SLOPE2, 0]) / 2)
-            note = f"{row}: gradients keep their size at sigma_w = {level:.6g}, but with biases the mean square then grows by sigma_b^2 a layer without end"
-            return CriticalPoint(str(row), bias_std, None, order, False, level, math.inf, 1.0, 1.0, False, (), note)
-        return CriticalPoint(str(row), bias_std, None, order, False, math.nan, math.nan, math.nan, math.nan, False, (), note)
-    w, (q, perp, par, _) = best
+            note = f"{row}: gradients keep their size at sigma_w = {gain:.6g}, but there is no fixed point: biases add {bias_std**2:.4g} to the mean square a layer"
+        return CriticalPoint(str(row), bias_std, None, order, False, gain, math.inf, 1.0, 1.0, False, (), note)
+    gains = np.geomspace(0.05, 1e4, 400)
+    x = fixed_point(row, 2 * np.log(gains), np.full(400, 2 * math.log(bias_std) if bias_std else -math.inf))
+    c = moments(row)(np.clip(x, -600, 680) / 2)
+    distance = np.where(np.isfinite(x), np.abs(2 * np.log(gains) + c[LOG_SLOPE2]), np.inf)
+    i = int(np.argmin(distance))
+    w, perp = float(gains[i]), math.exp(2 * math.log(gains[i]) + c[LOG_SLOPE2, i])
+    par = math.exp(2 * math.log(w) + c[LOG_VALUE2, i] - x[i]) * c[ELASTICITY, i]
     note = f"{row}: no critical gain with sigma_b = {bias_std:g}; the closest is sigma_w = {w:.4g}, where the squared gradient changes by {perp:.4g} a layer"
-    return CriticalPoint(str(row), bias_std, None, order, False, float(w), q, perp, par, False, (), note)
+    return CriticalPoint(str(row), bias_std, None, order, False, w, math.exp(x[i]), perp, float(par), False, (), note)
 
 
-def fixed_points(row: Any, log_weight: float, bias_std: float) -> list[tuple[float, float, float, bool]]:
-    """(q, chi_perp, chi_par, stable) of every fixed point of q' = sigma_w^2 E phi^2 + sigma_b^2, q = 0 included where it is one."""
-    t = np.linspace(LOWEST, HIGHEST, 601)
-    table = moments(row)
-    c = table(t)
-    with np.errstate(over="ignore", divide="ignore"):
-        gap = np.logaddexp(log_weight + c[LOG_VALUE2], 2 * math.log(bias_std) if bias_std else -math.inf) - 2 * t
-    out = []
-    if bias_std == 0 and float(np.asarray(row.value(np.zeros(1)))[0]) == 0:
-        chi = math.exp(min(log_weight + c[LOG_SLOPE2][0], 700.0))
-        out.append((0.0, chi, chi, bool(gap[0] <= 0)))
-    for i in np.flatnonzero((np.sign(gap[:-1]) != np.sign(gap[1:])) & (np.abs(gap[:-1]) > 1e-11)):
-        bias = 2 * math.log(bias_std) if bias_std else -math.inf
-        root = _bisect(lambda s: log_add(log_weight + table.column(s, LOG_VALUE2), bias) - 2 * s, t[i], t[i + 1])
-        at = table(np.array([root]))[:, 0]
-        perp = math.exp(log_weight + at[LOG_SLOPE2])
-        par = math.exp(log_weight + at[LOG_VALUE2] - 2 * root) * at[ELASTICITY]
-        out.append((math.exp(2 * root), perp, par, par < 1))
-    return out
+def fixed_point(row: Any, log_w: np.ndarray, log_b: np.ndarray) -> np.ndarray:
+    """log q* that an input of mean square 1 runs to under q' = sigma_w^2 E phi^2 + sigma_b^2, elementwise; -inf where it dies out, inf where it runs away.
+
+    The map is taken as increasing in q: then the iteration stops at the first fixed point on its way.
+    """
+    table, noise = moments(row), 1e-11
+    log_w, log_b = np.broadcast_arrays(np.asarray(log_w, float), np.asarray(log_b, float))
+    flat_w, flat_b = log_w.ravel(), log_b.ravel()
+    t = np.linspace(LOWEST, HIGHEST, 1201)
+    value = table(t)[LOG_VALUE2]
+    out = np.empty(flat_w.shape)
+    low, high = np.full(out.shape, np.nan), np.full(out.shape, np.nan)
+    for i, (w, b) in enumerate(zip(flat_w, flat_b, strict=True)):
+        start = np.logaddexp(w, b)
+        if start == -np.inf:
+            out[i] = start
+            continue
+        gap = np.logaddexp(w + value, b) - 2 * t
+        if np.max(np.abs(gap)) < 1e-9:  # every q is fixed
+            out[i] = start
+            continue
+        k = int(np.clip(np.searchsorted(2 * t, start), 1, len(t) - 2))
+        if gap[k] > noise:
+            later = np.flatnonzero(gap[k:] <= noise)
+            out[i] = np.nan if len(later) else np.inf
+            if len(later):
+                low[i], high[i] = t[k + later[0] - 1], t[k + later[0]]
+        else:
+            earlier = np.flatnonzero(gap[: k + 1] > noise)
+            out[i] = np.nan if len(earlier) else -np.inf
+            if len(earlier):
+                low[i], high[i] = t[earlier[-1]], t[earlier[-1] + 1]
+    todo = np.flatnonzero(np.isnan(out))
+    if len(todo):
+        w, b, lo, hi = flat_w[todo], flat_b[todo], low[todo], high[todo]
+        for _ in range(42):
+            middle = (lo + hi) / 2
+            up = np.logaddexp(w + table(middle)[LOG_VALUE2], b) > 2 * middle
+            lo, hi = np.where(up, middle, lo), np.where(up, hi, middle)
+        out[todo] = lo + hi
+    return out.reshape(log_w.shape)
 
 
 def _normalised(row: Any, bias_std: float, norm: str, order: str) -> CriticalPoint:
     """With a norm before phi the signal's size does not depend on the gain: the growth rate, and whether it is 1."""
     if norm == "batch":
-        slope, mean2, mean = (gaussian_mean(f, 1.0, special_points(row)) for f in (lambda z: row.slope(z) ** 2, lambda z: row.value(z) ** 2, row.value))
+        slope, mean2, mean = (
+            gaussian_mean(f, 1.0, special_points(row)) for f in (lambda z: row.slope(z) ** 2, lambda z: row.value(z) ** 2, row.value)
+        )
         chi = slope / (mean2 - mean * mean)
         note = f"{row} with batch norm: no gain is critical; the squared gradient grows by {chi:.5g} a layer for large batches, more for small ones, whatever the gain"
         return CriticalPoint(str(row), bias_std, norm, order, False, math.nan, 1.0, chi, 0.0, False, (), note)
@@ -219,7 +243,9 @@ def _normalised(row: Any, bias_std: float, norm: str, order: str) -> CriticalPoi
         note = f"{row} with {norm} norm and biases: no gain is critical, the squared gradient shrinks by {chi:.5g} or more a layer"
         return CriticalPoint(str(row), bias_std, norm, order, False, math.inf, 1.0, chi, 0.0, False, (), note)
     gain = math.sqrt((bias_std**2 + NORM_EPS) / room)
-    return CriticalPoint(str(row), bias_std, norm, order, True, gain, 1.0, 1.0, 0.0, True, (), f"{row} with {norm} norm: critical at sigma_w = {gain:.6g}")
+    return CriticalPoint(
+        str(row), bias_std, norm, order, True, gain, 1.0, 1.0, 0.0, True, (), f"{row} with {norm} norm: critical at sigma_w = {gain:.6g}"
+    )
 
 
 @dataclass(frozen=True)
@@ -273,29 +299,14 @@ def phase_diagram(activation="tanh", sigma_w=None, sigma_b=None) -> PhaseDiagram
     for name, axis in (("sigma_w", sigma_w), ("sigma_b", sigma_b)):
         if axis.ndim != 1 or axis.size == 0 or not np.isfinite(axis).all() or (axis < 0).any():
             raise ValueError(f"{name} must be a list of standard deviations, not negative, got {axis!r}")
-    table = moments(row)
     with np.errstate(divide="ignore"):
         log_w, log_b = 2 * np.log(sigma_w)[None, :], 2 * np.log(sigma_b)[:, None]
-    x = np.logaddexp(log_w, log_b) + 0.0
-    x = np.maximum(x, -600.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(4000):
-            new = np.maximum(np.logaddexp(log_w + table(x / 2)[LOG_VALUE2], log_b), -690.0)
-            new = np.minimum(new, 680.0)
-            step = new - x
-            x = new
-            if np.max(np.abs(step)) < 1e-12:
-                break
-            if k % 8 == 7 and k > 16:  # slow geometric approach: Aitken where the last steps shrink steadily
-                ratio = np.clip(step / np.where(before == 0, 1, before), 0, 0.999)  # noqa: F821 - set below before it is used
-                ahead = step * ratio / (1 - ratio)
-                x = np.clip(x + np.where(np.abs(ahead) < 1, ahead, 0), -690, 680)
-            before = step
-    c = table(x / 2)
-    q = np.where(x >= 679, np.inf, np.where(x <= -600, 0.0, np.exp(x)))
+    x = fixed_point(row, log_w, log_b)
+    c = moments(row)(np.clip(x, -600, 680) / 2)
     with np.errstate(invalid="ignore", over="ignore"):
         perp = np.exp(log_w + c[LOG_SLOPE2])
-        par = np.exp(log_w + c[LOG_VALUE2] - x) * c[ELASTICITY]
+        par = np.exp(log_w + c[LOG_VALUE2] - np.clip(x, -600, 680)) * c[ELASTICITY]
+        q = np.exp(x)
     return PhaseDiagram(str(row), sigma_w, sigma_b, q, perp, par)
 
 
@@ -351,7 +362,9 @@ def depth_scales(chain: Chain) -> DepthScales:
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     if chain.norm == "batch" or chain.residual is not None:
         what = "batch norm" if chain.norm == "batch" else "residual sums"
-        raise ValueError(f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope")
+        raise ValueError(
+            f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope"
+        )
     plan = lower(chain)
     row, table = plan.activation, moments(plan.activation)
     w, b = float(weight_log(plan)[-1]), float(bias_log(plan)[-1])
@@ -364,20 +377,14 @@ def depth_scales(chain: Chain) -> DepthScales:
         q = math.exp(raw)
         share = math.exp(w + table.column(t, LOG_VALUE2) - raw)
     else:
-        x = log_add(w, b)
-        for _ in range(20000):
-            new = log_add(w + table.column(x / 2, LOG_VALUE2), b)
-            done = abs(new - x) < 1e-14 * (1 + abs(x))
-            x = new
-            if done or abs(x) > 600:
-                break
+        x = float(np.clip(fixed_point(row, np.array(w), np.array(b)), -600, 680))
         t = x / 2
         c = table(np.array([t]))[:, 0]
         perp = math.exp(w + c[LOG_SLOPE2])
         par = math.exp(w + c[LOG_VALUE2] - x) * c[ELASTICITY]
-        q = 0.0 if x < -600 else math.inf if x > 600 else math.exp(x)
+        q = 0.0 if x <= -600 else math.inf if x >= 680 else math.exp(x)
         share = math.exp(w + c[LOG_VALUE2] - x)
-    c_star, slope_c = _correlation_fixed_point(row, t, share, perp if chain.norm is None else perp)
+    c_star, slope_c = _correlation_fixed_point(row, t, share, perp)
     return DepthScales(_scale(par), _scale(slope_c), _scale(perp), q, c_star, perp, par)
 
 
@@ -395,12 +402,22 @@ def _correlation_fixed_point(row: Any, t: float, share: float, perp: float) -> t
     std = math.exp(max(min(t, 340.0), -340.0))
     if perp <= 1 + 1e-9:
         return 1.0, perp
-    d = 0.5
-    for _ in range(500):
-        new = min(share * distance_map(row, std, d, 6), 2.0)
-        if abs(new - d) < 1e-11:
+    low, high = math.log(1e-9), math.log(1.5)
+    grows = lambda y: math.log(max(share * distance_map(row, std, math.exp(y), 6), 1e-300)) - y
+    at_low, at_high = grows(low), grows(high)
+    if at_low <= 0:
+        return 1.0, perp
+    for _ in range(60):
+        y = low + (high - low) * at_low / (at_low - at_high)
+        y = min(max(y, low + 0.02 * (high - low)), high - 0.02 * (high - low))
+        value = grows(y)
+        if value > 0:
+            low, at_low, at_high = y, value, at_high / 2
+        else:
+            high, at_high, at_low = y, value, at_low / 2
+        if abs(value) < 1e-11 or high - low < 1e-12:
             break
-        d = new
+    d = math.exp(y)
     h = 1e-4 * d
     slope = share * (distance_map(row, std, d + h, 8) - distance_map(row, std, d - h, 8)) / (2 * h)
     return 1 - d, slope

@@ -236,7 +236,9 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     variance[:L] += (tilt + elasticity * later[:L]) ** 2 * var_q
     shift = -slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
-        shift += length_noise / 2 - c[q.SLOPE2_SQUARE] / N - spread  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
+        shift += (
+            length_noise / 2 - c[q.SLOPE2_SQUARE] / N - spread
+        )  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
         mean = _with_aligned(plan, signal, c, N, haar) + _from_top(shift)
@@ -269,7 +271,9 @@ def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar
     return out
 
 
-def _aligned_pre(plan: Plan, signal: Signal, c: np.ndarray, weight: np.ndarray, slope2: np.ndarray, share: np.ndarray, haar: bool) -> np.ndarray:
+def _aligned_pre(
+    plan: Plan, signal: Signal, c: np.ndarray, weight: np.ndarray, slope2: np.ndarray, share: np.ndarray, haar: bool
+) -> np.ndarray:
     """The same for pre-activation chains: along a[l] = z[l], then through W^T along phi(a[l-1]), then phi'."""
     L, n_in, n_out = plan.depth, plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
     out, along, across, level = np.zeros(L + 1), 1 / n_out[-1], 1 - 1 / n_out[-1], 0.0

@@ -222,7 +222,7 @@ def residual_sum(A: float, M: float, v: float, mean: float, s: float) -> tuple[f
     """Log mean square and relative mean of a + s v, for a and v independent given their means (a unit's own weights are fresh)."""
     if s == 0 or v == -math.inf:
         return A, M
-    if A == -math.inf:
+    if -math.inf == A:
         return v + 2 * math.log(abs(s)), math.copysign(1.0, s) * mean
     top = max(A, v + 2 * math.log(abs(s)))
     x, y = math.exp((A - top) / 2), math.copysign(math.exp((v - top) / 2 + math.log(abs(s))), s)

@@ -97,16 +97,22 @@ class Prediction:
     def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
         """The verdict under other bounds, in decades over the whole chain."""
         typical = self.signal_end_to_end_mean
-        return classify([self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding)
+        return classify(
+            [self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding
+        )
 
     def __repr__(self):
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
     def __str__(self):
         lines = [str(self.chain), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}"]
-        lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width, {self.slope:+.4g} a layer")
+        lines.append(
+            f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width, {self.slope:+.4g} a layer"
+        )
         if self.log10_grad_activation_std is not None:
-            lines.append(f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}")
+            lines.append(
+                f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}"
+            )
         lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
             lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}")
@@ -172,7 +178,7 @@ def head(plan: Plan, signal: Signal) -> tuple[float, float]:
         square, loss = (K * (q + 1), K * (q + 1) / 2) if plan.targets is None else (K * q + float(np.mean((plan.targets**2).sum(0))),) * 2
         loss = loss if plan.targets is None else loss / 2
     elif kind == "sigmoid":
-        p = lambda z: 1 / (1 + np.exp(-np.clip(z, -700, 700)))  # noqa: E731
+        p = lambda z: 1 / (1 + np.exp(-np.clip(z, -700, 700)))
         fair = gaussian_mean(lambda z: p(z) ** 2 - p(z) + 0.5, s) if s > 0 else 0.25
         square, loss = K * fair, K * (gaussian_mean(lambda z: np.logaddexp(0, z), s) if s > 0 else math.log(2))
         if plan.targets is not None:  # E p = 1/2 by symmetry: E (p - t)^2 = E p^2 - t + t^2
@@ -250,7 +256,9 @@ def _validity(plan: Plan, prediction: Prediction) -> list[str]:
     """Plain sentences on what the numbers assume, only those that matter for this chain."""
     out = ["rows: infinite width; layers are Gaussian given the one before, gradients independent of the forward pass"]
     if NORMS[plan.norm] == "batch" and plan.batch <= 3:
-        out.append("batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it")
+        out.append(
+            "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it"
+        )
     if plan.batch > 1 and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
     if plan.x is not None or plan.cotangent is not None:

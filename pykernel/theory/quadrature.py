@@ -26,7 +26,9 @@ COLUMNS = (
     "value2_first",  # E phi^2 z / (sqrt(q) E phi^2)
     "slope2_first",  # E phi'^2 z / (sqrt(q) E phi'^2)
 )
-LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, VALUE2_FIRST, SLOPE2_FIRST = range(len(COLUMNS))
+LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, VALUE2_FIRST, SLOPE2_FIRST = (
+    range(len(COLUMNS))
+)
 
 
 @lru_cache(maxsize=16)
