@@ -18,7 +18,7 @@ class Piece(NamedTuple):
     chain: Any
     run: dict
     first: int
-    count: int  # type: ignore[assignment]
+    count: int
 
 
 def seconds_per_replica(chain: Any, run: dict) -> float:

@@ -182,9 +182,9 @@ def _grow(values: np.ndarray, level: int, index: int, with_quantiles: list[int])
         count, mean, square = _join(halves, mean[:, 0::2], square[:, 0::2], others, mean[:, 1::2], square[:, 1::2])
     ordered = values[with_quantiles].transpose(0, 2, 1)
     width = min(1 << level, KEPT)
-    ordered = np.sort(ordered.reshape(*ordered.shape[:2], -1, width), axis=-1)
+    ordered = np.sort(ordered.reshape(*ordered.shape[:2], (1 << level) // width, width), axis=-1)
     for up in range(width.bit_length(), level + 1):
-        pairs = np.sort(ordered.reshape(*ordered.shape[:2], -1, 2 * KEPT), axis=-1)
+        pairs = np.sort(ordered.reshape(*ordered.shape[:2], 1 << (level - up), 2 * KEPT), axis=-1)
         ordered = np.empty((*pairs.shape[:3], KEPT))
         begin = index << (level - up)
         even, odd = (0, 1) if begin % 2 == 0 else (1, 0)
@@ -251,7 +251,7 @@ def missing(known: set[tuple[int, int]], first: int, stop: int) -> list[tuple[in
 class Summary(NamedTuple):
     """A profile's statistics over replicas: count, mean, std (P, S); quantiles (Q, len(QUANTILES), S)."""
 
-    count: np.ndarray  # type: ignore[assignment]
+    count: np.ndarray
     mean: np.ndarray
     std: np.ndarray
     quantiles: np.ndarray

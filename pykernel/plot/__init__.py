@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Figures by matplotlib, which is imported when the first is drawn: `sweeps` for grids of chains."""

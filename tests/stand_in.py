@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A stand-in for the kernels, as fast as NumPy: numbers that are a function of chain, seed and replica, as a kernel's are."""
+
+import hashlib
+
+import numpy as np
+
+from pykernel import observables
+
+
+def run_rows(piece, first, count, threads=None):
+    """Rows of made-up chains: a gradient that shrinks or grows by the init's name, with noise of each replica."""
+    L, width = piece.chain.depth, piece.chain.width
+    words = f"{piece.chain.init} {piece.chain.activation} {piece.chain.gain} {width} {piece.run['seed']}"
+    start = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "little")
+    rate = (start % 100 - 50) / 1000 + np.log10(max(piece.chain.gain, 1e-3))
+    rows = {row.name: np.zeros(observables.shape(row, count, L)) for row in observables.ROWS}
+    for r in range(count):
+        rng = np.random.default_rng([start, first + r])
+        steps = rate + rng.normal(size=L) / width**0.5
+        rows["log10_grad_activation"][r, :L] = np.cumsum(steps)[::-1]
+        rows["log10_grad_weight"][r] = rows["log10_grad_activation"][r, 1:] + rng.normal(size=L) / 10
+        rows["saturated"][r] = rng.random(L)
+    rows["similarity"][:] = np.nan
+    rows["loss"][:] = np.nan
+    return rows
