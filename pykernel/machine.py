@@ -73,7 +73,7 @@ def require_memory(needed: int, what: str, instead: str) -> None:
         raise TooLarge(f"{what} needs about {bytes_text(needed)}, {bytes_text(free)} is free; {instead}")
 
 
-def bytes_text(count: int) -> str:
+def bytes_text(count: float) -> str:
     """Bytes as people read them."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

@@ -82,6 +82,18 @@ class Propagation:
             return "vanishing" if self.failure.kind == "zero" else "exploding"
         return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)
 
+    def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
+        """The verdict with slope and error, interval, theory and a plain sentence: a `pykernel.theory.diagnosis.Diagnosis`."""
+        from pykernel.theory import diagnosis
+
+        return diagnosis.diagnose(self, vanishing=vanishing, exploding=exploding)
+
+    def assert_healthy(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
+        """Raise an AssertionError that says why, unless the verdict is "stable"."""
+        from pykernel.theory import diagnosis
+
+        diagnosis.assert_healthy(self, vanishing=vanishing, exploding=exploding)
+
     @property
     def failure(self) -> Failure | None:
         """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite."""
@@ -191,6 +203,8 @@ class Propagation:
     def _closing(self):
         e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
         yield f"verdict: {self.verdict}"
+        if np.isfinite(k):
+            yield f"  {self.diagnose()}"
         yield f"  signal's gradient, input over output: {s:+.4g} decades, {k:+.4g} a layer"
         yield f"  weight gradient, first over last:     {e:+.4g} decades"
         with np.errstate(all="ignore"):

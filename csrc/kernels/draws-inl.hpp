@@ -126,42 +126,54 @@ template <class T, class D> PK_INLINE void open(MatrixDraws<D>& draws, const Wei
   draws.distribution.set(w.parameter);
 }
 
-// One matrix's draws: use(j, part, v) is called for each column first + j, 0 <= j < n, in order, and the rows 16 panel + part + lane of v.
-// first is a multiple of 4, n at most draw_columns<D>. The words go through a buffer in L1: rounds and polynomials each fill the pipes.
-template <class D> constexpr int block_columns = D::inputs == D::outputs ? 4 : 2;
-template <class D> constexpr int draw_columns = buffer_blocks * block_columns<D>;
-template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int64_t first, int n, Use use) {
-  constexpr int per = block_columns<D>, parts = panel_vectors<float>, width = lanes<float>;
-  constexpr int rows = bundle_size / parts, columns = rows * D::outputs;  // rows of words (of each input) and columns in a bundle
-  alignas(64) uint32_t words[buffer_blocks * 4 * panel_lanes], masks[D::masked ? buffer_blocks * 4 * panel_lanes : 1];
-  panel_words(draws.stream, panel, first / per, (n + per - 1) / per, words);
-  if constexpr (D::masked) panel_words(draws.mask, panel, first / per, (n + per - 1) / per, masks);
-  const uint32_t* w = words;
-  for (int j = 0; j < n; j += columns, w += bundle_size * D::inputs * width) {
-    F32s<> out[D::outputs];
-    U32s<> in[D::inputs];
-#pragma GCC unroll 2
-    for (int h = 0; h < D::inputs; h++)
-#pragma GCC unroll 8
-      for (int i = 0; i < bundle_size; i++) in[h].v[i] = load(w + (i / parts * D::inputs + h) * panel_lanes + i % parts * width);
-    if constexpr (D::inputs == 1)
-      draws.distribution(in[0], out);
-    else
-      draws.distribution(in[0], in[1], out);
-    const bool whole = j + columns <= n;
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
-#pragma GCC unroll 2
-      for (int h = 0; h < D::outputs; h++) {
-        const int column = j + row * D::outputs + h;
-        if (whole || column < n)
-#pragma GCC unroll 4
-          for (int part = 0; part < parts; part++) {
-            F32 v = out[h].v[row * parts + part];
-            if constexpr (D::masked) v = draws.distribution.mask(load(masks + column * panel_lanes + part * width), v);
-            use(column, part * width, v);
-          }
+// One matrix's draws: use(i, j, part, v) is called for `count` panels from `panel`, n columns from `first` (a multiple of 4), and the
+// rows 16 (panel + i) + part + lane of v. Words go through a buffer in L1: rounds and polynomials each fill the pipes by themselves.
+template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64_t first, int n, Use use) {
+  constexpr int per = D::inputs == D::outputs ? 4 : 2;  // columns in a block
+  constexpr int parts = panel_vectors<float>, width = lanes<float>;
+  constexpr int rows = bundle_size / parts, step = rows * D::outputs;  // rows of words (of each input) and columns in a bundle
+  constexpr int block_words = 4 * panel_lanes;
+  alignas(64) uint32_t words[(buffer_blocks + 4) * block_words], masks[D::masked ? (buffer_blocks + 4) * block_words : 1];
+  for (int j = 0; j < n; j += buffer_blocks * per) {
+    const int columns = n - j < buffer_blocks * per ? n - j : buffer_blocks * per, blocks = (columns + per - 1) / per;
+    const int fit = buffer_blocks / blocks;  // panels that share the buffer
+    for (int i = 0; i < count; i += fit) {
+      const int end = count - i < fit ? count : i + fit;
+      for (int q = i; q < end; q++) {
+        panel_words(draws.stream, panel + q, (first + j) / per, blocks, words + (q - i) * blocks * block_words);
+        if constexpr (D::masked) panel_words(draws.mask, panel + q, (first + j) / per, blocks, masks + (q - i) * blocks * block_words);
       }
+      for (int q = i; q < end; q++) {
+        const uint32_t* w = words + (q - i) * blocks * block_words;
+        for (int c = 0; c < columns; c += step, w += bundle_size * D::inputs * width) {
+          F32s<> out[D::outputs];
+          U32s<> in[D::inputs];
+#pragma GCC unroll 2
+          for (int h = 0; h < D::inputs; h++)
+#pragma GCC unroll 8
+            for (int g = 0; g < bundle_size; g++) in[h].v[g] = load(w + (g / parts * D::inputs + h) * panel_lanes + g % parts * width);
+          if constexpr (D::inputs == 1)
+            draws.distribution(in[0], out);
+          else
+            draws.distribution(in[0], in[1], out);
+          const bool whole = c + step <= columns;
+#pragma GCC unroll 8
+          for (int row = 0; row < rows; row++)
+#pragma GCC unroll 2
+            for (int h = 0; h < D::outputs; h++) {
+              const int column = c + row * D::outputs + h;
+              if (whole || column < columns)
+#pragma GCC unroll 4
+                for (int part = 0; part < parts; part++) {
+                  F32 v = out[h].v[row * parts + part];
+                  if constexpr (D::masked)
+                    v = draws.distribution.mask(load(masks + (q - i) * blocks * block_words + column * panel_lanes + part * width), v);
+                  use(q, j + column, part * width, v);
+                }
+            }
+        }
+      }
+    }
   }
 }
 

@@ -15,9 +15,13 @@ constexpr int accumulators = 24;
 #else
 constexpr int accumulators = 12;
 #endif
-constexpr int tile_panels = 4, tile_columns = 64;  // forward: 16 KiB of float draws
-constexpr int deep_panels = 16, deep_columns = 16;  // backward: as many
+constexpr int tile_panels = 4, tile_columns = 64;  // forward: 16 KiB of float draws, in L1
+constexpr int deep_panels = 128, deep_columns = 16, near_panels = 16;  // backward: 128 KiB in L2, used 16 KiB at a time
 template <class T> constexpr int block_inputs = sizeof(T) == 4 ? 6 : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T> : 6;
+constexpr int reduced_inputs = 6;
+
+// `count` panels from p and n columns from k of one matrix to tile[p * stride + k * 16 + lane]
+using DrawTile = void (*)(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride);
 
 // -- forward
 
@@ -72,20 +76,22 @@ template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, in
       for (int64_t lane = units % panel_lanes; lane < panel_lanes; lane++) last_panel[b * panel_lanes + lane] = 0;
 }
 
-// source(p, count, k, n, stride): where the entries of `count` panels from p and n columns from k lie, and the stride between panels
-template <class T, class W, class Source>
-PK_INLINE void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, Source source) {
+// Entries lie in `panels` (draws stored there first, where draw is not null), or are drawn into `tile` where panels is null.
+template <class T, class W>
+static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels, DrawTile draw, const void* draws) {
+  alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
   for (int64_t p = p0; p < p1; p += tile_panels) {
-    const int panels = (int)(p1 - p < tile_panels ? p1 - p : tile_panels);
+    const int count = (int)(p1 - p < tile_panels ? p1 - p : tile_panels);
     for (int64_t k = 0; k < N; k += tile_columns) {
       const int n = (int)(N - k < tile_columns ? N - k : tile_columns);
-      int64_t stride;
-      const W* tile = source(p, panels, k, n, stride);
+      const int64_t stride = panels ? N * panel_lanes : tile_columns * panel_lanes;
+      const W* from = panels ? panels + (p * N + k) * panel_lanes : (const W*)tile;
+      if (draw) draw(draws, p, count, k, n, (float*)from, stride);
       for (int64_t g = 0, b = 0; g < groups; g++) {
-        const int count = (int)((B - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, W>(count, tile, stride, panels, n, u + (k * B + b * panel_lanes), B, z + (p * B + b) * panel_lanes, k == 0, w.scale, k + n == N);
-        b += count;
+        const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
+        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B, z + (p * B + b) * panel_lanes, k == 0, w.scale, k + n == N);
+        b += inputs;
       }
     }
   }
@@ -93,74 +99,102 @@ PK_INLINE void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_
 
 // -- backward
 
-// sums[(k * B + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs.
+// sums[(k * inputs + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs. The smaller side stays in registers.
 template <class T, class W, int columns, int inputs>
-PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums, int64_t B, bool first) {
-  constexpr int vectors = panel_vectors<T>;
+PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums, bool first) {
 #pragma GCC unroll 1
-  for (int v = 0; v < vectors; v++) {
-    const int o = v * lanes<T>;
+  for (int o = 0; o < panel_lanes; o += lanes<T>) {
     Vec<T> acc[columns][inputs];
 #pragma GCC unroll 8
     for (int k = 0; k < columns; k++)
 #pragma GCC unroll 8
-      for (int b = 0; b < inputs; b++) acc[k][b] = first ? Vec<T>{} : load(sums + (k * B + b) * panel_lanes + o);
+      for (int b = 0; b < inputs; b++) acc[k][b] = first ? Vec<T>{} : load(sums + (k * inputs + b) * panel_lanes + o);
     const W* row = w + o;
     const T* d = delta + o;
     for (int p = 0; p < panels; p++, row += w_stride, d += delta_stride) {
-      Vec<T> x[inputs];
+      if constexpr (columns < inputs) {
+        Vec<T> weight[columns];
 #pragma GCC unroll 8
-      for (int b = 0; b < inputs; b++) x[b] = load(d + b * panel_lanes);
+        for (int k = 0; k < columns; k++) weight[k] = load_as<T>(row + k * panel_lanes);
 #pragma GCC unroll 8
-      for (int k = 0; k < columns; k++) {
-        const Vec<T> weight = load_as<T>(row + k * panel_lanes);
+        for (int b = 0; b < inputs; b++) {
+          const Vec<T> x = load(d + b * panel_lanes);
 #pragma GCC unroll 8
-        for (int b = 0; b < inputs; b++) acc[k][b] = fma(weight, x[b], acc[k][b]);
+          for (int k = 0; k < columns; k++) acc[k][b] = fma(weight[k], x, acc[k][b]);
+        }
+      } else {
+        Vec<T> x[inputs];
+#pragma GCC unroll 8
+        for (int b = 0; b < inputs; b++) x[b] = load(d + b * panel_lanes);
+#pragma GCC unroll 8
+        for (int k = 0; k < columns; k++) {
+          const Vec<T> weight = load_as<T>(row + k * panel_lanes);
+#pragma GCC unroll 8
+          for (int b = 0; b < inputs; b++) acc[k][b] = fma(weight, x[b], acc[k][b]);
+        }
       }
     }
 #pragma GCC unroll 8
     for (int k = 0; k < columns; k++)
 #pragma GCC unroll 8
-      for (int b = 0; b < inputs; b++) store(sums + (k * B + b) * panel_lanes + o, acc[k][b]);
+      for (int b = 0; b < inputs; b++) store(sums + (k * inputs + b) * panel_lanes + o, acc[k][b]);
   }
 }
+// The same for n <= 16 columns and any number of panels, near_panels at a time.
 template <class T, class W, int inputs>
-static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, int64_t B, bool first) {
+static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first) {
   constexpr int fit = accumulators / inputs, columns = fit >= 8 ? 8 : fit >= 4 ? 4 : 2;
-  int k = 0;
-  for (; k + columns <= n; k += columns) reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, panels, delta, delta_stride, sums + k * B * panel_lanes, B, first);
-  for (; k < n; k++) reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, panels, delta, delta_stride, sums + k * B * panel_lanes, B, first);
+  for (int p = 0; p < panels; p += near_panels) {
+    const int count = panels - p < near_panels ? panels - p : near_panels;
+    int k = 0;
+    for (; k + columns <= n; k += columns)
+      reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
+    for (; k < n; k++) reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
+    w += near_panels * w_stride, delta += near_panels * delta_stride, first = false;
+  }
 }
-template <class T, class W, int inputs = 6>
-PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, int64_t B, bool first) {
-  if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, B, first);
-  if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, B, first);
+template <class T, class W, int inputs = reduced_inputs>
+PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first) {
+  if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first);
+  if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first);
 }
 
-// One panel of du from the lane sums of its n columns, sums[(k * B + b) * 16 + lane]; padding zero.
-template <class T> PK_INLINE void finish_sums(T* sums, int64_t B, int n, T scale, T* du) {
-  for (int64_t i = n * B * panel_lanes; i < panel_lanes * B * panel_lanes; i++) sums[i] = 0;
-  for (int64_t b = 0; b < B; b++)
+// 16 units of `inputs` columns of du from the lane sums of its n units; padding zero.
+template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scale, T* du) {
+  for (int i = n * inputs * panel_lanes; i < panel_lanes * inputs * panel_lanes; i++) sums[i] = 0;
+  for (int b = 0; b < inputs; b++)
     for (int k = 0; k < panel_lanes; k += lanes<T>)
-      store(du + b * panel_lanes + k, sum_lanes_of(sums + (k * B + b) * panel_lanes, B * panel_lanes) * scale);
+      store(du + b * panel_lanes + k, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
 }
 
-template <class T, class W, class Source>
-PK_INLINE void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, T* sums, Source source) {
-  const int64_t panels = panels_of(w.rows), groups = (B + 5) / 6;
+// Entries lie in `panels`, or are drawn where panels is null. Panels that several groups of inputs read are copied near first: panels
+// of wide matrices lie so far apart that they would evict each other.
+template <class T, class W>
+static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
+  T* sums = (T*)scratch;  // of each group of inputs in turn
+  W* tile = (W*)(sums + B * panel_lanes * panel_lanes);
+  const int64_t P = panels_of(w.rows), N = w.columns, groups = (B + reduced_inputs - 1) / reduced_inputs;
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
-    for (int64_t p = 0; p < panels; p += deep_panels) {
-      const int count = (int)(panels - p < deep_panels ? panels - p : deep_panels);
-      int64_t stride;
-      const W* tile = source(p, count, k, n, stride);
+    for (int64_t p = 0; p < P; p += deep_panels) {
+      const int count = (int)(P - p < deep_panels ? P - p : deep_panels);
+      const W* from = tile;
+      int64_t stride = deep_columns * panel_lanes;
+      if (draw) {
+        draw(draws, p, count, k, n, (float*)tile, stride);
+      } else if (groups == 1) {
+        from = panels + (p * N + k) * panel_lanes, stride = N * panel_lanes;
+      } else {
+        for (int i = 0; i < count; i++) __builtin_memcpy(tile + i * stride, panels + ((p + i) * N + k) * panel_lanes, n * panel_lanes * sizeof(W));
+      }
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        reduce_inputs<T, W>(inputs, tile, stride, count, n, delta + (p * B + b) * panel_lanes, B * panel_lanes, sums + b * panel_lanes, B, p == 0);
+        T* group = sums + b * panel_lanes * panel_lanes;
+        reduce_inputs<T, W>(inputs, from, stride, count, n, delta + (p * B + b) * panel_lanes, B * panel_lanes, group, p == 0);
+        if (p + count == P) finish_sums(group, inputs, n, w.scale, du + k * B + b * panel_lanes);
         b += inputs;
       }
     }
-    finish_sums(sums, B, n, w.scale, du + k * B);
   }
 }
 

@@ -7,111 +7,71 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class T, class Use> PK_INLINE void visit(const Weights<T>& w, Use use) {
+template <class D>
+static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
+  draw(*(const MatrixDraws<D>*)draws, p, count, k, n,
+       [&](int i, int j, int part, F32 v) __attribute__((always_inline)) { store(tile + i * stride + j * panel_lanes + part, v); });
+}
+template <class T, class D, class Use> PK_INLINE void with(const Weights<T>& w, Use use) {
+  MatrixDraws<D> draws;
+  open(draws, w);
+  use(draw_tile<D>, (const void*)&draws);
+}
+template <class T, class Use> PK_INLINE void with_draws(const Weights<T>& w, Use use) {
   switch (w.distribution) {
-    case Distribution::normal: return use(Normal{});
-    case Distribution::uniform: return use(Uniform{});
-    case Distribution::truncated: return use(Truncated{});
-    case Distribution::sparse: return use(Sparse{});
-    case Distribution::student: return use(Student{});
-    case Distribution::stable: return use(Stable{});
+    case Distribution::normal: return with<T, Normal>(w, use);
+    case Distribution::uniform: return with<T, Uniform>(w, use);
+    case Distribution::truncated: return with<T, Truncated>(w, use);
+    case Distribution::sparse: return with<T, Sparse>(w, use);
+    case Distribution::student: return with<T, Student>(w, use);
+    case Distribution::stable: return with<T, Stable>(w, use);
   }
 }
 
-// `count` panels from p and n columns from k of one matrix into a tile with a stride between panels
-template <class D> __attribute__((noinline)) static void draw_tile(const MatrixDraws<D>& draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
-  for (int i = 0; i < count; i++)
-    for (int j = 0; j < n; j += draw_columns<D>) {
-      const int part_n = n - j < draw_columns<D> ? n - j : draw_columns<D>;
-      float* to = tile + i * stride + j * panel_lanes;
-      draw(draws, p + i, k + j, part_n, [&](int column, int part, F32 v) __attribute__((always_inline)) { store(to + column * panel_lanes + part, v); });
-    }
-}
-
 template <class T> void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, float* panels) {
-  visit(w, [&](auto distribution) {
-    MatrixDraws<decltype(distribution)> draws;
-    open(draws, w);
+  with_draws(w, [&](DrawTile draw, const void* draws) {
     for (int64_t p = p0; p < p1; p++)
       for (int64_t k = 0; k < w.columns; k += tile_columns) {
         const int n = (int)(w.columns - k < tile_columns ? w.columns - k : tile_columns);
-        draw_tile(draws, p, 1, k, n, panels + (p * w.columns + k) * panel_lanes, 0);
+        draw(draws, p, 1, k, n, panels + (p * w.columns + k) * panel_lanes, 0);
       }
   });
 }
 
 template <class T> void forward(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep) {
-  const int64_t N = w.columns, row = N * panel_lanes;
-  if (w.given) {
-    forward_tiles<T, T>(w, p0, p1, B, u, z, [&](int64_t p, int, int64_t k, int, int64_t& stride) {
-      stride = row;
-      return w.given + p * row + k * panel_lanes;
-    });
-  } else if (w.kept) {
-    forward_tiles<T, float>(w, p0, p1, B, u, z, [&](int64_t p, int, int64_t k, int, int64_t& stride) {
-      stride = row;
-      return w.kept + p * row + k * panel_lanes;
-    });
-  } else {
-    visit(w, [&](auto distribution) {
-      using D = decltype(distribution);
-      MatrixDraws<D> draws;
-      open(draws, w);
-      alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
-      forward_tiles<T, float>(w, p0, p1, B, u, z, [&](int64_t p, int count, int64_t k, int n, int64_t& stride) {
-        float* to = keep ? keep + p * row + k * panel_lanes : tile;
-        stride = keep ? row : tile_columns * panel_lanes;
-        draw_tile(draws, p, count, k, n, to, stride);
-        return (const float*)to;
-      });
-    });
-  }
+  if (w.given)
+    forward_tiles<T, T>(w, p0, p1, B, u, z, w.given, nullptr, nullptr);
+  else if (w.kept)
+    forward_tiles<T, float>(w, p0, p1, B, u, z, w.kept, nullptr, nullptr);
+  else
+    with_draws(w, [&](DrawTile draw, const void* draws) { forward_tiles<T, float>(w, p0, p1, B, u, z, keep, draw, draws); });
   if (p1 == panels_of(w.rows)) clear_padding(z + (p1 - 1) * B * panel_lanes, w.rows, B);
 }
 
 template <class T> void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch) {
-  const int64_t row = w.columns * panel_lanes;
-  T* sums = (T*)scratch;
-  if (w.given) {
-    backward_tiles<T, T>(w, k0, k1, B, delta, du, sums, [&](int64_t p, int, int64_t k, int, int64_t& stride) {
-      stride = row;
-      return w.given + p * row + k * panel_lanes;
-    });
-  } else if (w.kept) {
-    backward_tiles<T, float>(w, k0, k1, B, delta, du, sums, [&](int64_t p, int, int64_t k, int, int64_t& stride) {
-      stride = row;
-      return w.kept + p * row + k * panel_lanes;
-    });
-  } else {
-    visit(w, [&](auto distribution) {
-      using D = decltype(distribution);
-      MatrixDraws<D> draws;
-      open(draws, w);
-      alignas(64) float tile[deep_panels * deep_columns * panel_lanes];
-      backward_tiles<T, float>(w, k0, k1, B, delta, du, sums, [&](int64_t p, int count, int64_t k, int n, int64_t& stride) {
-        stride = deep_columns * panel_lanes;
-        draw_tile(draws, p, count, k, n, tile, stride);
-        return (const float*)tile;
-      });
-    });
-  }
+  if (w.given)
+    backward_tiles<T, T>(w, k0, k1, B, delta, du, scratch, w.given, nullptr, nullptr);
+  else if (w.kept)
+    backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
+  else
+    with_draws(w, [&](DrawTile draw, const void* draws) { backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws); });
 }
 
 template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, void* scratch) {
-  T* sums = (T*)scratch;
   const int panels = (int)panels_of(units);
   for (int64_t i = 0; i < B; i += panel_lanes) {  // rows i .. i + n - 1, columns i .. B - 1
     const int n = (int)(B - i < panel_lanes ? B - i : panel_lanes);
-    for (int64_t j = i; j < B; j += 6) {
-      const int inputs = (int)(B - j < 6 ? B - j : 6);
-      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes, sums + j * panel_lanes, B, true);
+    for (int64_t j = i; j < B; j += reduced_inputs) {
+      const int inputs = (int)(B - j < reduced_inputs ? B - j : reduced_inputs);
+      T* sums = (T*)scratch;
+      T column[panel_lanes];
+      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes, sums, true);
+      for (int b = 0; b < inputs; b++)
+        for (int k = 0; k < n; k += lanes<T>) {
+          store(column, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes));
+          for (int64_t r = i + k; r < i + n && r < i + k + lanes<T> && r <= j + b; r++) out[r * B + j + b] = out[(j + b) * B + r] = column[r - i - k];
+        }
     }
-    for (int k = 0; k < n; k++)
-      for (int64_t j = i + k; j < B; j++) {
-        Vec<T> v[panel_vectors<T>];
-        for (int h = 0; h < panel_vectors<T>; h++) v[h] = load(sums + (k * B + j) * panel_lanes + h * lanes<T>);
-        out[(i + k) * B + j] = out[j * B + i + k] = sum_lanes<T>(v);
-      }
   }
 }
 

@@ -112,7 +112,8 @@ def values(name: str, given: Any) -> list:
     for item in given if isinstance(given, list) else [given]:
         parts = item.split(":") if isinstance(item, str) and name in _INTS | _FLOATS else []
         if len(parts) in (3, 4) and (len(parts) == 3 or parts[3] == "log"):
-            result += _range(name, *(value("gain", part) for part in parts[:2]), value("width", parts[2]), len(parts) == 4)
+            start, stop = (value("gain", part) for part in parts[:2])
+            result += _range(name, start, stop, value("width", parts[2]), len(parts) == 4)
         else:
             result.append(value(name, item))
     return result

@@ -133,7 +133,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     for word in ("depth", "width", "activation", "init"):
         if word not in coordinates and word not in variables and word in plan["base"]:
             coordinates[word] = plan["base"][word]
-    attributes = {
+    about: dict[str, Any] = {
         "pykernel": _version(),
         "plan": plan["hash"],
         "replicas": plan["replicas"],
@@ -142,7 +142,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         "complete": int(all(known[i] >= targets[cell[0]] for i, cell in enumerate(cells))),
         "failed_cells": sum(cell[0] in failed for cell in cells),
     }
-    return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+    return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
 _UNITS_EXTENT = {row.name: row.extent == "node" for row in observables.ROWS}

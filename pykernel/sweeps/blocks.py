@@ -18,7 +18,7 @@ class Piece(NamedTuple):
     chain: Any
     run: dict
     first: int
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 def seconds_per_replica(chain: Any, run: dict) -> float:

@@ -185,7 +185,7 @@ class _Sweep:
         with contextlib.ExitStack() as stack:
             if self.store is not None:
                 stack.enter_context(self.store.hold(self.shard))
-                self._recall()
+                self._recall(self.store)
                 stack.enter_context(self.stop.listen(self._say))
             self.begin = time.monotonic()
             while not self.stop():
@@ -197,7 +197,7 @@ class _Sweep:
                 if not pieces:
                     break
                 self._work(pieces)
-        if self.stop():
+        if self.stop() and self.store is not None:  # nothing listens without a store
             raise SweepInterrupted(
                 f"stopped by {signal.Signals(self.stop.signal).name}; finished blocks are saved in {self.store.directory}: "
                 "run the same sweep again to go on",
@@ -213,19 +213,19 @@ class _Sweep:
         else:
             print(f"pykernel: {text}", file=sys.stderr)
 
-    def _recall(self) -> None:
+    def _recall(self, store: Store) -> None:
         """Read what the store has; name and set aside what is damaged; write the plan."""
         try:
-            self.store.read_plan()
+            store.read_plan()
         except Damage:
-            self._say(f"{self.store.directory / 'plan.json'} was damaged and is written anew")
+            self._say(f"{store.directory / 'plan.json'} was damaged and is written anew")
         except StoreError:
             pass
-        self.store.write_plan(self.description)
-        self.shelf = recall(self.store, self.plan, quiet=True)
-        for name in self.store.damaged:
-            self._say(f"{self.store.parts / name} was damaged: set aside as {name}.damaged, and computed again")
-        self.store.set_aside(self.store.damaged)
+        store.write_plan(self.description)
+        self.shelf = recall(store, self.plan, quiet=True)
+        for name in store.damaged:
+            self._say(f"{store.parts / name} was damaged: set aside as {name}.damaged, and computed again")
+        store.set_aside(store.damaged)
 
     def _whole(self) -> list[Piece]:
         return self.plan.pieces(Shelf(), goals(self.description, Shelf()))

@@ -136,9 +136,11 @@ def _cloner(pool: Any) -> Callable[[], Any] | None:
     if not isinstance(pool, futures.ProcessPoolExecutor):
         return None
 
+    how: Any = pool  # what it was made with is private
+
     def clone() -> futures.ProcessPoolExecutor:
         return futures.ProcessPoolExecutor(
-            pool._max_workers, mp_context=pool._mp_context, initializer=pool._initializer, initargs=pool._initargs
+            how._max_workers, mp_context=how._mp_context, initializer=how._initializer, initargs=how._initargs
         )
 
     return clone

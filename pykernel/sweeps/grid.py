@@ -31,7 +31,7 @@ class Axis(NamedTuple):
 class Cell(NamedTuple):
     """One chain of the grid: where it stands, what it is, what it is run with, how often, and the key of its numbers."""
 
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]  # hides a method of tuple that nobody calls
     chain: Any
     run: dict
     replicas: int

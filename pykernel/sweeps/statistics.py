@@ -251,7 +251,7 @@ def missing(known: set[tuple[int, int]], first: int, stop: int) -> list[tuple[in
 class Summary(NamedTuple):
     """A profile's statistics over replicas: count, mean, std (P, S); quantiles (Q, len(QUANTILES), S)."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]
     mean: np.ndarray
     std: np.ndarray
     quantiles: np.ndarray

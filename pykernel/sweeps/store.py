@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def read(self, skip: set[str] = frozenset()) -> Iterator[tuple[str, dict, np.ndarray]]:
+    def read(self, skip: Set[str] = frozenset()) -> Iterator[tuple[str, dict, np.ndarray]]:
         """Every sound part: name, header, numbers. Damaged ones are named in `damaged` and skipped."""
         self.damaged = []
         for name in self.names():

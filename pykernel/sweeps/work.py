@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     """What is known of replicas first .. first + count of a cell."""
 
     first: int
-    count: int
+    count: int  # type: ignore[assignment]
     scalars: np.ndarray
     nodes: dict[tuple[int, int], Node]
     replicas: np.ndarray | None

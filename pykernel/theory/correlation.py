@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Two inputs at once: the C-map, and what a correlated batch shares (dead units)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pykernel.theory.quadrature import legendre, panels, rule, special_points
+
+NODES = 10
+
+
+def _arc(row: Any) -> tuple[float, float] | None:
+    """Slopes (left, right) of a function that is linear on both sides of 0, else None."""
+    if row.name == "linear":
+        return 1.0, 1.0
+    if row.name == "relu":
+        return 0.0, 1.0
+    if row.name == "leaky_relu":
+        return float(row.left), float(row.right)
+    return None
+
+
+def distance_map(row: Any, std: float, distance: float, nodes: int = NODES) -> float:
+    """1 - c' where c' = E phi(u1) phi(u2) / E phi(u)^2, for (u1, u2) Gaussian of variance std^2 and correlation c = 1 - distance.
+
+    The distance, not the correlation, is mapped: inputs that fall together keep their digits.
+
+    Notes:
+        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise E (phi(u1) - phi(u2))^2 by
+        nested quadrature, split at the kinks of both; below 1e-11 by its limit distance * std^2 E phi'^2 / E phi^2.
+    """
+    d = min(max(distance, 0.0), 2.0)
+    if d == 0:
+        return 0.0
+    arc = _arc(row)
+    if arc:
+        left, right = arc
+        even, odd = (right - left) / 2, (right + left) / 2  # phi(z) = odd z + even |z|
+        angle = 2 * math.asin(math.sqrt(d / 2))
+        c = 1 - d
+        # 1 - E |u1| |u2| of the unit pair; the series keeps small angles exact
+        if angle < 0.5:
+            lost = _absolute_distance(angle, d)
+        else:
+            lost = 1 - (2 / math.pi) * (math.sin(angle) + (math.pi / 2 - angle) * c)
+        return (odd * odd * d + even * even * lost) / (odd * odd + even * even)
+    points = special_points(row)
+    x, w = rule(std, points, nodes)
+    phi = np.asarray(row.value(std * x))
+    second = float(w @ (phi * phi))
+    if second == 0:
+        return math.nan
+    if d < 1e-11:
+        return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second
+    spread = std * max(math.sqrt(d * (2 - d)), 1e-9)  # std of u2 given u1
+    x, w = rule(std, points, nodes, finest=0.5 * min(1.0, std, spread))
+    keep = w > 1e-18
+    x, w = x[keep], w[keep]
+    y, v = _conditional(spread, (1 - d) * std * x, points, nodes)
+    u2 = (1 - d) * std * x[:, None] + spread * y
+    difference = np.asarray(row.value(std * x))[:, None] - np.asarray(row.value(u2))
+    return float(w @ (v * difference**2).sum(axis=1)) / (2 * second)
+
+
+def _absolute_distance(angle: float, d: float) -> float:
+    """1 - (2/pi)(sin t + (pi/2 - t) cos t) for small angle t: d - (2/pi)(sin t - t cos t), the bracket by its series."""
+    t2 = angle * angle
+    bracket = angle * t2 / 3 * (1 - t2 / 10 * (1 - t2 / 28 * (1 - t2 / 54)))
+    return d - (2 / math.pi) * bracket
+
+
+def _conditional(spread: float, centre: np.ndarray, points: tuple[float, ...], nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of `points`."""
+    reach = 8.5
+    base = np.arange(-reach, reach + 0.1, 1.0)
+    grades = spread * 2.0 ** -np.arange(0.0, max(1.0, math.ceil(math.log2(max(spread, 1.0))) + 1)) if spread > 1 else np.zeros(0)
+    cuts = []
+    for p in points:
+        at = (p - centre) / spread
+        cuts.append(at[:, None])
+        if len(grades):
+            cuts += [at[:, None] + grades[None] * 2 / spread, at[:, None] - grades[None] * 2 / spread]
+    every = np.concatenate([np.broadcast_to(base, (len(centre), len(base))), *cuts], axis=1)
+    every = np.sort(np.clip(every, -reach, reach), axis=1)
+    g, gw = legendre(nodes)
+    half = np.diff(every, axis=1)[:, :, None] / 2
+    y = every[:, :-1, None] + half * (1 + g)
+    v = half * gw * np.exp(-0.5 * y * y) / math.sqrt(2 * math.pi)
+    return y.reshape(len(centre), -1), v.reshape(len(centre), -1)
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """Phi(x), elementwise."""
+    return np.vectorize(lambda t: 0.5 * math.erfc(-t / math.sqrt(2)), otypes=[float])(np.asarray(x, float))
+
+
+def slope_set(row: Any, test: Any, span: float = 60.0, points: int = 24001) -> list[tuple[float, float]]:
+    """Intervals of z where test(|phi'(z)|) holds, ends found by bisection; open at +-span counts as infinite."""
+    z = np.linspace(-span, span, points) + 1e-7
+    inside = test(np.abs(np.asarray(row.slope(z), float)))
+    change = np.flatnonzero(inside[1:] != inside[:-1])
+    low, high, state = z[change], z[change + 1], inside[change]
+    for _ in range(50):
+        middle = (low + high) / 2
+        same = test(np.abs(np.asarray(row.slope(middle), float))) == state
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    borders = ((low + high) / 2).tolist()
+    if inside[0]:
+        borders.insert(0, -math.inf)
+    if inside[-1]:
+        borders.append(math.inf)
+    return list(zip(borders[::2], borders[1::2], strict=True))
+
+
+_sets: dict[Any, list[tuple[float, float]]] = {}
+
+
+def saturated_set(row: Any) -> list[tuple[float, float]]:
+    """Where |phi'| is below one hundredth of its largest value."""
+    key = (row, "saturated")
+    if key not in _sets:
+        _sets[key] = slope_set(row, lambda s: s < 0.01 * row.max_slope)
+    return _sets[key]
+
+
+def dead_set(row: Any) -> list[tuple[float, float]]:
+    """Where phi' is exactly zero and stays so: only functions with flat pieces have any."""
+    if not getattr(row, "flat", True):
+        return []
+    key = (row, "dead")
+    if key not in _sets:
+        _sets[key] = slope_set(row, lambda s: s == 0)
+    return _sets[key]
+
+
+def probability(intervals: list[tuple[float, float]], std: np.ndarray) -> np.ndarray:
+    """P(z in the intervals) for z normal with these standard deviations (any shape)."""
+    std = np.asarray(std, float)
+    unique, back = np.unique(std, return_inverse=True)
+    total = np.zeros(unique.shape)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for low, high in intervals:
+            ends = [
+                np.where(unique > 0, bound / unique, np.copysign(np.inf, bound)) if bound else np.zeros_like(unique)
+                for bound in (low, high)
+            ]
+            total += normal_cdf(ends[1]) - normal_cdf(ends[0])
+    return np.clip(total, 0, 1)[back].reshape(std.shape)
+
+
+def common_probability(intervals: list[tuple[float, float]], std: float, distance: float, batch: int) -> float:
+    """P(all of `batch` jointly normal z lie in the intervals): equal variances, pairwise correlation 1 - distance >= 0.
+
+    Given the part that they share they are independent: one integral over it.
+    """
+    if not intervals:
+        return 0.0
+    if batch == 1 or distance <= 1e-14:
+        return float(probability(intervals, np.array(std)))
+    c = max(1 - distance, 0.0)
+    own = math.sqrt(1 - c)
+    edges = np.arange(-9.0, 9.1, 0.5)
+    for low, high in intervals:
+        for bound in (low, high):
+            if math.isfinite(bound) and c > 0:
+                at = bound / std / math.sqrt(c)
+                edges = np.concatenate([edges, [at], *(at + s * 2.0 ** np.arange(-3, 3) * own for s in (-1, 1))])
+    x, w = panels(np.unique(edges[np.abs(edges) <= 9]), 16)
+    inside = np.zeros_like(x)
+    for low, high in intervals:
+        upper = normal_cdf((high / std - math.sqrt(c) * x) / own) if math.isfinite(high) else 1.0
+        lower = normal_cdf((low / std - math.sqrt(c) * x) / own) if math.isfinite(low) else 0.0
+        inside += upper - lower
+    return float((w * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)) @ np.clip(inside, 0, 1) ** batch)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The verdict with its certainty: slope and error, end-to-end interval, theory beside it, one plain sentence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pykernel.verdict import EXPLODING, VANISHING
+
+FLOAT32_TINY, FLOAT32_HUGE = math.log10(2.0**-149), math.log10(2.0**128)
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What an ensemble of chains says, how sure it is, and what theory says.
+
+    Attributes:
+        verdict: as `Propagation.verdict`.
+        slope, slope_error: mean over replicas of the decades per layer travelled backwards, and its standard error (nan for one replica).
+        slope_theory: the prediction (finite width where known), nan without.
+        measure: which ratio the verdict is taken from, "signal_end_to_end" or "end_to_end".
+        decades: its median over replicas.
+        interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95 from 6 replicas on.
+        decades_theory, decades_theory_std: mean and standard deviation over draws that theory gives, nan without.
+        z: (mean over replicas - theory) in standard errors, nan without theory or spread.
+        derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
+        layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
+        sentence: all of it in words.
+    """
+
+    verdict: str
+    slope: float
+    slope_error: float
+    slope_theory: float
+    measure: str
+    decades: float
+    interval: tuple[float, float]
+    coverage: float
+    decades_theory: float
+    decades_theory_std: float
+    z: float
+    derivative: float
+    weight: float
+    layers_float32: float
+    sentence: str
+
+    def __str__(self):
+        return self.sentence
+
+
+class Unhealthy(AssertionError):
+    """A chain whose gradient vanishes, explodes or dies, said by `assert_healthy`."""
+
+
+def median_interval(values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Confidence interval of the median from order statistics: (low, high, coverage).
+
+    The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th smallest to the k-th largest value covers
+    it with probability 1 - 2 P(Bin < k). The largest such k that reaches `confidence` is taken; with fewer than 6 values it is the whole range.
+
+    Notes:
+        Conover 1999, Practical Nonparametric Statistics, section 3.2.
+
+    Examples:
+        >>> low, high, coverage = median_interval(range(1, 21))
+        >>> low, high, round(coverage, 4)
+        (6.0, 15.0, 0.9586)
+    """
+    x = np.sort(np.asarray(values, float))
+    R = len(x)
+    if R == 0:
+        return math.nan, math.nan, 0.0
+    below, k, coverage = 0.0, 1, 1 - 2 * 0.5**R
+    for j in range(R // 2):
+        below += math.exp(math.lgamma(R + 1) - math.lgamma(j + 1) - math.lgamma(R - j + 1) - R * math.log(2))  # P(Bin <= j)
+        if 1 - 2 * below < confidence and j > 0:
+            break
+        if 1 - 2 * below >= confidence:
+            k, coverage = j + 1, 1 - 2 * below
+    return float(x[k - 1]), float(x[R - k]), max(coverage, 0.0)
+
+
+def governing(end_to_end, signal_end_to_end) -> str:
+    """Which of the two ratios the verdict is taken from (see `pykernel.verdict.classify`)."""
+    weight, signal = abs(float(np.median(end_to_end))), abs(float(np.median(signal_end_to_end)))
+    return "end_to_end" if math.isfinite(weight) and weight > signal else "signal_end_to_end"
+
+
+def theory(chain, batch: int = 1, correlation: float = 0.0):
+    """The prediction for a chain, or None where there is none."""
+    from pykernel.theory.predict import predict
+
+    try:
+        return predict(chain, batch, correlation=correlation)
+    except ValueError:
+        return None
+
+
+def diagnose(
+    propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING, confidence: float = CONFIDENCE, prediction=None
+) -> Diagnosis:
+    """The verdict on a measured ensemble with its certainty.
+
+    Args:
+        propagation: a `Propagation`.
+        vanishing, exploding: bounds in decades over the whole chain.
+        confidence: of the interval for the median.
+        prediction: a `Prediction`; made here without.
+
+    Returns:
+        Diagnosis.
+    """
+    p = propagation
+    if prediction is None:
+        prediction = theory(p.chain, p.batch, p.correlation)
+    verdict = p.judge(vanishing, exploding)
+    slopes, R = np.asarray(p.slope), p.replicas
+    slope, slope_error = _mean(slopes)
+    measure = governing(p.end_to_end, p.signal_end_to_end)
+    values = np.asarray(getattr(p, measure))
+    low, high, coverage = median_interval(values, confidence)
+    expected, spread, slope_theory = _expected(prediction, measure)
+    mean, error = _mean(values)
+    if R == 1 or not error > 0:
+        error = spread / math.sqrt(R)
+    z = (mean - expected) / error if error > 0 and math.isfinite(mean - expected) else math.nan
+    with np.errstate(all="ignore"):
+        derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
+    layers = FLOAT32_TINY / slope if slope < 0 else FLOAT32_HUGE / slope if slope > 0 else math.inf
+    layers = math.ceil(layers) if math.isfinite(layers) else math.inf
+    known = dict(
+        verdict=verdict,
+        slope=slope,
+        slope_error=slope_error,
+        slope_theory=slope_theory,
+        measure=measure,
+        decades=float(np.median(values)),
+        interval=(low, high),
+        coverage=coverage,
+        decades_theory=expected,
+        decades_theory_std=spread,
+        z=z,
+        derivative=derivative,
+        weight=weight,
+        layers_float32=layers,
+    )
+    return Diagnosis(**known, sentence=_sentence(p, known))
+
+
+def _expected(prediction, measure: str) -> tuple[float, float, float]:
+    """Mean, standard deviation and slope that theory gives for a ratio."""
+    if prediction is None:
+        return math.nan, math.nan, math.nan
+    mean, spread = prediction.signal_end_to_end_mean, prediction.signal_end_to_end_std
+    infinite = prediction.signal_end_to_end
+    slope = prediction.slope
+    if math.isfinite(mean):
+        slope += (mean - infinite) / prediction.chain.depth
+    if measure == "end_to_end":
+        return prediction.end_to_end, math.nan, slope
+    return (mean, spread, slope) if math.isfinite(mean) else (infinite, math.nan, slope)
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean over replicas and its standard error; replicas whose gradient is exactly zero are left out of both."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float(np.median(values)) if len(values) else math.nan, math.nan
+    return float(finite.mean()), float(finite.std(ddof=1) / math.sqrt(len(finite))) if len(finite) > 1 else math.nan
+
+
+def _typical(rows: np.ndarray) -> float:
+    """Mean over layers of the median over replicas."""
+    rows = np.where(np.isfinite(rows), rows, np.nan)
+    if np.isnan(rows).all():
+        return math.nan
+    median = np.nanmedian(rows, axis=0)
+    return float(np.nanmean(median))
+
+
+def _sentence(p, d: dict) -> str:
+    verb = {"vanishing": "vanishes", "exploding": "explodes", "stable": "stable", "dead": "dead", "undefined": "undefined"}.get(
+        d["verdict"], d["verdict"]
+    )
+    if d["verdict"] == "dead":
+        zero = int(np.sum(np.isneginf(p.log10_grad_activation[:, 0])))
+        return f"dead: the gradient at the input is exactly zero in {zero} of {p.replicas} replicas"
+    rate = f"{d['slope']:+.3g} decades a layer"
+    if d["slope_error"] > 0:
+        rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a layer"
+    parts = [f"{verb}: {rate}" + (f" (theory {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
+    if d["measure"] == "end_to_end" or d["verdict"] == "stable":
+        what = "the signal's gradient" if d["measure"] == "signal_end_to_end" else "the weight gradient"
+        parts.append(f"{what} changes by {d['decades']:+.3g} decades end to end")
+    elif math.isfinite(d["layers_float32"]):
+        side = "below" if d["slope"] < 0 else "above"
+        parts.append(f"{side} float32 after {d['layers_float32']} layers")
+    if math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):
+        parts.append(f"the derivative contributes {d['derivative']:+.2g}, the weights {d['weight']:+.2g}")
+    return "; ".join(parts)
+
+
+def assert_healthy(propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
+    """Raise `Unhealthy` (an AssertionError) unless the verdict is "stable", with the sentence that says why. For continuous integration.
+
+    Args:
+        vanishing, exploding: bounds in decades over the whole chain.
+
+    Raises:
+        Unhealthy: the diagnosis, in one sentence.
+    """
+    if propagation.judge(vanishing, exploding) != "stable":
+        raise Unhealthy(f"{propagation.chain}: {diagnose(propagation, vanishing=vanishing, exploding=exploding).sentence}")

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Finite width: laws of the log gradient norm of one input, exact where they are known and to first order in 1/width elsewhere.
+
+Throughout: S = log |dJ/da[0]|^2 - log |dJ/da[L]|^2 for a cotangent that is independent of the forward pass; natural logs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pykernel.plan import NORMS, Plan
+from pykernel.theory import quadrature as q
+from pykernel.theory.mean_field import Gradient, Signal
+
+LOG_NORMAL = "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers are wider than about 30"
+
+
+def digamma(x: float) -> float:
+    """psi(x) for x > 0: recurrence to x >= 10, then the asymptotic series (error below 1e-14)."""
+    shift = 0.0
+    while x < 10:
+        shift -= 1 / x
+        x += 1
+    y = 1 / (x * x)
+    return shift + math.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132))))
+
+
+def trigamma(x: float) -> float:
+    """psi'(x) for x > 0, likewise."""
+    shift = 0.0
+    while x < 10:
+        shift += 1 / (x * x)
+        x += 1
+    y = 1 / (x * x)
+    return shift + 1 / x + y / 2 + y / x * (1 / 6 - y * (1 / 30 - y * (1 / 42 - y * (1 / 30 - y * 5 / 66))))
+
+
+@lru_cache(maxsize=4096)
+def gaussian_linear(width: int) -> tuple[float, float]:
+    """Mean and variance of the log of chi^2_n / n: the squared-norm factor of one Gaussian layer with variance 1/n, exact.
+
+    Examples:
+        >>> mean, variance = gaussian_linear(100)
+        >>> round(mean * 100, 3), round(variance * 100, 3)
+        (-1.003, 2.02)
+    """
+    return digamma(width / 2) - math.log(width / 2), trigamma(width / 2)
+
+
+@lru_cache(maxsize=4096)
+def gaussian_relu(width: int) -> tuple[float, float, float]:
+    """Mean and variance of the log of (2/n) chi^2_K, K ~ Binomial(n, 1/2) given K > 0, and P(K = 0) = 2^-n.
+
+    The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact, independent over layers
+    (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about -5/(2n), variance about 5/n as in Hanin, Nica 2018, Thm 1.
+    """
+    return _binomial_law(width, lambda k: (digamma(k / 2) - math.log(width / 4), trigamma(k / 2)))
+
+
+@lru_cache(maxsize=4096)
+def haar_relu(width: int) -> tuple[float, float, float]:
+    """The same for a square Haar matrix times sqrt(2): factor 2 Beta(K/2, (n-K)/2). Variance about 3/n."""
+    n = width
+
+    def law(k: int) -> tuple[float, float]:
+        tail = (digamma(n / 2), trigamma(n / 2))
+        return digamma(k / 2) - tail[0] + math.log(2), trigamma(k / 2) - tail[1]
+
+    return _binomial_law(width, law)
+
+
+def _binomial_law(n: int, law) -> tuple[float, float, float]:
+    """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and P(K = 0)."""
+    half = 6 * math.sqrt(n) + 1
+    ks = range(max(1, math.ceil(n / 2 - half)), min(n, math.floor(n / 2 + half)) + 1)
+    log_n = math.lgamma(n + 1) - n * math.log(2)
+    p = np.array([math.exp(log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in ks])
+    laws = np.array([law(k) for k in ks])
+    p /= p.sum()
+    mean = float(p @ laws[:, 0])
+    return mean, float(p @ (laws[:, 1] + (laws[:, 0] - mean) ** 2)), 2.0**-n if n < 1074 else 0.0
+
+
+def hanin_nica(widths: np.ndarray, kept: float = 0.5, fourth_moment: float = 3.0, concentration: float = 0.0) -> float:
+    """beta, the variance of S in the limit law N(-beta/2, beta) of chains of linear pieces with sigma_w^2 kept = 1.
+
+    Args:
+        widths: n[0] .. n[L].
+        kept: p, 1/2 for ReLU, 1 for linear.
+        fourth_moment: E w^4 / (E w^2)^2 of the weights.
+        concentration: ||u||_4^4 of the unit input; about 3 / n for a normal one.
+
+    Returns:
+        beta = (3/p - 1) sum 1/n[l] + (mu_4 - 3) ||u||_4^4 / (p n[1]), l = 1 .. L.
+
+    Notes:
+        Hanin, Nica 2018, arXiv 1812.05994, Theorem 1.
+    """
+    n = np.asarray(widths[1:], float)
+    return float((3 / kept - 1) * np.sum(1 / n) + (fourth_moment - 3) * concentration / (kept * n[0]))
+
+
+def dead_probability(plan: Plan) -> float:
+    """Chance that every unit of some layer is dead, for one input of a ReLU chain without bias and norm: 1 - prod (1 - 2^-n[l])."""
+    if plan.activation.name != "relu" or plan.norm or plan.residual_every or np.any(plan.bias_scale) or plan.distribution in ("identity",):
+        return 0.0
+    widths = plan.widths[1:] if plan.order == 0 else plan.widths[:-1]
+    return float(-np.expm1(np.sum(np.log1p(-np.exp2(-widths.astype(float))))))
+
+
+@dataclass(frozen=True)
+class FiniteWidth:
+    """Law of log |dJ/da[l]|^2 - log |dJ/da[L]|^2 of one input: (L + 1,) means and variances in natural logs, and where they come from."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    dead: float
+    law: str
+
+
+def law(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
+    """The law of a chain, or None where none is known (batch norm with a batch, residual sums, identities)."""
+    batch = NORMS[plan.norm] == "batch"
+    if plan.residual_every or batch or plan.distribution == "identity" or not np.all(np.isfinite(gradient.activation)):
+        return None
+    exact = _exact(plan, signal)
+    return exact or _first_order(plan, signal, gradient)
+
+
+def _exact(plan: Plan, signal: Signal) -> FiniteWidth | None:
+    n_in, n_out = plan.widths[:-1], plan.widths[1:]
+    if plan.norm or np.any(plan.bias_scale) or plan.activation.name not in ("linear", "relu") or plan.loss:
+        return None
+    relu = plan.activation.name == "relu"
+    units = (n_out if plan.order == 0 else n_in).tolist()  # whose phi'
+    if plan.distribution == "normal":
+        # Backward, a layer multiplies by a ReLU mask and by W^T, whose fan-in entries are fresh: chi^2 of n_in, the mask's share is a Beta.
+        laws = []
+        for m, n in zip(units, n_in.tolist(), strict=True):
+            mean, variance = gaussian_linear(n)
+            if relu:
+                mask = haar_relu(m)
+                mean, variance = mean + mask[0], variance + mask[1]
+            laws.append((mean, variance))
+        name = "exact: (2/n) chi^2_K, K binomial, for each layer" if relu else "exact: chi^2_n / n for each layer"
+    elif plan.distribution == "haar" and np.all(n_in == n_out):
+        laws = [haar_relu(n)[:2] if relu else (0.0, 0.0) for n in units]
+        name = "exact: 2 Beta(K/2, (n-K)/2), K binomial, for each layer" if relu else "exact: no spread at all"
+    else:
+        return None
+    layers = np.array(laws)
+    if relu:
+        layers[:, 0] -= math.log(2)
+    level = signal.weight  # the mask's mean 1/2 was taken out of the Beta above and comes back here
+    mean = layers[:, 0] + level
+    return FiniteWidth(_from_top(mean), _from_top(layers[:, 1]), dead_probability(plan), name)
+
+
+def _from_top(values: np.ndarray) -> np.ndarray:
+    """Sums over layers l+1 .. L for l = 0 .. L."""
+    return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])
+
+
+def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
+    """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
+
+    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient (3 kappa - 3 over n,
+    kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n). The mean adds -1/2 of each variance, the curvature of the maps, and the part of the gradient along the
+    signal, which multiplies by chi_par^2 instead of chi_perp (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm fix the length of z:
+    what fluctuates is projected off it.
+    """
+    table, t = q.moments(plan.activation), signal.preimage
+    if not np.all(np.isfinite(t)):
+        return None
+    L, norm = plan.depth, NORMS[plan.norm]
+    n_in, n_out = plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
+    N = n_out if plan.order == 0 else n_in
+    c = table(t)
+    value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
+    elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
+    h = 1e-3
+    up, down = table(t + h), table(t - h)
+    bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
+    tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
+
+    haar = plan.distribution == "haar"
+    wide = np.minimum(1.0, n_out / n_in) if haar else np.zeros(L)  # share of the length of z that a Haar matrix fixes
+    if plan.order == 1:  # the preimage of layer l is z of layer l - 1; the input's length is free
+        wide = np.concatenate([[0.0], wide[:-1]])
+    fixed = np.ones(L) if norm else wide
+    value_lost = fixed * (c[q.VALUE2_SQUARE] - 1) ** 2 / 2
+    slope_lost = fixed * (c[q.SLOPE2_SQUARE] - 1) ** 2 / 2
+    both_lost = fixed * (c[q.VALUE2_SQUARE] - 1) * (c[q.SLOPE2_SQUARE] - 1) / 2
+    if norm == "layer":
+        value_lost, slope_lost = value_lost + c[q.VALUE2_FIRST] ** 2, slope_lost + c[q.SLOPE2_FIRST] ** 2
+        both_lost = both_lost + c[q.VALUE2_FIRST] * c[q.SLOPE2_FIRST]
+    value_noise = np.maximum(value4 - 1 - value_lost, 0) / N
+    slope_noise = np.maximum(3 * kappa - 3 - slope_lost, 0) / N
+    shared_noise = (mixed - 1 - both_lost) / N
+    length_noise = 2 * (1 - wide) / N  # of the mean of z^2 around its expectation
+    spread = np.maximum(1 / n_in - 1 / n_out, 0) if haar else 1 / n_in
+    weight_noise = 2 * spread
+
+    if norm:
+        elasticity, bend = np.zeros(L), np.zeros(L)
+        tilt, tilt_bend = np.full(L, -1.0), np.zeros(L)
+    # log q of a preimage against log E phi^2 of the one before
+    follow = np.exp(signal.weight + signal.input - signal.preactivation)
+    if plan.order == 1:
+        follow = np.concatenate([[0.0], follow[:-1]])
+    start = 2 / n_in[0] if plan.order == 0 else 0.0
+
+    # forward: mean and variance of log q[l]
+    mean_q, var_q = np.zeros(L), np.zeros(L)
+    mean_v, var_v = -start / 2, start
+    for i in range(L):
+        r = follow[i]
+        mean_q[i] = r * mean_v + r * (1 - r) / 2 * var_v
+        var_q[i] = r * r * var_v
+        mean_v = elasticity[i] * mean_q[i] + bend[i] / 2 * var_q[i] - value_noise[i] / 2
+        var_v = elasticity[i] ** 2 * var_q[i] + value_noise[i]
+    # backward: what a unit of log E phi^2 of layer l does to all later slopes
+    later = np.zeros(L + 1)
+    for i in range(L - 1, -1, -1):
+        after = follow[i + 1] * (tilt[i + 1] + elasticity[i + 1] * later[i + 1]) if i + 1 < L else 0.0
+        later[i] = after
+    own = slope_noise + weight_noise + 2 * shared_noise * later[:L] + later[:L] ** 2 * value_noise
+    if norm:
+        own = own + length_noise
+    variance = _from_top(own)
+    # what fluctuated before layer l + 1 reaches layers l + 1 .. L through log q
+    variance[:L] += (tilt + elasticity * later[:L]) ** 2 * var_q
+    shift = -slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
+    if norm:
+        shift += (
+            length_noise / 2 - c[q.SLOPE2_SQUARE] / N - spread
+        )  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
+        mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
+    else:
+        mean = _with_aligned(plan, signal, c, N, haar) + _from_top(shift)
+    return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(plan), LOG_NORMAL)
+
+
+def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar: bool) -> np.ndarray:
+    """log E |dJ/da[l]|^2 - log E |dJ/da[L]|^2, the part along the signal carried beside the rest (l = 0 .. L)."""
+    L = plan.depth
+    n_in = plan.widths[:-1].astype(float)
+    weight = np.exp(np.minimum(signal.weight, 700))
+    slope2 = np.exp(c[q.LOG_SLOPE2])
+    share = np.exp(signal.weight + signal.input - signal.preactivation)  # of the variance of z that is W u
+    if plan.order == 1:
+        return _aligned_pre(plan, signal, c, weight, slope2, share, haar)
+    out, along, across, level = np.zeros(L + 1), 1 / N[-1], 1 - 1 / N[-1], 0.0
+    mixed = np.exp(c[q.LOG_MIXED])
+    ratio = np.exp(c[q.LOG_VALUE2] - signal.input)
+    for i in range(L - 1, -1, -1):
+        g2 = slope2[i] * (across * (1 - (mixed[i] - 1) / N[i]) + mixed[i] * along)
+        s = share[i]
+        aligned = (s * c[q.ELASTICITY][i]) ** 2 * ratio[i]  # of a gradient along a[l], what comes back along a[l - 1]
+        random = max(weight[i] * slope2[i] * (s * c[q.SLOPE2_SQUARE][i] + 1 - s) - aligned, 0.0) * across / n_in[i]
+        along = random + aligned * along * (N[i] / n_in[i])
+        across = max(weight[i] * g2 - along, 0.0) if haar else weight[i] * g2 * (1 - 1 / n_in[i])
+        total = along + across
+        level += math.log(total)
+        along, across = along / total, across / total
+        out[i] = level
+    return out
+
+
+def _aligned_pre(
+    plan: Plan, signal: Signal, c: np.ndarray, weight: np.ndarray, slope2: np.ndarray, share: np.ndarray, haar: bool
+) -> np.ndarray:
+    """The same for pre-activation chains: along a[l] = z[l], then through W^T along phi(a[l-1]), then phi'."""
+    L, n_in, n_out = plan.depth, plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
+    out, along, across, level = np.zeros(L + 1), 1 / n_out[-1], 1 - 1 / n_out[-1], 0.0
+    mixed = np.exp(c[q.LOG_MIXED])
+    ratio = np.exp(signal.input - signal.raw)  # E phi^2 over the mean square of a[l - 1]
+    for i in range(L - 1, -1, -1):
+        s = share[i]  # of the square of z = W u + b
+        parallel = weight[i] * (s * along * n_out[i] + (1 - s) * across) / n_in[i]
+        total = weight[i] * (along + across)
+        rest = max(total - parallel, 0.0) if haar else total * (1 - 1 / n_in[i])
+        aligned = c[q.ELASTICITY][i] ** 2 * ratio[i]
+        back = aligned * parallel + max(c[q.SLOPE2_SQUARE][i] * slope2[i] - aligned, 0.0) * rest / n_in[i]
+        every = slope2[i] * (rest * (1 - (mixed[i] - 1) / n_in[i]) + mixed[i] * parallel)
+        along, across = back, max(every - back, 0.0)
+        total = along + across
+        level += math.log(total)
+        along, across = along / total, across / total
+        out[i] = level
+    return out

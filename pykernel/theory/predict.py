@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`predict`: the mean-field counterpart of `propagate`, with the finite-width law of its gradient beside it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pykernel import checks, observables
+from pykernel.chain import Chain
+from pykernel.plan import LOSSES, NORMS, Plan, lower
+from pykernel.propagation import slopes
+from pykernel.theory import correlation, finite
+from pykernel.theory.batch import batch_table
+from pykernel.theory.mean_field import Gradient, Signal, backward, forward
+from pykernel.theory.quadrature import gaussian_mean
+from pykernel.verdict import EXPLODING, VANISHING, classify
+
+LOG10 = math.log(10)
+
+
+class Prediction:
+    """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
+
+    Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for `loss`.
+    They hold the log of the mean over weights at infinite width; a finite chain's log fluctuates around a lower value, `log10_grad_activation_mean`.
+
+    Attributes:
+        chain, batch, correlation: what was asked.
+        log10_grad_weight, ...: the rows.
+        log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at this width of the log10 gradient norm
+            relative to the output's, shifted to the row's value there; None where no law is known.
+        dead_chance: probability that a whole layer is dead (ReLU without bias).
+        law: where mean and std come from.  validity: what the numbers assume.
+
+    Examples:
+        >>> p = predict(Chain(depth=30, width=100))
+        >>> p.verdict, round(p.signal_end_to_end_mean, 3), round(p.signal_end_to_end_std, 3)
+        ('stable', -0.164, 0.269)
+    """
+
+    def __init__(self, chain: Chain, plan: Plan, signal: Signal, gradient: Gradient):
+        self.chain, self.batch, self.correlation = chain, plan.batch, plan.correlation
+        self.plan, self.signal, self.gradient = plan, signal, gradient
+        self.rows = _rows(plan, signal, gradient)
+        known = finite.law(plan, signal, gradient)
+        self.law = known.law if known else "no finite-width law for this kind of chain: measure its spread"
+        self.log10_grad_activation_mean = self.log10_grad_activation_std = None
+        self.dead_chance = known.dead if known else finite.dead_probability(plan)
+        if known:
+            self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
+            self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
+        self.validity = _validity(plan, self)
+
+    def __getattr__(self, name):
+        if name != "rows" and name in self.__dict__.get("rows", {}):
+            return self.rows[name]
+        raise AttributeError(f"Prediction has no attribute {name!r}; rows: {', '.join(observables.NAMES)}")
+
+    def __dir__(self):
+        return [*super().__dir__(), *observables.NAMES]
+
+    @property
+    def slope(self) -> float:
+        """Decades per layer travelled backwards, as `Propagation.slope`."""
+        return float(slopes(self.log10_grad_activation[None])[0])
+
+    @property
+    def end_to_end(self) -> float:
+        """First over last weight gradient, in decades."""
+        with np.errstate(invalid="ignore"):
+            return float(self.log10_grad_weight[0] - self.log10_grad_weight[-1])
+
+    @property
+    def signal_end_to_end(self) -> float:
+        """Norm of dJ/da[0] over that of dJ/da[L], in decades, at infinite width."""
+        with np.errstate(invalid="ignore"):
+            return float(self.log10_grad_activation[0] - self.log10_grad_activation[-1])
+
+    @property
+    def signal_end_to_end_mean(self) -> float:
+        """Mean over draws of the same at this width (one input); nan where no law is known."""
+        mean = self.log10_grad_activation_mean
+        return math.nan if mean is None else float(mean[0] - mean[-1])
+
+    @property
+    def signal_end_to_end_std(self) -> float:
+        """Standard deviation over draws of the same at this width (one input); nan where no law is known."""
+        return math.nan if self.log10_grad_activation_std is None else float(self.log10_grad_activation_std[0])
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "exploding", "stable" or "dead", as for a measurement."""
+        return self.judge()
+
+    def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+        """The verdict under other bounds, in decades over the whole chain."""
+        typical = self.signal_end_to_end_mean
+        return classify(
+            [self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding
+        )
+
+    def __repr__(self):
+        return f"<Prediction for {self.chain}: {self.verdict}>"
+
+    def __str__(self):
+        lines = [str(self.chain), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}"]
+        lines.append(
+            f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width, {self.slope:+.4g} a layer"
+        )
+        if self.log10_grad_activation_std is not None:
+            lines.append(
+                f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}"
+            )
+        lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
+        if self.dead_chance > 1e-12:
+            lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}")
+        return "\n".join([*lines, "", f"finite width: {self.law}", *self.validity])
+
+
+def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Prediction:
+    """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
+
+    Args:
+        chain: as for `propagate`. Weights must have a variance (Gaussian, uniform, truncated, sparse, Student t above 2) or be Haar.
+        batch: inputs propagated together; matters for batch norm, `similarity` and `dead`.
+        correlation: pairwise correlation of the drawn inputs.
+
+    Returns:
+        Prediction.
+
+    Raises:
+        ValueError: weights without a mean field (heavy tails, constant), said in one sentence.
+
+    Notes:
+        Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv 1606.05340;
+        Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and the gradients are means
+        over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
+
+    Examples:
+        >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))
+        >>> round(float(p.signal_end_to_end), 2)  # the squared gradient falls as 1/L at the edge of chaos
+        -2.5...
+    """
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+    plan = lower(chain, batch=batch, correlation=checks.within("correlation", correlation, 0.0, 1.0))
+    return predict_plan(chain, plan)
+
+
+def predict_plan(chain: Chain, plan: Plan) -> Prediction:
+    """The same for a lowered chain."""
+    signal = forward(plan)
+    start, _ = head(plan, signal)
+    return Prediction(chain, plan, signal, backward(plan, signal, start))
+
+
+def head(plan: Plan, signal: Signal) -> tuple[float, float]:
+    """Log of the squared norm of dJ/da[L] over units and batch, and the mean loss.
+
+    Without a head the cotangent is iid N(0, 1/(n[L] B)): 0 and nan. With one, logits are N(0, n[L] Var W E a^2), independent over outputs and of targets
+    (drawn); the gradient's part along a[L] is of order outputs / width and left out.
+    """
+    if not plan.loss:
+        return 0.0, math.nan
+    from pykernel.inits import unit_variance
+
+    B, K, n = plan.batch, plan.outputs, int(plan.widths[-1])
+    entry = plan.head_scale**2 * unit_variance(plan.head_distribution, plan.head_parameter)
+    if not math.isfinite(entry):
+        raise ValueError("mean field needs a head whose weights have a variance")
+    log_q = math.log(entry * n) + float(signal.activation[-1]) if entry > 0 else -math.inf
+    q = math.exp(min(log_q, 700.0))
+    s = math.sqrt(q)
+    kind = LOSSES[plan.loss]
+    if kind == "mse":
+        square, loss = (K * (q + 1), K * (q + 1) / 2) if plan.targets is None else (K * q + float(np.mean((plan.targets**2).sum(0))),) * 2
+        loss = loss if plan.targets is None else loss / 2
+    elif kind == "sigmoid":
+        p = lambda z: 1 / (1 + np.exp(-np.clip(z, -700, 700)))
+        fair = gaussian_mean(lambda z: p(z) ** 2 - p(z) + 0.5, s) if s > 0 else 0.25
+        square, loss = K * fair, K * (gaussian_mean(lambda z: np.logaddexp(0, z), s) if s > 0 else math.log(2))
+        if plan.targets is not None:  # E p = 1/2 by symmetry: E (p - t)^2 = E p^2 - t + t^2
+            second = fair  # E p^2 - 1/2 + 1/2
+            square = float(np.mean((second - plan.targets + plan.targets**2).sum(0)))
+    else:
+        logits = s * np.random.default_rng(0).standard_normal((20000, K))  # a fixed sample: 1 percent of the square
+        top = logits.max(axis=1, keepdims=True)
+        e = np.exp(logits - top)
+        total = e.sum(axis=1, keepdims=True)
+        square = float(np.mean(((e / total) ** 2).sum(axis=1))) - 2 / K + 1
+        loss = float(np.mean(np.log(total) + top))
+    return math.log(square / B) + math.log(entry * n), float(loss)
+
+
+def _rows(plan: Plan, signal: Signal, gradient: Gradient) -> dict:
+    B, L, n = plan.batch, plan.depth, plan.widths.astype(float)
+    half = 0.5 / LOG10
+    coherence = gradient.coherence
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cross = 1 + (B - 1) * coherence * (1 - signal.input_distance) if B > 1 else np.ones(L)
+        weight = gradient.preactivation + signal.input + np.log(n[:-1]) + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
+        bias = gradient.preactivation + np.log(np.maximum(1 + (B - 1) * coherence, 0) if B > 1 else np.ones(L))
+        bias[np.abs(1 + (B - 1) * coherence) < 1e-12] = -np.inf
+        mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
+        mean = np.where(signal.mean[1:] == 0, 0.0, mean)
+    saturated, dead = _fractions(plan, signal)
+    _, loss = head(plan, signal)
+    return {
+        "log10_grad_weight": half * weight,
+        "log10_grad_bias": half * bias,
+        "log10_grad_preactivation": half * gradient.preactivation,
+        "log10_grad_activation": half * gradient.activation,
+        "log10_mean_square_preactivation": 2 * half * signal.preactivation,
+        "log10_mean_square_activation": 2 * half * signal.activation[1:],
+        "mean_activation": mean,
+        "saturated": saturated,
+        "dead": dead,
+        "similarity": 1 - signal.distance[1:],
+        "log10_weight_factor": half * signal.weight,
+        "log10_derivative_factor": half * gradient.derivative,
+        "loss": loss,
+    }
+
+
+def _fractions(plan: Plan, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
+    """Saturated pairs and dead units of each layer."""
+    row, L, B = plan.activation, plan.depth, plan.batch
+    if NORMS[plan.norm] == "batch":
+        # a normalised unit has both signs: with a batch of two or more a flat half-line never holds it; flat pieces on both sides are rare and left out
+        if B == 1:
+            zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
+            return np.full(L, float(zero < 0.01 * row.max_slope)), np.full(L, float(zero == 0))
+        table = batch_table(row, B)
+        return np.array([table.at(float(s)).saturated for s in signal.spread]), np.zeros(L)
+    std = np.exp(np.clip(signal.preimage, -700, 345))
+    saturated = correlation.probability(correlation.saturated_set(row), std)
+    flat = correlation.dead_set(row)
+    if not flat:
+        return saturated, np.zeros(L)
+    if B == 1:
+        return saturated, correlation.probability(flat, std)
+    distance = np.exp(signal.spread - signal.raw)
+    keys = np.round(np.stack([np.log(std), distance]), 7)
+    _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    if len(first) > 200:  # slowly varying: a sample of layers, the rest between
+        chosen = np.unique(np.geomspace(1, L, 200).astype(int) - 1)
+        values = [correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in chosen]
+        return saturated, np.interp(np.arange(L), chosen, values)
+    values = np.array([correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in first])
+    return saturated, values[np.ravel(back)]
+
+
+def _validity(plan: Plan, prediction: Prediction) -> list[str]:
+    """Plain sentences on what the numbers assume, only those that matter for this chain."""
+    out = ["rows: infinite width; layers are Gaussian given the one before, gradients independent of the forward pass"]
+    if NORMS[plan.norm] == "batch" and plan.batch <= 3:
+        out.append(
+            "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it"
+        )
+    if plan.batch > 1 and prediction.log10_grad_activation_std is not None:
+        out.append("mean and spread at finite width are those of one input")
+    if plan.x is not None or plan.cotangent is not None:
+        out.append("the caller's arrays are not looked at")
+    if plan.clip_value:
+        out.append("clipping by value is not in the theory")
+    std = prediction.log10_grad_activation_std
+    if std is not None and "first order" in prediction.law and std[0] > 0.5:
+        out.append("the spread is not small: first order in 1/width understates it")
+    return out

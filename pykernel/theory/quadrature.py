@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gaussian moments of an activation function, right at kinks and at any scale: what all of the theory is made of."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+REACH = 12.0  # standard deviations; the weight beyond is below 1e-31
+FURTHEST = 345.0  # |log of the standard deviation| up to which a table is computed (mean squares 1e-300 .. 1e300); asymptotes beyond
+COLUMNS = (
+    "log_value2",  # log E phi^2
+    "log_slope2",  # log E phi'^2
+    "log_value4",  # log E phi^4 / (E phi^2)^2
+    "log_slope4",  # log E phi'^4 / (E phi'^2)^2
+    "log_mixed",  # log E phi^2 phi'^2 / (E phi^2 E phi'^2)
+    "mean",  # E phi / sqrt(E phi^2)
+    "elasticity",  # E z phi phi' / E phi^2 = d log E phi^2 / d log q
+    "value2_square",  # E phi^2 z^2 / (q E phi^2)
+    "slope2_square",  # E phi'^2 z^2 / (q E phi'^2)
+    "value2_first",  # E phi^2 z / (sqrt(q) E phi^2)
+    "slope2_first",  # E phi'^2 z / (sqrt(q) E phi'^2)
+)
+LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, VALUE2_FIRST, SLOPE2_FIRST = (
+    range(len(COLUMNS))
+)
+
+
+@lru_cache(maxsize=16)
+def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights on (-1, 1)."""
+    return np.polynomial.legendre.leggauss(count)
+
+
+def panels(edges: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Composite Gauss-Legendre: nodes and weights with `count` nodes between each two neighbours of sorted `edges`."""
+    x, w = legendre(count)
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
+
+
+def edges(std: float, points: tuple[float, ...], finest: float, reach: float = REACH) -> np.ndarray:
+    """Panel edges in units of `std`, graded by powers of two towards each of `points` (given in units of z) and no wider than one."""
+    bound = reach * std
+    steps = max(2, math.ceil(math.log2(2 * bound / finest)))
+    distance = finest * 2.0 ** np.arange(steps + 1)
+    parts = [np.arange(-reach, reach + 0.5) * std]
+    for p in points:
+        parts += [[p], p + distance, p - distance]
+    every = np.unique(np.concatenate(parts))
+    every = every[(every > -bound) & (every < bound)]
+    every = np.concatenate([[-bound], every, [bound]]) / std
+    return every[np.concatenate([[True], np.diff(every) > 1e-14])]
+
+
+def special_points(row: Any) -> tuple[float, ...]:
+    """Where an activation is not smooth, and 0, around which it has its structure."""
+    return tuple(sorted({0.0, *(float(k) for k in getattr(row, "kinks", ()) or ())}))
+
+
+def rule(std: float, points: tuple[float, ...], count: int = 16, finest: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes x and weights for int f(x) exp(-x^2/2)/sqrt(2 pi) dx, where f(x) = g(std x) and g has structure at `points` on the scale 1."""
+    x, w = panels(edges(std, points, finest or 0.5 * min(1.0, std)), count)
+    return x, w * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def gaussian_mean(function: Callable, std: float = 1.0, kinks: tuple[float, ...] = ()) -> float:
+    """E f(std Z) for standard normal Z, f smooth between `kinks` and varying on scales of 1 or more.
+
+    Args:
+        function: elementwise on float64 arrays.
+        std: standard deviation, positive.
+        kinks: where f or its slope jumps.
+
+    Returns:
+        The mean, to about 1e-12 of E |f|.
+
+    Examples:
+        >>> gaussian_mean(np.abs, 2.0, (0.0,))  # 2 sqrt(2 / pi)
+        1.5957691216057...
+    """
+    x, w = rule(std, tuple(sorted({0.0, *kinks})))
+    return float(w @ function(std * x))
+
+
+def measure(row: Any, log_std: float) -> np.ndarray:
+    """All COLUMNS of one activation at one standard deviation exp(log_std) of its Gaussian argument."""
+    if row.name == "sin":
+        return _measure_sin(log_std)
+    std = math.exp(log_std)
+    x, w = rule(std, special_points(row))
+    z = std * x
+    phi, slope = np.asarray(row.value(z), np.float64), np.asarray(row.slope(z), np.float64)
+    top, steep = np.max(np.abs(phi)), np.max(np.abs(slope))
+    out = np.zeros(len(COLUMNS))
+    phi, slope = phi / (top or 1.0), slope / (steep or 1.0)
+    value2, slope2 = phi * phi, slope * slope
+    A, D = w @ value2, w @ slope2
+    if A > 0:
+        out[LOG_VALUE2] = math.log(A) + 2 * math.log(top)
+        out[LOG_VALUE4] = math.log(w @ (value2 * value2)) - 2 * math.log(A)
+        out[MEAN] = (w @ phi) / math.sqrt(A)
+        out[VALUE2_SQUARE] = (w @ (value2 * x * x)) / A
+        out[VALUE2_FIRST] = (w @ (value2 * x)) / A
+        out[ELASTICITY] = (w @ (phi * slope * x)) / A * (steep / top * std)
+    else:
+        out[LOG_VALUE2] = -math.inf
+    if D > 0:
+        out[LOG_SLOPE2] = math.log(D) + 2 * math.log(steep)
+        out[LOG_SLOPE4] = math.log(w @ (slope2 * slope2)) - 2 * math.log(D)
+        out[SLOPE2_SQUARE] = (w @ (slope2 * x * x)) / D
+        out[SLOPE2_FIRST] = (w @ (slope2 * x)) / D
+    else:
+        out[LOG_SLOPE2] = -math.inf
+    mixed = w @ (value2 * slope2)
+    out[LOG_MIXED] = math.log(mixed / (A * D)) if mixed > 0 else -math.inf
+    return out
+
+
+def _measure_sin(log_std: float) -> np.ndarray:
+    """The same for sin, whose oscillations no panel follows at large scales: from E exp(i k z) = exp(-k^2 q / 2)."""
+    q = math.exp(min(2 * log_std, 700.0))
+    e2, e8 = math.exp(-2 * q), math.exp(-8 * q)
+    A, D = -math.expm1(-2 * q) / 2, (1 + e2) / 2
+    tiny = q < 1e-3  # cancellation: series of E sin^4 and E sin^2 cos^2
+    fourth = q * q * (3 - 20 * q + 84 * q * q) if tiny else 3 / 8 - e2 / 2 + e8 / 8
+    out = np.zeros(len(COLUMNS))
+    out[LOG_VALUE2] = math.log(A) if q > 1e-300 else 2 * log_std
+    out[LOG_SLOPE2] = math.log(D)
+    out[LOG_VALUE4] = math.log(fourth / A**2) if q > 1e-100 else math.log(3)
+    out[LOG_SLOPE4] = math.log((3 / 8 + e2 / 2 + e8 / 8) / D**2)
+    out[LOG_MIXED] = math.log(-math.expm1(-8 * q) / 8 / (A * D)) if q > 1e-300 else 0.0
+    swing = q * e2 / A if q > 1e-300 else 1.0
+    out[ELASTICITY], out[VALUE2_SQUARE], out[SLOPE2_SQUARE] = swing, 1 + 2 * swing, 1 - 2 * q * e2 / D
+    return out
+
+
+class Table:
+    """A vector function of one real argument, computed where it is asked for, then interpolated (Chebyshev, about 1e-12).
+
+    Panels are half a unit wide near 0 and grow with the distance, as functions of the log of a scale become power laws there.
+    `tail(t, at_edge)` continues the function beyond `furthest`.
+    """
+
+    ORDER = 16
+
+    def __init__(self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[float, float, np.ndarray], np.ndarray]):
+        self.function, self.tail, self.furthest = function, tail, furthest
+        breaks, step = [0.0], 0.5
+        while breaks[-1] < furthest:
+            step = max(0.5, breaks[-1] / 8)
+            breaks.append(min(breaks[-1] + step, furthest))
+        self.breaks = [-b for b in breaks[:0:-1]] + breaks
+        self.series: dict[int, np.ndarray] = {}
+        self.lists: dict[tuple[int, int], list[float]] = {}
+        self.lines: dict[tuple[bool, int], tuple[float, float, float]] = {}
+        self.edge: dict[bool, np.ndarray] = {}
+        k = np.arange(self.ORDER)
+        self.angle = (k + 0.5) * math.pi / self.ORDER
+        self.transform = 2 / self.ORDER * np.cos(np.outer(k, self.angle))
+        self.transform[0] /= 2
+
+    def _series(self, panel: int) -> np.ndarray:
+        """Chebyshev coefficients (ORDER, columns) of one panel."""
+        if panel not in self.series:
+            low, high = self.breaks[panel], self.breaks[panel + 1]
+            t = (low + high) / 2 + (high - low) / 2 * np.cos(self.angle)
+            samples = np.array([self.function(float(s)) for s in t])
+            with np.errstate(invalid="ignore"):
+                series = self.transform @ samples
+            lost = ~np.isfinite(samples).all(axis=0)  # a moment that is exactly zero: -inf throughout the panel
+            series[:, lost] = 0.0
+            series[0, lost] = -np.inf
+            self.series[panel] = series
+        return self.series[panel]
+
+    def _beyond(self, t: float) -> np.ndarray:
+        positive = t > 0
+        edge = self.furthest if positive else -self.furthest
+        if positive not in self.edge:
+            self.edge[positive] = self.function(edge)
+        return self.tail(t, edge, self.edge[positive])
+
+    def column(self, t: float, column: int) -> float:
+        """One column at one argument: the inner step of long recursions, hence plain Python."""
+        if not -self.furthest <= t <= self.furthest:
+            line = self.lines.get((t > 0, column))
+            if line is None:
+                edge = math.copysign(self.furthest, t)
+                start, end = self._beyond(edge)[column], self._beyond(2 * edge)[column]
+                line = self.lines[t > 0, column] = (float(start), float((end - start) / edge) if end != start else 0.0, edge)
+            return line[0] + line[1] * (t - line[2])
+        panel = min(max(bisect_right(self.breaks, t) - 1, 0), len(self.breaks) - 2)
+        key = (panel, column)
+        series = self.lists.get(key)
+        if series is None:
+            series = self._series(panel)[::-1, column]
+            kept = np.flatnonzero(np.abs(series) > 1e-17 * max(1.0, abs(series[-1])))
+            series = self.lists[key] = series[min(kept[0] if len(kept) else self.ORDER, self.ORDER - 1) :].tolist()
+        low, high = self.breaks[panel], self.breaks[panel + 1]
+        x2 = 2 * (2 * t - low - high) / (high - low)
+        b1 = b2 = 0.0
+        for a in series[:-1]:
+            b1, b2 = a + x2 * b1 - b2, b1
+        return series[-1] + 0.5 * x2 * b1 - b2
+
+    def __call__(self, t: np.ndarray) -> np.ndarray:
+        """All columns at all arguments: shape (columns, *t.shape)."""
+        t = np.asarray(t, np.float64)
+        flat = t.ravel()
+        unique, back = np.unique(flat, return_inverse=True)
+        panel = np.clip(np.searchsorted(self.breaks, unique, side="right") - 1, 0, len(self.breaks) - 2)
+        out = None
+        inside = np.abs(unique) <= self.furthest
+        pieces: list[tuple[np.ndarray, np.ndarray]] = []
+        for p in np.unique(panel[inside]):
+            chosen = inside & (panel == p)
+            low, high = self.breaks[p], self.breaks[p + 1]
+            x = (2 * unique[chosen] - low - high) / (high - low)
+            pieces.append((chosen, np.polynomial.chebyshev.chebval(x, self._series(int(p)))))
+        for i in np.flatnonzero(~inside):
+            chosen = np.zeros(len(unique), bool)
+            chosen[i] = True
+            pieces.append((chosen, self._beyond(float(unique[i]))[:, None]))
+        for chosen, values in pieces:
+            if out is None:
+                out = np.empty((values.shape[0], len(unique)))
+            out[:, chosen] = values
+        return out[:, back].reshape(-1, *t.shape)
+
+
+def _asymptote(t: float, edge: float, at_edge: np.ndarray) -> np.ndarray:
+    """Power laws beyond the table: d log E phi^2 / d log std = 2 elasticity, d log E phi'^2 / d log std = slope2_square - 1."""
+    out = at_edge.copy()
+    out[LOG_VALUE2] += 2 * at_edge[ELASTICITY] * (t - edge)
+    out[LOG_SLOPE2] += (at_edge[SLOPE2_SQUARE] - 1) * (t - edge)
+    return out
+
+
+class Moments(Table):
+    """COLUMNS of one activation as functions of the log of the standard deviation of its argument."""
+
+    def __init__(self, row: Any):
+        self.row = row
+        super().__init__(lambda t: measure(row, t), FURTHEST, _asymptote)
+
+
+_tables: dict[Any, Moments] = {}
+
+
+def moments(row: Any) -> Moments:
+    """The table of an activation row, kept for the life of the process where the row is hashable."""
+    try:
+        if row not in _tables:
+            _tables[row] = Moments(row)
+        return _tables[row]
+    except TypeError:
+        return Moments(row)
