@@ -118,7 +118,8 @@ PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, 
         for (int k = 0; k < columns; k++) weight[k] = load_as<T>(row + k * panel_lanes);
 #pragma GCC unroll 8
         for (int b = 0; b < inputs; b++) {
-          const Vec<T> x = load(d + b * panel_lanes);
+          Vec<T> x = load(d + b * panel_lanes);
+          hold(x);
 #pragma GCC unroll 8
           for (int k = 0; k < columns; k++) acc[k][b] = fma(weight[k], x, acc[k][b]);
         }
@@ -128,7 +129,8 @@ PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, 
         for (int b = 0; b < inputs; b++) x[b] = load(d + b * panel_lanes);
 #pragma GCC unroll 8
         for (int k = 0; k < columns; k++) {
-          const Vec<T> weight = load_as<T>(row + k * panel_lanes);
+          Vec<T> weight = load_as<T>(row + k * panel_lanes);
+          hold(weight);
 #pragma GCC unroll 8
           for (int b = 0; b < inputs; b++) acc[k][b] = fma(weight, x[b], acc[k][b]);
         }
@@ -167,13 +169,15 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
       store(du + b * panel_lanes + k, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
 }
 
-// Entries lie in `panels`, or are drawn where panels is null. Panels that several groups of inputs read are copied near first: panels
-// of wide matrices lie so far apart that they would evict each other.
+// Entries lie in `panels`, or are drawn where panels is null. What several groups of inputs read is copied near and together first:
+// where it lies, its distances are powers of two as soon as widths and batch are, and lines would evict each other.
 template <class T, class W>
 static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
-  T* sums = (T*)scratch;  // of each group of inputs in turn
-  W* tile = (W*)(sums + B * panel_lanes * panel_lanes);
+  T* sums = (T*)scratch;                                // of each group of inputs in turn
+  T* packed = sums + B * panel_lanes * panel_lanes;     // delta of deep_panels: group after group, [panel][input of the group][lane]
+  W* tile = (W*)(packed + B * deep_panels * panel_lanes);
   const int64_t P = panels_of(w.rows), N = w.columns, groups = (B + reduced_inputs - 1) / reduced_inputs;
+  int64_t packed_from = -1;
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
     for (int64_t p = 0; p < P; p += deep_panels) {
@@ -189,11 +193,19 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
       }
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
+        const T* x = delta + p * B * panel_lanes;
+        if (groups > 1) {
+          T* to = packed + b * count * panel_lanes;
+          if (packed_from != p)
+            for (int i = 0; i < count; i++) __builtin_memcpy(to + i * inputs * panel_lanes, x + (i * B + b) * panel_lanes, inputs * panel_lanes * sizeof(T));
+          x = to;
+        }
         T* group = sums + b * panel_lanes * panel_lanes;
-        reduce_inputs<T, W>(inputs, from, stride, count, n, delta + (p * B + b) * panel_lanes, B * panel_lanes, group, p == 0);
+        reduce_inputs<T, W>(inputs, from, stride, count, n, x, inputs * panel_lanes, group, p == 0);
         if (p + count == P) finish_sums(group, inputs, n, w.scale, du + k * B + b * panel_lanes);
         b += inputs;
       }
+      packed_from = p;
     }
   }
 }

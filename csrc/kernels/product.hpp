@@ -24,8 +24,8 @@ template <class T> struct Products {
   // Unit draws of a tall array, unit i and column b, in block layout with zero padding: units of panels p0 .. p1 - 1, p0 a multiple of 4.
   void (*tall)(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out);
 };
-// Lane sums of 16 units for all inputs, and a tile of 128 panels and 16 columns.
-template <class T> constexpr size_t backward_scratch(int64_t B) { return (size_t)(B < 6 ? 6 : B) * 256 * sizeof(T) + 128 * 256 * sizeof(T); }
+// Lane sums of 16 units for all inputs, delta of 128 panels, a tile of 128 panels and 16 columns.
+template <class T> constexpr size_t backward_scratch(int64_t B) { return (size_t)((B < 6 ? 6 : B) * (256 + 128 * 16) + 128 * 256) * sizeof(T); }
 
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {

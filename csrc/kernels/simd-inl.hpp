@@ -9,6 +9,8 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+#include <utility>  // integer_sequence: a type, no code
 #if defined(__AVX2__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header
@@ -84,6 +86,13 @@ template <class T> PK_INLINE Vec<T> part_of(F32 v, int first) {
     __builtin_memcpy(half, &v, sizeof v);
     return __builtin_convertvector(half[first / lanes<double>], F64);
   }
+}
+
+// v from now on in a register: the compiler would rather load it again for each use
+template <class V> PK_INLINE void hold(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
 }
 
 // -- the same bits seen as another type
@@ -211,6 +220,16 @@ template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
   if constexpr (per == 4) return (s[0] + s[2]) + (s[1] + s[3]);
   return s[0] + s[1];
 }
+// From a and b, which hold groups of 2 w numbers: the first (high = 0) or last (high = 1) w of each group of a, beside those of b's.
+template <int w, int high, class V, int... j> PK_INLINE V halves_of_groups(V a, V b, std::integer_sequence<int, j...>) {
+  return __builtin_shufflevector(a, b, (j / w % 2 * (int)sizeof...(j) + j / (2 * w) * (2 * w) + high * w + j % w)...);
+}
+template <class T, int w> PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
+  constexpr auto sequence = std::make_integer_sequence<int, lanes<T>>();
+#pragma GCC unroll 8
+  for (int i = 0; i < w; i++) v[i] = halves_of_groups<w, 0>(v[i], v[i + w], sequence) + halves_of_groups<w, 1>(v[i], v[i + w], sequence);
+  if constexpr (w > 1) fold_lanes<T, w / 2>(v);
+}
 // lanes<T> such sums, of the rows r[0], r[stride], ... of 16 numbers: the same tree, transposed
 template <class T> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
   constexpr int n = lanes<T>, vectors = panel_vectors<T>;
@@ -226,14 +245,7 @@ template <class T> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
       for (int j = 0; j < w; j++) part[j] += part[j + w];
     v[i] = part[0];
   }
-#pragma GCC unroll 4
-  for (int w = n / 2; w; w /= 2) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
-    Bits<T> low, high;
-#pragma GCC unroll 16
-    for (int j = 0; j < n; j++) low[j] = j / w % 2 * n + j / (2 * w) * (2 * w) + j % w, high[j] = low[j] + w;
-#pragma GCC unroll 8
-    for (int i = 0; i < w; i++) v[i] = __builtin_shuffle(v[i], v[i + w], low) + __builtin_shuffle(v[i], v[i + w], high);
-  }
+  fold_lanes<T, n / 2>(v);
   return v[0];
 }
 template <class T> PK_INLINE T max_lanes(const Vec<T>* v) {  // of numbers without nan
