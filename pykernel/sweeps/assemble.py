@@ -120,7 +120,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
             {"units": _UNITS[name]},
         )
     for name, values in (theory or {}).items():
-        variables[name] = (names, values.reshape(shape), {"units": _MEANINGS.get(name.removeprefix("predicted_"), ("", ""))[0]})
+        variables[name] = (names, values.reshape(shape), {"units": "decades per layer" if name == "predicted_slope" else "decades"})
 
     coordinates: dict[str, Any] = {"replica": np.arange(most)}
     if kept.rows:

@@ -70,7 +70,8 @@ def sweep(
         engine, backend, dtype, precision, correlation: as in `propagate`.
         threads: threads of one block: by default all cores in process, 1 in workers.
         profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
-        predict: add the theory's `predicted_slope`, `predicted_end_to_end` and `predicted_signal_end_to_end` for each cell.
+        predict: add what theory says of each cell: `predicted_slope`, `predicted_end_to_end`, `predicted_signal_end_to_end` (infinite
+            width), and its `_mean` and `_std` (the finite-width law, where one is known).
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
@@ -204,7 +205,7 @@ class _Sweep:
                 self.stop.signal,
             )
         self._conclude()
-        theory = _theory(self.plan, self.description, self.reporter) if self.predict else None
+        theory = _theory(self.plan) if self.predict else None
         return assemble.dataset(self.description, self.shelf, self.targets, self.failed, theory)
 
     def _say(self, text: str) -> None:
@@ -330,20 +331,18 @@ class _Sweep:
             )
 
 
-def _theory(plan: SweepPlan, description: dict, reporter: Reporter) -> dict[str, np.ndarray]:
+def _theory(plan: SweepPlan) -> dict[str, np.ndarray]:
     """The theory's scalars for every cell; nan where it has none."""
-    from pykernel import theory
+    import pykernel as pk
 
-    names = ("slope", "end_to_end", "signal_end_to_end")
+    names = ("slope", "end_to_end", "signal_end_to_end", "signal_end_to_end_mean", "signal_end_to_end_std")
     values = {f"predicted_{name}": np.full(len(plan.cells), np.nan) for name in names}
-    known: dict[str, tuple] = {}
+    known: dict[str, Any] = {}
     for i, cell in enumerate(plan.cells):
         if cell.key not in known:
-            try:
-                p = theory.predict(cell.chain, batch=cell.run["batch"])
-                known[cell.key] = tuple(float(np.median(getattr(p, name))) for name in names)
-            except (ValueError, NotImplementedError):
-                known[cell.key] = (np.nan,) * len(names)
-        for name, value in zip(names, known[cell.key], strict=True):
-            values[f"predicted_{name}"][i] = value
+            with contextlib.suppress(ValueError):  # what theory cannot say of a chain it refuses
+                known[cell.key] = pk.predict(cell.chain, batch=cell.run["batch"], correlation=cell.run["correlation"])
+        for name in names:
+            found = getattr(known.get(cell.key), name, None)
+            values[f"predicted_{name}"][i] = np.nan if found is None else found
     return values
