@@ -30,8 +30,9 @@ def distance_map(row: Any, std: float, distance: float, nodes: int = NODES) -> f
     The distance, not the correlation, is mapped: inputs that fall together keep their digits.
 
     Notes:
-        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise E (phi(u1) - phi(u2))^2 by
-        nested quadrature, split at the kinks of both; below 1e-11 by its limit distance * std^2 E phi'^2 / E phi^2.
+        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise E
+        (phi(u1) - phi(u2))^2 by nested quadrature, split at the kinks of both; below 1e-11 by its limit distance * std^2 E phi'^2 / E
+        phi^2.
     """
     d = min(max(distance, 0.0), 2.0)
     if d == 0:
@@ -74,7 +75,8 @@ def _absolute_distance(angle: float, d: float) -> float:
 
 
 def _conditional(spread: float, centre: np.ndarray, points: tuple[float, ...], nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of `points`."""
+    """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of
+    `points`."""
     reach = 8.5
     base = np.arange(-reach, reach + 0.1, 1.0)
     grades = spread * 2.0 ** -np.arange(0.0, max(1.0, math.ceil(math.log2(max(spread, 1.0))) + 1)) if spread > 1 else np.zeros(0)

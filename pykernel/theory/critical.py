@@ -57,7 +57,8 @@ class CriticalPoint:
 
 
 def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = None, order: str = ORDERS[0]) -> CriticalPoint:
-    """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp = sigma_w^2 E phi'(z)^2 = 1.
+    """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp = sigma_w^2 E
+    phi'(z)^2 = 1.
 
     Args:
         activation: name or `Activation`.
@@ -66,15 +67,16 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
         order: of the layer's parts.
 
     Returns:
-        CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none is, `exists` is False, `gain` is
-        that of the closest approach among gains up to 10 000, and `note` says so.
+        CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none is, `exists` is
+        False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so.
 
     Raises:
         ValueError, TypeError: an unknown activation, norm or order, a negative bias_std.
 
     Notes:
-        Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1, sigma_w^2 = 1 / E phi'^2(sqrt(q) Z), the fixed
-        point's sigma_b^2 = q - E phi^2 / E phi'^2: solved for q. chi_par = sigma_w^2 E[phi'^2 + phi phi''] = sigma_w^2 d E phi^2 / dq, by parts: right at kinks.
+        Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1, sigma_w^2 = 1 / E
+        phi'^2(sqrt(q) Z), the fixed point's sigma_b^2 = q - E phi^2 / E phi'^2: solved for q. chi_par = sigma_w^2 E[phi'^2 + phi phi''] =
+        sigma_w^2 d E phi^2 / dq, by parts: right at kinks.
 
     Examples:
         >>> round(critical_gain("relu").gain, 6)
@@ -125,7 +127,7 @@ def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, floa
             found.append((math.exp(-level / 2), math.nan, 1.0, True))
         return found
     t = np.linspace(LOWEST, HIGHEST, 1201)
-    log_w, rest, par = _line(row, t)
+    log_w, rest, _ = _line(row, t)
     with np.errstate(all="ignore"):
         gap = rest - bias_std**2 * np.exp(-2 * t)
     gap[~np.isfinite(gap)] = np.nan
@@ -160,13 +162,20 @@ def _bisect(function, low: float, high: float) -> float:
 
 
 def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
-    """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest to 1 over gains up to 1e4."""
+    """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest to 1 over gains up
+    to 1e4."""
     limit = (row.left**2 + row.right**2) / 2
     if limit > 0:
         gain = limit**-0.5
-        note = f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> {gain:.6g}, where signals grow without end"
+        note = (
+            f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> {gain:.6g}, "
+            "where signals grow without end"
+        )
         if _homogeneous(row):
-            note = f"{row}: gradients keep their size at sigma_w = {gain:.6g}, but there is no fixed point: biases add {bias_std**2:.4g} to the mean square a layer"
+            note = (
+                f"{row}: gradients keep their size at sigma_w = {gain:.6g}, but there is no fixed point: "
+                f"biases add {bias_std**2:.4g} to the mean square a layer"
+            )
         return CriticalPoint(str(row), bias_std, None, order, False, gain, math.inf, 1.0, 1.0, False, (), note)
     gains = np.geomspace(0.05, 1e4, 400)
     x = fixed_point(row, 2 * np.log(gains), np.full(400, 2 * math.log(bias_std) if bias_std else -math.inf))
@@ -175,12 +184,16 @@ def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
     i = int(np.argmin(distance))
     w, perp = float(gains[i]), math.exp(2 * math.log(gains[i]) + c[LOG_SLOPE2, i])
     par = math.exp(2 * math.log(w) + c[LOG_VALUE2, i] - x[i]) * c[ELASTICITY, i]
-    note = f"{row}: no critical gain with sigma_b = {bias_std:g}; the closest is sigma_w = {w:.4g}, where the squared gradient changes by {perp:.4g} a layer"
+    note = (
+        f"{row}: no critical gain with sigma_b = {bias_std:g}; the closest is sigma_w = {w:.4g}, "
+        f"where the squared gradient changes by {perp:.4g} a layer"
+    )
     return CriticalPoint(str(row), bias_std, None, order, False, w, math.exp(x[i]), perp, float(par), False, (), note)
 
 
 def fixed_point(row: Any, log_w: np.ndarray, log_b: np.ndarray) -> np.ndarray:
-    """log q* that an input of mean square 1 runs to under q' = sigma_w^2 E phi^2 + sigma_b^2, elementwise; -inf where it dies out, inf where it runs away.
+    """log q* that an input of mean square 1 runs to under q' = sigma_w^2 E phi^2 + sigma_b^2, elementwise; -inf where it dies out, inf
+    where it runs away.
 
     The map is taken as increasing in q: then the iteration stops at the first fixed point on its way.
     """
@@ -229,7 +242,10 @@ def _normalised(row: Any, bias_std: float, norm: str, order: str) -> CriticalPoi
             gaussian_mean(f, 1.0, special_points(row)) for f in (lambda z: row.slope(z) ** 2, lambda z: row.value(z) ** 2, row.value)
         )
         chi = slope / (mean2 - mean * mean)
-        note = f"{row} with batch norm: no gain is critical; the squared gradient grows by {chi:.5g} a layer for large batches, more for small ones, whatever the gain"
+        note = (
+            f"{row} with batch norm: no gain is critical; the squared gradient grows by {chi:.5g} a layer for large batches, "
+            "more for small ones, whatever the gain"
+        )
         return CriticalPoint(str(row), bias_std, norm, order, False, math.nan, 1.0, chi, 0.0, False, (), note)
     c = moments(row)(np.array([0.0]))[:, 0]
     chi = math.exp(c[LOG_SLOPE2] - c[LOG_VALUE2])
@@ -315,7 +331,8 @@ class DepthScales:
     """How many layers a chain remembers, at the end of its depth.
 
     Attributes:
-        xi_q: e-folding of the mean square towards its fixed point.  xi_c: of the correlation of two inputs.  xi_grad: of the squared gradient norm;
+        xi_q: e-folding of the mean square towards its fixed point.  xi_c: of the correlation of two inputs.  xi_grad: of the squared
+        gradient norm;
             positive where it shrinks towards the input, negative where it grows.  inf: no exponential.
         q, c: fixed point of the mean square and of the correlation.  chi_perp, chi_par: slopes there.
         trainable_depth: about 6 xi_c (Schoenholz et al. 2017, figure 5).
@@ -350,8 +367,8 @@ def depth_scales(chain: Chain) -> DepthScales:
         ValueError: a chain with batch norm or residual sums.
 
     Notes:
-        Schoenholz et al. 2017, arXiv 1611.01232, eqs. 8, 9 and 16: 1/xi_q = -log chi_par, 1/xi_c = -log(sigma_w^2 E phi'(u1) phi'(u2)) at c*,
-        1/xi_grad = -log chi_perp. Where q has no fixed point in (0, inf) the asymptotic rates are given.
+        Schoenholz et al. 2017, arXiv 1611.01232, eqs. 8, 9 and 16: 1/xi_q = -log chi_par, 1/xi_c = -log(sigma_w^2 E phi'(u1) phi'(u2)) at
+        c*, 1/xi_grad = -log chi_perp. Where q has no fixed point in (0, inf) the asymptotic rates are given.
 
     Examples:
         >>> s = depth_scales(Chain(depth=3, width=8, activation="tanh", init="lecun_normal", gain=1.5, bias_std=0.2))

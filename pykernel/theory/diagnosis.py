@@ -59,8 +59,9 @@ class Unhealthy(AssertionError):
 def median_interval(values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Confidence interval of the median from order statistics: (low, high, coverage).
 
-    The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th smallest to the k-th largest value covers
-    it with probability 1 - 2 P(Bin < k). The largest such k that reaches `confidence` is taken; with fewer than 6 values it is the whole range.
+    The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th smallest to the k-th
+    largest value covers it with probability 1 - 2 P(Bin < k). The largest such k that reaches `confidence` is taken; with fewer than 6
+    values it is the whole range.
 
     Notes:
         Conover 1999, Practical Nonparametric Statistics, section 3.2.

@@ -23,13 +23,15 @@ LOG10 = math.log(10)
 class Prediction:
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
-    Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for `loss`.
-    They hold the log of the mean over weights at infinite width; a finite chain's log fluctuates around a lower value, `log10_grad_activation_mean`.
+    Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for
+    `loss`. They hold the log of the mean over weights at infinite width; a finite chain's log fluctuates around a lower value,
+    `log10_grad_activation_mean`.
 
     Attributes:
         chain, batch, correlation: what was asked.
         log10_grad_weight, ...: the rows.
-        log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at this width of the log10 gradient norm
+        log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at this width of the
+        log10 gradient norm
             relative to the output's, shifted to the row's value there; None where no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
         law: where mean and std come from.  validity: what the numbers assume.
@@ -111,7 +113,8 @@ class Prediction:
         )
         if self.log10_grad_activation_std is not None:
             lines.append(
-                f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}"
+                f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, "
+                f"standard deviation {self.signal_end_to_end_std:.3g}"
             )
         lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
@@ -134,9 +137,9 @@ def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Predic
         ValueError: weights without a mean field (heavy tails, constant), said in one sentence.
 
     Notes:
-        Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv 1606.05340;
-        Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and the gradients are means
-        over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
+        Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv
+        1606.05340; Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and
+        the gradients are means over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
 
     Examples:
         >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))
@@ -159,8 +162,8 @@ def predict_plan(chain: Chain, plan: Plan) -> Prediction:
 def head(plan: Plan, signal: Signal) -> tuple[float, float]:
     """Log of the squared norm of dJ/da[L] over units and batch, and the mean loss.
 
-    Without a head the cotangent is iid N(0, 1/(n[L] B)): 0 and nan. With one, logits are N(0, n[L] Var W E a^2), independent over outputs and of targets
-    (drawn); the gradient's part along a[L] is of order outputs / width and left out.
+    Without a head the cotangent is iid N(0, 1/(n[L] B)): 0 and nan. With one, logits are N(0, n[L] Var W E a^2), independent over outputs
+    and of targets (drawn); the gradient's part along a[L] is of order outputs / width and left out.
     """
     if not plan.loss:
         return 0.0, math.nan
@@ -228,7 +231,8 @@ def _fractions(plan: Plan, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
     """Saturated pairs and dead units of each layer."""
     row, L, B = plan.activation, plan.depth, plan.batch
     if NORMS[plan.norm] == "batch":
-        # a normalised unit has both signs: with a batch of two or more a flat half-line never holds it; flat pieces on both sides are rare and left out
+        # a normalised unit has both signs: with a batch of two or more a flat half-line never holds it; flat pieces on both sides are rare
+        # and left out
         if B == 1:
             zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
             return np.full(L, float(zero < 0.01 * row.max_slope)), np.full(L, float(zero == 0))
@@ -246,8 +250,8 @@ def _fractions(plan: Plan, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
     _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     if len(first) > 200:  # slowly varying: a sample of layers, the rest between
         chosen = np.unique(np.geomspace(1, L, 200).astype(int) - 1)
-        values = [correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in chosen]
-        return saturated, np.interp(np.arange(L), chosen, values)
+        sampled = [correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in chosen]
+        return saturated, np.interp(np.arange(L), chosen, sampled)
     values = np.array([correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in first])
     return saturated, values[np.ravel(back)]
 
