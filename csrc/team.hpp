@@ -1,6 +1,7 @@
 // A team of threads that share the work of one network: who leads it splits loops, the others help.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 #include <atomic>
@@ -81,5 +82,8 @@ class Team {
   alignas(64) std::atomic<int> helped_{0};
   std::atomic<bool> closed_{false}, failed_{false}, claimed_{false};
 };
+
+// 64-byte aligned memory of the calling thread's own, valid until the next call on this thread.
+void* thread_scratch(size_t bytes);
 
 }  // namespace pykernel

@@ -32,7 +32,7 @@ template <class T> struct Activation {
 template <class T> struct Elementwise {
   const Activation<T>* activations;
   int activation_count;
-  Sums (*observe)(const T* x, int64_t units, int64_t B);
+  Sums (*observe)(const T* x, int64_t units, int64_t B, T factor);  // of factor x
   // out = fx x + fy y; y may be null
   Sums (*combine)(const T* x, const T* y, T* out, int64_t units, int64_t B, T fx, T fy);
   // z = fz z + fb b, b of one input

@@ -6,8 +6,8 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class T> Sums observe(const T* x, int64_t units, int64_t B) {
-  return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) { return load(x + o); });  // padding is zero
+template <class T> Sums observe(const T* x, int64_t units, int64_t B, T factor) {
+  return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) { return load(x + o) * factor; });  // padding is zero
 }
 
 template <class T> Sums combine(const T* x, const T* y, T* out, int64_t units, int64_t B, T fx, T fy) {

@@ -1,0 +1,168 @@
+// Weights are drawn again in the backward pass, unless a replica's draws together are small enough to be kept near the processor.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "dense.hpp"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "haar.hpp"
+#include "isa.hpp"
+#include "layer.hpp"
+
+namespace pykernel {
+namespace {
+
+enum class Kind { drawn, given, identity, constant, haar };
+
+struct Source {
+  Kind kind;
+  Distribution distribution;
+  double parameter;
+};
+
+Source source_of(const char* name, double parameter) {
+  constexpr const char* drawn[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
+  for (int i = 0; i < 6; i++)
+    if (!strcmp(name, drawn[i])) return {Kind::drawn, (Distribution)i, parameter};
+  const auto kind = !strcmp(name, "given") ? Kind::given : !strcmp(name, "identity") ? Kind::identity : !strcmp(name, "constant") ? Kind::constant
+                    : !strcmp(name, "haar") ? Kind::haar : throw std::invalid_argument(std::string("unknown distribution ") + name);
+  return {kind, Distribution::normal, 0};
+}
+
+// Draws are kept where those of all layers take at most this many bytes a worker (a part of the last cache), redrawn otherwise.
+constexpr int64_t keep_bytes = 8 << 20;
+// A call of a kernel is short enough that Ctrl-C is noticed, and long enough that a thread is worth waking.
+constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
+
+template <class T> class Dense final : public Linear<T> {
+ public:
+  Dense(const Plan& plan, std::shared_ptr<std::vector<Buffer<T>>> given)
+      : plan_(plan), table_(product_table<T>()), body_(source_of(plan.distribution, plan.distribution_parameter)), head_(body_), given_(std::move(given)) {
+    if (plan.loss) head_ = source_of(plan.head_distribution, plan.head_parameter);
+    int64_t entries = 0;
+    for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) offsets_.push_back(entries), entries += padded(rows(l)) * columns(l);
+    const bool drawn = body_.kind == Kind::drawn || (plan.loss && head_.kind == Kind::drawn);
+    if (drawn && body_.kind != Kind::haar && entries * (int64_t)sizeof(float) <= keep_bytes) kept_ = Buffer<float>((size_t)entries);
+    if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
+      int64_t largest = 0;
+      for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) largest = std::max(largest, padded(rows(l)) * columns(l));
+      frames_ = Buffer<T>((size_t)largest);
+    }
+  }
+
+  void begin(int64_t replica, Team&) override { replica_ = (uint32_t)replica, framed_ = 0; }
+
+  void forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) override {
+    const Source& source = at(l);
+    int shift;
+    const Weights<T> w = weights(l, source, team, shift);
+    z.exponent = u.exponent + shift;
+    if (source.kind == Kind::identity) return diagonal(u, w.scale, z);
+    if (source.kind == Kind::constant) return rank_one(u, w.scale, z);
+    float* keep = source.kind == Kind::drawn && kept_.get() ? kept_.get() + offsets_[(size_t)l - 1] : nullptr;
+    const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * plan_.batch, 4, team);
+    team.each((panels + step - 1) / step, [&](int64_t c) {
+      if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), plan_.batch, u.data, z.data, keep);
+    });
+  }
+
+  void backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du, Team& team) override {
+    const Source& source = at(l);
+    int shift;
+    Weights<T> w = weights(l, source, team, shift);
+    du.exponent = delta.exponent + shift;
+    if (source.kind == Kind::identity) return diagonal(delta, w.scale, du);
+    if (source.kind == Kind::constant) return rank_one(delta, w.scale, du);
+    if (source.kind == Kind::drawn && kept_.get()) w.kept = kept_.get() + offsets_[(size_t)l - 1];
+    const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * plan_.batch, 4, team);
+    team.each((panels + step - 1) / step, [&](int64_t c) {
+      if (team.stopped()) return;
+      table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), plan_.batch, delta.data, du.data, thread_scratch(backward_scratch<T>(plan_.batch)));
+    });
+  }
+
+ private:
+  int64_t rows(int64_t l) const { return l <= plan_.depth ? plan_.widths[l] : plan_.outputs; }
+  int64_t columns(int64_t l) const { return plan_.widths[l - 1]; }
+  const Source& at(int64_t l) const { return l <= plan_.depth ? body_ : head_; }
+
+  // Scales that T might not hold give their power of two to the block's exponent.
+  Weights<T> weights(int64_t l, const Source& source, Team& team, int& shift) {
+    const double scale = l <= plan_.depth ? plan_.scale[l - 1] : plan_.head_scale;
+    shift = 0;
+    const bool far = plan_.exponent && scale != 0 && (fabs(scale) > 0x1p30 || fabs(scale) < 0x1p-30);
+    const double mantissa = far ? frexp(scale, &shift) : scale;
+    Weights<T> w = {rows(l), columns(l), (T)mantissa, source.distribution, source.parameter, plan_.seed, (uint32_t)l, replica_, nullptr, nullptr};
+    if (source.kind == Kind::given) w.given = (*given_)[(size_t)l - 1].get();
+    if (source.kind == Kind::haar) {
+      if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
+      framed_ = l;
+      w.given = frames_.get();
+    }
+    return w;
+  }
+
+  int64_t share(int64_t panels, int64_t work, int64_t multiple, const Team& team) const {
+    int64_t parts = panels * work / longest_call + 1;
+    if (team.size() > 1) parts = std::max(parts, std::min<int64_t>(4 * team.size(), panels * work / shortest_share + 1));
+    const int64_t step = (panels + parts - 1) / parts;
+    return (step + multiple - 1) / multiple * multiple;
+  }
+
+  void diagonal(const Block<T>& x, T scale, Block<T>& y) const {
+    const int64_t B = plan_.batch, shared = std::min(x.n, y.n);
+    for (int64_t p = 0; p < panels_of(y.n); p++)
+      for (int64_t b = 0; b < B; b++)
+        for (int64_t i = 0; i < 16; i++) y.data[(p * B + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B + b) * 16 + i] : T(0);
+  }
+
+  void rank_one(const Block<T>& x, T scale, Block<T>& y) const {
+    const int64_t B = plan_.batch;
+    for (int64_t b = 0; b < B; b++) {
+      double sum = 0;
+      for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[(i / 16 * B + b) * 16 + i % 16];
+      const T value = (T)((double)scale * sum);
+      for (int64_t i = 0; i < padded(y.n); i++) y.data[(i / 16 * B + b) * 16 + i % 16] = i < y.n ? value : T(0);
+    }
+  }
+
+  const Plan& plan_;
+  const Products<T>& table_;
+  Source body_, head_;
+  std::shared_ptr<std::vector<Buffer<T>>> given_;
+  std::vector<int64_t> offsets_;
+  Buffer<float> kept_;
+  Buffer<T> frames_;
+  uint32_t replica_ = 0;
+  int64_t framed_ = 0;
+};
+
+// The caller's matrices in panels, made once for all workers
+template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan& plan) {
+  auto given = std::make_shared<std::vector<Buffer<T>>>();
+  for (int64_t l = 1; plan.weights && l <= plan.depth; l++) {
+    const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
+    given->emplace_back((size_t)(padded(rows) * columns));
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t k = 0; k < columns; k++) given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
+  }
+  return given;
+}
+
+}  // namespace
+
+template <class T> MakeLinear<T> make_dense() {
+  return [given = std::shared_ptr<std::vector<Buffer<T>>>()](const Plan& plan, int) mutable -> std::unique_ptr<Linear<T>> {
+    if (!given) given = pack_given<T>(plan);
+    return std::make_unique<Dense<T>>(plan, given);
+  };
+}
+template MakeLinear<float> make_dense();
+template MakeLinear<double> make_dense();
+
+}  // namespace pykernel

@@ -1,0 +1,146 @@
+// Derivatives are kept as sign and log2, so that a saturated output still has a gradient; as in pykernel/engines/heads.py.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "head.hpp"
+
+#include <string.h>
+
+#include <cmath>
+
+namespace pykernel {
+namespace {
+
+constexpr double log2_e = 1.44269504088896340736;
+double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z))) * log2_e; }
+
+}  // namespace
+
+template <class T> Head<T>::Head(const Plan& plan) : plan_(plan) {
+  if (plan.loss == no_loss) return;
+  for (auto* v : {&y_, &sign_, &log2_}) v->resize((size_t)(plan.outputs * plan.batch));
+}
+
+template <class T> double Head<T>::differentiate(const Block<T>& y, const double* t, Block<T>& g) {
+  const int64_t B = plan_.batch;
+  g.exponent = 0;
+  memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)((plan_.outputs + 15) / 16 * 16 * B));
+  if (!plan_.exponent) return plain(y, t, g.data);
+  const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
+  for (int64_t o = 0; o < plan_.outputs; o++)
+    for (int64_t b = 0; b < B; b++) {
+      const double x = ldexp((double)y.data[(o / 16 * B + b) * 16 + o % 16], e);
+      y_[(size_t)(o * B + b)] = fmin(fmax(x, -1e300), 1e300);
+    }
+  const double loss = plan_.loss == mse ? mean_square_error(y, t) : plan_.loss == sigmoid ? binary(y, t) : cross_entropy(y, t);
+  write(g);
+  return loss / (double)B;
+}
+
+// (y - t), where y is far beyond double by its exponent alone
+template <class T> double Head<T>::mean_square_error(const Block<T>& y, const double* t) {
+  const int64_t B = plan_.batch;
+  double loss = 0;
+  for (int64_t o = 0; o < plan_.outputs; o++)
+    for (int64_t b = 0; b < B; b++) {
+      const size_t i = (size_t)(o * B + b);
+      const double mantissa = (double)y.data[(o / 16 * B + b) * 16 + o % 16];
+      const bool far = y.exponent > 900 && mantissa != 0;
+      const double d = far ? mantissa : y_[i] - t[i];
+      sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d)) + (far ? (double)y.exponent : 0);
+      loss += far ? INFINITY : .5 * d * d;
+    }
+  return loss;
+}
+
+template <class T> double Head<T>::binary(const Block<T>&, const double* t) {
+  double loss = 0;
+  for (size_t i = 0; i < y_.size(); i++) {
+    const double z = y_[i];
+    if (t[i] > 0) loss -= t[i] * log2_logistic(z) / log2_e;
+    if (t[i] < 1) loss -= (1 - t[i]) * log2_logistic(-z) / log2_e;
+    if (t[i] == 0 || t[i] == 1) {
+      sign_[i] = t[i] == 1 ? -1 : 1, log2_[i] = log2_logistic(t[i] == 1 ? -z : z);
+    } else {
+      const double d = exp2(log2_logistic(z)) - t[i];
+      sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d));
+    }
+  }
+  return loss;
+}
+
+template <class T> double Head<T>::cross_entropy(const Block<T>&, const double* t) {
+  const size_t B = (size_t)plan_.batch, n = (size_t)plan_.outputs;
+  double loss = 0;
+  for (size_t b = 0; b < B; b++) {
+    double top = -INFINITY, total = 0;
+    bool one_hot = true;
+    for (size_t o = 0; o < n; o++) {
+      top = fmax(top, y_[o * B + b]);
+      one_hot &= t[o * B + b] == 0 || t[o * B + b] == 1;
+    }
+    for (size_t o = 0; o < n; o++) total += exp2((y_[o * B + b] - top) * log2_e);
+    double others = -INFINITY, rest = 0;
+    for (size_t o = 0; o < n; o++) {
+      const double log2_p = (y_[o * B + b] - top) * log2_e - log2(total);
+      log2_[o * B + b] = log2_p, sign_[o * B + b] = 1;
+      if (t[o * B + b] > 0) loss -= t[o * B + b] * log2_p / log2_e;
+      if (t[o * B + b] != 1) others = fmax(others, log2_p);
+    }
+    if (one_hot) {  // where t = 1: minus the others' p
+      for (size_t o = 0; o < n; o++)
+        if (t[o * B + b] != 1) rest += exp2(log2_[o * B + b] - others);
+      for (size_t o = 0; o < n; o++)
+        if (t[o * B + b] == 1) sign_[o * B + b] = -1, log2_[o * B + b] = others + log2(rest);
+    } else {
+      for (size_t o = 0; o < n; o++) {
+        const double d = exp2(log2_[o * B + b]) - t[o * B + b];
+        sign_[o * B + b] = d < 0 ? -1 : 1, log2_[o * B + b] = log2(fabs(d));
+      }
+    }
+  }
+  return loss;
+}
+
+template <class T> void Head<T>::write(Block<T>& g) {
+  const int64_t B = plan_.batch;
+  double top = -INFINITY;
+  for (const double x : log2_) top = x > top ? x : top;
+  const double e = top > -0x1p52 ? floor(top) : 0;
+  for (int64_t o = 0; o < plan_.outputs; o++)
+    for (int64_t b = 0; b < B; b++) {
+      const size_t i = (size_t)(o * B + b);
+      g.data[(o / 16 * B + b) * 16 + o % 16] = (T)(sign_[i] * exp2(log2_[i] - e) / (double)B);
+    }
+  g.exponent = (int64_t)e;
+}
+
+template <class T> double Head<T>::plain(const Block<T>& y, const double* targets, T* g) {
+  using std::exp, std::log;
+  const int64_t B = plan_.batch, n = plan_.outputs;
+  T loss = 0;
+  for (int64_t b = 0; b < B; b++) {
+    T total = 0;
+    if (plan_.loss == softmax)
+      for (int64_t o = 0; o < n; o++) total += exp(y.data[(o / 16 * B + b) * 16 + o % 16]);
+    for (int64_t o = 0; o < n; o++) {
+      const int64_t i = (o / 16 * B + b) * 16 + o % 16;
+      const T x = y.data[i], t = (T)targets[o * B + b];
+      T d;
+      if (plan_.loss == mse) {
+        d = x - t, loss += T(.5) * d * d;
+      } else if (plan_.loss == sigmoid) {
+        const T p = 1 / (1 + exp(-x)), slope = p * (1 - p);
+        d = (p - t) / slope * slope, loss -= t * log(p) + (1 - t) * log(1 - p);
+      } else {
+        const T p = exp(x) / total;
+        d = p - t, loss -= t * log(p);
+      }
+      g[i] = d / (T)B;
+    }
+  }
+  return (double)loss / (double)B;
+}
+
+template class Head<float>;
+template class Head<double>;
+
+}  // namespace pykernel

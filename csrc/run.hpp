@@ -1,0 +1,29 @@
+// The run of a chain: replicas over threads, each forward and backward, rows out. Engines hand in who makes their linear operators.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include <stdint.h>
+
+#include <functional>
+#include <memory>
+
+#include "linear.hpp"
+#include "pykernel/plan.hpp"
+
+namespace pykernel {
+
+// Makes the operator of one worker. Called once for each worker, on the calling thread; threads: how many workers there will be.
+template <class T> using MakeLinear = std::function<std::unique_ptr<Linear<T>>(const Plan&, int workers)>;
+
+struct Run {
+  int64_t first, count;  // replicas
+  int threads;
+  int64_t memory;              // bytes for stored blocks of all workers together: beyond it layers are computed twice
+  std::function<void()> poll;  // see run_on_threads
+};
+
+// Throws std::invalid_argument for a plan that does not make sense, Stopped after `poll` has thrown.
+template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T>& make, const Rows& rows);
+
+void check(const Plan& plan);
+
+}  // namespace pykernel

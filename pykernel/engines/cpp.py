@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The compiled backend: hands a plan to the C++ run loop."""
+
+from __future__ import annotations
+
+from pykernel import _core
+from pykernel.plan import Plan
+
+# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints.
+MEMORY = 2**30
+
+
+def refusal(plan: Plan) -> str | None:
+    """Why this module cannot run the plan, or None."""
+    if not plan.activation.builtin:
+        return f'backend="cpp" has no activation {plan.activation.name!r} of your own; backend="numba" or "reference" can run it'
+    return None
+
+
+def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int = MEMORY) -> dict:
+    """Rows of replicas first .. first + count - 1, each a float64 array. `memory`: bytes for stored blocks."""
+    if keep:
+        raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
+    return _core.run(plan, engine, first, count, threads, memory)
+
+
+def memory(plan: Plan, threads: int) -> int:
+    """Bytes of workspace that a run takes at most, about."""
+    block = (int(plan.widths.max()) + 15) // 16 * 16 * plan.batch * (4 if plan.dtype == "float32" else 8)
+    least = 12 * block + 2 * int((plan.depth * 8) ** 0.5 + 1) * block
+    stored = min(plan.depth * (block + 8 * plan.batch**2), MEMORY)
+    given = 0 if plan.weights is None else sum(w.nbytes for w in plan.weights)
+    return threads * 12 * block + max(stored, least) + given
