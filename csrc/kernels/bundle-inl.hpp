@@ -2,14 +2,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A polynomial of one vector after the other waits for each fused multiply-add (4 cycles, two a cycle) as soon as the chains in flight
-// outgrow the register file behind the 16 names. Eight vectors in step do not wait: normals cost 2.1 instead of 2.7 cycles (AMD Zen 3).
+// outgrow the registers behind the 16 names. Four vectors in step wait less and fit those names; eight spill (AMD Zen 3: 3.1 against
+// 3.3 cycles a normal with a busy neighbour, one at a time 3.7).
 #pragma once
 #include "kernels/simd-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-constexpr int bundle_size = 8;
+constexpr int bundle_size = 4;
 #define PK_EACH _Pragma("GCC unroll 8") for (int i = 0; i < n; i++)
 template <class V, int n = bundle_size> struct Bundle {
   V v[n];

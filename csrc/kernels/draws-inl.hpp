@@ -137,11 +137,16 @@ template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, i
   for (int j = 0; j < n; j += buffer_blocks * per) {
     const int columns = n - j < buffer_blocks * per ? n - j : buffer_blocks * per, blocks = (columns + per - 1) / per;
     const int fit = buffer_blocks / blocks;  // panels that share the buffer
+    BlockWords of[buffer_blocks], mask_of[D::masked ? buffer_blocks : 1];
+    for (int block = 0; block < blocks; block++) {
+      of[block] = of_block(draws.stream, (uint32_t)((first + j) / per + block));
+      if constexpr (D::masked) mask_of[block] = of_block(draws.mask, (uint32_t)((first + j) / per + block));
+    }
     for (int i = 0; i < count; i += fit) {
       const int end = count - i < fit ? count : i + fit;
       for (int q = i; q < end; q++) {
-        panel_words(draws.stream, panel + q, (first + j) / per, blocks, words + (q - i) * blocks * block_words);
-        if constexpr (D::masked) panel_words(draws.mask, panel + q, (first + j) / per, blocks, masks + (q - i) * blocks * block_words);
+        panel_words(draws.stream, panel + q, of, blocks, words + (q - i) * blocks * block_words);
+        if constexpr (D::masked) panel_words(draws.mask, panel + q, mask_of, blocks, masks + (q - i) * blocks * block_words);
       }
       for (int q = i; q < end; q++) {
         const uint32_t* w = words + (q - i) * blocks * block_words;

@@ -36,23 +36,21 @@ PK_INLINE void advance(Counters& c, U64 k0, U64 k1) {
   c.c1 = p1, c.c3 = p0;
 }
 
-// Rounds first..9 of n times lanes<float> counters, each as even and odd ones; the four words of each in lane order.
-// n = 2 fills the pipes: a round's results take 5 cycles and one pair of vectors issues in 4.
-template <int first, int n> PK_INLINE void finish(Counters (&even)[n], Counters (&odd)[n], const Keys& keys, U32 (&words)[n][4]) {
+// Rounds first..9 of lanes<float> counters, given as even and odd ones; the four words in lane order.
+template <int first> PK_INLINE void finish(Counters even, Counters odd, const Keys& keys, U32 (&words)[4]) {
 #pragma GCC unroll 10
-  for (int r = first; r < 9; r++)
-#pragma GCC unroll 2
-    for (int i = 0; i < n; i++) advance(even[i], keys.v0[r], keys.v1[r]), advance(odd[i], keys.v0[r], keys.v1[r]);
+  for (int r = first; r < 9; r++) advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
   const U64 m0 = broadcast((uint64_t)philox_m0), m1 = broadcast((uint64_t)philox_m1);
-#pragma GCC unroll 2
-  for (int i = 0; i < n; i++) {
-    const Counters &e = even[i], &o = odd[i];
-    const U64 p0 = mul_even(e.c0, m0), q0 = mul_even(o.c0, m0), p1 = mul_even(e.c2, m1), q1 = mul_even(o.c2, m1);
-    words[i][0] = interleave_high(p1, q1) ^ (interleave_low(e.c1, o.c1) ^ (U32)keys.v0[9]);
-    words[i][1] = interleave_low(p1, q1);
-    words[i][2] = interleave_high(p0, q0) ^ (interleave_low(e.c3, o.c3) ^ (U32)keys.v1[9]);
-    words[i][3] = interleave_low(p0, q0);
-  }
+  const U64 p0 = mul_even(even.c0, m0), q0 = mul_even(odd.c0, m0), p1 = mul_even(even.c2, m1), q1 = mul_even(odd.c2, m1);
+  words[0] = interleave_high(p1, q1) ^ (interleave_low(even.c1, odd.c1) ^ (U32)keys.v0[9]);
+  words[1] = interleave_low(p1, q1);
+  words[2] = interleave_high(p0, q0) ^ (interleave_low(even.c3, odd.c3) ^ (U32)keys.v1[9]);
+  words[3] = interleave_low(p0, q0);
+}
+// The same for n sets of counters.
+template <int first, int n> PK_INLINE void finish(const Counters (&even)[n], const Counters (&odd)[n], const Keys& keys, U32 (&words)[n][4]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < n; i++) finish<first>(even[i], odd[i], keys, words[i]);
 }
 
 // One matrix's words. Only the line varies over lanes. After round 1 only word 0 does (and it does not depend on the block), round 2's
@@ -98,31 +96,19 @@ PK_INLINE U64 even_lanes(uint64_t first) {  // first, first + 2, ...
   return broadcast(first) + step;
 }
 
-// Words of the 16 rows of a panel, blocks first..first + n - 1 (n <= 16): word w of block j, row lane: out[((j - first) * 4 + w) * 16 + lane].
+// Words of the 16 rows of a panel and n blocks: word w of block j, row lane, to out[(j * 4 + w) * 16 + lane].
 constexpr int buffer_blocks = 16;
-PK_INLINE void panel_words(const MatrixStream& s, int64_t panel, int64_t first, int n, uint32_t* out) {
-  BlockWords blocks[buffer_blocks];
-  n = (n + 1) & ~1;  // two at a time; a block too many does no harm
-  for (int j = 0; j < n; j++) blocks[j] = of_block(s, (uint32_t)(first + j));
-  constexpr int parts = panel_lanes / lanes<float>;
-  LineWords even[parts], odd[parts];
-  for (int i = 0; i < parts; i++) {
-    even[i] = of_lines(s, even_lanes(panel * panel_lanes + i * lanes<float>));
-    odd[i] = of_lines(s, even_lanes(panel * panel_lanes + i * lanes<float> + 1));
-  }
-  for (int u = 0; u < n * parts; u += 2) {
-    Counters e[2], o[2];
-    U32 words[2][4];
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-      const int part = (u + i) % parts;
-      e[i] = after_round_4(s, even[part], blocks[(u + i) / parts]), o[i] = after_round_4(s, odd[part], blocks[(u + i) / parts]);
-    }
-    finish<4>(e, o, s.keys, words);
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
+PK_INLINE void panel_words(const MatrixStream& s, int64_t panel, const BlockWords* blocks, int n, uint32_t* out) {
+  for (int part = 0; part < panel_lanes; part += lanes<float>) {
+    const uint64_t line = (uint64_t)panel * panel_lanes + part;
+    const LineWords even = of_lines(s, even_lanes(line)), odd = of_lines(s, even_lanes(line + 1));
+    uint32_t* to = out + part;
+    for (int j = 0; j < n; j++, to += 4 * panel_lanes) {
+      U32 words[4];
+      finish<4>(after_round_4(s, even, blocks[j]), after_round_4(s, odd, blocks[j]), s.keys, words);
 #pragma GCC unroll 4
-      for (int w = 0; w < 4; w++) store(out + ((u + i) / parts * 4 + w) * panel_lanes + (u + i) % parts * lanes<float>, words[i][w]);
+      for (int w = 0; w < 4; w++) store(to + w * panel_lanes, words[w]);
+    }
   }
 }
 
