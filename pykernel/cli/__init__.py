@@ -28,7 +28,7 @@ EXAMPLES = """\
 examples:
   pykernel run --depth 152 --width 512 --activation relu --init he_normal
   pykernel sweep                           the default sweep, into results/
-  pykernel sweep --depth 10 100 --width 64 --init he_normal orthogonal --store out
+  pykernel sweep --depth 10 100 --width 64 --init he_normal orthogonal
   pykernel status out
   pykernel plot out
   pykernel predict --depth 100 --width 512 --activation tanh --init lecun_normal

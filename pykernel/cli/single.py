@@ -14,9 +14,9 @@ print medians by layer, the verdict, and why."""
 _RUN_EXAMPLES = """\
 examples:
   pykernel run --depth 152 --width 512 --activation relu --init he_normal
-  pykernel run --depth 50 --width 128 --activation sigmoid --init lecun_normal --batch 8
-  pykernel run --depth 300 --width 64 --init "identity(0.5)" --activation linear --json
-  pykernel run --depth 200 --width 64 --activation tanh --gain 3 --precision native
+  pykernel run --depth 50 --width 128 --activation sigmoid --batch 8
+  pykernel run --depth 300 --width 64 --init "identity(0.5)" --json
+  pykernel run --depth 200 --width 64 --gain 3 --precision native
 """
 _PREDICT = """\
 What theory says of a chain, without drawing a weight: infinite width (mean

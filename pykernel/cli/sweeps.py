@@ -19,8 +19,8 @@ be stopped at any moment and goes on where it was.
 _SWEEP_EXAMPLES = """\
 examples:
   pykernel sweep
-  pykernel sweep --depth 10:1000:7:log --width 64 256 --init he_normal orthogonal \\
-      --activation relu gelu --replicas 50 --store out
+  pykernel sweep --depth 10:1000:7:log --width 64 256 \\
+      --init he_normal orthogonal --activation relu gelu --store out
   pykernel sweep study.toml --store out --workers 8
   pykernel sweep study.toml --store out --dask tcp://head:8786
   pykernel sweep study.toml --store out --shard $SLURM_ARRAY_TASK_ID/20

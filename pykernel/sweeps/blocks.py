@@ -34,10 +34,11 @@ def seconds_per_replica(chain: Any, run: dict) -> float:
         if chain.init.distribution == "haar":
             low, high = np.minimum(widths[1:], widths[:-1]), np.maximum(widths[1:], widths[:-1])
             seconds += float((high * low.astype(float) ** 2).sum()) * 0.5e-9
-    return seconds * {"reference": 30.0, "numba": 1.5}.get(run["backend"], 1.0)
+    return seconds * {"reference": 1000.0, "numba": 1.5}.get(run["backend"], 1.0)
 
 
 OVERHEAD = 1e-3  # seconds for one piece, whatever its size: lowering, statistics
+UNMEASURED = 0.02  # nominal seconds at most of a piece whose family was never timed: nominal may be far off
 
 
 def family(piece: Piece) -> tuple:
@@ -50,6 +51,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.sums: dict[Any, list[float]] = {}
+        self.times: dict[Any, int] = {}
         self.nominal: dict[str, float] = {}
 
     def per_replica(self, piece: Piece) -> float:
@@ -69,7 +71,10 @@ class Pace:
         """Take in the measured core seconds of a piece; old figures fade, so that a machine that slows down is noticed."""
         nominal = self.nominal.setdefault(piece.key, seconds_per_replica(piece.chain, piece.run)) * piece.count
         for kind in (family(piece), "all"):
-            total = self.sums.setdefault(kind, [0.0, 0.0])
+            self.times[kind] = self.times.get(kind, 0) + 1
+            if self.times[kind] <= 2:
+                self.sums[kind] = [0.0, 0.0]  # the first time loads libraries and compiles
+            total = self.sums[kind]
             total[0] = 0.9 * total[0] + max(seconds - OVERHEAD, 1e-5)
             total[1] = 0.9 * total[1] + nominal
 
@@ -100,9 +105,10 @@ def calibrate(pieces: list[Piece], pace: Pace, seconds: float = 0.3) -> None:
 class Queue:
     """The pieces still to do, in order, handed out as blocks of about so many seconds."""
 
-    def __init__(self, pieces: Iterable[Piece], pace: Pace) -> None:
+    def __init__(self, pieces: Iterable[Piece], pace: Pace, probes: bool = True) -> None:
         self.pieces = deque(pieces)
         self.pace = pace
+        self.probes = probes
 
     def __bool__(self) -> bool:
         return bool(self.pieces)
@@ -121,9 +127,12 @@ class Queue:
         while self.pieces and (room > 0 or not block):
             piece = self.pieces.popleft()
             cost = self.pace.of(piece)
-            if cost > room and piece.count > 1:
+            probe = self.probes and family(piece) not in self.pace.sums
+            here = min(room, UNMEASURED) if probe else room
+            if cost > here and piece.count > 1:
+                room = 0.0 if probe else room  # learn before more of the like
                 each = self.pace.per_replica(piece)
-                fits = max(int((room - OVERHEAD) / each), 0)
+                fits = max(int((here - OVERHEAD) / each), 0)
                 if block and fits < threads:
                     self.pieces.appendleft(piece)
                     break
@@ -169,7 +178,7 @@ def shard(pieces: list[Piece], which: int, of: int) -> list[Piece]:
     total = sum(nominal.of(piece) for piece in pieces)
     loads = [(0.0, i) for i in range(1, of + 1)]
     share: list[Piece] = []
-    queue = Queue(pieces, nominal)
+    queue = Queue(pieces, nominal, probes=False)
     while queue:
         for piece in queue.take(total / (8 * of)):
             load, owner = heapq.heappop(loads)
