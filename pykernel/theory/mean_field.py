@@ -116,7 +116,7 @@ class _Forward:
         self.table = moments(plan.activation)
         self.norm = NORMS[plan.norm]
         self.every, self.scale = plan.residual_every, plan.residual_scale.tolist()
-        self.uniform = not self.every and np.ptp(weight) == 0 and np.ptp(bias) == 0 if np.all(np.isfinite(weight)) else False
+        self.uniform = not self.every and len(set(weight)) == len(set(bias)) == 1 and math.isfinite(weight[0])
 
     def preimage(self, raw: float) -> float:
         """log standard deviation of what phi acts on, from the log mean square before the norm."""
