@@ -51,7 +51,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     most = max(targets.values(), default=0)
     at = {depth: kept.at(depth) for depth in {cell[1] for cell in cells}}
     layers = np.unique(np.concatenate(list(at.values()))) if kept.rows else np.zeros(0, dtype=np.int64)
-    places = {depth: np.searchsorted(layers, own) for depth, own in at.items()}
+    places = {depth: np.searchsorted(layers, layers_of) for depth, layers_of in at.items()}
 
     n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), len(layers)
     scalars = np.full((len(SCALARS), n, most), np.nan)
@@ -60,9 +60,10 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     each = np.full((p, n, most, s), np.nan) if kept.replicas else None
     known = np.zeros(n, dtype=np.int64)
     verdicts = np.full(n, "missing", dtype=object)
+    own = {batch: [kept.rows.index(name) for name in kept.measured(batch).rows] for batch in {cell[5] for cell in cells}}
     inner = np.array([_UNITS_EXTENT[name] for name in kept.rows], dtype=bool)
 
-    for i, (key, depth, *_) in enumerate(cells):
+    for i, (key, depth, _, _, _, batch) in enumerate(cells):
         goal = targets[key]
         known[i] = shelf.known(key, goal)
         if known[i] == 0:
@@ -77,15 +78,18 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         if forest:
             summary = statistics.summarise(forest)
             where = places[depth]
-            mean[:, i, where], std[:, i, where], finite[:, i, where] = summary.mean, summary.std, summary.count
+            at_rows = np.ix_(own[batch], [i], where)
+            for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
+                table[at_rows] = found[:, None]
             quantiles[:, i, :, where] = summary.quantiles.transpose(2, 0, 1)
         if each is not None:
-            each[:, i, :goal, places[depth]] = shelf.replicas(key, goal, (p, len(at[depth]))).transpose(2, 0, 1)
+            found = shelf.replicas(key, goal, (len(own[batch]), len(at[depth])))
+            each[np.ix_(own[batch], [i], range(goal), places[depth])] = found[:, None]
 
     # Rows that belong to layers have no value at the input.
     outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
-    for array in (mean, std, finite):
-        array[np.broadcast_to(outside, array.shape)] = np.nan
+    for array in (mean, std, finite) if each is None else (mean, std, finite, each.transpose(0, 1, 3, 2)):
+        array[np.broadcast_to(outside if array.ndim == 3 else outside[..., None], array.shape)] = np.nan
 
     variables: dict[str, Any] = {}
     for name, values in zip(SCALARS, scalars, strict=True):

@@ -9,7 +9,6 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pykernel.sweeps.plan import StandardError, SweepPlan
 from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import SCALARS, Profiles
-from pykernel.sweeps.store import Damage, Store, StoreError, decode
+from pykernel.sweeps.store import Damage, Store, StoreError, split
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -156,7 +155,7 @@ def goals(plan: dict, shelf: Shelf) -> dict[str, int]:
     """How many replicas each cell of a plan has or will have, as far as is known, by key."""
     until = StandardError(**plan["until"]) if plan["until"] else None
     result: dict[str, int] = {}
-    for key, *_, goal in plan["cells"]:
+    for key, _, _, _, goal, _ in plan["cells"]:
         begin = goal
         while until is not None and not shelf.missing(key, goal):
             grown = until.next(shelf.scalars(key, goal)[SCALARS.index(until.of)], begin)
@@ -254,7 +253,7 @@ class _Sweep:
             return
         if self.store is not None:
             self.store.put(result.content)
-        self.shelf.add(work.decode(*decode(result.content, Path("a worker's answer"))))
+        self.shelf.add(work.decode(*split(result.content)))
         for piece in pieces:
             self._count(piece)
         last = pieces[-1]

@@ -108,7 +108,7 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [[c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas] for c in self.cells]
+        cells = [[c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]] for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
         held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}

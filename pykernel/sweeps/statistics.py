@@ -9,7 +9,7 @@ computed at once or added later: so blocks may be cut by measured cost, and a re
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +89,10 @@ class Profiles:
         rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else tuple(given))
         return cls(rows=rows, quantiles=tuple(name for name in _DEFAULT_QUANTILES if name in rows))
 
+    def measured(self, batch: int) -> Profiles:
+        """The profiles that a batch has: there is no similarity of one input."""
+        return self if batch > 1 or "similarity" not in self.rows else replace(self, rows=tuple(n for n in self.rows if n != "similarity"))
+
     def at(self, depth: int) -> np.ndarray:
         """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""
         if not self.rows:
@@ -133,9 +137,9 @@ def scalars(rows: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept layers: (P, R, S) float64, nan at the input for rows that belong to layers."""
+    """The kept rows at the kept layers: (P, R, S) float64, zero at the input for rows that belong to layers (where nobody reads it)."""
     replicas, depth = rows["log10_grad_weight"].shape
-    values = np.full((len(kept.rows), replicas, len(layers)), np.nan)
+    values = np.zeros((len(kept.rows), replicas, len(layers)))
     everything = len(layers) == depth + 1
     for p, name in enumerate(kept.rows):
         row = rows[name]
@@ -168,7 +172,6 @@ def reduce(values: np.ndarray, first: int, with_quantiles: list[int]) -> dict[tu
 
 def _grow(values: np.ndarray, level: int, index: int, with_quantiles: list[int]) -> Node:
     finite = np.isfinite(values)
-    # Rows that belong to layers are nan at the input, S = 0, in every replica: not finite there, as it should be.
     if finite.all():
         count: Any = 1.0
         mean = values
@@ -279,15 +282,14 @@ def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     weights = weights[order]
     ends = np.cumsum(weights, axis=-1)
     middles = (ends - weights / 2) / ends[..., -1:]
-    result = np.empty((values.shape[0], len(QUANTILES), values.shape[1]))
-    for i, level in enumerate(QUANTILES):
-        upper = np.clip((middles < level).sum(axis=-1, keepdims=True), 0, values.shape[-1] - 1)
-        lower = np.clip(upper - 1, 0, None)
-        low, high = (np.take_along_axis(values, at, axis=-1)[..., 0] for at in (lower, upper))
-        begin, end = (np.take_along_axis(middles, at, axis=-1)[..., 0] for at in (lower, upper))
-        share = np.clip(np.divide(level - begin, end - begin, out=np.ones_like(low), where=end > begin), 0.0, 1.0)
-        with np.errstate(invalid="ignore"):
-            between = low + share * (high - low)
-        # -inf on both sides, or a share of a whole step, must not become nan
-        result[:, i] = np.where((low == high) | (share == 0.0), low, np.where(share == 1.0, high, between))
-    return result
+    levels = np.array(QUANTILES)
+    upper = np.clip((middles[..., None] < levels).sum(axis=-2), 0, values.shape[-1] - 1)  # (Q, S, levels)
+    lower = np.clip(upper - 1, 0, None)
+    low, high = (np.take_along_axis(values, at, axis=-1) for at in (lower, upper))
+    begin, end = (np.take_along_axis(middles, at, axis=-1) for at in (lower, upper))
+    share = np.clip(np.divide(levels - begin, end - begin, out=np.ones_like(low), where=end > begin), 0.0, 1.0)
+    with np.errstate(invalid="ignore"):
+        between = low + share * (high - low)
+    # -inf on both sides, or a share of a whole step, must not become nan
+    result = np.where((low == high) | (share == 0.0), low, np.where(share == 1.0, high, between))
+    return result.transpose(0, 2, 1)

@@ -56,14 +56,27 @@ def unframe(kind: str, content: bytes, path: Path) -> bytes:
 
 def encode(header: dict, blob: np.ndarray) -> bytes:
     """The bytes of a part: a line of JSON that says what the numbers are, and the numbers (float64, little endian)."""
-    rest = json.dumps(header, separators=(",", ":")).encode() + b"\n" + np.ascontiguousarray(blob, dtype="<f8").tobytes()
+    words = json.dumps(header, separators=(",", ":")).encode()
+    words += b" " * (-(len(frame("part", b"")) + len(words) + 1) % 8)  # so that the numbers are aligned
+    rest = words + b"\n" + np.ascontiguousarray(blob, dtype="<f8").tobytes()
     return frame("part", rest)
 
 
 def decode(content: bytes, path: Path) -> tuple[dict, np.ndarray]:
-    rest = unframe("part", content, path)
-    head, _, blob = rest.partition(b"\n")
-    return json.loads(head), np.frombuffer(blob, dtype="<f8")
+    """Header and numbers of a part read from disk.
+
+    Raises:
+        Damage: if any byte is not what was written.
+    """
+    unframe("part", content, path)
+    return split(content)
+
+
+def split(content: bytes) -> tuple[dict, np.ndarray]:
+    """Header and numbers of a part that was just made."""
+    begin = content.index(b"\n") + 1
+    end = content.index(b"\n", begin)
+    return json.loads(content[begin:end]), np.frombuffer(content, dtype="<f8", offset=end + 1) if len(content) > end + 1 else np.zeros(0)
 
 
 class Store:
@@ -198,8 +211,9 @@ class Store:
             ) from error
 
     def put(self, content: bytes) -> Path:
-        """Write a part; its name is the hash of its content, so writing it twice is writing it once."""
-        path = self.parts / f"{hashlib.sha256(content).hexdigest()[:32]}.part"
+        """Write a part; its name is its checksum, so writing it twice is writing it once."""
+        checksum = content.partition(b"\n")[0].split(b" ")[3]
+        path = self.parts / f"{checksum[:32].decode()}.part"
         if not path.exists():
             self.write(path, content)
         return path

@@ -67,6 +67,7 @@ def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop
 
 def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
     depth = piece.chain.depth
+    kept = kept.measured(piece.run["batch"])
     layers = kept.at(depth)
     with_quantiles = [kept.rows.index(name) for name in kept.quantiles]
     most = max(1, BYTES_OF_ROWS // (13 * 8 * (depth + 1)))
