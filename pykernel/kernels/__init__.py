@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Numba kernels, and the one decorator they share: compiled without the GIL, cached on disk, stale when any file of this folder changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numba
+
+
+def _stamp():
+    # Numba looks at a function's own file only; a formula edited in a neighbour would silently keep its old machine code.
+    folder = Path(__file__).resolve().parent
+    files = sorted([*folder.glob("*.py"), folder.parent / "stream.py", folder.parent / "activations.py"])
+    stats = [file.stat() for file in files if file.exists()]
+    return max(s.st_mtime for s in stats), sum(s.st_size for s in stats)
+
+
+STAMP = _stamp()
+
+
+def jit(function):
+    """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk."""
+    compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    compiled._cache._cache_file._source_stamp = STAMP
+    return compiled
+
+
+def inline(function):
+    """Compile a piece of a kernel that is always merged into its caller."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
