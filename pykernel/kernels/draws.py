@@ -150,6 +150,15 @@ def stable(first, second, alpha):
 
 
 @inline
+def four_normals(key0, key1, c2, replica, line, block):
+    """`four` for the normal distribution, without its branches."""
+    w0, w1, w2, w3 = philox(block, line, spread(c2), spread(replica), key0, key1)
+    x0, x1 = normals(w0, w1)
+    x2, x3 = normals(w2, w3)
+    return x0, x1, x2, x3
+
+
+@inline
 def four(distribution, parameter, key0, key1, c2, mask_c2, replica, line, block):
     """Four entries of a matrix row for each lane: columns 4 block .. 4 block + 3 of row `line` (lanes of uint32).
 

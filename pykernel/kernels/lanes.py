@@ -150,6 +150,18 @@ def spread(typingctx, scalar):
 
 
 @intrinsic
+def load_spread(typingctx, array, index):
+    """Sixteen copies of one element of a flat contiguous array (index not negative: no wrap-around to test for)."""
+    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and isinstance(index, types.Integer)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        return _spread(builder, builder.load(_element(context, builder, sig.args[0], *args)))
+
+    return Lanes(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
 def zero_like(typingctx, array):
     """Sixteen zeros of an array's dtype."""
     lanes = Lanes(array.dtype)
@@ -356,23 +368,37 @@ def transpose(typingctx, source, at, target, to):
     """Write the transpose of a 16 x 16 block: target[to + 16 j + i] = source[at + 16 i + j], both flat arrays of one dtype."""
     if not isinstance(source, types.Array) or source.dtype != target.dtype:
         return None
-    vector = ir.VectorType(_SCALAR[source.dtype], WIDTH)
+    half = WIDTH // 2
+    vector = ir.VectorType(_SCALAR[source.dtype], half)
+    order = ir.VectorType(_I32, half)
     align = source.dtype.bitwidth // 8
 
     def codegen(context, builder, sig, args):
-        def place(which, array, start, row):
-            index = builder.add(start, ir.Constant(start.type, WIDTH * row))
+        def place(which, array, start, row, column):
+            index = builder.add(start, ir.Constant(start.type, WIDTH * row + column))
             return builder.bitcast(_element(context, builder, sig.args[which], array, index), vector.as_pointer())
 
-        rows = [builder.load(place(0, args[0], args[1], i), align=align) for i in range(WIDTH)]
-        order = ir.VectorType(_I32, WIDTH)
-        # Four rounds of interleaving row i with row i + 8: each moves one bit of the row index into the lane index.
-        low = ir.Constant(order, [i // 2 + WIDTH * (i % 2) for i in range(WIDTH)])
-        high = ir.Constant(order, [WIDTH // 2 + i // 2 + WIDTH * (i % 2) for i in range(WIDTH)])
-        for _ in range(4):
-            rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + 8], high if i % 2 else low) for i in range(WIDTH)]
-        for j, row in enumerate(rows):
-            builder.store(row, place(2, args[2], args[3], j), align=align)
+        def mix(a, b, lanes):
+            return builder.shuffle_vector(a, b, ir.Constant(order, lanes))
+
+        # Four blocks of 8 x 8, three rounds each, in the shuffles that stay within 128 bits first: one instruction a row and round on AVX2.
+        for down in (0, half):
+            for right in (0, half):
+                rows = [builder.load(place(0, args[0], args[1], down + i, right), align=align) for i in range(half)]
+                for step, low, high in (
+                    (1, [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]),
+                    (2, [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]),
+                    (4, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]),
+                ):
+                    mixed = {}
+                    for i in range(half):
+                        if not i & step:
+                            mixed[i], mixed[i + step] = mix(rows[i], rows[i + step], low), mix(rows[i], rows[i + step], high)
+                    rows = [mixed[i] for i in range(half)]
+                # After the rounds row i holds column c(i): the two low bits of the index come out swapped.
+                for i, row in enumerate(rows):
+                    column = (i & 4) | ((i & 1) << 1) | ((i & 2) >> 1)
+                    builder.store(row, place(2, args[2], args[3], right + column, down), align=align)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, target, types.intp), codegen
