@@ -293,6 +293,27 @@ def widen(typingctx, a):
 
 
 @intrinsic
+def narrow_like(typingctx, a, array):
+    """float64 lanes rounded to the dtype of an array."""
+    if array.dtype == types.float64:
+        return FLOAT64(FLOAT64, array), lambda context, builder, sig, args: args[0]
+    return FLOAT32(FLOAT64, array), lambda context, builder, sig, args: builder.fptrunc(args[0], _vector(FLOAT32))
+
+
+@intrinsic
+def two_to(typingctx, n):
+    """2^n for float64 lanes of integers in [-1022, 1023]."""
+
+    def codegen(context, builder, sig, args):
+        wide = ir.VectorType(ir.IntType(64), WIDTH)
+        bits = builder.fptosi(args[0], _vector(UINT32))
+        bits = builder.add(builder.sext(bits, wide), ir.Constant(wide, [1023] * WIDTH))
+        return builder.bitcast(builder.shl(bits, ir.Constant(wide, [52] * WIDTH)), _vector(FLOAT64))
+
+    return FLOAT64(FLOAT64), codegen
+
+
+@intrinsic
 def multiply_wide(typingctx, words, factor):
     """(upper, lower) halves of the 64-bit products of words and one uint32."""
     pair = types.UniTuple(UINT32, 2)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Blocks (units x batch) as mantissas times 2**exponent: layout, draws, scaling, sums, and the sums that rows are made of. For njit code.
+
+A block is a flat array, unit i of input b at (i // 16 * B + b) * 16 + i % 16, padding zero; its exponent is an int beside it.
+Sums over units are in float64: lane partials over panels in order, then the fixed tree of `lanes.total`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pykernel.kernels import draws, inline, jit
+from pykernel.kernels.lanes import (
+    absolute,
+    count_from,
+    fma,
+    larger,
+    largest,
+    load,
+    narrow_like,
+    spread,
+    store,
+    total,
+    widen,
+    zero_like,
+)
+
+LOG10_2 = math.log10(2)
+
+
+def pack(array, dtype):
+    """The block of an (n, B) array."""
+    n, B = array.shape
+    full = np.zeros((-(-n // 16) * 16, B), dtype)
+    full[:n] = array
+    return np.ascontiguousarray(full.reshape(-1, 16, B).transpose(0, 2, 1)).reshape(-1)
+
+
+def unpack(block, n, B):
+    """The (n, B) array of a block."""
+    return block.reshape(-1, B, 16).transpose(0, 2, 1).reshape(-1, B)[:n]
+
+
+@inline
+def size(n, B):
+    """Numbers in a block of n units."""
+    return (n + 15) // 16 * 16 * B
+
+
+@jit
+def clear_padding(x, n, B):
+    """Zero the lanes beyond unit n."""
+    last = n // 16
+    if n % 16:
+        for b in range(B):
+            for lane in range(n % 16, 16):
+                x[(last * B + b) * 16 + lane] = 0
+
+
+@jit
+def draw_tall(x, n, B, uniform, key0, key1, c2, replica):
+    """Fill a block with normals (or uniforms on (-1, 1)) at the tall addresses of `pykernel.stream`: c2 = layer | purpose << 24."""
+    panels = (n + 15) // 16
+    for b in range(B):
+        for group in range((panels + 3) // 4):
+            at = (4 * group * B + b) * 16
+            w0, w1, w2, w3 = draws.philox(count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1)
+            if uniform:
+                x0, x1, x2, x3 = draws.uniforms(w0), draws.uniforms(w1), draws.uniforms(w2), draws.uniforms(w3)
+            else:
+                x0, x1 = draws.normals(w0, w1)
+                x2, x3 = draws.normals(w2, w3)
+            store(x, at, x0)
+            if 4 * group + 1 < panels:
+                store(x, at + 16 * B, x1)
+            if 4 * group + 2 < panels:
+                store(x, at + 32 * B, x2)
+            if 4 * group + 3 < panels:
+                store(x, at + 48 * B, x3)
+    clear_padding(x, n, B)
+
+
+@jit
+def multiply_by(x, count, factor):
+    """x *= factor, in the dtype of x."""
+    f = spread(x.dtype.type(factor))
+    for i in range(0, count, 16):
+        store(x, i, load(x, i) * f)
+
+
+@jit
+def _shift(x, count, power):
+    while power:
+        step = min(max(power, -1000), 1000)
+        f = spread(math.ldexp(1.0, step))
+        for i in range(0, count, 16):
+            store(x, i, narrow_like(widen(load(x, i)) * f, x))
+        power -= step
+
+
+@jit
+def top(x, count):
+    """The largest magnitude."""
+    m = zero_like(x)
+    for i in range(0, count, 16):
+        m = larger(absolute(load(x, i)), m)
+    return float(largest(m))
+
+
+@jit
+def renormalise(x, count, e, bound):
+    """Bring the largest magnitude into [2^-bound, 2^bound] by a power of two, and the exponent to 0 where that is in range; the exponent."""
+    if bound == 0:
+        return 0
+    m = top(x, count)
+    if m == 0.0:
+        return 0
+    power = math.frexp(m)[1]
+    if abs(power) > bound:
+        _shift(x, count, -power)
+        e += power
+        power = 0
+    if e != 0 and abs(e + power) <= bound:
+        _shift(x, count, e)
+        e = 0
+    return e
+
+
+@jit
+def scale(x, count, factor, e, bound):
+    """x times a number whose own exponent is kept apart (1e300 does not overflow); the exponent."""
+    if bound == 0:
+        multiply_by(x, count, factor)
+        return 0
+    if factor == 1.0:
+        return renormalise(x, count, e, bound)
+    mantissa, power = math.frexp(factor)
+    if abs(power) > 20:
+        multiply_by(x, count, mantissa)
+        e += power
+    else:
+        multiply_by(x, count, factor)
+    return renormalise(x, count, e, bound)
+
+
+@jit
+def add(x, e, y, e_y, count, bound):
+    """x += y at the larger exponent; the exponent."""
+    if e == e_y:
+        for i in range(0, count, 16):
+            store(x, i, load(x, i) + load(y, i))
+        return renormalise(x, count, e, bound)
+    if top(y, count) == 0.0:
+        return renormalise(x, count, e, bound)
+    if top(x, count) == 0.0:
+        for i in range(0, count, 16):
+            store(x, i, load(y, i))
+        return renormalise(x, count, e_y, bound)
+    up = max(e, e_y)
+    fx, fy = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(e_y - up, -1000)))
+    for i in range(0, count, 16):
+        store(x, i, narrow_like(fma(widen(load(y, i)), fy, widen(load(x, i)) * fx), x))
+    return renormalise(x, count, up, bound)
+
+
+@jit
+def add_vector(x, e, v, panels, B, bound):
+    """x += v (one column, exponent 0) on every input; the exponent."""
+    if e != 0 and top(x, panels * B * 16) == 0.0:
+        e = 0
+    up = max(e, 0)
+    fx, fv = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(-up, -1000)))
+    for p in range(panels):
+        c = widen(load(v, p * 16)) * fv
+        for b in range(B):
+            i = (p * B + b) * 16
+            store(x, i, narrow_like(fma(widen(load(x, i)), fx, c), x))
+    return renormalise(x, panels * B * 16, up, bound)
+
+
+@jit
+def copy(source, s, target, t, count):
+    """target[t : t + count] = source[s : s + count]."""
+    for i in range(0, count, 16):
+        store(target, t + i, load(source, s + i))
+
+
+@jit
+def sum_of_squares(x, count):
+    """In float64."""
+    s = spread(0.0)
+    for i in range(0, count, 16):
+        v = widen(load(x, i))
+        s = fma(v, v, s)
+    return total(s)
+
+
+@jit
+def sum_all(x, count):
+    """In float64."""
+    s = spread(0.0)
+    for i in range(0, count, 16):
+        s = s + widen(load(x, i))
+    return total(s)
+
+
+@jit
+def gram(x, start, panels, B, out, at):
+    """out[at + b B + c] = <column b, column c> of the block at x[start:], float64."""
+    for b in range(B):
+        for c in range(b + 1):
+            s = spread(0.0)
+            for p in range(panels):
+                i = start + p * B * 16
+                s = fma(widen(load(x, i + b * 16)), widen(load(x, i + c * 16)), s)
+            t = total(s)
+            out[at + b * B + c] = t
+            out[at + c * B + b] = t
+
+
+@jit
+def gram_product(g, at, h, start, count):
+    """Sum of the entries of two Gram matrices multiplied: the squared Frobenius norm of delta u^T."""
+    s = 0.0
+    for i in range(count):
+        s += g[at + i] * h[start + i]
+    return s
+
+
+@jit
+def trace(g, at, B):
+    """The sum of the diagonal of a Gram matrix."""
+    s = 0.0
+    for b in range(B):
+        s += g[at + b * B + b]
+    return s
+
+
+@jit
+def similarity(g, at, B):
+    """Mean cosine over pairs of non-zero columns, from their Gram matrix; nan without any."""
+    s, pairs = 0.0, 0
+    for b in range(B):
+        for c in range(b):
+            if g[at + b * B + b] != 0.0 and g[at + c * B + c] != 0.0:
+                s += g[at + b * B + c] / (math.sqrt(g[at + b * B + b]) * math.sqrt(g[at + c * B + c]))
+                pairs += 1
+    return s / pairs if pairs else math.nan
+
+
+@inline
+def log10_norm(square, e):
+    """log10 of a norm from its square and the exponent."""
+    return 0.5 * np.log10(square) + e * LOG10_2
+
+
+@jit
+def batch_sum_square(x, panels, B):
+    """Sum over units of the squared sum over the batch."""
+    s = spread(0.0)
+    for p in range(panels):
+        v = spread(0.0)
+        for b in range(B):
+            v = v + widen(load(x, (p * B + b) * 16))
+        s = fma(v, v, s)
+    return total(s)
+
+
+@jit
+def clipped_norms(d, u, n_out, n_in, B, e_d, e_u, bound):
+    """log10 norms of dJ/dW = delta u^T and of dJ/db with every entry clamped to +-bound, from blocks d (n_out) and u (n_in).
+
+    Cost n_out n_in B.
+    """
+    weight, bias, hits_w, hits_b = 0.0, 0.0, 0, 0
+    e_w = e_d + e_u
+    bound_w = math.ldexp(bound, max(min(-e_w, 2000), -2000))
+    bound_b = math.ldexp(bound, max(min(-e_d, 2000), -2000))
+    for i in range(n_out):
+        at = i // 16 * B * 16 + i % 16
+        g = 0.0
+        for b in range(B):
+            g += d[at + b * 16]
+        hits_b += g != 0.0
+        g = min(max(g, -bound_b), bound_b)
+        bias += g * g
+        for k in range(n_in):
+            to = k // 16 * B * 16 + k % 16
+            g = 0.0
+            for b in range(B):
+                g += float(d[at + b * 16]) * float(u[to + b * 16])
+            hits_w += g != 0.0
+            g = min(max(g, -bound_w), bound_w)
+            weight += g * g
+    log_w = np.log10(bound) + 0.5 * np.log10(float(hits_w)) if bound_w < 1e-150 else log10_norm(weight, e_w)
+    log_b = np.log10(bound) + 0.5 * np.log10(float(hits_b)) if bound_b < 1e-150 else log10_norm(bias, e_d)
+    return log_w, log_b

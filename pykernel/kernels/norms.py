@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; numbers as in `plan.NORMS`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pykernel.kernels import blocks, jit
+from pykernel.kernels.lanes import fma, load, narrow_like, spread, sqrt, store, total, widen
+from pykernel.plan import NORM_EPS
+
+BATCH, LAYER, RMS = 1, 2, 3
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+@jit
+def forward(kind, x, e, n, B, r, at, bound):
+    """x becomes Norm(x); r[at:] takes 1 / sqrt(variance + eps) (batch: a unit each, else: an input each).
+
+    Returns:
+        The exponents of the result and of r.
+    """
+    panels = (n + 15) // 16
+    # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes near it.
+    up = 2 * e if e < 0 else 0
+    eps = NORM_EPS if e < 0 else max(math.ldexp(NORM_EPS, max(-2 * e, -2000)), _TINY if e > 0 else 0.0)
+    spread_up = math.ldexp(1.0, max(up, -1022))
+    if kind == BATCH:
+        for p in range(panels):
+            mean = spread(0.0)
+            for b in range(B):
+                mean = mean + widen(load(x, (p * B + b) * 16))
+            mean = mean / float(B)
+            var = spread(0.0)
+            for b in range(B):
+                c = widen(load(x, (p * B + b) * 16)) - mean
+                var = fma(c, c, var)
+            over = spread(1.0) / sqrt(fma(var / float(B), spread(spread_up), spread(eps)))
+            store(r, at + p * 16, over)
+            for b in range(B):
+                i = (p * B + b) * 16
+                store(x, i, narrow_like((widen(load(x, i)) - mean) * over, x))
+    else:
+        for b in range(B):
+            mean = 0.0
+            if kind == LAYER:
+                s = spread(0.0)
+                for p in range(panels):
+                    s = s + widen(load(x, (p * B + b) * 16))
+                mean = total(s) / n
+            var = 0.0
+            s = spread(0.0)
+            m = spread(mean)
+            for p in range(n // 16):
+                c = widen(load(x, (p * B + b) * 16)) - m
+                s = fma(c, c, s)
+            for lane in range(n % 16):
+                c1 = float(x[(n // 16 * B + b) * 16 + lane]) - mean
+                var += c1 * c1
+            var = (var + total(s)) / n
+            over1 = 1.0 / math.sqrt(var * spread_up + eps)
+            r[at + b] = over1
+            for p in range(panels):
+                i = (p * B + b) * 16
+                store(x, i, narrow_like((widen(load(x, i)) - m) * over1, x))
+    blocks.clear_padding(x, n, B)
+    if e >= 0:
+        return blocks.renormalise(x, panels * B * 16, 0, bound), -e
+    return blocks.renormalise(x, panels * B * 16, e, bound), 0
+
+
+@jit
+def backward(kind, g, e_g, y, y_at, e_y, n, B, r, at, e_r, bound):
+    """g = dJ/dNorm becomes dJ/dx = r (g - mean(g) - y mean(g y)), without mean(g) for RMS; y at y[y_at:] is the result of `forward`.
+
+    Returns:
+        The exponent of the result.
+    """
+    panels = (n + 15) // 16
+    unit = math.ldexp(1.0, max(min(e_y, 1000), -1000))
+    if kind == BATCH:
+        for p in range(panels):
+            mean, inner = spread(0.0), spread(0.0)
+            for b in range(B):
+                i = (p * B + b) * 16
+                v = widen(load(g, i))
+                mean = mean + v
+                inner = fma(v, widen(load(y, y_at + i)) * unit, inner)
+            mean, inner = mean / float(B), inner / float(B)
+            over = load(r, at + p * 16)
+            for b in range(B):
+                i = (p * B + b) * 16
+                d = widen(load(g, i)) - mean - widen(load(y, y_at + i)) * unit * inner
+                store(g, i, narrow_like(d * over, g))
+    else:
+        for b in range(B):
+            s, t = spread(0.0), spread(0.0)
+            for p in range(panels):
+                i = (p * B + b) * 16
+                v = widen(load(g, i))
+                s = s + v
+                t = fma(v, widen(load(y, y_at + i)) * unit, t)
+            mean1 = total(s) / n if kind == LAYER else 0.0
+            inner1 = total(t) / n
+            for p in range(panels):
+                i = (p * B + b) * 16
+                d = widen(load(g, i)) - spread(mean1) - widen(load(y, y_at + i)) * unit * inner1
+                store(g, i, narrow_like(d * r[at + b], g))
+    blocks.clear_padding(g, n, B)
+    return blocks.renormalise(g, panels * B * 16, e_g + e_r, bound)
