@@ -13,6 +13,8 @@ import numpy as np
 from pykernel.kernels import draws, inline, jit
 from pykernel.kernels.lanes import count_from, fma, load, load_spread, spread, store, transpose, zero_like
 
+# Weights beyond the distributions of `draws`.
+IDENTITY, CONSTANT, MATRIX, HAAR = range(6, 10)
 CHUNK = 256  # terms of a tile: 16 KiB of float32, half of a first-level cache; plateau 128 to 512 on Zen 3
 
 
@@ -135,7 +137,124 @@ def draw_columns(tile, start, draw, parameter, address, line, group, terms, rows
 
 
 @jit
-def turn(tile, start, terms, kept, line, height):
-    """Copy a tile of sixteen rows (from `line`, a multiple of 16) into transposed tiles: kept[(k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
+def turn(tile, start, terms, kept, at, line, height):
+    """Copy a tile of sixteen rows (from `line`, a multiple of 16) into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
     for k in range(0, terms, 16):
-        transpose(tile, start + k * 16, kept, (k // 16 * height + line) * 16)
+        transpose(tile, start + k * 16, kept, at + k * height + line * 16)
+
+
+@inline
+def _entry(draw, matrix, i, k, columns):
+    if draw == IDENTITY:
+        return 1.0 if i == k else 0.0
+    if draw == CONSTANT:
+        return 1.0
+    return matrix[i * columns + k]
+
+
+@jit
+def fill_rows(tile, draw, matrix, line, first, terms, rows, columns):
+    """As `draw_rows`, for weights that are not drawn: identity, constant, or a float64 matrix row by row."""
+    for k in range(terms):
+        for j in range(16):
+            inside = line + j < rows and first + k < columns
+            tile[k * 16 + j] = _entry(draw, matrix, line + j, first + k, columns) if inside else 0.0
+
+
+@jit
+def fill_columns(tile, draw, matrix, line, group, terms, rows, columns):
+    """As `draw_columns`, for weights that are not drawn."""
+    for i in range(terms):
+        for w in range(4):
+            for j in range(16):
+                k = 64 * group + 4 * j + w
+                inside = line + i < rows and k < columns
+                tile[(w * terms + i) * 16 + j] = _entry(draw, matrix, line + i, k, columns) if inside else 0.0
+
+
+@jit
+def sort_columns(mixed, out, group, panels, B):
+    """Put the four panels of `draw_columns` order into their places of a block."""
+    for b in range(B):
+        for j in range(16):
+            for w in range(4):
+                k = 4 * j + w
+                p = 4 * group + k // 16
+                if p < panels:
+                    out[(p * B + b) * 16 + k % 16] = mixed[(w * B + b) * 16 + j]
+
+
+@jit
+def haar(q, rows, columns, key0, key1, c2, replica):
+    """Fill q, row by row, with orthonormal rows or columns (whichever are fewer): QR with a positive diagonal of normal draws.
+
+    Cost about 3 rows columns min(rows, columns), by Householder reflections in float64.
+    """
+    tall = rows >= columns
+    m, n = (rows, columns) if tall else (columns, rows)
+    # v[k] holds column k of the taller orientation: contiguous, reflected in place; below the diagonal, the reflector.
+    v = np.empty((n, m))
+    for i in range(rows):
+        for block in range(0, (columns + 3) // 4, 16):
+            x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, spread(np.uint32(i)), count_from(np.uint32(block)))
+            line = np.empty(64, np.float32)
+            store(line, 0, x0)
+            store(line, 16, x1)
+            store(line, 32, x2)
+            store(line, 48, x3)
+            for j in range(min(64, columns - 4 * block)):
+                value = line[j % 4 * 16 + j // 4]
+                if tall:
+                    v[4 * block + j, i] = value
+                else:
+                    v[i, 4 * block + j] = value
+    sign = np.empty(n)
+    for k in range(n):
+        length = np.sqrt(_dot(v, k, k, k, m))
+        head = v[k, k]
+        alpha = -length if head > 0 else length
+        sign[k] = 1.0 if alpha > 0 else -1.0
+        v[k, k] = head - alpha
+        beta = 2.0 / _dot(v, k, k, k, m)
+        root = np.sqrt(beta)
+        for i in range(k, m):
+            v[k, i] *= root
+        for j in range(k + 1, n):
+            _axpy(v, j, -_dot(v, k, j, k, m), v, k, k, m)
+    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive.
+    out = np.zeros((n, m))
+    for k in range(n - 1, -1, -1):
+        out[k, k] = 1.0
+        for j in range(k, n):
+            s = 0.0
+            for i in range(k, m):
+                s += v[k, i] * out[j, i]
+            _axpy(out, j, -s, v, k, k, m)
+    for k in range(n):
+        for i in range(m):
+            if tall:
+                q[i * columns + k] = sign[k] * out[k, i]
+            else:
+                q[k * columns + i] = sign[k] * out[k, i]
+
+
+@inline
+def _dot(v, j, k, start, stop):
+    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+    i = start
+    while i + 4 <= stop:
+        s0 += v[j, i] * v[k, i]
+        s1 += v[j, i + 1] * v[k, i + 1]
+        s2 += v[j, i + 2] * v[k, i + 2]
+        s3 += v[j, i + 3] * v[k, i + 3]
+        i += 4
+    while i < stop:
+        s0 += v[j, i] * v[k, i]
+        i += 1
+    return (s0 + s1) + (s2 + s3)
+
+
+@inline
+def _axpy(y, j, factor, x, k, start, stop):
+    for i in range(start, stop):
+        y[j, i] += factor * x[k, i]

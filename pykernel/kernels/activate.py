@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Activation functions on blocks with exponents: the fast rows, the callback for everything else, asymptotes and log2 forms beyond float range."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from pykernel.kernels import blocks, jit, rows
+from pykernel.kernels.lanes import absolute, greater, larger, less, load, narrow_like, spread, store, total, where, widen
+
+# Facts of a row, by position in the float64 array that kernels receive.
+LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE = range(10)
+# What a callback is asked for; it fills `out` (and `sign` for the log2 forms) from z.
+ASK_VALUE, ASK_SLOPE, ASK_LOG2_VALUE, ASK_LOG2_SLOPE, ASK_PLAIN_VALUE, ASK_PLAIN_SLOPE = range(6)
+_FAR = 2.0**60
+_TINY = 2.0**-900
+
+
+@intrinsic
+def call(typingctx, address, what, count, z, out, sign):
+    """Call the C function at an address: void (int64 what, int64 count, const double *z, double *out, double *sign)."""
+    if not all(isinstance(a, types.Array) and a.dtype == types.float64 for a in (z, out, sign)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        whole = ir.IntType(64)
+        pointer = ir.DoubleType().as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [whole, whole, pointer, pointer, pointer])
+        data = [context.make_array(t)(context, builder, a).data for t, a in zip(sig.args[3:], args[3:], strict=True)]
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2], *data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64, types.int64, z, out, sign), codegen
+
+
+@jit
+def _ask(spec, what, count, z, out, sign):
+    if spec.row > rows.PIECEWISE and what <= ASK_SLOPE:
+        if what == ASK_VALUE:
+            rows.values(spec.row, spec.row_parameter, z, out, count)
+        else:
+            rows.slopes(spec.row, spec.row_parameter, z, out, count)
+    elif what <= ASK_SLOPE and spec.compiled != 0:
+        call(spec.compiled, what, count, z, out, sign)
+    else:
+        call(spec.callback, what, count, z, out, sign)
+
+
+@jit
+def _true(x, e, count, out):
+    """True values where float64 holds them, else +-1e300."""
+    if e == 0:
+        for i in range(0, count, 16):
+            store(out, i, widen(load(x, i)))
+    else:
+        for i in range(count):
+            out[i] = min(max(math.ldexp(float(x[i]), max(min(e, 3000), -3000)), -1e300), 1e300)
+
+
+@jit
+def _from_log2(sign, log2, out, count):
+    """out = sign * 2^(log2 - e); returns e."""
+    top = -math.inf
+    for i in range(count):
+        top = max(top, log2[i])
+    if not math.isfinite(top):
+        out[:count] = 0.0
+        return 0
+    e = int(math.floor(top))
+    for i in range(count):
+        out[i] = sign[i] * 2.0 ** (log2[i] - e)
+    return e
+
+
+@jit
+def _narrow(wide, out, count):
+    for i in range(0, count, 16):
+        store(out, i, narrow_like(load(wide, i), out))
+
+
+@jit
+def values(spec, work, x, e, out, n):
+    """out = phi(x 2^e) for a block of n units; the exponent of out."""
+    facts, B = spec.facts, spec.batch
+    count = blocks.size(n, B)
+    if spec.row == rows.PIECEWISE or (spec.bound and e < 0 and facts[AT_ZERO] == 0.0):
+        below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])
+        right, left, none = spread(out.dtype.type(above)), spread(out.dtype.type(below)), spread(out.dtype.type(0))
+        for i in range(0, count, 16):
+            v = load(x, i)
+            minus = none if below == 0.0 else v * left
+            store(out, i, where(less(v, none), minus, v * right))
+        return blocks.renormalise(out, count, e, spec.bound)
+    z, y, sign = work.wide0, work.wide1, work.wide2
+    _true(x, e, count, z)
+    if spec.bound == 0:
+        _ask(spec, ASK_PLAIN_VALUE, count, z, y, sign)
+    else:
+        _ask(spec, ASK_VALUE, count, z, y, sign)
+        if e > 0 and (facts[LEFT] != 0.0 or facts[RIGHT] != 0.0):
+            for i in range(count):
+                v = float(x[i])
+                far = v * (facts[RIGHT] if v > 0 else facts[LEFT])
+                y[i] = far if abs(z[i]) > _FAR else math.ldexp(y[i], max(-e, -3000))
+        else:
+            e = 0
+    blocks.clear_padding(y, n, B)
+    if spec.bound and facts[LOG2_VALUE] != 0.0 and blocks.top(y, count) < _TINY and blocks.top(x, count) > 0.0:
+        call(spec.callback, ASK_LOG2_VALUE, count, z, y, sign)
+        for i in range(count):
+            if x[i] == 0 and facts[AT_ZERO] == 0.0:
+                y[i] = -math.inf
+        _mask_padding(y, n, B)
+        e = _from_log2(sign, y, y, count)
+    e = blocks.renormalise(y, count, e, spec.bound)
+    _narrow(y, out, count)
+    return e
+
+
+@jit
+def _mask_padding(log2, n, B):
+    if n % 16:
+        for b in range(B):
+            for lane in range(n % 16, 16):
+                log2[(n // 16 * B + b) * 16 + lane] = -math.inf
+
+
+@jit
+def slopes(spec, work, x, e, g, e_g, n):
+    """g *= phi'(x 2^e) for a block of n units.
+
+    Returns:
+        The exponent of g, the fraction of saturated pairs, the fraction of dead units.
+    """
+    facts, B = spec.facts, spec.batch
+    panels = (n + 15) // 16
+    count = panels * B * 16
+    z, s, sign = work.wide0, work.wide1, work.wide2
+    one_sided = spec.row == rows.PIECEWISE or (spec.bound and e < 0)
+    if one_sided:
+        below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])
+        right, left, middle, none = spread(above), spread(below), spread(facts[SLOPE_0]), spread(0.0)
+        for i in range(0, count, 16):
+            v = widen(load(x, i))
+            store(s, i, where(greater(v, none), right, where(less(v, none), left, middle)))
+    else:
+        _true(x, e, count, z)
+        _ask(spec, ASK_SLOPE if spec.bound else ASK_PLAIN_SLOPE, count, z, s, sign)
+        if e > 0 and (facts[LEFT] != 0.0 or facts[RIGHT] != 0.0):
+            for i in range(count):
+                if abs(z[i]) > _FAR:
+                    s[i] = facts[RIGHT] if z[i] > 0 else facts[LEFT]
+    saturated, dead = _count(s, n, B, 0.01 * facts[MAX_SLOPE])
+    dead *= facts[FLAT]
+    if one_sided:
+        for i in range(0, count, 16):
+            store(g, i, narrow_like(widen(load(g, i)) * load(s, i), g))
+        return blocks.renormalise(g, count, e_g, spec.bound), saturated, dead
+    if spec.bound and facts[LOG2_SLOPE] != 0.0 and e >= 0 and _top_units(s, n, B) < _TINY:
+        call(spec.callback, ASK_LOG2_SLOPE, count, z, s, sign)
+        for i in range(count):
+            v = float(g[i])
+            s[i] = s[i] + math.log2(abs(v)) if v != 0.0 else -math.inf
+            if v < 0.0:
+                sign[i] = -sign[i]
+        e_g += _from_log2(sign, s, s, count)
+    else:
+        for i in range(0, count, 16):
+            store(s, i, widen(load(g, i)) * load(s, i))
+    e_g = blocks.renormalise(s, count, e_g, spec.bound)
+    _narrow(s, g, count)
+    return e_g, saturated, dead
+
+
+@jit
+def _top_units(s, n, B):
+    """The largest magnitude among the units, the padding left out."""
+    m = 0.0
+    for p in range((n + 15) // 16):
+        for b in range(B):
+            for lane in range(min(16, n - 16 * p)):
+                m = max(m, abs(s[(p * B + b) * 16 + lane]))
+    return m
+
+
+@jit
+def _count(s, n, B, bound):
+    """Fractions of pairs with a slope below `bound`, and of units without any slope."""
+    panels = n // 16
+    one, none, limit = spread(1.0), spread(0.0), spread(bound)
+    low, still = none, none
+    for p in range(panels):
+        alive = none
+        for b in range(B):
+            v = absolute(load(s, (p * B + b) * 16))
+            low = low + where(less(v, limit), one, none)
+            alive = larger(v, alive)
+        still = still + where(greater(alive, none), none, one)
+    saturated, dead = total(low), total(still)
+    for lane in range(n % 16):
+        most = 0.0
+        for b in range(B):
+            v = abs(s[(panels * B + b) * 16 + lane])
+            saturated += v < bound
+            most = max(most, v) if v == v else 1.0
+        dead += most == 0.0
+    return saturated / (n * B), dead / n
+
+
+def facts(activation):
+    """The float64 array of a row's facts."""
+    return np.array(
+        [
+            activation.left,
+            activation.right,
+            activation.before_zero,
+            activation.after_zero,
+            activation.at_zero,
+            activation.max_slope,
+            activation.flat,
+            rows.slope_at_zero(activation),
+            activation.log2_value is not None,
+            activation.log2_slope is not None,
+        ],
+        dtype=np.float64,
+    )
