@@ -375,3 +375,14 @@ def backward(spec, work, replica, rows, index):
         before_back(spec, work, l, replica, rows, index)
         backward_product(spec, work, l, replica, 0, 0, (spec.widths[l - 1] + 63) // 64)
         after_back(spec, work, l, rows, index)
+
+
+@jit
+def replicas(spec, work, first, start, stop, rows):
+    """Replicas first + start .. first + stop - 1, without a head, into rows[:, start:stop]."""
+    for index in range(start, stop):
+        if spec.stop[0]:
+            return
+        forward(spec, work, first + index, rows, index)
+        draw_cotangent(spec, work, first + index)
+        backward(spec, work, first + index, rows, index)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A user's activation function as a C function over arrays: compiled where Numba can, else called in Python. For engines.
+
+The C type is void (int64 what, int64 count, const double *z, double *out, double *sign), `what` as in `activate`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import numba
+import numpy as np
+from numba.core.errors import NumbaError
+
+from pykernel.kernels import activate
+
+_POINTER = ctypes.POINTER(ctypes.c_double)
+_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, _POINTER, _POINTER, _POINTER)
+_SIGNATURE = "void(int64, int64, CPointer(float64), CPointer(float64), CPointer(float64))"
+
+
+@functools.lru_cache(64)
+def compiled(activation):
+    """The compiled value and slope of a user's row (its `.address` goes to kernels), or None where Numba cannot compile them."""
+    if activation.builtin:
+        return None
+    value, slope = (f if isinstance(f, numba.core.registry.CPUDispatcher) else numba.njit(f) for f in (activation.value, activation.slope))
+
+    def fill(what, count, z, out, sign):
+        if what == activate.ASK_VALUE:
+            numba.carray(out, count)[:] = value(numba.carray(z, count))
+        else:
+            numba.carray(out, count)[:] = slope(numba.carray(z, count))
+
+    try:
+        return numba.cfunc(_SIGNATURE)(fill)
+    except (NumbaError, TypeError, NotImplementedError):
+        return None
+
+
+class Row:
+    """The addresses of a row, alive while the `with` block is; `check` raises what a Python function raised inside a kernel."""
+
+    def __init__(self, activation, plain_dtype):
+        self._activation, self._plain = activation, plain_dtype
+        self._error = None
+        self._compiled = compiled(activation)
+        self._function = _TYPE(self._fill)
+
+    def __enter__(self):
+        self.compiled = self._compiled.address if self._compiled else 0
+        self.address = ctypes.cast(self._function, ctypes.c_void_p).value
+        return self
+
+    def __exit__(self, *error):
+        self._function = None
+
+    def check(self):
+        """Raise the first exception of the row's own functions."""
+        if self._error is not None:
+            raise self._error
+
+    def _fill(self, what, count, z, out, sign):
+        z, out, sign = (np.ctypeslib.as_array(p, (count,)) for p in (z, out, sign))
+        row = self._activation
+        try:
+            with np.errstate(all="ignore"):
+                if what == activate.ASK_VALUE:
+                    out[:] = row.value(z)
+                elif what == activate.ASK_SLOPE:
+                    out[:] = row.slope(z)
+                elif what == activate.ASK_LOG2_VALUE:
+                    sign[:], out[:] = row.log2_value(z)
+                elif what == activate.ASK_LOG2_SLOPE:
+                    sign[:], out[:] = row.log2_slope(z)
+                elif what == activate.ASK_PLAIN_VALUE:
+                    out[:] = row.plain_value(z.astype(self._plain)).astype(self._plain)
+                else:
+                    out[:] = row.plain_slope(z.astype(self._plain)).astype(self._plain)
+        except Exception as error:  # noqa: BLE001 - a C caller cannot carry it; `check` raises it
+            self._error = self._error or error
+            out[:] = np.nan
