@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from pykernel import observables
@@ -41,22 +43,23 @@ def run(plan, first, count, *, threads=1, keep=()):
     if keep:
         raise ValueError('backend="numba" keeps no arrays; backend="reference" does')
     out = np.full((len(observables.ROWS), count, plan.depth + 1), np.nan)
+    stop = np.zeros(1, np.int64)
     with callbacks.Row(plan.activation, plan.dtype if not plan.exponent else "float64") as row:
-        spec = specify(plan, row)
+        spec = specify(plan, row, out, stop)
         if count < threads and int((plan.widths[1:] * plan.widths[:-1]).max()) >= SPLIT_WEIGHTS:
             work = workspace(plan, threads)
-            with numba_threads.Team(threads, spec.stop) as team:
+            with numba_threads.Team(threads, stop) as team:
                 for index in range(count):
-                    _run_split(plan, spec, work, first + index, out, index, team)
+                    _run_split(plan, spec.record, work, first + index, out, index, team)
         else:
-            _run_replicas(plan, spec, first, count, out, threads)
+            _run_replicas(plan, spec.record, first, count, out, threads, stop)
         row.check()
     return {r.name: out[(i, *map(slice, observables.shape(r, count, plan.depth)))] for i, r in enumerate(observables.ROWS) if r.extent != "replica"} | {
         "loss": out[chain.LOSS, :, 0]
     }
 
 
-def _run_replicas(plan, spec, first, count, out, threads):
+def _run_replicas(plan, spec, first, count, out, threads, stop):
     workers = min(threads, count)
     step = max(1, -(-count // (4 * workers)))
     starts = iter(range(0, count, step))
@@ -64,18 +67,18 @@ def _run_replicas(plan, spec, first, count, out, threads):
     def work_off():
         work = workspace(plan, 1)
         for start in starts:
-            if spec.stop[0]:
-                return
-            stop = min(start + step, count)
-            if plan.loss:
-                for index in range(start, stop):
-                    chain.forward(spec, work, first + index, out, index)
-                    _head(plan, work, first + index, out, index)
-                    chain.backward(spec, work, first + index, out, index)
-            else:
-                chain.replicas(spec, work, first, start, stop, out)
+            end = min(start + step, count)
+            if not plan.loss:
+                chain.replicas(spec, work.record, first, start, end, 7)
+                continue
+            for index in range(start, end):
+                chain.replicas(spec, work.record, first, index, index + 1, 1)
+                if stop[0]:
+                    return
+                _head(plan, work, first + index, out, index)
+                chain.replicas(spec, work.record, first, index, index + 1, 4)
 
-    with numba_threads.Team(workers, spec.stop) as team:
+    with numba_threads.Team(workers, stop) as team:
         team.run([work_off] * workers)
 
 
@@ -84,31 +87,31 @@ def _run_split(plan, spec, work, replica, out, index, team):
 
     def share(function, layer, total):
         cuts = np.linspace(0, total, team.size + 1).astype(int)
-        team.run([lambda w=w: function(spec, work, layer, replica, w, cuts[w], cuts[w + 1]) for w in range(team.size)])
+        team.run([lambda w=w: function(spec, work.record, layer, replica, w, cuts[w], cuts[w + 1]) for w in range(team.size)])
 
     def alone(function, *args):
-        team.run([lambda: function(spec, work, *args)])
+        team.run([lambda: function(spec, work.record, *args)])
 
     alone(chain.begin, replica)
     for layer in range(1, plan.depth + 1):
         alone(chain.before, layer, replica)
         share(chain.forward_product, layer, -(-int(plan.widths[layer]) // 16))
-        alone(chain.after, layer, replica, out, index)
+        alone(chain.after, layer, replica, index)
     if plan.loss:
         _head(plan, work, replica, out, index)
     else:
         alone(chain.draw_cotangent, replica)
     for layer in range(plan.depth, 0, -1):
-        alone(chain.before_back, layer, replica, out, index)
+        alone(chain.before_back, layer, replica, index)
         share(chain.backward_product, layer, -(-int(plan.widths[layer - 1]) // 64))
-        alone(chain.after_back, layer, out, index)
+        alone(chain.after_back, layer, index)
 
 
 def _head(plan, work, replica, out, index):
     """dJ/da[L] of a head into g: small, so the reference's NumPy does it."""
     n = int(plan.widths[-1])
     dtype = np.float64 if plan.exponent else plan.dtype
-    last = Block(blocks.unpack(work.a, n, plan.batch).astype(dtype), int(work.exponents[chain.A]), plan.exponent)
+    last = Block(blocks.unpack(work.a[: -(-n // 16) * 16 * plan.batch], n, plan.batch).astype(dtype), int(work.exponents[chain.A]), plan.exponent)
     with np.errstate(all="ignore"):
         g, out[chain.LOSS, index, 0] = heads.objective(plan, replica, last)
         x, e = g.x, g.e
@@ -120,14 +123,16 @@ def _head(plan, work, replica, out, index):
     work.exponents[chain.G] = blocks.renormalise(work.g, count, e, BOUNDS[plan.dtype] if plan.exponent else 0)
 
 
-def specify(plan, row):
+def specify(plan, row, out, stop):
     """The plan in the kernels' numbers."""
     dtype = np.dtype(plan.dtype)
     number, parameter = rows.number(plan.activation)
     if not plan.exponent and number != rows.PIECEWISE:
         number = rows.CALLBACK
     sizes = plan.widths[1:] * plan.widths[:-1]
-    return chain.Spec(
+    return _record(
+        chain.spec_dtype(dtype),
+        depth=plan.depth,
         widths=plan.widths.astype(np.int64),
         scale=plan.scale.astype(np.float64),
         residual_scale=plan.residual_scale.astype(np.float64),
@@ -137,8 +142,8 @@ def specify(plan, row):
         matrix_at=np.zeros(plan.depth, np.int64) if plan.weights is None else np.cumsum(sizes) - sizes,
         biases=np.zeros(1) if plan.biases is None else np.concatenate(plan.biases).astype(np.float64),
         bias_at=np.cumsum(plan.widths[1:]) - plan.widths[1:],
-        x=np.zeros(0, dtype) if plan.x is None else blocks.pack(plan.x, dtype),
-        cotangent=np.zeros(0, dtype) if plan.cotangent is None else blocks.pack(plan.cotangent, dtype),
+        x=None if plan.x is None else blocks.pack(plan.x, dtype),
+        cotangent=None if plan.cotangent is None else blocks.pack(plan.cotangent, dtype),
         batch=plan.batch,
         norm=plan.norm,
         order=plan.order,
@@ -155,8 +160,34 @@ def specify(plan, row):
         key1=np.uint32(plan.seed >> 32),
         compiled=row.compiled,
         callback=row.address,
-        stop=np.zeros(1, np.int64),
+        count=out.shape[1],
+        rows=out,
+        stop=stop,
+        phases=_phases(dtype.name),
+        zero=0.0,
     )
+
+
+class Filled:
+    """A record whose addresses point into arrays that live as long as it does; the arrays are attributes."""
+
+    def __init__(self, record, arrays):
+        self.record = record
+        self.__dict__.update(arrays)
+
+
+def _record(dtype, **fields):
+    box = np.zeros(1, dtype)
+    arrays = {name: np.ascontiguousarray(value) for name, value in fields.items() if isinstance(value, np.ndarray)}
+    for name, value in fields.items():
+        if value is not None:
+            box[0][name] = arrays[name].ctypes.data if name in arrays else value
+    return Filled(box[0], arrays)
+
+
+@functools.cache
+def _phases(dtype):
+    return chain.phases(np.dtype(dtype))
 
 
 def _offsets(sizes):
@@ -178,7 +209,7 @@ def _keeps_inputs(plan):
 
 
 def _sizes(plan, workers=1):
-    """Shape and dtype of the fields of Work."""
+    """Shape and dtype of the arrays of a workspace."""
     n, tiles, kept = _layers(plan)
     B, L, T, top = plan.batch, plan.depth, plan.dtype, int(n.max())
     acted = n[:-1] if plan.order else n[1:]
@@ -208,7 +239,8 @@ def _sizes(plan, workers=1):
         "gram_g": (B * B, "float64"),
         "kept": (int(tiles[kept].sum()), T),
         "kept_at": (L, "int64"),
-        "matrix": (int(tiles.max()) if plan.distribution == "haar" else 1, "float64"),
+        **dict.fromkeys(("matrix", "scratch0", "scratch1"), (int(tiles.max()) if plan.distribution == "haar" else 1, "float64")),
+        "line": (64, "float32"),
         "exponents": (5, "int64"),
         "preimage_e": (L, "int64"),
         "r_e": (L, "int64"),
@@ -217,7 +249,7 @@ def _sizes(plan, workers=1):
 
 
 def workspace(plan, workers):
-    """A Work for one replica at a time, products cut among so many workers."""
+    """Arrays and record (chain.WORK) for one replica at a time, products cut among so many workers."""
     n, tiles, kept = _layers(plan)
     acted = n[:-1] if plan.order else n[1:]
     arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _sizes(plan, workers).items()}
@@ -227,4 +259,8 @@ def workspace(plan, workers):
     arrays["kept_at"][:] = np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
     for name in ("exponents", "preimage_e", "r_e", "inputs_e"):
         arrays[name][:] = 0
-    return chain.Work(**arrays)
+    if not plan.order:
+        arrays["u"] = arrays["a"]
+    if not arrays["inputs"].size:
+        arrays["inputs"] = None
+    return _record(chain.work_dtype(), **arrays)

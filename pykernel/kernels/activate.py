@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from pykernel.kernels import blocks, jit, rows
-from pykernel.kernels.lanes import absolute, greater, larger, less, load, narrow_like, spread, store, total, where, widen
+from pykernel.kernels.lanes import absolute, cast_like, greater, larger, less, load, narrow_like, pointer, spread, store, total, where, widen, zero_like
 
 # Facts of a row, by position in the float64 array that kernels receive.
 LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE = range(10)
@@ -24,15 +24,14 @@ _TINY = 2.0**-900
 @intrinsic
 def call(typingctx, address, what, count, z, out, sign):
     """Call the C function at an address: void (int64 what, int64 count, const double *z, double *out, double *sign)."""
-    if not all(isinstance(a, types.Array) and a.dtype == types.float64 for a in (z, out, sign)):
+    if not all(a == types.CPointer(types.float64) for a in (z, out, sign)):
         return None
 
     def codegen(context, builder, sig, args):
         whole = ir.IntType(64)
-        pointer = ir.DoubleType().as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [whole, whole, pointer, pointer, pointer])
-        data = [context.make_array(t)(context, builder, a).data for t, a in zip(sig.args[3:], args[3:], strict=True)]
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2], *data])
+        numbers = ir.DoubleType().as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [whole, whole, numbers, numbers, numbers])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64, types.int64, z, out, sign), codegen
@@ -69,7 +68,7 @@ def _from_log2(sign, log2, out, count):
     for i in range(count):
         top = max(top, log2[i])
     if not math.isfinite(top):
-        out[:count] = 0.0
+        blocks.clear(out, count)
         return 0
     e = int(math.floor(top))
     for i in range(count):
@@ -86,17 +85,17 @@ def _narrow(wide, out, count):
 @jit
 def values(spec, work, x, e, out, n):
     """out = phi(x 2^e) for a block of n units; the exponent of out."""
-    facts, B = spec.facts, spec.batch
+    facts, B = pointer(spec.facts, 1.0), spec.batch
     count = blocks.size(n, B)
     if spec.row == rows.PIECEWISE or (spec.bound and e < 0 and facts[AT_ZERO] == 0.0):
         below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])
-        right, left, none = spread(out.dtype.type(above)), spread(out.dtype.type(below)), spread(out.dtype.type(0))
+        right, left, none = spread(cast_like(above, out)), spread(cast_like(below, out)), zero_like(out)
         for i in range(0, count, 16):
             v = load(x, i)
             minus = none if below == 0.0 else v * left
             store(out, i, where(less(v, none), minus, v * right))
         return blocks.renormalise(out, count, e, spec.bound)
-    z, y, sign = work.wide0, work.wide1, work.wide2
+    z, y, sign = pointer(work.wide0, 1.0), pointer(work.wide1, 1.0), pointer(work.wide2, 1.0)
     _true(x, e, count, z)
     if spec.bound == 0:
         _ask(spec, ASK_PLAIN_VALUE, count, z, y, sign)
@@ -137,10 +136,10 @@ def slopes(spec, work, x, e, g, e_g, n):
     Returns:
         The exponent of g, the fraction of saturated pairs, the fraction of dead units.
     """
-    facts, B = spec.facts, spec.batch
+    facts, B = pointer(spec.facts, 1.0), spec.batch
     panels = (n + 15) // 16
     count = panels * B * 16
-    z, s, sign = work.wide0, work.wide1, work.wide2
+    z, s, sign = pointer(work.wide0, 1.0), pointer(work.wide1, 1.0), pointer(work.wide2, 1.0)
     one_sided = spec.row == rows.PIECEWISE or (spec.bound and e < 0)
     if one_sided:
         below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])

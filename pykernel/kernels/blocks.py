@@ -14,6 +14,7 @@ import numpy as np
 from pykernel.kernels import draws, inline, jit
 from pykernel.kernels.lanes import (
     absolute,
+    cast_like,
     count_from,
     fma,
     larger,
@@ -56,7 +57,14 @@ def clear_padding(x, n, B):
     if n % 16:
         for b in range(B):
             for lane in range(n % 16, 16):
-                x[(last * B + b) * 16 + lane] = 0
+                x[(last * B + b) * 16 + lane] = cast_like(0, x)
+
+
+@jit
+def clear(x, count):
+    """Zero `count` numbers, a multiple of 16."""
+    for i in range(0, count, 16):
+        store(x, i, zero_like(x))
 
 
 @jit
@@ -85,7 +93,7 @@ def draw_tall(x, n, B, uniform, key0, key1, c2, replica):
 @jit
 def multiply_by(x, count, factor):
     """x *= factor, in the dtype of x."""
-    f = spread(x.dtype.type(factor))
+    f = spread(cast_like(factor, x))
     for i in range(0, count, 16):
         store(x, i, load(x, i) * f)
 
@@ -207,45 +215,36 @@ def sum_all(x, count):
 
 
 @jit
-def gram(x, start, panels, B, out, at):
-    """out[at + b B + c] = <column b, column c> of the block at x[start:], float64."""
+def gram(x, panels, B, out):
+    """out[b B + c] = <column b, column c> of a block, float64."""
     for b in range(B):
         for c in range(b + 1):
             s = spread(0.0)
             for p in range(panels):
-                i = start + p * B * 16
+                i = p * B * 16
                 s = fma(widen(load(x, i + b * 16)), widen(load(x, i + c * 16)), s)
             t = total(s)
-            out[at + b * B + c] = t
-            out[at + c * B + b] = t
+            out[b * B + c] = t
+            out[c * B + b] = t
 
 
 @jit
-def gram_product(g, at, h, start, count):
+def gram_product(g, h, count):
     """Sum of the entries of two Gram matrices multiplied: the squared Frobenius norm of delta u^T."""
     s = 0.0
     for i in range(count):
-        s += g[at + i] * h[start + i]
-    return s
+        s += g[i] * h[i]
+    return 0.0 if s < 0.0 else s
 
 
 @jit
-def trace(g, at, B):
-    """The sum of the diagonal of a Gram matrix."""
-    s = 0.0
-    for b in range(B):
-        s += g[at + b * B + b]
-    return s
-
-
-@jit
-def similarity(g, at, B):
+def similarity(g, B):
     """Mean cosine over pairs of non-zero columns, from their Gram matrix; nan without any."""
     s, pairs = 0.0, 0
     for b in range(B):
         for c in range(b):
-            if g[at + b * B + b] != 0.0 and g[at + c * B + c] != 0.0:
-                s += g[at + b * B + c] / (math.sqrt(g[at + b * B + b]) * math.sqrt(g[at + c * B + c]))
+            if g[b * B + b] != 0.0 and g[c * B + c] != 0.0:
+                s += g[b * B + c] / (math.sqrt(g[b * B + b]) * math.sqrt(g[c * B + c]))
                 pairs += 1
     return s / pairs if pairs else math.nan
 

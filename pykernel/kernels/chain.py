@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One replica of a dense chain, forward and backward, in njit code: the phases of a layer, and the loops over layers.
+"""One replica of a dense chain, forward and backward, in njit code: the phases of a layer, and the loop over layers.
 
 A layer is before -> product -> after, and backwards the same; only products cost n^2, and they take a range of panels,
 so that one large network can be cut among threads. Letters as in docs/design.md; a, u, z, g are blocks (see `blocks`).
+Plan and workspace are records of numbers and addresses: arrays as arguments would cost Numba minutes to compile and a count of references a call.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 
 from pykernel import stream
-from pykernel.kernels import activate, blocks, draws, jit, norms, product
+from pykernel.kernels import activate, blocks, draws, inline, jit, norms, product
+from pykernel.kernels.lanes import advance, cast_like, pointer
 from pykernel.observables import NAMES
 
 (
@@ -35,354 +39,383 @@ A, U, Z, G, HELD = range(5)  # exponents of the running blocks
 BIAS_ZERO, BIAS_NORMAL, BIAS_UNIFORM, BIAS_GIVEN = range(4)
 
 
-class Spec(NamedTuple):
-    """A plan in plain numbers: read only, shared by all threads."""
-
-    widths: np.ndarray  # (L + 1,) int64
-    scale: np.ndarray  # (L,) float64, like the next two
-    residual_scale: np.ndarray
-    bias_scale: np.ndarray
-    facts: np.ndarray  # see activate.facts
-    matrices: np.ndarray  # the caller's weights, row by row, float64
-    matrix_at: np.ndarray  # (L,) int64 where each begins
-    biases: np.ndarray  # the caller's biases, float64
-    bias_at: np.ndarray
-    x: np.ndarray  # block of the caller's input, or empty
-    cotangent: np.ndarray  # block of the caller's cotangent, or empty
-    batch: int
-    norm: int
-    order: int
-    every: int  # residual_every
-    bound: int  # log2 of the largest magnitude of a block; 0: plain arithmetic
-    draw: int  # number of the distribution, see product
-    parameter: float
-    bias_draw: int
-    row: int  # number of the activation function, see rows
-    row_parameter: float
-    correlation: float
-    clip: float
-    key0: np.uint32
-    key1: np.uint32
-    compiled: int  # address of the user's compiled row, or 0
-    callback: int  # address of the row's Python functions
-    stop: np.ndarray  # (1,) int64: not zero, return as soon as possible
+_INT, _FLOAT, _WORD = np.int64, np.float64, np.uint32
+# A plan in plain numbers, read only, shared by all threads; with addresses of arrays from `widths` on. A field `zero` has the dtype of the run.
+SPEC = {
+    **dict.fromkeys(("depth", "batch", "norm", "order", "every", "bound", "draw", "bias_draw", "row", "count"), _INT),
+    **dict.fromkeys(("parameter", "row_parameter", "correlation", "clip"), _FLOAT),
+    **dict.fromkeys(("key0", "key1"), _WORD),
+    **dict.fromkeys(("compiled", "callback"), _INT),
+    **dict.fromkeys(("widths", "scale", "residual_scale", "bias_scale", "facts", "matrices", "matrix_at", "biases", "bias_at"), _INT),
+    **dict.fromkeys(("x", "cotangent", "rows", "stop", "phases"), _INT),
+}
+# What one replica needs while it runs: addresses. A block each: a, u, z, g, held (a[l - k] forward, dJ/da[l] of the skip backward),
+# wide0 .. wide2 (float64). Tapes over layers, each with its offsets `_at`: preimage (what phi acts on), r (reciprocal deviations of the
+# norms), inputs (u, or null), gram (Gram matrices of u, or one), kept (transposed tiles of weights, offset -1: drawn again).
+WORK = dict.fromkeys(
+    (
+        *("a", "u", "z", "g", "held", "vector", "tiles", "columns", "wide0", "wide1", "wide2"),
+        *("preimage", "preimage_at", "preimage_e", "r", "r_at", "r_e", "inputs", "inputs_at", "inputs_e"),
+        *("gram", "gram_a", "gram_g", "kept", "kept_at", "matrix", "scratch0", "scratch1", "line", "exponents"),
+    ),
+    _INT,
+)
 
 
-class Work(NamedTuple):
-    """What one replica needs while it runs."""
-
-    a: np.ndarray
-    u: np.ndarray
-    z: np.ndarray
-    g: np.ndarray
-    held: np.ndarray  # a[l - k] forward, dJ/da[l] of the skip backward
-    vector: np.ndarray
-    tiles: np.ndarray  # (workers, 4 * CHUNK * 16)
-    columns: np.ndarray  # (workers, 64 B)
-    wide0: np.ndarray  # float64 blocks
-    wide1: np.ndarray
-    wide2: np.ndarray
-    preimage: np.ndarray  # tape: what phi acts on, every layer
-    preimage_at: np.ndarray
-    r: np.ndarray  # tape: reciprocal deviations of the norms
-    r_at: np.ndarray
-    inputs: np.ndarray  # tape: u of every layer, or empty
-    inputs_at: np.ndarray
-    gram: np.ndarray  # tape: Gram matrix of u of every layer, or one (float64)
-    gram_a: np.ndarray
-    gram_g: np.ndarray
-    kept: np.ndarray  # transposed tiles of the weights that are kept
-    kept_at: np.ndarray  # (L,) int64, -1: drawn again
-    matrix: np.ndarray  # float64 matrix of a Haar layer
-    exponents: np.ndarray  # (5,) int64
-    preimage_e: np.ndarray  # (L,) int64, like the next two
-    r_e: np.ndarray
-    inputs_e: np.ndarray
+def spec_dtype(dtype):
+    """The structured dtype of SPEC for a run in `dtype`."""
+    return np.dtype([*SPEC.items(), ("zero", dtype)], align=True)
 
 
-@jit
+def work_dtype():
+    """The structured dtype of WORK."""
+    return np.dtype([*WORK.items()], align=True)
+
+
+@inline
+def _at(table, i):
+    """Entry i of the int64 array at an address."""
+    return pointer(table, 1)[i]
+
+
+@inline
+def _number(table, i):
+    """Entry i of the float64 array at an address."""
+    return pointer(table, 1.0)[i]
+
+
+@inline
+def _put(spec, row, index, column, value):
+    pointer(spec.rows, 1.0)[(row * spec.count + index) * (spec.depth + 1) + column] = value
+
+
+@inline
+def _stopped(spec):
+    return pointer(spec.stop, 1)[0] != 0
+
+
+@inline
+def _block(spec, address):
+    """The block at an address, in the dtype of the run."""
+    return pointer(address, spec.zero)
+
+
+@inline
 def _address(spec, layer, purpose):
     return np.uint32(layer | purpose << 24)
+
+
+@inline
+def _units(spec, l):  # noqa: E741 - the letter of the design
+    return _at(spec.widths, l)
 
 
 @jit
 def begin(spec, work, replica):
     """a[0]."""
-    n, B, c = spec.widths[0], spec.batch, spec.correlation
+    n, B, c = _units(spec, 0), spec.batch, spec.correlation
     count = blocks.size(n, B)
-    a = work.a
-    if spec.x.size:
-        blocks.copy(spec.x, 0, a, 0, count)
+    a, e = _block(spec, work.a), pointer(work.exponents, 1)
+    if spec.x != 0:
+        blocks.copy(_block(spec, spec.x), 0, a, 0, count)
     else:
         blocks.draw_tall(a, n, B, False, spec.key0, spec.key1, _address(spec, 0, stream.INPUT), np.uint32(replica))
         if c != 0.0:
-            blocks.draw_tall(work.vector, n, 1, False, spec.key0, spec.key1, _address(spec, 0, stream.INPUT_COMMON), np.uint32(replica))
+            v = _block(spec, work.vector)
+            blocks.draw_tall(v, n, 1, False, spec.key0, spec.key1, _address(spec, 0, stream.INPUT_COMMON), np.uint32(replica))
             own, common = math.sqrt(1 - c), math.sqrt(c)
             for i in range(count):
-                unit = i // (16 * B) * 16 + i % 16
-                a[i] = common * float(work.vector[unit]) + own * float(a[i])
-    work.exponents[A] = blocks.renormalise(a, count, 0, spec.bound)
+                a[i] = cast_like(common * float(v[i // (16 * B) * 16 + i % 16]) + own * float(a[i]), a)
+    e[A] = blocks.renormalise(a, count, 0, spec.bound)
     if spec.every:
-        blocks.copy(a, 0, work.held, 0, count)
-        work.exponents[HELD] = work.exponents[A]
+        blocks.copy(a, 0, _block(spec, work.held), 0, count)
+        e[HELD] = e[A]
 
 
 @jit
-def _remember_input(spec, work, l, u, e):  # noqa: E741 - the letter of the design
-    n, B = spec.widths[l - 1], spec.batch
-    work.inputs_e[l - 1] = e
-    if work.inputs.size:
-        blocks.copy(u, 0, work.inputs, work.inputs_at[l - 1], blocks.size(n, B))
+def _remember_input(spec, work, l, u, e):  # noqa: E741
+    n, B = _units(spec, l - 1), spec.batch
+    pointer(work.inputs_e, 1)[l - 1] = e
+    if work.inputs != 0:
+        blocks.copy(u, 0, _block(spec, work.inputs), _at(work.inputs_at, l - 1), blocks.size(n, B))
     else:
-        blocks.gram(u, 0, (n + 15) // 16, B, work.gram, (l - 1) * B * B)
+        blocks.gram(u, (n + 15) // 16, B, advance(pointer(work.gram, 1.0), (l - 1) * B * B))
+
+
+@inline
+def _haar(spec, work, l, replica):  # noqa: E741
+    q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
+    line = pointer(work.line, np.float32(0))
+    product.haar(q, v, out, line, _units(spec, l), _units(spec, l - 1), spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), np.uint32(replica))
+
+
+@inline
+def _preimage(spec, work, l):  # noqa: E741
+    return advance(_block(spec, work.preimage), _at(work.preimage_at, l - 1))
 
 
 @jit
-def _haar(spec, work, l, replica):
-    """The Haar matrix of layer l in work.matrix, row by row."""
-    product.haar(work.matrix, spec.widths[l], spec.widths[l - 1], spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), np.uint32(replica))
+def _activate(spec, work, l, x, e, out, n):  # noqa: E741
+    """out = phi(Norm(x)) of a block of n units at layer l, its preimage on the tape; the exponent of out."""
+    y = _preimage(spec, work, l)
+    blocks.copy(x, 0, y, 0, blocks.size(n, spec.batch))
+    if spec.norm:
+        r = advance(pointer(work.r, 1.0), _at(work.r_at, l - 1))
+        e, e_r = norms.forward(spec.norm, y, e, n, spec.batch, r, spec.bound)
+        pointer(work.r_e, 1)[l - 1] = e_r
+    pointer(work.preimage_e, 1)[l - 1] = e
+    return activate.values(spec, work, y, e, out, n)
 
 
 @jit
-def before(spec, work, l, replica):
+def before(spec, work, l, replica):  # noqa: E741
     """u[l], and in the second order the preimage."""
-    n, B = spec.widths[l - 1], spec.batch
-    count = blocks.size(n, B)
-    e = work.exponents
+    e, a, u = pointer(work.exponents, 1), _block(spec, work.a), _block(spec, work.u)
     if spec.order == 0:
-        _remember_input(spec, work, l, work.a, e[A])
+        e[U] = e[A]
     else:
-        at = work.preimage_at[l - 1]
-        y = work.preimage[at : at + count]
-        blocks.copy(work.a, 0, y, 0, count)
-        work.preimage_e[l - 1] = e[A]
-        _normalise(spec, work, l, y, n)
-        e[U] = activate.values(spec, work, y, work.preimage_e[l - 1], work.u, n)
-        _remember_input(spec, work, l, work.u, e[U])
+        e[U] = _activate(spec, work, l, a, e[A], u, _units(spec, l - 1))
+    _remember_input(spec, work, l, u, e[U])
     if spec.draw == product.HAAR:
         _haar(spec, work, l, replica)
 
 
-@jit
-def _normalise(spec, work, l, y, n):
-    if spec.norm:
-        e, work.r_e[l - 1] = norms.forward(spec.norm, y, work.preimage_e[l - 1], n, spec.batch, work.r, work.r_at[l - 1], spec.bound)
-        work.preimage_e[l - 1] = e
+@inline
+def _matrix(spec, work, l):  # noqa: E741
+    return pointer(work.matrix, 1.0) if spec.draw == product.HAAR else advance(pointer(spec.matrices, 1.0), _at(spec.matrix_at, l - 1))
 
 
 @jit
-def forward_product(spec, work, l, replica, worker, p0, p1):
+def forward_product(spec, work, l, replica, worker, p0, p1):  # noqa: E741
     """Panels p0 .. p1 - 1 of the unit draw of W[l] times u[l], into z."""
-    n_in, n_out, B = spec.widths[l - 1], spec.widths[l], spec.batch
-    u = work.a if spec.order == 0 else work.u
-    tile, height, at = work.tiles[worker], (n_out + 15) // 16 * 16, work.kept_at[l - 1]
+    n_in, n_out, B = _units(spec, l - 1), _units(spec, l), spec.batch
+    u, z, kept = _block(spec, work.u), _block(spec, work.z), _block(spec, work.kept)
+    tile = advance(_block(spec, work.tiles), worker * 4 * product.CHUNK * 16)
+    height, at = (n_out + 15) // 16 * 16, _at(work.kept_at, l - 1)
     address = (spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), _address(spec, l, stream.MASK), np.uint32(replica))
-    matrix = work.matrix if spec.draw == product.HAAR else spec.matrices[spec.matrix_at[l - 1] :]
-    work.z[p0 * 16 * B : p1 * 16 * B] = 0
+    matrix = _matrix(spec, work, l)
+    blocks.clear(advance(z, p0 * 16 * B), (p1 - p0) * 16 * B)
     for p in range(p0, p1):
-        if spec.stop[0]:
+        if _stopped(spec):
             return
         for k in range(0, n_in, product.CHUNK):
             terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
             if spec.draw <= draws.STABLE:
-                product.draw_rows(tile, 0, spec.draw, spec.parameter, address, 16 * p, k, terms, n_in)
+                product.draw_rows(tile, spec.draw, spec.parameter, address, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, spec.draw, matrix, 16 * p, k, terms, n_out, n_in)
-            product.multiply(tile, 0, terms, u, k, work.z, p, B)
+            product.multiply(tile, terms, u, k, z, p, B)
             if at >= 0:
-                product.turn(tile, 0, terms, work.kept, at + k * height, 16 * p, height)
+                product.turn(tile, terms, kept, at + k * height, 16 * p, height)
 
 
 @jit
-def after(spec, work, l, replica, rows, index):
+def after(spec, work, l, replica, index):  # noqa: E741
     """z[l], a[l] and their rows, from the product of unit draws in z."""
-    n, B, e = spec.widths[l], spec.batch, work.exponents
+    n, B, e = _units(spec, l), spec.batch, pointer(work.exponents, 1)
     panels = (n + 15) // 16
     count = panels * B * 16
-    z, a = work.z, work.a
+    z, a, held = _block(spec, work.z), _block(spec, work.a), _block(spec, work.held)
     blocks.clear_padding(z, n, B)
-    e_in = e[A] if spec.order == 0 else e[U]
-    e[Z] = blocks.scale(z, count, spec.scale[l - 1], e_in, spec.bound)
+    e[Z] = blocks.scale(z, count, _number(spec.scale, l - 1), e[U], spec.bound)
     if spec.bias_draw != BIAS_ZERO:
-        v = work.vector
+        v = _block(spec, work.vector)
         if spec.bias_draw == BIAS_GIVEN:
-            for i in range(panels * 16):
-                v[i] = spec.biases[spec.bias_at[l - 1] + i] if i < n else 0.0
+            blocks.clear(v, panels * 16)
+            for i in range(n):
+                v[i] = cast_like(_number(spec.biases, _at(spec.bias_at, l - 1) + i), v)
         else:
             uniform = spec.bias_draw == BIAS_UNIFORM
             blocks.draw_tall(v, n, 1, uniform, spec.key0, spec.key1, _address(spec, l, stream.BIAS), np.uint32(replica))
-            blocks.multiply_by(v, panels * 16, spec.bias_scale[l - 1])
+            blocks.multiply_by(v, panels * 16, _number(spec.bias_scale, l - 1))
         e[Z] = blocks.add_vector(z, e[Z], v, panels, B, spec.bound)
-    rows[MEAN_SQUARE_PREACTIVATION, index, l - 1] = 2 * blocks.log10_norm(blocks.sum_of_squares(z, count) / (n * B), e[Z])
+    _put(spec, MEAN_SQUARE_PREACTIVATION, index, l - 1, 2 * blocks.log10_norm(blocks.sum_of_squares(z, count) / (n * B), e[Z]))
     if spec.order == 0:
-        at = work.preimage_at[l - 1]
-        y = work.preimage[at : at + count]
-        blocks.copy(z, 0, y, 0, count)
-        work.preimage_e[l - 1] = e[Z]
-        _normalise(spec, work, l, y, n)
-        e[A] = activate.values(spec, work, y, work.preimage_e[l - 1], a, n)
+        e[A] = _activate(spec, work, l, z, e[Z], a, n)
     else:
         blocks.copy(z, 0, a, 0, count)
         e[A] = e[Z]
     if spec.every and l % spec.every == 0:
-        e[A] = blocks.scale(a, count, spec.residual_scale[l - 1], e[A], spec.bound)
-        e[A] = blocks.add(a, e[A], work.held, e[HELD], count, spec.bound)
-        blocks.copy(a, 0, work.held, 0, count)
+        e[A] = blocks.scale(a, count, _number(spec.residual_scale, l - 1), e[A], spec.bound)
+        e[A] = blocks.add(a, e[A], held, e[HELD], count, spec.bound)
+        blocks.copy(a, 0, held, 0, count)
         e[HELD] = e[A]
-    rows[MEAN_SQUARE_ACTIVATION, index, l - 1] = 2 * blocks.log10_norm(blocks.sum_of_squares(a, count) / (n * B), e[A])
-    rows[MEAN_ACTIVATION, index, l - 1] = math.ldexp(blocks.sum_all(a, count) / (n * B), max(min(e[A], 3000), -3000))
+    _put(spec, MEAN_SQUARE_ACTIVATION, index, l - 1, 2 * blocks.log10_norm(blocks.sum_of_squares(a, count) / (n * B), e[A]))
+    _put(spec, MEAN_ACTIVATION, index, l - 1, math.ldexp(blocks.sum_all(a, count) / (n * B), max(min(e[A], 3000), -3000)))
     if B > 1:
-        blocks.gram(a, 0, panels, B, work.gram_a, 0)
-        rows[SIMILARITY, index, l - 1] = blocks.similarity(work.gram_a, 0, B)
+        g = pointer(work.gram_a, 1.0)
+        blocks.gram(a, panels, B, g)
+        _put(spec, SIMILARITY, index, l - 1, blocks.similarity(g, B))
 
 
 @jit
 def draw_cotangent(spec, work, replica):
     """dJ/da[L] = C in g, drawn or given."""
-    L = len(spec.widths) - 1
-    n, B = spec.widths[L], spec.batch
+    n, B = _units(spec, spec.depth), spec.batch
     count = blocks.size(n, B)
-    if spec.cotangent.size:
-        blocks.copy(spec.cotangent, 0, work.g, 0, count)
+    g = _block(spec, work.g)
+    if spec.cotangent != 0:
+        blocks.copy(_block(spec, spec.cotangent), 0, g, 0, count)
     else:
-        blocks.draw_tall(work.g, n, B, False, spec.key0, spec.key1, _address(spec, L, stream.COTANGENT), np.uint32(replica))
-        blocks.multiply_by(work.g, count, 1 / math.sqrt(n * B))
-    work.exponents[G] = blocks.renormalise(work.g, count, 0, spec.bound)
+        blocks.draw_tall(g, n, B, False, spec.key0, spec.key1, _address(spec, spec.depth, stream.COTANGENT), np.uint32(replica))
+        blocks.multiply_by(g, count, 1 / math.sqrt(n * B))
+    pointer(work.exponents, 1)[G] = blocks.renormalise(g, count, 0, spec.bound)
 
 
 @jit
-def _derivative(spec, work, l, n, before_square, e_before, rows, index):
+def _derivative(spec, work, l, n, index):  # noqa: E741
     """The step of g back through phi and Norm of layer l, n units; its rows."""
-    B, e = spec.batch, work.exponents
+    B, e, g, y = spec.batch, pointer(work.exponents, 1), _block(spec, work.g), _preimage(spec, work, l)
     count = blocks.size(n, B)
-    at = work.preimage_at[l - 1]
-    y = work.preimage[at : at + count]
-    e[G], rows[SATURATED, index, l - 1], rows[DEAD, index, l - 1] = activate.slopes(spec, work, y, work.preimage_e[l - 1], work.g, e[G], n)
+    e_y = _at(work.preimage_e, l - 1)
+    log10_before = blocks.log10_norm(blocks.sum_of_squares(g, count), e[G])
+    e[G], saturated, dead = activate.slopes(spec, work, y, e_y, g, e[G], n)
+    _put(spec, SATURATED, index, l - 1, saturated)
+    _put(spec, DEAD, index, l - 1, dead)
     if spec.norm:
-        e[G] = norms.backward(spec.norm, work.g, e[G], y, 0, work.preimage_e[l - 1], n, B, work.r, work.r_at[l - 1], work.r_e[l - 1], spec.bound)
-    square = blocks.sum_of_squares(work.g, count)
-    rows[DERIVATIVE_FACTOR, index, l - 1] = blocks.log10_norm(square, e[G]) - blocks.log10_norm(before_square, e_before)
-    return square
+        r = advance(pointer(work.r, 1.0), _at(work.r_at, l - 1))
+        e[G] = norms.backward(spec.norm, g, e[G], y, e_y, n, B, r, _at(work.r_e, l - 1), spec.bound)
+    _put(spec, DERIVATIVE_FACTOR, index, l - 1, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]) - log10_before)
 
 
 @jit
-def before_back(spec, work, l, replica, rows, index):
+def before_back(spec, work, l, replica, index):  # noqa: E741
     """delta[l] in g from dJ/da[l] in g, and the rows of the parameter gradients."""
-    n, n_in, B, e = spec.widths[l], spec.widths[l - 1], spec.batch, work.exponents
+    n, n_in, B, e = _units(spec, l), _units(spec, l - 1), spec.batch, pointer(work.exponents, 1)
     panels = (n + 15) // 16
     count = panels * B * 16
-    g = work.g
-    square = blocks.sum_of_squares(g, count)
-    rows[GRAD_ACTIVATION, index, l] = blocks.log10_norm(square, e[G])
+    g = _block(spec, work.g)
+    _put(spec, GRAD_ACTIVATION, index, l, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]))
     if spec.every and l % spec.every == 0:
-        blocks.copy(g, 0, work.held, 0, count)
+        blocks.copy(g, 0, _block(spec, work.held), 0, count)
         e[HELD] = e[G]
-        e[G] = blocks.scale(g, count, spec.residual_scale[l - 1], e[G], spec.bound)
-        square = blocks.sum_of_squares(g, count)
+        e[G] = blocks.scale(g, count, _number(spec.residual_scale, l - 1), e[G], spec.bound)
     if spec.order == 0:
-        square = _derivative(spec, work, l, n, square, e[G], rows, index)
-    rows[GRAD_PREACTIVATION, index, l - 1] = blocks.log10_norm(square, e[G])
+        _derivative(spec, work, l, n, index)
+    _put(spec, GRAD_PREACTIVATION, index, l - 1, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]))
+    e_u = _at(work.inputs_e, l - 1)
+    u = advance(_block(spec, work.inputs), _at(work.inputs_at, l - 1))
     if spec.clip != 0.0:
-        at = work.inputs_at[l - 1]
-        u = work.inputs[at : at + blocks.size(n_in, B)]
-        rows[GRAD_WEIGHT, index, l - 1], rows[GRAD_BIAS, index, l - 1] = blocks.clipped_norms(g, u, n, n_in, B, e[G], work.inputs_e[l - 1], spec.clip)
+        weight, bias = blocks.clipped_norms(g, u, n, n_in, B, e[G], e_u, spec.clip)
     else:
-        rows[GRAD_BIAS, index, l - 1] = blocks.log10_norm(blocks.batch_sum_square(g, panels, B), e[G])
-        blocks.gram(g, 0, panels, B, work.gram_g, 0)
-        if work.inputs.size:
-            blocks.gram(work.inputs, work.inputs_at[l - 1], (n_in + 15) // 16, B, work.gram, 0)
-            outer = blocks.gram_product(work.gram_g, 0, work.gram, 0, B * B)
+        mine, theirs = pointer(work.gram_g, 1.0), pointer(work.gram, 1.0)
+        blocks.gram(g, panels, B, mine)
+        if work.inputs != 0:
+            blocks.gram(u, (n_in + 15) // 16, B, theirs)
         else:
-            outer = blocks.gram_product(work.gram_g, 0, work.gram, (l - 1) * B * B, B * B)
-        if outer < 0.0:
-            outer = 0.0
-        rows[GRAD_WEIGHT, index, l - 1] = blocks.log10_norm(outer, e[G] + work.inputs_e[l - 1])
-    if spec.draw == product.HAAR and work.kept_at[l - 1] < 0:
+            theirs = advance(theirs, (l - 1) * B * B)
+        weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), e[G] + e_u)
+        bias = blocks.log10_norm(blocks.batch_sum_square(g, panels, B), e[G])
+    _put(spec, GRAD_WEIGHT, index, l - 1, weight)
+    _put(spec, GRAD_BIAS, index, l - 1, bias)
+    if spec.draw == product.HAAR and _at(work.kept_at, l - 1) < 0:
         _haar(spec, work, l, replica)
 
 
 @jit
-def backward_product(spec, work, l, replica, worker, group0, group1):
+def backward_product(spec, work, l, replica, worker, group0, group1):  # noqa: E741
     """Units 64 group0 .. 64 group1 - 1 of the unit draw of W[l], transposed, times delta, into z."""
-    n_in, n_out, B = spec.widths[l - 1], spec.widths[l], spec.batch
-    height, at = (n_out + 15) // 16 * 16, work.kept_at[l - 1]
+    n_in, n_out, B = _units(spec, l - 1), _units(spec, l), spec.batch
+    height, at = (n_out + 15) // 16 * 16, _at(work.kept_at, l - 1)
     panels = (n_in + 15) // 16
-    out, tile, mixed = work.z, work.tiles[worker], work.columns[worker]
+    z, g, kept = _block(spec, work.z), _block(spec, work.g), _block(spec, work.kept)
     if at >= 0:
-        p1 = min(4 * group1, panels)
-        out[4 * group0 * 16 * B : p1 * 16 * B] = 0
-        for p in range(4 * group0, p1):
-            if spec.stop[0]:
+        p0, p1 = 4 * group0, min(4 * group1, panels)
+        blocks.clear(advance(z, p0 * 16 * B), (p1 - p0) * 16 * B)
+        for p in range(p0, p1):
+            if _stopped(spec):
                 return
             for i in range(0, height, product.CHUNK):
-                product.multiply(work.kept, at + (p * height + i) * 16, min(product.CHUNK, height - i), work.g, i, out, p, B)
+                product.multiply(advance(kept, at + (p * height + i) * 16), min(product.CHUNK, height - i), g, i, z, p, B)
         return
+    tile = advance(_block(spec, work.tiles), worker * 4 * product.CHUNK * 16)
+    mixed = advance(_block(spec, work.columns), worker * 64 * B)
     address = (spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), _address(spec, l, stream.MASK), np.uint32(replica))
-    matrix = work.matrix if spec.draw == product.HAAR else spec.matrices[spec.matrix_at[l - 1] :]
+    matrix = _matrix(spec, work, l)
     for group in range(group0, group1):
-        if spec.stop[0]:
+        if _stopped(spec):
             return
-        mixed[:] = 0
+        blocks.clear(mixed, 64 * B)
         for i in range(0, height, product.CHUNK):
             terms = min(product.CHUNK, height - i)
             if spec.draw <= draws.STABLE:
-                product.draw_columns(tile, 0, spec.draw, spec.parameter, address, i, group, terms, n_out)
+                product.draw_columns(tile, spec.draw, spec.parameter, address, i, group, terms, n_out)
             else:
                 product.fill_columns(tile, spec.draw, matrix, i, group, terms, n_out, n_in)
             for w in range(4):
-                product.multiply(tile, w * terms * 16, terms, work.g, i, mixed, w, B)
-        product.sort_columns(mixed, out, group, panels, B)
+                product.multiply(advance(tile, w * terms * 16), terms, g, i, mixed, w, B)
+        product.sort_columns(mixed, z, group, panels, B)
 
 
 @jit
-def after_back(spec, work, l, rows, index):
+def after_back(spec, work, l, index):  # noqa: E741
     """dJ/da[l - 1] in g from the product of unit draws in z; rows of the factors."""
-    n, n_out, B, e = spec.widths[l - 1], spec.widths[l], spec.batch, work.exponents
+    n, n_out, B, e = _units(spec, l - 1), _units(spec, l), spec.batch, pointer(work.exponents, 1)
     count = blocks.size(n, B)
-    z, g = work.z, work.g
-    delta = blocks.log10_norm(blocks.sum_of_squares(g, blocks.size(n_out, B)), e[G])
+    z, g = _block(spec, work.z), _block(spec, work.g)
+    log10_delta = blocks.log10_norm(blocks.sum_of_squares(g, blocks.size(n_out, B)), e[G])
     blocks.clear_padding(z, n, B)
-    e[G] = blocks.scale(z, count, spec.scale[l - 1], e[G], spec.bound)
+    e[G] = blocks.scale(z, count, _number(spec.scale, l - 1), e[G], spec.bound)
     blocks.copy(z, 0, g, 0, count)
-    square = blocks.sum_of_squares(g, count)
-    rows[WEIGHT_FACTOR, index, l - 1] = blocks.log10_norm(square, e[G]) - delta
+    _put(spec, WEIGHT_FACTOR, index, l - 1, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]) - log10_delta)
     if spec.order == 1:
-        _derivative(spec, work, l, n, square, e[G], rows, index)
-    if spec.every and (l - 1) % spec.every == 0 and l - 1 + spec.every <= len(spec.widths) - 1:
-        e[G] = blocks.add(g, e[G], work.held, e[HELD], count, spec.bound)
+        _derivative(spec, work, l, n, index)
+    if spec.every and (l - 1) % spec.every == 0 and l - 1 + spec.every <= spec.depth:
+        e[G] = blocks.add(g, e[G], _block(spec, work.held), e[HELD], count, spec.bound)
     if l == 1:
-        rows[GRAD_ACTIVATION, index, 0] = blocks.log10_norm(blocks.sum_of_squares(g, count), e[G])
+        _put(spec, GRAD_ACTIVATION, index, 0, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]))
+
+
+@intrinsic
+def _call(typingctx, address, spec, work, *numbers):
+    """Call a compiled phase by its address: linking the phases into the loop would compile each of them again."""
+    numbers = numbers[0] if len(numbers) == 1 and isinstance(numbers[0], types.BaseTuple) else numbers
+    inner = (spec, work, *(types.int64 for _ in numbers))
+
+    def codegen(context, builder, sig, args):
+        kind = context.call_conv.get_function_type(types.none, inner)
+        rest = [builder.extract_value(args[3], i) for i in range(len(numbers))] if isinstance(sig.args[3], types.BaseTuple) else list(args[3:])
+        context.call_conv.call_function(builder, builder.inttoptr(args[0], kind.as_pointer()), types.none, inner, [args[1], args[2], *rest])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, spec, work, types.StarArgTuple([types.int64] * len(numbers))), codegen
 
 
 @jit
-def forward(spec, work, replica, rows, index):
-    """All layers forward."""
-    begin(spec, work, replica)
-    for l in range(1, len(spec.widths)):
-        if spec.stop[0]:
-            return
-        before(spec, work, l, replica)
-        forward_product(spec, work, l, replica, 0, 0, (spec.widths[l] + 15) // 16)
-        after(spec, work, l, replica, rows, index)
-
-
-@jit
-def backward(spec, work, replica, rows, index):
-    """All layers backward, from dJ/da[L] in g."""
-    for l in range(len(spec.widths) - 1, 0, -1):
-        if spec.stop[0]:
-            return
-        before_back(spec, work, l, replica, rows, index)
-        backward_product(spec, work, l, replica, 0, 0, (spec.widths[l - 1] + 63) // 64)
-        after_back(spec, work, l, rows, index)
-
-
-@jit
-def replicas(spec, work, first, start, stop, rows):
-    """Replicas first + start .. first + stop - 1, without a head, into rows[:, start:stop]."""
+def replicas(spec, work, first, start, stop, parts):
+    """Replicas first + start .. first + stop - 1 into rows start .. stop - 1; parts: 1 forward, 2 the drawn cotangent, 4 backward, or their sum."""
+    f = pointer(spec.phases, 1)
     for index in range(start, stop):
-        if spec.stop[0]:
-            return
-        forward(spec, work, first + index, rows, index)
-        draw_cotangent(spec, work, first + index)
-        backward(spec, work, first + index, rows, index)
+        r = first + index
+        if parts & 1:
+            _call(f[0], spec, work, r)
+            for l in range(1, spec.depth + 1):  # noqa: E741
+                if _stopped(spec):
+                    return
+                _call(f[1], spec, work, l, r)
+                _call(f[2], spec, work, l, r, 0, 0, (_units(spec, l) + 15) // 16)
+                _call(f[3], spec, work, l, r, index)
+        if parts & 2:
+            _call(f[4], spec, work, r)
+        if parts & 4:
+            for l in range(spec.depth, 0, -1):  # noqa: E741
+                if _stopped(spec):
+                    return
+                _call(f[5], spec, work, l, r, index)
+                _call(f[6], spec, work, l, r, 0, 0, (_units(spec, l - 1) + 63) // 64)
+                _call(f[7], spec, work, l, index)
+
+
+PHASES = ((begin, 1), (before, 2), (forward_product, 5), (after, 3), (draw_cotangent, 1), (before_back, 3), (backward_product, 5), (after_back, 2))
+
+
+def phases(dtype):
+    """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64."""
+    records = from_dtype(spec_dtype(dtype)), from_dtype(work_dtype())
+    out = []
+    for phase, numbers in PHASES:
+        key = (*records, *([types.int64] * numbers))
+        phase.compile(key)
+        compiled = phase.overloads[key]
+        out.append(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    return np.array(out, np.int64)

@@ -104,15 +104,49 @@ for _symbol, _float, _word in (
     _operator(_symbol, _float, _word)
 
 
-def _element(context, builder, array_type, array, index):
-    data = context.make_array(array_type)(context, builder, array).data
+def _is_flat(kind):
+    """A flat contiguous array, or a pointer to one."""
+    return isinstance(kind, types.CPointer) or (isinstance(kind, types.Array) and kind.ndim == 1 and kind.layout == "C")
+
+
+def _element(context, builder, kind, flat, index):
+    data = flat if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, flat).data
     return builder.gep(data, [index])
 
 
 @intrinsic
+def pointer(typingctx, address, like):
+    """A pointer to numbers of the type of `like` at an address (or further along a flat array or pointer)."""
+    if not isinstance(address, types.Integer) or not isinstance(like, types.Number):
+        return None
+    kind = types.CPointer(like)
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.intp, like), codegen
+
+
+@intrinsic
+def advance(typingctx, flat, count):
+    """A pointer `count` numbers into a flat array or pointer."""
+    if not _is_flat(flat) or not isinstance(count, types.Integer):
+        return None
+    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(context, builder, flat, *args)
+
+
+@intrinsic
+def cast_like(typingctx, number, flat):
+    """A number in the dtype of a flat array or pointer."""
+    if not isinstance(number, types.Number) or not _is_flat(flat):
+        return None
+    return flat.dtype(flat.dtype, flat), lambda context, builder, sig, args: args[0]
+
+
+@intrinsic
 def load(typingctx, array, index):
-    """Sixteen neighbours of a flat contiguous array, from `index`."""
-    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and isinstance(index, types.Integer)):
+    """Sixteen neighbours of a flat array or pointer, from `index`."""
+    if not (_is_flat(array) and isinstance(index, types.Integer)):
         return None
     lanes = Lanes(array.dtype)
 
@@ -125,8 +159,8 @@ def load(typingctx, array, index):
 
 @intrinsic
 def store(typingctx, array, index, lanes):
-    """Write sixteen neighbours of a flat contiguous array, from `index`; float32 lanes widen into a float64 array."""
-    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and isinstance(lanes, Lanes)):
+    """Write sixteen neighbours of a flat array or pointer, from `index`; float32 lanes widen into a float64 array."""
+    if not (_is_flat(array) and isinstance(lanes, Lanes)):
         return None
     if lanes.dtype != array.dtype and (lanes.dtype, array.dtype) != (types.float32, types.float64):
         return None
@@ -151,8 +185,8 @@ def spread(typingctx, scalar):
 
 @intrinsic
 def load_spread(typingctx, array, index):
-    """Sixteen copies of one element of a flat contiguous array (index not negative: no wrap-around to test for)."""
-    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and isinstance(index, types.Integer)):
+    """Sixteen copies of one element of a flat array or pointer (index not negative: no wrap-around to test for)."""
+    if not (_is_flat(array) and isinstance(index, types.Integer)):
         return None
 
     def codegen(context, builder, sig, args):
@@ -387,7 +421,7 @@ largest = _fold(lambda builder, a, b: builder.select(builder.fcmp_unordered(">",
 @intrinsic
 def transpose(typingctx, source, at, target, to):
     """Write the transpose of a 16 x 16 block: target[to + 16 j + i] = source[at + 16 i + j], both flat arrays of one dtype."""
-    if not isinstance(source, types.Array) or source.dtype != target.dtype:
+    if not _is_flat(source) or source.dtype != target.dtype:
         return None
     half = WIDTH // 2
     vector = ir.VectorType(_SCALAR[source.dtype], half)

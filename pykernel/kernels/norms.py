@@ -16,8 +16,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 @jit
-def forward(kind, x, e, n, B, r, at, bound):
-    """x becomes Norm(x); r[at:] takes 1 / sqrt(variance + eps) (batch: a unit each, else: an input each).
+def forward(kind, x, e, n, B, r, bound):
+    """x becomes Norm(x); r takes 1 / sqrt(variance + eps) (batch: a unit each, else: an input each).
 
     Returns:
         The exponents of the result and of r.
@@ -38,7 +38,7 @@ def forward(kind, x, e, n, B, r, at, bound):
                 c = widen(load(x, (p * B + b) * 16)) - mean
                 var = fma(c, c, var)
             over = spread(1.0) / sqrt(fma(var / float(B), spread(spread_up), spread(eps)))
-            store(r, at + p * 16, over)
+            store(r, p * 16, over)
             for b in range(B):
                 i = (p * B + b) * 16
                 store(x, i, narrow_like((widen(load(x, i)) - mean) * over, x))
@@ -61,7 +61,7 @@ def forward(kind, x, e, n, B, r, at, bound):
                 var += c1 * c1
             var = (var + total(s)) / n
             over1 = 1.0 / math.sqrt(var * spread_up + eps)
-            r[at + b] = over1
+            r[b] = over1
             for p in range(panels):
                 i = (p * B + b) * 16
                 store(x, i, narrow_like((widen(load(x, i)) - m) * over1, x))
@@ -72,8 +72,8 @@ def forward(kind, x, e, n, B, r, at, bound):
 
 
 @jit
-def backward(kind, g, e_g, y, y_at, e_y, n, B, r, at, e_r, bound):
-    """g = dJ/dNorm becomes dJ/dx = r (g - mean(g) - y mean(g y)), without mean(g) for RMS; y at y[y_at:] is the result of `forward`.
+def backward(kind, g, e_g, y, e_y, n, B, r, e_r, bound):
+    """g = dJ/dNorm becomes dJ/dx = r (g - mean(g) - y mean(g y)), without mean(g) for RMS; y is the result of `forward`.
 
     Returns:
         The exponent of the result.
@@ -87,12 +87,12 @@ def backward(kind, g, e_g, y, y_at, e_y, n, B, r, at, e_r, bound):
                 i = (p * B + b) * 16
                 v = widen(load(g, i))
                 mean = mean + v
-                inner = fma(v, widen(load(y, y_at + i)) * unit, inner)
+                inner = fma(v, widen(load(y, i)) * unit, inner)
             mean, inner = mean / float(B), inner / float(B)
-            over = load(r, at + p * 16)
+            over = load(r, p * 16)
             for b in range(B):
                 i = (p * B + b) * 16
-                d = widen(load(g, i)) - mean - widen(load(y, y_at + i)) * unit * inner
+                d = widen(load(g, i)) - mean - widen(load(y, i)) * unit * inner
                 store(g, i, narrow_like(d * over, g))
     else:
         for b in range(B):
@@ -101,12 +101,12 @@ def backward(kind, g, e_g, y, y_at, e_y, n, B, r, at, e_r, bound):
                 i = (p * B + b) * 16
                 v = widen(load(g, i))
                 s = s + v
-                t = fma(v, widen(load(y, y_at + i)) * unit, t)
+                t = fma(v, widen(load(y, i)) * unit, t)
             mean1 = total(s) / n if kind == LAYER else 0.0
             inner1 = total(t) / n
             for p in range(panels):
                 i = (p * B + b) * 16
-                d = widen(load(g, i)) - spread(mean1) - widen(load(y, y_at + i)) * unit * inner1
-                store(g, i, narrow_like(d * r[at + b], g))
+                d = widen(load(g, i)) - spread(mean1) - widen(load(y, i)) * unit * inner1
+                store(g, i, narrow_like(d * r[b], g))
     blocks.clear_padding(g, n, B)
     return blocks.renormalise(g, panels * B * 16, e_g + e_r, bound)

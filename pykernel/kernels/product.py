@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.kernels import draws, inline, jit
-from pykernel.kernels.lanes import count_from, fma, load, load_spread, spread, store, transpose, zero_like
+from pykernel.kernels.lanes import cast_like, count_from, fma, load, load_spread, spread, store, transpose, zero_like
 
 # Weights beyond the distributions of `draws`.
 IDENTITY, CONSTANT, MATRIX, HAAR = range(6, 10)
@@ -25,11 +25,11 @@ def padded(n):
 
 
 @jit
-def multiply(tile, start, terms, x, first, out, panel, B):
+def multiply(tile, terms, x, first, out, panel, B):
     """out[panel] += tile^T x[first : first + terms] for all inputs; terms and first are multiples of 16.
 
     Args:
-        tile: flat, from `start`; x: block read from unit `first`; out: block written at units 16 panel .. 16 panel + 15.
+        tile: flat; x: block read from unit `first`; out: block written at units 16 panel .. 16 panel + 15.
     """
     x0 = first * B
     b = 0
@@ -37,7 +37,7 @@ def multiply(tile, start, terms, x, first, out, panel, B):
         at = (panel * B + b) * 16
         s0, s1, s2, s3 = load(out, at), load(out, at + 16), load(out, at + 32), load(out, at + 48)
         for k in range(0, terms, 16):
-            t = start + k * 16
+            t = k * 16
             i = x0 + k * B + b * 16
             for j in range(16):
                 w = load(tile, t + j * 16)
@@ -54,7 +54,7 @@ def multiply(tile, start, terms, x, first, out, panel, B):
         at = (panel * B + b) * 16
         s0, s1 = load(out, at), load(out, at + 16)
         for k in range(0, terms, 16):
-            t = start + k * 16
+            t = k * 16
             i = x0 + k * B + b * 16
             for j in range(16):
                 w = load(tile, t + j * 16)
@@ -67,7 +67,7 @@ def multiply(tile, start, terms, x, first, out, panel, B):
         at = (panel * B + b) * 16
         s0 = load(out, at)
         for k in range(0, terms, 16):
-            t = start + k * 16
+            t = k * 16
             i = x0 + k * B + b * 16
             for j in range(16):
                 s0 = fma(load(tile, t + j * 16), load_spread(x, i + j), s0)
@@ -75,7 +75,7 @@ def multiply(tile, start, terms, x, first, out, panel, B):
 
 
 @jit
-def draw_rows(tile, start, draw, parameter, address, line, first, terms, columns):
+def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
     """Rows line .. line + 15 of a weight, columns first .. first + terms - 1, as a tile: lane j holds row line + j.
 
     Args:
@@ -88,7 +88,7 @@ def draw_rows(tile, start, draw, parameter, address, line, first, terms, columns
     if draw == draws.NORMAL:
         for k in range(0, drawn, 4):
             x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, rows, spread(np.uint32((first + k) // 4)))
-            at = start + k * 16
+            at = k * 16
             store(tile, at, x0)
             store(tile, at + 16, x1)
             store(tile, at + 32, x2)
@@ -96,17 +96,17 @@ def draw_rows(tile, start, draw, parameter, address, line, first, terms, columns
     else:
         for k in range(0, drawn, 4):
             x0, x1, x2, x3 = draws.four(draw, parameter, key0, key1, c2, mask_c2, replica, rows, spread(np.uint32((first + k) // 4)))
-            at = start + k * 16
+            at = k * 16
             store(tile, at, x0)
             store(tile, at + 16, x1)
             store(tile, at + 32, x2)
             store(tile, at + 48, x3)
     for k in range(columns - first, terms):
-        store(tile, start + k * 16, zero_like(tile))
+        store(tile, k * 16, zero_like(tile))
 
 
 @jit
-def draw_columns(tile, start, draw, parameter, address, line, group, terms, rows):
+def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
     """Columns 64 group .. 64 group + 63 of a weight, rows line .. line + terms - 1, as four tiles of `terms` * 16 numbers.
 
     Tile w, lane j holds column 64 group + 4 j + w, so that no shuffle is needed; rows from `rows` on are zero.
@@ -118,7 +118,7 @@ def draw_columns(tile, start, draw, parameter, address, line, group, terms, rows
     if draw == draws.NORMAL:
         for i in range(drawn):
             x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, spread(np.uint32(line + i)), blocks)
-            at = start + i * 16
+            at = i * 16
             store(tile, at, x0)
             store(tile, at + step, x1)
             store(tile, at + 2 * step, x2)
@@ -126,21 +126,21 @@ def draw_columns(tile, start, draw, parameter, address, line, group, terms, rows
     else:
         for i in range(drawn):
             x0, x1, x2, x3 = draws.four(draw, parameter, key0, key1, c2, mask_c2, replica, spread(np.uint32(line + i)), blocks)
-            at = start + i * 16
+            at = i * 16
             store(tile, at, x0)
             store(tile, at + step, x1)
             store(tile, at + 2 * step, x2)
             store(tile, at + 3 * step, x3)
     for i in range(max(drawn, 0), terms):
         for w in range(4):
-            store(tile, start + w * step + i * 16, zero_like(tile))
+            store(tile, w * step + i * 16, zero_like(tile))
 
 
 @jit
-def turn(tile, start, terms, kept, at, line, height):
+def turn(tile, terms, kept, at, line, height):
     """Copy a tile of sixteen rows (from `line`, a multiple of 16) into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
     for k in range(0, terms, 16):
-        transpose(tile, start + k * 16, kept, at + k * height + line * 16)
+        transpose(tile, k * 16, kept, at + k * height + line * 16)
 
 
 @inline
@@ -158,7 +158,7 @@ def fill_rows(tile, draw, matrix, line, first, terms, rows, columns):
     for k in range(terms):
         for j in range(16):
             inside = line + j < rows and first + k < columns
-            tile[k * 16 + j] = _entry(draw, matrix, line + j, first + k, columns) if inside else 0.0
+            tile[k * 16 + j] = cast_like(_entry(draw, matrix, line + j, first + k, columns) if inside else 0.0, tile)
 
 
 @jit
@@ -169,7 +169,7 @@ def fill_columns(tile, draw, matrix, line, group, terms, rows, columns):
             for j in range(16):
                 k = 64 * group + 4 * j + w
                 inside = line + i < rows and k < columns
-                tile[(w * terms + i) * 16 + j] = _entry(draw, matrix, line + i, k, columns) if inside else 0.0
+                tile[(w * terms + i) * 16 + j] = cast_like(_entry(draw, matrix, line + i, k, columns) if inside else 0.0, tile)
 
 
 @jit
@@ -185,76 +185,68 @@ def sort_columns(mixed, out, group, panels, B):
 
 
 @jit
-def haar(q, rows, columns, key0, key1, c2, replica):
+def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
     """Fill q, row by row, with orthonormal rows or columns (whichever are fewer): QR with a positive diagonal of normal draws.
+
+    Args:
+        q, v, out: flat float64 of rows * columns; v and out are scratch. line: 64 float32 of scratch.
 
     Cost about 3 rows columns min(rows, columns), by Householder reflections in float64.
     """
     tall = rows >= columns
     m, n = (rows, columns) if tall else (columns, rows)
-    # v[k] holds column k of the taller orientation: contiguous, reflected in place; below the diagonal, the reflector.
-    v = np.empty((n, m))
+    # v holds column k of the taller orientation at k m, contiguous, reflected in place; from the diagonal on, the reflector.
     for i in range(rows):
         for block in range(0, (columns + 3) // 4, 16):
             x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, spread(np.uint32(i)), count_from(np.uint32(block)))
-            line = np.empty(64, np.float32)
             store(line, 0, x0)
             store(line, 16, x1)
             store(line, 32, x2)
             store(line, 48, x3)
             for j in range(min(64, columns - 4 * block)):
-                value = line[j % 4 * 16 + j // 4]
-                if tall:
-                    v[4 * block + j, i] = value
-                else:
-                    v[i, 4 * block + j] = value
-    sign = np.empty(n)
+                at = (4 * block + j) * m + i if tall else i * m + 4 * block + j
+                v[at] = float(line[j % 4 * 16 + j // 4])
     for k in range(n):
-        length = np.sqrt(_dot(v, k, k, k, m))
-        head = v[k, k]
+        c = k * m
+        length = np.sqrt(_dot(v, c, v, c, k, m))
+        head = v[c + k]
         alpha = -length if head > 0 else length
-        sign[k] = 1.0 if alpha > 0 else -1.0
-        v[k, k] = head - alpha
-        beta = 2.0 / _dot(v, k, k, k, m)
-        root = np.sqrt(beta)
+        v[c + k] = head - alpha
+        root = np.sqrt(2.0 / _dot(v, c, v, c, k, m))
         for i in range(k, m):
-            v[k, i] *= root
+            v[c + i] *= root
         for j in range(k + 1, n):
-            _axpy(v, j, -_dot(v, k, j, k, m), v, k, k, m)
-    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive.
-    out = np.zeros((n, m))
+            _axpy(v, j * m, -_dot(v, c, v, j * m, k, m), v, c, k, m)
+    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive: alpha has the sign opposite to the reflector's head.
+    for i in range(n * m):
+        out[i] = 0.0
     for k in range(n - 1, -1, -1):
-        out[k, k] = 1.0
+        out[k * m + k] = 1.0
         for j in range(k, n):
-            s = 0.0
-            for i in range(k, m):
-                s += v[k, i] * out[j, i]
-            _axpy(out, j, -s, v, k, k, m)
+            _axpy(out, j * m, -_dot(v, k * m, out, j * m, k, m), v, k * m, k, m)
     for k in range(n):
+        sign = -1.0 if v[k * m + k] > 0 else 1.0
         for i in range(m):
-            if tall:
-                q[i * columns + k] = sign[k] * out[k, i]
-            else:
-                q[k * columns + i] = sign[k] * out[k, i]
+            q[i * columns + k if tall else k * columns + i] = sign * out[k * m + i]
 
 
 @inline
-def _dot(v, j, k, start, stop):
+def _dot(x, a, y, b, start, stop):
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     i = start
     while i + 4 <= stop:
-        s0 += v[j, i] * v[k, i]
-        s1 += v[j, i + 1] * v[k, i + 1]
-        s2 += v[j, i + 2] * v[k, i + 2]
-        s3 += v[j, i + 3] * v[k, i + 3]
+        s0 += x[a + i] * y[b + i]
+        s1 += x[a + i + 1] * y[b + i + 1]
+        s2 += x[a + i + 2] * y[b + i + 2]
+        s3 += x[a + i + 3] * y[b + i + 3]
         i += 4
     while i < stop:
-        s0 += v[j, i] * v[k, i]
+        s0 += x[a + i] * y[b + i]
         i += 1
     return (s0 + s1) + (s2 + s3)
 
 
 @inline
-def _axpy(y, j, factor, x, k, start, stop):
+def _axpy(y, b, factor, x, a, start, stop):
     for i in range(start, stop):
-        y[j, i] += factor * x[k, i]
+        y[b + i] += factor * x[a + i]
