@@ -34,7 +34,7 @@ from pykernel.observables import NAMES
     WEIGHT_FACTOR,
     DERIVATIVE_FACTOR,
     LOSS,
-) = range(len(NAMES))
+) = (np.int64(i) for i in range(len(NAMES)))  # not plain ints: Numba would compile once for each literal
 A, U, Z, G, HELD = range(5)  # exponents of the running blocks
 BIAS_ZERO, BIAS_NORMAL, BIAS_UNIFORM, BIAS_GIVEN = range(4)
 
