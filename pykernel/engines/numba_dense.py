@@ -54,9 +54,11 @@ def run(plan, first, count, *, threads=1, keep=()):
         else:
             _run_replicas(plan, spec.record, first, count, out, threads, stop)
         row.check()
-    return {r.name: out[(i, *map(slice, observables.shape(r, count, plan.depth)))] for i, r in enumerate(observables.ROWS) if r.extent != "replica"} | {
-        "loss": out[chain.LOSS, :, 0]
-    }
+    return {
+        r.name: out[(i, *map(slice, observables.shape(r, count, plan.depth)))]
+        for i, r in enumerate(observables.ROWS)
+        if r.extent != "replica"
+    } | {"loss": out[chain.LOSS, :, 0]}
 
 
 def _run_replicas(plan, spec, first, count, out, threads, stop):
@@ -111,7 +113,9 @@ def _head(plan, work, replica, out, index):
     """dJ/da[L] of a head into g: small, so the reference's NumPy does it."""
     n = int(plan.widths[-1])
     dtype = np.float64 if plan.exponent else plan.dtype
-    last = Block(blocks.unpack(work.a[: -(-n // 16) * 16 * plan.batch], n, plan.batch).astype(dtype), int(work.exponents[chain.A]), plan.exponent)
+    last = Block(
+        blocks.unpack(work.a[: -(-n // 16) * 16 * plan.batch], n, plan.batch).astype(dtype), int(work.exponents[chain.A]), plan.exponent
+    )
     with np.errstate(all="ignore"):
         g, out[chain.LOSS, index, 0] = heads.objective(plan, replica, last)
         x, e = g.x, g.e

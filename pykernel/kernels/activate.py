@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Activation functions on blocks with exponents: the fast rows, the callback for everything else, asymptotes and log2 forms beyond float range."""
+"""Activation functions on blocks with exponents: fast rows, callbacks for the rest, asymptotes and log2 forms beyond float range."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ from numba import types
 from numba.extending import intrinsic
 
 from pykernel.kernels import blocks, jit, rows
-from pykernel.kernels.lanes import absolute, cast_like, greater, larger, less, load, narrow_like, pointer, spread, store, total, where, widen, zero_like
+from pykernel.kernels.lanes import (
+    absolute,
+    cast_like,
+    greater,
+    larger,
+    less,
+    load,
+    narrow_like,
+    pointer,
+    spread,
+    store,
+    total,
+    where,
+    widen,
+    zero_like,
+)
 
 # Facts of a row, by position in the float64 array that kernels receive.
 LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE = range(10)

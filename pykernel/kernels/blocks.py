@@ -119,7 +119,7 @@ def top(x, count):
 
 @jit
 def renormalise(x, count, e, bound):
-    """Bring the largest magnitude into [2^-bound, 2^bound] by a power of two, and the exponent to 0 where that is in range; the exponent."""
+    """Bring the largest magnitude into [2^-bound, 2^bound] by a power of two, the exponent to 0 where that is in range; the exponent."""
     if bound == 0:
         return 0
     m = top(x, count)

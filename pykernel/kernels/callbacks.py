@@ -78,6 +78,6 @@ class Row:
                     out[:] = row.plain_value(z.astype(self._plain)).astype(self._plain)
                 else:
                     out[:] = row.plain_slope(z.astype(self._plain)).astype(self._plain)
-        except Exception as error:  # noqa: BLE001 - a C caller cannot carry it; `check` raises it
+        except Exception as error:
             self._error = self._error or error
             out[:] = np.nan

@@ -3,7 +3,7 @@
 
 A layer is before -> product -> after, and backwards the same; only products cost n^2, and they take a range of panels,
 so that one large network can be cut among threads. Letters as in docs/design.md; a, u, z, g are blocks (see `blocks`).
-Plan and workspace are records of numbers and addresses: arrays as arguments would cost Numba minutes to compile and a count of references a call.
+Plan and workspace are records of numbers and addresses: arrays as arguments cost minutes of compilation and counts of references at each call.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BIAS_ZERO, BIAS_NORMAL, BIAS_UNIFORM, BIAS_GIVEN = range(4)
 
 
 _INT, _FLOAT, _WORD = np.int64, np.float64, np.uint32
-# A plan in plain numbers, read only, shared by all threads; with addresses of arrays from `widths` on. A field `zero` has the dtype of the run.
+# A plan in plain numbers, read only, shared by all threads; from `widths` on, addresses of arrays. A field `zero` has the dtype of the run.
 SPEC = {
     **dict.fromkeys(("depth", "batch", "norm", "order", "every", "bound", "draw", "bias_draw", "row", "count"), _INT),
     **dict.fromkeys(("parameter", "row_parameter", "correlation", "clip"), _FLOAT),
@@ -106,7 +106,7 @@ def _address(spec, layer, purpose):
 
 
 @inline
-def _units(spec, l):  # noqa: E741 - the letter of the design
+def _units(spec, l):
     return _at(spec.widths, l)
 
 
@@ -133,7 +133,7 @@ def begin(spec, work, replica):
 
 
 @jit
-def _remember_input(spec, work, l, u, e):  # noqa: E741
+def _remember_input(spec, work, l, u, e):
     n, B = _units(spec, l - 1), spec.batch
     pointer(work.inputs_e, 1)[l - 1] = e
     if work.inputs != 0:
@@ -143,19 +143,21 @@ def _remember_input(spec, work, l, u, e):  # noqa: E741
 
 
 @inline
-def _haar(spec, work, l, replica):  # noqa: E741
+def _haar(spec, work, l, replica):
     q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
     line = pointer(work.line, np.float32(0))
-    product.haar(q, v, out, line, _units(spec, l), _units(spec, l - 1), spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), np.uint32(replica))
+    product.haar(
+        q, v, out, line, _units(spec, l), _units(spec, l - 1), spec.key0, spec.key1, _address(spec, l, stream.WEIGHT), np.uint32(replica)
+    )
 
 
 @inline
-def _preimage(spec, work, l):  # noqa: E741
+def _preimage(spec, work, l):
     return advance(_block(spec, work.preimage), _at(work.preimage_at, l - 1))
 
 
 @jit
-def _activate(spec, work, l, x, e, out, n):  # noqa: E741
+def _activate(spec, work, l, x, e, out, n):
     """out = phi(Norm(x)) of a block of n units at layer l, its preimage on the tape; the exponent of out."""
     y = _preimage(spec, work, l)
     blocks.copy(x, 0, y, 0, blocks.size(n, spec.batch))
@@ -168,7 +170,7 @@ def _activate(spec, work, l, x, e, out, n):  # noqa: E741
 
 
 @jit
-def before(spec, work, l, replica):  # noqa: E741
+def before(spec, work, l, replica):
     """u[l], and in the second order the preimage."""
     e, a, u = pointer(work.exponents, 1), _block(spec, work.a), _block(spec, work.u)
     if spec.order == 0:
@@ -181,12 +183,12 @@ def before(spec, work, l, replica):  # noqa: E741
 
 
 @inline
-def _matrix(spec, work, l):  # noqa: E741
+def _matrix(spec, work, l):
     return pointer(work.matrix, 1.0) if spec.draw == product.HAAR else advance(pointer(spec.matrices, 1.0), _at(spec.matrix_at, l - 1))
 
 
 @jit
-def forward_product(spec, work, l, replica, worker, p0, p1):  # noqa: E741
+def forward_product(spec, work, l, replica, worker, p0, p1):
     """Panels p0 .. p1 - 1 of the unit draw of W[l] times u[l], into z."""
     n_in, n_out, B = _units(spec, l - 1), _units(spec, l), spec.batch
     u, z, kept = _block(spec, work.u), _block(spec, work.z), _block(spec, work.kept)
@@ -210,7 +212,7 @@ def forward_product(spec, work, l, replica, worker, p0, p1):  # noqa: E741
 
 
 @jit
-def after(spec, work, l, replica, index):  # noqa: E741
+def after(spec, work, l, replica, index):
     """z[l], a[l] and their rows, from the product of unit draws in z."""
     n, B, e = _units(spec, l), spec.batch, pointer(work.exponents, 1)
     panels = (n + 15) // 16
@@ -263,7 +265,7 @@ def draw_cotangent(spec, work, replica):
 
 
 @jit
-def _derivative(spec, work, l, n, index):  # noqa: E741
+def _derivative(spec, work, l, n, index):
     """The step of g back through phi and Norm of layer l, n units; its rows."""
     B, e, g, y = spec.batch, pointer(work.exponents, 1), _block(spec, work.g), _preimage(spec, work, l)
     count = blocks.size(n, B)
@@ -279,7 +281,7 @@ def _derivative(spec, work, l, n, index):  # noqa: E741
 
 
 @jit
-def before_back(spec, work, l, replica, index):  # noqa: E741
+def before_back(spec, work, l, replica, index):
     """delta[l] in g from dJ/da[l] in g, and the rows of the parameter gradients."""
     n, n_in, B, e = _units(spec, l), _units(spec, l - 1), spec.batch, pointer(work.exponents, 1)
     panels = (n + 15) // 16
@@ -313,7 +315,7 @@ def before_back(spec, work, l, replica, index):  # noqa: E741
 
 
 @jit
-def backward_product(spec, work, l, replica, worker, group0, group1):  # noqa: E741
+def backward_product(spec, work, l, replica, worker, group0, group1):
     """Units 64 group0 .. 64 group1 - 1 of the unit draw of W[l], transposed, times delta, into z."""
     n_in, n_out, B = _units(spec, l - 1), _units(spec, l), spec.batch
     height, at = (n_out + 15) // 16 * 16, _at(work.kept_at, l - 1)
@@ -348,7 +350,7 @@ def backward_product(spec, work, l, replica, worker, group0, group1):  # noqa: E
 
 
 @jit
-def after_back(spec, work, l, index):  # noqa: E741
+def after_back(spec, work, l, index):
     """dJ/da[l - 1] in g from the product of unit draws in z; rows of the factors."""
     n, n_out, B, e = _units(spec, l - 1), _units(spec, l), spec.batch, pointer(work.exponents, 1)
     count = blocks.size(n, B)
@@ -374,7 +376,9 @@ def _call(typingctx, address, spec, work, *numbers):
 
     def codegen(context, builder, sig, args):
         kind = context.call_conv.get_function_type(types.none, inner)
-        rest = [builder.extract_value(args[3], i) for i in range(len(numbers))] if isinstance(sig.args[3], types.BaseTuple) else list(args[3:])
+        rest = (
+            [builder.extract_value(args[3], i) for i in range(len(numbers))] if isinstance(sig.args[3], types.BaseTuple) else list(args[3:])
+        )
         context.call_conv.call_function(builder, builder.inttoptr(args[0], kind.as_pointer()), types.none, inner, [args[1], args[2], *rest])
         return context.get_dummy_value()
 
@@ -383,13 +387,13 @@ def _call(typingctx, address, spec, work, *numbers):
 
 @jit
 def replicas(spec, work, first, start, stop, parts):
-    """Replicas first + start .. first + stop - 1 into rows start .. stop - 1; parts: 1 forward, 2 the drawn cotangent, 4 backward, or their sum."""
+    """Replicas first + start .. first + stop - 1 into rows start .. stop - 1; parts: sum of 1 forward, 2 cotangent, 4 backward."""
     f = pointer(spec.phases, 1)
     for index in range(start, stop):
         r = first + index
         if parts & 1:
             _call(f[0], spec, work, r)
-            for l in range(1, spec.depth + 1):  # noqa: E741
+            for l in range(1, spec.depth + 1):
                 if _stopped(spec):
                     return
                 _call(f[1], spec, work, l, r)
@@ -398,7 +402,7 @@ def replicas(spec, work, first, start, stop, parts):
         if parts & 2:
             _call(f[4], spec, work, r)
         if parts & 4:
-            for l in range(spec.depth, 0, -1):  # noqa: E741
+            for l in range(spec.depth, 0, -1):
                 if _stopped(spec):
                     return
                 _call(f[5], spec, work, l, r, index)
@@ -406,7 +410,16 @@ def replicas(spec, work, first, start, stop, parts):
                 _call(f[7], spec, work, l, index)
 
 
-PHASES = ((begin, 1), (before, 2), (forward_product, 5), (after, 3), (draw_cotangent, 1), (before_back, 3), (backward_product, 5), (after_back, 2))
+PHASES = (
+    (begin, 1),
+    (before, 2),
+    (forward_product, 5),
+    (after, 3),
+    (draw_cotangent, 1),
+    (before_back, 3),
+    (backward_product, 5),
+    (after_back, 2),
+)
 
 
 def phases(dtype):

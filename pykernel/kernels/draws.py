@@ -11,7 +11,6 @@ from pykernel.kernels.lanes import (
     absolute,
     as_floats,
     as_words,
-    count_from,
     fma,
     from_signed,
     greater,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Products of a weight with a block of units, one tile of sixteen lanes at a time, for njit code.
 
-Letters: n_out rows and n_in columns of W, B inputs. A block (units x batch) is a flat array with unit i of input b at (i // 16 * B + b) * 16 + i % 16,
-units padded to a multiple of 16 with zeros. A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
+Letters: n_out rows and n_in columns of W, B inputs. A block (units x batch) is a flat array with unit i of input b at
+(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros. A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
 Every output is one chain of fused multiply-adds over its terms in order, so tiles, chunks and threads do not change its bits.
 """
 
@@ -138,7 +138,7 @@ def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
 
 @jit
 def turn(tile, terms, kept, at, line, height):
-    """Copy a tile of sixteen rows (from `line`, a multiple of 16) into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
+    """Copy a tile of the sixteen rows from `line` into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
     for k in range(0, terms, 16):
         transpose(tile, k * 16, kept, at + k * height + line * 16)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The built-in activation functions in lanes of float64: what `pykernel.activations` defines, fast; a user's own row goes through a callback.
+"""The built-in activation functions in lanes of float64: `pykernel.activations`, fast; a user's own row goes through a callback.
 
 Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of `pykernel.activations`.
 """
@@ -16,7 +16,23 @@ from pykernel.kernels.lanes import absolute, fma, greater, larger, less, load, p
 
 # PIECEWISE covers every function that is linear on each side of zero; CALLBACK every function that is not in this file.
 CALLBACK, PIECEWISE = -1, 0
-NAMES = ("piecewise", "sigmoid", "tanh", "elu", "selu", "gelu", "gelu_tanh", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan", "sin")
+NAMES = (
+    "piecewise",
+    "sigmoid",
+    "tanh",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "softplus",
+    "mish",
+    "hardtanh",
+    "softsign",
+    "erf",
+    "arctan",
+    "sin",
+)
 _, SIGMOID, TANH, ELU, SELU, GELU, GELU_TANH, SILU, SOFTPLUS, MISH, HARDTANH, SOFTSIGN, ERF, ARCTAN, SIN = range(len(NAMES))
 
 # (e^r - 1) / r on [-ln 2 / 2, ln 2 / 2] by its Taylor series: the first term left out is 4e-18 of the whole.
@@ -98,7 +114,9 @@ def _elu_slope(a, z):
 @inline
 def _gelu_argument(z):
     square = z * z
-    return fma(z * square, spread(GELU_CUBIC), z) * (2 * _ROOT_2_OVER_PI), fma(square, spread(3 * GELU_CUBIC), spread(1.0)) * (2 * _ROOT_2_OVER_PI)
+    return fma(z * square, spread(GELU_CUBIC), z) * (2 * _ROOT_2_OVER_PI), fma(square, spread(3 * GELU_CUBIC), spread(1.0)) * (
+        2 * _ROOT_2_OVER_PI
+    )
 
 
 @inline
