@@ -3,7 +3,8 @@
 
 A layer is before -> product -> after, and backwards the same; only products cost n^2, and they take a range of panels,
 so that one large network can be cut among threads. Letters as in docs/design.md; a, u, z, g are blocks (see `blocks`).
-Plan and workspace are records of numbers and addresses: arrays as arguments cost minutes of compilation and counts of references at each call.
+Plan and workspace are records of numbers and addresses: arrays as arguments
+ cost minutes of compilation, and counting references at each call.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 """Products of a weight with a block of units, one tile of sixteen lanes at a time, for njit code.
 
 Letters: n_out rows and n_in columns of W, B inputs. A block (units x batch) is a flat array with unit i of input b at
-(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros. A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
+(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros.
+A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
 Every output is one chain of fused multiply-adds over its terms in order, so tiles, chunks and threads do not change its bits.
 """
 
