@@ -42,6 +42,7 @@ _WHERE = {
     "open": "sweeps",
     "StandardError": "sweeps",
     "Profiles": "sweeps",
+    "Replicas": "sweeps",
     "StoreError": "sweeps",
     "get_include": "embed",
     "get_cmake_dir": "embed",

@@ -177,8 +177,7 @@ def test_ranges():
 
 def test_the_default_sweep_covers_what_it_promises():
     assert min(default.DEPTHS) == 10 and max(default.DEPTHS) == 1000
-    widths = [width for width, _ in default.SHAPES]
-    assert min(widths) == 32 and max(widths) == 1024
+    assert min(default.WIDTHS) == 32 and max(default.WIDTHS) == 1024
     assert set(default.GRID["activation"]) == {"linear", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"}
     assert len(default.INITS) == 9
 

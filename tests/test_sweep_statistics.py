@@ -205,3 +205,24 @@ def test_cells_stand_in_c_order_of_the_grids_keys():
     assert [(c.chain.depth, c.chain.width, c.chain.gain) for c in cells] == [(2, 4, 1.0), (2, 5, 2.0), (3, 4, 1.0), (3, 5, 2.0)]
     assert [c.index for c in cells] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert {str(c.chain.activation) for c in cells} == {"tanh"}
+
+
+def test_dear_cells_may_have_fewer_replicas():
+    import pykernel as pk
+    from pykernel.sweeps.plan import SweepPlan
+
+    run = {
+        "batch": 1,
+        "seed": 0,
+        "engine": "dense",
+        "backend": "reference",
+        "dtype": "float32",
+        "precision": "exponent",
+        "correlation": 0.0,
+    }
+    budget = pk.Replicas(most=20, seconds=20.0, least=2)
+    plan = SweepPlan.make({"width": [4, 64, 1024]}, {"depth": 10}, run, budget, None, pk.Profiles())
+    counts = [cell.replicas for cell in plan.cells]
+    assert counts[0] == 20 and counts[0] >= counts[1] >= counts[2] == 2
+    with pytest.raises(ValueError, match="1 <= least <= most"):
+        pk.Replicas(most=2, seconds=1.0, least=3)

@@ -399,3 +399,13 @@ def test_files_beyond_a_size_limit_are_a_full_disk(tmp_path):
     assert "StoreError" in said and "File too large" in said
     shutil.rmtree(tmp_path / "parts")
     equal(sweep(store=tmp_path, replicas=100), sweep(replicas=100))
+
+
+def test_what_cannot_fit_in_memory_is_refused_before_anything_is_written(tmp_path):
+    for grid, words in (
+        ({"depth": [2, 10_000_000], "width": [1 << 20]}, "depth=10000000, width=1048576"),
+        ({"depth": [2], "gain": list(range(1, 40))}, "39 cells"),
+    ):
+        with pytest.raises(pk.TooLarge, match=words):
+            pk.sweep(grid, {"width": 4}, replicas=10**10 if "gain" in grid else 1, store=tmp_path / "out", progress=False, engine="dense")
+        assert not (tmp_path / "out").exists()

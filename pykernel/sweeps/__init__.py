@@ -3,9 +3,21 @@
 
 from pykernel.sweeps.drive import SweepInterrupted, open, sweep
 from pykernel.sweeps.executors import ExecutorError
-from pykernel.sweeps.plan import StandardError
+from pykernel.sweeps.plan import Replicas, StandardError
 from pykernel.sweeps.progress import Progress
 from pykernel.sweeps.statistics import Profiles
 from pykernel.sweeps.store import Store, StoreError, merge
 
-__all__ = ["ExecutorError", "Profiles", "Progress", "StandardError", "Store", "StoreError", "SweepInterrupted", "merge", "open", "sweep"]
+__all__ = [
+    "ExecutorError",
+    "Profiles",
+    "Progress",
+    "Replicas",
+    "StandardError",
+    "Store",
+    "StoreError",
+    "SweepInterrupted",
+    "merge",
+    "open",
+    "sweep",
+]

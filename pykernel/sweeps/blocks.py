@@ -30,7 +30,8 @@ def seconds_per_replica(chain: Any, run: dict) -> float:
     if run["engine"] == "matrix_free":
         seconds += units * batch * (8e-9 + 2e-9 * batch)
     elif run["engine"] == "dense":
-        seconds += chain.weight_count * (1.2e-9 + 0.08e-9 * batch)
+        drawn = chain.init.distribution not in ("identity", "constant")
+        seconds += chain.weight_count * (1.2e-9 + 0.08e-9 * batch) * drawn
         if chain.init.distribution == "haar":
             low, high = np.minimum(widths[1:], widths[:-1]), np.maximum(widths[1:], widths[:-1])
             seconds += float((high * low.astype(float) ** 2).sum()) * 0.5e-9

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pykernel.sweeps.plan import Replicas
+
 ACTIVATIONS = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "gelu")
 INITS = (
     "identity(0.5)",
@@ -15,14 +17,9 @@ INITS = (
     "torch_linear_default",
     "orthogonal",
 )
-# Schemes that are not Gaussian draw every weight: a second a chain at 1000 layers of 1024 units. Wide chains also differ least from
-# one draw to the next, so few of them say as much as many narrow ones.
-SHAPES = ((32, 48), (128, 36), (1024, 6))
+WIDTHS = (32, 128, 1024)
 DEPTHS = (10, 30, 100, 300, 1000)
-GRID = {
-    "activation": list(ACTIVATIONS),
-    "init": list(INITS),
-    ("width", "replicas"): list(SHAPES),
-    "depth": list(DEPTHS),
-}
-RUN = {"batch": 1, "seed": 0}
+GRID = {"activation": list(ACTIVATIONS), "init": list(INITS), "width": list(WIDTHS), "depth": list(DEPTHS)}
+# Uniform schemes must draw every weight: a second a chain at 1000 layers of 1024 units. Wide chains also differ least from one draw
+# to the next, so a few of them say as much as many narrow ones.
+RUN = {"batch": 1, "seed": 0, "replicas": Replicas(most=36, seconds=1.0, least=2)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from pykernel.sweeps import assemble, blocks, executors, work
 from pykernel.sweeps.blocks import Pace, Piece, Queue
-from pykernel.sweeps.plan import StandardError, SweepPlan
+from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
 from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import SCALARS, Profiles
@@ -35,7 +35,7 @@ def sweep(
     base: Any = None,
     *,
     batch: int = 1,
-    replicas: int = 100,
+    replicas: int | Replicas = 100,
     seed: int = 0,
     store: Any = None,
     executor: Any = None,
@@ -58,7 +58,7 @@ def sweep(
             `dtype`, `engine`, `backend`, `precision`. A tuple of words zips them: `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.
         batch: inputs propagated together.
-        replicas: independent draws of all weights, for each cell.
+        replicas: independent draws of all weights, for each cell; or a `Replicas` for fewer draws of dear cells.
         seed: key of the random stream. All cells share it: two cells that differ in gain only have the same unit draws, so their
             difference is measured with less noise. Make `seed` an axis for independent cells.
         store: directory to keep results in; a finished sweep is answered from it, an interrupted or a smaller one is continued.

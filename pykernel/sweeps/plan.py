@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pykernel import machine
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell
 from pykernel.sweeps.statistics import Profiles
@@ -59,6 +60,33 @@ class StandardError:
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """Fewer draws for dear cells: `most`, or as many as fit into so many core seconds of a cell, but `least`.
+
+    Seconds are nominal (`blocks.seconds_per_replica`), not measured: the plan is the same on every machine.
+
+    Args:
+        most: draws of a cheap cell.
+        seconds: nominal core seconds that a cell may take.
+        least: draws of the dearest cell.
+
+    Raises:
+        ValueError: unless 1 <= least <= most and seconds is positive.
+    """
+
+    most: int
+    seconds: float
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most or not self.seconds > 0:
+            raise ValueError(f"Replicas needs 1 <= least <= most and positive seconds, got {self}")
+
+    def of(self, chain: Any, run: dict) -> int:
+        return max(self.least, min(self.most, int(self.seconds / blocks.seconds_per_replica(chain, run))))
+
+
+@dataclass(frozen=True)
 class SweepPlan:
     """Everything that defines a sweep's result."""
 
@@ -69,7 +97,7 @@ class SweepPlan:
     kept: Profiles
 
     @classmethod
-    def make(cls, given: Mapping | Sequence, base: Any, run: dict, replicas: int, until: Any, kept: Profiles) -> SweepPlan:
+    def make(cls, given: Mapping | Sequence, base: Any, run: dict, replicas: int | Replicas, until: Any, kept: Profiles) -> SweepPlan:
         """Validate everything and give every cell its key.
 
         Raises:
@@ -77,6 +105,8 @@ class SweepPlan:
         """
         from pykernel import stream
 
+        budget = replicas if isinstance(replicas, Replicas) else None
+        replicas = budget.most if budget else replicas
         if isinstance(replicas, bool) or not isinstance(replicas, int | np.integer) or replicas < 1:
             raise (ValueError if isinstance(replicas, int) else TypeError)(f"replicas must be a positive int, got {replicas!r}")
         if until is not None and not isinstance(until, StandardError):
@@ -92,8 +122,13 @@ class SweepPlan:
             ran = tuple(resolved.values())
             if ran not in rests:
                 rests[ran] = identity.words(kept=kept, stream=stream.VERSION, format=identity.FORMAT, **resolved)
-            cells.append(cell._replace(run=resolved, key=identity.key(cell.chain, rests[ran])))
-        return cls(axes, tuple(cells), int(replicas), until, kept)
+            count = budget.of(cell.chain, resolved) if budget else cell.replicas
+            cells.append(cell._replace(run=resolved, replicas=count, key=identity.key(cell.chain, rests[ran])))
+        _require_memory(axes, cells)
+        plan = cls(axes, tuple(cells), int(replicas), until, kept)
+        instead = "ask for fewer cells, replicas or profiles (profiles=False keeps scalars only)"
+        machine.require_memory(plan.memory(), f"the result of {len(cells)} cells", instead)
+        return plan
 
     def pieces(self, shelf: Any, targets: Mapping[str, int]) -> list[blocks.Piece]:
         """What is still to do for these numbers of replicas, in the order of cells; equal cells once."""
@@ -126,35 +161,29 @@ class SweepPlan:
         }
         return {"hash": identity.digest(result), **result}
 
+    def memory(self) -> int:
+        """Bytes of the Dataset."""
+        depths = {cell.chain.depth for cell in self.cells}
+        layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in depths])))
+        most = max(cell.replicas for cell in self.cells)
+        each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
+        return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
+
     def estimate(self, pieces: list[blocks.Piece], workers: int, pace: blocks.Pace | None = None) -> dict[str, float]:
         """What a run would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
         pace = pace or blocks.Pace()
+        layers = {depth: len(self.kept.at(depth)) for depth in {cell.chain.depth for cell in self.cells}}
         disk = 0
         for cell in self.cells:
-            layers = len(self.kept.at(cell.chain.depth))
-            nodes = cell.replicas.bit_count()
-            values = nodes * layers * 3 * len(self.kept.rows) + layers * len(self.kept.quantiles) * min(
-                cell.replicas, statistics.KEPT * nodes
-            )
-            values += cell.replicas * (len(statistics.SCALARS) + self.kept.replicas * layers * len(self.kept.rows))
+            nodes, kept = cell.replicas.bit_count(), layers[cell.chain.depth]
+            values = nodes * kept * 3 * len(self.kept.rows) + kept * len(self.kept.quantiles) * min(cell.replicas, statistics.KEPT * nodes)
+            values += cell.replicas * (len(statistics.SCALARS) + self.kept.replicas * kept * len(self.kept.rows))
             disk += 8 * values + 150
-        deepest = max(cell.chain.depth for cell in self.cells)
-        layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in {cell.chain.depth for cell in self.cells}])))
-        most = max(cell.replicas for cell in self.cells)
-        shown = (
-            len(self.cells)
-            * 8
-            * (
-                most * len(statistics.SCALARS)
-                + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
-                + self.kept.replicas * most * layers * len(self.kept.rows)
-            )
-        )
         return {
             "cells": len(self.cells),
             "chains": sum(piece.count for piece in pieces),
             "seconds": sum(pace.of(piece) for piece in pieces) / workers,
-            "memory_bytes": disk + shown + min(13 * 8 * deepest * most, 64 << 20),
+            "memory_bytes": disk + self.memory(),
             "disk_bytes": disk,
         }
 
@@ -190,3 +219,28 @@ def _resolve(cell: Cell, known: dict) -> dict:
         known[question] = engines.choose(lower(alike, **words), run["engine"], run["backend"])[:2]
     run["engine"], run["backend"] = known[question]
     return run
+
+
+def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
+    """Refuse the largest cell of each engine if one chain of it does not fit in memory.
+
+    Raises:
+        TooLarge: naming the cell.
+    """
+    from pykernel import engines, simulate
+    from pykernel.plan import lower
+
+    largest: dict[tuple, tuple[float, Cell]] = {}
+    for cell in cells:
+        chain = cell.chain
+        size = (chain.depth * chain.width if chain.width else sum(chain.widths)) * cell.run["batch"]
+        kind = cell.run["engine"], cell.run["backend"]
+        if kind not in largest or size > largest[kind][0]:
+            largest[kind] = size, cell
+    for _, cell in largest.values():
+        words = {name: cell.run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
+        lowered = lower(cell.chain, **words)
+        try:
+            simulate._require_memory(lowered, engines.choose(lowered, cell.run["engine"], cell.run["backend"])[2], 1, 1)
+        except machine.TooLarge as error:
+            raise machine.TooLarge(f"cell {grid.name(cell, axes)}: {error}") from None
