@@ -20,17 +20,17 @@ int64_t largest_width(const Plan& plan) {
   return std::max(*std::max_element(plan.widths, plan.widths + plan.depth + 1), plan.loss ? plan.outputs : 0);
 }
 
-Segments cut(const Plan& plan, int copies, int64_t count) {
+Segments cut(const Plan& plan, int64_t count) {
   Segments s = {{}, {}, 0, 0};
   const int64_t length = (plan.depth + count - 1) / count;
   int64_t offset = 0;
+  s.offsets.reserve((size_t)plan.depth);
   for (int64_t l = 1; l <= plan.depth; l++) {
     if ((l - 1) % length == 0) s.starts.push_back(l), offset = 0;
     s.offsets.push_back(offset);
     offset += block_size(plan, l);
     s.size = std::max(s.size, offset);
   }
-  (void)copies;
   const int64_t blocks = plan.residual_every > 1 ? 2 : 1;
   s.checkpoint = s.starts.size() > 1 ? (int64_t)s.starts.size() * blocks * padded(largest_width(plan)) * plan.batch : 0;
   return s;
@@ -43,9 +43,9 @@ int64_t bytes_of(const Plan& plan, const Segments& s, int copies, int64_t elemen
 }  // namespace
 
 Segments segments_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes) {
-  Segments best = cut(plan, copies, 1);
+  Segments best = cut(plan, 1);
   for (int64_t count = 2; bytes_of(plan, best, copies, element_bytes) > bytes && count <= plan.depth; count += std::max<int64_t>(1, count / 4)) {
-    Segments next = cut(plan, copies, count);
+    Segments next = cut(plan, count);
     if (bytes_of(plan, next, copies, element_bytes) < bytes_of(plan, best, copies, element_bytes)) best = std::move(next);
     else if (count * count > 4 * plan.depth) break;
   }
@@ -53,7 +53,8 @@ Segments segments_of(const Plan& plan, int copies, int64_t element_bytes, int64_
 }
 
 int64_t least_bytes(const Plan& plan, int copies, int64_t element_bytes) {
-  return bytes_of(plan, segments_of(plan, copies, element_bytes, 0), copies, element_bytes) + 10 * padded(largest_width(plan)) * plan.batch * element_bytes;
+  const int64_t count = std::max<int64_t>(1, (int64_t)sqrt((double)plan.depth));
+  return bytes_of(plan, cut(plan, count), copies, element_bytes) + 10 * padded(largest_width(plan)) * plan.batch * element_bytes;
 }
 
 template <class T>
