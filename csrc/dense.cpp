@@ -29,8 +29,11 @@ Source source_of(const char* name, double parameter) {
   constexpr const char* drawn[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
   for (int i = 0; i < 6; i++)
     if (!strcmp(name, drawn[i])) return {Kind::drawn, (Distribution)i, parameter};
-  const auto kind = !strcmp(name, "given") ? Kind::given : !strcmp(name, "identity") ? Kind::identity : !strcmp(name, "constant") ? Kind::constant
-                    : !strcmp(name, "haar") ? Kind::haar : throw std::invalid_argument(std::string("unknown distribution ") + name);
+  const auto kind = !strcmp(name, "given")      ? Kind::given
+                    : !strcmp(name, "identity") ? Kind::identity
+                    : !strcmp(name, "constant") ? Kind::constant
+                    : !strcmp(name, "haar")     ? Kind::haar
+                                                : throw std::invalid_argument(std::string("unknown distribution ") + name);
   return {kind, Distribution::normal, 0};
 }
 
@@ -42,7 +45,11 @@ constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 template <class T> class Dense final : public Linear<T> {
  public:
   Dense(const Plan& plan, std::shared_ptr<std::vector<Buffer<T>>> given)
-      : plan_(plan), table_(product_table<T>()), body_(source_of(plan.distribution, plan.distribution_parameter)), head_(body_), given_(std::move(given)) {
+      : plan_(plan),
+        table_(product_table<T>()),
+        body_(source_of(plan.distribution, plan.distribution_parameter)),
+        head_(body_),
+        given_(std::move(given)) {
     if (plan.loss) head_ = source_of(plan.head_distribution, plan.head_parameter);
     int64_t entries = 0;
     for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) offsets_.push_back(entries), entries += padded(rows(l)) * columns(l);
@@ -82,7 +89,8 @@ template <class T> class Dense final : public Linear<T> {
     const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * plan_.batch, 4, team);
     team.each((panels + step - 1) / step, [&](int64_t c) {
       if (team.stopped()) return;
-      table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), plan_.batch, delta.data, du.data, thread_scratch(backward_scratch<T>(plan_.batch)));
+      table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), plan_.batch, delta.data, du.data,
+                      thread_scratch(backward_scratch<T>(plan_.batch)));
     });
   }
 
@@ -97,7 +105,8 @@ template <class T> class Dense final : public Linear<T> {
     shift = 0;
     const bool far = plan_.exponent && scale != 0 && (fabs(scale) > 0x1p30 || fabs(scale) < 0x1p-30);
     const double mantissa = far ? frexp(scale, &shift) : scale;
-    Weights<T> w = {rows(l), columns(l), (T)mantissa, source.distribution, source.parameter, plan_.seed, (uint32_t)l, replica_, nullptr, nullptr};
+    Weights<T> w = {rows(l),  columns(l), (T)mantissa, source.distribution, source.parameter, plan_.seed, (uint32_t)l,
+                    replica_, nullptr,    nullptr};
     if (source.kind == Kind::given) w.given = (*given_)[(size_t)l - 1].get();
     if (source.kind == Kind::haar) {
       if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
@@ -149,7 +158,8 @@ template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan
     const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
     given->emplace_back((size_t)(padded(rows) * columns));
     for (int64_t i = 0; i < rows; i++)
-      for (int64_t k = 0; k < columns; k++) given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
+      for (int64_t k = 0; k < columns; k++)
+        given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
   }
   return given;
 }

@@ -31,7 +31,8 @@ uint32_t first_word(const Tall& a, uint32_t line) {
 std::vector<double> draw_targets(Tall address, int loss, int64_t outputs, int64_t B, Team& team) {
   std::vector<double> t((size_t)(outputs * B));
   if (loss == softmax) {
-    for (int64_t b = 0; b < B; b++) t[(size_t)((int64_t)(((uint64_t)first_word(address, (uint32_t)b) * (uint64_t)outputs) >> 32) * B + b)] = 1;
+    for (int64_t b = 0; b < B; b++)
+      t[(size_t)((int64_t)(((uint64_t)first_word(address, (uint32_t)b) * (uint64_t)outputs) >> 32) * B + b)] = 1;
     return t;
   }
   std::vector<double> block((size_t)((outputs + 15) / 16 * 16 * B));

@@ -64,7 +64,8 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
     }
   });
   for (int64_t i = 0; i < padded(rows); i++)
-    for (int64_t k = 0; k < columns; k++) panels[(i / 16 * columns + k) * 16 + i % 16] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
+    for (int64_t k = 0; k < columns; k++)
+      panels[(i / 16 * columns + k) * 16 + i % 16] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
 }
 template void draw_frame(const Weights<float>&, float*, const Products<float>&, Team&);
 template void draw_frame(const Weights<double>&, double*, const Products<double>&, Team&);

@@ -7,8 +7,8 @@
 
 namespace pykernel {
 
-#define PYKERNEL_DECLARE(isa)               \
-  namespace isa {                           \
+#define PYKERNEL_DECLARE(isa)                     \
+  namespace isa {                                 \
   const Elementwise<float>& elementwise(float);   \
   const Elementwise<double>& elementwise(double); \
   const Products<float>& products(float);         \

@@ -44,7 +44,13 @@ double Measure::log2_norm() const { return .5 * log2(square) + (double)exponent;
 
 template <class T>
 Layer<T>::Layer(const Plan& plan, const Elementwise<T>& kernels, Team& team, int64_t largest_width)
-    : plan_(plan), kernels_(kernels), team_(team), B_(plan.batch), phi_(nullptr), two_slopes_(nullptr), tails_(tails_of(plan.activation.name)) {
+    : plan_(plan),
+      kernels_(kernels),
+      team_(team),
+      B_(plan.batch),
+      phi_(nullptr),
+      two_slopes_(nullptr),
+      tails_(tails_of(plan.activation.name)) {
   for (int i = 0; i < kernels.activation_count; i++) {
     if (!strcmp(kernels.activations[i].name, plan.activation.name)) phi_ = &kernels.activations[i];
     if (!strcmp(kernels.activations[i].name, "two slopes")) two_slopes_ = &kernels.activations[i];
@@ -64,12 +70,18 @@ template <class T> template <class F> auto Layer<T>::chunks(int64_t n, F f) {
   const int64_t count = (n + chunk_units - 1) / chunk_units;
   if (count <= 1) return f(int64_t{0}, n, int64_t{0});
   if constexpr (std::is_void_v<Result>) {
-    team_.each(count, [&](int64_t c) { f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units, c * chunk_units * B_); });
+    team_.each(count, [&](int64_t c) {
+      f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units, c * chunk_units * B_);
+    });
   } else {
     Result* results;
-    if constexpr (std::is_same_v<Result, Sums>) results = sums_.data();
-    else results = slope_sums_.data();
-    team_.each(count, [&](int64_t c) { results[c] = f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units, c * chunk_units * B_); });
+    if constexpr (std::is_same_v<Result, Sums>)
+      results = sums_.data();
+    else
+      results = slope_sums_.data();
+    team_.each(count, [&](int64_t c) {
+      results[c] = f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units, c * chunk_units * B_);
+    });
     for (int64_t c = 1; c < count; c++) results[0] += results[c];
     return results[0];
   }
@@ -132,7 +144,8 @@ template <class T> Measure Layer<T>::add(const Block<T>& x, const Block<T>& y, d
     e = h >= -range<T> && h <= range<T> ? 0 : h < INT64_MIN / 8 ? 0 : h;
   }
   const T fx = power<T>(x.exponent - e), fy = scaled<T>(factor, y.exponent - e);
-  const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, y.data + o, out.data + o, units, B_, fx, fy); });
+  const Sums sums = chunks(
+      x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, y.data + o, out.data + o, units, B_, fx, fy); });
   out.n = x.n, out.exponent = e;
   return settle(out, sums);
 }
@@ -141,7 +154,8 @@ template <class T> Measure Layer<T>::scale(const Block<T>& x, double factor, Blo
   int e = 0;
   if (plan_.exponent && factor != 0 && (fabs(factor) > 0x1p20 || fabs(factor) < 0x1p-20)) frexp(factor, &e);
   const T f = scaled<T>(factor, -e);
-  const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, nullptr, out.data + o, units, B_, f, T(0)); });
+  const Sums sums = chunks(
+      x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, nullptr, out.data + o, units, B_, f, T(0)); });
   out.n = x.n, out.exponent = x.exponent + e;
   return settle(out, sums);
 }
@@ -155,7 +169,8 @@ template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double la
   }
   if (factor == 0) return settle(z);
   const T fz = power<T>(z.exponent - e), fb = scaled<T>(factor, -e);
-  const Sums sums = chunks(z.n, [&](int64_t first, int64_t units, int64_t o) { return kernels_.add_bias(z.data + o, b + first, units, B_, fz, fb); });
+  const Sums sums =
+      chunks(z.n, [&](int64_t first, int64_t units, int64_t o) { return kernels_.add_bias(z.data + o, b + first, units, B_, fz, fb); });
   z.exponent = e;
   return settle(z, sums);
 }
@@ -196,8 +211,10 @@ template <class T> Measure Layer<T>::activate(Block<T>& h, Block<T>& v) {
     } else if (!bounded) {
       const double slopes[] = {row.left, row.right};
       const Sums far = run(two_slopes_->value, 1, 1, slopes);
-      if (far.largest > 0) sums = far, v.exponent = h.exponent;
-      else sums = run(phi_->value, in, 1, row.parameters);  // all on the flat side
+      if (far.largest > 0)
+        sums = far, v.exponent = h.exponent;
+      else
+        sums = run(phi_->value, in, 1, row.parameters);  // all on the flat side
     }
   }
   if (sums.largest < power<T>(-lost<T>) && tails_ && tails_->value && h.largest > 0) return activate_tail(h, v);
@@ -226,7 +243,9 @@ template <class T> Measure Layer<T>::differentiate(Block<T>& h, const Block<T>& 
   const ActivationRow& row = plan_.activation;
   const T threshold = (T)(.01 * row.max_slope);
   const auto run = [&](Slope<T> slope, T in, const double* parameters) {
-    return chunks(h.n, [&](int64_t, int64_t units, int64_t o) { return slope(h.data + o, g.data + o, out.data + o, units, B_, in, threshold, parameters); });
+    return chunks(h.n, [&](int64_t, int64_t units, int64_t o) {
+      return slope(h.data + o, g.data + o, out.data + o, units, B_, in, threshold, parameters);
+    });
   };
   SlopeSums sums;
   if (!plan_.exponent) {
@@ -290,7 +309,9 @@ template <class T> void Layer<T>::normalise(const Block<T>& z, Block<T>& h) {
     chunks(z.n, [&](int64_t, int64_t units, int64_t o) { kernels_.batch_norm(z.data + o, h.data + o, units, B_, (T)norm_eps); });
   } else {
     column_statistics(z);
-    chunks(z.n, [&](int64_t, int64_t units, int64_t o) { kernels_.column_norm(z.data + o, h.data + o, units, B_, mean_.data(), factor_.data()); });
+    chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
+      kernels_.column_norm(z.data + o, h.data + o, units, B_, mean_.data(), factor_.data());
+    });
   }
   h.largest = 1;
 }
@@ -359,7 +380,8 @@ template <class T> Measure Layer<T>::normalise_far(const Block<T>& z, const Bloc
     const int64_t i = over_batch ? group : member, b = over_batch ? member : group;
     return (i / 16 * B_ + b) * 16 + i % 16;
   };
-  const double eps = ldexp(norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0), up = ldexp(1., e > 0 ? 0 : (int)(e < -2000 ? -2000 : e));
+  const double eps = ldexp(norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0),
+               up = ldexp(1., e > 0 ? 0 : (int)(e < -2000 ? -2000 : e));
   std::vector<double> row((size_t)members);
   const auto visit = [&](auto use) {  // use(result, place)
     for (int64_t group = 0; group < groups; group++) {

@@ -38,7 +38,9 @@ struct Measure {
   double log2_norm() const;
 };
 
-struct SlopeCount { int64_t saturated, dead; };
+struct SlopeCount {
+  int64_t saturated, dead;
+};
 
 template <class T> class Layer {
  public:
@@ -86,7 +88,7 @@ template <class T> class Layer {
   const Tails* tails_;
   std::vector<Sums> sums_;
   std::vector<SlopeSums> slope_sums_;
-  std::vector<double> column_;                 // partial sums over chunks, then columns
+  std::vector<double> column_;                     // partial sums over chunks, then columns
   std::vector<T> mean_, factor_, first_, second_;  // (B)
   Buffer<T> scratch_;
 };

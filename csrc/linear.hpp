@@ -1,5 +1,5 @@
-// What the run loop needs of a weight matrix: its product with a block, forward and transposed. Engines differ only in who stands behind this.
-// SPDX-License-Identifier: BSD-3-Clause
+// What the run loop needs of a weight matrix: its product with a block, forward and transposed. Engines differ only in who stands behind
+// this. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -25,7 +25,8 @@ template <class T> class Linear {
   // Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
   virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) = 0;
   // du = W^T delta. `u` and `gram` as given to forward (u.data null unless needs_input), `delta_gram` delta^T delta.
-  virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du, Team&) = 0;
+  virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
+                        Team&) = 0;
 };
 
 }  // namespace pykernel

@@ -44,10 +44,13 @@ int64_t bytes_of(const Plan& plan, const Segments& s, int copies, int64_t elemen
 
 Segments segments_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes) {
   Segments best = cut(plan, 1);
-  for (int64_t count = 2; bytes_of(plan, best, copies, element_bytes) > bytes && count <= plan.depth; count += std::max<int64_t>(1, count / 4)) {
+  for (int64_t count = 2; bytes_of(plan, best, copies, element_bytes) > bytes && count <= plan.depth;
+       count += std::max<int64_t>(1, count / 4)) {
     Segments next = cut(plan, count);
-    if (bytes_of(plan, next, copies, element_bytes) < bytes_of(plan, best, copies, element_bytes)) best = std::move(next);
-    else if (count * count > 4 * plan.depth) break;
+    if (bytes_of(plan, next, copies, element_bytes) < bytes_of(plan, best, copies, element_bytes))
+      best = std::move(next);
+    else if (count * count > 4 * plan.depth)
+      break;
   }
   return best;
 }
@@ -179,7 +182,8 @@ template <class T> void Network<T>::gram(const Block<T>& block, const Measure& m
   *exponent = x.exponent;
   const int64_t chunks = (x.n + chunk_units - 1) / chunk_units, entries = B_ * B_;
   const auto part = [&](int64_t c, double* gram) {
-    product_table<T>().gram(x.data + c * chunk_units * B_, std::min(chunk_units, x.n - c * chunk_units), B_, gram, thread_scratch(backward_scratch<T>(B_)));
+    product_table<T>().gram(x.data + c * chunk_units * B_, std::min(chunk_units, x.n - c * chunk_units), B_, gram,
+                            thread_scratch(backward_scratch<T>(B_)));
   };
   if (chunks == 1) return part(0, out);
   team_.each(chunks, [&](int64_t c) { part(c, gram_parts_.data() + c * entries); });
@@ -230,7 +234,8 @@ template <class T> Measure Network<T>::linear(int64_t l, const Block<T>& u, cons
     if (plan_.biases) {
       pack(plan_.biases[l - 1], z.n, 1, false, b);
     } else {
-      draw_tall(b.data, z.n, 1, address(Purpose::bias, l, strcmp(plan_.bias_distribution, "uniform") ? TallDraw::normal : TallDraw::uniform), team_);
+      draw_tall(b.data, z.n, 1,
+                address(Purpose::bias, l, strcmp(plan_.bias_distribution, "uniform") ? TallDraw::normal : TallDraw::uniform), team_);
     }
     double largest = 0;
     for (int64_t i = 0; i < z.n; i++) largest = fmax(largest, fabs((double)b.data[i]));
@@ -323,8 +328,10 @@ template <class T> void Network<T>::backward(int64_t l, const Rows& rows, int64_
   };
   const bool first_order = plan_.order == linear_norm_activation;
   Measure m;
-  if (first_order) m = derivative(g_);
-  else m = layer_.settle(g_);
+  if (first_order)
+    m = derivative(g_);
+  else
+    m = layer_.settle(g_);
   const Block<T>& delta = first_order ? dh_ : g_;
   const double after = m.log2_norm();
   if (first_order) rows.log10_derivative_factor[i] = log10_2 * (after - before);

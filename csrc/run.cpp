@@ -34,7 +34,8 @@ constexpr int64_t worth_a_team = 1 << 18;
 void check(const Plan& plan) {
   require(plan.depth >= 1 && plan.depth < (1 << 24) - 1, "depth must be at least 1 and below 2^24 - 1");
   require(plan.batch >= 1 && plan.batch < (int64_t)1 << 31, "batch must be at least 1 and below 2^31");
-  require(plan.widths && plan.scale && plan.residual_scale && plan.bias_scale, "widths, scale, residual_scale and bias_scale must be given");
+  require(plan.widths && plan.scale && plan.residual_scale && plan.bias_scale,
+          "widths, scale, residual_scale and bias_scale must be given");
   const auto size = [&](int64_t a, int64_t b) {
     int64_t bytes;
     require(!__builtin_mul_overflow(a, b, &bytes) && !__builtin_mul_overflow(bytes, (int64_t)16, &bytes), "widths and batch are too large");
@@ -46,8 +47,10 @@ void check(const Plan& plan) {
     if (plan.weights && l) finite(plan.weights[l - 1], size(plan.widths[l], plan.widths[l - 1]), "weights");
     if (plan.biases && l) finite(plan.biases[l - 1], plan.widths[l], "biases");
   }
-  require(!strcmp(plan.distribution, "given") == (plan.weights != nullptr), "weights must be given with distribution \"given\", and only then");
-  require(!strcmp(plan.bias_distribution, "given") == (plan.biases != nullptr), "biases must be given with bias_distribution \"given\", and only then");
+  require(!strcmp(plan.distribution, "given") == (plan.weights != nullptr),
+          "weights must be given with distribution \"given\", and only then");
+  require(!strcmp(plan.bias_distribution, "given") == (plan.biases != nullptr),
+          "biases must be given with bias_distribution \"given\", and only then");
   require(plan.norm >= no_norm && plan.norm <= rms_norm, "norm must be 0 to 3");
   require(plan.order == linear_norm_activation || plan.order == norm_activation_linear, "order must be 0 or 1");
   require(plan.loss >= no_loss && plan.loss <= softmax, "loss must be 0 to 3");
@@ -70,7 +73,8 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   require(how.threads >= 1 && how.count >= 0 && how.first >= 0, "threads must be positive, first and count must not be negative");
   if (how.count == 0) return;
   int64_t work = 0;
-  for (int64_t l = 1; l <= plan.depth; l++) work = std::max(work, std::min(plan.widths[l] * plan.batch, (int64_t)1 << 40) * std::min(plan.widths[l - 1], (int64_t)1 << 20));
+  for (int64_t l = 1; l <= plan.depth; l++)
+    work = std::max(work, std::min(plan.widths[l] * plan.batch, (int64_t)1 << 40) * std::min(plan.widths[l - 1], (int64_t)1 << 20));
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
   // Workers side by side as far as the least that each needs fits.
   const int64_t least = least_bytes(plan, plan.clip_value > 0 ? 2 : 1, sizeof(T));

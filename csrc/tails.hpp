@@ -5,7 +5,9 @@
 namespace pykernel {
 
 // (sign, log2 of the magnitude); -inf for an exact zero. Formulas as in pykernel/activations.py.
-struct Log2 { double sign, log2; };
+struct Log2 {
+  double sign, log2;
+};
 typedef Log2 (*Tail)(double z, const double* parameters);
 
 struct Tails {

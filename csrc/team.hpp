@@ -21,7 +21,8 @@ class Team {
   int size() const { return size_; }
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-  // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits do not depend on the team.
+  // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits do not depend on the
+  // team.
   template <class F> void each(int64_t count, F&& f) {
     if (size_ == 1 || count <= 1) {
       for (int64_t i = 0; i < count; i++) f(i);

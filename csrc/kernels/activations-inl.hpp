@@ -10,8 +10,12 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class V> struct ElementOf { typedef float type; };
-template <> struct ElementOf<F64> { typedef double type; };
+template <class V> struct ElementOf {
+  typedef float type;
+};
+template <> struct ElementOf<F64> {
+  typedef double type;
+};
 template <class V> using Element = typename ElementOf<V>::type;
 template <class V> PK_INLINE V number(double x) { return broadcast((Element<V>)x); }
 

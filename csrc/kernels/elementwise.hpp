@@ -12,9 +12,14 @@ namespace pykernel {
 constexpr int64_t chunk_panels = 64, chunk_units = 16 * chunk_panels;
 
 // Sums over the chunk in 16 lane partials and a fixed tree; largest is max |x|.
-struct Sums { double sum, square, largest; };
+struct Sums {
+  double sum, square, largest;
+};
 
-struct SlopeSums { double square, largest; int64_t saturated, dead; };
+struct SlopeSums {
+  double square, largest;
+  int64_t saturated, dead;
+};
 
 // One activation function. `parameters` are those of its row; for "callback" a pointer to the function, stored as bits.
 template <class T> using Value = Sums (*)(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters);
@@ -50,7 +55,8 @@ template <class T> struct Elementwise {
   // h = (z - mean[b]) factor[b]
   void (*column_norm)(const T* z, T* h, int64_t units, int64_t B, const T* mean, const T* factor);
   // dz = factor[b] (g - mean[b] - h slope[b])
-  SlopeSums (*column_norm_backward)(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean, const T* slope, const T* factor);
+  SlopeSums (*column_norm_backward)(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean, const T* slope,
+                                    const T* factor);
 };
 
 #ifdef PYKERNEL_ISA_NAMESPACE

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Polynomials are Chebyshev interpolants of relative error below 5e-8, found with 40 digits. Errors stated are the largest seen over
-// dense samples, in units in the last place of the result; see tests/test_cpp_maths.py.
+// dense samples, in units in the last place of the result.
 #pragma once
 #include <math.h>
 
@@ -83,8 +83,8 @@ PK_INLINE F32 density(F32 y) {
 // erf; max error 2 ULP
 PK_INLINE F32 erf(F32 x) {
   const F32 y = abs(x), t = x * x;
-  const F32 small = x * polynomial(t, 7.875875063e-5f, -0.0008016864287f, 0.005189087423f, -0.02685421201f, 0.1128359472f, -0.3761262667f,
-                                   1.128379166f);
+  const F32 small =
+      x * polynomial(t, 7.875875063e-5f, -0.0008016864287f, 0.005189087423f, -0.02685421201f, 0.1128359472f, -0.3761262667f, 1.128379166f);
   const F32 scaled = y * 1.41421356f;
   const F32 large = 1.f - 2.f * density(scaled) * mills(scaled);
   return y < 1.f ? small : copysign(large, x);
@@ -109,7 +109,8 @@ PK_INLINE F32 sine(F32 x, int quarter) {
   const I32 q = round_to_int(min(max(k, broadcast(-1e6f)), broadcast(1e6f))) + quarter;
   const F32 t = r * r;
   const F32 s = fma(r * t, polynomial(t, 2.72499258e-6f, -0.0001984008674f, 0.008333331875f, -0.1666666666f), r);
-  const F32 c = fma(t * t, polynomial(t, -2.73009592e-7f, 2.480060038e-5f, -0.001388888767f, 0.04166666666f), fma(t, broadcast(-.5f), broadcast(1.f)));
+  const F32 c = fma(t * t, polynomial(t, -2.73009592e-7f, 2.480060038e-5f, -0.001388888767f, 0.04166666666f),
+                    fma(t, broadcast(-.5f), broadcast(1.f)));
   const F32 magnitude = (q & 1) != 0 ? c : s;
   F32 result = (q & 2) != 0 ? -magnitude : magnitude;
   const F32 large = abs(x);
