@@ -109,12 +109,11 @@ def measure(planes: Table, batch: int, log_ratio: float) -> np.ndarray:
     return np.array([*forward[:3], *((tilted_weight * B / (tilted + ratio)) @ backward), forward[7]])
 
 
-def _limits(log_ratio: float, edge: float, at_edge: np.ndarray) -> np.ndarray:
+def _limits(log_ratio: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarray:
     """Beyond the table: no eps at all on the left; on the right phi at 0, with slopes that fall as D / eps."""
-    out = at_edge.copy()
-    if log_ratio > 0:
-        out[3:5] *= math.exp(max(edge - log_ratio, -745.0))
-    return out
+    if edge > 0:
+        at_edge[3:5] *= np.exp(np.maximum(edge - log_ratio, -745.0))
+    return at_edge
 
 
 class BatchTable(Table):

@@ -215,25 +215,25 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     start = 2 / n_in[0] if plan.order == 0 else 0.0
 
     # forward: mean and variance of log q[l]
-    mean_q, var_q = np.zeros(L), np.zeros(L)
     mean_v, var_v = -start / 2, start
-    for i in range(L):
-        r = follow[i]
-        mean_q[i] = r * mean_v + r * (1 - r) / 2 * var_v
-        var_q[i] = r * r * var_v
-        mean_v = elasticity[i] * mean_q[i] + bend[i] / 2 * var_q[i] - value_noise[i] / 2
-        var_v = elasticity[i] ** 2 * var_q[i] + value_noise[i]
+    forward_q = []
+    for r, e, bent, noise in zip(follow.tolist(), elasticity.tolist(), bend.tolist(), value_noise.tolist()):
+        m, v = r * mean_v + r * (1 - r) / 2 * var_v, r * r * var_v
+        forward_q.append((m, v))
+        mean_v, var_v = e * m + bent / 2 * v - noise / 2, e * e * v + noise
+    mean_q, var_q = np.array(forward_q).T
     # backward: what a unit of log E phi^2 of layer l does to all later slopes
-    later = np.zeros(L + 1)
-    for i in range(L - 1, -1, -1):
-        after = follow[i + 1] * (tilt[i + 1] + elasticity[i + 1] * later[i + 1]) if i + 1 < L else 0.0
-        later[i] = after
-    own = slope_noise + weight_noise + 2 * shared_noise * later[:L] + later[:L] ** 2 * value_noise
+    after, afters = 0.0, [0.0]
+    for r, x, e in zip(follow[:0:-1].tolist(), tilt[:0:-1].tolist(), elasticity[:0:-1].tolist()):
+        after = r * (x + e * after)
+        afters.append(after)
+    later = np.array(afters[::-1])
+    own = slope_noise + weight_noise + 2 * shared_noise * later + later**2 * value_noise
     if norm:
         own = own + length_noise
     variance = _from_top(own)
     # what fluctuated before layer l + 1 reaches layers l + 1 .. L through log q
-    variance[:L] += (tilt + elasticity * later[:L]) ** 2 * var_q
+    variance[:L] += (tilt + elasticity * later) ** 2 * var_q
     shift = -slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
         shift += (
@@ -255,15 +255,13 @@ def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar
     if plan.order == 1:
         return _aligned_pre(plan, signal, c, weight, slope2, share, haar)
     out, along, across, level = np.zeros(L + 1), 1 / N[-1], 1 - 1 / N[-1], 0.0
-    mixed = np.exp(c[q.LOG_MIXED])
-    ratio = np.exp(c[q.LOG_VALUE2] - signal.input)
-    for i in range(L - 1, -1, -1):
-        g2 = slope2[i] * (across * (1 - (mixed[i] - 1) / N[i]) + mixed[i] * along)
-        s = share[i]
-        aligned = (s * c[q.ELASTICITY][i]) ** 2 * ratio[i]  # of a gradient along a[l], what comes back along a[l - 1]
-        random = max(weight[i] * slope2[i] * (s * c[q.SLOPE2_SQUARE][i] + 1 - s) - aligned, 0.0) * across / n_in[i]
-        along = random + aligned * along * (N[i] / n_in[i])
-        across = max(weight[i] * g2 - along, 0.0) if haar else weight[i] * g2 * (1 - 1 / n_in[i])
+    aligned_all = (share * c[q.ELASTICITY]) ** 2 * np.exp(c[q.LOG_VALUE2] - signal.input)  # of a gradient along a[l], what comes back along a[l - 1]
+    columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, N)
+    for i, (w, d, s, mixed, square, aligned, n, m) in zip(range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))):
+        g2 = d * (across * (1 - (mixed - 1) / m) + mixed * along)
+        random = max(w * d * (s * square + 1 - s) - aligned, 0.0) * across / n
+        along = random + aligned * along * (m / n)
+        across = max(w * g2 - along, 0.0) if haar else w * g2 * (1 - 1 / n)
         total = along + across
         level += math.log(total)
         along, across = along / total, across / total
@@ -277,16 +275,14 @@ def _aligned_pre(
     """The same for pre-activation chains: along a[l] = z[l], then through W^T along phi(a[l-1]), then phi'."""
     L, n_in, n_out = plan.depth, plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
     out, along, across, level = np.zeros(L + 1), 1 / n_out[-1], 1 - 1 / n_out[-1], 0.0
-    mixed = np.exp(c[q.LOG_MIXED])
-    ratio = np.exp(signal.input - signal.raw)  # E phi^2 over the mean square of a[l - 1]
-    for i in range(L - 1, -1, -1):
-        s = share[i]  # of the square of z = W u + b
-        parallel = weight[i] * (s * along * n_out[i] + (1 - s) * across) / n_in[i]
-        total = weight[i] * (along + across)
-        rest = max(total - parallel, 0.0) if haar else total * (1 - 1 / n_in[i])
-        aligned = c[q.ELASTICITY][i] ** 2 * ratio[i]
-        back = aligned * parallel + max(c[q.SLOPE2_SQUARE][i] * slope2[i] - aligned, 0.0) * rest / n_in[i]
-        every = slope2[i] * (rest * (1 - (mixed[i] - 1) / n_in[i]) + mixed[i] * parallel)
+    aligned_all = c[q.ELASTICITY] ** 2 * np.exp(signal.input - signal.raw)  # E phi^2 over the mean square of a[l - 1]
+    columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, n_out)
+    for i, (w, d, s, mixed, square, aligned, n, m) in zip(range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))):
+        parallel = w * (s * along * m + (1 - s) * across) / n  # s is the share of W u in the square of z = W u + b
+        total = w * (along + across)
+        rest = max(total - parallel, 0.0) if haar else total * (1 - 1 / n)
+        back = aligned * parallel + max(square * d - aligned, 0.0) * rest / n
+        every = d * (rest * (1 - (mixed - 1) / n) + mixed * parallel)
         along, across = back, max(every - back, 0.0)
         total = along + across
         level += math.log(total)

@@ -244,10 +244,18 @@ def _distances(plan: Plan, out: Signal) -> None:
     scale, every = plan.residual_scale, plan.residual_every
     share = np.exp(out.weight + out.input - out.preactivation)  # of the variance of z that does not come from the bias
 
+    rates: dict[tuple[int, int], float] = {}
+
     def through(i: int, d: float) -> float:
         if d < 1e-11 or not math.isfinite(t[i]):
             return d * float(linear[i]) if math.isfinite(t[i]) else 0.0
-        return correlation.distance_map(row, math.exp(min(t[i], 340.0)), d, 6)
+        if cheap or i < 64:
+            return correlation.distance_map(row, math.exp(min(t[i], 340.0)), d, 6)
+        key = round(400 * float(t[i])), round(400 * math.log(d))  # deep layers change slowly: rates to 1e-3 do
+        if key not in rates:
+            at = math.exp(key[1] / 400)
+            rates[key] = correlation.distance_map(row, math.exp(min(key[0] / 400, 340.0)), min(at, 2.0), 6) / at
+        return d * rates[key]
 
     def step(i: int, d: float) -> tuple[float, float]:
         """(distance of u, distance of the branch) from the distance of a[l - 1], i = l - 1."""

@@ -149,7 +149,7 @@ class Table:
 
     ORDER = 16
 
-    def __init__(self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[float, float, np.ndarray], np.ndarray]):
+    def __init__(self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray]):
         self.function, self.tail, self.furthest = function, tail, furthest
         breaks, step = [0.0], 0.5
         while breaks[-1] < furthest:
@@ -159,7 +159,7 @@ class Table:
         self.series: dict[int, np.ndarray] = {}
         self.lists: dict[tuple[int, int], list[float]] = {}
         self.lines: dict[tuple[bool, int], tuple[float, float, float]] = {}
-        self.edge: dict[bool, np.ndarray] = {}
+        self.edge: dict[float, np.ndarray] = {}
         k = np.arange(self.ORDER)
         self.angle = (k + 0.5) * math.pi / self.ORDER
         self.transform = 2 / self.ORDER * np.cos(np.outer(k, self.angle))
@@ -179,12 +179,12 @@ class Table:
             self.series[panel] = series
         return self.series[panel]
 
-    def _beyond(self, t: float) -> np.ndarray:
-        positive = t > 0
-        edge = self.furthest if positive else -self.furthest
-        if positive not in self.edge:
-            self.edge[positive] = self.function(edge)
-        return self.tail(t, edge, self.edge[positive])
+    def _beyond(self, t: np.ndarray) -> np.ndarray:
+        """All columns at arguments beyond the table on one side, (columns, len(t))."""
+        edge = math.copysign(self.furthest, t[0])
+        if edge not in self.edge:
+            self.edge[edge] = self.function(edge)
+        return self.tail(t, edge, np.repeat(self.edge[edge][:, None], len(t), axis=1))
 
     def column(self, t: float, column: int) -> float:
         """One column at one argument: the inner step of long recursions, hence plain Python."""
@@ -192,7 +192,7 @@ class Table:
             line = self.lines.get((t > 0, column))
             if line is None:
                 edge = math.copysign(self.furthest, t)
-                start, end = self._beyond(edge)[column], self._beyond(2 * edge)[column]
+                start, end = self._beyond(np.array([edge, 2 * edge]))[column]
                 line = self.lines[t > 0, column] = (float(start), float((end - start) / edge) if end != start else 0.0, edge)
             return line[0] + line[1] * (t - line[2])
         panel = min(max(bisect_right(self.breaks, t) - 1, 0), len(self.breaks) - 2)
@@ -223,10 +223,10 @@ class Table:
             low, high = self.breaks[p], self.breaks[p + 1]
             x = (2 * unique[chosen] - low - high) / (high - low)
             pieces.append((chosen, np.polynomial.chebyshev.chebval(x, self._series(int(p)))))
-        for i in np.flatnonzero(~inside):
-            chosen = np.zeros(len(unique), bool)
-            chosen[i] = True
-            pieces.append((chosen, self._beyond(float(unique[i]))[:, None]))
+        for side in (-1, 1):
+            chosen = ~inside & (np.sign(unique) == side)
+            if chosen.any():
+                pieces.append((chosen, self._beyond(unique[chosen])))
         for chosen, values in pieces:
             if out is None:
                 out = np.empty((values.shape[0], len(unique)))
@@ -234,12 +234,11 @@ class Table:
         return out[:, back].reshape(-1, *t.shape)
 
 
-def _asymptote(t: float, edge: float, at_edge: np.ndarray) -> np.ndarray:
+def _asymptote(t: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarray:
     """Power laws beyond the table: d log E phi^2 / d log std = 2 elasticity, d log E phi'^2 / d log std = slope2_square - 1."""
-    out = at_edge.copy()
-    out[LOG_VALUE2] += 2 * at_edge[ELASTICITY] * (t - edge)
-    out[LOG_SLOPE2] += (at_edge[SLOPE2_SQUARE] - 1) * (t - edge)
-    return out
+    at_edge[LOG_VALUE2] += 2 * at_edge[ELASTICITY] * (t - edge)
+    at_edge[LOG_SLOPE2] += (at_edge[SLOPE2_SQUARE] - 1) * (t - edge)
+    return at_edge
 
 
 class Moments(Table):
