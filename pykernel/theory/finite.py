@@ -255,7 +255,9 @@ def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar
     if plan.order == 1:
         return _aligned_pre(plan, signal, c, weight, slope2, share, haar)
     out, along, across, level = np.zeros(L + 1), 1 / N[-1], 1 - 1 / N[-1], 0.0
-    aligned_all = (share * c[q.ELASTICITY]) ** 2 * np.exp(c[q.LOG_VALUE2] - signal.input)  # of a gradient along a[l], what comes back along a[l - 1]
+    aligned_all = (share * c[q.ELASTICITY]) ** 2 * np.exp(
+        c[q.LOG_VALUE2] - signal.input
+    )  # of a gradient along a[l], what comes back along a[l - 1]
     columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, N)
     for i, (w, d, s, mixed, square, aligned, n, m) in zip(range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))):
         g2 = d * (across * (1 - (mixed - 1) / m) + mixed * along)

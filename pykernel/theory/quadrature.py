@@ -149,7 +149,9 @@ class Table:
 
     ORDER = 16
 
-    def __init__(self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray]):
+    def __init__(
+        self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray]
+    ):
         self.function, self.tail, self.furthest = function, tail, furthest
         breaks, step = [0.0], 0.5
         while breaks[-1] < furthest:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.chain import Chain, Residual
-from pykernel.plan import ORDERS
+from pykernel.plan import ORDERS, lower
 from pykernel.theory.critical import critical_gain
 from pykernel.theory.diagnosis import governing, theory
 from pykernel.verdict import EXPLODING
@@ -93,11 +93,15 @@ class Recommendation:
         lines.append(f"{'change':<37}{'theory':>8}{'measured':>9}{'spread':>7}{'bad':>5}  {'preserves':<9}")
         for c in self.candidates:
             words = _wrapped(c.change, 36)
-            lines.append(f"{words[0]:<37}{_number(c.predicted):>8}{_number(c.measured):>9}{c.spread:>7.2f}{c.outside:>5.0%}  {c.preserves:<9}")
+            lines.append(
+                f"{words[0]:<37}{_number(c.predicted):>8}{_number(c.measured):>9}{c.spread:>7.2f}{c.outside:>5.0%}  {c.preserves:<9}"
+            )
             lines += [f"  {w}" for w in words[1:]]
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
-        lines += _wrapped(f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; bad: share of replicas beyond {self.bound:g} decades")
+        lines += _wrapped(
+            f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; bad: share of replicas beyond {self.bound:g} decades"
+        )
         return "\n".join(lines)
 
     @property
@@ -151,15 +155,33 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
     run = _Bench(batch, replicas, seed, bound)
     original = run.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
-    known = {chain}
+    known = {_law(chain)}
     for candidate in proposals_for(chain, batch):
-        if candidate.chain not in known:
-            known.add(candidate.chain)
+        if _law(candidate.chain) not in known:
+            known.add(_law(candidate.chain))
             proposals.append(candidate)
     promising = [c for c in (run.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
     measured = [run.measure(c) for c in promising]
     order = sorted(measured, key=lambda c: (not c.healthy, c.outside > 0.2, c.effort, round(c.outside, 1), round(abs(c.measured), 1)))
     return Recommendation(original, order, replicas, batch, bound)
+
+
+def _law(chain: Chain) -> tuple:
+    """What makes two chains the same in law: two schemes may differ in name only."""
+    plan = lower(chain)
+    scale = tuple(np.round(plan.scale, 12)[[0, -1]])
+    return (
+        chain.activation,
+        chain.norm,
+        chain.order,
+        chain.residual,
+        chain.bias_std,
+        chain.widths,
+        chain.width,
+        plan.distribution,
+        plan.bias_distribution,
+        scale,
+    )
 
 
 class _Bench:
@@ -174,7 +196,9 @@ class _Bench:
     def measure(self, candidate: Candidate) -> Candidate:
         from pykernel.simulate import propagate
 
-        p = propagate(candidate.chain, batch=self.batch, replicas=self.replicas, seed=self.seed)
+        # Drawing small matrices costs less than choosing; above, the engine that draws none.
+        small = candidate.chain.weight_count * self.replicas <= 4e8 and candidate.chain.init.distribution != "haar"
+        p = propagate(candidate.chain, batch=self.batch, replicas=self.replicas, seed=self.seed, engine="dense" if small else "auto")
         values = np.asarray(getattr(p, governing(p.end_to_end, p.signal_end_to_end)))
         finite = values[np.isfinite(values)]
         ahead = p.log10_mean_square_activation
@@ -230,15 +254,23 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
     point = critical_gain(chain.activation) if chain.norm is None else None
     if point is not None and point.exists and plain:
         changed = base.replace(init="orthogonal", gain=point.gain)
-        out.append(Candidate(f"orthogonal weights, gain {point.gain:.4g}", changed, 2, "a QR a layer at the start; least spread", "Saxe et al. 2014"))
+        out.append(
+            Candidate(
+                f"orthogonal weights, gain {point.gain:.4g}", changed, 2, "a QR a layer at the start; least spread", "Saxe et al. 2014"
+            )
+        )
         changed = base.replace(init="lecun_normal", gain=point.gain)
-        out.append(Candidate(f"init lecun_normal, gain {point.gain:.4g}", changed, 2, "nothing but the draw", "edge of chaos, Schoenholz et al. 2017"))
+        out.append(
+            Candidate(
+                f"init lecun_normal, gain {point.gain:.4g}", changed, 2, "nothing but the draw", "edge of chaos, Schoenholz et al. 2017"
+            )
+        )
     if plain and name in ("gelu", "gelu_tanh"):
         w, b = (v**0.5 for v in GELU_POINT)
         changed = base.replace(init="lecun_normal", gain=w, bias_std=b)
         words = f"init lecun_normal, gain {w:.4g}, bias std {b:.4g}"
         out.append(Candidate(words, changed, 2, "random biases", "Roberts, Yaida, Hanin 2022, ch. 5"))
-    if plain and name == "tanh" or name in ("erf", "arctan", "softsign", "hardtanh", "sin"):
+    if (plain and name == "tanh") or name in ("erf", "arctan", "softsign", "hardtanh", "sin"):
         point = critical_gain(chain.activation, 0.05)
         if plain and point.exists:
             changed = base.replace(init="orthogonal", gain=point.gain, bias_std=0.05)
@@ -248,10 +280,20 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
     he = base.replace(init="he_normal") if name not in ("tanh", "selu", "linear") else base.replace(init="lecun_normal")
     if chain.norm != "rms" or chain.order != pre:
         changed = he.replace(norm="rms", order=pre, residual=None)
-        out.append(Candidate("rms norm before the activation, then the weights", changed, 3, "one pass over each layer", "Zhang, Sennrich 2019"))
+        out.append(
+            Candidate("rms norm before the activation, then the weights", changed, 3, "one pass over each layer", "Zhang, Sennrich 2019")
+        )
     if equal:
         changed = he.replace(norm="rms", order=pre, residual=Residual(1, 1.0))
-        out.append(Candidate("skip connections with rms norm inside the branch", changed, 3, "one pass and one sum a layer", "pre-norm, Xiong et al. 2020"))
+        out.append(
+            Candidate(
+                "skip connections with rms norm inside the branch",
+                changed,
+                3,
+                "one pass and one sum a layer",
+                "pre-norm, Xiong et al. 2020",
+            )
+        )
         changed = he.replace(norm=None, order=pre, residual=Residual(1, "inverse_sqrt_depth"))
         words = "skip connections, branches times 1/sqrt(depth)"
         out.append(Candidate(words, changed, 3, "one sum a layer", "Hayou et al. 2021; Hanin, Rolnick 2018"))
@@ -265,7 +307,9 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
     if name in ("sigmoid", "softplus"):
         changed = base.replace(activation="tanh", init="orthogonal", gain=1.0)
         out.append(Candidate("tanh with orthogonal weights", changed, 4, "another function", "Saxe et al. 2014"))
-        out.append(Candidate("relu, init he_normal", base.replace(activation="relu", init="he_normal"), 4, "another function", "He et al. 2015"))
+        out.append(
+            Candidate("relu, init he_normal", base.replace(activation="relu", init="he_normal"), 4, "another function", "He et al. 2015")
+        )
     elif name not in ("selu", "linear") and chain.norm is None:
         changed = base.replace(activation="selu", init="lecun_normal")
         out.append(Candidate("selu, init lecun_normal", changed, 4, "another function", "Klambauer et al. 2017"))
@@ -284,7 +328,7 @@ def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
     if chain.gain == 0 or chain.init.distribution in ("identity", "constant", "given"):
         return None
     here = abs(chain.gain)
-    change = lambda log_gain: predicted_decades(chain.replace(gain=here * math.exp(log_gain)), batch)  # noqa: E731
+    change = lambda log_gain: predicted_decades(chain.replace(gain=here * math.exp(log_gain)), batch)
     grid = np.array([0.0, 0.2, -0.2, 0.5, -0.5, 0.9, -0.9, 1.4, -1.4, 2.0, -2.0, 2.8, -2.8, 4.0, -4.0])
     values: dict[float, float] = {}
     for x in grid:
