@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -336,7 +337,7 @@ def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
         if math.isnan(values[x]):
             return None
         known = sorted(values)
-        for low, high in zip(known[:-1], known[1:]):
+        for low, high in itertools.pairwise(known):
             if (values[low] > 0) != (values[high] > 0) and np.all(np.isfinite([values[low], values[high]])):
                 gain = here * math.exp(_root(change, low, high, values[low], values[high]))
                 return float(f"{gain:.4g}")
