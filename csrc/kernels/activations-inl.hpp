@@ -199,7 +199,7 @@ template <class V> struct Erf {
   static constexpr const char* name = "erf";
   explicit Erf(const double*) {}
   V value(V z) const { return erf(z); }
-  V slope(V z) const { return density(z * number<V>(1.41421356237309504880)) * number<V>(2.82842712474619009760); }  // 2 sqrt(2)
+  V slope(V z) const { return gaussian(z) * number<V>(1.12837916709551257390); }  // 2 / sqrt(pi)
 };
 
 template <class V> struct Arctan {

@@ -80,6 +80,13 @@ PK_INLINE F32 density(F32 y) {
   return exp_minus(hi * .5f, lo * .5f) * 0.39894228f;
 }
 
+// e^(-x^2); max error 2 ULP
+PK_INLINE F32 gaussian(F32 x) {
+  x = min(broadcast(12.f), abs(x));
+  const F32 hi = x * x;
+  return exp_minus(hi, fma(x, x, -hi));
+}
+
 // erf; max error 2 ULP
 PK_INLINE F32 erf(F32 x) {
   const F32 y = abs(x), t = x * x;
@@ -133,6 +140,7 @@ PK_INLINE F64 erf(F64 x) { return lanewise(x, ::erf); }
 PK_INLINE F64 atan(F64 x) { return lanewise(x, ::atan); }
 PK_INLINE F64 tanh(F64 x) { return lanewise(x, ::tanh); }
 PK_INLINE F64 sine(F64 x, int quarter) { return quarter ? lanewise(x, ::cos) : lanewise(x, ::sin); }
+PK_INLINE F64 gaussian(F64 x) { return exp(-(x * x)); }
 PK_INLINE F64 density(F64 y) { return exp(y * y * -.5) * 0.39894228040143267794; }
 PK_INLINE F64 normal_tail(F64 y) { return lanewise(y * 0.70710678118654752440, ::erfc) * .5; }
 
