@@ -60,7 +60,9 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     each = np.full((p, n, most, s), np.nan) if kept.replicas else None
     known = np.zeros(n, dtype=np.int64)
     verdicts = np.full(n, "missing", dtype=object)
-    own = {batch: [kept.rows.index(name) for name in kept.measured(batch).rows] for batch in {cell[5] for cell in cells}}
+    own = {
+        batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in {cell[5] for cell in cells}
+    }
     inner = np.array([_UNITS_EXTENT[name] for name in kept.rows], dtype=bool)
 
     for i, (key, depth, _, _, _, batch) in enumerate(cells):
@@ -78,13 +80,13 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         if forest:
             summary = statistics.summarise(forest)
             where = places[depth]
-            at_rows = np.ix_(own[batch], [i], where)
+            at_rows = (own[batch][:, None], i, where)
             for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
-                table[at_rows] = found[:, None]
+                table[at_rows] = found
             quantiles[:, i, :, where] = summary.quantiles.transpose(2, 0, 1)
         if each is not None:
             found = shelf.replicas(key, goal, (len(own[batch]), len(at[depth])))
-            each[np.ix_(own[batch], [i], range(goal), places[depth])] = found[:, None]
+            each[own[batch][:, None, None], i, np.arange(goal)[:, None], places[depth]] = found
 
     # Rows that belong to layers have no value at the input.
     outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
