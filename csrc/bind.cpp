@@ -144,10 +144,15 @@ py::dict run(const py::object& plan, const std::string& engine, int64_t first, i
 
 }  // namespace
 
+namespace pykernel {
+void bind_kernels(py::module_& module);
+}
+
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pykernel.";
   m.attr("version") = pykernel::version();
   m.def("isa", &pykernel::isa_name, "The instruction set in use.");
   m.def("run", &run, py::arg("plan"), py::arg("engine"), py::arg("first"), py::arg("count"), py::arg("threads"), py::arg("memory"),
         "Rows of replicas first .. first + count - 1 of a Plan, as a dict of float64 arrays.");
+  pykernel::bind_kernels(m);
 }

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <stdexcept>
+#include <string>
+
 namespace pykernel {
 
 #define PYKERNEL_DECLARE(isa)                     \
@@ -22,33 +25,40 @@ PYKERNEL_DECLARE(avx512)
 
 namespace {
 
-struct Isa {
-  const char* name;
-  const Elementwise<float>& (*floats)(float);
-  const Elementwise<double>& (*doubles)(double);
-  const Products<float>& (*float_products)(float);
-  const Products<double>& (*double_products)(double);
-};
-
-Isa choose() {
+std::vector<Isa> ask() {
+  std::vector<Isa> usable;
 #ifdef PYKERNEL_X86
-  const char* wanted = getenv("PYKERNEL_ISA");
-  const auto takes = [&](const char* name) { return !wanted || !*wanted || !strcmp(wanted, name); };
-  if (takes("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
-    return {"avx512", avx512::elementwise, avx512::elementwise, avx512::products, avx512::products};
-  if ((takes("avx2") || takes("avx512")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {"avx2", avx2::elementwise, avx2::elementwise, avx2::products, avx2::products};
+  // GCC's answer is no also where the system does not save the wide registers.
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    usable.push_back({"avx512", avx512::elementwise, avx512::elementwise, avx512::products, avx512::products});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    usable.push_back({"avx2", avx2::elementwise, avx2::elementwise, avx2::products, avx2::products});
 #endif
-  return {"baseline", baseline::elementwise, baseline::elementwise, baseline::products, baseline::products};
+  usable.push_back({"baseline", baseline::elementwise, baseline::elementwise, baseline::products, baseline::products});
+  return usable;
+}
+
+const Isa& choose() {
+  const char* wanted = getenv("PYKERNEL_ISA");
+  if (!wanted || !*wanted) return usable_isas().front();
+  std::string names;
+  for (const Isa& isa : usable_isas()) {
+    if (!strcmp(wanted, isa.name)) return isa;
+    names += names.empty() ? isa.name : std::string(", ") + isa.name;
+  }
+  throw std::invalid_argument("PYKERNEL_ISA must be one of " + names + " on this machine, got " + wanted);
 }
 const Isa& chosen() {
-  static const Isa isa = choose();
+  static const Isa& isa = choose();
   return isa;
 }
 
 }  // namespace
 
+const std::vector<Isa>& usable_isas() {
+  static const std::vector<Isa> usable = ask();
+  return usable;
+}
 const char* isa_name() { return chosen().name; }
 template <> const Elementwise<float>& elementwise_table<float>() { return chosen().floats(0); }
 template <> const Elementwise<double>& elementwise_table<double>() { return chosen().doubles(0); }

@@ -1,0 +1,130 @@
+// The kernels seen from Python, one by one and for each instruction set this machine has: for tests, not for users.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <math.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "isa.hpp"
+
+namespace py = pybind11;
+
+namespace pykernel {
+namespace {
+
+template <class T> using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+template <class T> struct Aligned {
+  explicit Aligned(int64_t n) : raw((size_t)n * sizeof(T) + 64) {}
+  T* get() { return (T*)(((uintptr_t)raw.data() + 63) & ~(uintptr_t)63); }
+  std::vector<char> raw;
+};
+
+const Isa& isa_called(const std::string& name) {
+  for (const Isa& isa : usable_isas())
+    if (name == isa.name) return isa;
+  throw py::value_error("instruction set " + name + " is not one of this machine's");
+}
+template <class T> const Products<T>& products_of(const std::string& isa) {
+  if constexpr (sizeof(T) == 4) return isa_called(isa).float_products(0);
+  else return isa_called(isa).double_products(0);
+}
+
+int64_t padded(int64_t n) { return panels_of(n) * 16; }
+template <class T> Aligned<T> to_block(const Array<T>& x) {
+  const int64_t n = x.shape(0), B = x.shape(1);
+  Aligned<T> block(padded(n) * B);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t b = 0; b < B; b++) block.get()[(i / 16 * B + b) * 16 + i % 16] = x.at(i, b);
+  return block;
+}
+template <class T> py::array from_block(Aligned<T>& block, int64_t n, int64_t B) {  // padding too
+  py::array_t<T> x({padded(n), B});
+  for (int64_t i = 0; i < padded(n); i++)
+    for (int64_t b = 0; b < B; b++) x.mutable_at(i, b) = block.get()[(i / 16 * B + b) * 16 + i % 16];
+  return x;
+}
+
+// u (columns, B) or, transposed, delta (rows, B), made known to `multiply` in `parts` calls.
+template <class T>
+py::array multiply(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows, int64_t columns,
+                   double scale, const Array<T>& x, bool transposed, const std::string& source, int64_t parts) {
+  const Products<T>& table = products_of<T>(isa);
+  const int64_t B = x.shape(1), P = panels_of(rows), outputs = transposed ? columns : rows;
+  Weights<T> w = {rows, columns, (T)scale, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
+  Aligned<T> in = to_block<T>(x), out(padded(outputs) * B), given(source == "given" ? padded(rows) * columns : 0);
+  Aligned<float> draws(padded(rows) * columns);
+  Aligned<char> scratch((int64_t)backward_scratch<T>(B));
+  for (int64_t i = 0; i < padded(outputs) * B; i++) out.get()[i] = (T)NAN;
+  float* keep = nullptr;
+  if (source == "kept" && transposed) {  // by the forward product that would have come before
+    Aligned<T> u(padded(columns) * B), z(padded(rows) * B);
+    table.forward(w, 0, P, B, u.get(), z.get(), draws.get());
+    w.kept = draws.get();
+  } else if (source == "kept") {
+    keep = draws.get();
+  } else if (source == "given") {
+    table.draw(w, 0, P, draws.get());
+    std::vector<T> matrix((size_t)(rows * columns));
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t k = 0; k < columns; k++) matrix[(size_t)(i * columns + k)] = draws.get()[(i / 16 * columns + k) * 16 + i % 16];
+    table.pack(matrix.data(), rows, columns, 0, P, given.get());
+    w.given = given.get();
+  }
+  const int64_t panels = panels_of(outputs);
+  for (int64_t c = 0; c < parts; c++) {
+    const int64_t first = panels * c / parts, last = panels * (c + 1) / parts;
+    if (first == last) continue;
+    if (transposed) table.backward(w, first * 16, std::min(last * 16, columns), B, in.get(), out.get(), scratch.get());
+    else table.forward(w, first, last, B, in.get(), out.get(), keep);
+  }
+  return from_block(out, outputs, B);
+}
+
+py::array draws(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows, int64_t columns) {
+  Weights<float> w = {rows, columns, 1, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
+  Aligned<float> panels(padded(rows) * columns);
+  products_of<float>(isa).draw(w, 0, panels_of(rows), panels.get());
+  py::array_t<float> matrix({rows, columns});
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t k = 0; k < columns; k++) matrix.mutable_at(i, k) = panels.get()[(i / 16 * columns + k) * 16 + i % 16];
+  return matrix;
+}
+
+py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t B) {
+  Aligned<float> block(padded(units) * B);
+  products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, B, 0, panels_of(units), block.get());
+  return from_block(block, units, B);
+}
+
+template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
+  const int64_t B = x.shape(1);
+  Aligned<T> block = to_block<T>(x);
+  Aligned<char> scratch((int64_t)backward_scratch<T>(B));
+  py::array_t<double> out({B, B});
+  products_of<T>(isa).gram(block.get(), x.shape(0), B, out.mutable_data(), scratch.get());
+  return out;
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& module) {
+  py::module_ m = module.def_submodule("kernels", "Single kernels, for tests.");
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const Isa& isa : usable_isas()) names.push_back(isa.name);
+    return names;
+  });
+  m.def("draws", draws);
+  m.def("tall", tall);
+  m.def("multiply_f32", multiply<float>);
+  m.def("multiply_f64", multiply<double>);
+  m.def("gram_f32", gram<float>);
+  m.def("gram_f64", gram<double>);
+}
+
+}  // namespace pykernel
