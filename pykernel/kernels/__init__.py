@@ -11,7 +11,7 @@ import numba
 def _stamp():
     # Numba looks at a function's own file only; a formula edited in a neighbour would silently keep its old machine code.
     folder = Path(__file__).resolve().parent
-    files = sorted([*folder.glob("*.py"), folder.parent / "stream.py", folder.parent / "activations.py"])
+    files = sorted([*(set(folder.glob("*.py")) - {folder / "callbacks.py"}), folder.parent / "stream.py", folder.parent / "activations.py"])
     stats = [file.stat() for file in files if file.exists()]
     return max(s.st_mtime for s in stats), sum(s.st_size for s in stats)
 

@@ -25,7 +25,10 @@ def compiled(activation):
     """The compiled value and slope of a user's row (its `.address` goes to kernels), or None where Numba cannot compile them."""
     if activation.builtin:
         return None
-    value, slope = (f if isinstance(f, numba.core.registry.CPUDispatcher) else numba.njit(f) for f in (activation.value, activation.slope))
+    try:
+        value, slope = (f if numba.extending.is_jitted(f) else numba.njit(f) for f in (activation.value, activation.slope))
+    except TypeError:
+        return None
 
     def fill(what, count, z, out, sign):
         if what == activate.ASK_VALUE:

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Numba backend: the stream's bits, rows and chains against the reference, threads, cache, the user's own functions."""
+
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import numba
+import numpy as np
+import pytest
+
+import pykernel.numba as pkn
+from pykernel import activations, inits, stream
+from pykernel.activations import Activation
+from pykernel.chain import Chain, Clip, Head, Residual
+from pykernel.engines import numba_dense, numba_matrix_free, reference, reference_matrix_free
+from pykernel.kernels import rows
+from pykernel.plan import lower
+
+SEED = (3 << 33) + 7
+
+
+def worst(chain, module=numba_dense, oracle=reference, **kw):
+    """The largest relative difference of any row between a backend and the reference; rows that are rounding noise of zero left out."""
+    kw = {"batch": 3, "seed": SEED, "dtype": "float64", **kw}
+    plan = lower(chain, **kw)
+    expected, found = oracle.run(plan, 1, 1), module.run(plan, 1, 1)
+    out = 0.0
+    for name, a in expected.items():
+        b = found[name]
+        assert a.shape == b.shape, name
+        same = (a == b) | (np.isnan(a) & np.isnan(b)) | ((a < -14) & (b < -14) & (name == "log10_grad_bias") & (plan.norm == 1))
+        with np.errstate(all="ignore"):
+            difference = np.where(same, 0, np.abs(a - b) / np.maximum(1, np.abs(a)))
+        assert not np.isnan(difference).any(), name
+        out = max(out, difference.max())
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [("normal", 0.0), ("uniform", 0.0), ("truncated", 0.0), ("sparse", 0.3), ("student", 3.0), ("stable", 0.7)]
+)
+def test_draws_are_the_bits_of_the_stream(name, parameter):
+    out = np.empty((37, 50), np.float32)
+    pkn.weight_tile(out, 16, 8, SEED, 3, 9, rows_number(name), parameter)
+    expected = stream.matrix(SEED, 3, 9, 53, 58, name, parameter)[16:, 8:]
+    assert np.array_equal(out.view(np.uint32), expected.view(np.uint32))
+
+
+def rows_number(name):
+    return ("normal", "uniform", "truncated", "sparse", "student", "stable").index(name)
+
+
+def test_tall_draws_and_words():
+    out = np.empty((70, 3), np.float32)
+    pkn.normals(out, SEED, stream.COTANGENT, 5, 2)
+    assert np.array_equal(out, stream.tall(SEED, stream.COTANGENT, 5, 2, 70, 3))
+    counter = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
+    assert pkn.philox(*counter, 0x299F31D0A4093822) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)  # Random123's known answer
+
+
+@pytest.mark.parametrize("name", [name for name in activations.ROWS if rows.number(activations.get(name))[0] > 0])
+def test_rows_agree_with_the_table(name):
+    row = activations.get(name)
+    z = np.concatenate([np.linspace(-20, 20, 4000), np.geomspace(1e-20, 1e5, 96), -np.geomspace(1e-20, 1e5, 96)])
+    number, parameter = rows.number(row)
+    for function, expected in ((rows.values, row.value), (rows.slopes, row.slope)):
+        out = np.empty_like(z)
+        function(number, parameter, z, out, len(z))
+        # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a tail).
+        np.testing.assert_allclose(out, expected(z), rtol=1e-12, atol=1e-14)
+
+
+CHAINS = {
+    "tanh": Chain(depth=4, width=21, activation="tanh", bias_std=0.1),
+    "widths, layer norm": Chain(widths=[7, 40, 18, 300, 33, 5], activation="gelu", norm="layer"),
+    "batch norm, residual": Chain(depth=7, width=21, activation="relu", norm="batch", residual=Residual(every=2, scale=0.5)),
+    "rms norm, second order, residual": Chain(
+        depth=7, width=21, activation="silu", norm="rms", order="norm-activation-linear", residual=Residual(every=3, scale=0.5)
+    ),
+    "haar": Chain(widths=[70, 21, 130], activation="erf", init="orthogonal"),
+    "identity": Chain(depth=3, width=20, activation="leaky_relu", init=inits.Identity(1.5)),
+    "constant": Chain(depth=3, width=20, activation="elu", init=inits.Constant(0.1)),
+    "uniform bias": Chain(depth=3, width=20, activation="mish", init="torch_linear_default"),
+    "mse": Chain(depth=3, width=21, activation="sigmoid", head=Head("mse", 4)),
+    "softmax": Chain(depth=3, width=21, activation="arctan", head=Head("softmax", 4)),
+    "clip": Chain(depth=3, width=21, activation="softplus", clip=Clip(value=0.01)),
+    "vanishes": Chain(depth=400, width=20, activation="sigmoid", init="lecun_normal"),
+    "explodes": Chain(depth=400, width=20, activation="gelu", init="he_normal", gain=4),
+    "explodes with biases": Chain(depth=300, width=20, activation="softplus", init="he_normal", gain=5, bias_std=0.3),
+    "underflows": Chain(depth=400, width=20, activation="silu", init="he_normal", gain=0.1),
+    "saturates": Chain(depth=100, width=20, activation="sigmoid", init="he_normal", gain=1000),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_dense_agrees_with_the_reference(name):
+    assert worst(CHAINS[name]) < 1e-10  # float64, a few hundred layers of a few eps each
+
+
+def test_dense_single_precision_and_batch_one():
+    for chain in (CHAINS["tanh"], CHAINS["batch norm, residual"], CHAINS["explodes"]):
+        assert worst(chain, dtype="float32", batch=5) < 1e-3  # decades; float32 rounding over up to 400 layers
+    assert worst(CHAINS["tanh"], batch=1) < 1e-10
+    assert worst(CHAINS["tanh"], batch=70) < 1e-10  # inputs instead of Gram matrices on the tape
+
+
+def test_native_precision_shows_plain_zeros():
+    chain = Chain(depth=60, width=20, activation="sigmoid", init="lecun_normal", gain=60)
+    plan = lower(chain, batch=2, seed=1, dtype="float64", precision="native")
+    expected, found = reference.run(plan, 0, 1)["log10_grad_weight"], numba_dense.run(plan, 0, 1)["log10_grad_weight"]
+    assert np.isneginf(expected).any()
+    assert np.array_equal(np.isfinite(expected), np.isfinite(found))
+
+
+def test_callers_arrays():
+    rng = np.random.default_rng(0)
+    widths = [4, 6, 5]
+    arrays = {
+        "x": rng.normal(size=(4, 3)),
+        "cotangent": rng.normal(size=(5, 3)),
+        "weights": [rng.normal(size=(m, n)) for n, m in pairwise(widths)],
+        "biases": [rng.normal(size=m) for m in widths[1:]],
+    }
+    assert worst(Chain(widths=widths, activation="tanh"), batch=3, **arrays) < 1e-12
+    assert worst(CHAINS["tanh"], correlation=0.5) < 1e-12
+
+
+def test_bits_do_not_depend_on_threads_or_on_what_is_kept(monkeypatch):
+    plan = lower(Chain(depth=4, width=80, activation="relu"), batch=5, seed=1)
+    base = numba_dense.run(plan, 0, 7, threads=1)
+    ways = [lambda t=t: numba_dense.run(plan, 0, 7, threads=t) for t in (2, 3, 7)]
+
+    def redrawn():
+        monkeypatch.setattr(numba_dense, "KEPT_BYTES", 0)
+        return numba_dense.run(plan, 0, 7, threads=2)
+
+    def split():
+        monkeypatch.setattr(numba_dense, "SPLIT_WEIGHTS", 1)
+        return numba_dense.run(plan, 0, 7, threads=9)
+
+    for way in (*ways, redrawn, split):
+        for name, array in way().items():
+            assert np.array_equal(array, base[name], equal_nan=True), name
+    assert np.array_equal(numba_dense.run(plan, 3, 1)["log10_grad_weight"][0], base["log10_grad_weight"][3])
+
+
+def test_users_rows_compiled_and_in_python():
+    compiled = Activation(value=lambda z: np.tanh(z), slope=lambda z: 1 - np.tanh(z) ** 2, name="mine")
+    table = np.vectorize(lambda z: float(np.tanh(z)))
+    python = Activation(value=table, slope=lambda z: 1 - table(z) ** 2, name="plain")
+    for row in (compiled, python):
+        assert worst(Chain(depth=3, width=20, activation=row)) < 1e-12
+
+
+def test_errors_of_a_users_row_are_raised():
+    calls = []
+
+    def fails(z):
+        calls.append(len(z))
+        if len(calls) > 40 and len(z) == 96:
+            raise ZeroDivisionError("from the row")
+        return np.vectorize(float)(z)
+
+    row = Activation(value=fails, slope=lambda z: np.vectorize(lambda v: 1.0)(z), name="fails", flat=False)
+    calls += [0] * 41
+    with pytest.raises(ZeroDivisionError, match="from the row"):
+        numba_dense.run(lower(Chain(depth=3, width=20, activation=row), batch=3), 0, 1)
+
+
+@pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
+def test_matrix_free_agrees_with_its_reference(init):
+    chain = Chain(depth=4, width=21, activation="tanh", init=init)
+    assert worst(chain, numba_matrix_free, reference_matrix_free) < 1e-12
+
+
+@numba.njit
+def _value(z):
+    return max(z, z * 0)
+
+
+@numba.njit
+def _slope(z):
+    return z > 0
+
+
+def test_users_own_loop_gives_the_bits_of_the_engine():
+    scale = np.sqrt(2 / 40)
+    plan = lower(Chain(depth=3, width=40, activation="relu", init="he_normal"), batch=2, seed=SEED)
+    x, c = np.empty((40, 2), np.float32), np.empty((40, 2), np.float32)
+    pkn.normals(x, SEED, stream.INPUT, 0, 1)
+    pkn.normals(c, SEED, stream.COTANGENT, 3, 1)
+    c *= np.float32(1 / np.sqrt(80))
+    _, g, norms = pkn.chain(x, c, 3, scale, _value, _slope, SEED, 1, pkn.NORMAL, 0.0)
+    found = numba_dense.run(plan, 1, 1)
+    assert np.log10(np.linalg.norm(g.astype(float))) == pytest.approx(found["log10_grad_activation"][0, 0], abs=1e-12)
+    assert np.allclose(norms, found["log10_grad_weight"][0], atol=1e-12)
+    # The adjoint identity of one layer ties forward to backward at an unequal shape.
+    u, d = np.linspace(-1, 1, 90).reshape(30, 3), np.linspace(-2, 1, 150).reshape(50, 3)
+    z, du = np.empty((50, 3)), np.empty((30, 3))
+    pkn.layer_forward(z, u, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
+    pkn.layer_backward(du, d, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
+    assert (z * d).sum() == pytest.approx((u * du).sum(), rel=1e-12)
+    assert np.allclose(z, 0.3 * stream.matrix(SEED, 2, 0, 50, 30, "uniform").astype(float) @ u, rtol=1e-12)
+
+
+def test_second_process_loads_from_the_cache():
+    script = (
+        "import numpy as np, pykernel.numba as p; o = np.empty((37, 50), np.float32); "
+        "p.weight_tile(o, 16, 8, 1, 3, 9, 0, 0.0); print(len(p.weight_tile.stats.cache_hits), len(p.weight_tile.stats.cache_misses))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    again = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert again.stdout.split() == ["1", "0"]
+
+
+def test_an_interrupt_ends_a_long_run():
+    script = (
+        "from pykernel.chain import Chain; from pykernel.plan import lower; from pykernel.engines import numba_dense as d\n"
+        "d.run(lower(Chain(depth=2, width=16)), 0, 1)\n"
+        "print('ready', flush=True)\n"
+        "try:\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\nexcept KeyboardInterrupt:\n    print('stopped', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip() == "ready"
+    process.send_signal(signal.SIGINT)
+    # The job would take hours; the limit only keeps a failure from hanging the suite.
+    assert process.communicate(timeout=120)[0].strip() == "stopped"
