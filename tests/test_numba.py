@@ -22,7 +22,7 @@ SEED = (3 << 33) + 7
 
 
 def worst(chain, module=numba_dense, oracle=reference, **kw):
-    """The largest relative difference of any row between a backend and the reference; rows that are rounding noise of zero left out."""
+    """The largest relative difference of any row from the reference; the gradient of a bias before batch norm is zero and left out."""
     kw = {"batch": 3, "seed": SEED, "dtype": "float64", **kw}
     plan = lower(chain, **kw)
     expected, found = oracle.run(plan, 1, 1), module.run(plan, 1, 1)
@@ -30,7 +30,7 @@ def worst(chain, module=numba_dense, oracle=reference, **kw):
     for name, a in expected.items():
         b = found[name]
         assert a.shape == b.shape, name
-        same = (a == b) | (np.isnan(a) & np.isnan(b)) | ((a < -14) & (b < -14) & (name == "log10_grad_bias") & (plan.norm == 1))
+        same = (a == b) | (np.isnan(a) & np.isnan(b)) | ((name == "log10_grad_bias") & (plan.norm == 1))
         with np.errstate(all="ignore"):
             difference = np.where(same, 0, np.abs(a - b) / np.maximum(1, np.abs(a)))
         assert not np.isnan(difference).any(), name
@@ -107,7 +107,7 @@ def test_dense_single_precision_and_batch_one():
 
 
 def test_native_precision_shows_plain_zeros():
-    chain = Chain(depth=60, width=20, activation="sigmoid", init="lecun_normal", gain=60)
+    chain = Chain(depth=300, width=20, activation="relu", init="he_normal", gain=1e-3)
     plan = lower(chain, batch=2, seed=1, dtype="float64", precision="native")
     expected, found = reference.run(plan, 0, 1)["log10_grad_weight"], numba_dense.run(plan, 0, 1)["log10_grad_weight"]
     assert np.isneginf(expected).any()
@@ -220,7 +220,8 @@ def test_an_interrupt_ends_a_long_run():
         "from pykernel.chain import Chain; from pykernel.plan import lower; from pykernel.engines import numba_dense as d\n"
         "d.run(lower(Chain(depth=2, width=16)), 0, 1)\n"
         "print('ready', flush=True)\n"
-        "try:\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\nexcept KeyboardInterrupt:\n    print('stopped', flush=True)\n"
+        "try:\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\n"
+        "except KeyboardInterrupt:\n    print('stopped', flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == "ready"

@@ -85,7 +85,7 @@ def _from_log2(sign, log2, out, count):
     if not math.isfinite(top):
         blocks.clear(out, count)
         return 0
-    e = int(math.floor(top))
+    e = int(math.floor(top))  # noqa: RUF046 - a float in Numba
     for i in range(count):
         out[i] = sign[i] * 2.0 ** (log2[i] - e)
     return e
