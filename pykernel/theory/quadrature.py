@@ -54,8 +54,9 @@ def edges(std: float, points: tuple[float, ...], finest: float, reach: float = R
         parts += [[p], p + distance, p - distance]
     every = np.unique(np.concatenate(parts))
     every = every[(every > -bound) & (every < bound)]
-    every = np.concatenate([[-bound], every, [bound]]) / std
-    return every[np.concatenate([[True], np.diff(every) > 1e-14])]
+    every = np.concatenate([[-bound], every, [bound]])
+    apart = np.diff(every) > 1e-13 * np.maximum(np.abs(every[1:]), 1e-3 * finest)
+    return every[np.concatenate([[True], apart])] / std
 
 
 def special_points(row: Any) -> tuple[float, ...]:

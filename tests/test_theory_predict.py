@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""predict, finite width, critical points and depth scales: published numbers, exact laws, and sampled chains."""
+
+import math
+
+import numpy as np
+import pytest
+
+import pykernel as pk
+from pykernel import observables
+from pykernel.theory import finite
+
+LECUN = "lecun_normal"
+
+
+def sampled(chain, replicas, **how):
+    return pk.propagate(chain, replicas=replicas, engine="dense", **how)
+
+
+def test_shapes_and_determinism():
+    p, q = (pk.predict(pk.Chain(depth=3, width=8), batch=2) for _ in range(2))
+    for row in observables.ROWS:
+        shape = {"layer": (3,), "node": (4,), "replica": ()}[row.extent]
+        assert np.shape(getattr(p, row.name)) == shape
+        np.testing.assert_array_equal(getattr(p, row.name), getattr(q, row.name))
+    assert p.log10_grad_activation[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan"])
+def test_backward_against_hermite(name):
+    """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each half-line its own: 1e-3 decades."""
+    from pykernel import activations
+
+    row = activations.get(name)
+    x, w = np.polynomial.legendre.leggauss(200)
+    edges = np.array([-12.0, -3.0, -1.0, 0.0, 1.0, 3.0, 12.0])
+    for sigma2 in (0.5, 1.0, 2.0, 4.0):
+        q, total, decades = 1.0, 0.0, {}
+        for layer in range(1, 101):
+            q = sigma2 * (q if layer == 1 else second)
+            cuts = np.unique(np.concatenate([edges, [k / math.sqrt(q) for k in row.kinks if abs(k) < 12 * math.sqrt(q)]]))
+            half = np.diff(cuts)[:, None] / 2
+            nodes = (cuts[:-1, None] + half * (1 + x)).ravel()
+            weight = (half * w).ravel() * np.exp(-(nodes**2) / 2) / math.sqrt(2 * math.pi)
+            z = math.sqrt(q) * nodes
+            second = weight @ row.value(z) ** 2
+            total += 0.5 * math.log10(sigma2 * (weight @ row.slope(z) ** 2))
+            decades[layer] = total
+        for depth in (10, 30, 100):
+            p = pk.predict(pk.Chain(depth=depth, width=64, activation=name, init=LECUN, gain=math.sqrt(sigma2)))
+            assert p.signal_end_to_end == pytest.approx(decades[depth], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activation": "tanh", "init": LECUN, "gain": 1.3, "bias_std": 0.3},
+        {"activation": "gelu", "norm": "rms"},
+        {"activation": "relu", "norm": "layer", "order": "norm-activation-linear"},
+        {"activation": "tanh", "init": "orthogonal", "gain": 1.2},
+        {"activation": "hardtanh", "init": "lecun_uniform", "gain": 1.5, "order": "norm-activation-linear"},
+        {"activation": "softplus", "init": LECUN, "gain": 1.2},
+        {"activation": "relu", "init": "he_truncated_normal"},
+    ],
+)
+def test_sampled_chains_have_the_predicted_law(fields):
+    """Mean within 4 standard errors plus second order (L/n)^2; deviation within 4 / sqrt(2 R) of its value plus 10 percent."""
+    chain, R = pk.Chain(depth=8, width=96, **fields), 200
+    p, m = pk.predict(chain), sampled(chain, R)
+    values = m.signal_end_to_end
+    assert values.mean() == pytest.approx(p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(R) + (8 / 96) ** 2)
+    assert values.std(ddof=1) == pytest.approx(p.signal_end_to_end_std, rel=4 / math.sqrt(2 * R) + 0.1)
+    # rows: the finite-width shift is of order L / n decades
+    for name in ("log10_grad_weight", "log10_grad_bias", "log10_mean_square_preactivation", "log10_mean_square_activation"):
+        np.testing.assert_allclose(np.mean(getattr(m, name), axis=0), getattr(p, name), atol=0.12)
+    for name in ("saturated", "dead"):
+        np.testing.assert_allclose(getattr(m, name).mean(axis=0), getattr(p, name), atol=0.01)
+
+
+@pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
+@pytest.mark.parametrize("residual", [None, pk.Residual(2, 0.7)])
+def test_sampled_batches(order, residual):
+    """Similarity, dead units, batch norm and skip connections of a wide chain: within 0.1 decades (one deviation of a replica's log at this width)."""
+    for norm in (None, "batch"):
+        chain = pk.Chain(depth=6, width=400, norm=norm, order=order, residual=residual)
+        p, m = pk.predict(chain, 12, correlation=0.3), sampled(chain, 6, batch=12, correlation=0.3)
+        for name in ("log10_grad_weight", "log10_grad_activation", "log10_mean_square_activation", "similarity", "dead"):
+            np.testing.assert_allclose(np.mean(getattr(m, name), axis=0), getattr(p, name), atol=0.1, err_msg=f"{name} {norm}")
+
+
+def test_head_gradients():
+    """The gradient at a[L] under a head, in decades: 0.05 at width 500, 40 replicas."""
+    for loss in ("mse", "sigmoid", "softmax"):
+        chain = pk.Chain(depth=2, width=500, activation="tanh", init=LECUN, head=pk.Head(loss=loss, outputs=8))
+        p, m = pk.predict(chain, 4), sampled(chain, 40, batch=4)
+        assert 0.5 * np.log10(np.mean(10 ** (2 * m.log10_grad_activation[:, -1]))) == pytest.approx(p.log10_grad_activation[-1], abs=0.05)
+        assert m.loss.mean() == pytest.approx(p.loss, rel=0.1)
+
+
+def test_far_beyond_float_range():
+    p = pk.predict(pk.Chain(depth=20_000, width=64, activation="gelu"))
+    assert np.isfinite(p.log10_grad_activation).all()
+    assert p.slope == pytest.approx(0.5 * math.log10(0.5), rel=2e-3)  # small signals: phi'(0)^2 sigma_w^2 = 1/2
+    linear = pk.predict(pk.Chain(depth=1000, width=8, activation="linear", init=pk.Identity(1.5)))
+    assert linear.signal_end_to_end == pytest.approx(1000 * math.log10(1.5), rel=1e-12)
+
+
+def test_tanh_falls_as_a_power():
+    """sigma_w = 1: squared gradient as 1/L, so half a decade for each factor ten; q_l -> 1 / (2 l)."""
+    p = pk.predict(pk.Chain(depth=10_000, width=64, activation="tanh", init=LECUN))
+    assert p.log10_grad_activation[1000] - p.log10_grad_activation[100] == pytest.approx(0.5, abs=0.02)
+    assert 10 ** p.log10_mean_square_preactivation[-1] * 2 * 10_000 == pytest.approx(1, rel=0.01)
+
+
+def test_residual_growth():
+    """He-ReLU branches: (1 + alpha^2)^L; pre-RMSNorm ReLU: L + 1 (squared; eps leaves 1e-4)."""
+    pre = {"order": "norm-activation-linear", "depth": 50, "width": 64}
+    p = pk.predict(pk.Chain(residual=pk.Residual(1, 0.3), **pre))
+    assert p.signal_end_to_end == pytest.approx(25 * math.log10(1.09), rel=1e-12)
+    p = pk.predict(pk.Chain(residual=pk.Residual(1, "inverse_sqrt_depth"), **pre))
+    assert 10 ** (2 * p.signal_end_to_end) <= math.e
+    p = pk.predict(pk.Chain(residual=pk.Residual(), norm="rms", **pre))
+    assert 10 ** (2 * p.signal_end_to_end) == pytest.approx(51, rel=1e-3)
+
+
+def test_selu_and_torch_default():
+    p = pk.predict(pk.Chain(depth=200, width=64, activation="selu", init=LECUN))
+    assert 10 ** p.log10_mean_square_activation[-1] == pytest.approx(1, abs=1e-6)
+    assert 10 ** (2 * p.slope) == pytest.approx(1.0716, abs=1e-4)
+    p = pk.predict(pk.Chain(depth=30, width=4096, init="glorot_normal"))
+    assert p.signal_end_to_end == pytest.approx(-30 * math.log10(math.sqrt(2)), abs=1e-9)  # He et al. 2015: Xavier on 30 ReLU layers
+    p = pk.predict(pk.Chain(depth=100, width=64, init="torch_linear_default"))
+    assert p.slope == pytest.approx(0.5 * math.log10(1 / 6), abs=1e-6)
+
+
+def test_laws_of_one_layer():
+    """digamma, trigamma and the binomial mixtures against scipy and their expansions."""
+    special = pytest.importorskip("scipy.special")
+    for x in (0.5, 1.0, 7.3, 50.0, 1e4):
+        assert finite.digamma(x) == pytest.approx(special.digamma(x), rel=1e-13, abs=1e-13)
+        assert finite.trigamma(x) == pytest.approx(special.polygamma(1, x), rel=1e-13)
+    n = 1000
+    assert finite.gaussian_relu(n)[:2] == pytest.approx((-2.5 / n, 5 / n), rel=0.01)
+    assert finite.haar_relu(n)[1] == pytest.approx(3 / n, rel=0.01)
+    p = pk.predict(pk.Chain(depth=40, width=n))
+    assert p.signal_end_to_end_mean == pytest.approx(-0.543 * 40 / n, rel=0.01)  # trap 1
+    assert (2 * math.log(10) * p.signal_end_to_end_std) ** 2 == pytest.approx(finite.hanin_nica(np.full(41, n)), rel=0.01)
+    assert pk.predict(pk.Chain(depth=9, width=5)).dead_chance == pytest.approx(1 - (1 - 2**-5) ** 9)
+
+
+@pytest.mark.parametrize(("activation", "init"), [("linear", LECUN), ("relu", "he_normal"), ("relu", "orthogonal")])
+def test_exact_laws_by_sampling(activation, init):
+    """4 standard errors of mean and variance at 1500 replicas, n = 12, L = 5."""
+    gain = math.sqrt(2) if init == "orthogonal" else 1.0
+    chain = pk.Chain(depth=5, width=12, activation=activation, init=init, gain=gain)
+    values = sampled(chain, 1500 if init != "orthogonal" else 400).signal_end_to_end
+    values = values[np.isfinite(values)]
+    p = pk.predict(chain)
+    assert values.mean() == pytest.approx(p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(len(values)))
+    assert values.var(ddof=1) == pytest.approx(p.signal_end_to_end_std**2, rel=4 * math.sqrt(3 / len(values)))
+
+
+def test_softplus_part_along_the_signal():
+    """Trap 3: softplus with He weights at L = 30 stays above its infinite-width value by .17 decades at n = 256, .03 at 8192."""
+    shift = {}
+    for n in (256, 8192):
+        p = pk.predict(pk.Chain(depth=30, width=n, activation="softplus"))
+        shift[n] = p.signal_end_to_end_mean - p.signal_end_to_end
+    assert shift[256] == pytest.approx(0.17, abs=0.06)
+    assert shift[8192] == pytest.approx(0.03, abs=0.03)
+
+
+def test_published_critical_points():
+    assert pk.critical_gain("relu").gain == pytest.approx(math.sqrt(2), abs=1e-9)
+    tanh = pk.critical_gain("tanh", bias_std=math.sqrt(0.05))
+    assert tanh.gain**2 == pytest.approx(1.7610, abs=1e-4)
+    assert tanh.stable and tanh.chi_par < 1
+    gelu = pk.critical_gain("gelu", bias_std=math.sqrt(0.17292239))
+    assert gelu.gain**2 == pytest.approx(1.98305826, abs=1e-5)
+    assert gelu.chi_par == pytest.approx(1, abs=1e-4)
+    assert not pk.critical_gain("gelu", bias_std=0.3).stable
+    assert not pk.critical_gain("silu", bias_std=0.6).stable
+    assert pk.critical_gain("silu", bias_std=0.8).stable
+    sigmoid = pk.critical_gain("sigmoid")
+    assert sigmoid.gain == pytest.approx(10.15, abs=0.01)
+    assert "large" in sigmoid.note
+    softplus = pk.critical_gain("softplus")
+    assert not softplus.exists
+    assert "no critical gain" in softplus.note
+    assert not pk.critical_gain("relu", norm="batch").exists
+    assert pk.critical_gain("relu", norm="batch").chi_perp == pytest.approx(math.pi / (math.pi - 1), rel=1e-9)
+
+
+def test_critical_points_are_fixed_points():
+    """At the returned gain the recursion itself ends with chi_perp = 1: 1e-4 in sigma_w."""
+    for name in ("tanh", "erf", "hardtanh", "selu", "arctan", "softsign", "sin", "elu"):
+        c = pk.critical_gain(name, bias_std=0.2)
+        p = pk.predict(pk.Chain(depth=3000, width=64, activation=name, init=LECUN, gain=c.gain, bias_std=0.2))
+        last = p.log10_grad_activation[-2] - p.log10_grad_activation[-1]
+        assert 10 ** (2 * last) == pytest.approx(1, abs=1e-5)
+
+
+def test_phase_diagram_and_depth_scales():
+    d = pk.phase_diagram("tanh", [0.5, math.sqrt(1.7610), 3.0], [math.sqrt(0.05)])
+    assert d.phase[0, 0] == "ordered"
+    assert d.phase[0, 2] == "chaotic"
+    assert d.chi_perp[0, 1] == pytest.approx(1, abs=1e-4)
+    assert pk.phase_diagram("relu", [2.0], [0.1]).phase[0, 0] == "unbounded"
+    chain = pk.Chain(depth=60, width=64, activation="tanh", init=LECUN, gain=0.9, bias_std=0.2)
+    s = pk.depth_scales(chain)
+    p = pk.predict(chain, 2)
+    assert s.xi_grad == pytest.approx(s.xi_c)
+    gap = 1 - p.similarity[20:22]
+    assert math.log(gap[0] / gap[1]) == pytest.approx(1 / s.xi_c, rel=1e-3)
+    chaotic = pk.depth_scales(chain.replace(gain=2.5))
+    assert chaotic.xi_grad < 0
+    of_outputs = 1 - (1 - chaotic.c) / (1 - 0.2**2 / chaotic.q)  # c* is that of z, which shares its bias
+    assert pk.predict(chain.replace(gain=2.5), 2).similarity[-1] == pytest.approx(of_outputs, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: pk.predict("relu"), TypeError, "Chain"),
+        (lambda: pk.predict(pk.Chain(depth=2, width=4, init=pk.StudentT(1.5))), ValueError, "propagate"),
+        (lambda: pk.critical_gain("tanh", bias_std=-1), ValueError, "bias_std"),
+        (lambda: pk.phase_diagram("tanh", [-1.0]), ValueError, "sigma_w"),
+        (lambda: pk.depth_scales(pk.Chain(depth=2, width=4, norm="batch")), ValueError, "batch norm"),
+        (lambda: pk.jacobian_spectrum(pk.Chain(depth=2, width=4, norm="batch")), ValueError, "batch"),
+        (lambda: pk.recommend(pk.Chain(depth=2, width=4), target=-1), ValueError, "target"),
+    ],
+)
+def test_refusals(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
