@@ -10,7 +10,23 @@ from pykernel import activations
 from pykernel.theory import batch, correlation, quadrature
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, MEAN
 
-NAMES = ("sigmoid", "tanh", "relu", "leaky_relu(0.2)", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan", "sin")
+NAMES = (
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu(0.2)",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "softplus",
+    "mish",
+    "hardtanh",
+    "softsign",
+    "erf",
+    "arctan",
+    "sin",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -21,7 +37,9 @@ def test_moments_against_scipy(name):
     for std in (0.3, 1.0, 4.0):
         density = lambda x: math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
         points = sorted({0.0, *(k / std for k in row.kinks)})
-        mean = lambda f: integrate.quad(lambda x: f(np.array([std * x]))[0] * density(x), -12, 12, points=points, limit=400, epsabs=1e-12, epsrel=1e-12)[0]
+        mean = lambda f: integrate.quad(
+            lambda x: f(np.array([std * x]))[0] * density(x), -12, 12, points=points, limit=400, epsabs=1e-12, epsrel=1e-12
+        )[0]
         value2, slope2 = mean(lambda z: row.value(z) ** 2), mean(lambda z: row.slope(z) ** 2)
         lean, swing = mean(row.value), mean(lambda z: z * row.value(z) * row.slope(z))
         ours = quadrature.measure(row, math.log(std))
@@ -59,10 +77,14 @@ def test_table_is_the_quadrature(name):
 def test_distance_map_closed_forms(distance):
     c = 1 - distance
     relu = (math.sqrt(1 - c * c) + (math.pi - math.acos(c)) * c) / math.pi
-    assert correlation.distance_map(activations.get("relu"), 1.7, distance) == pytest.approx(1 - relu, abs=1e-14, rel=1e-2 if distance < 1e-9 else 1e-9)
+    assert correlation.distance_map(activations.get("relu"), 1.7, distance) == pytest.approx(
+        1 - relu, abs=1e-14, rel=1e-2 if distance < 1e-9 else 1e-9
+    )
     q = 0.9
     erf = math.asin(2 * q * c / (1 + 2 * q)) / math.asin(2 * q / (1 + 2 * q))
-    assert correlation.distance_map(activations.get("erf"), math.sqrt(q), distance) == pytest.approx(1 - erf, abs=1e-14, rel=1e-2 if distance < 1e-9 else 1e-8)
+    assert correlation.distance_map(activations.get("erf"), math.sqrt(q), distance) == pytest.approx(
+        1 - erf, abs=1e-14, rel=1e-2 if distance < 1e-9 else 1e-8
+    )
 
 
 def test_collapse_of_relu_inputs():

@@ -26,7 +26,10 @@ def test_shapes_and_determinism():
     assert p.log10_grad_activation[-1] == 0
 
 
-@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan"])
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan"],
+)
 def test_backward_against_hermite(name):
     """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each half-line its own: 1e-3 decades."""
     from pykernel import activations
@@ -166,8 +169,8 @@ def test_softplus_part_along_the_signal():
     for n in (256, 8192):
         p = pk.predict(pk.Chain(depth=30, width=n, activation="softplus"))
         shift[n] = p.signal_end_to_end_mean - p.signal_end_to_end
-    assert shift[256] == pytest.approx(0.17, abs=0.06)
-    assert shift[8192] == pytest.approx(0.03, abs=0.03)
+    assert shift[256] == pytest.approx(0.17, abs=0.06)  # first order in 1/n, where the effect is of order one
+    assert shift[8192] == pytest.approx(0.03, abs=0.02)
 
 
 def test_published_critical_points():

@@ -89,7 +89,15 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     lost = p.replicas - len(values)
     if len(values):
         bins = max(5, round(np.sqrt(len(values))))
-        ax.hist(values, bins=bins, density=True, color=BAND, edgecolor="white", lw=0.5, label=f"{len(values)} replicas" + (f", {lost} exactly zero" if lost else ""))
+        ax.hist(
+            values,
+            bins=bins,
+            density=True,
+            color=BAND,
+            edgecolor="white",
+            lw=0.5,
+            label=f"{len(values)} replicas" + (f", {lost} exactly zero" if lost else ""),
+        )
     if prediction is not None:
         std = prediction.signal_end_to_end_std
         if np.isfinite(std) and std > 0:
@@ -128,7 +136,15 @@ def phase_diagram(d: Any, ax: Any = None) -> Any:
         where = np.argwhere(d.phase == name)
         if len(where) > 0.05 * d.phase.size:
             row, column = np.median(where, axis=0).astype(int)
-            ax.text(x[column], y[row], words, ha="center", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75})
+            ax.text(
+                x[column],
+                y[row],
+                words,
+                ha="center",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+            )
     ax.set_xlabel(r"weight scale $\sigma_w$ = standard deviation $\times\,\sqrt{\mathrm{fan\ in}}$")
     ax.set_ylabel(r"bias standard deviation $\sigma_b$")
     ax.set_title(f"{d.activation}: gradient at the fixed point", fontsize=9)

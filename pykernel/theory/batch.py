@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Batch normalisation of a wide layer: forward and backward statistics at a finite batch, for any activation.
 
-For one unit the preactivations of a batch of B are jointly normal, with equal variances and one pairwise covariance. Centred, they point in a direction
-uniform on the sphere of R^(B-1) and have squared length v B, v B / D ~ chi^2_(B-1), D = variance minus covariance. Normalised: y_b = sqrt(B) e_b sqrt(v / (v + eps)).
-Everything asked for is a mean over one or two coordinates of that sphere (Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz 2019, arXiv 1902.08129, section 3).
+For one unit the preactivations of a batch of B are jointly normal, with equal variances and one pairwise covariance. Centred, they point in
+a direction
+uniform on the sphere of R^(B-1) and have squared length v B, v B / D ~ chi^2_(B-1), D = variance minus covariance. Normalised: y_b =
+sqrt(B) e_b sqrt(v / (v + eps)).
+Everything asked for is a mean over one or two coordinates of that sphere (Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz 2019, arXiv
+1902.08129, section 3).
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def gaussian_relu(width: int) -> tuple[float, float, float]:
     """Mean and variance of the log of (2/n) chi^2_K, K ~ Binomial(n, 1/2) given K > 0, and P(K = 0) = 2^-n.
 
     The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact, independent over layers
-    (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about -5/(2n), variance about 5/n as in Hanin, Nica 2018, Thm 1.
+    (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about -5/(2n), variance about 5/n as in Hanin, Nica
+    2018, Thm 1.
     """
     return _binomial_law(width, lambda k: (digamma(k / 2) - math.log(width / 4), trigamma(k / 2)))
 
@@ -168,9 +169,12 @@ def _from_top(values: np.ndarray) -> np.ndarray:
 def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
     """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
 
-    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient (3 kappa - 3 over n,
-    kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n). The mean adds -1/2 of each variance, the curvature of the maps, and the part of the gradient along the
-    signal, which multiplies by chi_par^2 instead of chi_perp (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm fix the length of z:
+    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient (3 kappa
+    - 3 over n,
+    kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n). The mean adds -1/2 of each variance, the curvature of the maps, and the part of the
+    gradient along the
+    signal, which multiplies by chi_par^2 instead of chi_perp (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm
+    fix the length of z:
     what fluctuates is projected off it.
     """
     table, t = q.moments(plan.activation), signal.preimage
@@ -241,8 +245,21 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         )  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
-        mean = _with_aligned(plan, signal, c, N, haar) + _from_top(shift)
+        plain = gradient.activation - gradient.activation[-1]
+        extra_mean, extra_variance = _aligned_law(np.expm1(np.minimum(_with_aligned(plan, signal, c, N, haar) - plain, 300.0)))
+        mean, variance = plain + extra_mean + _from_top(shift), variance + extra_variance
     return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(plan), LOG_NORMAL)
+
+
+def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of log(1 + excess g^2), g normal: the gradient's part along the signal is one Gaussian amplitude, grown by chi_par layer after layer."""
+    x, w = q.rule(1.0, (0.0,), 8)
+    grid = np.linspace(0, max(float(excess.max()), 1e-12) ** 0.25, 400) ** 4
+    logs = np.log1p(grid[:, None] * x * x)
+    mean = logs @ w
+    variance = (logs * logs) @ w - mean**2
+    grows = np.maximum(excess, 0)
+    return np.where(excess > 0, np.interp(grows, grid, mean), np.log1p(np.maximum(excess, -0.999))), np.interp(grows, grid, variance)
 
 
 def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar: bool) -> np.ndarray:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The infinite-width chain: variances forward, squared gradient norms backward, layer by layer in the log domain.
 
-Poole et al. 2016 (arXiv 1606.05340), Schoenholz et al. 2017 (1611.01232) for plain chains; Yang, Schoenholz 2017 (1712.08969) for residual ones;
+Poole et al. 2016 (arXiv 1606.05340), Schoenholz et al. 2017 (1611.01232) for plain chains; Yang, Schoenholz 2017 (1712.08969) for residual
+ones;
 Yang et al. 2019 (1902.08129) for batch normalisation. Logs here are natural; `predict` turns them into decades.
 """
 
@@ -233,7 +234,8 @@ def residual_sum(A: float, M: float, v: float, mean: float, s: float) -> tuple[f
 def _distances(plan: Plan, out: Signal) -> None:
     """Fill the distances of a chain without batch norm, whose mean squares are known: 1 - c is carried from layer to layer.
 
-    Where it changes slowly (near criticality) steps span several layers, by Heun's rule with halving: 1e-3 of 1 - c at the end of 1e5 layers.
+    Where it changes slowly (near criticality) steps span several layers, by Heun's rule with halving: 1e-3 of 1 - c at the end of 1e5
+    layers.
     """
     L, row = plan.depth, plan.activation
     table: Moments = moments(row)

@@ -29,7 +29,8 @@ class Candidate:
         change: in words.  chain: the changed chain.  effort: 0 none, 1 a number, 2 another init, 3 a new part, 4 another function or shape.
         cost: what it costs.  source: the paper it comes from, or "".
         predicted: decades that theory gives at this width (nan without).
-        measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard deviation over replicas.
+        measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard deviation over
+        replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
         verdict: measured.  healthy: verdict "stable".
     """
@@ -138,7 +139,8 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
         seed: of the measurements.
 
     Returns:
-        Recommendation: candidates, healthy ones first, smaller changes before larger ones, then by the share of bad draws. Where none is healthy it says so.
+        Recommendation: candidates, healthy ones first, smaller changes before larger ones, then by the share of bad draws. Where none is
+        healthy it says so.
 
     Raises:
         ValueError, TypeError: target or replicas are not positive.

@@ -71,10 +71,14 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         ValueError: batch norm (a Jacobian mixes the inputs of a batch), or a wrong x.
 
     Notes:
-        J = J_L ... J_1 is never multiplied out: J_l Q_{l-1} = Q_l R_l and the triangular factors are multiplied with their scale taken out row by row, so
-        singular values far beyond float range keep their digits; the logs of the diagonal of R give the Lyapunov exponents (Benettin et al. 1980).
-        For Gaussian linear chains these are (1/2)(log(2/n) + digamma((n-k+1)/2)) (Newman 1986), plus the log of the gain. Largest singular value of a wide
-        Gaussian linear chain: sqrt((L+1)^(L+1) / L^L) (Pennington, Schoenholz, Ganguli 2017, arXiv 1711.04735); orthogonal: all ones (Saxe et al. 2014).
+        J = J_L ... J_1 is never multiplied out: J_l Q_{l-1} = Q_l R_l and the triangular factors are multiplied with their scale taken out
+        row by row, so
+        singular values far beyond float range keep their digits; the logs of the diagonal of R give the Lyapunov exponents (Benettin et al.
+        1980).
+        For Gaussian linear chains these are (1/2)(log(2/n) + digamma((n-k+1)/2)) (Newman 1986), plus the log of the gain. Largest singular
+        value of a wide
+        Gaussian linear chain: sqrt((L+1)^(L+1) / L^L) (Pennington, Schoenholz, Ganguli 2017, arXiv 1711.04735); orthogonal: all ones (Saxe
+        et al. 2014).
 
     Examples:
         >>> s = jacobian_spectrum(Chain(depth=5, width=16, activation="linear", init="orthogonal"))
@@ -146,17 +150,52 @@ def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray):
 
 
 def _singular(triangle: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Logs of the singular values of diag(e^exponent) triangle, decreasing: one-sided Jacobi after grading the rows by size."""
-    order = np.argsort(-exponent)
-    exponent, rows = exponent[order], triangle[order]
-    if exponent[0] - exponent[-1] < 25:
-        values = np.linalg.svd(rows * np.exp(exponent - exponent[0])[:, None], compute_uv=False)
-        with np.errstate(divide="ignore"):
-            return np.log(values) + exponent[0]
-    # strongly graded rows: their Gram-Schmidt lengths are the singular values up to factors that the gap suppresses
-    q = np.linalg.qr(rows.T)[1]
+    """Logs of the singular values of diag(e^exponent) triangle, decreasing.
+
+    One-sided Jacobi rotations of the rows, whose sizes stay outside as exponents: exact to rounding for every value, however small (Demmel,
+    Veselic 1992).
+    """
+    if exponent.max() - exponent.min() < 12:
+        values = np.linalg.svd(triangle * np.exp(exponent - exponent.max())[:, None], compute_uv=False)
+        if values[-1] > 1e-9 * values[0]:
+            return np.log(values) + exponent.max()
+    n = len(exponent)
+    rows, size = np.array(triangle, float), np.array(exponent, float)
+    ring = np.arange(n + n % 2)
+    for _ in range(30):
+        turned = 0.0
+        for _ in range(len(ring) - 1):
+            left, right = ring[: len(ring) // 2], ring[len(ring) // 2 :][::-1]
+            both = (left < n) & (right < n)
+            turned = max(turned, _rotate(rows, size, left[both], right[both]))
+            ring = np.concatenate([ring[:1], ring[-1:], ring[1:-1]])
+        if turned < 1e-12:
+            break
     with np.errstate(divide="ignore"):
-        return np.sort(np.log(np.abs(np.diag(q))) + exponent[: len(np.diag(q))])[::-1]
+        return np.sort(np.log(np.linalg.norm(rows, axis=1)) + size)[::-1]
+
+
+def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) -> float:
+    """Make rows i and j orthogonal, pair by pair (disjoint pairs), in place; the largest cosine met."""
+    with np.errstate(divide="ignore"):
+        norms = np.log(np.linalg.norm(rows, axis=1)) + size
+    swap = norms[i] < norms[j]
+    i, j = np.where(swap, j, i), np.where(swap, i, j)  # i is the longer
+    live = np.isfinite(norms[j])
+    i, j = i[live], j[live]
+    if not len(i):
+        return 0.0
+    p, r = rows[i], rows[j]
+    pp, rr, pr = (p * p).sum(1), (r * r).sum(1), (p * r).sum(1)
+    shrink = np.exp(np.clip(size[j] - size[i], -345, 345))  # scale of r in units of that of p
+    # tan of the angle over shrink, which stays finite when shrink does not
+    difference = pp - shrink**2 * rr
+    root = np.sqrt(difference**2 + 4 * (shrink * pr) ** 2)
+    part = 2 * pr / np.where(difference + root > 0, difference + root, 1.0)
+    cosine = 1 / np.sqrt(1 + (part * shrink) ** 2)
+    rows[i] = cosine[:, None] * (p + (part * shrink**2)[:, None] * r)
+    rows[j] = cosine[:, None] * (r - part[:, None] * p)
+    return float(np.max(np.abs(pr) / np.sqrt(pp * rr)))
 
 
 def _layers(chain: Chain, seed: int, replica: int, x):

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Verdicts with their certainty, advice on sick chains, Jacobian spectra, figures of a chain."""
+
+import math
+
+import numpy as np
+import pytest
+
+import pykernel as pk
+from pykernel.theory import recommend as advice
+from pykernel.theory.diagnosis import Unhealthy, median_interval
+
+
+def test_interval_of_a_median_covers():
+    """The order-statistics interval holds the true median as often as it says: 2000 ensembles of 15, five standard errors."""
+    samples = np.random.default_rng(0).lognormal(size=(2000, 15))
+    inside = [low <= 1 <= high for low, high, _ in map(median_interval, samples)]
+    coverage = median_interval(samples[0])[2]
+    assert coverage >= 0.95
+    assert np.mean(inside) == pytest.approx(coverage, abs=5 * math.sqrt(0.05 * 0.95 / 2000))
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0, 0.75)
+
+
+def test_diagnosis_of_a_sigmoid_chain():
+    p = pk.propagate(pk.Chain(depth=30, width=64, activation="sigmoid", init="lecun_normal"), replicas=12, engine="dense")
+    d = p.diagnose()
+    assert d.verdict == "vanishing"
+    assert d.slope == pytest.approx(d.slope_theory, abs=4 * d.slope_error)
+    assert d.interval[0] <= d.decades <= d.interval[1]
+    assert abs(d.z) < 4
+    assert d.layers_float32 == math.ceil(math.log10(2.0**-149) / d.slope)
+    for words in ("vanishes: -0.63", "theory -0.63", "below float32 after 71 layers", "the derivative contributes -0.63"):
+        assert words in d.sentence
+    with pytest.raises(Unhealthy, match="vanishes"):
+        p.assert_healthy()
+    p.assert_healthy(vanishing=-100)
+    healthy = pk.propagate(pk.Chain(depth=20, width=64), replicas=4, engine="dense")
+    healthy.assert_healthy()
+    assert "stable" in str(healthy)
+
+
+def test_weight_gradients_cannot_hide_a_vanishing_signal():
+    """W = 0.5 I: every weight gradient is the same, the signal's falls as 0.5^L."""
+    d = pk.propagate(pk.Chain(depth=40, width=8, activation="linear", init=pk.Identity(0.5)), replicas=2).diagnose()
+    assert (d.verdict, d.measure) == ("vanishing", "signal_end_to_end")
+    assert d.decades == pytest.approx(40 * math.log10(0.5), rel=1e-9)
+    assert d.decades_theory == pytest.approx(d.decades, rel=1e-9)
+
+
+SICK = {
+    "sigmoid": pk.Chain(depth=50, width=48, activation="sigmoid", init="lecun_normal"),
+    "torch default": pk.Chain(depth=100, width=48, init="torch_linear_default"),
+    "gain 3": pk.Chain(depth=50, width=48, gain=3.0),
+    "gelu": pk.Chain(depth=200, width=64, activation="gelu"),
+    "batch norm": pk.Chain(depth=100, width=32, norm="batch"),
+    "post-norm": pk.Chain(depth=100, width=48, norm="layer", residual=pk.Residual()),
+    "chaotic tanh": pk.Chain(depth=100, width=48, activation="tanh", init="lecun_normal", gain=2.5),
+    "softplus": pk.Chain(depth=80, width=48, activation="softplus", init="lecun_normal"),
+    "big branches": pk.Chain(depth=100, width=48, order="norm-activation-linear", residual=pk.Residual()),
+}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_advice_is_measured_healthy(name, monkeypatch):
+    """The first piece of advice holds under other draws than those it was measured with."""
+    chain = SICK[name]
+    few = lambda *a: [c for c in every(*a) if c.chain.init.distribution != "haar" and c.chain.layer_widths.max() < 100][:5]
+    every = advice.proposals_for
+    monkeypatch.setattr(advice, "proposals_for", few)  # enough to find one; the reference engine draws Haar matrices slowly
+    r = pk.recommend(chain, replicas=6)
+    assert r.best is not None
+    assert r.best.healthy
+    assert max(map(len, str(r).splitlines())) <= 80
+    batch = 16 if r.best.chain.norm == "batch" else 1
+    again = pk.propagate(r.best.chain, replicas=9, seed=99, batch=batch, engine="dense")
+    assert abs(np.median(again.signal_end_to_end)) < 3
+    if r.original.healthy:
+        assert "healthy as it is" in r.summary
+
+
+def test_narrow_chain_names_its_spread():
+    """64 wide, 500 deep: He weights lose about 4 decades at the median, and any plain draw spreads widely."""
+    r = pk.recommend(pk.Chain(depth=500, width=64), replicas=2)
+    assert r.original.predicted == pytest.approx(-0.543 * 500 / 64, rel=0.03)
+    assert r.best is not None
+    assert any("skip" in c.change for c in r)
+
+
+def test_no_advice_is_said_so():
+    c = advice.Candidate("as it is", SICK["gelu"], 0, "nothing", verdict="vanishing", measured=-30.0)
+    assert "none of the candidates" in advice.Recommendation(c, []).summary
+
+
+def test_spectrum_against_the_product():
+    """Small depth: numpy's singular values of the product, for every part of a layer."""
+    for fields in (
+        {},
+        {"norm": "rms", "residual": pk.Residual(1, 0.7)},
+        {"norm": "layer", "order": "norm-activation-linear"},
+        {"bias_std": 0.3},
+    ):
+        chain = pk.Chain(depth=4, width=10, activation="tanh", init="lecun_normal", **fields)
+        x = np.linspace(-1, 2, 10)
+        if not chain.bias_std:
+            kept = lambda at: pk.propagate(
+                chain, x=at[:, None], engine="dense", backend="reference", dtype="float64", keep=("activation",)
+            ).kept[0]
+            out = lambda at: np.asarray(kept(at)["activation"][4]).ravel()
+            h = 1e-5
+            J = np.stack([(out(x + h * e) - out(x - h * e)) / (2 * h) for e in np.eye(10)], axis=1)
+            ours = pk.jacobian_spectrum(chain, x=x).log10_singular[0]
+            np.testing.assert_allclose(10**ours, np.linalg.svd(J, compute_uv=False), rtol=1e-4, atol=1e-7)
+
+
+def test_spectrum_at_depth():
+    """Against 300 digits; the largest of n = 6 at L = 200 spans 10^-200 .. 1."""
+    mpmath = pytest.importorskip("mpmath")
+    chain = pk.Chain(depth=60, width=5, activation="linear", init="lecun_normal")
+    s = pk.jacobian_spectrum(chain)
+    with mpmath.workdps(200):
+        M = mpmath.eye(5)
+        for layer in range(1, 61):
+            M = mpmath.matrix(pk.weights(chain, layer=layer).tolist()) * M
+        exact = sorted((float(mpmath.log10(v)) for v in mpmath.svd_r(M, compute_uv=False)), reverse=True)
+    np.testing.assert_allclose(s.log10_singular[0], exact, atol=1e-6)
+
+
+def test_lyapunov_exponents_of_gaussian_products():
+    """Newman 1986; four standard errors, variance of one step trigamma((n-k+1)/2) / 4."""
+    from pykernel.theory.finite import trigamma
+
+    n, L = 6, 600
+    s = pk.jacobian_spectrum(pk.Chain(depth=L, width=n, activation="linear", init="lecun_normal"))
+    error = np.sqrt([trigamma((n - k + 1) / 2) / 4 / L for k in range(1, n + 1)])
+    np.testing.assert_array_less(np.abs(s.lyapunov[0] - s.lyapunov_theory), 4 * error)
+    orthogonal = pk.jacobian_spectrum(pk.Chain(depth=20, width=12, activation="linear", init="orthogonal"))
+    np.testing.assert_allclose(orthogonal.log10_singular, 0, atol=1e-5)  # float32 draws
+    wide = pk.jacobian_spectrum(pk.Chain(depth=4, width=200, activation="linear", init="lecun_normal"))
+    assert wide.log10_singular[0, 0] == pytest.approx(wide.largest_theory, abs=0.03)
+
+
+def test_figures():
+    plot = pytest.importorskip("matplotlib") and pytest.importorskip("pykernel.plot.chain")
+    p = pk.propagate(pk.Chain(depth=8, width=16), replicas=6, engine="dense")
+    for draw in (plot.gradient, plot.factors, plot.distribution):
+        ax = draw(p)
+        assert "decade" in ax.get_ylabel() + ax.get_xlabel()
+        assert ax.get_legend_handles_labels()[1]
+    labels = plot.gradient(p).get_legend_handles_labels()[1]
+    assert any("80 %" in label for label in labels)
+    assert "sigma_w" in pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot().get_xlabel()
