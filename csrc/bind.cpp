@@ -10,6 +10,7 @@
 
 #include "dense.hpp"
 #include "isa.hpp"
+#include "matrix_free.hpp"
 #include "pykernel/version.hpp"
 
 namespace py = pybind11;
@@ -101,6 +102,7 @@ void poll_signals() {
 
 template <class T> pykernel::MakeLinear<T> engine_of(const std::string& name) {
   if (name == "dense") return pykernel::make_dense<T>();
+  if (name == "matrix_free") return pykernel::make_matrix_free<T>();
   throw py::value_error("unknown engine " + name);
 }
 

@@ -57,7 +57,8 @@ template <class T> class Dense final : public Linear<T> {
     if (drawn && body_.kind != Kind::haar && entries * (int64_t)sizeof(float) <= keep_bytes) kept_ = Buffer<float>((size_t)entries);
     if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
       int64_t largest = 0;
-      for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) largest = std::max(largest, padded(rows(l)) * columns(l));
+      for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++)
+        if (at(l).kind == Kind::haar) largest = std::max(largest, padded(rows(l)) * columns(l));
       frames_ = Buffer<T>((size_t)largest);
     }
   }

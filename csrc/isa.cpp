@@ -10,12 +10,16 @@
 
 namespace pykernel {
 
-#define PYKERNEL_DECLARE(isa)                     \
-  namespace isa {                                 \
-  const Elementwise<float>& elementwise(float);   \
-  const Elementwise<double>& elementwise(double); \
-  const Products<float>& products(float);         \
-  const Products<double>& products(double);       \
+#define PYKERNEL_DECLARE(isa)                                                    \
+  namespace isa {                                                                \
+  const Elementwise<float>& elementwise(float);                                  \
+  const Elementwise<double>& elementwise(double);                                \
+  const Products<float>& products(float);                                        \
+  const Products<double>& products(double);                                      \
+  const MatrixFree<float>& matrix_free(float);                                   \
+  const MatrixFree<double>& matrix_free(double);                                 \
+  SingleSums single(const Single&, const Activation<float>&, int64_t, int64_t);  \
+  SingleSums single(const Single&, const Activation<double>&, int64_t, int64_t); \
   }
 PYKERNEL_DECLARE(baseline)
 #ifdef PYKERNEL_X86
@@ -25,16 +29,21 @@ PYKERNEL_DECLARE(avx512)
 
 namespace {
 
+#define PYKERNEL_ISA_OF(isa)                                                                                                             \
+  Isa {                                                                                                                                  \
+    #isa, isa::elementwise, isa::elementwise, isa::products, isa::products, isa::matrix_free, isa::matrix_free, isa::single, isa::single \
+  }
+
 std::vector<Isa> ask() {
   std::vector<Isa> usable;
 #ifdef PYKERNEL_X86
   // GCC's answer is no also where the system does not save the wide registers.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-    usable.push_back({"avx512", avx512::elementwise, avx512::elementwise, avx512::products, avx512::products});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    usable.push_back({"avx2", avx2::elementwise, avx2::elementwise, avx2::products, avx2::products});
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw"))
+    usable.push_back(PYKERNEL_ISA_OF(avx512));
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(PYKERNEL_ISA_OF(avx2));
 #endif
-  usable.push_back({"baseline", baseline::elementwise, baseline::elementwise, baseline::products, baseline::products});
+  usable.push_back(PYKERNEL_ISA_OF(baseline));
   return usable;
 }
 
@@ -64,5 +73,9 @@ template <> const Elementwise<float>& elementwise_table<float>() { return chosen
 template <> const Elementwise<double>& elementwise_table<double>() { return chosen().doubles(0); }
 template <> const Products<float>& product_table<float>() { return chosen().float_products(0); }
 template <> const Products<double>& product_table<double>() { return chosen().double_products(0); }
+template <> const MatrixFree<float>& matrix_free_table<float>() { return chosen().float_matrix_free(0); }
+template <> const MatrixFree<double>& matrix_free_table<double>() { return chosen().double_matrix_free(0); }
+template <> SingleKernel<float> single_kernel<float>() { return chosen().float_single; }
+template <> SingleKernel<double> single_kernel<double>() { return chosen().double_single; }
 
 }  // namespace pykernel

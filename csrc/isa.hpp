@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "kernels/elementwise.hpp"
+#include "kernels/matrix_free.hpp"
 #include "kernels/product.hpp"
+#include "kernels/single.hpp"
 
 namespace pykernel {
 
@@ -14,6 +16,10 @@ struct Isa {
   const Elementwise<double>& (*doubles)(double);
   const Products<float>& (*float_products)(float);
   const Products<double>& (*double_products)(double);
+  const MatrixFree<float>& (*float_matrix_free)(float);
+  const MatrixFree<double>& (*double_matrix_free)(double);
+  SingleKernel<float> float_single;
+  SingleKernel<double> double_single;
 };
 
 // Those that this machine (processor and system) can run, best first; the last is "baseline".
@@ -22,5 +28,7 @@ const std::vector<Isa>& usable_isas();
 const char* isa_name();
 template <class T> const Elementwise<T>& elementwise_table();
 template <class T> const Products<T>& product_table();
+template <class T> const MatrixFree<T>& matrix_free_table();
+template <class T> SingleKernel<T> single_kernel();
 
 }  // namespace pykernel

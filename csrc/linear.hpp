@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "pykernel/plan.hpp"
 #include "team.hpp"
 
 namespace pykernel {
@@ -19,7 +20,9 @@ template <class T> struct Block {
 template <class T> class Linear {
  public:
   virtual ~Linear() = default;
-  virtual bool needs_input() const { return false; }  // u in backward
+  virtual bool needs_input() const { return false; }  // u in backward, and Gram matrices as sums in double precision
+  // Runs a whole replica and writes its rows, where the engine knows a shorter way than layer by layer; false where it does not.
+  virtual bool alone(int64_t /*replica*/, const Rows&, int64_t /*index*/, Team&) { return false; }
   virtual void begin(int64_t /*replica*/, Team&) {}
   // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is set by the caller.
   // Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.

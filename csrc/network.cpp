@@ -182,6 +182,10 @@ template <class T> void Network<T>::gram(const Block<T>& block, const Measure& m
   *exponent = x.exponent;
   const int64_t chunks = (x.n + chunk_units - 1) / chunk_units, entries = B_ * B_;
   const auto part = [&](int64_t c, double* gram) {
+    if (linear_.needs_input()) {
+      const MatrixFree<T>& table = matrix_free_table<T>();
+      return table.inner(x.data, x.data, c, x.n, B_, gram, thread_scratch((size_t)table.room(B_)));
+    }
     product_table<T>().gram(x.data + c * chunk_units * B_, std::min(chunk_units, x.n - c * chunk_units), B_, gram,
                             thread_scratch(backward_scratch<T>(B_)));
   };

@@ -77,7 +77,9 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
     work = std::max(work, std::min(plan.widths[l] * plan.batch, (int64_t)1 << 40) * std::min(plan.widths[l - 1], (int64_t)1 << 20));
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
   // Workers side by side as far as the least that each needs fits.
-  const int64_t least = least_bytes(plan, plan.clip_value > 0 ? 2 : 1, sizeof(T));
+  std::vector<std::unique_ptr<Linear<T>>> linears;
+  linears.push_back(make(plan, how.threads));
+  const int64_t least = least_bytes(plan, plan.clip_value > 0 || linears[0]->needs_input() ? 2 : 1, sizeof(T));
   const int64_t fit = std::max<int64_t>(1, how.memory / std::max<int64_t>(1, least));
   int64_t workers = std::min<int64_t>({how.threads, how.count, fit});
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
@@ -86,15 +88,20 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   if (alone == how.count) workers = 1;
 
   std::atomic<bool> stop{false};
-  std::vector<std::unique_ptr<Linear<T>>> linears;
   std::vector<std::unique_ptr<Team>> teams;
   std::vector<std::unique_ptr<Network<T>>> networks;
   const auto add = [&](int size) {
-    linears.push_back(make(plan, (int)workers));
+    if (linears.size() == teams.size()) linears.push_back(make(plan, (int)workers));
     teams.push_back(std::make_unique<Team>(size, stop));
-    networks.push_back(std::make_unique<Network<T>>(plan, *linears.back(), *teams.back(), how.memory / workers));
+    networks.emplace_back();
   };
   for (int64_t w = 0; w < workers; w++) add(alone == how.count ? how.threads : 1);
+
+  const auto replica = [&](size_t w, int64_t r) {
+    if (linears[w]->alone(how.first + r, rows, r, *teams[w])) return;
+    if (!networks[w]) networks[w] = std::make_unique<Network<T>>(plan, *linears[w], *teams[w], how.memory / workers);
+    networks[w]->replica(how.first + r, rows, r);
+  };
 
   const auto guarded = [&](const std::function<void(int)>& body) {
     return [&stop, body](int worker) {
@@ -118,7 +125,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   std::atomic<int64_t> next{0};
   if (const int64_t together = how.count - alone)
     run_on_threads((int)workers, guarded([&](int worker) {
-                     for (int64_t r; (r = next.fetch_add(1)) < together;) networks[(size_t)worker]->replica(how.first + r, rows, r);
+                     for (int64_t r; (r = next.fetch_add(1)) < together;) replica((size_t)worker, r);
                    }),
                    poll);
   if (alone) {
@@ -131,7 +138,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
     run_on_threads(how.threads, guarded([&](int worker) {
                      if (worker) return team.serve();
                      try {
-                       for (int64_t r = how.count - alone; r < how.count; r++) networks[0]->replica(how.first + r, rows, r);
+                       for (int64_t r = how.count - alone; r < how.count; r++) replica(0, r);
                      } catch (...) {
                        team.close();
                        throw;

@@ -96,7 +96,7 @@ class Conditioned:
         r, order = factor(u.T @ u, limit=len(u))
         g = self._normals(stream.FORWARD, layer, full, u.shape[1], order)
         if self.haar:
-            g[:, order] = _frame(g[:, order])
+            g = _frame(g, order)
         q = np.zeros(u.shape)
         q[:, order] = np.linalg.solve(r[np.ix_(order, order)].T, u[:, order].T).T if order else 0.0
         self.known[layer] = q, g[:units]
@@ -125,7 +125,7 @@ class Conditioned:
         h = self._normals(stream.BACKWARD, layer, full, delta.shape[1], order)
         h[: len(q)] -= q @ (q.T @ h[: len(q)])
         if self.haar:
-            h[:, order] = _frame(h[:, order])
+            h = _frame(h, order)
         return (q @ inside + h[: len(q)] @ c) * scale
 
 
@@ -135,7 +135,10 @@ def _scaled(columns):
     return columns / scale, scale
 
 
-def _frame(g):
-    """Orthonormal columns with the span of g's: g T^-1 with T^T T = g^T g, as the C++ forms it; uniform where g is iid normal."""
-    t = np.linalg.cholesky(g.T @ g).T if g.shape[1] else np.zeros((0, 0))
-    return np.linalg.solve(t.T, g.T).T
+def _frame(g, order):
+    """Columns `order` of g made orthonormal, in ascending order: g T^-1 with T^T T = g^T g; a uniform frame where g is iid normal."""
+    live, out = sorted(order), np.zeros(g.shape)
+    if live:
+        t = np.linalg.cholesky(g[:, live].T @ g[:, live])
+        out[:, live] = np.linalg.solve(t, g[:, live].T).T
+    return out

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The small algebra between the passes over units. Matrices of directions: row i belongs to the i-th direction in ascending order.
+#include "matrix_free.hpp"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "dense.hpp"
+#include "isa.hpp"
+#include "layer.hpp"
+
+namespace pykernel {
+namespace {
+
+// Directions that stick out less than this make the coefficients of nearly parallel columns large and opposite.
+constexpr double thin = 0x1p-6;
+
+int64_t chunks_of(int64_t units) { return (units + chunk_units - 1) / chunk_units; }
+
+double largest(const double* x, int64_t n) {
+  double m = 0;
+  for (int64_t i = 0; i < n; i++) m = std::max(m, fabs(x[i]));
+  return m;
+}
+
+// Multiplies x by scale / 2^e and returns e, chosen so that numbers of size `top` times the factor stay in range of float.
+int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) {
+  int e = 0;
+  const double mantissa = frexp(scale, &e);
+  const int h = top > 0 ? ilogb(top) : 0, shift = h < -40 || h > 40 ? h : 0;
+  if (abs(e) <= 20) e = 0;
+  const double factor = e ? mantissa : scale;
+  for (const auto& [x, n] : matrices)
+    for (int64_t i = 0; i < n; i++) x[i] = ldexp(x[i], -shift) * factor;
+  return e + shift;
+}
+
+}  // namespace
+
+template <class T>
+MatrixFreeLinear<T>::MatrixFreeLinear(const Plan& plan)
+    : plan_(plan), kernels_(matrix_free_table<T>()), B_(plan.batch), haar_(!strcmp(plan.distribution, "haar")), head_plan_(plan) {
+  head_plan_.distribution = "identity";
+  if (plan.loss) head_ = make_dense<T>()(head_plan_, 1);
+  if (SingleChain<T>::takes(plan)) single_.emplace(plan);
+  for (int64_t b = 0; b < B_; b++) ascending_.push_back((int32_t)b);
+  for (auto* v : {&out_, &own_, &inside_, &f_, &x_}) v->resize((size_t)(B_ * B_));
+}
+
+template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
+  return single_ && single_->replica(replica, rows, index, team);
+}
+
+template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) {
+  replica_ = (uint32_t)replica;
+  if (head_) head_->begin(replica, team);
+}
+
+template <class T> void MatrixFreeLinear<T>::pass(int64_t units, Team& team, const Pass& body) {
+  const int64_t bytes = kernels_.room(B_);
+  if (team.stopped()) return;
+  team.each(chunks_of(units), [&](int64_t chunk) { body(chunk, nullptr, nullptr, thread_scratch((size_t)bytes)); });
+}
+
+// Like pass, with (B, B) sums over the chunks, added in order.
+template <class T> void MatrixFreeLinear<T>::sum(int64_t units, Team& team, double* out, double* own, const Pass& body) {
+  const int64_t bytes = kernels_.room(B_), count = chunks_of(units), square = B_ * B_;
+  if (team.stopped()) return;
+  if (count == 1) return body(0, out, own, thread_scratch((size_t)bytes));
+  partials_.assign((size_t)(2 * count * square), 0.0);
+  team.each(count, [&](int64_t chunk) {
+    double* mine = partials_.data() + 2 * chunk * square;
+    body(chunk, mine, own ? mine + square : nullptr, thread_scratch((size_t)bytes));
+  });
+  for (int64_t i = 0; i < square; i++) {
+    double a = 0, b = 0;
+    for (int64_t c = 0; c < count; c++) a += partials_[(size_t)(2 * c * square + i)], b += partials_[(size_t)((2 * c + 1) * square + i)];
+    if (out) out[i] = a;
+    if (own) own[i] = b;
+  }
+}
+
+template <class T> Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const {
+  return {plan_.seed, (uint32_t)layer | (uint32_t)purpose << 24, replica_, factor.sorted.data(), (int64_t)factor.sorted.size()};
+}
+
+// The live rows of a factor, in ascending order of their directions.
+template <class T> Factor MatrixFreeLinear<T>::rows(const SmallFactor& factor, double* out) const {
+  for (size_t i = 0; i < factor.sorted.size(); i++) std::copy_n(&factor.rows[(size_t)(factor.sorted[i] * B_)], B_, out + (int64_t)i * B_);
+  return {out, ascending_.data(), (int64_t)factor.sorted.size()};
+}
+
+template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
+  if (layer > plan_.depth) return head_->forward(layer, u, gram, z, team);
+  const int64_t N = plan_.widths[layer - 1], M = plan_.widths[layer], full = haar_ ? std::max(M, N) : M;
+  input_.make(gram, gram, B_ + 1, B_, N);
+  const Draws g = draws(Purpose::forward, layer, input_);
+  const Factor F = rows(input_, f_.data());
+  if (haar_ && F.count) {
+    sum(full, team, nullptr, own_.data(), [&](int64_t chunk, double*, double* own, void* room) {
+      kernels_.drawn(g, chunk, M, full, nullptr, z.data, B_, nullptr, own, room);
+    });
+    frame_.make_dense(own_.data(), B_, F.count);
+    frame_.solve(f_.data(), B_, false);
+  }
+  z.exponent = u.exponent + fold(plan_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
+  if (haar_ && F.count) {
+    const Factor none = {nullptr, nullptr, 0};
+    pass(M, team,
+         [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, none, F, chunk, M, z.data, B_, false, room); });
+  } else {
+    pass(M, team, [&](int64_t chunk, double*, double*, void* room) { kernels_.expand(g, F, chunk, M, z.data, B_, room); });
+  }
+}
+
+template <class T>
+void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
+                                   Block<T>& du, Team& team) {
+  if (layer > plan_.depth) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
+  const int64_t N = plan_.widths[layer - 1], M = plan_.widths[layer], wide = std::max(M, N);
+  input_.make(gram, gram, B_ + 1, B_, N);
+  const int64_t r = (int64_t)input_.order.size();
+
+  // inside: G^T delta, or U^T delta for the frame U that G becomes
+  const Draws g = draws(Purpose::forward, layer, input_);
+  if (r)
+    sum(haar_ ? wide : M, team, inside_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
+      kernels_.drawn(g, chunk, M, haar_ ? wide : M, delta.data, nullptr, B_, out, own, room);
+    });
+  std::copy_n(delta_gram, B_ * B_, f_.data());
+  if (haar_ && r) {
+    frame_.make_dense(own_.data(), B_, r);
+    frame_.solve(inside_.data(), B_, true);
+    for (int64_t i = 0; i < r; i++)
+      for (int64_t b = 0; b < B_; b++)
+        for (int64_t c = 0; c < B_; c++) f_[(size_t)(b * B_ + c)] -= inside_[(size_t)(i * B_ + b)] * inside_[(size_t)(i * B_ + c)];
+  }
+  cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar_ ? std::min(M, wide - r) : M);
+
+  // E: what multiplies H; along: A^T H, then Q^T H
+  const Draws h = draws(Purpose::backward, layer, cotangent_);
+  Factor E = rows(cotangent_, f_.data());
+  const int64_t s = E.count;
+  std::vector<double>& along = x_;
+  if (s)
+    sum(haar_ ? wide : N, team, out_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
+      kernels_.drawn(h, chunk, N, haar_ ? wide : N, u.data, du.data, B_, out, own, room);
+    });
+  for (int64_t i = 0; i < r; i++)
+    for (int64_t j = 0; j < s; j++) along[(size_t)(i * s + j)] = out_[(size_t)(j * B_ + input_.order[(size_t)i])];
+  input_.solve(along.data(), s, true);
+  if (haar_ && s) {
+    for (int64_t i = 0; i < r; i++)
+      for (int64_t j = 0; j < s; j++)
+        for (int64_t k = 0; k < s; k++) own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
+    frame_.make_dense(own_.data(), B_, s);
+    frame_.solve(f_.data(), B_, false);
+  }
+
+  // X = R^-1 (inside - Q^T H E)
+  for (int64_t i = 0; i < r; i++) {
+    const int64_t row = std::lower_bound(input_.sorted.begin(), input_.sorted.end(), input_.order[(size_t)i]) - input_.sorted.begin();
+    double* x = out_.data() + i * B_;
+    std::copy_n(inside_.data() + row * B_, B_, x);
+    for (int64_t j = 0; j < s; j++)
+      for (int64_t b = 0; b < B_; b++) x[b] -= along[(size_t)(i * s + j)] * E.entries[j * B_ + b];
+  }
+  input_.solve(out_.data(), B_, false);
+  const Factor X = {out_.data(), input_.order.data(), r};
+  const double top = std::max(largest(f_.data(), s * B_), largest(out_.data(), r * B_) * u.largest);
+  du.exponent = delta.exponent + fold(plan_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
+  pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
+    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, input_.smallest < thin, room);
+  });
+}
+
+template <class T> MakeLinear<T> make_matrix_free() {
+  return [](const Plan& plan, int) -> std::unique_ptr<Linear<T>> {
+    if (strcmp(plan.distribution, "normal") && strcmp(plan.distribution, "haar"))
+      throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
+    if (plan.clip_value > 0 || !plan.exponent) throw std::invalid_argument("matrix_free has no clip_value and needs exponents");
+    return std::make_unique<MatrixFreeLinear<T>>(plan);
+  };
+}
+template MakeLinear<float> make_matrix_free();
+template MakeLinear<double> make_matrix_free();
+
+}  // namespace pykernel

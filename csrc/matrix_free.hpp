@@ -1,0 +1,56 @@
+// The matrix-free operator: W u and W^T delta drawn from their exact joint law, for Gaussian and Haar weights, without W.
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pykernel/engines/reference_matrix_free.py is the definition, docs/matrix-free.md the derivation. Nothing is kept between forward and
+// backward: the factor of u is made again from its Gram matrix, the normals from their addresses.
+#pragma once
+#include <stdint.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "factor.hpp"
+#include "kernels/matrix_free.hpp"
+#include "kernels/weights.hpp"
+#include "run.hpp"
+#include "single.hpp"
+
+namespace pykernel {
+
+// Gram matrices are read as double-precision sums. Cost a layer: about 5 n B^2 multiply-adds and 3 n B normals.
+template <class T> class MatrixFreeLinear final : public Linear<T> {
+ public:
+  explicit MatrixFreeLinear(const Plan& plan);
+  bool needs_input() const override { return true; }
+  bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
+  void begin(int64_t replica, Team&) override;
+  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
+  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
+                Team&) override;
+
+ private:
+  using Pass = std::function<void(int64_t chunk, double* out, double* own, void* room)>;
+  void pass(int64_t units, Team& team, const Pass& body);
+  void sum(int64_t units, Team& team, double* out, double* own, const Pass& body);
+  Draws draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const;
+  Factor rows(const SmallFactor& factor, double* out) const;
+
+  const Plan& plan_;
+  const MatrixFree<T>& kernels_;
+  const int64_t B_;
+  const bool haar_;
+  Plan head_plan_;                   // the same chain with nothing drawn but the head
+  std::unique_ptr<Linear<T>> head_;  // its few rows are drawn as they are
+  std::optional<SingleChain<T>> single_;
+  uint32_t replica_ = 0;
+  std::vector<int32_t> ascending_;
+  SmallFactor input_, cotangent_, frame_;
+  std::vector<double> out_, own_, inside_, f_, x_, partials_;
+};
+
+// Throws std::invalid_argument for a plan whose law is not known.
+template <class T> MakeLinear<T> make_matrix_free();
+
+}  // namespace pykernel
