@@ -31,16 +31,18 @@ def test_shapes_and_determinism():
     ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan"],
 )
 def test_backward_against_hermite(name):
-    """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each half-line its own: 1e-3 decades."""
+    """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each half-line its own:
+    1e-3 decades.
+    """
     from pykernel import activations
 
     row = activations.get(name)
     x, w = np.polynomial.legendre.leggauss(200)
     edges = np.array([-12.0, -3.0, -1.0, 0.0, 1.0, 3.0, 12.0])
     for sigma2 in (0.5, 1.0, 2.0, 4.0):
-        q, total, decades = 1.0, 0.0, {}
+        second, total, decades = 1.0, 0.0, {}
         for layer in range(1, 101):
-            q = sigma2 * (q if layer == 1 else second)
+            q = sigma2 * second
             cuts = np.unique(np.concatenate([edges, [k / math.sqrt(q) for k in row.kinks if abs(k) < 12 * math.sqrt(q)]]))
             half = np.diff(cuts)[:, None] / 2
             nodes = (cuts[:-1, None] + half * (1 + x)).ravel()
@@ -83,7 +85,9 @@ def test_sampled_chains_have_the_predicted_law(fields):
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
 @pytest.mark.parametrize("residual", [None, pk.Residual(2, 0.7)])
 def test_sampled_batches(order, residual):
-    """Similarity, dead units, batch norm and skip connections of a wide chain: within 0.1 decades (one deviation of a replica's log at this width)."""
+    """Similarity, dead units, batch norm and skip connections of a wide chain: within 0.1 decades (one deviation of a replica's log at
+    this width).
+    """
     for norm in (None, "batch"):
         chain = pk.Chain(depth=6, width=400, norm=norm, order=order, residual=residual)
         p, m = pk.predict(chain, 12, correlation=0.3), sampled(chain, 6, batch=12, correlation=0.3)

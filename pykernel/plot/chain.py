@@ -57,7 +57,9 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
 
 
 def factors(p: Any, ax: Any = None) -> Any:
-    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer. Returns the axes."""
+    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer. Returns the
+    axes.
+    """
     ax = _axes(ax)
     layer = np.arange(1, p.chain.depth + 1)
     few = max(1, len(layer) // 12)
@@ -80,7 +82,9 @@ def factors(p: Any, ax: Any = None) -> Any:
 
 
 def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
-    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives. Returns the axes."""
+    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives. Returns the
+    axes.
+    """
     from pykernel.theory.diagnosis import theory
 
     ax = _axes(ax)
@@ -115,7 +119,9 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
 
 
 def phase_diagram(d: Any, ax: Any = None) -> Any:
-    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run away. Returns the axes."""
+    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run away. Returns the
+    axes.
+    """
     ax = _axes(ax)
     with np.errstate(divide="ignore", invalid="ignore"):
         decades = np.where(np.isinf(d.q), np.nan, 0.5 * np.log10(d.chi_perp))

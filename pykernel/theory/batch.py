@@ -64,7 +64,9 @@ def plane(batch: int, scale: float, points: tuple[float, ...]) -> tuple[np.ndarr
 
 
 def plane_moments(row: Any, batch: int, shrink: float) -> np.ndarray:
-    """E of phi^2, phi phi', phi, f^2, f^2 y^2, f f', f f' y y' at y = sqrt(shrink) * (normalised preimage without eps), and the saturated fraction."""
+    """E of phi^2, phi phi', phi, f^2, f^2 y^2, f f', f f' y y' at y = sqrt(shrink) * (normalised preimage without eps), and the saturated
+    fraction.
+    """
     y, other, w = plane(batch, math.sqrt((batch - 1) * shrink), special_points(row))
     phi, f = np.asarray(row.value(y), float), np.asarray(row.slope(y), float)
     phi2, f2 = np.asarray(row.value(other), float), np.asarray(row.slope(other), float)
@@ -81,7 +83,9 @@ def _combine(B: int, m: np.ndarray, shrink: float) -> tuple[float, float]:
 
 
 def radial(batch: int, tilt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights (sum 1) for x ~ chi^2_(B-1) with its density multiplied by x^-tilt: Gauss-Laguerre by the Jacobi matrix (Golub, Welsch 1969)."""
+    """Nodes and weights (sum 1) for x ~ chi^2_(B-1) with its density multiplied by x^-tilt: Gauss-Laguerre by the Jacobi matrix (Golub,
+    Welsch 1969).
+    """
     alpha = (batch - 1) / 2 - 1 - tilt
     k = np.arange(10)
     off = np.sqrt((k[1:]) * (k[1:] + alpha))

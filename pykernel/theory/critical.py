@@ -82,7 +82,7 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
         >>> round(critical_gain("relu").gain, 6)
         1.414214
         >>> round(critical_gain("tanh", bias_std=0.05**0.5).gain ** 2, 4)
-        1.7610
+        1.761
         >>> critical_gain("sigmoid").exists
         True
     """
@@ -373,7 +373,7 @@ def depth_scales(chain: Chain) -> DepthScales:
     Examples:
         >>> s = depth_scales(Chain(depth=3, width=8, activation="tanh", init="lecun_normal", gain=1.5, bias_std=0.2))
         >>> round(s.q, 3), s.xi_grad < 0
-        (0.521, True)
+        (0.871, True)
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")

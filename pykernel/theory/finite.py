@@ -252,7 +252,9 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
 
 
 def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of log(1 + excess g^2), g normal: the gradient's part along the signal is one Gaussian amplitude, grown by chi_par layer after layer."""
+    """Mean and variance of log(1 + excess g^2), g normal: the gradient's part along the signal is one Gaussian amplitude, grown by chi_par
+    layer after layer.
+    """
     x, w = q.rule(1.0, (0.0,), 8)
     grid = np.linspace(0, max(float(excess.max()), 1e-12) ** 0.25, 400) ** 4
     logs = np.log1p(grid[:, None] * x * x)

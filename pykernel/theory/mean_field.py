@@ -56,7 +56,9 @@ class Signal:
 
 
 def weight_log(plan: Plan) -> np.ndarray:
-    """log sigma_w^2 of each layer, (L,); refuses weights whose entries are not independent with a variance, except Haar and trivial identities."""
+    """log sigma_w^2 of each layer, (L,); refuses weights whose entries are not independent with a variance, except Haar and trivial
+    identities.
+    """
     n_in, n_out = plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
     with np.errstate(divide="ignore"):
         if plan.distribution == "haar":

@@ -39,7 +39,7 @@ class Prediction:
     Examples:
         >>> p = predict(Chain(depth=30, width=100))
         >>> p.verdict, round(p.signal_end_to_end_mean, 3), round(p.signal_end_to_end_std, 3)
-        ('stable', -0.164, 0.269)
+        ('stable', -0.166, 0.271)
     """
 
     def __init__(self, chain: Chain, plan: Plan, signal: Signal, gradient: Gradient):
@@ -144,7 +144,7 @@ def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Predic
     Examples:
         >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))
         >>> round(float(p.signal_end_to_end), 2)  # the squared gradient falls as 1/L at the edge of chaos
-        -2.5...
+        -2.58
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")

@@ -82,8 +82,8 @@ def gaussian_mean(function: Callable, std: float = 1.0, kinks: tuple[float, ...]
         The mean, to about 1e-12 of E |f|.
 
     Examples:
-        >>> gaussian_mean(np.abs, 2.0, (0.0,))  # 2 sqrt(2 / pi)
-        1.5957691216057...
+        >>> round(gaussian_mean(np.abs, 2.0, (0.0,)), 10)  # 2 sqrt(2 / pi)
+        1.5957691216
     """
     x, w = rule(std, tuple(sorted({0.0, *kinks})))
     return float(w @ function(std * x))

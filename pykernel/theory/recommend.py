@@ -327,7 +327,9 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
 
 
 def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
-    """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth (None where there is none)."""
+    """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth (None where there is
+    none).
+    """
     if chain.gain == 0 or chain.init.distribution in ("identity", "constant", "given"):
         return None
     here = abs(chain.gain)
