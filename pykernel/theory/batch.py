@@ -43,7 +43,7 @@ def sphere_plane(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plane(batch: int, scale: float, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two coordinates of the sphere of squared radius scale^2 and their weights, split along the lines where either meets one of `points`."""
+    """Two coordinates of the sphere of radius `scale` and their weights, split where either meets one of `points`."""
     if batch == 2:
         pair = np.array([1.0, -1.0]) * scale
         return pair, -pair, np.array([0.5, 0.5])

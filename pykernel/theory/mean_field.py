@@ -70,7 +70,8 @@ def weight_log(plan: Plan) -> np.ndarray:
         variance = inits.unit_variance(plan.distribution, plan.distribution_parameter)
         if not math.isfinite(variance):
             raise ValueError(
-                f"mean field needs independent weights of finite variance or Haar matrices (identity: square, linear, without bias, norm or residual), "
+                "mean field needs independent weights of finite variance or Haar matrices "
+                "(identity: square, linear, without bias, norm or residual), "
                 f"got {plan.distribution} weights with {plan.activation}; use propagate"
             )
         return 2 * np.log(np.abs(plan.scale)) + np.log(n_in * variance)
@@ -322,7 +323,7 @@ def _branch_log(plan: Plan, out: Signal) -> np.ndarray:
 
 @dataclass
 class Gradient:
-    """Backward pass: logs of squared norms summed over units and batch, for a squared norm of 1 (log 0) at a[L] unless `start` says otherwise.
+    """Backward pass: logs of squared norms summed over units and batch; log 0 at a[L] unless `start` says otherwise.
 
     Attributes:
         activation: of dJ/da[l], l = 0..L.
