@@ -102,7 +102,8 @@ class Recommendation:
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
         lines += _wrapped(
-            f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; bad: share of replicas beyond {self.bound:g} decades"
+            f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
+            f"bad: share of replicas beyond {self.bound:g} decades"
         )
         return "\n".join(lines)
 
