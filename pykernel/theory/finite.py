@@ -187,7 +187,8 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
     elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
     h = 1e-3
-    up, down = table(t + h), table(t - h)
+    curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
+    up, down = (dict(zip(curved, table(t + s, curved))) for s in (h, -h))
     bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
     tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
 

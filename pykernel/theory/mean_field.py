@@ -178,7 +178,7 @@ class _Forward:
             return tracked
         t = self.out.preimage
         inside = np.isfinite(t)
-        tracked[1:][inside] = self.table(t[inside])[MEAN] if inside.any() else 0.0
+        tracked[1:][inside] = self.table(t[inside], [MEAN])[0] if inside.any() else 0.0
         tracked[1:][~inside] = self.value(-math.inf)[1]
         return tracked
 
@@ -383,7 +383,7 @@ def derivative_log(plan: Plan, signal: Signal) -> np.ndarray:
     """log of the factor that phi and a layer or RMS norm put on the squared gradient norm, (L,)."""
     t = signal.preimage
     inside = np.isfinite(t)
-    slope = moments(plan.activation)(np.where(inside, t, 0.0))[LOG_SLOPE2]
+    slope = moments(plan.activation)(np.where(inside, t, 0.0), [LOG_SLOPE2])[0]
     at = float(np.asarray(plan.activation.slope(np.zeros(1)))[0])
     slope = np.where(inside, slope, 2 * math.log(abs(at)) if at else -math.inf)
     if NORMS[plan.norm] in ("layer", "rms"):

@@ -212,8 +212,8 @@ class Table:
             b1, b2 = a + x2 * b1 - b2, b1
         return series[-1] + 0.5 * x2 * b1 - b2
 
-    def __call__(self, t: np.ndarray) -> np.ndarray:
-        """All columns at all arguments: shape (columns, *t.shape)."""
+    def __call__(self, t: np.ndarray, columns: Any = slice(None)) -> np.ndarray:
+        """All columns (or a list of them) at all arguments: shape (columns, *t.shape)."""
         t = np.asarray(t, np.float64)
         flat = t.ravel()
         unique, back = np.unique(flat, return_inverse=True)
@@ -225,11 +225,11 @@ class Table:
             chosen = inside & (panel == p)
             low, high = self.breaks[p], self.breaks[p + 1]
             x = (2 * unique[chosen] - low - high) / (high - low)
-            pieces.append((chosen, np.polynomial.chebyshev.chebval(x, self._series(int(p)))))
+            pieces.append((chosen, np.polynomial.chebyshev.chebval(x, self._series(int(p))[:, columns])))
         for side in (-1, 1):
             chosen = ~inside & (np.sign(unique) == side)
             if chosen.any():
-                pieces.append((chosen, self._beyond(unique[chosen])))
+                pieces.append((chosen, self._beyond(unique[chosen])[columns]))
         for chosen, values in pieces:
             if out is None:
                 out = np.empty((values.shape[0], len(unique)))
