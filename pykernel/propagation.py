@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -204,7 +205,7 @@ class Propagation:
         e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
         yield f"verdict: {self.verdict}"
         if np.isfinite(k):
-            yield f"  {self.diagnose()}"
+            yield textwrap.fill(str(self.diagnose()), 80, initial_indent="  ", subsequent_indent="  ")
         yield f"  signal's gradient, input over output: {s:+.4g} decades, {k:+.4g} a layer"
         yield f"  weight gradient, first over last:     {e:+.4g} decades"
         with np.errstate(all="ignore"):
