@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Does ReLU increase the danger of exploding? Does it still vanish?
+=================================================================
+
+*Question.* ReLU does not saturate, so it "solves vanishing but risks exploding". Is either half true?
+
+*Answer.* It does both, with equal ease: the gradient is multiplied by gain per layer, on either side of He's scale, without end.
+Tanh vanishes in the same way below its critical scale, but explodes far more slowly above it, because its units saturate.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import pykernel as pk
+
+gains = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0])
+figure, ax = plt.subplots(layout="constrained")
+factor = {}
+
+for activation, init, line in (("relu", "he_normal", "o-"), ("tanh", "lecun_normal", "s--")):
+    base = pk.Chain(depth=50, width=256, activation=activation, init=init)
+    ds = pk.sweep({"gain": gains}, base, replicas=30, profiles=False, progress=False)
+    factor[activation] = 10 ** ds.slope.median("replica").values
+    ax.plot(gains, factor[activation], line, label=f"{activation}, gain over {init}")
+    print(f"{activation}: factor a layer {dict(zip(gains.tolist(), factor[activation].round(3).tolist(), strict=True))}")
+    print(f"  verdicts at depth 50: {' '.join(ds.verdict.values.tolist())}")
+
+# %%
+# In a wide net the line of ReLU is exactly *factor = gain*: scaling all weights by g scales every signal and every gradient by g a layer.
+
+ax.plot(gains, gains, ":", color="k", linewidth=1, label="factor = gain")
+ax.axhline(1, color="0.5", linewidth=1)
+ax.axvline(1, color="0.5", linewidth=1)
+ax.annotate("explodes", (0.55, 1.6))
+ax.annotate("vanishes", (1.5, 0.6))
+ax.set(xlabel="gain over the critical weights", ylabel="factor on the gradient a layer", title="ReLU is symmetric, tanh is not")
+ax.legend(fontsize="small")
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+folder.mkdir(exist_ok=True)
+figure.savefig(folder / "05_relu_gain.png")
