@@ -7,7 +7,7 @@ WORKERS ?= 2
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
 CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
 
-.PHONY: help run test lint format bench bench-peers sanitize clean
+.PHONY: help run test lint format bench bench-peers docs sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,13 +36,17 @@ bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--effo
 bench-peers: .venv-peers/installed ## side by side with the tools that people use now (a 2 GB environment); ARGS to choose points
 	.venv-peers/bin/python bench/peers/side_by_side.py $(ARGS)
 
+docs: .venv/docs ## the documentation site in docs/_build/html, every example executed; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 sanitize: .venv/tools ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan ubsan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
 	  $(BIN)/ctest --preset $$preset || exit 1; done
 
 clean: ## forget environments, builds and results
-	rm -rf .venv .venv-peers .boot build dist results bench/.asv
+	rm -rf .venv .venv-peers .boot build dist results bench/.asv docs/_build docs/gallery
 
 # Debian's python3 may lack ensurepip, and so venv; its pip can still fetch virtualenv into a folder.
 .venv/made .venv-peers/made:
@@ -59,6 +63,12 @@ clean: ## forget environments, builds and results
 	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
 	  print(*extras['test'], *extras['lint'], *extras['bench'], sep='\n')" > .venv/tools.txt
 	$(PIP) -r .venv/tools.txt
+	touch $@
+
+.venv/docs: pyproject.toml .venv/installed
+	$(BIN)/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs.txt
+	$(PIP) -r .venv/docs.txt
 	touch $@
 
 .venv-peers/installed: $(SOURCES) | .venv-peers/made

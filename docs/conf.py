@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How the documentation site is made: offline, from pages, docstrings and examples that are executed while it is built."""
+
+import os
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import pykernel
+from pykernel import activations, inits, observables
+
+sys.path.insert(0, str(Path(__file__).parent))  # the settings of the gallery are pickled by name
+
+project, author, copyright = "pykernel", "the pykernel developers", "the pykernel developers"
+version = release = pykernel.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "gallery/**/*.json"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "substitution"]
+myst_heading_anchors = 3
+ROW = {"layer": "replicas x depth", "node": "replicas x (depth + 1)", "replica": "replicas"}
+myst_substitutions = {  # tables made from the tables of the code
+    "rows": "\n".join(
+        ["| row | shape | unit | meaning |", "|---|---|---|---|"]
+        + [f"| `{row.name}` | {ROW[row.extent]} | {row.unit} | {row.meaning} |" for row in observables.ROWS]
+    ),
+    "schemes": ", ".join(f'`"{name}"`' for name in inits.SCHEMES),
+    "functions": ", ".join(f'`"{name}"`' for name in activations.ROWS),
+}
+html_math_renderer = "mathml"
+
+html_theme = "furo"
+html_title = f"pykernel {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, False, False
+
+
+def legible(gallery_conf, fname):
+    """Figures that can still be read at the width of a phone."""
+    plt.rcdefaults()
+    plt.rcParams.update({"figure.figsize": (5, 3.6), "font.size": 11, "savefig.dpi": 160, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def folder(gallery_conf, script_vars):
+    """Where an example writes its figure while the gallery is made."""
+    return [str(Path(__file__).parent / "_build" / "figures")]
+
+
+(Path(__file__).parent / "_build" / "figures").mkdir(parents=True, exist_ok=True)
+os.environ.setdefault("MPLBACKEND", "agg")
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/\d\d_",
+    "ignore_pattern": r"/(?!\d\d_)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "reset_modules": ("conf.legible",),
+    "reset_argv": "conf.folder",
+    "image_srcset": ["2x"],
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "min_reported_time": 0,
+    "show_memory": False,
+    "plot_gallery": True,
+    "remove_config_comments": True,
+}
+
+
+def setup(app):
+    # Browsers draw MathML themselves: no script, no font, no request.
+    def formula(block):
+        def visit(writer, node):
+            writer.body.append(tex2mathml(node.astext(), as_block=block))
+            raise nodes.SkipNode
+
+        return visit
+
+    app.add_ROW = {"layer": "replicas x depth", "node": "replicas x (depth + 1)", "replica": "replicas"}
+myst_substitutions = {  # tables made from the tables of the code
+    "rows": "\n".join(
+        ["| row | shape | unit | meaning |", "|---|---|---|---|"]
+        + [f"| `{row.name}` | {ROW[row.extent]} | {row.unit} | {row.meaning} |" for row in observables.ROWS]
+    ),
+    "schemes": ", ".join(f'`"{name}"`' for name in inits.SCHEMES),
+    "functions": ", ".join(f'`"{name}"`' for name in activations.ROWS),
+}
+html_math_renderer("mathml", (formula(False), None), (formula(True), None))
