@@ -30,7 +30,7 @@ options = {
     "(d) sigmoid, weights x 4": sigmoid.replace(gain=4),
     "(d) sigmoid, weights x 10": sigmoid.replace(gain=10),
 }
-measured = {name: pk.propagate(chain, batch=32, replicas=10) for name, chain in options.items()}
+measured = {name: pk.propagate(chain, batch=32, replicas=10, engine="dense") for name, chain in options.items()}
 decades = {name: float(np.median(p.signal_end_to_end)) for name, p in measured.items()}
 for name, p in measured.items():
     print(f"{name:26} {decades[name]:+7.2f} decades, a factor {10 ** np.median(p.slope):.3f} a layer: {p.verdict}")

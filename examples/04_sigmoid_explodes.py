@@ -18,10 +18,10 @@ import numpy as np
 
 import pykernel as pk
 
-gains = np.geomspace(1, 40, 17)
-depths = [5, 10, 20, 40, 80]
+gains = np.geomspace(1, 40, 13)
+depths = [10, 20, 40, 80]
 base = pk.Chain(depth=1, width=256, activation="sigmoid", init="lecun_normal")
-ds = pk.sweep({"depth": depths, "gain": gains}, base, replicas=30, profiles=False, progress=False)
+ds = pk.sweep({"depth": depths, "gain": gains}, base, replicas=10, profiles=False, progress=False)
 decades = ds.signal_end_to_end.median("replica")
 
 # %%
@@ -33,7 +33,7 @@ print(f"sigmoid: gradients explode above a weight standard deviation of {measure
 print("verdicts at depth 80:", dict(zip(gains.round(1).tolist(), ds.verdict.sel(depth=80).values.tolist(), strict=True)))
 
 figure, ax = plt.subplots(layout="constrained")
-for depth, line in zip(depths, ("o-", "s--", "^-.", "v:", "D-"), strict=True):
+for depth, line in zip(depths, ("o-", "s--", "^-.", "v:"), strict=True):
     ax.plot(gains, decades.sel(depth=depth), line, markersize=4, label=f"depth {depth}")
 ax.axvline(theory, color="k", linestyle="--", label=f"critical, theory: {theory:.1f}")
 ax.axhspan(-3, 3, color="0.92", zorder=0)

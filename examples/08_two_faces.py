@@ -35,10 +35,10 @@ factor, spread = {}, {}
 # The norm of the signal's gradient is multiplied by *factor* a layer, and z spreads to *spread*, at the depth where both have settled.
 
 for name, function in functions.items():
-    chains = [pk.Chain(depth=40, width=256, activation=function, init="lecun_normal", gain=g) for g in gains]
-    runs = [pk.propagate(chain, replicas=5) for chain in chains]
-    factor[name] = np.array([10 ** np.mean(p.log10_derivative_factor[:, 20:] + p.log10_weight_factor[:, 20:]) for p in runs])
-    spread[name] = np.array([10 ** (np.mean(p.log10_mean_square_preactivation[:, 20:]) / 2) for p in runs])
+    chains = [pk.Chain(depth=30, width=256, activation=function, init="lecun_normal", gain=g) for g in gains]
+    runs = [pk.propagate(chain, replicas=3) for chain in chains]
+    factor[name] = np.array([10 ** np.mean(p.log10_derivative_factor[:, 15:] + p.log10_weight_factor[:, 15:]) for p in runs])
+    spread[name] = np.array([10 ** (np.mean(p.log10_mean_square_preactivation[:, 15:]) / 2) for p in runs])
     for g, f, s in zip(gains, factor[name], spread[name], strict=True):
         print(f"{name:14} weights {g:5.2f}/sqrt(n): z of {s:8.2g}, gradient x {f:.3f} a layer, or {f / g:.3f} from the derivative")
 

@@ -31,7 +31,7 @@ cases = {
 }
 dead = {}
 for (name, (case, batch)), line in zip(cases.items(), ("-", "--", "-.", ":", (0, (1, 3)), "-"), strict=True):
-    dead[name] = pk.propagate(case, batch=batch, replicas=10).dead.mean(axis=0)
+    dead[name] = pk.propagate(case, batch=batch, replicas=10, engine="dense").dead.mean(axis=0)
     top.plot(np.arange(1, 101), dead[name], linestyle=line, linewidth=4 if line == "-." else 1.5, label=name)
     print(f"{name:18} dead in layer 1: {dead[name][0]:.3f}, layer 10: {dead[name][9]:.3f}, layer 100: {dead[name][99]:.3f}")
 
@@ -40,7 +40,7 @@ for (name, (case, batch)), line in zip(cases.items(), ("-", "--", "-.", ":", (0,
 
 depths, replicas, chance = np.array([5, 10, 20, 40, 80]), 2000, {}
 for n, marker in ((3, "o"), (5, "s"), (8, "^")):
-    deepest = pk.propagate(pk.Chain(depth=80, width=n), replicas=replicas).log10_mean_square_activation
+    deepest = pk.propagate(pk.Chain(depth=80, width=n), replicas=replicas, engine="dense").log10_mean_square_activation
     chance[n] = np.isneginf(deepest[:, depths - 1]).mean(axis=0)
     bottom.plot(depths, chance[n], marker, label=f"width {n}, measured")
     bottom.plot(depths, 1 - (1 - 2.0**-n) ** depths, "k:")

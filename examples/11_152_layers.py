@@ -39,7 +39,7 @@ decades, profile = {}, {}
 
 lines = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 for (name, chain), line in zip(chains.items(), lines, strict=True):
-    p = pk.propagate(chain, batch=32, replicas=10)
+    p = pk.propagate(chain, batch=32, replicas=10, engine="dense")
     profile[name] = np.median(p.log10_grad_activation, axis=0)
     decades[name] = float(np.median(p.signal_end_to_end))
     ax.plot(profile[name] - profile[name][-1], linestyle=line, linewidth=2, label=f"{name}: {decades[name]:+.1f}")
