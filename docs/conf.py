@@ -82,13 +82,4 @@ def setup(app):
 
         return visit
 
-    app.add_ROW = {"layer": "replicas x depth", "node": "replicas x (depth + 1)", "replica": "replicas"}
-myst_substitutions = {  # tables made from the tables of the code
-    "rows": "\n".join(
-        ["| row | shape | unit | meaning |", "|---|---|---|---|"]
-        + [f"| `{row.name}` | {ROW[row.extent]} | {row.unit} | {row.meaning} |" for row in observables.ROWS]
-    ),
-    "schemes": ", ".join(f'`"{name}"`' for name in inits.SCHEMES),
-    "functions": ", ".join(f'`"{name}"`' for name in activations.ROWS),
-}
-html_math_renderer("mathml", (formula(False), None), (formula(True), None))
+    app.add_html_math_renderer("mathml", (formula(False), None), (formula(True), None))

@@ -3,7 +3,7 @@
 One figure that says it all
 ===========================
 
-The gradient of 200 layers under seven choices of activation, weights and normalisation: from the output (right) back to the input (left). Lines are medians of
+The gradient of 200 layers under seven choices of activation, weights and normalisation, on its way from the output back to the input. Lines are medians of
 ten networks of 256 units, dots the theory of infinite width; white is what float32 can hold.
 """
 
@@ -27,20 +27,21 @@ chains = {
 }
 verdicts, ends = {}, {}
 figure, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
-ax.axhspan(38.5, 80, color="0.85")
-ax.axhspan(-140, -45, color="0.85")
-ax.annotate("beyond float32", (100, -138), color="0.3", ha="center", va="bottom")
+ax.axhspan(38.5, 80, color="0.87")
+ax.axhspan(-140, -45, color="0.87")
+ax.annotate("beyond float32", (4, -136), color="0.3")
 
 for (name, chain), line in zip(chains.items(), ("-", "--", "-", ":", "-.", "--", "-"), strict=True):
     p = pk.propagate(chain, batch=32 if chain.norm else 1, replicas=10)
-    theory = pk.predict(chain, batch=p.batch).log10_grad_activation
-    (curve,) = ax.plot(np.median(p.log10_grad_activation, axis=0), linestyle=line, label=name)
+    back = np.median(p.log10_grad_activation, axis=0)[::-1]  # from the output to the input
+    theory = pk.predict(chain, batch=p.batch).log10_grad_activation[::-1]
+    (curve,) = ax.plot(back, linestyle=line)
     ax.plot(np.arange(0, 201, 20), theory[::20], ".", color=curve.get_color(), markersize=6)
-    verdicts[name], ends[name] = p.verdict, (float(np.median(p.signal_end_to_end)), theory[0] - theory[-1])
+    ax.annotate(name, (204, back[-1] + {"ReLU, He (2/n)": 4, "tanh, LeCun (1/n)": -4}.get(name, 0)), va="center", annotation_clip=False)
+    verdicts[name], ends[name] = p.verdict, (float(back[-1] - back[0]), theory[-1] - theory[0])
     print(f"{name:20} {ends[name][0]:+8.2f} decades, theory {ends[name][1]:+8.2f}: {p.verdict}")
 
-ax.set(xlabel="layer", ylabel="log10 of the gradient", ylim=(-140, 80), xlim=(0, 200), title="Gradients of 200 layers")
-ax.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 0.08))
+ax.set(xlabel="layers travelled backwards", ylabel="log10 of the gradient", ylim=(-140, 80), xlim=(0, 200), title="Gradients of 200 layers")
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)
 figure.savefig(folder / "00_one_figure.png")

@@ -5,8 +5,8 @@
 
 *Question.* LeCun, He, Glorot: three rules for the variance of the weights. Which belongs to which activation, and how exact must it be?
 
-*Answer.* 2/n for ReLU and its relatives; 1/n for functions that are the identity near 0 (tanh, softsign, arctan, linear, SELU); none of
-them for sigmoid. Glorot's equals LeCun's where widths are equal. How exact: the window of a multiplier in which
+*Answer.* 2/n for ReLU and leaky ReLU; 1/n for functions that are the identity near 0 (tanh, softsign, arctan, linear, SELU), most of which
+forgive 2/n; GELU and SiLU need more than 2/n, the sigmoid much more. Glorot's rule is LeCun's where widths are equal. How exact: the window in which
 depth L stays within three decades is :math:`10^{\\pm 3/L}`: a factor 2 at depth 10, 7 percent at depth 100.
 """
 

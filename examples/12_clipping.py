@@ -7,7 +7,7 @@ Clipping: what it changes, and what it cannot
 
 *Answer.* Clipping by norm multiplies all layers by one number: the step becomes finite, but the ratio between first and last layer
 stays what it was, so the last layers get next to nothing. Clipping layer by layer or by value flattens the profile where it explodes. None
-changes a gradient that is smaller than the bound: what has vanished stays vanished.
+makes a gradient larger: what has vanished stays vanished.
 """
 
 import sys

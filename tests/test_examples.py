@@ -158,13 +158,16 @@ def of_10(x):
 @answer
 def of_11(x):
     d = x["decades"]
-    assert -3 < d["plain"] < 3 and abs(d["plain, 20 % less weight"] - d["plain"] - 152 * math.log10(0.8)) < 1e-2
+    assert abs(d["plain, 20 % less weight"] - d["plain"] - 152 * math.log10(0.8)) < 1e-3
     # 76 blocks of two layers double the squared norm; the spread of a plain chain (5 L/n) bounds theirs.
     beta = 5 * 152 / 128
     slack = beta / (4 * math.log(10)) + 5 * math.sqrt(beta) / (2 * math.log(10)) * 1.25 / math.sqrt(10)
-    assert abs(d["skips"] - 38 * math.log10(2)) < slack
-    assert abs(d["batch norm"] - 152 * math.log10(1.211)) < slack
-    assert abs(d["skips and batch norm"]) < 3 and abs(d["skips / sqrt(blocks)"]) < 0.5 * math.log10(math.e) + slack
+    for name in ("plain", "skips", "batch norm", "skips / sqrt(blocks)"):
+        assert abs(d[name] - x["theory"][name]) < slack
+    assert abs(x["theory"]["skips"] - 38 * math.log10(2)) < 0.2  # the first block sees an input that is not a sum yet
+    # Branches of positive outputs add up: the signal grows by 2 + 2/sqrt(pi) squared a block, and the gradient along it with it.
+    assert d["skips, ReLU last"] > d["skips"] + 3
+    assert d["skips and batch norm"] < 3 and x["theory"]["skips / sqrt(blocks)"] < 0.5 * math.log10(math.e)
 
 
 @answer
@@ -174,10 +177,11 @@ def of_12(x):
     assert abs(ratio["exploding", "norm 1, all together"] - ratio["exploding", "none"]) < 1e-9  # one factor for all
     assert abs(ratio["exploding", "norm 1, each layer"]) < 0.5
     assert ratio["exploding", "value 0.01"] < 3
-    # Adding 0 decades is exact.
-    assert np.array_equal(after["vanishing", "norm 1, all together"][:, 0], after["vanishing", "none"][:, 0])
-    assert np.array_equal(after["vanishing", "norm 1, each layer"][:, 0], after["vanishing", "none"][:, 0])
-    assert abs(ratio["vanishing", "value 0.01"]) > 3
+    before = after["vanishing", "none"]
+    for name in x["clips"]:
+        assert (after["vanishing", name] <= before + 1e-6).all()  # value clipping measures entries, norms Gram matrices: float32 rounding
+        assert ratio["vanishing", name] < -30
+    assert np.array_equal(after["vanishing", "norm 1, each layer"][:, 0], before[:, 0])  # adding 0 decades is exact
 
 
 @answer
