@@ -45,7 +45,9 @@ napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, 
 def legible(gallery_conf, fname):
     """Figures that can still be read at the width of a phone."""
     plt.rcdefaults()
-    plt.rcParams.update({"figure.figsize": (5, 3.6), "font.size": 11, "savefig.dpi": 160, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update(
+        {"figure.figsize": (5, 3.6), "font.size": 11, "savefig.dpi": 160, "axes.spines.top": False, "axes.spines.right": False}
+    )
 
 
 def folder(gallery_conf, script_vars):

@@ -3,8 +3,8 @@
 One figure that says it all
 ===========================
 
-The gradient of 200 layers under seven choices of activation, weights and normalisation, on its way from the output back to the input. Lines are medians of
-ten networks of 256 units, dots the theory of infinite width; white is what float32 can hold.
+The gradient of 200 layers under seven choices of activation, weights and normalisation, on its way from the output back to the
+input. Lines are medians of ten networks of 256 units, dots the theory of infinite width; white is what float32 can hold.
 """
 
 import sys

@@ -3,8 +3,8 @@
 The chain rule taken apart
 ==========================
 
-*Question.* A gradient is a product of derivatives and weights. "The derivative of the sigmoid is at most 1/4, so every layer divides the
-gradient by four; ReLU's is 0 or 1, half the units are off, so every layer halves it." What are the factors, measured?
+*Question.* A gradient is a product of derivatives and weights. "The derivative of the sigmoid is at most 1/4, so every layer
+divides the gradient by four; ReLU's is 0 or 1, half the units are off, so every layer halves it." What are the factors, measured?
 
 *Answer.* With weights of variance 1/n the weights contribute a factor 1, and the derivative .236 a layer for sigmoid (its mean
 square counts, not its maximum), .707 for ReLU (:math:`\\sqrt{1/2}`: half of the *squared* norm is lost, not half of the norm),

@@ -6,9 +6,9 @@ The quiz: what cures a vanishing gradient?
 *Question.* "A network of 50 sigmoid layers does not learn: its gradients vanish. Which helps: (a) tanh, (b) ReLU, (c) batch norm,
 (d) larger weights?" Quizzes accept one letter. Measured:
 
-*Answer.* (a) helps; (b) only with its own initialisation, else .707 a layer remains; (c) helps, for sigmoid, but makes a
-plain ReLU net *explode* by 1.21 a layer; (d) helps only near ten times the usual scale, four times is not enough.
-And (a) in the fine print: at its critical scale tanh still loses gradient, as a power of depth, not exponentially.
+*Answer.* (a) helps; (b) only with its own initialisation, else .707 a layer remains; (c) helps, for sigmoid, but makes a plain
+ReLU net *explode* by 1.21 a layer; (d) helps only near ten times the usual scale, four times is not enough. And (a) in the fine
+print: at its critical scale tanh still loses gradient, as a power of depth, not exponentially.
 """
 
 import sys

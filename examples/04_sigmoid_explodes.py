@@ -6,8 +6,8 @@ Can gradients explode with a sigmoid at all?
 *Question.* The sigmoid's derivative is at most 1/4, so its gradients can only vanish. Or can they explode, and how large must the
 weights be?
 
-*Answer.* They can, above a standard deviation of about :math:`10/\\sqrt{n}` (mean field: 10.15): ten times LeCun's, seven times He's.
-Units then saturate, most derivatives are tiny, but the few that are not meet huge weights. No scheme in use comes near.
+*Answer.* They can, above a standard deviation of about :math:`10/\\sqrt{n}` (mean field: 10.15): ten times LeCun's, seven times
+He's. Units then saturate, most derivatives are tiny, but the few that are not meet huge weights. No scheme in use comes near.
 """
 
 import sys
@@ -21,7 +21,7 @@ import pykernel as pk
 gains = np.geomspace(1, 40, 13)
 depths = [10, 20, 40, 80]
 base = pk.Chain(depth=1, width=256, activation="sigmoid", init="lecun_normal")
-ds = pk.sweep({"depth": depths, "gain": gains}, base, replicas=10, profiles=False, progress=False)
+ds = pk.sweep({"depth": depths, "gain": gains}, base, replicas=30, profiles=False, progress=False)
 decades = ds.signal_end_to_end.median("replica")
 
 # %%
@@ -39,6 +39,7 @@ ax.axvline(theory, color="k", linestyle="--", label=f"critical, theory: {theory:
 ax.axhspan(-3, 3, color="0.92", zorder=0)
 ax.set(xscale="log", xlabel="weight scale: standard deviation times sqrt(n)", ylabel="decades, input over output", ylim=(-30, 30))
 ax.set_title("Sigmoid: from vanishing to exploding")
+ax.set_xticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
 ax.legend(fontsize="small")
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)

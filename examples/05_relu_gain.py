@@ -23,7 +23,7 @@ factor = {}
 
 for activation, init, line in (("relu", "he_normal", "o-"), ("tanh", "lecun_normal", "s--")):
     base = pk.Chain(depth=50, width=256, activation=activation, init=init)
-    ds = pk.sweep({"gain": gains}, base, replicas=10, profiles=False, progress=False)
+    ds = pk.sweep({"gain": gains}, base, replicas=30, profiles=False, progress=False)
     factor[activation] = 10 ** ds.slope.median("replica").values
     ax.plot(gains, factor[activation], line, label=f"{activation}, gain over {init}")
     print(f"{activation}: factor a layer {dict(zip(gains.tolist(), factor[activation].round(3).tolist(), strict=True))}")

@@ -5,9 +5,10 @@ Two faces of the same medal?
 
 *Question.* "Keep z near 0, away from saturation, and the gradient survives: tanh is linear there. So is the sigmoid."
 
-*Answer.* Linear, yes, but with slope 1/4. Near 0 tanh passes the whole gradient and the sigmoid a quarter of it. Weights four times as large
-would make up for it, if the sigmoid did not also add 1/2: its output is never near 0, so large weights push z into
-saturation again and the factor stays below 1. Subtract the 1/2 and stretch by four, and it is as good as tanh, because it is tanh.
+*Answer.* Linear, yes, but with slope 1/4. Near 0 tanh passes the whole gradient and the sigmoid a quarter of it. Weights four
+times as large would make up for it, if the sigmoid did not also add 1/2: its output is never near 0, so large weights push z into
+saturation again and the factor stays below 1. Subtract the 1/2 and stretch by four, and it is as good as tanh, because it is
+tanh.
 """
 
 import sys
@@ -49,6 +50,9 @@ ax.axhline(0.25, color="0.6", linewidth=1)
 ax.plot(gains, 1 / gains, color="k", linewidth=1, label="needed to keep the gradient")
 ax.set(xscale="log", yscale="log", ylim=(0.05, 2), xlabel="weight scale: standard deviation times sqrt(n)")
 ax.set(ylabel="what the derivative contributes", title="Linear near 0, with different slopes")
+ax.set_xticks(gains, [f"{g:g}" for g in gains])
+ax.set_yticks([0.1, 0.25, 0.5, 1], ["0.1", "1/4", "1/2", "1"])
+ax.minorticks_off()
 ax.legend(fontsize="small", loc="lower left")
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)

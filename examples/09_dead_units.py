@@ -3,12 +3,12 @@
 Dead units
 ==========
 
-*Question.* "A ReLU that is off for every input never learns again." How many are dead at the start, what does it depend on, and can a
-whole net be dead?
+*Question.* "A ReLU that is off for every input never learns again." How many are dead at the start, what does it depend on, and
+can a whole net be dead?
 
-*Answer.* One input switches off half of the units; a batch of independent inputs almost none in the first layer, but depth makes inputs alike and the
-share climbs back to half. The gain changes nothing without biases. A narrow deep net can be dead altogether, with chance
-:math:`1 - (1 - 2^{-n})^L`. Leaky ReLU has no dead units.
+*Answer.* One input switches off half of the units; a batch of independent inputs almost none in the first layer, but depth makes
+inputs alike and the share climbs back to half. The gain changes nothing without biases. A narrow deep net can be dead altogether,
+with chance :math:`1 - (1 - 2^{-n})^L`. Leaky ReLU has no dead units.
 """
 
 import sys
@@ -48,6 +48,8 @@ for n, marker in ((3, "o"), (5, "s"), (8, "^")):
 
 top.set(xlabel="layer", ylabel="share of dead units", title="Dead for the whole batch", xscale="log")
 bottom.set(xlabel="depth", ylabel="share of dead nets", title="Dead altogether (dotted: theory)", xscale="log")
+bottom.set_xticks(depths, depths)
+bottom.minorticks_off()
 top.legend(fontsize="small")
 bottom.legend(fontsize="small")
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")

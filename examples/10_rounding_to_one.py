@@ -6,8 +6,8 @@ Sigmoid rounds to exactly 1
 *Question.* Beyond which z is the sigmoid exactly 1 for a computer, and what does that do to gradient and loss?
 
 *Answer.* Beyond 36.7 in float64, 16.6 in float32, 7.6 in float16 (:math:`\\ln(2/\\epsilon)`). From there the plain derivative
-:math:`s(1-s)` is zero and the plain cross-entropy nan or inf; the same happens to a softmax whose logits overflow exp at 88. The derivative as
-:math:`s(z)\\,s(-z)` and a loss computed from logits stay right; the gradient never dies of rounding.
+:math:`s(1-s)` is zero and the plain cross-entropy nan or inf; the same happens to a softmax whose logits overflow exp at 88. The
+derivative as :math:`s(z)\\,s(-z)` and a loss computed from logits stay right; the gradient never dies of rounding.
 """
 
 import sys
@@ -40,7 +40,8 @@ for loss in ("sigmoid", "softmax"):
         runs = [pk.propagate(chain, batch=64, precision=precision, engine="dense") for chain in chains]
         logits[loss, precision] = np.array([p.loss[0] for p in runs])
         bad = scales[~np.isfinite(logits[loss, precision])]
-        print(f"{loss} head, {precision}: loss {'fails from logits of %.0f on' % bad[0] if bad.size else 'is always finite'}")
+        outcome = f"nan or inf from logits of {bad[0]:.0f} on" if bad.size else "finite everywhere"
+        print(f"{loss} head, {precision}: loss {outcome}")
 
 figure, (top, bottom) = plt.subplots(2, 1, figsize=(5, 7), layout="constrained")
 top.plot(z, np.log10(np.maximum(plain, 1e-20)), "--", label="s (1 - s), float32")

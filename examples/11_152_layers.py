@@ -5,10 +5,10 @@
 
 *Question.* "Skip connections prevent vanishing gradients, that is why 152 layers train." Is it so?
 
-*Answer.* At He's scale nothing vanishes in a plain net either. Skips alone make gradients *explode*: every block doubles the squared norm,
-:math:`2^{76}` here (and more where branches end in a ReLU: positive outputs add up). Batch norm alone explodes too, by 1.21 a layer. Both together
-tame each other: a block adds a constant to a growing sum, so growth is a small power of depth. Branches scaled by
-:math:`1/\\sqrt{blocks}` do it without batch norm: at most a factor e in the squared norm.
+*Answer.* At He's scale nothing vanishes in a plain net either. Skips alone make gradients *explode*: every block doubles the
+squared norm, :math:`2^{76}` here (and more where branches end in a ReLU: positive outputs add up). Batch norm alone explodes too,
+by 1.21 a layer. Both together tame each other: a block adds a constant to a growing sum, so growth is a small power of depth.
+Branches scaled by :math:`1/\\sqrt{blocks}` do it without batch norm: at most a factor e in the squared norm.
 """
 
 import sys
@@ -32,7 +32,7 @@ chains = {
     "skips and batch norm": plain.replace(norm="batch", residual=skip, order=first),
     "skips / sqrt(blocks)": plain.replace(residual=scaled, order=first),
 }
-figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
 decades, theory, profile = {}, {}, {}
 
 # %%
@@ -49,7 +49,7 @@ for (name, chain), line in zip(chains.items(), lines, strict=True):
 
 ax.axhspan(-3, 3, color="0.92", zorder=0)
 ax.set(xlabel="layer", ylabel="decades over the output's gradient", title="152 layers")
-ax.legend(fontsize="small")
+ax.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)
 figure.savefig(folder / "11_152_layers.png")

@@ -3,11 +3,12 @@
 Clipping: what it changes, and what it cannot
 =============================================
 
-*Question.* Gradient clipping is the cure for exploding gradients. What does it do to a deep chain, and does it help a vanishing one?
+*Question.* Gradient clipping is the cure for exploding gradients. What does it do to a deep chain, and does it help a vanishing
+one?
 
-*Answer.* Clipping by norm multiplies all layers by one number: the step becomes finite, but the ratio between first and last layer
-stays what it was, so the last layers get next to nothing. Clipping layer by layer or by value flattens the profile where it explodes. None
-makes a gradient larger: what has vanished stays vanished.
+*Answer.* Clipping by norm multiplies all layers by one number: the step becomes finite, but the ratio between first and last
+layer stays what it was, so the last layers get next to nothing. Clipping layer by layer or by value flattens the profile where it
+explodes. None makes a gradient larger: what has vanished stays vanished.
 """
 
 import sys

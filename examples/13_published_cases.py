@@ -3,9 +3,10 @@
 Published cases, reproduced
 ===========================
 
-*Question.* He et al. (2015) say: weights of standard deviation 0.01 in a ten-layer VGG give a gradient 1/(1.7e4) of the wanted one, and Xavier's
-rule costs 30 ReLU layers :math:`(1/\\sqrt 2)^{30}`. Glorot and Bengio (2010) say: their normalised rule keeps back-propagated gradients equal
-where the standard one shrinks them, and yet *weight* gradients are equal under both. Do we get their numbers?
+*Question.* He et al. (2015) say: weights of standard deviation 0.01 in a ten-layer VGG give a gradient 1/(1.7e4) of the wanted
+one, and Xavier's rule costs 30 ReLU layers :math:`(1/\\sqrt 2)^{30}`. Glorot and Bengio (2010) say: their normalised rule keeps
+back-propagated gradients equal where the standard one shrinks them, and yet *weight* gradients are equal under both. Do we get
+their numbers?
 
 *Answer.* Yes: 1/16 700, :math:`3.05 \\cdot 10^{-5}`, and :math:`1/\\sqrt 3` a layer under the standard rule.
 """

@@ -5,9 +5,9 @@ A real input
 
 *Question.* All this with Gaussian noise as input. Does it hold for real data, with its mean, its scale and its correlations?
 
-*Answer.* After a few layers, yes. In a tanh chain the scale of handwritten digits (0 .. 16, none negative) is forgotten within about
-five layers and their likeness to each other at the rate that theory gives: 17 layers for a factor e, some 50 in all. A ReLU chain without biases
-never forgets the scale, but its gradients do not care.
+*Answer.* After a few layers, yes. In a tanh chain the scale of handwritten digits (0 .. 16, none negative) is forgotten within
+about five layers and their likeness to each other at the rate that theory gives: 17 layers for a factor e, some 50 in all. A ReLU
+chain without biases never forgets the scale, but its gradients do not care.
 """
 
 import sys

@@ -5,9 +5,9 @@ A million units wide, a hundred thousand layers deep
 
 *Question.* How large a chain fits on a laptop?
 
-*Answer.* Width is the matter of one engine, depth of the other. *Matrix-free* never draws a weight: a million units, where one matrix would fill 4
-terabytes, costs a vector a layer, and the law of the result is exact. *Dense* draws every weight anew when it needs it: a hundred thousand layers
-need the memory of their signals only. Both agree with theory, over thousands of decades.
+*Answer.* Width is the matter of one engine, depth of the other. *Matrix-free* never draws a weight: a million units, where one
+matrix would fill 4 terabytes, costs a vector a layer, and the law of the result is exact. *Dense* draws every weight anew when it
+needs it: a hundred thousand layers need the memory of their signals only. Both agree with theory, over thousands of decades.
 """
 
 import sys
