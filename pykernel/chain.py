@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from dataclasses import replace as _replace
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Head:
 
     loss: str = "softmax"
     outputs: int = 10
-    init: str | inits.Init = "lecun_normal"
+    init: Any = "lecun_normal"
     targets: tuple | None = None
 
     def __post_init__(self):
@@ -160,8 +161,8 @@ class Chain:
     depth: int = None  # type: ignore[assignment]  # always an int once made
     width: int | None = None
     widths: Sequence[int] | None = None
-    activation: str | activations.Activation = "relu"
-    init: str | inits.Init = "he_normal"
+    activation: Any = "relu"  # a name becomes its Activation
+    init: Any = "he_normal"  # a name becomes its Init
     gain: float = 1.0
     bias_std: float = 0.0
     norm: str | None = None

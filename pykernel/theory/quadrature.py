@@ -49,9 +49,9 @@ def edges(std: float, points: tuple[float, ...], finest: float, reach: float = R
     bound = reach * std
     steps = max(2, math.ceil(math.log2(2 * bound / finest)))
     distance = finest * 2.0 ** np.arange(steps + 1)
-    parts = [np.arange(-reach, reach + 0.5) * std]
+    parts: list[Any] = [np.arange(-reach, reach + 0.5) * std]
     for p in points:
-        parts += [[p], p + distance, p - distance]
+        parts += [np.array([p]), p + distance, p - distance]
     every = np.unique(np.concatenate(parts))
     every = every[(every > -bound) & (every < bound)]
     every = np.concatenate([[-bound], every, [bound]])
@@ -202,9 +202,9 @@ class Table:
         key = (panel, column)
         series = self.lists.get(key)
         if series is None:
-            series = self._series(panel)[::-1, column]
-            kept = np.flatnonzero(np.abs(series) > 1e-17 * max(1.0, abs(series[-1])))
-            series = self.lists[key] = series[min(kept[0] if len(kept) else self.ORDER, self.ORDER - 1) :].tolist()
+            whole = self._series(panel)[::-1, column]
+            kept = np.flatnonzero(np.abs(whole) > 1e-17 * max(1.0, abs(whole[-1])))
+            series = self.lists[key] = whole[min(kept[0] if len(kept) else self.ORDER, self.ORDER - 1) :].tolist()
         low, high = self.breaks[panel], self.breaks[panel + 1]
         x2 = 2 * (2 * t - low - high) / (high - low)
         b1 = b2 = 0.0
@@ -218,7 +218,7 @@ class Table:
         flat = t.ravel()
         unique, back = np.unique(flat, return_inverse=True)
         panel = np.clip(np.searchsorted(self.breaks, unique, side="right") - 1, 0, len(self.breaks) - 2)
-        out = None
+        out: Any = None
         inside = np.abs(unique) <= self.furthest
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for p in np.unique(panel[inside]):

@@ -263,7 +263,7 @@ def _normed(z: np.ndarray, norm: str | None):
 
 
 def _lyapunov_theory(chain: Chain) -> np.ndarray | None:
-    if chain.widths is not None or chain.activation.name != "linear" or chain.norm or chain.residual or chain.init.distribution != "normal":
+    if chain.width is None or chain.activation.name != "linear" or chain.norm or chain.residual or chain.init.distribution != "normal":
         return None
     n = chain.width
     log_sigma = math.log(abs(chain.gain * chain.init.scale(n, n)) * math.sqrt(n)) if chain.gain else -math.inf
@@ -271,7 +271,7 @@ def _lyapunov_theory(chain: Chain) -> np.ndarray | None:
 
 
 def _largest_theory(chain: Chain) -> float:
-    if chain.widths is not None or chain.norm or chain.residual or chain.bias_std or not chain.gain:
+    if chain.width is None or chain.norm or chain.residual or chain.bias_std or not chain.gain:
         return math.nan
     n, L = chain.width, chain.depth
     scale = abs(chain.gain * chain.init.scale(n, n))
