@@ -70,6 +70,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "min_reported_time": 0,
     "show_memory": False,
+    "write_computation_times": False,  # that page loads its scripts from elsewhere
     "plot_gallery": True,
     "remove_config_comments": True,
 }

@@ -35,7 +35,6 @@ for c, colour in ((1.5, "tab:red"), (0.5, "tab:blue")):
         print(f"W = {c} I, plain {dtype}: {plain.failure}")
     print(f"W = {c} I, with exponent: gradient times 10^{decades[c]:+.1f} over {deep} layers")
 
-# %%
 # The gradient does the same backwards: in a linear chain with :math:`W = cI` it is multiplied by c at every layer.
 
 ax.set(xlabel="layer", ylabel="log10 of the activation", ylim=(-420, 420), title="Where plain arithmetic ends")

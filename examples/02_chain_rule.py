@@ -32,7 +32,6 @@ for name, line in (("tanh", "^-"), ("relu", "s-"), ("sigmoid", "o-")):
     ax.plot(layers, weight[name], line[0], color="0.6", markersize=3)
     print(f"{name:8} derivative x weight at layer 30: {derivative[name][-1]:.3f} x {weight[name][-1]:.3f}")
 
-# %%
 # Grey marks: what the weights contribute, for each of the three. Folklore is dotted.
 
 ax.axhline(0.25, linestyle=":", color="k", label="folklore, sigmoid: 1/4")

@@ -29,7 +29,6 @@ for activation, init, line in (("relu", "he_normal", "o-"), ("tanh", "lecun_norm
     print(f"{activation}: factor a layer {dict(zip(gains.tolist(), factor[activation].round(3).tolist(), strict=True))}")
     print(f"  verdicts at depth 50: {' '.join(ds.verdict.values.tolist())}")
 
-# %%
 # In a wide net the line of ReLU is exactly *factor = gain*: scaling all weights by g scales every signal and every gradient by g a layer.
 
 ax.plot(gains, gains, ":", color="k", linewidth=1, label="factor = gain")

@@ -35,7 +35,6 @@ for (name, (case, batch)), line in zip(cases.items(), ("-", "--", "-.", ":", (0,
     top.plot(np.arange(1, 101), dead[name], linestyle=line, linewidth=4 if line == "-." else 1.5, label=name)
     print(f"{name:18} dead in layer 1: {dead[name][0]:.3f}, layer 10: {dead[name][9]:.3f}, layer 100: {dead[name][99]:.3f}")
 
-# %%
 # Whole nets: one that has a layer with no unit on passes neither signal nor gradient.
 
 depths, replicas, chance = np.array([5, 10, 20, 40, 80]), 2000, {}

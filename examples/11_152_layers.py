@@ -35,7 +35,6 @@ chains = {
 figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
 decades, theory, profile = {}, {}, {}
 
-# %%
 # Gradient at layer l over gradient at the output; median of ten nets, 32 inputs each.
 
 lines = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
