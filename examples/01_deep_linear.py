@@ -23,22 +23,23 @@ ones = np.ones((2, 1))  # one input, two units, all ones: every activation of la
 figure, ax = plt.subplots(layout="constrained")
 decades, first_bad = {}, {}
 
-for c, colour in ((1.5, "tab:red"), (0.5, "tab:blue")):
+for c, line in ((1.5, "-"), (0.5, "--")):
     chain = pk.Chain(depth=deep, width=2, activation="linear", init=pk.Identity(c))
     p = pk.propagate(chain, x=ones, cotangent=ones)
     decades[c] = p.signal_end_to_end[0]
-    ax.plot(p.log10_mean_square_activation[0, :shown] / 2, "-", color=colour, label=f"W = {c} I, with exponent")
-    for dtype, line, wide in (("float32", ":", 5), ("float64", "--", 2.5)):
-        plain = pk.propagate(chain.replace(depth=shown), x=ones, cotangent=ones, dtype=dtype, precision="native", engine="dense")
-        first_bad[c, dtype] = plain.failure.layer
-        ax.plot(plain.log10_mean_square_activation[0] / 2, line, color=colour, linewidth=wide, label=f"W = {c} I, plain {dtype}")
-        print(f"W = {c} I, plain {dtype}: {plain.failure}")
+    ax.plot(p.log10_mean_square_activation[0, :shown] / 2, line, color="0.4", label=f"W = {c} I")
     print(f"W = {c} I, with exponent: gradient times 10^{decades[c]:+.1f} over {deep} layers")
+    for dtype, marker in (("float32", "s"), ("float64", "o")):
+        plain = pk.propagate(chain.replace(depth=shown), x=ones, cotangent=ones, dtype=dtype, precision="native", engine="dense")
+        end = first_bad[c, dtype] = plain.failure.layer
+        ax.plot(end, end * np.log10(c), marker, color="tab:red" if c > 1 else "tab:blue")
+        ax.annotate(f"  plain {dtype} ends: {end}", (end, end * np.log10(c)), va="center")
+        print(f"W = {c} I, plain {dtype}: {plain.failure}")
 
-# The gradient does the same backwards: in a linear chain with :math:`W = cI` it is multiplied by c at every layer.
+# The gradient does the same backwards: in a linear chain with W = c I it is multiplied by c at every layer.
 
-ax.set(xlabel="layer", ylabel="log10 of the activation", ylim=(-420, 420), title="Where plain arithmetic ends")
-ax.legend(fontsize="small", loc="lower left")
+ax.set(xlabel="layer", ylabel="log10 of the activation", xlim=(0, 3400), title="Where plain arithmetic ends")
+ax.legend(loc="lower right")
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)
 figure.savefig(folder / "01_deep_linear.png")
