@@ -100,8 +100,8 @@ void poll_signals() {
   if (PyErr_CheckSignals()) throw py::error_already_set();
 }
 
-template <class T> pykernel::MakeLinear<T> engine_of(const std::string& name) {
-  if (name == "dense") return pykernel::make_dense<T>();
+template <class T> pykernel::MakeLinear<T> engine_of(const std::string& name, int64_t keep_bytes) {
+  if (name == "dense") return pykernel::make_dense<T>(keep_bytes);
   if (name == "matrix_free") return pykernel::make_matrix_free<T>();
   throw py::value_error("unknown engine " + name);
 }
@@ -132,8 +132,8 @@ py::dict run(const py::object& plan, const std::string& engine, int64_t first, i
   rows.loss = row("loss", {count});
   const pykernel::Run how{first, count, threads, memory, poll_signals};
   if (held.dtype != "float32" && held.dtype != "float64") throw py::value_error("dtype must be float32 or float64");
-  const auto make32 = engine_of<float>(engine);
-  const auto make64 = engine_of<double>(engine);
+  const auto make32 = engine_of<float>(engine, memory / 4);
+  const auto make64 = engine_of<double>(engine, memory / 4);
   {
     py::gil_scoped_release release;
     if (held.dtype == "float32")

@@ -58,7 +58,7 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   Weights<T> w = {rows, columns, (T)scale, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
   Aligned<T> in = to_block<T>(x), out(padded(outputs) * B), given(source == "given" ? padded(rows) * columns : 0);
   Aligned<float> draws(padded(rows) * columns);
-  Aligned<char> scratch((int64_t)backward_scratch<T>(B));
+  Aligned<char> scratch((int64_t)backward_scratch<T>(rows, B));
   for (int64_t i = 0; i < padded(outputs) * B; i++) out.get()[i] = (T)NAN;
   float* keep = nullptr;
   if (source == "kept" && transposed) {  // by the forward product that would have come before
@@ -104,7 +104,7 @@ py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose
 template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
   const int64_t B = x.shape(1);
   Aligned<T> block = to_block<T>(x);
-  Aligned<char> scratch((int64_t)backward_scratch<T>(B));
+  Aligned<char> scratch((int64_t)backward_scratch<T>(0, B));
   py::array_t<double> out({B, B});
   products_of<T>(isa).gram(block.get(), x.shape(0), B, out.mutable_data(), scratch.get());
   return out;

@@ -1,9 +1,10 @@
-// Weights are drawn again in the backward pass, unless a replica's draws together are small enough to be kept near the processor.
+// Draws of the forward pass are kept for the backward pass as far as memory allows, the last layers first, and drawn again for the others.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "dense.hpp"
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -37,24 +38,51 @@ Source source_of(const char* name, double parameter) {
   return {kind, Distribution::normal, 0};
 }
 
-// Draws are kept where those of all layers take at most this many bytes a worker (a part of the last cache), redrawn otherwise.
-constexpr int64_t keep_bytes = 8 << 20;
+// Memory that costs nothing until it is written, and then little: large pages where the system has them. Null where it has none.
+class Arena {
+ public:
+  explicit Arena(size_t bytes) : bytes_(bytes) {
+    void* p = bytes ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
+    data_ = p == MAP_FAILED ? nullptr : (float*)p;
+#ifdef MADV_HUGEPAGE
+    if (data_) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+  }
+  Arena(const Arena&) = delete;
+  ~Arena() {
+    if (data_) munmap(data_, bytes_);
+  }
+  float* get() const { return data_; }
+
+ private:
+  size_t bytes_;
+  float* data_;
+};
+
 // A call of a kernel is short enough that Ctrl-C is noticed, and long enough that a thread is worth waking.
 constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 
 template <class T> class Dense final : public Linear<T> {
  public:
-  Dense(const Plan& plan, std::shared_ptr<std::vector<Buffer<T>>> given)
+  Dense(const Plan& plan, std::shared_ptr<std::vector<Buffer<T>>> given, int64_t bytes)
       : plan_(plan),
         table_(product_table<T>()),
         body_(source_of(plan.distribution, plan.distribution_parameter)),
         head_(body_),
         given_(std::move(given)) {
     if (plan.loss) head_ = source_of(plan.head_distribution, plan.head_parameter);
+    const int64_t last = plan.depth + (plan.loss != no_loss);
+    kept_.assign((size_t)last, nullptr), written_.assign((size_t)last, false);
+    std::vector<int64_t> offsets((size_t)last, -1);
     int64_t entries = 0;
-    for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) offsets_.push_back(entries), entries += padded(rows(l)) * columns(l);
-    const bool drawn = body_.kind == Kind::drawn || (plan.loss && head_.kind == Kind::drawn);
-    if (drawn && body_.kind != Kind::haar && entries * (int64_t)sizeof(float) <= keep_bytes) kept_ = Buffer<float>((size_t)entries);
+    for (int64_t l = last; l >= 1; l--) {
+      const int64_t size = padded(rows(l)) * columns(l);
+      if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
+      offsets[(size_t)l - 1] = entries, entries += size;
+    }
+    arena_ = std::make_unique<Arena>((size_t)entries * sizeof(float));
+    for (size_t l = 0; l < kept_.size(); l++)
+      if (arena_->get() && offsets[l] >= 0) kept_[l] = arena_->get() + offsets[l];
     if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
       int64_t largest = 0;
       for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++)
@@ -63,16 +91,21 @@ template <class T> class Dense final : public Linear<T> {
     }
   }
 
-  void begin(int64_t replica, Team&) override { replica_ = (uint32_t)replica, framed_ = 0; }
+  void begin(int64_t replica, Team&) override {
+    replica_ = (uint32_t)replica, framed_ = 0;
+    std::fill(written_.begin(), written_.end(), false);
+  }
 
   void forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) override {
     const Source& source = at(l);
     int shift;
-    const Weights<T> w = weights(l, source, team, shift);
+    Weights<T> w = weights(l, source, team, shift);
     z.exponent = u.exponent + shift;
     if (source.kind == Kind::identity) return diagonal(u, w.scale, z);
     if (source.kind == Kind::constant) return rank_one(u, w.scale, z);
-    float* keep = source.kind == Kind::drawn && kept_.get() ? kept_.get() + offsets_[(size_t)l - 1] : nullptr;
+    float* keep = kept_[(size_t)l - 1];
+    if (written_[(size_t)l - 1]) w.kept = keep, keep = nullptr;  // a segment computed again
+    written_[(size_t)l - 1] = kept_[(size_t)l - 1];
     const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * plan_.batch, 4, team);
     team.each((panels + step - 1) / step, [&](int64_t c) {
       if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), plan_.batch, u.data, z.data, keep);
@@ -86,12 +119,12 @@ template <class T> class Dense final : public Linear<T> {
     du.exponent = delta.exponent + shift;
     if (source.kind == Kind::identity) return diagonal(delta, w.scale, du);
     if (source.kind == Kind::constant) return rank_one(delta, w.scale, du);
-    if (source.kind == Kind::drawn && kept_.get()) w.kept = kept_.get() + offsets_[(size_t)l - 1];
+    w.kept = kept_[(size_t)l - 1];
     const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * plan_.batch, 4, team);
     team.each((panels + step - 1) / step, [&](int64_t c) {
       if (team.stopped()) return;
       table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), plan_.batch, delta.data, du.data,
-                      thread_scratch(backward_scratch<T>(plan_.batch)));
+                      thread_scratch(backward_scratch<T>(w.rows, plan_.batch)));
     });
   }
 
@@ -145,8 +178,9 @@ template <class T> class Dense final : public Linear<T> {
   const Products<T>& table_;
   Source body_, head_;
   std::shared_ptr<std::vector<Buffer<T>>> given_;
-  std::vector<int64_t> offsets_;
-  Buffer<float> kept_;
+  std::unique_ptr<Arena> arena_;
+  std::vector<float*> kept_;   // of each layer, or null
+  std::vector<bool> written_;  // in this replica
   Buffer<T> frames_;
   uint32_t replica_ = 0;
   int64_t framed_ = 0;
@@ -167,13 +201,13 @@ template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan
 
 }  // namespace
 
-template <class T> MakeLinear<T> make_dense() {
-  return [given = std::shared_ptr<std::vector<Buffer<T>>>()](const Plan& plan, int) mutable -> std::unique_ptr<Linear<T>> {
+template <class T> MakeLinear<T> make_dense(int64_t keep_bytes) {
+  return [given = std::shared_ptr<std::vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
     if (!given) given = pack_given<T>(plan);
-    return std::make_unique<Dense<T>>(plan, given);
+    return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
   };
 }
-template MakeLinear<float> make_dense();
-template MakeLinear<double> make_dense();
+template MakeLinear<float> make_dense(int64_t);
+template MakeLinear<double> make_dense(int64_t);
 
 }  // namespace pykernel

@@ -5,6 +5,7 @@
 
 namespace pykernel {
 
-template <class T> MakeLinear<T> make_dense();
+// keep_bytes: for draws kept between the passes, of all workers together
+template <class T> MakeLinear<T> make_dense(int64_t keep_bytes);
 
 }  // namespace pykernel

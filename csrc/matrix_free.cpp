@@ -44,7 +44,7 @@ template <class T>
 MatrixFreeLinear<T>::MatrixFreeLinear(const Plan& plan)
     : plan_(plan), kernels_(matrix_free_table<T>()), B_(plan.batch), haar_(!strcmp(plan.distribution, "haar")), head_plan_(plan) {
   head_plan_.distribution = "identity";
-  if (plan.loss) head_ = make_dense<T>()(head_plan_, 1);
+  if (plan.loss) head_ = make_dense<T>(0)(head_plan_, 1);
   if (SingleChain<T>::takes(plan)) single_.emplace(plan);
   for (int64_t b = 0; b < B_; b++) ascending_.push_back((int32_t)b);
   for (auto* v : {&out_, &own_, &inside_, &f_, &x_}) v->resize((size_t)(B_ * B_));

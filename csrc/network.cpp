@@ -187,7 +187,7 @@ template <class T> void Network<T>::gram(const Block<T>& block, const Measure& m
       return table.inner(x.data, x.data, c, x.n, B_, gram, thread_scratch((size_t)table.room(B_)));
     }
     product_table<T>().gram(x.data + c * chunk_units * B_, std::min(chunk_units, x.n - c * chunk_units), B_, gram,
-                            thread_scratch(backward_scratch<T>(B_)));
+                            thread_scratch(backward_scratch<T>(0, B_)));
   };
   if (chunks == 1) return part(0, out);
   team_.each(chunks, [&](int64_t c) { part(c, gram_parts_.data() + c * entries); });

@@ -86,6 +86,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   int64_t alone = 0;
   if (team_pays) alone = workers < how.threads ? how.count : how.count % workers;
   if (alone == how.count) workers = 1;
+  if (workers < how.threads) linears.clear();  // each of fewer workers may take more
 
   std::atomic<bool> stop{false};
   std::vector<std::unique_ptr<Team>> teams;

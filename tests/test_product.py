@@ -61,7 +61,7 @@ def test_product(shape, transposed, dtype):
 
 
 def test_order_of_summation_is_the_promised_one():
-    """Forward: k in order, one accumulator. Backward: panels in order in 16 lanes, then lane j + 8, + 4, + 2, + 1."""
+    """Forward: k in order, one accumulator. Backward: panels in order in 16 lanes, then lane j + 8, + 4, + 2, + 1 (one input)."""
     rows, columns = 75, 90
     u, W = case(rows, columns, 1, False, np.float32)
     W = W.astype(np.float32)
@@ -78,6 +78,18 @@ def test_order_of_summation_is_the_promised_one():
     while len(lanes) > 1:
         lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
     np.testing.assert_array_equal(multiply(kernels.isas()[0], rows, columns, delta, True)[:columns, 0], lanes[0] * np.float32(SCALE))
+
+
+def test_order_of_summation_of_many_inputs():
+    """Backward with a batch of 8 or more: rows in order, one accumulator."""
+    rows, columns = 75, 90
+    for batch in (8, 11, 33):
+        delta, transposed = case(rows, columns, batch, True, np.float32)
+        W = transposed.T.astype(np.float32)
+        du = np.zeros((columns, batch), np.float32)
+        for i in range(rows):
+            du = stream.fma(np.repeat(W[i][:, None], batch, 1), np.repeat(delta[i][None], columns, 0), du)
+        np.testing.assert_array_equal(multiply(kernels.isas()[0], rows, columns, delta, True)[:columns], du * np.float32(SCALE))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

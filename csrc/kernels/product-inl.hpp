@@ -97,7 +97,7 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
   }
 }
 
-// -- backward
+// -- backward for few inputs (and Gram matrices): lanes over the rows
 
 // sums[(k * inputs + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs. The smaller side stays in registers.
 template <class T, class W, int columns, int inputs>
@@ -169,10 +169,122 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
       store(du + b * panel_lanes + k, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
 }
 
+// -- backward for many inputs: lanes over the batch, one accumulator an output, rows in order
+
+// sums[k * width + lane] += w x over the rows of `panels` panels, x at [row * width + lane]. `next` is fetched meanwhile, where not null.
+template <class T, class W, int columns, int vectors>
+PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next, int64_t next_stride) {
+  Vec<T> acc[columns][vectors];
+#pragma GCC unroll 8
+  for (int k = 0; k < columns; k++)
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) acc[k][v] = first ? Vec<T>{} : load(sums + k * width + v * lanes<T>);
+  for (int p = 0; p < panels; p++, w += w_stride) {
+    if (next) {
+      for (int64_t byte = 0; byte < deep_columns * panel_lanes * (int64_t)sizeof(W); byte += 64) __builtin_prefetch((const char*)next + byte, 0, 2);
+      next += next_stride;
+    }
+#pragma GCC unroll 2
+    for (int lane = 0; lane < panel_lanes; lane++, x += width) {
+      Vec<T> d[vectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < vectors; v++) d[v] = load(x + v * lanes<T>);
+#pragma GCC unroll 8
+      for (int k = 0; k < columns; k++) {
+        const Vec<T> weight = broadcast((T)w[k * panel_lanes + lane]);
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) acc[k][v] = fma(weight, d[v], acc[k][v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < columns; k++)
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) store(sums + k * width + v * lanes<T>, acc[k][v]);
+}
+// The same for the 16 columns of a tile.
+template <class T, class W, int vectors>
+static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next, int64_t next_stride) {
+  constexpr int columns = accumulators / vectors < 8 ? accumulators / vectors : 8, rest = deep_columns % columns;
+  int k = 0;
+  for (; k + columns <= deep_columns; k += columns, next = nullptr)
+    reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, next, next_stride);
+  if constexpr (rest > 0) reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, nullptr, 0);
+}
+
+// Blocks of `panels` panels with inputs side by side: unit i at [i * width], inputs beyond the last as zeros.
+template <class T> static void lay_rows(const T* block, int64_t panels, int64_t B, int64_t width, T* rows) {
+  constexpr int n = lanes<T>;
+  for (int64_t p = 0; p < panels; p++)
+    for (int64_t b = 0; b < width; b += n)
+      for (int part = 0; part < panel_lanes; part += n) {
+        Vec<T> v[n];
+#pragma GCC unroll 16
+        for (int j = 0; j < n; j++) v[j] = b + j < B ? load(block + (p * B + b + j) * panel_lanes + part) : Vec<T>{};
+        transpose<T>(v);
+#pragma GCC unroll 16
+        for (int j = 0; j < n; j++) store(rows + (p * panel_lanes + part + j) * width + b, v[j]);
+      }
+}
+// And back: 16 units from sums[unit * width + input].
+template <class T> static void lay_panel(const T* sums, int64_t B, int64_t width, T scale, T* panel) {
+  constexpr int n = lanes<T>;
+  for (int64_t b = 0; b < width; b += n)
+    for (int part = 0; part < panel_lanes; part += n) {
+      Vec<T> v[n];
+#pragma GCC unroll 16
+      for (int j = 0; j < n; j++) v[j] = load(sums + (part + j) * width + b);
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int j = 0; j < n; j++)
+        if (b + j < B) store(panel + (b + j) * panel_lanes + part, v[j] * scale);
+    }
+}
+
+template <class T, class W>
+static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
+  const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>, pair = 2 * lanes<T>;
+  constexpr int64_t tile_stride = deep_columns * panel_lanes;
+  T* sums = (T*)scratch;
+  T* rows = sums + panel_lanes * width;
+  W* tile = (W*)(rows + P * panel_lanes * width);
+  lay_rows(delta, P, B, width, rows);
+  for (int64_t k = k0; k < k1; k += deep_columns) {
+    const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
+    if (n < deep_columns) __builtin_memset((void*)tile, 0, near_panels * tile_stride * sizeof(W));
+    for (int64_t p = 0; p < P; p += near_panels) {
+      const int count = (int)(P - p < near_panels ? P - p : near_panels);
+      const W *from = tile, *next = nullptr;
+      int64_t stride = tile_stride;
+      if (draw) {
+        draw(draws, p, count, k, n, (float*)tile, stride);
+      } else {
+        const W* here = panels + (p * N + k) * panel_lanes;
+        if (p + 2 * near_panels <= P && n == deep_columns)
+          next = here + near_panels * N * panel_lanes;
+        else if (P >= near_panels && k + 2 * deep_columns <= k1)
+          next = panels + (k + deep_columns) * panel_lanes;
+        if (n == deep_columns && width <= pair)
+          from = here, stride = N * panel_lanes;
+        else
+          for (int i = 0; i < count; i++) __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
+      }
+      const T* x = rows + p * panel_lanes * width;
+      int64_t b = 0;
+      for (; b + pair <= width; b += pair, next = nullptr)
+        reduce_tile<T, W, 2>(from, stride, count, x + b, width, sums + b, p == 0, next, N * panel_lanes);
+      if (b < width) reduce_tile<T, W, 1>(from, stride, count, x + b, width, sums + b, p == 0, next, N * panel_lanes);
+    }
+    lay_panel(sums, B, width, w.scale, du + k * B);
+    if (n < deep_columns) clear_padding(du + k * B, n, B);
+  }
+}
+
 // Entries lie in `panels`, or are drawn where panels is null. What several groups of inputs read is copied near and together first:
 // where it lies, its distances are powers of two as soon as widths and batch are, and lines would evict each other.
 template <class T, class W>
 static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
+  if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
   T* sums = (T*)scratch;                                // of each group of inputs in turn
   T* packed = sums + B * panel_lanes * panel_lanes;     // delta of deep_panels: group after group, [panel][input of the group][lane]
   W* tile = (W*)(packed + B * deep_panels * panel_lanes);

@@ -14,18 +14,26 @@ template <class T> struct Products {
   // z = scale W u, panels p0 .. p1 - 1 of z; where keep is not null the draws are stored there as `draw` does.
   // The sum over k goes in order in one accumulator per output.
   void (*forward)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep);
-  // du = scale W^T delta, units k0 .. k1 - 1 of du; k0 a multiple of 16, k1 too or the last. The sum over rows goes over panels in order
-  // in 16 lane partials, then a fixed tree. scratch: backward_scratch<T>(B) bytes, 64-byte aligned, each thread's own.
+  // du = scale W^T delta, units k0 .. k1 - 1 of du; k0 a multiple of 16, k1 too or the last. With B >= many_inputs the sum goes over the
+  // rows in order in one accumulator per output, with fewer over panels in order in 16 lane partials, then a fixed tree.
+  // scratch: backward_scratch<T>(rows, B) bytes, 64-byte aligned, each thread's own.
   void (*backward)(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch);
-  // out (B, B) = x^T x over `units` units (one chunk of at most 64 panels), lane partials in T and a fixed tree. scratch as above.
+  // out (B, B) = x^T x over `units` units (one chunk of at most 64 panels), lane partials in T and a fixed tree.
+  // scratch: backward_scratch<T>(0, B).
   void (*gram)(const T* x, int64_t units, int64_t B, double* out, void* scratch);
   // Rows p * 16 .. of a row-major matrix into panels p0 .. p1 - 1, rows beyond the last as zeros.
   void (*pack)(const T* matrix, int64_t rows, int64_t columns, int64_t p0, int64_t p1, T* panels);
   // Unit draws of a tall array, unit i and column b, in block layout with zero padding: units of panels p0 .. p1 - 1, p0 a multiple of 4.
   void (*tall)(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out);
 };
-// Lane sums of 16 units for all inputs, delta of 128 panels, a tile of 128 panels and 16 columns.
-template <class T> constexpr size_t backward_scratch(int64_t B) { return (size_t)((B < 6 ? 6 : B) * (256 + 128 * 16) + 128 * 256) * sizeof(T); }
+constexpr int64_t many_inputs = 8;
+// Few inputs: lane sums of 16 units for all, delta of 128 panels, a tile of 128 panels and 16 columns. Many: sums of 16 units and all of
+// delta, inputs padded to whole vectors, a tile of 16 panels and 16 columns.
+template <class T> constexpr size_t backward_scratch(int64_t rows, int64_t B) {
+  const int64_t few = (B < 6 ? 6 : B) * 256 + (B < many_inputs ? (B < 6 ? 6 : B) * 128 * 16 + 128 * 256 : 0);
+  const int64_t many = B < many_inputs ? 0 : (B + 15) / 16 * 16 * 16 * (panels_of(rows) + 1) + 16 * 256;
+  return (size_t)(few > many ? few : many) * sizeof(T);
+}
 
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {

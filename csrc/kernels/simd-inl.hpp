@@ -224,6 +224,16 @@ template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
 template <int w, int high, class V, int... j> PK_INLINE V halves_of_groups(V a, V b, std::integer_sequence<int, j...>) {
   return __builtin_shufflevector(a, b, (j / w % 2 * (int)sizeof...(j) + j / (2 * w) * (2 * w) + high * w + j % w)...);
 }
+template <class T, int w = lanes<T> / 2> PK_INLINE void transpose(Vec<T>* v) {  // lanes<T> rows of lanes<T> numbers
+  constexpr auto sequence = std::make_integer_sequence<int, lanes<T>>();
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; i++)
+    if (!(i & w)) {
+      const Vec<T> a = v[i], b = v[i + w];
+      v[i] = halves_of_groups<w, 0>(a, b, sequence), v[i + w] = halves_of_groups<w, 1>(a, b, sequence);
+    }
+  if constexpr (w > 1) transpose<T, w / 2>(v);
+}
 template <class T, int w> PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
   constexpr auto sequence = std::make_integer_sequence<int, lanes<T>>();
 #pragma GCC unroll 8

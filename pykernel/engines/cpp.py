@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from pykernel import _core
+from pykernel import _core, machine
 from pykernel.plan import Plan
 
-# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints.
+# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. A quarter as much again for kept draws.
 MEMORY = 2**30
 
 
@@ -17,10 +17,12 @@ def refusal(plan: Plan) -> str | None:
     return None
 
 
-def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int = MEMORY) -> dict:
+def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int | None = None) -> dict:
     """Rows of replicas first .. first + count - 1, each a float64 array. `memory`: bytes for stored blocks."""
     if keep:
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
+    if memory is None:
+        memory = min(MEMORY, machine.free_memory() // 2)
     return _core.run(plan, engine, first, count, threads, memory)
 
 
@@ -30,4 +32,8 @@ def memory(plan: Plan, threads: int) -> int:
     least = 12 * block + 2 * int((plan.depth * 8) ** 0.5 + 1) * block
     stored = min(plan.depth * (block + 8 * plan.batch**2), MEMORY)
     given = 0 if plan.weights is None else sum(w.nbytes for w in plan.weights)
-    return threads * 12 * block + max(stored, least) + given
+    kept = 0
+    if plan.distribution not in ("identity", "constant", "haar", "given"):
+        entries = sum(int(n) * int(m) for n, m in zip(plan.widths[1:] + 15, plan.widths[:-1], strict=True))
+        kept = min(4 * threads * entries, MEMORY // 4, machine.free_memory() // 8)
+    return threads * 12 * block + max(stored, least) + given + kept
