@@ -1,4 +1,4 @@
-// The kernels seen from Python, one by one and for each instruction set this machine has: for tests, not for users.
+// The kernels seen from Python, one by one and for each instruction set this machine has: for tests and benchmarks, not for users.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "isa.hpp"
+#include "kernels/roofline.hpp"
 
 namespace py = pybind11;
 
@@ -113,12 +114,15 @@ template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
 }  // namespace
 
 void bind_kernels(py::module_& module) {
-  py::module_ m = module.def_submodule("kernels", "Single kernels, for tests.");
+  py::module_ m = module.def_submodule("kernels", "Single kernels, for tests and benchmarks.");
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Isa& isa : usable_isas()) names.push_back(isa.name);
     return names;
   });
+  const auto released = py::call_guard<py::gil_scoped_release>();
+  m.def("peak_multiply_add", [](int64_t n) { return roofline_table().multiply_add(n); }, released, "n fused multiply-adds of 16 lanes.");
+  m.def("peak_draw", [](int64_t n) { return roofline_table().draw(n); }, released, "n normals.");
   m.def("draws", draws);
   m.def("tall", tall);
   m.def("multiply_f32", multiply<float>);

@@ -37,6 +37,7 @@ _WHERE = {
     "depth_scales": "theory.critical",
     "jacobian_spectrum": "theory.spectrum",
     "recommend": "theory.recommend",
+    "show_config": "config",
     "TooLarge": "machine",
     "sweep": "sweeps",
     "open": "sweeps",

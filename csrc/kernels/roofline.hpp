@@ -11,6 +11,8 @@ struct Roofline {
   float (*draw)(int64_t n);          // n normals, n rounded up to a multiple of 1024, summed in registers: the stream without a product
 };
 
+const Roofline& roofline_table();  // of the instruction set in use
+
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {
 const Roofline& roofline();
