@@ -62,11 +62,14 @@ class Block:
         return np.ldexp(self.x.astype(np.float64), max(min(self.e, 3000), -3000))
 
     def log10_norm(self):
-        """log10 of the Frobenius norm."""
-        return 0.5 * np.log10(np.square(self.x, dtype=np.float64).sum()) + self.e * LOG10_2
+        """log10 of the Frobenius norm; the squares are taken of numbers of order one, so that plain float64 does not overflow early."""
+        top = np.abs(self.x).max().astype(np.float64)
+        if top == 0 or not np.isfinite(top):
+            return np.log10(top)
+        return 0.5 * np.log10(np.square(self.x / top, dtype=np.float64).sum()) + np.log10(top) + self.e * LOG10_2
 
     def log10_mean_square(self):
-        return np.log10(np.square(self.x, dtype=np.float64).mean()) + 2 * self.e * LOG10_2
+        return 2 * self.log10_norm() - math.log10(self.x.size)
 
 
 def from_log2(sign, log2):
