@@ -27,13 +27,9 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
 
 
 def memory(plan: Plan, threads: int) -> int:
-    """Bytes of workspace that a run takes at most, about."""
+    """Bytes of workspace that a run needs at most, about. Kept draws are not counted: they take what is free, and give way."""
     block = (int(plan.widths.max()) + 15) // 16 * 16 * plan.batch * (4 if plan.dtype == "float32" else 8)
     least = 12 * block + 2 * int((plan.depth * 8) ** 0.5 + 1) * block
     stored = min(plan.depth * (block + 8 * plan.batch**2), MEMORY)
     given = 0 if plan.weights is None else sum(w.nbytes for w in plan.weights)
-    kept = 0
-    if plan.distribution not in ("identity", "constant", "haar", "given"):
-        entries = sum(int(n) * int(m) for n, m in zip(plan.widths[1:] + 15, plan.widths[:-1], strict=True))
-        kept = min(4 * threads * entries, MEMORY // 4, machine.free_memory() // 8)
-    return threads * 12 * block + max(stored, least) + given + kept
+    return threads * 12 * block + max(stored, least) + given
