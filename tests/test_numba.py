@@ -219,8 +219,7 @@ def test_an_interrupt_ends_a_long_run():
     script = (
         "from pykernel.chain import Chain; from pykernel.plan import lower; from pykernel.engines import numba_dense as d\n"
         "d.run(lower(Chain(depth=2, width=16)), 0, 1)\n"
-        "print('ready', flush=True)\n"
-        "try:\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\n"
+        "try:\n    print('ready', flush=True)\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\n"
         "except KeyboardInterrupt:\n    print('stopped', flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
