@@ -105,7 +105,8 @@ def lower(
     distribution, scale = init.distribution, _scales(init.scale, fans) * chain.gain * _branch_factors(chain)
     if weights is not None:
         weights = _layers("weights", weights, [(m, k) for k, m in fans])
-        distribution, scale = "given", np.ones(chain.depth)
+        weights, scale = _by_powers_of_two(weights, precision == "exponent")
+        distribution = "given"
     bias_distribution, bias_scale = "zero", np.zeros(chain.depth)
     if biases is not None:
         biases = _layers("biases", biases, [(m,) for _, m in fans])
@@ -176,7 +177,16 @@ def _scales(function, fans):
     return np.array([known[pair] for pair in fans])
 
 
+def _by_powers_of_two(weights, exponent):
+    """The caller's weights as order-one numbers times a power of two where they would leave float32, and those powers, (L,) float64."""
+    powers = [int(np.frexp(np.abs(w).max())[1]) if exponent else 0 for w in weights]
+    powers = [p if abs(p) > 40 else 0 for p in powers]
+    return tuple(np.ldexp(w, -p) if p else w for w, p in zip(weights, powers, strict=True)), np.ldexp(1.0, powers)
+
+
 def _layers(name, given, shapes):
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise TypeError(f"{name} must be a sequence of arrays, one a layer, got {type(given).__name__}")
     if len(given) != len(shapes):
         raise ValueError(f"{name} must hold one array a layer, {len(shapes)}, got {len(given)}")
     return tuple(checks.array(f"{name}[{i}]", array, shape) for i, (array, shape) in enumerate(zip(given, shapes, strict=True)))

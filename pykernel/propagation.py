@@ -30,6 +30,7 @@ class Propagation:
 
     Attributes:
         chain, batch, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
+        given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
 
@@ -40,10 +41,10 @@ class Propagation:
         (-0.30103, 'vanishing')
     """
 
-    def __init__(self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, kept=None):
+    def __init__(self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, kept=None, given=()):
         self.chain, self.batch, self.seed = chain, batch, seed
         self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
-        self.correlation, self.seconds, self.kept = correlation, seconds, kept
+        self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
         self.rows = rows
         self.replicas = len(rows["log10_grad_weight"])
 
@@ -177,7 +178,7 @@ class Propagation:
     def _heading(self):
         r, b = self.replicas, self.batch
         lines = [
-            str(self.chain),
+            str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else ""),
             f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
         ]
         return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
@@ -202,15 +203,15 @@ class Propagation:
             )
 
     def _closing(self):
-        e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
+        with np.errstate(invalid="ignore"):
+            e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
         yield f"verdict: {self.verdict}"
         if np.isfinite(k):
             yield textwrap.fill(str(self.diagnose()), 80, initial_indent="  ", subsequent_indent="  ")
-        yield f"  signal's gradient, input over output: {s:+.4g} decades, {k:+.4g} a layer"
-        yield f"  weight gradient, first over last:     {e:+.4g} decades"
-        with np.errstate(all="ignore"):
-            d, w = (np.nanmedian(self.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
-        yield f"  per layer the derivative contributes {d:+.3g}, the weights {w:+.3g}"
+            yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
+            yield f"           weight gradient, first over last:     {e:+.4g} decades"
+        if self.chain.norm == "batch" and self.batch == 1:
+            yield "  batch norm of a single input is zero: use a batch of 2 or more"
         if self.failure is not None:
             yield f"  {self.failure}"
 

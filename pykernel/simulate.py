@@ -98,6 +98,9 @@ def propagate(
         dtype=dtype,
         precision=precision,
         correlation=plan.correlation,
+        given=tuple(
+            name for name, array in (("x", x), ("cotangent", cotangent), ("weights", weights), ("biases", biases)) if array is not None
+        ),
         seconds=time.perf_counter() - start,
         kept=kept,
     )
@@ -219,7 +222,7 @@ def gradients(
 def _keep(keep):
     from pykernel.engines.reference import Trace
 
-    if isinstance(keep, str):
+    if isinstance(keep, str) or not hasattr(keep, "__iter__"):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
     return tuple(checks.choice("keep", name, Trace.NAMES) for name in keep)
 

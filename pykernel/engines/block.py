@@ -76,7 +76,7 @@ def from_log2(sign, log2):
     """The block of sign * 2**log2, for magnitudes that float64 cannot hold."""
     sign, log2 = np.broadcast_arrays(sign, log2)
     top = log2.max()
-    if not np.isfinite(top):
+    if not abs(top) < 2.0**62:  # zero, or smaller than an exponent can say
         return Block(np.zeros(log2.shape))
     e = int(np.floor(top))
     return Block(sign * np.exp2(log2 - e), e)

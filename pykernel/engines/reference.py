@@ -216,9 +216,19 @@ def _observe_delta(plan, layer, delta, u, put, trace):
         put("log10_grad_weight", layer - 1, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, plan.clip_value))
     else:
         put("log10_grad_bias", layer - 1, bias.log10_norm())
-        put("log10_grad_weight", layer - 1, _log10_outer_norm(delta, u))
+        put("log10_grad_weight", layer - 1, _log10_outer_norm(delta, _moving(plan, u)))
     trace.keep("grad_bias", layer, lambda: _clipped(bias.true()[:, 0], plan.clip_value))
     trace.keep("grad_weight", layer, lambda: _clipped(np.ldexp(delta.x @ u.x.T, delta.e + u.e), plan.clip_value))
+
+
+def _moving(plan, u):
+    """u without its mean over the batch where delta sums to zero over it (batch norm of z), and so does not see that mean.
+
+    The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
+    """
+    if NORMS[plan.norm] != "batch" or plan.order != 0:
+        return u
+    return u.like(u.x - u.x.mean(axis=1, keepdims=True), u.e)
 
 
 def _log10_outer_norm(delta, u):

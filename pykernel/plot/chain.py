@@ -30,10 +30,10 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     Returns:
         The axes.
     """
-    from pykernel.theory.diagnosis import theory
+    from pykernel.theory.diagnosis import beside
 
     ax = _axes(ax)
-    prediction = theory(p.chain, p.batch, p.correlation) if prediction is None else prediction
+    prediction = beside(p) if prediction is None else prediction
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.depth + 1)
     with np.errstate(all="ignore"):
@@ -85,10 +85,10 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives. Returns the
     axes.
     """
-    from pykernel.theory.diagnosis import theory
+    from pykernel.theory.diagnosis import beside
 
     ax = _axes(ax)
-    prediction = theory(p.chain, p.batch, p.correlation) if prediction is None else prediction
+    prediction = beside(p) if prediction is None else prediction
     values = p.signal_end_to_end[np.isfinite(p.signal_end_to_end)]
     lost = p.replicas - len(values)
     if len(values):
