@@ -68,6 +68,7 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
       B_(plan.batch),
       L_(plan.depth),
       keep_inputs_(plan.clip_value > 0 || linear.needs_input()),
+      moving_(plan.norm == batch_norm && plan.order == linear_norm_activation && plan.batch > 1),
       segments_(segments_of(plan, keep_inputs_ ? 2 : 1, sizeof(T), bytes)),
       layer_(plan, elementwise_table<T>(), team, largest_width(plan)),
       head_(plan) {
@@ -93,7 +94,11 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
   const int64_t length = segments > 1 ? segments_.starts[1] - 1 : L_;
   grams_.resize((size_t)(length * B_ * B_)), gram_a_.resize((size_t)(B_ * B_)), gram_delta_.resize((size_t)(B_ * B_));
   layers_.resize((size_t)L_ + 1);
-  for (int64_t l = 1; l <= L_; l++) layers_[(size_t)l].gram = grams_.data() + (l - 1) % length * B_ * B_;
+  if (moving_) moving_grams_.resize(grams_.size());
+  for (int64_t l = 1; l <= L_; l++) {
+    layers_[(size_t)l].gram = grams_.data() + (l - 1) % length * B_ * B_;
+    layers_[(size_t)l].moving = moving_ ? moving_grams_.data() + (l - 1) % length * B_ * B_ : layers_[(size_t)l].gram;
+  }
   const int64_t chunks = (largest_width(plan) + chunk_units - 1) / chunk_units;
   if (chunks > 1 && B_ > 1) gram_parts_.resize((size_t)(chunks * B_ * B_));
   if (strcmp(plan.bias_distribution, "zero")) bias_.resize((size_t)padded(largest_width(plan)));
@@ -173,6 +178,23 @@ template <class T> void Network<T>::resume(size_t s) {
 }
 
 // x^T x of the mantissas; plain arithmetic, without exponents, has them scaled
+// Batch norm of z makes delta sum to zero over the batch: dJ/dW = delta u^T does not see u's mean over it, and Gram matrices with that
+// mean in them would cancel to the square root of the rounding where u hardly varies.
+template <class T> void Network<T>::centre(const Block<T>& x, Block<T>& out) {
+  out.n = x.n, out.exponent = x.exponent, out.largest = x.largest;
+  const int64_t panels = (x.n + 15) / 16, chunk = chunk_units / 16;
+  team_.each((panels + chunk - 1) / chunk, [&](int64_t c) {
+    for (int64_t p = c * chunk; p < std::min(panels, (c + 1) * chunk); p++)
+      for (int64_t lane = 0; lane < 16; lane++) {
+        const T* from = x.data + p * B_ * 16 + lane;
+        T mean = 0;
+        for (int64_t b = 0; b < B_; b++) mean += from[b * 16];
+        mean /= (T)B_;
+        for (int64_t b = 0; b < B_; b++) out.data[(p * B_ + b) * 16 + lane] = from[b * 16] - mean;
+      }
+  });
+}
+
 template <class T> void Network<T>::gram(const Block<T>& block, const Measure& measure, double* out, int64_t* exponent) {
   if (B_ == 1) {
     *out = measure.square, *exponent = measure.exponent;
@@ -256,6 +278,10 @@ template <class T> void Network<T>::forward(int64_t l, Pass pass, const Rows& ro
   if (plan_.order == linear_norm_activation) {
     memcpy(s.gram, gram_a_.data(), sizeof(double) * (size_t)(B_ * B_));
     s.gram_exponent = gram_a_exponent_;
+    if (moving_) {
+      centre(a_, u_);
+      gram(u_, layer_.settle(u_), s.moving, &s.moving_exponent);
+    }
     keep(l, a_);
     Block<T> z = stored(l);
     mz = linear(l, a_, s.gram, z);
@@ -347,9 +373,9 @@ template <class T> void Network<T>::backward(int64_t l, const Rows& rows, int64_
     rows.log10_grad_bias[i] = log10_2 * log2_clipped_bias(delta);
   } else {
     double square = 0;
-    for (int64_t e = 0; e < B_ * B_; e++) square += gram_delta_[(size_t)e] * s.gram[e];
+    for (int64_t e = 0; e < B_ * B_; e++) square += gram_delta_[(size_t)e] * s.moving[e];
     if (square < 0) square = 0;  // rounding, where the gradient cancels
-    rows.log10_grad_weight[i] = log10_2 * (.5 * log2(square) + (double)(delta_exponent + s.gram_exponent));
+    rows.log10_grad_weight[i] = log10_2 * (.5 * log2(square) + (double)(delta_exponent + (moving_ ? s.moving_exponent : s.gram_exponent)));
     rows.log10_grad_bias[i] = log10_2 * (B_ == 1 ? after : layer_.log2_bias_norm(delta));
   }
   Block<T>& du = first_order ? g_ : dz_;

@@ -32,6 +32,8 @@ template <class T> class Network {
     double largest, *gram;
     int64_t gram_exponent, input_exponent;
     double input_largest;
+    double* moving;  // Gram matrix of the input without its batch mean, where only that moves the weight gradient
+    int64_t moving_exponent;
   };
   enum Pass { first_pass, again };
 
@@ -46,6 +48,7 @@ template <class T> class Network {
   void checkpoint(size_t segment);
   void resume(size_t segment);
   void keep(int64_t layer, const Block<T>& u);
+  void centre(const Block<T>& x, Block<T>& out);
   void gram(const Block<T>& x, const Measure& measure, double* out, int64_t* exponent);
   double similarity(const double* gram) const;
   double log2_clipped_weight(const Block<T>& delta, const Block<T>& u);
@@ -59,7 +62,7 @@ template <class T> class Network {
   Linear<T>& linear_;
   Team& team_;
   const int64_t B_, L_;
-  const bool keep_inputs_;
+  const bool keep_inputs_, moving_;
   Segments segments_;
   Layer<T> layer_;
   Head<T> head_;
@@ -69,7 +72,7 @@ template <class T> class Network {
   Block<T> a_, skip_, z_, h_, u_, g_, dz_, dh_, skip_g_;  // g_: dJ/da
   std::vector<T> bias_;
   std::vector<Stored> layers_;
-  std::vector<double> grams_, gram_a_, gram_delta_, gram_parts_;
+  std::vector<double> grams_, moving_grams_, gram_a_, gram_delta_, gram_parts_;
   int64_t gram_a_exponent_ = 0;
   double g_norm_ = 0;  // log2 of dJ/da's norm
   std::vector<Block<T>> checkpoint_a_, checkpoint_skip_;
