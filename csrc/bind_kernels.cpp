@@ -31,8 +31,10 @@ const Isa& isa_called(const std::string& name) {
   throw py::value_error("instruction set " + name + " is not one of this machine's");
 }
 template <class T> const Products<T>& products_of(const std::string& isa) {
-  if constexpr (sizeof(T) == 4) return isa_called(isa).float_products(0);
-  else return isa_called(isa).double_products(0);
+  if constexpr (sizeof(T) == 4)
+    return isa_called(isa).float_products(0);
+  else
+    return isa_called(isa).double_products(0);
 }
 
 int64_t padded(int64_t n) { return panels_of(n) * 16; }
@@ -52,8 +54,9 @@ template <class T> py::array from_block(Aligned<T>& block, int64_t n, int64_t B)
 
 // u (columns, B) or, transposed, delta (rows, B), made known to `multiply` in `parts` calls.
 template <class T>
-py::array multiply(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows, int64_t columns,
-                   double scale, const Array<T>& x, bool transposed, const std::string& source, int64_t parts) {
+py::array multiply(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica,
+                   int64_t rows, int64_t columns, double scale, const Array<T>& x, bool transposed, const std::string& source,
+                   int64_t parts) {
   const Products<T>& table = products_of<T>(isa);
   const int64_t B = x.shape(1), P = panels_of(rows), outputs = transposed ? columns : rows;
   Weights<T> w = {rows, columns, (T)scale, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
@@ -80,13 +83,16 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   for (int64_t c = 0; c < parts; c++) {
     const int64_t first = panels * c / parts, last = panels * (c + 1) / parts;
     if (first == last) continue;
-    if (transposed) table.backward(w, first * 16, std::min(last * 16, columns), B, in.get(), out.get(), scratch.get());
-    else table.forward(w, first, last, B, in.get(), out.get(), keep);
+    if (transposed)
+      table.backward(w, first * 16, std::min(last * 16, columns), B, in.get(), out.get(), scratch.get());
+    else
+      table.forward(w, first, last, B, in.get(), out.get(), keep);
   }
   return from_block(out, outputs, B);
 }
 
-py::array draws(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows, int64_t columns) {
+py::array draws(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows,
+                int64_t columns) {
   Weights<float> w = {rows, columns, 1, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
   Aligned<float> panels(padded(rows) * columns);
   products_of<float>(isa).draw(w, 0, panels_of(rows), panels.get());
@@ -96,7 +102,8 @@ py::array draws(const std::string& isa, int distribution, double parameter, uint
   return matrix;
 }
 
-py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t B) {
+py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units,
+               int64_t B) {
   Aligned<float> block(padded(units) * B);
   products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, B, 0, panels_of(units), block.get());
   return from_block(block, units, B);

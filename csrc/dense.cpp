@@ -202,10 +202,11 @@ template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan
 }  // namespace
 
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes) {
-  return [given = std::shared_ptr<std::vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
-    if (!given) given = pack_given<T>(plan);
-    return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
-  };
+  return
+      [given = std::shared_ptr<std::vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
+        if (!given) given = pack_given<T>(plan);
+        return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
+      };
 }
 template MakeLinear<float> make_dense(int64_t);
 template MakeLinear<double> make_dense(int64_t);

@@ -19,18 +19,24 @@ template <int n = bundle_size> using F32s = Bundle<F32, n>;
 template <int n = bundle_size> using I32s = Bundle<I32, n>;
 template <int n = bundle_size> using U32s = Bundle<U32, n>;
 
-#define PK_BINARY(op)                                                                                       \
+#define PK_BINARY(op)                                                                                          \
   template <class V, int n> PK_INLINE Bundle<V, n> operator op(const Bundle<V, n>& a, const Bundle<V, n>& b) { \
-    Bundle<V, n> r;                                                                                         \
-    PK_EACH r.v[i] = a.v[i] op b.v[i];                                                                      \
-    return r;                                                                                               \
-  }                                                                                                         \
-  template <class V, int n, class S> PK_INLINE Bundle<V, n> operator op(const Bundle<V, n>& a, S b) {       \
-    Bundle<V, n> r;                                                                                         \
-    PK_EACH r.v[i] = a.v[i] op b;                                                                           \
-    return r;                                                                                               \
+    Bundle<V, n> r;                                                                                            \
+    PK_EACH r.v[i] = a.v[i] op b.v[i];                                                                         \
+    return r;                                                                                                  \
+  }                                                                                                            \
+  template <class V, int n, class S> PK_INLINE Bundle<V, n> operator op(const Bundle<V, n>& a, S b) {          \
+    Bundle<V, n> r;                                                                                            \
+    PK_EACH r.v[i] = a.v[i] op b;                                                                              \
+    return r;                                                                                                  \
   }
-PK_BINARY(+) PK_BINARY(-) PK_BINARY(*) PK_BINARY(^) PK_BINARY(&) PK_BINARY(>>) PK_BINARY(<<)
+PK_BINARY(+)
+PK_BINARY(-)
+PK_BINARY(*)
+PK_BINARY(^)
+PK_BINARY(&)
+PK_BINARY(>>)
+PK_BINARY(<<)
 #undef PK_BINARY
 
 template <class To, class V, int n> PK_INLINE Bundle<To, n> as(const Bundle<V, n>& a) {  // the same bits
@@ -38,14 +44,17 @@ template <class To, class V, int n> PK_INLINE Bundle<To, n> as(const Bundle<V, n
   PK_EACH r.v[i] = (To)a.v[i];
   return r;
 }
-#define PK_UNARY(name, From, To)                                        \
+#define PK_UNARY(name, From, To)                                            \
   template <int n> PK_INLINE Bundle<To, n> name(const Bundle<From, n>& a) { \
-    Bundle<To, n> r;                                                    \
-    PK_EACH r.v[i] = name(a.v[i]);                                      \
-    return r;                                                           \
+    Bundle<To, n> r;                                                        \
+    PK_EACH r.v[i] = name(a.v[i]);                                          \
+    return r;                                                               \
   }
-PK_UNARY(sqrt, F32, F32) PK_UNARY(abs, F32, F32) PK_UNARY(round_even, F32, F32)
-PK_UNARY(to_float, I32, F32) PK_UNARY(round_to_int, F32, I32)
+PK_UNARY(sqrt, F32, F32)
+PK_UNARY(abs, F32, F32)
+PK_UNARY(round_even, F32, F32)
+PK_UNARY(to_float, I32, F32)
+PK_UNARY(round_to_int, F32, I32)
 #undef PK_UNARY
 
 template <int n> PK_INLINE F32 part(const F32s<n>& a, int i) { return a.v[i]; }

@@ -10,11 +10,11 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-constexpr float log_terms[] = {-0x1.fffffep+0f, 0x1.00007ap+0f,  -0x1.5559dcp-1f, 0x1.ff623ap-2f,
+constexpr float log_terms[] = {-0x1.fffffep+0f, 0x1.00007ap+0f, -0x1.5559dcp-1f, 0x1.ff623ap-2f,
                                -0x1.978e42p-2f, 0x1.614c3ap-2f, -0x1.4c3c72p-2f, 0x1.9df7b4p-3f};
 constexpr float sin_terms[] = {0x1.921fb6p+0f, -0x1.4abbc2p-1f, 0x1.4668b0p-4f, -0x1.324ccap-8f, 0x1.3daff6p-13f};
 constexpr float cos_terms[] = {0x1.fffffep-1f, -0x1.3bd3a6p+0f, 0x1.03bd06p-2f, -0x1.54f61ap-6f, 0x1.c1f064p-11f};
-constexpr float truncated_terms[] = {0x1.323feep+0f,  0x1.40b482p-2f,  0x1.fe9418p-7f, -0x1.99ff62p-9f,
+constexpr float truncated_terms[] = {0x1.323feep+0f,   0x1.40b482p-2f,  0x1.fe9418p-7f,  -0x1.99ff62p-9f,
                                      -0x1.af6478p-13f, 0x1.6aee6ep-14f, -0x1.973e1ep-18f};
 constexpr float exp2_terms[] = {0x1.62e430p-1f, 0x1.ebfbdap-3f, 0x1.c6aed4p-5f, 0x1.3b2dbcp-7f, 0x1.5f456ap-10f, 0x1.41d328p-13f};
 constexpr double log2_e = 1.4426950408889634;

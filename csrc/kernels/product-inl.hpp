@@ -15,9 +15,12 @@ constexpr int accumulators = 24;
 #else
 constexpr int accumulators = 12;
 #endif
-constexpr int tile_panels = 4, tile_columns = 64;  // forward: 16 KiB of float draws, in L1
+constexpr int tile_panels = 4, tile_columns = 64;                      // forward: 16 KiB of float draws, in L1
 constexpr int deep_panels = 128, deep_columns = 16, near_panels = 16;  // backward: 128 KiB in L2, used 16 KiB at a time
-template <class T> constexpr int block_inputs = sizeof(T) == 4 ? 6 : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T> : 6;
+template <class T>
+constexpr int block_inputs = sizeof(T) == 4                        ? 6
+                             : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T>
+                                                                   : 6;
 constexpr int reduced_inputs = 6;
 
 // `count` panels from p and n columns from k of one matrix to tile[p * stride + k * 16 + lane]
@@ -61,11 +64,13 @@ template <class T, class W, int inputs>
 static void multiply_panels(const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first, T scale, bool last) {
   constexpr int fit = accumulators / (panel_vectors<T> * inputs), count = fit < 1 ? 1 : fit > 4 ? 4 : fit == 3 ? 2 : fit;
   int p = 0;
-  for (; p + count <= panels; p += count) multiply<T, W, count, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
+  for (; p + count <= panels; p += count)
+    multiply<T, W, count, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
   for (; p < panels; p++) multiply<T, W, 1, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
 }
 template <class T, class W, int inputs = block_inputs<T>>
-PK_INLINE void multiply_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first, T scale, bool last) {
+PK_INLINE void multiply_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first, T scale,
+                               bool last) {
   if (count == inputs) return multiply_panels<T, W, inputs>(w, w_stride, panels, n, u, B, z, first, scale, last);
   if constexpr (inputs > 1) multiply_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, u, B, z, first, scale, last);
 }
@@ -78,7 +83,8 @@ template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, in
 
 // Entries lie in `panels` (draws stored there first, where draw is not null), or are drawn into `tile` where panels is null.
 template <class T, class W>
-static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels, DrawTile draw, const void* draws) {
+static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels, DrawTile draw,
+                          const void* draws) {
   alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
   for (int64_t p = p0; p < p1; p += tile_panels) {
@@ -90,7 +96,8 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
       if (draw) draw(draws, p, count, k, n, (float*)from, stride);
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B, z + (p * B + b) * panel_lanes, k == 0, w.scale, k + n == N);
+        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B, z + (p * B + b) * panel_lanes, k == 0,
+                              w.scale, k + n == N);
         b += inputs;
       }
     }
@@ -151,12 +158,14 @@ static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, cons
     int k = 0;
     for (; k + columns <= n; k += columns)
       reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
-    for (; k < n; k++) reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
+    for (; k < n; k++)
+      reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
     w += near_panels * w_stride, delta += near_panels * delta_stride, first = false;
   }
 }
 template <class T, class W, int inputs = reduced_inputs>
-PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first) {
+PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums,
+                             bool first) {
   if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first);
   if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first);
 }
@@ -173,7 +182,8 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
 
 // sums[k * width + lane] += w x over the rows of `panels` panels, x at [row * width + lane]. `next` is fetched meanwhile, where not null.
 template <class T, class W, int columns, int vectors>
-PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next, int64_t next_stride) {
+PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next,
+                           int64_t next_stride) {
   Vec<T> acc[columns][vectors];
 #pragma GCC unroll 8
   for (int k = 0; k < columns; k++)
@@ -181,7 +191,8 @@ PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x,
     for (int v = 0; v < vectors; v++) acc[k][v] = first ? Vec<T>{} : load(sums + k * width + v * lanes<T>);
   for (int p = 0; p < panels; p++, w += w_stride) {
     if (next) {
-      for (int64_t byte = 0; byte < deep_columns * panel_lanes * (int64_t)sizeof(W); byte += 64) __builtin_prefetch((const char*)next + byte, 0, 2);
+      for (int64_t byte = 0; byte < deep_columns * panel_lanes * (int64_t)sizeof(W); byte += 64)
+        __builtin_prefetch((const char*)next + byte, 0, 2);
       next += next_stride;
     }
 #pragma GCC unroll 2
@@ -204,12 +215,14 @@ PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x,
 }
 // The same for the 16 columns of a tile.
 template <class T, class W, int vectors>
-static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next, int64_t next_stride) {
+static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next,
+                        int64_t next_stride) {
   constexpr int columns = accumulators / vectors < 8 ? accumulators / vectors : 8, rest = deep_columns % columns;
   int k = 0;
   for (; k + columns <= deep_columns; k += columns, next = nullptr)
     reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, next, next_stride);
-  if constexpr (rest > 0) reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, nullptr, 0);
+  if constexpr (rest > 0)
+    reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, nullptr, 0);
 }
 
 // Blocks of `panels` panels with inputs side by side: unit i at [i * width], inputs beyond the last as zeros.
@@ -242,7 +255,8 @@ template <class T> static void lay_panel(const T* sums, int64_t B, int64_t width
 }
 
 template <class T, class W>
-static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
+static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels,
+                          DrawTile draw, const void* draws) {
   const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>, pair = 2 * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
   T* sums = (T*)scratch;
@@ -283,10 +297,11 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
 // Entries lie in `panels`, or are drawn where panels is null. What several groups of inputs read is copied near and together first:
 // where it lies, its distances are powers of two as soon as widths and batch are, and lines would evict each other.
 template <class T, class W>
-static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels, DrawTile draw, const void* draws) {
+static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels,
+                           DrawTile draw, const void* draws) {
   if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
-  T* sums = (T*)scratch;                                // of each group of inputs in turn
-  T* packed = sums + B * panel_lanes * panel_lanes;     // delta of deep_panels: group after group, [panel][input of the group][lane]
+  T* sums = (T*)scratch;                             // of each group of inputs in turn
+  T* packed = sums + B * panel_lanes * panel_lanes;  // delta of deep_panels: group after group, [panel][input of the group][lane]
   W* tile = (W*)(packed + B * deep_panels * panel_lanes);
   const int64_t P = panels_of(w.rows), N = w.columns, groups = (B + reduced_inputs - 1) / reduced_inputs;
   int64_t packed_from = -1;
@@ -301,7 +316,8 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
       } else if (groups == 1) {
         from = panels + (p * N + k) * panel_lanes, stride = N * panel_lanes;
       } else {
-        for (int i = 0; i < count; i++) __builtin_memcpy(tile + i * stride, panels + ((p + i) * N + k) * panel_lanes, n * panel_lanes * sizeof(W));
+        for (int i = 0; i < count; i++)
+          __builtin_memcpy(tile + i * stride, panels + ((p + i) * N + k) * panel_lanes, n * panel_lanes * sizeof(W));
       }
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
@@ -309,7 +325,8 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
         if (groups > 1) {
           T* to = packed + b * count * panel_lanes;
           if (packed_from != p)
-            for (int i = 0; i < count; i++) __builtin_memcpy(to + i * inputs * panel_lanes, x + (i * B + b) * panel_lanes, inputs * panel_lanes * sizeof(T));
+            for (int i = 0; i < count; i++)
+              __builtin_memcpy(to + i * inputs * panel_lanes, x + (i * B + b) * panel_lanes, inputs * panel_lanes * sizeof(T));
           x = to;
         }
         T* group = sums + b * panel_lanes * panel_lanes;

@@ -7,8 +7,7 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class D>
-static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
+template <class D> static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
   draw(*(const MatrixDraws<D>*)draws, p, count, k, n,
        [&](int i, int j, int part, F32 v) __attribute__((always_inline)) { store(tile + i * stride + j * panel_lanes + part, v); });
 }
@@ -19,12 +18,18 @@ template <class T, class D, class Use> PK_INLINE void with(const Weights<T>& w, 
 }
 template <class T, class Use> PK_INLINE void with_draws(const Weights<T>& w, Use use) {
   switch (w.distribution) {
-    case Distribution::normal: return with<T, Normal>(w, use);
-    case Distribution::uniform: return with<T, Uniform>(w, use);
-    case Distribution::truncated: return with<T, Truncated>(w, use);
-    case Distribution::sparse: return with<T, Sparse>(w, use);
-    case Distribution::student: return with<T, Student>(w, use);
-    case Distribution::stable: return with<T, Stable>(w, use);
+    case Distribution::normal:
+      return with<T, Normal>(w, use);
+    case Distribution::uniform:
+      return with<T, Uniform>(w, use);
+    case Distribution::truncated:
+      return with<T, Truncated>(w, use);
+    case Distribution::sparse:
+      return with<T, Sparse>(w, use);
+    case Distribution::student:
+      return with<T, Student>(w, use);
+    case Distribution::stable:
+      return with<T, Stable>(w, use);
   }
 }
 
@@ -54,7 +59,8 @@ template <class T> void backward(const Weights<T>& w, int64_t k0, int64_t k1, in
   else if (w.kept)
     backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
   else
-    with_draws(w, [&](DrawTile draw, const void* draws) { backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws); });
+    with_draws(w,
+               [&](DrawTile draw, const void* draws) { backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws); });
 }
 
 template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, void* scratch) {
@@ -69,7 +75,8 @@ template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, 
       for (int b = 0; b < inputs; b++)
         for (int k = 0; k < n; k += lanes<T>) {
           store(column, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes));
-          for (int64_t r = i + k; r < i + n && r < i + k + lanes<T> && r <= j + b; r++) out[r * B + j + b] = out[(j + b) * B + r] = column[r - i - k];
+          for (int64_t r = i + k; r < i + n && r < i + k + lanes<T> && r <= j + b; r++)
+            out[r * B + j + b] = out[(j + b) * B + r] = column[r - i - k];
         }
     }
   }

@@ -46,8 +46,16 @@ typedef uint64_t U64 __attribute__((vector_size(vector_bytes)));
 
 constexpr int panel_lanes = 16;
 template <class T> struct VectorOf;
-template <> struct VectorOf<float> { typedef F32 type; typedef I32 bits; typedef int32_t integer; };
-template <> struct VectorOf<double> { typedef F64 type; typedef I64 bits; typedef int64_t integer; };
+template <> struct VectorOf<float> {
+  typedef F32 type;
+  typedef I32 bits;
+  typedef int32_t integer;
+};
+template <> struct VectorOf<double> {
+  typedef F64 type;
+  typedef I64 bits;
+  typedef int64_t integer;
+};
 template <class T> using Vec = typename VectorOf<T>::type;
 template <class T> using Bits = typename VectorOf<T>::bits;
 template <class T> constexpr int lanes = vector_bytes / (int)sizeof(T);
@@ -55,10 +63,26 @@ template <class T> constexpr int panel_vectors = panel_lanes / lanes<T>;
 
 // -- memory (no alignment needed; aligned data is faster) and broadcast
 
-PK_INLINE F32 load(const float* p) { F32 v; __builtin_memcpy(&v, p, sizeof v); return v; }
-PK_INLINE F64 load(const double* p) { F64 v; __builtin_memcpy(&v, p, sizeof v); return v; }
-PK_INLINE I32 load(const int32_t* p) { I32 v; __builtin_memcpy(&v, p, sizeof v); return v; }
-PK_INLINE U32 load(const uint32_t* p) { U32 v; __builtin_memcpy(&v, p, sizeof v); return v; }
+PK_INLINE F32 load(const float* p) {
+  F32 v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+PK_INLINE F64 load(const double* p) {
+  F64 v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+PK_INLINE I32 load(const int32_t* p) {
+  I32 v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+PK_INLINE U32 load(const uint32_t* p) {
+  U32 v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
 template <class T, class V> PK_INLINE void store(T* p, V v) { __builtin_memcpy(p, &v, sizeof v); }
 PK_INLINE F32 broadcast(float x) { return x - F32{}; }
 PK_INLINE F64 broadcast(double x) { return x - F64{}; }
@@ -69,7 +93,10 @@ PK_INLINE U64 broadcast(uint64_t x) { return x - U64{}; }
 
 // as many numbers at p as Vec<T> holds, in T
 template <class T> PK_INLINE Vec<T> load_as(const T* p) { return load(p); }
-template <class T> PK_INLINE Vec<T> load_as(const float* p) requires(sizeof(T) == sizeof(double)) {
+template <class T>
+PK_INLINE Vec<T> load_as(const float* p)
+  requires(sizeof(T) == sizeof(double))
+{
   typedef float Half __attribute__((vector_size(vector_bytes / 2)));
   Half half;
   __builtin_memcpy(&half, p, sizeof half);
@@ -197,8 +224,12 @@ PK_INLINE I64 round_to_int(F64 a) { return (I64)(a + 0x1.8p52) - (int64_t)0x4338
 // -- 32-bit words held in 64-bit lanes, even and odd ones apart: back to one vector from the low or the high halves of both
 
 #if defined(PK_AVX512)
-PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)_mm512_mask_shuffle_epi32((__m512i)even, 0xaaaa, (__m512i)odd, _MM_PERM_CCAA); }
-PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)_mm512_mask_shuffle_epi32((__m512i)odd, 0x5555, (__m512i)even, _MM_PERM_DDBB); }
+PK_INLINE U32 interleave_low(U64 even, U64 odd) {
+  return (U32)_mm512_mask_shuffle_epi32((__m512i)even, 0xaaaa, (__m512i)odd, _MM_PERM_CCAA);
+}
+PK_INLINE U32 interleave_high(U64 even, U64 odd) {
+  return (U32)_mm512_mask_shuffle_epi32((__m512i)odd, 0x5555, (__m512i)even, _MM_PERM_DDBB);
+}
 #elif defined(PK_AVX2)
 PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa); }
 PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xaa); }

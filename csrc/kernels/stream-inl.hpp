@@ -48,7 +48,8 @@ template <int first> PK_INLINE void finish(Counters even, Counters odd, const Ke
   words[3] = interleave_low(p0, q0);
 }
 // The same for n sets of counters.
-template <int first, int n> PK_INLINE void finish(const Counters (&even)[n], const Counters (&odd)[n], const Keys& keys, U32 (&words)[n][4]) {
+template <int first, int n>
+PK_INLINE void finish(const Counters (&even)[n], const Counters (&odd)[n], const Keys& keys, U32 (&words)[n][4]) {
 #pragma GCC unroll 4
   for (int i = 0; i < n; i++) finish<first>(even[i], odd[i], keys, words[i]);
 }

@@ -98,8 +98,8 @@ ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 def theory(chain, batch: int = 1, correlation: float = 0.0):
     """The prediction for a chain, or None where there is none.
 
-    None for skip connections around branches that end in a function that is not odd: their outputs add up to a mean, and the gradient's part
-    along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
+    None for skip connections around branches that end in a function that is not odd: their outputs add up to a mean, and the
+    gradient's part along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
     """
     from pykernel.theory.predict import predict
 
