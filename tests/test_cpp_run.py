@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+import pykernel as pk
 from pykernel import Chain, Clip, Constant, Head, Identity, Residual, Sparse, StudentT, TruncatedNormal, plan
 from pykernel.activations import ROWS
 from pykernel.engines import cpp, reference
@@ -163,3 +164,23 @@ def test_the_compiled_door_checks_what_it_is_given():
         cpp.run(lowered, 0, 1, threads=0)
     with pytest.raises(ValueError, match="count"):
         cpp.run(lowered, 0, -1, threads=1)
+
+
+@pytest.mark.parametrize("factor", [2.0**200, 2.0**-200])
+def test_the_callers_weights_may_lie_beyond_float32(factor):
+    """A power of two on every weight shifts the gradient by its decades, exactly: 3 layers, linear."""
+    weights = [np.random.default_rng(i).normal(size=(4, 4)) for i in range(3)]
+    chain = pk.Chain(depth=3, width=4, activation="linear")
+    plain, scaled = (pk.propagate(chain, weights=[w * f for w in weights], engine="dense", backend="cpp") for f in (1, factor))
+    # The mantissas are the same float32 numbers, so only the logarithm rounds.
+    np.testing.assert_allclose(scaled.signal_end_to_end, plain.signal_end_to_end + 3 * np.log10(factor), rtol=1e-12)
+
+
+def test_weight_gradients_under_batch_norm_survive_an_input_that_hardly_varies():
+    """The Gram matrices of an uncentred input cancel there; the gradient matrices themselves say what is right."""
+    chain = pk.Chain(depth=6, width=24, activation="softplus", norm="batch", gain=1e-3)
+    exact = [np.log10(np.linalg.norm(g)) for g in pk.gradients(chain, batch=8, seed=1)]
+    for backend in ("cpp", "reference"):
+        p = pk.propagate(chain, batch=8, seed=1, engine="dense", backend=backend, dtype="float64")
+        # The input varies by 1e-3 of its size, so rounding is 1e3 eps of the gradient; uncentred it is 1e6 eps and more.
+        np.testing.assert_allclose(p.log10_grad_weight[0], exact, atol=1e-9)
