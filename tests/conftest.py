@@ -9,9 +9,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def numba_cache_of_sources() -> Path:
-    """Numba does not notice an edit in another file than the kernel's own; a folder named after all sources cannot be stale."""
+    """Numba does not notice an edit in another file than the kernel's own; a folder named after all its sources cannot be stale."""
+    package = ROOT / "pykernel"
+    constants = (package / name for name in ("stream.py", "activations.py", "plan.py", "observables.py", "numba.py"))
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "pykernel").rglob("*.py")):
+    for path in sorted([*constants, *(package / "kernels").glob("*.py"), *(package / "engines").glob("numba*.py")]):
         digest.update(path.read_bytes())
     return ROOT / "build" / f"numba-{digest.hexdigest()[:16]}"
 
