@@ -78,6 +78,15 @@ def choice(name, value, known):
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 
+def known(where, words, allowed):
+    """Refuse the first key that is not among the allowed ones, with the nearest as a hint."""
+    for word in words:
+        if word not in allowed:
+            near = difflib.get_close_matches(str(word), [str(name) for name in allowed], 1, 0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"unknown key {word!r} of {where}{hint}; allowed are {', '.join(map(str, allowed))}")
+
+
 def array(name, value, shape):
     """A finite float64 array of exactly this shape, contiguous."""
     if np.iscomplexobj(value):

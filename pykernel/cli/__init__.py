@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from pykernel.cli import single, sweeps
 
@@ -41,9 +42,30 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=26, width=80)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A grammar that knows what a mistyped flag may have meant."""
+
+    parsers: ClassVar[list[_Parser]] = []
+
+    def __init__(self, *words: Any, **rest: Any) -> None:
+        super().__init__(*words, **rest)
+        _Parser.parsers.append(self)
+
+    def error(self, message: str) -> Any:
+        import difflib
+
+        if message.startswith("unrecognized arguments: "):  # said by the top parser, of the flags of any command
+            flags = [flag for one in _Parser.parsers for flag in one._option_string_actions if flag.startswith("--")]
+            given = [word.partition("=")[0] for word in message.partition(": ")[2].split() if word.startswith("--")]
+            hints = dict.fromkeys(near for word in given for near in difflib.get_close_matches(word, flags, 1, 0.6))
+            message += f"; did you mean {', '.join(hints)}?" if hints else ""
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser("pykernel", description=DESCRIPTION, epilog=EXAMPLES + "\n" + EXIT_CODES, formatter_class=_Formatter)
+    _Parser.parsers.clear()
+    top = _Parser("pykernel", description=DESCRIPTION, epilog=EXAMPLES + "\n" + EXIT_CODES, formatter_class=_Formatter)
     top.add_argument("--version", action="store_true", help="print the version and leave")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for room in (single, sweeps):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from pykernel.cli import words
@@ -55,9 +56,13 @@ def _run(given: argparse.Namespace) -> int:
     import pykernel as pk
 
     result = pk.propagate(words.chain(given), **{"replicas": 10, **words.run(given)})
+    print(_json(result.to_dict()) if given.json else result, flush=True)
     if given.plot:
-        _save(result.plot(), given.plot)
-    print(_json(result.to_dict()) if given.json else result)
+        try:
+            _save(result.plot(), given.plot)
+        except (OSError, ValueError) as error:
+            print(f"pykernel run: no figure in {given.plot}: {error}", file=sys.stderr)
+            return 3 if isinstance(error, OSError) else 2
     return 0
 
 

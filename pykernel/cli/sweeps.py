@@ -128,11 +128,15 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
     if given.store:
         result["store"] = given.store
     if given.until:
-        scalar, _, error = given.until.partition(":")
-        result["until"] = pk.StandardError(scalar, words.value("gain", error))
+        scalar, colon, error = given.until.partition(":")
+        if not colon:
+            raise ValueError(f"--until must be SCALAR:ERROR, as in slope:0.001, got {given.until!r}")
+        result["until"] = pk.StandardError(scalar, words.number("--until's error", error))
     if given.shard:
-        which, _, of = given.shard.partition("/")
-        result["shard"] = (words.value("width", which), words.value("width", of))
+        which, slash, of = given.shard.partition("/")
+        if not (slash and which.strip().isdigit() and of.strip().isdigit()):
+            raise ValueError(f"--shard must be i/N, as in 1/20, got {given.shard!r}")
+        result["shard"] = (int(which), int(of))
     return result
 
 

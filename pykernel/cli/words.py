@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
+
+from pykernel import checks
 
 CHAIN = ("depth", "width", "widths", "activation", "init", "gain", "bias_std", "norm", "order", "residual", "head", "clip")
 RUN = ("batch", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
@@ -38,6 +41,7 @@ _HELP = {
 RANGES = """\
 Numbers may be ranges: 0.5:2:16 is sixteen values from 0.5 to 2, and
 10:1000:5:log five values in equal ratios."""
+MAX_VALUES = 100_000  # of one axis: a slip of the pen, not a study
 
 
 def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...], many: bool, defaults: dict[str, Any] | None = None) -> None:
@@ -59,69 +63,116 @@ def value(name: str, text: Any) -> Any:
     if isinstance(text, str) and text.lower() == "none":
         return None
     if name in _INTS and isinstance(text, str):
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"{name} must be an int, got {text!r}") from None
+        return integer(name, text)
     if name in _FLOATS and isinstance(text, str):
-        try:
-            return float(text)
-        except ValueError:
-            raise ValueError(f"{name} must be a number, got {text!r}") from None
+        return number(name, text)
     if name == "widths":
-        return tuple(value("width", part) for part in text.split(",")) if isinstance(text, str) else tuple(text)
-    if name == "residual" and not isinstance(text, pk.Residual):
-        every, scale = _pair(text, "every", "scale")
-        return pk.Residual(value("width", every), 1.0 if scale is None else _number(scale))
-    if name == "head" and not isinstance(text, pk.Head):
-        loss, outputs = _pair(text, "loss", "outputs")
-        return pk.Head(loss) if outputs is None else pk.Head(loss, value("width", outputs))
-    if name == "clip" and not isinstance(text, pk.Clip):
-        if isinstance(text, dict):
-            return pk.Clip(**text)
-        kind, _, bound = str(text).rpartition(":")
-        if kind not in ("", "layer", "value"):
-            raise ValueError(f"clip must be a norm, layer:NORM or value:BOUND, got {text!r}")
-        bound = value("gain", bound)
-        return pk.Clip(value=bound) if kind == "value" else pk.Clip(norm=bound, per_layer=kind == "layer")
+        if isinstance(text, str):
+            return tuple(integer("widths", part) for part in text.split(","))
+        if not isinstance(text, list | tuple):
+            raise TypeError(f"widths must be a list of ints, input first, got {text!r}")
+        return tuple(text)
+    if name == "residual":
+        return _residual(pk.Residual, text)
+    if name == "head":
+        return _head(pk.Head, text)
+    if name == "clip":
+        return _clip(pk.Clip, text)
     return text
 
 
-def _pair(text: Any, first: str, second: str) -> tuple[Any, Any]:
-    if isinstance(text, dict):
-        unknown = set(text) - {first, second}
-        if unknown:
-            raise ValueError(f"unknown word {sorted(unknown)[0]!r}; allowed are {first} and {second}")
-        return text.get(first), text.get(second)
-    head, _, tail = str(text).partition(":")
-    return head, tail or None
+def integer(name: str, text: str) -> int:
+    """The int that a text says; errors bear the name."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be an int, got {text!r}") from None
 
 
-def _number(text: Any) -> Any:
+def number(name: str, text: str) -> float:
+    """The number that a text says; errors bear the name."""
     try:
         return float(text)
     except ValueError:
-        return text
+        raise ValueError(f"{name} must be a number, got {text!r}") from None
+
+
+def _residual(kind: Any, text: Any) -> Any:
+    if isinstance(text, dict):
+        return _object("residual", kind, text)
+    if isinstance(text, int) and not isinstance(text, bool):
+        return kind(text)
+    if not isinstance(text, str) or text.count(":") > 1:
+        raise ValueError(f"residual must be K or K:SCALE, got {text!r}")
+    every, _, scale = text.partition(":")
+    if scale and not scale[0].isalpha():
+        return kind(integer("residual every", every), number("residual scale", scale))
+    return kind(integer("residual every", every), scale or 1.0)
+
+
+def _head(kind: Any, text: Any) -> Any:
+    if isinstance(text, dict):
+        return _object("head", kind, text)
+    if not isinstance(text, str) or text.count(":") > 1:
+        raise ValueError(f"head must be LOSS or LOSS:OUTPUTS, got {text!r}")
+    loss, colon, outputs = text.partition(":")
+    return kind(loss, integer("head outputs", outputs)) if colon else kind(loss)
+
+
+def _clip(kind: Any, text: Any) -> Any:
+    if isinstance(text, dict):
+        return _object("clip", kind, text)
+    how, _, bound = str(text).rpartition(":")
+    if how not in ("", "layer", "value") or isinstance(text, bool | list):
+        raise ValueError(f"clip must be a norm, layer:NORM or value:BOUND, got {text!r}")
+    found = number("clip", bound)
+    return kind(value=found) if how == "value" else kind(norm=found, per_layer=how == "layer")
+
+
+def _object(name: str, kind: Any, table: Any) -> Any:
+    """The object that a TOML table describes by its fields."""
+    fields = dataclasses.fields(kind)
+    if not isinstance(table, dict):
+        raise TypeError(f"{name} must be a table of {', '.join(field.name for field in fields)}, got {table!r}")
+    checks.known(name, table, [field.name for field in fields])
+    for field in fields:
+        if field.name not in table and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{name} needs {field.name!r}, got only {', '.join(table) or 'nothing'}")
+    return kind(**{word: tuple(item) if isinstance(item, list) else item for word, item in table.items()})
 
 
 def values(name: str, given: Any) -> list:
     """All values that a flag or a TOML entry means, ranges spelled out."""
-    if isinstance(given, dict) and {"start", "stop", "count"} <= set(given):
-        return _range(name, given["start"], given["stop"], given["count"], bool(given.get("log", False)))
+    if isinstance(given, dict) and (name in _INTS | _FLOATS or {"start", "stop", "count"} & set(given)):
+        return _table_range(name, given)
     result: list = []
     for item in given if isinstance(given, list) else [given]:
         parts = item.split(":") if isinstance(item, str) and name in _INTS | _FLOATS else []
         if len(parts) in (3, 4) and (len(parts) == 3 or parts[3] == "log"):
-            start, stop = (value("gain", part) for part in parts[:2])
-            result += _range(name, start, stop, value("width", parts[2]), len(parts) == 4)
+            start, stop = (number(f"the range of {name}", part) for part in parts[:2])
+            result += _range(name, start, stop, integer(f"the count of the range of {name}", parts[2]), len(parts) == 4)
         else:
             result.append(value(name, item))
     return result
 
 
+def _table_range(name: str, given: dict) -> list:
+    checks.known(f"the range of {name}", given, ("start", "stop", "count", "log"))
+    for word in ("start", "stop", "count"):
+        if word not in given:
+            raise ValueError(f"a range of {name} needs start, stop and count; {word} is missing")
+    start, stop = (checks.finite(f"{word} of the range of {name}", given[word]) for word in ("start", "stop"))
+    log = given.get("log", False)
+    if not isinstance(log, bool):
+        raise TypeError(f"log of the range of {name} must be true or false, got {log!r}")
+    return _range(name, start, stop, checks.integer(f"count of the range of {name}", given["count"], 2, MAX_VALUES), log)
+
+
 def _range(name: str, start: float, stop: float, count: int, log: bool) -> list:
-    if count < 2:
-        raise ValueError(f"a range of {name} needs at least 2 values, got {count}")
+    if not (math.isfinite(start) and math.isfinite(stop)):
+        raise ValueError(f"a range of {name} needs finite ends, got {start:g} and {stop:g}")
+    if not 2 <= count <= MAX_VALUES:
+        raise ValueError(f"a range of {name} needs {'at least 2' if count < 2 else f'at most {MAX_VALUES}'} values, got {count}")
     if log and not (start > 0 and stop > 0):
         raise ValueError(f"a logarithmic range of {name} needs positive ends, got {start:g} and {stop:g}")
     shares = [i / (count - 1) for i in range(count)]
@@ -154,31 +205,43 @@ def read_toml(path: str) -> dict[str, Any]:
 
     import pykernel as pk
 
-    with Path(path).open("rb") as file:
-        try:
-            text = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is no TOML: {error}") from None
-    allowed = {"grid", "zip", "base", "store", "until", "profiles", "predict", *RUN}
-    unknown = sorted(set(text) - allowed)
-    if unknown:
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; allowed are {', '.join(sorted(allowed))}")
     try:
-        grid: dict[Any, list] = {name: values(name, given) for name, given in text.pop("grid", {}).items()}
+        text = tomllib.loads(Path(path).read_bytes().decode())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no TOML: it must be UTF-8, and byte {error.start} is not") from None
+    try:
+        misplaced = next((name for name in text if name in CHAIN), None)
+        if misplaced:
+            raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
+        checks.known("a sweep", text, sorted({"grid", "zip", "base", "store", "until", "profiles", "predict", *RUN}))
+        grid: dict[Any, list] = {name: _axis(name, given) for name, given in _table("[grid]", text.pop("grid", {})).items()}
         zips = text.pop("zip", [])
         for table in zips if isinstance(zips, list) else [zips]:
-            columns = {name: values(name, given) for name, given in table.items()}
+            columns = {name: _axis(name, given) for name, given in _table("[[zip]]", table).items()}
             if len({len(column) for column in columns.values()}) != 1:
-                raise ValueError(f"[[zip]] of {', '.join(columns)} needs lists of equal length")
+                raise ValueError(f"[[zip]] of {', '.join(columns) or 'nothing'} needs lists of equal length")
             grid[tuple(columns)] = list(zip(*columns.values(), strict=True))
-        base = {name: value(name, given) for name, given in text.pop("base", {}).items()}
-        unknown = sorted(set(base) - set(CHAIN))
-        if unknown:
-            raise ValueError(f"[base] has an unknown key {unknown[0]!r}; allowed are {', '.join(CHAIN)}")
-        if isinstance(text.get("until"), dict):
-            text["until"] = pk.StandardError(**text["until"])
-        if isinstance(text.get("profiles"), dict):
-            text["profiles"] = pk.Profiles(**{k: tuple(v) if isinstance(v, list) else v for k, v in text["profiles"].items()})
+        checks.known("the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN))
+        base = _table("[base]", text.pop("base", {}))
+        checks.known("[base]", base, CHAIN)
+        base = {name: value(name, given) for name, given in base.items()}
+        for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):
+            if isinstance(text.get(word), dict):
+                text[word] = _object(word, kind, text[word])
         return {"grid": grid, "base": base, **text}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _table(name: str, given: Any) -> dict:
+    if not isinstance(given, dict):
+        raise TypeError(f"{name} must be a table of words and their values, got {given!r}")
+    return given
+
+
+def _axis(name: str, given: Any) -> list:
+    if not isinstance(given, list | dict):
+        raise TypeError(f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]")
+    return values(name, given)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pykernel import checks, machine
 from pykernel.sweeps import assemble, blocks, executors, work
 from pykernel.sweeps.blocks import Pace, Piece, Queue
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
@@ -96,16 +97,25 @@ def sweep(
         "precision": precision,
         "correlation": correlation,
     }
-    plan = SweepPlan.make(grid, base, run, replicas, until, Profiles.of(profiles))
     if shard is not None and store is None:
         raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
     if shard is not None and until is not None:
         raise ValueError("shard cannot be combined with until: how many replicas a cell needs is known only when all are there")
     if shard is not None:
-        blocks.shard([], *shard)
+        if not isinstance(shard, tuple | list) or len(shard) != 2:
+            raise TypeError(f"shard must be a pair (i, N) with 1 <= i <= N, got {shard!r}")
+        which, of = (checks.integer(f"{word} of shard (i, N)", n, 0, 1 << 32) for word, n in zip("iN", shard, strict=True))
+        blocks.shard([], which, of)
+    if not isinstance(predict, bool):
+        raise TypeError(f"predict must be True or False, got {predict!r}")
+    at = Store(store) if store is not None else None
     reporter = Reporter(progress)
+    executors.require(executor)
+    if threads is not None:
+        machine.cores(threads)
+    plan = SweepPlan.make(grid, base, run, replicas, until, Profiles.of(profiles))
     try:
-        return _Sweep(plan, Store(store) if store is not None else None, executor, threads, reporter, shard, predict).run()
+        return _Sweep(plan, at, executor, threads, reporter, shard, predict).run()
     finally:
         reporter.close()
 

@@ -25,6 +25,7 @@ from pykernel.sweeps.statistics import Profiles
 # Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it costs nothing.
 IN_PROCESS, ELSEWHERE, FIRST = 1.5, 5.0, 0.5
 TRIES = 2  # a block may kill a worker once by bad luck
+MAX_PROCESSES = 1024
 STRIKES = 25  # failures in a row, without one block done, after which the executor is given up
 
 OnDone = Callable[[list[Piece], work.Done], None]
@@ -71,6 +72,20 @@ def _learn(queue: Queue, block: list[Piece], result: work.Done) -> None:
             queue.pace.learn(block[place], seconds)
 
 
+def require(executor: Any) -> None:
+    """Refuse what is no executor.
+
+    Raises:
+        TypeError, ValueError: saying what is allowed.
+    """
+    if executor is None or (not isinstance(executor, int) and (hasattr(executor, "get_executor") or hasattr(executor, "submit"))):
+        return
+    if isinstance(executor, bool) or not isinstance(executor, int):
+        raise TypeError(f"executor must be None, a number of processes, a concurrent.futures.Executor or a Dask Client, got {executor!r}")
+    if not 1 <= executor <= MAX_PROCESSES:
+        raise ValueError(f"executor must be a positive number of worker processes, at most {MAX_PROCESSES}, got {executor}")
+
+
 class _Pool:
     """An executor behind one face: how many workers, and a new one for a broken one."""
 
@@ -88,9 +103,7 @@ class _Pool:
 @contextlib.contextmanager
 def _pool(given: Any) -> Iterator[_Pool]:
     """What the caller gave, as a pool: a number of processes, an Executor, or a Dask client."""
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise ValueError(f"executor must be a positive number of worker processes, got {given}")
+    if isinstance(given, int):
         pool = _Pool(own_pool(given), given, lambda: own_pool(given))
         try:
             yield pool
@@ -101,8 +114,6 @@ def _pool(given: Any) -> Iterator[_Pool]:
         workers = max(1, sum(given.ncores().values()))
         yield _Pool(given.get_executor(pure=False), workers, None)
         return
-    if not hasattr(given, "submit"):
-        raise TypeError(f"executor must be None, a number of processes, a concurrent.futures.Executor or a Dask Client, got {given!r}")
     workers = getattr(given, "_max_workers", None) or 8
     pool = _Pool(given, workers, _cloner(given))
     try:

@@ -12,12 +12,14 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 RUN_WORDS = ("batch", "seed", "correlation", "dtype", "engine", "backend", "precision")
+MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned
 
 
 class Axis(NamedTuple):
@@ -45,12 +47,15 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
     if isinstance(grid, Chain):
         grid = [grid]
     if not isinstance(grid, Mapping):
-        chains = tuple(grid)
+        if isinstance(grid, str | bytes) or not hasattr(grid, "__iter__"):
+            raise TypeError(f"grid must be a mapping of words to values or a list of Chain, got {grid!r}")
+        chains = tuple(itertools.islice(grid, MAX_CELLS + 1))
         for chain in chains:
             if not isinstance(chain, Chain):
                 raise TypeError(f"grid must be a mapping of words to values or a list of Chain, got {chain!r} in it")
-        if not chains:
-            raise ValueError("grid must hold at least one chain, got an empty list")
+        if not 1 <= len(chains) <= MAX_CELLS:
+            held = f"more than {MAX_CELLS}" if chains else "an empty list"
+            raise ValueError(f"grid must hold at least one chain and at most {MAX_CELLS}, got {held}")
         return (Axis("chain", ("chain",), tuple((chain,) for chain in chains)),)
     words = [field.name for field in dataclasses.fields(Chain) if field.init]
     result, seen = [], set()
@@ -68,6 +73,10 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
         if any(row in rows[:i] for i, row in enumerate(rows)) if len(rows) < 200 else _repeats(rows):
             raise ValueError(f"grid[{key!r}] holds a value twice")
         result.append(Axis("_".join(word for word in keys if word != "replicas"), keys, rows))
+    count = math.prod(len(axis.values) for axis in result)
+    if count > MAX_CELLS:
+        sizes = " x ".join(f"{len(axis.values)} {axis.name}" for axis in result)
+        raise ValueError(f"a grid may hold at most {MAX_CELLS} cells, got {count} ({sizes}); cut it into several sweeps")
     return tuple(result)
 
 
@@ -85,7 +94,10 @@ def _check_word(word: Any, words: list[str], seen: set) -> None:
 def _values(key: Any, values: Any) -> list:
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         raise TypeError(f"grid[{key!r}] must be a list of values, got {values!r}")
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
+    found = list(itertools.islice(values, MAX_CELLS + 1))
+    if len(found) > MAX_CELLS:
+        raise ValueError(f"grid[{key!r}] holds more than {MAX_CELLS} values; cut it into several sweeps")
+    return [value.item() if isinstance(value, np.generic) else value for value in found]
 
 
 def _row(key: Any, keys: tuple, value: Any) -> tuple:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel import observables, propagation
+from pykernel import checks, observables, propagation
 
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
 # at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
@@ -63,17 +63,18 @@ class Profiles:
     replicas: bool = False
 
     def __post_init__(self) -> None:
-        rows = _LAYERED if self.rows == "all" else tuple(self.rows)
+        rows = _LAYERED if self.rows == "all" else _names("rows of profiles", self.rows)
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "quantiles", tuple(self.quantiles))
+        object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
         for name in self.rows:
             if name not in _LAYERED:
                 raise ValueError(f"profiles must be rows among {', '.join(_LAYERED)}; got {name!r}")
         for name in self.quantiles:
             if name not in self.rows:
                 raise ValueError(f"quantiles need their row among rows={self.rows}; got {name!r}")
-        if not isinstance(self.layers, int) or self.layers < 2:
-            raise ValueError(f"layers must be an int of 2 or more, got {self.layers!r}")
+        object.__setattr__(self, "layers", checks.integer("layers of profiles", self.layers, 2, 1 << 24))
+        if not isinstance(self.replicas, bool):
+            raise TypeError(f"replicas of profiles must be True or False, got {self.replicas!r}")
 
     @classmethod
     def of(cls, given: Any) -> Profiles:
@@ -86,7 +87,7 @@ class Profiles:
             return cls(rows=(), quantiles=())
         if given == "replicas":
             return cls(replicas=True)
-        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else tuple(given))
+        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
         return cls(rows=rows, quantiles=tuple(name for name in _DEFAULT_QUANTILES if name in rows))
 
     def measured(self, batch: int) -> Profiles:
@@ -99,6 +100,12 @@ class Profiles:
             return np.zeros(0, dtype=np.int64)
         stride = -(-depth // self.layers)
         return np.unique(np.concatenate(([0, 1], np.arange(stride, depth + 1, stride), [depth])))
+
+
+def _names(what: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_LAYERED)}")
+    return tuple(given)
 
 
 class Node(NamedTuple):

@@ -87,6 +87,10 @@ class Store:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
+        if not isinstance(directory, str | os.PathLike):
+            raise TypeError(f"store must be the path of a directory, got {directory!r}")
+        if not os.fspath(directory) or "\0" in os.fspath(directory):
+            raise ValueError(f"store must be the path of a directory, got {directory!r}")
         self.directory = Path(directory)
         self.parts = self.directory / "parts"
         self.failures = self.directory / "failures"
@@ -123,7 +127,10 @@ class Store:
         import fcntl
 
         path = self.directory / name
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
         owner, held = os.getpid(), True
         try:
             for attempt in range(5):
@@ -226,6 +233,8 @@ class Store:
             before = path.read_bytes()
         except FileNotFoundError:
             before = None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror or error}); move it away and run the same sweep again") from error
         if before == content:
             return
         if before is not None:
@@ -285,6 +294,8 @@ class Store:
                 self.damaged.append(name)
             except FileNotFoundError:
                 continue  # set aside by a driver meanwhile
+            except IsADirectoryError:
+                self.damaged.append(name)
             except OSError as error:
                 raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
