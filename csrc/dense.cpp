@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -14,6 +13,7 @@
 #include "haar.hpp"
 #include "isa.hpp"
 #include "layer.hpp"
+#include "pages.hpp"
 
 namespace pykernel {
 namespace {
@@ -38,27 +38,6 @@ Source source_of(const char* name, double parameter) {
   return {kind, Distribution::normal, 0};
 }
 
-// Memory that costs nothing until it is written, and then little: large pages where the system has them. Null where it has none.
-class Arena {
- public:
-  explicit Arena(size_t bytes) : bytes_(bytes) {
-    void* p = bytes ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
-    data_ = p == MAP_FAILED ? nullptr : (float*)p;
-#ifdef MADV_HUGEPAGE
-    if (data_) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-  }
-  Arena(const Arena&) = delete;
-  ~Arena() {
-    if (data_) munmap(data_, bytes_);
-  }
-  float* get() const { return data_; }
-
- private:
-  size_t bytes_;
-  float* data_;
-};
-
 // A call of a kernel is short enough that Ctrl-C is noticed, and long enough that a thread is worth waking.
 constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 
@@ -80,9 +59,9 @@ template <class T> class Dense final : public Linear<T> {
       if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
       offsets[(size_t)l - 1] = entries, entries += size;
     }
-    arena_ = std::make_unique<Arena>((size_t)entries * sizeof(float));
+    pages_ = Pages((size_t)entries * sizeof(float));
     for (size_t l = 0; l < kept_.size(); l++)
-      if (arena_->get() && offsets[l] >= 0) kept_[l] = arena_->get() + offsets[l];
+      if (pages_.get() && offsets[l] >= 0) kept_[l] = (float*)pages_.get() + offsets[l];
     if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
       int64_t largest = 0;
       for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++)
@@ -178,7 +157,7 @@ template <class T> class Dense final : public Linear<T> {
   const Products<T>& table_;
   Source body_, head_;
   std::shared_ptr<std::vector<Buffer<T>>> given_;
-  std::unique_ptr<Arena> arena_;
+  Pages pages_;
   std::vector<float*> kept_;   // of each layer, or null
   std::vector<bool> written_;  // in this replica
   Buffer<T> frames_;

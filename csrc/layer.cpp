@@ -35,9 +35,10 @@ template <class T> Buffer<T>::Buffer(size_t count) {
   size_t bytes;
   if (__builtin_mul_overflow(count, sizeof(T), &bytes) || bytes > SIZE_MAX - 64) throw std::bad_alloc();
   bytes = (bytes + 63) / 64 * 64 + 64;
-  data_.reset(static_cast<T*>(aligned_alloc(64, bytes)));
-  if (!data_) throw std::bad_alloc();
-  memset(static_cast<void*>(data_.get()), 0, bytes);
+  if (bytes >= worth_pages) pages_ = Pages(bytes);
+  if (!pages_.get()) data_.reset(static_cast<T*>(aligned_alloc(64, bytes)));
+  if (!get()) throw std::bad_alloc();
+  memset(static_cast<void*>(get()), 0, bytes);
 }
 
 double Measure::log2_norm() const { return .5 * log2(square) + (double)exponent; }

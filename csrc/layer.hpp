@@ -10,6 +10,7 @@
 
 #include "kernels/elementwise.hpp"
 #include "linear.hpp"
+#include "pages.hpp"
 #include "pykernel/plan.hpp"
 #include "tails.hpp"
 
@@ -20,13 +21,14 @@ template <class T> class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count);
-  T* get() const { return data_.get(); }
+  T* get() const { return pages_.get() ? static_cast<T*>(pages_.get()) : data_.get(); }
 
  private:
   struct Free {
     void operator()(T* p) const { free(p); }
   };
   std::unique_ptr<T, Free> data_;
+  Pages pages_;  // where it is large
 };
 
 constexpr int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }

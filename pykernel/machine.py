@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from pykernel import checks
@@ -38,6 +39,27 @@ def _cgroup_cores() -> int:
 
 def free_memory() -> int:
     """Bytes that this process may still take: free memory of the machine, the container's limit, the address-space limit."""
+    bounds = [_system_memory()]
+    try:
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            bounds.append(soft - used)
+    except (ImportError, OSError):
+        pass
+    return max(0, min(bounds))
+
+
+_asked = (float("-inf"), 0)  # when, and the answer: short calls would spend most of their time asking
+
+
+def _system_memory() -> int:
+    """What machine and container have free, as of a tenth of a second ago at most."""
+    global _asked
+    if time.monotonic() - _asked[0] < 0.1:
+        return _asked[1]
     bounds = [2**62]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -50,16 +72,8 @@ def free_memory() -> int:
             bounds.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
     except (OSError, ValueError):
         pass
-    try:
-        import resource
-
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if soft != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            bounds.append(soft - used)
-    except (ImportError, OSError):
-        pass
-    return max(0, min(bounds))
+    _asked = (time.monotonic(), min(bounds))
+    return _asked[1]
 
 
 def require_memory(needed: int, what: str, instead: str) -> None:
