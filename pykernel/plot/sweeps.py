@@ -29,7 +29,8 @@ _SIGNAL = "decades of gradient, input over output"
 def gradient(ds: Any) -> Any:
     """Gradient magnitude against depth under each scheme: small multiples over activation and width.
 
-    With a single depth, against layer. Lines are medians over replicas, bars the middle 80 percent.
+    With a single depth, against layer. Points are medians over replicas, bars the middle 80 percent; lines are theory (the mean at this
+    width where a law is known, else infinite width), dotted lines join points that have none.
 
     Returns:
         matplotlib Figure.
@@ -37,6 +38,7 @@ def gradient(ds: Any) -> Any:
     if ds.sizes.get("depth", 1) < 2 or "depth" not in axes(ds):
         return _profiles(ds)
     low, middle, high = (_over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
+    theory = _theory(ds)
     figure, panels, legend = _multiples(ds, "depth")
     reach = np.nanmax(np.abs(middle.values[np.isfinite(middle.values)]), initial=4.0)
     for panel, at, lines in panels:
@@ -48,20 +50,34 @@ def gradient(ds: Any) -> Any:
             y = np.where(np.isfinite(y), y, np.nan)
             with np.errstate(invalid="ignore"):
                 bars = np.nan_to_num(np.abs(np.stack([y - lower, upper - y])), nan=0.0, posinf=0.0)
-            (line, *_) = panel.errorbar(x, y, yerr=bars, **_style(i), elinewidth=0.8, label=name)
+            style = _style(i)
+            if theory is not None:
+                expected = theory.isel({**at, **where}).values
+                panel.plot(x, expected, color=style["color"], ls=style["ls"], lw=1.3, zorder=1)
+                style["ls"] = "none" if np.isfinite(expected).any() else (0, (1, 4))
+            (line, *_) = panel.errorbar(x, y, yerr=bars, **style, elinewidth=0.8, label=name)
             if zero.any():
                 panel.plot(x[zero], np.full(zero.sum(), -reach * 1.6), MARKERS[i % 9], color=line.get_color(), mfc="none", ms=5)
             legend[name] = line
+        if theory is not None:
+            (legend["line: theory"],) = panel.plot([], [], color="0.4", lw=1.3)
         panel.set_xscale("log")
         panel.set_yscale("symlog", linthresh=EXPLODING, linscale=0.8)
         panel.set_yticks(_ticks(2 * reach))
         panel.yaxis.set_major_formatter(_signed)
         panel.set_ylim(-2 * reach, 2 * reach)
         panel.minorticks_off()
-    _finish(
-        figure, panels, legend, "depth (layers)", _SIGNAL, "Gradient against depth: medians over draws, bars from 10 to 90 %; grey: stable"
-    )
+    title = "Gradient against depth: medians over draws, bars from 10 to 90 %; grey: stable"
+    _finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + ("; lines: theory" if theory is not None else ""))
     return figure
+
+
+def _theory(ds: Any) -> Any:
+    """The signal's decades that theory gives: the mean at this width where a law is known, else at infinite width; None without."""
+    if "predicted_signal_end_to_end" not in ds:
+        return None
+    mean = ds.predicted_signal_end_to_end_mean
+    return mean.where(np.isfinite(mean), ds.predicted_signal_end_to_end)
 
 
 def _profiles(ds: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.sweeps import statistics
+from pykernel.sweeps import theory as theories
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
 from pykernel.verdict import classify
@@ -26,7 +27,7 @@ _MEANINGS = {
 }
 
 
-def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], theory: dict[str, np.ndarray] | None = None) -> Any:
+def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], known_theory: theories.Known | None = None) -> Any:
     """The Dataset of a sweep.
 
     Args:
@@ -34,7 +35,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         shelf: what is known.
         targets: replicas of each cell, by key.
         failed: keys of cells that failed.
-        theory: predicted scalars, arrays over cells in plan order.
+        known_theory: predictions by key of cell; None leaves their columns out.
 
     Returns:
         Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
@@ -125,8 +126,10 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
             quantiles[j].reshape(*shape, len(QUANTILES), s),
             {"units": _UNITS[name]},
         )
-    for name, values in (theory or {}).items():
-        variables[name] = (names, values.reshape(shape), {"units": "decades per layer" if name == "predicted_slope" else "decades"})
+    if known_theory is not None:
+        columns = theories.variables([cell[0] for cell in cells], known_theory, scalars, [cell[1] for cell in cells])
+        for name, (values, attributes) in columns.items():
+            variables[name] = (names, values.reshape(shape), attributes)
 
     coordinates: dict[str, Any] = {"replica": np.arange(most)}
     if kept.rows:

@@ -11,10 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pykernel import checks, machine
-from pykernel.sweeps import assemble, blocks, executors, work
+from pykernel.sweeps import assemble, blocks, executors, theory, work
 from pykernel.sweeps.blocks import Pace, Piece, Queue
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
 from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
@@ -49,7 +47,7 @@ def sweep(
     precision: str = "exponent",
     correlation: float = 0.0,
     profiles: Any = True,
-    predict: bool = False,
+    predict: bool = True,
     shard: tuple[int, int] | None = None,
 ) -> Any:
     """Propagate an ensemble of chains over a grid, and label what comes out.
@@ -70,8 +68,9 @@ def sweep(
         engine, backend, dtype, precision, correlation: as in `propagate`.
         threads: threads of one block: by default all cores in process, 1 in workers.
         profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
-        predict: add what theory says of each cell: `predicted_slope`, `predicted_end_to_end`, `predicted_signal_end_to_end` (infinite
-            width), and its `_mean` and `_std` (the finite-width law, where one is known).
+        predict: put beside each cell what theory says: `predicted_slope`, `predicted_end_to_end`, `predicted_signal_end_to_end` (infinite
+            width) with its `_mean` and `_std` (the finite-width law, where one is known), how many standard errors the measured means
+            lie from it (`z_slope`, `z_signal_end_to_end`), and `theory`: the law, or why there is none. Kept in the store.
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
@@ -138,7 +137,7 @@ def open(store: Any) -> Any:
     at = Store(store)
     plan = at.read_plan()
     shelf = recall(at, plan)
-    return assemble.dataset(plan, shelf, goals(plan, shelf), at.failed())
+    return assemble.dataset(plan, shelf, goals(plan, shelf), at.failed(), at.predictions() or None)
 
 
 def recall(store: Any, plan: Any, quiet: bool = False) -> Shelf:
@@ -207,6 +206,7 @@ class _Sweep:
                 if not pieces:
                     break
                 self._work(pieces)
+            known = self._predict() if self.predict else None
         if self.stop() and self.store is not None:  # nothing listens without a store
             raise SweepInterrupted(
                 f"stopped by {signal.Signals(self.stop.signal).name}; finished blocks are saved in {self.store.directory}: "
@@ -214,8 +214,17 @@ class _Sweep:
                 self.stop.signal,
             )
         self._conclude()
-        theory = _theory(self.plan) if self.predict else None
-        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, theory)
+        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, known)
+
+    def _predict(self) -> theory.Known:
+        """What theory says of every cell: from the store, and computed where that has none. A shard computes its own cells only."""
+        known = self.store.predictions() if self.store is not None else {}
+        mine = {piece.key for piece in blocks.shard(self._whole(), *self.shard)} if self.shard is not None else None
+        cells = [cell for cell in self.plan.cells if mine is None or cell.key in mine]
+        made = theory.predict(cells, known, self.stop)
+        if made and self.store is not None:
+            self.store.put_predictions(made)
+        return {**known, **made}
 
     def _say(self, text: str) -> None:
         if self.reporter.shows:
@@ -338,20 +347,3 @@ class _Sweep:
             warnings.warn(
                 f"{len(self.failed)} of {len(self.names)} cells failed and are nan; run the sweep again to try them again", stacklevel=4
             )
-
-
-def _theory(plan: SweepPlan) -> dict[str, np.ndarray]:
-    """The theory's scalars for every cell; nan where it has none."""
-    import pykernel as pk
-
-    names = ("slope", "end_to_end", "signal_end_to_end", "signal_end_to_end_mean", "signal_end_to_end_std")
-    values = {f"predicted_{name}": np.full(len(plan.cells), np.nan) for name in names}
-    known: dict[str, Any] = {}
-    for i, cell in enumerate(plan.cells):
-        if cell.key not in known:
-            with contextlib.suppress(ValueError):  # what theory cannot say of a chain it refuses
-                known[cell.key] = pk.predict(cell.chain, batch=cell.run["batch"], correlation=cell.run["correlation"])
-        for name in names:
-            found = getattr(known.get(cell.key), name, None)
-            values[f"predicted_{name}"][i] = np.nan if found is None else found
-    return values

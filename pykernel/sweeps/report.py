@@ -31,7 +31,8 @@ def table(ds: Any) -> str:
 
 def _lines(ds: Any) -> Iterator[str]:
     names = [name for axis in axes(ds) for name in _words(ds, axis)]
-    rows = [[*names, "chains", "slope", "+-", "signal", "weights", "verdict"]]
+    theory = ["theory", "z"] if "predicted_slope" in ds else []
+    rows = [[*names, "chains", "slope", "+-", *theory, "signal", "weights", "verdict"]]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for where in np.ndindex(ds.verdict.shape):
@@ -43,6 +44,8 @@ def _lines(ds: Any) -> Iterator[str]:
             signal, weights = (float(np.nanmedian(cell[name].values)) for name in ("signal_end_to_end", "end_to_end"))
             numbers = [f"{np.median(slope):.4g}" if len(slope) else "-", f"{error:.1g}" if error == error else "-"]
             words = [_short(cell[name].item()) for name in names]
+            if theory:
+                numbers += [_plain(cell.predicted_slope, ".4g"), _plain(cell.z_slope, "+.1f")]
             rows.append([*words, str(n), *numbers, f"{signal:.4g}", f"{weights:.4g}", str(cell.verdict.item())])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -54,6 +57,12 @@ def _lines(ds: Any) -> Iterator[str]:
     yield ""
     yield "slope: decades a layer, travelled backwards, median and standard error; signal and"
     yield "weights: log10 of the gradient at the first over the last layer, medians."
+    if theory:
+        yield "theory: of the slope; z: standard errors from there to the mean slope."
+
+
+def _plain(value: Any, form: str) -> str:
+    return f"{float(value):{form}}" if np.isfinite(float(value)) else "-"
 
 
 def _letters(ds: Any) -> Iterator[str]:
@@ -71,6 +80,18 @@ def _letters(ds: Any) -> Iterator[str]:
         if others:
             yield ", ".join(f"{name} {_short(ds[name].values[i])}" for name, i in zip(others, where, strict=True))
         yield from _grid(part, along, across if across != along else None, down)
+    if "z_slope" in ds:
+        yield from _beside(ds)
+
+
+def _beside(ds: Any) -> Iterator[str]:
+    """How the measured slopes lie beside the predicted ones, in a few lines."""
+    z = np.abs(ds.z_slope.values[np.isfinite(ds.z_slope.values)])
+    predicted = int(np.isfinite(ds.predicted_slope.values).sum())
+    yield ""
+    yield f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, and its spread in {len(z)}: of these,"
+    if len(z):
+        yield f"{np.mean(z <= 2):.0%} have their mean slope within 2 standard errors of it, {np.mean(z <= 4):.0%} within 4"
 
 
 def _grid(part: Any, along: str, across: str | None, down: str | None) -> Iterator[str]:

@@ -94,6 +94,7 @@ class Store:
         self.directory = Path(directory)
         self.parts = self.directory / "parts"
         self.failures = self.directory / "failures"
+        self.theory = self.directory / "theory"
         self.damaged: list[str] = []
 
     # writing
@@ -225,6 +226,13 @@ class Store:
             self.write(path, content)
         return path
 
+    def put_predictions(self, known: dict[str, list]) -> None:
+        """Keep what theory says of cells, by key; the version of pykernel is told, as theory may come to say more."""
+        from pykernel import __version__
+
+        content = frame("theory", json.dumps({"pykernel": __version__, "cells": known}, separators=(",", ":"), allow_nan=True).encode())
+        self.write(self.theory / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content)
+
     def write_plan(self, plan: dict) -> None:
         """Replace the plan; the one before is kept as plan-<hash>.json, so that a store's history can be read."""
         content = frame("plan", json.dumps(plan, separators=(",", ":"), allow_nan=True).encode())
@@ -309,6 +317,18 @@ class Store:
                 records[path.stem] = {"error": f"{path} is damaged", "traceback": ""}
         return records
 
+    def predictions(self) -> dict[str, list]:
+        """What theory says of cells, by key; damaged files and other versions' count as missing: they are cheap to make again."""
+        from pykernel import __version__
+
+        known: dict[str, list] = {}
+        for path in sorted(self.theory.glob("*.json")) if self.theory.is_dir() else []:
+            with contextlib.suppress(OSError, ValueError, Damage):
+                found = json.loads(unframe("theory", path.read_bytes(), path))
+                if found["pykernel"] == __version__:
+                    known.update(found["cells"])
+        return known
+
     def size(self) -> int:
         """Bytes of all parts."""
         return sum((self.parts / name).stat().st_size for name in self.names())
@@ -347,6 +367,9 @@ def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
                 target.write(target.parts / name, content)
                 known.add(name)
                 report["copied"] += 1
+            if source.theory.is_dir():
+                for path in source.theory.glob("*.json"):
+                    target.write(target.theory / path.name, path.read_bytes())
         if not (target.directory / PLAN).exists() and plans:
             target.write_plan(next(iter(plans.values())))
     return report

@@ -95,15 +95,22 @@ def governing(end_to_end, signal_end_to_end) -> str:
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
 
-def theory(chain, batch: int = 1, correlation: float = 0.0):
-    """The prediction for a chain, or None where there is none.
+def refusal(chain) -> str | None:
+    """Why infinite width says nothing of a chain that could be measured, or None.
 
-    None for skip connections around branches that end in a function that is not odd: their outputs add up to a mean, and the
-    gradient's part along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
+    Skip connections around branches that end in a function that is not odd: their outputs add up to a mean, and the gradient's part
+    along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
     """
+    if chain.residual is not None and chain.order == "linear-norm-activation" and chain.activation.name not in ODD:
+        return f"branches that end in {chain.activation} add up to a mean, which infinite width leaves out"
+    return None
+
+
+def theory(chain, batch: int = 1, correlation: float = 0.0):
+    """The prediction for a chain, or None where there is none."""
     from pykernel.theory.predict import predict
 
-    if chain.residual is not None and chain.order == "linear-norm-activation" and chain.activation.name not in ODD:
+    if refusal(chain) is not None:
         return None
     try:
         return predict(chain, batch, correlation=correlation)

@@ -47,7 +47,7 @@ class Prediction:
         self.plan, self.signal, self.gradient = plan, signal, gradient
         self.rows = _rows(plan, signal, gradient)
         known = finite.law(plan, signal, gradient)
-        self.law = known.law if known else "no finite-width law for this kind of chain: measure its spread"
+        self.law = known.law if known else "infinite width only; no finite-width law for this kind of chain: measure its spread"
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else finite.dead_probability(plan)
         if known:
@@ -67,6 +67,26 @@ class Prediction:
     def slope(self) -> float:
         """Decades per layer travelled backwards, as `Propagation.slope`."""
         return float(slopes(self.log10_grad_activation[None])[0])
+
+    @property
+    def slope_mean(self) -> float:
+        """The slope's mean over draws at this width (one input) where a law is known, else the slope."""
+        mean = self.log10_grad_activation_mean
+        return self.slope if mean is None else float(slopes(mean[None])[0])
+
+    @property
+    def slope_std(self) -> float:
+        """The slope's standard deviation over draws at this width (one input); nan where no law is known.
+
+        Layers contribute independently: a layer's share of the variance counts by the square of the weights of all layers below it.
+        """
+        std = self.log10_grad_activation_std
+        if std is None:
+            return math.nan
+        L = self.chain.depth
+        distance = L / 2 - np.arange(L + 1)
+        reach = np.cumsum(distance / (distance @ distance))[:-1]
+        return math.sqrt(max(float(reach**2 @ np.maximum(-np.diff(std**2), 0)), 0.0))
 
     @property
     def end_to_end(self) -> float:

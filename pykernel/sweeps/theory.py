@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What theory says of each cell of a sweep, and how far from it the measurement lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from pykernel.sweeps.grid import Cell
+from pykernel.sweeps.statistics import SCALARS
+
+# name: unit and meaning
+PREDICTED = {
+    "predicted_slope": ("decades per layer", "theory's slope: at this width where a law is known, else at infinite width"),
+    "predicted_slope_std": ("decades per layer", "its standard deviation over draws"),
+    "predicted_end_to_end": ("decades", "theory's end_to_end at infinite width"),
+    "predicted_signal_end_to_end": ("decades", "theory's signal_end_to_end at infinite width"),
+    "predicted_signal_end_to_end_mean": ("decades", "its mean over draws at this width"),
+    "predicted_signal_end_to_end_std": ("decades", "its standard deviation over draws at this width"),
+}
+Z = {"z_slope": ("slope", "predicted_slope"), "z_signal_end_to_end": ("signal_end_to_end", "predicted_signal_end_to_end_mean")}
+ROUNDING = 2.0**-24  # of a float32 run: a layer's error in decades, where a law leaves no spread at all
+
+Known = dict[str, list]  # key of a cell: the numbers of PREDICTED, and the law or the reason why there is none
+
+
+def predict(cells: Iterable[Cell], known: Known, stop: Callable[[], Any]) -> Known:
+    """What is not yet known of these cells, each distinct chain predicted once; less where `stop` says so meanwhile.
+
+    Returns:
+        Predictions by key of cell: six numbers, nan where theory has none, and the name of the law or why there is none.
+    """
+    made: Known = {}
+    alike: dict[tuple, list] = {}
+    for cell in cells:
+        if cell.key in known or cell.key in made:
+            continue
+        if stop():
+            break
+        question = cell.chain, cell.run["batch"], cell.run["correlation"]
+        if question not in alike:
+            alike[question] = _one(*question)
+        made[cell.key] = alike[question]
+    return made
+
+
+def _one(chain: Any, batch: int, correlation: float) -> list:
+    import pykernel as pk
+    from pykernel.theory import diagnosis
+
+    reason = diagnosis.refusal(chain)
+    if reason is None:
+        try:
+            with np.errstate(all="ignore"):
+                p = pk.predict(chain, batch, correlation=correlation)
+                numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
+            return [*map(float, numbers), p.law.partition(";")[0]]
+        except Exception as error:  # a user's own function may do anything: theory must not cost him his sweep
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    return [math.nan] * len(PREDICTED) + [f"none: {reason}"]
+
+
+def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[int]) -> dict[str, tuple[np.ndarray, dict]]:
+    """Columns over cells: PREDICTED, `theory` (the law, or why there is none) and the z-scores.
+
+    Args:
+        keys: of cells.  known: predictions by key.  scalars: (len(SCALARS), cells, replicas).  depths: of cells.
+
+    Returns:
+        Values and attributes by name. z = (mean over replicas - theory's mean) / (standard deviation / sqrt(replicas)), the
+        larger of theory's and the measured deviation; nan where theory has no law of the spread.
+    """
+    missing = [math.nan] * len(PREDICTED) + ["not computed"]
+    rows = [known.get(key, missing) for key in keys]
+    out: dict[str, tuple[np.ndarray, dict]] = {}
+    for j, (name, (unit, meaning)) in enumerate(PREDICTED.items()):
+        out[name] = np.array([float(row[j]) for row in rows]), {"units": unit, "long_name": meaning}
+    rounding = ROUNDING * np.array(depths, dtype=float)
+    for name, (measured, expected) in Z.items():
+        values = scalars[SCALARS.index(measured)]
+        finite = np.isfinite(values)
+        count = finite.sum(axis=-1)
+        with np.errstate(all="ignore"):
+            values = np.where(finite, values, 0.0)
+            mean = values.sum(axis=-1) / count
+            spread = np.sqrt(np.where(finite, (values - mean[:, None]) ** 2, 0.0).sum(axis=-1) / np.maximum(count - 1, 1))
+            law = out["predicted_slope_std" if measured == "slope" else f"{expected[:-5]}_std"][0]
+            floor = rounding / (np.array(depths) if measured == "slope" else 1)
+            z = (mean - out[expected][0]) / (np.maximum(np.maximum(spread, law), floor) / np.sqrt(count))
+        out[name] = (
+            np.where(np.isfinite(law), z, np.nan),
+            {"units": "1", "long_name": f"standard errors from theory to mean {measured}"},
+        )
+    out["theory"] = np.array([row[-1] for row in rows]), {"long_name": "law that the prediction rests on, or why there is none"}
+    return out

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The theory that a sweep puts beside its measurements: the same numbers as `predict`, kept, joined, and never in the way."""
+
+import numpy as np
+import pytest
+
+import pykernel as pk
+from pykernel.sweeps.store import Store, merge
+
+
+def test_theory_stands_beside_the_measurement(tmp_path):
+    """He-ReLU, exact law: z is standard normal, so 4 bounds it; what has no theory has a reason; stores keep and join all of it."""
+    grid = {"init": ["he_normal", "lecun_normal", pk.Constant(0.1)], "depth": [5, 20]}
+    ds = pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=30, store=tmp_path / "a", progress=False)
+    expected = pk.predict(pk.Chain(depth=20, width=16))
+    he = ds.isel(init=0, depth=1)
+    assert float(he.predicted_slope) == expected.slope_mean
+    assert float(he.predicted_signal_end_to_end_std) == expected.signal_end_to_end_std
+    law = expected.signal_end_to_end_std, he.signal_end_to_end.values.std(ddof=1)
+    z = (he.signal_end_to_end.values.mean() - expected.signal_end_to_end_mean) / (max(law) / 30**0.5)
+    assert float(he.z_signal_end_to_end) == pytest.approx(z)
+    assert (np.abs(ds.z_slope.isel(init=[0, 1])) < 4).all()
+    assert str(he.theory.values).startswith("exact")
+    assert ds.theory.isel(init=2, depth=0).item().startswith("none: mean field needs")
+    assert np.isnan(ds.predicted_slope.isel(init=2)).all()
+    assert "predicted_slope" not in pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=2, predict=False, progress=False)
+    for share in (1, 2):
+        pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=30, store=tmp_path / f"s{share}", shard=(share, 2), progress=False)
+    merge(Store(tmp_path / "both"), [Store(tmp_path / "s1"), Store(tmp_path / "s2")])
+    assert pk.open(tmp_path / "both").identical(ds)
+
+
+def test_a_function_that_theory_cannot_take_costs_no_sweep(monkeypatch):
+    def fails(*args, **words):
+        raise OverflowError("too steep")
+
+    monkeypatch.setattr(pk, "predict", fails)
+    ds = pk.sweep({"depth": [2]}, pk.Chain(depth=2, width=4), replicas=2, progress=False)
+    assert ds.theory.item() == "none: OverflowError: too steep"
+    assert np.isfinite(ds.slope).all()
