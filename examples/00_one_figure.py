@@ -42,6 +42,4 @@ for (name, chain), line in zip(chains.items(), ("-", "--", "-", ":", "-.", "--",
     print(f"{name:20} {ends[name][0]:+8.2f} decades, theory {ends[name][1]:+8.2f}: {p.verdict}")
 
 ax.set(xlabel="layers travelled backwards", ylabel="log10 of the gradient", ylim=(-140, 80), xlim=(0, 200), title="Gradients of 200 layers")
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-folder.mkdir(exist_ok=True)
-figure.savefig(folder / "00_one_figure.png")
+figure.savefig(Path(*sys.argv[1:]) / "00_one_figure.png")

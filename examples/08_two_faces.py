@@ -29,11 +29,10 @@ def centred_slope(z):
 
 
 functions = {"tanh": "tanh", "sigmoid": "sigmoid", "4 sigmoid - 2": pk.Activation(centred, centred_slope, name="4 sigmoid - 2")}
-gains = np.array([0.25, 0.5, 1, 2, 4, 8])
+gains = np.array([0.5, 1, 2, 4, 8])
 factor, spread = {}, {}
 
-# %%
-# The norm of the signal's gradient is multiplied by *factor* a layer, and z spreads to *spread*, at the depth where both have settled.
+# *factor* multiplies the gradient's norm, *spread* is the root mean square of z, in the layers where both have settled.
 
 for name, function in functions.items():
     chains = [pk.Chain(depth=30, width=256, activation=function, init="lecun_normal", gain=g) for g in gains]
@@ -43,17 +42,17 @@ for name, function in functions.items():
     for g, f, s in zip(gains, factor[name], spread[name], strict=True):
         print(f"{name:14} weights {g:5.2f}/sqrt(n): z of {s:8.2g}, gradient x {f:.3f} a layer, or {f / g:.3f} from the derivative")
 
-figure, ax = plt.subplots(layout="constrained")
-for (name, f), line in zip(factor.items(), ("^-", "o--", "s:"), strict=True):
-    ax.plot(gains, f / gains, line, label=name)
-ax.axhline(0.25, color="0.6", linewidth=1)
-ax.plot(gains, 1 / gains, color="k", linewidth=1, label="needed to keep the gradient")
-ax.set(xscale="log", yscale="log", ylim=(0.05, 2), xlabel="weight scale: standard deviation times sqrt(n)")
-ax.set(ylabel="what the derivative contributes", title="Linear near 0, with different slopes")
+figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+for (name, f), mark in zip(factor.items(), ("^-", "o--", "s"), strict=True):
+    ax.plot(gains, f / gains, mark, markersize=6 if name == "sigmoid" else 5 + 5 * (name == "tanh"), linewidth=2)
+ax.plot(gains, 1 / gains, "k:")
+ax.annotate("tanh (triangles),\n4 sigmoid - 2 (squares)", (2.1, 0.65))
+ax.annotate("sigmoid", (0.6, 0.26))
+ax.annotate("dotted: needed to keep the gradient", (0.8, 1.5))
+ax.loglog()
+ax.set(ylim=(0.08, 2), xlabel="weight scale: standard deviation times sqrt(n)", ylabel="what the derivative contributes")
+ax.set_title("Linear near 0, with different slopes")
 ax.set_xticks(gains, [f"{g:g}" for g in gains])
-ax.set_yticks([0.1, 0.25, 0.5, 1], ["0.1", "1/4", "1/2", "1"])
+ax.set_yticks([0.1, 0.25, 0.5, 1, 2], ["0.1", "1/4", "1/2", "1", "2"])
 ax.minorticks_off()
-ax.legend(fontsize="small", loc="lower left")
-folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-folder.mkdir(exist_ok=True)
-figure.savefig(folder / "08_two_faces.png")
+figure.savefig(Path(*sys.argv[1:]) / "08_two_faces.png")

@@ -11,6 +11,8 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.verdict import EXPLODING, VANISHING, classify
 
+DERIVED = ("slope", "end_to_end", "signal_end_to_end")
+
 
 class Failure(NamedTuple):
     """Where plain arithmetic gave up: the first layer, in the direction of travel, of the first replica that did."""
@@ -72,6 +74,30 @@ class Propagation:
         """Norm of dJ/da[0] over that of dJ/da[L], in decades, (replicas,)."""
         with np.errstate(invalid="ignore"):
             return self.log10_grad_activation[:, 0] - self.log10_grad_activation[:, -1]
+
+    def median(self, name: str):
+        """Median over replicas of a row or a derived number, by its name.
+
+        Args:
+            name: one of `pykernel.observables.ROWS`, or "slope", "end_to_end", "signal_end_to_end".
+
+        Returns:
+            A float64 array (depth,) or (depth + 1,); a float for what has one number a replica. Units as the row's.
+
+        Raises:
+            ValueError: for another name.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"), replicas=3)
+            >>> p.median("log10_grad_activation").shape, round(p.median("signal_end_to_end"), 3)
+            ((11,), -3.01)
+        """
+        if name not in self.rows and name not in DERIVED:
+            raise ValueError(f"median of what? {name!r} is none of {', '.join([*observables.NAMES, *DERIVED])}")
+        with np.errstate(invalid="ignore"):
+            middle = np.median(getattr(self, name), axis=0)
+        return middle if middle.ndim else float(middle)
 
     @property
     def verdict(self) -> str:
@@ -158,8 +184,7 @@ class Propagation:
     def to_dict(self, layers: bool = True) -> dict:
         """Plain numbers for JSON: medians over replicas; None stands for what JSON has no number for."""
         out = {**self._provenance(), "replicas": self.replicas, "verdict": str(self.verdict)}
-        medians = {"slope": self.slope, "end_to_end": self.end_to_end, "signal_end_to_end": self.signal_end_to_end}
-        out |= {name: _plain(np.median(v)) for name, v in medians.items()}
+        out |= {name: _plain(self.median(name)) for name in DERIVED}
         if layers:
             with np.errstate(invalid="ignore"):
                 out["layers"] = {
@@ -186,8 +211,7 @@ class Propagation:
     def _table(self):
         yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
         yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
-        with np.errstate(invalid="ignore"):
-            m = {name: np.median(self.rows[name], axis=0) for name in observables.NAMES}
+        m = {name: self.median(name) for name in observables.NAMES}
         for l in _sample(self.chain.depth):
             i = l - 1
             numbers = (
@@ -203,8 +227,7 @@ class Propagation:
             )
 
     def _closing(self):
-        with np.errstate(invalid="ignore"):
-            e, s, k = np.median(self.end_to_end), np.median(self.signal_end_to_end), np.median(self.slope)
+        e, s, k = (self.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
         yield f"verdict: {self.verdict}"
         if np.isfinite(k):
             yield textwrap.fill(str(self.diagnose()), 80, initial_indent="  ", subsequent_indent="  ")
