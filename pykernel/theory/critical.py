@@ -13,7 +13,7 @@ from pykernel import activations, checks
 from pykernel.chain import Chain
 from pykernel.plan import NORM_EPS, NORMS, ORDERS, lower
 from pykernel.theory.mean_field import bias_log, log_add, weight_log
-from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
+from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
 
 LOG_LARGEST = math.log(1e4)  # of sigma_w: beyond it nobody initialises
 LOWEST, HIGHEST = -16.0, 14.0  # log standard deviations searched for a fixed point
@@ -114,7 +114,7 @@ def _line(row: Any, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _homogeneous(row: Any) -> bool:
-    return row.name in ("linear", "relu", "leaky_relu")
+    return row.name in HOMOGENEOUS
 
 
 def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, float, bool]]:

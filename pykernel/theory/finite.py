@@ -183,12 +183,14 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     L, norm = plan.depth, NORMS[plan.norm]
     n_in, n_out = plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
     N = n_out if plan.order == 0 else n_in
-    c = table(t)
+    c = table.sampled(t, list(range(len(q.COLUMNS))))
+    exact = [q.LOG_VALUE2, q.LOG_SLOPE2, q.ELASTICITY]  # what is summed over all layers
+    c[exact] = table(t, exact)
     value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
     elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
     h = 1e-3
     curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
-    up, down = (dict(zip(curved, table(t + s, curved))) for s in (h, -h))
+    up, down = (dict(zip(curved, table.sampled(t + s, curved))) for s in (h, -h))
     bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
     tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
 

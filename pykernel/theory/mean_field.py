@@ -74,7 +74,17 @@ def weight_log(plan: Plan) -> np.ndarray:
                 "(identity: square, linear, without bias, norm or residual), "
                 f"got {plan.distribution} weights with {plan.activation}; use propagate"
             )
-        return 2 * np.log(np.abs(plan.scale)) + np.log(n_in * variance)
+        return (
+            np.log(_plain(plan.scale**2 * (n_in * variance)))
+            if np.all(plan.scale**2 > 1e-300)
+            else 2 * np.log(np.abs(plan.scale)) + np.log(n_in * variance)
+        )
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Values to 14 digits: sqrt(2 / n)^2 n is 2, and a thousand layers of it leave no dust."""
+    unique, back = np.unique(values, return_inverse=True)
+    return np.array([float(f"{v:.14g}") for v in unique])[back].reshape(values.shape)
 
 
 def bias_log(plan: Plan) -> np.ndarray:
@@ -120,6 +130,7 @@ class _Forward:
         self.table = moments(plan.activation)
         self.norm = NORMS[plan.norm]
         self.every, self.scale = plan.residual_every, plan.residual_scale.tolist()
+        self.leans = bool(self.every) and abs(self.table.column(0.0, MEAN)) > 1e-14  # an odd function has no mean
         self.uniform = not self.every and len(set(weight)) == len(set(bias)) == 1 and math.isfinite(weight[0])
 
     def preimage(self, raw: float) -> float:
@@ -135,9 +146,52 @@ class _Forward:
         if t == -math.inf:
             at = float(np.asarray(self.plan.activation.value(np.zeros(1)))[0])
             return (2 * math.log(abs(at)), math.copysign(1.0, at)) if at else (-math.inf, 0.0)
-        return self.table.column(t, LOG_VALUE2), self.table.column(t, MEAN) if self.every else 0.0
+        return self.table.column(t, LOG_VALUE2), self.table.column(t, MEAN) if self.leans else 0.0
 
     def run(self) -> None:
+        if self.every:
+            self.run_residual()
+        else:
+            self.run_plain()
+
+    def run_plain(self) -> None:
+        """Without residual sums only the mean square goes along: one column of the table and one sum a layer."""
+        out, L, column = self.out, self.plan.depth, self.table.column
+        normed, first = self.norm is not None, self.plan.order == 0
+        empty = self.value(-math.inf)[0]
+        A, U = [0.0], []
+        before = a = 0.0
+        for w, b in zip(self.weight, self.bias, strict=True):
+            if first:
+                U.append(a)
+                raw = log_add(w + a, b) if b > -math.inf else w + a
+            else:
+                raw = a
+            t = self.preimage(raw) if normed else raw / 2
+            new = column(t, LOG_VALUE2) if t > -math.inf else empty
+            if not first:
+                U.append(new)
+                new = log_add(w + new, b) if b > -math.inf else w + new
+            A.append(new)
+            near = CONVERGED * (1 + abs(new))
+            if self.uniform and abs(new - a) <= near and abs(a - before) <= near and len(A) > 3:
+                A += [new] * (L + 1 - len(A))
+                U += [U[-1]] * (L - len(U))
+                break
+            before, a = a, new
+        out.activation[:], out.input[:] = A, U
+        with np.errstate(invalid="ignore"):
+            out.preactivation[:] = np.logaddexp(out.weight + out.input, out.bias) if first else out.activation[1:]
+        out.raw[:] = out.preactivation if first else out.activation[:-1]
+        if self.norm is None:
+            out.preimage[:] = out.raw / 2
+        elif self.norm == "batch":
+            out.preimage[:] = -np.inf
+        else:
+            out.preimage[:] = (out.raw - np.logaddexp(out.raw, LOG_EPS)) / 2
+        out.mean[:] = self.means(np.zeros(L + 1))
+
+    def run_residual(self) -> None:
         plan, out, L = self.plan, self.out, self.plan.depth
         A, M = [0.0], [0.0]
         rows: list[tuple[float, float, float, float]] = []  # z, u, raw, t
@@ -157,17 +211,11 @@ class _Forward:
                 z = log_add(w + u, b)
                 v, mean = z, 0.0
                 rows.append((z, u, raw, t))
-            if self.every and l % self.every == 0:
+            if l % self.every == 0:
                 s = self.scale[l - 1]
                 v, mean = residual_sum(A[l - self.every], M[l - self.every], v, mean, s)
             A.append(v)
             M.append(mean)
-            if self.uniform and l > 2 and abs(A[-1] - A[-2]) <= CONVERGED * (1 + abs(v)) and abs(A[-2] - A[-3]) <= CONVERGED * (1 + abs(v)):
-                rest = L - l
-                A += [v] * rest
-                M += [mean] * rest
-                rows += [rows[-1]] * rest
-                break
         out.activation[:] = A
         out.preactivation[:], out.input[:], out.raw[:], out.preimage[:] = np.array(rows).T
         out.mean[:] = self.means(np.array(M))
@@ -265,16 +313,29 @@ def _distances(plan: Plan, out: Signal) -> None:
     def step(i: int, d: float) -> tuple[float, float]:
         """(distance of u, distance of the branch) from the distance of a[l - 1], i = l - 1."""
         if first:
-            return d, through(i, d * float(share[i]))
-        u = through(i, d)
-        return u, u * float(share[i])
+            u, v = d, through(i, d * float(share[i]))
+        else:
+            u = through(i, d)
+            v = u * float(share[i])
+        return u, d * float(kept[i]) + v * float(added[i]) if every == 1 else v
 
     d = [1.0 - plan.correlation]
     A, V = out.activation, _branch_log(plan, out)
+    if every == 1:  # shares of the skip and of the branch in the mean square of their sum
+        kept, added = np.exp(A[:-1] - A[1:]), scale**2 * np.exp(V - A[1:])
     i = 0
     while i < L:
+        if not every and d[i] < 1e-11:  # inputs that have fallen together: the map is linear, many layers at once
+            with np.errstate(invalid="ignore"):
+                here = d[i] * np.cumprod(np.where(np.isfinite(t[i:]), linear[i:] * share[i:], 0.0))
+            apart = np.flatnonzero(here >= 1e-11)
+            count = int(apart[0]) + 1 if len(apart) else L - i
+            d += here[:count].tolist()
+            out.input_distance[i : i + count] = d[i : i + count] if first else here[:count] / np.maximum(share[i : i + count], 1e-300)
+            i += count
+            continue
         u, v = step(i, d[i])
-        if every:
+        if every > 1:
             if (i + 1) % every == 0:
                 back = i + 1 - every
                 s2 = scale[i] ** 2
@@ -301,7 +362,7 @@ def _distances(plan: Plan, out: Signal) -> None:
             continue
         for k in range(jump):
             grown = d[-1] * math.exp(rate + (later - rate) * k / jump)
-            out.input_distance[i + k] = d[-1] if first else grown / max(float(share[i + k]), 1e-300)
+            out.input_distance[i + k] = d[-1] if first else grown * u / v
             d.append(grown)
         i += jump
     out.distance[:] = d
@@ -350,6 +411,13 @@ def backward(plan: Plan, signal: Signal, start: float = 0.0) -> Gradient:
             activation = start + np.concatenate([np.cumsum(total[::-1])[::-1], [0.0]])
             z = activation[1:] + (derivative if plan.order == 0 else 0.0)
             return Gradient(activation, z, derivative, np.zeros(L))
+        if plan.residual_every == 1:  # squared norms of the skip and of the branch add
+            with np.errstate(divide="ignore"):
+                through = 2 * np.log(np.abs(plan.residual_scale))
+            total = np.logaddexp(0.0, through + derivative + signal.weight)
+            activation = start + np.concatenate([np.cumsum(total[::-1])[::-1], [0.0]])
+            z = activation[1:] + through + (derivative if plan.order == 0 else 0.0)
+            return Gradient(activation, z, derivative, np.zeros(L))
         slopes = derivative.tolist()
     else:
         slopes = [0.0] * L
@@ -383,7 +451,8 @@ def derivative_log(plan: Plan, signal: Signal) -> np.ndarray:
     """log of the factor that phi and a layer or RMS norm put on the squared gradient norm, (L,)."""
     t = signal.preimage
     inside = np.isfinite(t)
-    slope = moments(plan.activation)(np.where(inside, t, 0.0), [LOG_SLOPE2])[0]
+    table = moments(plan.activation)
+    slope = table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(plan.depth, table.level)
     at = float(np.asarray(plan.activation.slope(np.zeros(1)))[0])
     slope = np.where(inside, slope, 2 * math.log(abs(at)) if at else -math.inf)
     if NORMS[plan.norm] in ("layer", "rms"):
