@@ -209,12 +209,46 @@ def get(activation, parameters=()):
 
 
 def leaky_relu(slope=0.01):
-    """max(z, 0) + slope min(z, 0)."""
+    """max(z, 0) + slope min(z, 0).
+
+    Args:
+        slope: on the negative side, a number.
+
+    Returns:
+        The row that `Chain(activation="leaky_relu(0.2)")` uses.
+
+    Raises:
+        ValueError, TypeError: not a finite number.
+
+    Notes:
+        He, Zhang, Ren, Sun 2015: critical weights have variance 2 / ((1 + slope^2) fan_in).
+
+    Examples:
+        >>> leaky_relu(0.2).value(np.array([-1.0, 2.0])).tolist()
+        [-0.2, 2.0]
+    """
     return get("leaky_relu", (slope,))
 
 
 def elu(alpha=1.0):
-    """z for z > 0, alpha (e^z - 1) below."""
+    """z for z > 0, alpha (e^z - 1) below.
+
+    Args:
+        alpha: minus the value at minus infinity, a number.
+
+    Returns:
+        The row that `Chain(activation="elu(0.5)")` uses.
+
+    Raises:
+        ValueError, TypeError: not a finite number.
+
+    Notes:
+        Clevert, Unterthiner, Hochreiter 2016, arXiv 1511.07289.
+
+    Examples:
+        >>> elu(0.5).value(np.array([-100.0, 2.0])).tolist()
+        [-0.5, 2.0]
+    """
     return get("elu", (alpha,))
 
 

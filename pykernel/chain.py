@@ -64,6 +64,10 @@ class Head:
 
     Raises:
         ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1] or the classes.
+
+    Examples:
+        >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # the second for a batch of four
+        sigmoid (1 outputs) softmax (3 outputs)
     """
 
     loss: str = "softmax"
@@ -111,6 +115,13 @@ class Clip:
 
     Raises:
         ValueError, TypeError: not exactly one of `norm` and `value`, or a bound that is not a positive number.
+
+    Notes:
+        Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063: g min(1, bound / norm(g)).
+
+    Examples:
+        >>> print(Clip(norm=1.0, per_layer=True), "or", Clip(value=0.01))
+        norm 1 per layer or value 0.01
     """
 
     norm: float | None = None

@@ -129,7 +129,21 @@ def _complete(init, **fields):
 
 @dataclass(frozen=True)
 class Normal(Init):
-    """Weights iid N(0, std^2), whatever the width."""
+    """Weights iid N(0, std^2), whatever the width.
+
+    Args:
+        std: standard deviation, in the units of a weight.
+
+    Raises:
+        ValueError, TypeError: std is not a finite number.
+
+    Notes:
+        Krizhevsky, Sutskever, Hinton 2012 took 0.01.
+
+    Examples:
+        >>> Normal(0.01).scale(576, 576)  # standard deviation, for any fan_in and fan_out
+        0.01
+    """
 
     def __init__(self, std):
         _complete(self, distribution="normal", scale=_Same(checks.finite("std", std)), name=f"normal({std:g})")
@@ -137,7 +151,18 @@ class Normal(Init):
 
 @dataclass(frozen=True)
 class Uniform(Init):
-    """Weights iid uniform on (-limit, limit)."""
+    """Weights iid uniform on (-limit, limit).
+
+    Args:
+        limit: half-width; the standard deviation is limit / sqrt(3).
+
+    Raises:
+        ValueError, TypeError: limit is not a finite number.
+
+    Examples:
+        >>> print(Uniform(0.05))
+        uniform(0.05)
+    """
 
     def __init__(self, limit):
         _complete(self, distribution="uniform", scale=_Same(checks.finite("limit", limit)), name=f"uniform({limit:g})")
@@ -145,7 +170,18 @@ class Uniform(Init):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Init):
-    """Weights N(0, std^2) conditioned on [-2 std, 2 std]: their standard deviation is .8796 std (not corrected)."""
+    """Weights N(0, std^2) conditioned on [-2 std, 2 std]: their standard deviation is .8796 std (not corrected).
+
+    Args:
+        std: standard deviation before the tails are cut.
+
+    Raises:
+        ValueError, TypeError: std is not a finite number.
+
+    Examples:
+        >>> print(TruncatedNormal(0.02))
+        truncated_normal(0.02)
+    """
 
     def __init__(self, std):
         _complete(self, distribution="truncated", scale=_Same(checks.finite("std", std)), name=f"truncated_normal({std:g})")
@@ -153,7 +189,18 @@ class TruncatedNormal(Init):
 
 @dataclass(frozen=True)
 class Constant(Init):
-    """Every weight equal to c: a matrix of rank one."""
+    """Every weight equal to c: a matrix of rank one.
+
+    Args:
+        c: the number.
+
+    Raises:
+        ValueError, TypeError: c is not a finite number.
+
+    Examples:
+        >>> print(Constant(0.1))
+        constant(0.1)
+    """
 
     def __init__(self, c):
         _complete(self, distribution="constant", scale=_Same(checks.finite("c", c)), name=f"constant({c:g})")
@@ -161,7 +208,18 @@ class Constant(Init):
 
 @dataclass(frozen=True)
 class Identity(Init):
-    """c times the identity; for non-square layers ones on the main diagonal, zeros elsewhere."""
+    """c times the identity; for non-square layers ones on the main diagonal, zeros elsewhere.
+
+    Args:
+        c: the factor.
+
+    Raises:
+        ValueError, TypeError: c is not a finite number.
+
+    Examples:
+        >>> print(Identity(1.5))
+        identity(1.5)
+    """
 
     def __init__(self, c=1.0):
         _complete(self, distribution="identity", scale=_Same(checks.finite("c", c)), name=f"identity({c:g})")
@@ -173,6 +231,10 @@ class Orthogonal(Init):
 
     Notes:
         Saxe, McClelland, Ganguli 2014, arXiv 1312.6120; uniform by QR with positive diagonal, Mezzadri 2007, arXiv math-ph/0609050.
+
+    Examples:
+        >>> print(Orthogonal())  # scaled by a chain's gain
+        orthogonal
     """
 
     def __init__(self):
@@ -183,8 +245,18 @@ class Orthogonal(Init):
 class Fixup(Init):
     """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of branches)^(-1/(2m-2)).
 
+    Args:
+        distribution: "normal", "uniform" or "truncated".
+
+    Raises:
+        ValueError: an unknown distribution.
+
     Notes:
         Zhang, Dauphin, Ma 2019, arXiv 1901.09321; without its learned biases and multipliers, which start at 0 and 1.
+
+    Examples:
+        >>> Fixup("uniform").distribution
+        'uniform'
     """
 
     def __init__(self, distribution="normal"):
@@ -200,8 +272,15 @@ class Sparse(Init):
         density: in (0, 1].
         std: standard deviation of the weights that live; by default sqrt(1 / (density fan_in)), which keeps variance 1/fan_in.
 
+    Raises:
+        ValueError, TypeError: a density outside (0, 1], a std that is not a finite number.
+
     Notes:
         Martens 2010 (sparse initialisation), with a random number of connections a unit.
+
+    Examples:
+        >>> Sparse(0.25).scale(100, 100)  # of the weights that live
+        0.2
     """
 
     def __init__(self, density, std=None):
@@ -218,6 +297,13 @@ class StudentT(Init):
     Args:
         degrees: degrees of freedom; the variance is infinite up to 2.
         scale: factor on the t variate; by default the one that gives variance 1/fan_in (degrees above 2), or 1/sqrt(fan_in).
+
+    Raises:
+        ValueError, TypeError: degrees outside 1 .. 1e6, a scale that is not a finite number.
+
+    Examples:
+        >>> round(StudentT(4).scale(50, 50), 6)  # a t variate of 4 degrees has variance 2
+        0.1
     """
 
     def __init__(self, degrees, scale=None):
@@ -238,6 +324,13 @@ class Stable(Init):
 
     Notes:
         Chambers, Mallows, Stuck 1976; heavy-tailed networks: Qu, Wardak, Gong 2022.
+
+    Raises:
+        ValueError, TypeError: alpha outside 0.5 .. 2, a scale that is not a finite number.
+
+    Examples:
+        >>> Stable(1.0).scale(50, 50)
+        0.01
     """
 
     def __init__(self, alpha, scale=None):

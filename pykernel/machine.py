@@ -11,7 +11,16 @@ from pykernel import checks
 
 
 class TooLarge(MemoryError, ValueError):
-    """A job that cannot fit in memory, refused before any work."""
+    """A job that cannot fit in memory, refused before any work; a MemoryError and a ValueError.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> try:
+        ...     pk.propagate(pk.Chain(depth=2, width=10**9), batch=10**6)
+        ... except pk.TooLarge:
+        ...     print("too large")
+        too large
+    """
 
 
 def cores(threads: int | None = None) -> int:

@@ -105,26 +105,58 @@ class Propagation:
         return self.judge()
 
     def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
-        """The verdict under other bounds, in decades over the whole chain."""
+        """The verdict under other bounds.
+
+        Args:
+            vanishing, exploding: decades over the whole chain, for the ratio of larger magnitude.
+
+        Returns:
+            "vanishing", "exploding", "stable" or "dead".
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"))
+            >>> p.judge(), p.judge(vanishing=-5)  # 0.5^10 is 10^-3.01
+            ('vanishing', 'stable')
+        """
         if self.precision == "native" and self.failure is not None:
             return "vanishing" if self.failure.kind == "zero" else "exploding"
         return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)
 
     def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
-        """The verdict with slope and error, interval, theory and a plain sentence: a `pykernel.theory.diagnosis.Diagnosis`."""
+        """The verdict with slope and error, interval, theory and a plain sentence: a `pykernel.theory.diagnosis.Diagnosis`.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=40, width=64, activation="sigmoid", init="lecun_normal"), replicas=5)
+            >>> p.diagnose().verdict
+            'vanishing'
+        """
         from pykernel.theory import diagnosis
 
         return diagnosis.diagnose(self, vanishing=vanishing, exploding=exploding)
 
     def assert_healthy(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
-        """Raise an AssertionError that says why, unless the verdict is "stable"."""
+        """Raise an AssertionError that says why, unless the verdict is "stable": one line in a test of your own.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> pk.propagate(pk.Chain(depth=40, width=64), replicas=5).assert_healthy()
+        """
         from pykernel.theory import diagnosis
 
         diagnosis.assert_healthy(self, vanishing=vanishing, exploding=exploding)
 
     @property
     def failure(self) -> Failure | None:
-        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite."""
+        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> half = pk.Chain(depth=200, width=2, activation="linear", init="identity(0.5)")
+            >>> pk.propagate(half).failure is None, pk.propagate(half, precision="native").failure.kind
+            (True, 'zero')
+        """
         forward = self.log10_mean_square_activation
         backward = self.log10_grad_activation[:, ::-1]
         for direction, table in (("forward", forward), ("backward", backward)):
@@ -138,7 +170,14 @@ class Propagation:
         return None
 
     def to_xarray(self):
-        """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes."""
+        """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> ds = pk.propagate(pk.Chain(depth=3, width=8), replicas=2).to_xarray()
+            >>> dict(ds.sizes), ds.log10_grad_weight.units
+            ({'replica': 2, 'layer': 3, 'node': 4}, 'decades')
+        """
         import xarray
 
         dims = {"layer": ("replica", "layer"), "node": ("replica", "node"), "replica": ("replica",)}
@@ -152,7 +191,13 @@ class Propagation:
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
     def to_dataframe(self):
-        """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's output."""
+        """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's output.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> pk.propagate(pk.Chain(depth=3, width=8), replicas=2).to_dataframe().shape[0]
+            6
+        """
         import pandas
 
         L = self.chain.depth
@@ -161,7 +206,20 @@ class Propagation:
         return pandas.DataFrame({row.name: pick[row.extent](self.rows[row.name]) for row in observables.ROWS}, index=index).reset_index()
 
     def plot(self, ax=None):
-        """Gradient norm against layer: median, band over replicas, and theory where there is one. Returns the matplotlib axes."""
+        """Gradient norm against layer: median, band over replicas, and theory where there is one.
+
+        Args:
+            ax: matplotlib axes to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> ax = pk.propagate(pk.Chain(depth=3, width=8), replicas=2).plot()
+            >>> len(ax.lines) > 0
+            True
+        """
         from pykernel.plot import chain
 
         return chain.gradient(self, ax=ax)
@@ -182,7 +240,16 @@ class Propagation:
         }
 
     def to_dict(self, layers: bool = True) -> dict:
-        """Plain numbers for JSON: medians over replicas; None stands for what JSON has no number for."""
+        """Plain numbers for JSON: medians over replicas; None stands for what JSON has no number for.
+
+        Args:
+            layers: whether to give the rows, a list over layers each, beside the derived numbers.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> pk.propagate(pk.Chain(depth=3, width=8), replicas=2).to_dict(layers=False)["verdict"]
+            'stable'
+        """
         out = {**self._provenance(), "replicas": self.replicas, "verdict": str(self.verdict)}
         out |= {name: _plain(self.median(name)) for name in DERIVED}
         if layers:

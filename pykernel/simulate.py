@@ -158,12 +158,16 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     """The weight matrix that the dense engine uses at a layer of a replica.
 
     Args:
+        chain: as for `propagate`.
         layer: 1 .. depth (depth + 1 for the head's weight).
         replica, seed: its address.
-        dtype: of the returned array.
+        dtype: of the returned array, "float32" or "float64".
 
     Returns:
-        (n[l], n[l-1]) array.
+        (n[l], n[l-1]) array, the gain multiplied in.
+
+    Raises:
+        ValueError, TypeError: a layer, replica, seed or dtype that there is not, named with what is allowed.
 
     Examples:
         >>> weights(Chain(depth=3, width=8), layer=3).shape
@@ -192,11 +196,15 @@ def gradients(
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
-        x, cotangent, weights, biases, batch, seed: as in `propagate`.
+        chain, x, cotangent, weights, biases, batch, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
         L arrays (n[l], n[l-1]) float64, l = 1 first; entries beyond float64 are 0 or inf.
+
+    Raises:
+        ValueError, TypeError: as `propagate`.
+        TooLarge: the matrices do not fit in memory.
 
     Examples:
         >>> grads = gradients(Chain(depth=3, width=8), x=np.ones((8, 2)), cotangent=np.ones((8, 2)))

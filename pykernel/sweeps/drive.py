@@ -133,6 +133,14 @@ def open(store: Any) -> Any:
 
     Warns:
         UserWarning: naming parts that are damaged; they count as missing.
+
+    Examples:
+        >>> import tempfile
+        >>> import pykernel as pk
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     ds = pk.sweep({"depth": [2, 4]}, {"width": 8}, replicas=5, store=out, progress=False)
+        ...     pk.open(out).identical(ds)
+        True
     """
     at = Store(store)
     plan = at.read_plan()

@@ -28,6 +28,14 @@ class StandardError:
 
     Raises:
         ValueError: for an unknown scalar, or bounds that are not positive.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> rule = pk.StandardError("slope", below=0.01)  # decades a layer
+        >>> grid = {"depth": [20], "init": ["he_normal", "lecun_normal"]}
+        >>> ds = pk.sweep(grid, pk.Chain(depth=1, width=32), replicas=8, until=rule, progress=False)
+        >>> bool((ds.slope.std("replica", ddof=1) / ds.replicas**0.5 < 0.01).all())
+        True
     """
 
     of: str
@@ -72,6 +80,13 @@ class Replicas:
 
     Raises:
         ValueError: unless 1 <= least <= most and seconds is positive.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> few = pk.Replicas(most=20, seconds=0.001, least=2)
+        >>> ds = pk.sweep({"depth": [2, 2000]}, {"width": 16}, replicas=few, progress=False)
+        >>> bool(20 == ds.replicas[0] > ds.replicas[1] >= 2)
+        True
     """
 
     most: int

@@ -55,6 +55,13 @@ class Profiles:
 
     Raises:
         ValueError: for a name that is not a row.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> keep = pk.Profiles(rows=("dead",), quantiles=(), layers=10)
+        >>> ds = pk.sweep({"depth": [30]}, {"width": 16}, replicas=4, profiles=keep, progress=False)
+        >>> ds.dead_mean.sizes["layer"]  # the input, every third layer and the first
+        12
     """
 
     rows: tuple[str, ...] = _DEFAULT_ROWS

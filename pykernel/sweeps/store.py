@@ -26,7 +26,16 @@ PLAN = "plan.json"
 
 
 class StoreError(RuntimeError):
-    """A store cannot be read or written; the message names the file and what to do."""
+    """A store cannot be read or written; the message names the file and what to do.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> try:
+        ...     pk.open("no/such/folder")
+        ... except pk.StoreError as error:
+        ...     print(str(error)[:15])
+        no/such/folder
+    """
 
 
 class Damage(StoreError):

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What pages, docstrings and README say is what runs; nothing public is missing from the reference."""
+
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pykernel as pk
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guides").glob("*.md")])
+SOURCES = [path for path in sorted((ROOT / "pykernel").rglob("*.py")) if re.search(r"^ *>>> ", path.read_text(), re.M)]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_examples_of_docstrings_run(path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    failed, attempted = doctest.testmod(importlib.import_module(module_of(path)), optionflags=FLAGS)
+    assert failed == 0 < attempted
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_snippets_of_the_pages_run(path):
+    snippets = "\n".join(block for block in blocks(path.read_text(), "python") if ">>>" in block)
+    if snippets:
+        test = doctest.DocTestParser().get_doctest(snippets, {}, path.name, str(path), 0)
+        assert doctest.DocTestRunner(optionflags=FLAGS).run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", [name for name in pk.__all__ if name != "__version__"])
+def test_public_names_are_documented(name):
+    value = getattr(pk, name)
+    text = inspect.getdoc(value)
+    assert ">>> " in text, f"{name} has no example"
+    if inspect.isfunction(value):
+        assert "Returns:" in text or "return" not in value.__annotations__, f"{name} does not say what it returns"
+        arguments = [p for p in inspect.signature(value).parameters if not p.startswith("_")]
+        missing = [p for p in arguments if not re.search(rf"\b{p}\b", text)]
+        assert not missing, f"{name} does not explain {missing}"
+
+
+def test_the_reference_is_complete():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"auto\w+:: pykernel\.([\w.]+)", page))
+    assert sorted(set(pk.__all__) - {"__version__"} - listed) == []
+    numba = importlib.import_module("pykernel.numba")
+    table = (ROOT / "docs" / "numba.md").read_text()
+    assert [name for name in numba.__all__ if name.islower() and f"| `{name}(" not in table] == []
+    for name in listed:
+        value = pk
+        for part in name.split("."):
+            value = getattr(value, part)
+        assert inspect.getdoc(value), name
+    # Methods without a list of members would not be shown: each public one of the two result classes is.
+    for kind in (pk.Propagation, pk.Prediction):
+        (members,) = re.findall(rf"pykernel\.{kind.__name__}\n +:members: (.*)", page)
+        public = {name for name, value in vars(kind).items() if name[0] != "_" and (callable(value) or isinstance(value, property))}
+        assert sorted(public - set(members.split(", "))) == []
+
+
+@pytest.mark.examples
+def test_python_of_the_readme_runs():
+    names = {}
+    for block in blocks(README, "python"):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, "README.md", "exec"), names)
+        if "print(p)" in block:
+            assert "verdict: stable" in out.getvalue()
+    assert names["ds"].verdict.sizes == {"depth": 2, "init": 2, "activation": 2, "width": 1}
+
+
+@pytest.mark.examples
+def test_commands_of_the_readme_run(tmp_path):
+    """`pykernel` and `python` as they stand, in an empty folder; of `make`, that the target is there: it would build an environment."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    commands = [line.split(" #")[0] for block in blocks(README, "sh") for line in block.splitlines() if line and not line.startswith("#")]
+    assert commands
+    for command in commands:
+        word, *rest = shlex.split(command)
+        if word == "make":
+            assert set(rest) <= targets, command
+        elif word in ("pykernel", "python"):
+            rest = ["-m", "pykernel", *rest] if word == "pykernel" else [str(ROOT / r) if (ROOT / r).exists() else r for r in rest]
+            subprocess.run([sys.executable, *rest], cwd=tmp_path, check=True, capture_output=True, timeout=200)
+        else:
+            assert (word, rest[0]) in {("pip", "install"), ("git", "clone"), ("cd", "pykernel")}, command
+    for inline in re.findall(r"`make ([\w-]+)`", README):
+        assert inline in targets, inline
