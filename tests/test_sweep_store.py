@@ -327,7 +327,7 @@ import pykernel as pk
 from pykernel.sweeps import executors, work
 
 def slow(piece, first, count, threads=None):
-    time.sleep(0.002)
+    time.sleep({pause})
     return stand_in.run_rows(piece, first, count)
 
 if __name__ == "__main__":
@@ -338,8 +338,8 @@ if __name__ == "__main__":
 """
 
 
-def driver(store, block=1e-3, **rest):
-    code = DRIVER.format(here=str(HERE), grid=GRID, base=BASE, store=str(store), block=block)
+def driver(store, block=1e-3, pause=0.002, **rest):
+    code = DRIVER.format(here=str(HERE), grid=GRID, base=BASE, store=str(store), block=block, pause=pause)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **rest)
     process.stdout.readline()
     return process
@@ -348,28 +348,6 @@ def driver(store, block=1e-3, **rest):
 def wait_for_parts(store, process, number=1):
     while len(Store(store).names()) < number and process.poll() is None:
         time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_a_driver_killed_at_random_moments_goes_on_to_the_same_bits(tmp_path):
-    whole = sweep(replicas=100)
-    rng = np.random.default_rng(0)
-    for _ in range(8):
-        process = driver(tmp_path)
-        wait_for_parts(tmp_path, process, len(Store(tmp_path).names()) + 1)
-        time.sleep(rng.random() * 0.1)
-        process.kill()
-        process.communicate()
-        before = {name: (tmp_path / "parts" / name).stat().st_mtime_ns for name in Store(tmp_path).names()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a damaged part would warn
-            there = pk.open(tmp_path)
-        known = there.slope.notnull()
-        equal(there.slope.where(known).to_dataset(name="x"), whole.slope.where(known).to_dataset(name="x"))
-    equal(sweep(store=tmp_path, replicas=100), whole)
-    after = {name: (tmp_path / "parts" / name).stat().st_mtime_ns for name in before}
-    assert after == before  # finished parts stay as they are
-    assert not list((tmp_path / "parts").glob(".*"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -2), (signal.SIGTERM, 1)])
@@ -384,6 +362,18 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, number, code):
     parts = len(Store(tmp_path).names())
     assert parts >= 1
     equal(sweep(store=tmp_path, replicas=100), sweep(replicas=100))
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_says_what_is_kept(tmp_path):
+    process = driver(tmp_path, block=30.0, pause=0.5)
+    while not (tmp_path / "plan.json").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C again leaves at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)  # the block takes half a minute, the whole sweep three
+    assert process.returncode != 0 and "left at once; finished blocks are saved" in said
+    assert not Store(tmp_path).is_running()
 
 
 def test_files_beyond_a_size_limit_are_a_full_disk(tmp_path):

@@ -6,6 +6,7 @@ Every figure reads in greyscale: lines differ by marker and dash, areas by lette
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -296,9 +297,17 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
                 raise
             continue
         path = Path(directory) / f"{name}.{form}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
-        _pyplot().close(figure)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(temporary, dpi=130, format=form)
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere") from error
+        finally:
+            _pyplot().close(figure)
         made.append(path)
     return made
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pykernel import checks, machine
@@ -202,8 +202,9 @@ class _Sweep:
         with contextlib.ExitStack() as stack:
             if self.store is not None:
                 stack.enter_context(self.store.hold(self.shard))
-                self._recall(self.store)
+                stack.enter_context(self._resumable(self.store))
                 stack.enter_context(self.stop.listen(self._say))
+                self._recall(self.store)
             self.begin = time.monotonic()
             while not self.stop():
                 self.targets = goals(self.description, self.shelf)
@@ -233,6 +234,15 @@ class _Sweep:
         if made and self.store is not None:
             self.store.put_predictions(made)
         return {**known, **made}
+
+    @contextlib.contextmanager
+    def _resumable(self, store: Store) -> Iterator[None]:
+        """Tell whoever left at once what is kept."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            text = f"left at once; finished blocks are saved in {store.directory}: run the same sweep again to go on"
+            raise SweepInterrupted(text, self.stop.signal or signal.SIGINT) from None
 
     def _say(self, text: str) -> None:
         if self.reporter.shows:

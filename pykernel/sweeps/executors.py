@@ -49,7 +49,7 @@ def run(
         _run_here(queue, kept, machine.cores(threads), done, failed, stop)
         return
     with _pool(executor) as pool:
-        _check(pool.executor)
+        _check(pool)
         _Driver(queue, pool, kept, threads or 1, done, failed, stop).run()
 
 
@@ -107,6 +107,9 @@ def _pool(given: Any) -> Iterator[_Pool]:
         pool = _Pool(own_pool(given), given, lambda: own_pool(given))
         try:
             yield pool
+        except BaseException:  # whoever leaves in a hurry must not wait for blocks at work when the process ends
+            _kill(pool.executor)
+            raise
         finally:
             pool.executor.shutdown(wait=False, cancel_futures=True)
         return
@@ -123,15 +126,20 @@ def _pool(given: Any) -> Iterator[_Pool]:
             pool.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _check(executor: Any) -> None:
-    """Refuse a process pool whose workers cannot even start, before blocks are blamed for it."""
-    if isinstance(executor, futures.ProcessPoolExecutor):
+def _check(pool: _Pool) -> None:
+    """Refuse a process pool whose workers cannot even start, before blocks are blamed for it; one may die by bad luck."""
+    for left in reversed(range(TRIES + 1)):
+        if not isinstance(pool.executor, futures.ProcessPoolExecutor):
+            return
         try:
-            executor.submit(os.getpid).result()
+            pool.executor.submit(os.getpid).result()
+            return
         except futures.BrokenExecutor as error:
-            raise ExecutorError(
-                'worker processes do not start; a script that uses them must keep its own work under `if __name__ == "__main__":`'
-            ) from error
+            if not left:
+                raise ExecutorError(
+                    'worker processes do not start; a script that uses them must keep its own work under `if __name__ == "__main__":`'
+                ) from error
+            pool.renew(error)
 
 
 def own_pool(workers: int) -> futures.ProcessPoolExecutor:
@@ -141,6 +149,12 @@ def own_pool(workers: int) -> futures.ProcessPoolExecutor:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ExecutorError('a script that uses worker processes must keep its own work under `if __name__ == "__main__":`')
     return futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
+
+
+def _kill(pool: Any) -> None:
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        with contextlib.suppress(Exception):
+            process.kill()
 
 
 def _cloner(pool: Any) -> Callable[[], Any] | None:

@@ -160,8 +160,9 @@ class Store:
                     print(f"pykernel: {path}: no file locks here ({error.strerror}): run one driver at a time", file=sys.stderr)
                     break
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk costs the name of the driver, not the lock
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps(holder).encode(), 0)
             # The kernel frees the lock when its holder dies, so a stale one cannot be; a forked child must not keep it.
             os.register_at_fork(after_in_child=lambda: _close_quietly(handle) if held else None)
             yield
