@@ -36,7 +36,7 @@ std::vector<double> draw_targets(Tall address, int loss, int64_t outputs, int64_
     return t;
   }
   std::vector<double> block((size_t)((outputs + 15) / 16 * 16 * B));
-  address.draw = loss == mse ? TallDraw::normal : TallDraw::bit;
+  address.draw = loss == mse || loss == linear_loss ? TallDraw::normal : TallDraw::bit;
   draw_tall(block.data(), outputs, B, address, team);
   for (int64_t o = 0; o < outputs; o++)
     for (int64_t b = 0; b < B; b++) t[(size_t)(o * B + b)] = block[(size_t)((o / 16 * B + b) * 16 + o % 16)];

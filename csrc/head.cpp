@@ -30,9 +30,22 @@ template <class T> double Head<T>::differentiate(const Block<T>& y, const double
       const double x = ldexp((double)y.data[(o / 16 * B + b) * 16 + o % 16], e);
       y_[(size_t)(o * B + b)] = fmin(fmax(x, -1e300), 1e300);
     }
-  const double loss = plan_.loss == mse ? mean_square_error(y, t) : plan_.loss == sigmoid ? binary(y, t) : cross_entropy(y, t);
+  const double loss = plan_.loss == mse       ? mean_square_error(y, t)
+                      : plan_.loss == sigmoid ? binary(y, t)
+                      : plan_.loss == softmax ? cross_entropy(y, t)
+                                              : read_out(y, t);
   write(g);
   return loss / (double)B;
+}
+
+// J is linear in the logits: its derivative is t itself
+template <class T> double Head<T>::read_out(const Block<T>&, const double* t) {
+  double loss = 0;
+  for (size_t i = 0; i < y_.size(); i++) {
+    sign_[i] = t[i] < 0 ? -1 : 1, log2_[i] = log2(fabs(t[i]));
+    loss += t[i] * y_[i];
+  }
+  return loss;
 }
 
 // (y - t), where y is far beyond double by its exponent alone
@@ -125,7 +138,9 @@ template <class T> double Head<T>::plain(const Block<T>& y, const double* target
       const int64_t i = (o / 16 * B + b) * 16 + o % 16;
       const T x = y.data[i], t = (T)targets[o * B + b];
       T d;
-      if (plan_.loss == mse) {
+      if (plan_.loss == linear_loss) {
+        d = t, loss += t * x;
+      } else if (plan_.loss == mse) {
         d = x - t, loss += T(.5) * d * d;
       } else if (plan_.loss == sigmoid) {
         const T p = 1 / (1 + exp(-x)), slope = p * (1 - p);

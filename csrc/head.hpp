@@ -16,6 +16,7 @@ template <class T> class Head {
 
  private:
   double plain(const Block<T>& y, const double* targets, T* g);
+  double read_out(const Block<T>& y, const double* t);
   double mean_square_error(const Block<T>& y, const double* t);
   double binary(const Block<T>& y, const double* t);
   double cross_entropy(const Block<T>& y, const double* t);

@@ -53,7 +53,7 @@ void check(const Plan& plan) {
           "biases must be given with bias_distribution \"given\", and only then");
   require(plan.norm >= no_norm && plan.norm <= rms_norm, "norm must be 0 to 3");
   require(plan.order == linear_norm_activation || plan.order == norm_activation_linear, "order must be 0 or 1");
-  require(plan.loss >= no_loss && plan.loss <= softmax, "loss must be 0 to 3");
+  require(plan.loss >= no_loss && plan.loss <= linear_loss, "loss must be 0 to 4");
   require(plan.loss ? plan.outputs >= 1 && plan.outputs < (int64_t)1 << 32 : true, "outputs must be at least 1 and below 2^32");
   if (plan.loss) finite(plan.targets, size(plan.outputs, plan.batch), "targets");
   require(plan.residual_every >= 0, "residual_every must not be negative");

@@ -15,6 +15,7 @@ from pykernel import activations, checks, inits
 from pykernel.plan import LOSSES, MAX_DEPTH, MAX_WIDTH, NORMS, ORDERS
 
 BRANCH_SCALES = ("inverse_sqrt_depth",)
+REAL = ("mse", "linear")  # losses whose targets are any numbers
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ class Head:
     """One more weight layer (no bias) to `outputs` logits, and a loss that is differentiated.
 
     Args:
-        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy);
-            the mean over the batch.
+        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy),
+            or "linear" (the logits summed with the targets as factors: a random read-out); the mean over the batch.
         outputs: number of logits.
-        init: scheme of the head's weight.
-        targets: None to draw them (normals, fair bits, uniform classes), else numbers of shape (outputs, B), or for "softmax" B classes.
+        init: scheme of the head's weight, or `Given` for a weight of your own.
+        targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B), or for "softmax"
+            B classes.
 
     Raises:
         ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1] or the classes.
@@ -80,7 +82,14 @@ class Head:
         low = 2 if self.loss == "softmax" else 1
         object.__setattr__(self, "outputs", checks.integer("head outputs", self.outputs, low, MAX_WIDTH))
         object.__setattr__(self, "init", inits.get(self.init))
-        if self.init.distribution not in ("normal", "uniform", "truncated", "sparse", "student", "stable"):
+        if not isinstance(self.init, inits.Given) and self.init.distribution not in (
+            "normal",
+            "uniform",
+            "truncated",
+            "sparse",
+            "student",
+            "stable",
+        ):
             raise ValueError(f"head init must draw its entries independently, got {self.init}")
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(map(tuple, self._columns().tolist())))
@@ -94,8 +103,8 @@ class Head:
             return (np.arange(self.outputs)[:, None] == given).astype(np.float64)
         if given.ndim != 2 or given.shape[0] != self.outputs or given.shape[1] == 0:
             raise ValueError(f"head targets must have shape ({self.outputs}, B), got {given.shape}")
-        if not np.isfinite(given).all() or (self.loss != "mse" and not ((given >= 0) & (given <= 1)).all()):
-            raise ValueError(f"head targets must be finite{'' if self.loss == 'mse' else ' and from 0 to 1'}")
+        if not np.isfinite(given).all() or (self.loss not in REAL and not ((given >= 0) & (given <= 1)).all()):
+            raise ValueError(f"head targets must be finite{'' if self.loss in REAL else ' and from 0 to 1'}")
         if self.loss == "softmax" and not np.allclose(given.sum(0), 1):
             raise ValueError("head targets of a softmax must sum to 1 over the outputs")
         return given

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from pykernel import checks
 
 # Standard deviation of a standard normal conditioned on [-2, 2].
@@ -346,6 +348,67 @@ class _StableFan:
 
     def __call__(self, fan_in, fan_out):
         return (1 / (2 * fan_in)) ** (1 / self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Init):
+    """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
+
+    Args:
+        weights: one array a layer, (n[l], n[l-1]); a chain's `gain` multiplies them.
+        biases: one array a layer, (n[l],), or None.
+        name: how tables call them.
+
+    Raises:
+        TypeError, ValueError: not matrices and vectors of finite numbers, or of shapes that do not fit each other.
+
+    Notes:
+        `propagate(chain, weights=...)` takes other arrays for one call. Theory needs a scheme and refuses these.
+
+    Examples:
+        >>> import numpy as np
+        >>> Given([np.eye(3), np.ones((2, 3))]).weights[1].shape
+        (2, 3)
+    """
+
+    weights: tuple = ()
+    biases: tuple | None = None
+
+    def __init__(self, weights, biases=None, name="given"):
+        if isinstance(weights, (str, bytes)) or not hasattr(weights, "__len__") or len(weights) == 0:
+            raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
+        weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))
+        if biases is not None:
+            if len(biases) != len(weights):
+                raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
+            biases = tuple(_frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
+        _complete(self, distribution="given", scale=_Same(1.0), name=name)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "biases", biases)
+
+    def _arrays(self):
+        return (*self.weights, *(self.biases or ()))
+
+    def __eq__(self, other):
+        if not isinstance(other, Given) or len(self._arrays()) != len(other._arrays()):
+            return False
+        return all(np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True))
+
+    def __hash__(self):
+        return hash((self.name, *(a.shape for a in self._arrays()), *(float(a.flat[0]) for a in self._arrays())))
+
+    def __repr__(self):
+        return f"<Given {len(self.weights)} weights{' and biases' if self.biases else ''}>"
+
+
+def _frozen(name, value, dimensions):
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != dimensions or array.size == 0:
+        raise ValueError(f"{name} must be a {'matrix' if dimensions == 2 else 'vector'}, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite")
+    array.flags.writeable = False
+    return array
 
 
 # Variance of one unit draw; None where it is infinite or the entries are not iid.

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks, stream
+from pykernel.inits import Given
 
 NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
-LOSSES = (None, "mse", "sigmoid", "softmax")
+LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
 NORM_EPS = 1e-5
 MAX_DEPTH = 2**24 - 2
 MAX_WIDTH = 2**31 - 64
@@ -42,6 +43,7 @@ class Plan:
         weights, biases: tuples of the caller's float64 arrays, or None.
         loss: index into LOSSES; outputs: rows of the head's weight (0 without); head_distribution, head_parameter,
             head_scale: its draw; targets: (outputs, B) float64 or None: drawn (for softmax one-hot columns).
+        head_weight, head_bias: the caller's (outputs, n[L]) and (outputs,) float64, or None.
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
     """
 
@@ -73,6 +75,8 @@ class Plan:
     targets: np.ndarray | None
     clip_value: float
     sampler: Any = None
+    head_weight: np.ndarray | None = None
+    head_bias: np.ndarray | None = None
 
     @property
     def depth(self) -> int:
@@ -96,16 +100,22 @@ def lower(
     batch = _batch(batch, x, cotangent)
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
-    if chain.head is not None and cotangent is not None:
+    head = chain.head
+    if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
     fans = (
         list(zip(n[:-1].tolist(), n[1:].tolist(), strict=True)) if chain.widths is not None else [(chain.width, chain.width)] * chain.depth
     )
     init = chain.init
     distribution, scale = init.distribution, _scales(init.scale, fans) * chain.gain * _branch_factors(chain)
+    gain = 1.0
+    if isinstance(init, Given) and weights is None:
+        weights, gain = init.weights, chain.gain
+        biases = init.biases if biases is None else biases
     if weights is not None:
         weights = _layers("weights", weights, [(m, k) for k, m in fans])
         weights, scale = _by_powers_of_two(weights, precision == "exponent")
+        scale = gain * scale
         distribution = "given"
     bias_distribution, bias_scale = "zero", np.zeros(chain.depth)
     if biases is not None:
@@ -117,10 +127,7 @@ def lower(
         bias_distribution, bias_scale = init.bias_distribution, _scales(init.bias_scale, fans)
     if not (np.isfinite(scale).all() and np.isfinite(bias_scale).all()):
         raise ValueError(f"init {init} with gain {chain.gain:g} gives a scale that is not finite")
-    head = chain.head
-    targets = None
-    if head is not None and head.targets is not None:
-        targets = checks.array("head targets", head.targets, (head.outputs, batch))
+    targets = None if head is None else _targets(head, cotangent, batch)
     residual = chain.residual
     return Plan(
         widths=n,
@@ -140,7 +147,7 @@ def lower(
         bias_scale=bias_scale,
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
         x=None if x is None else checks.array("x", x, (n[0], batch)),
-        cotangent=None if cotangent is None else checks.array("cotangent", cotangent, (n[-1], batch)),
+        cotangent=None if cotangent is None or head is not None else checks.array("cotangent", cotangent, (n[-1], batch)),
         weights=weights,
         biases=biases,
         loss=0 if head is None else LOSSES.index(head.loss),
@@ -151,7 +158,24 @@ def lower(
         targets=targets,
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
         sampler=init.sampler if weights is None else None,
+        **_head_arrays(head, int(n[-1])),
     )
+
+
+def _targets(head, cotangent, batch):
+    """Targets of the head, or dJ/dy of a linear one as its targets: J takes the mean over the batch."""
+    if cotangent is not None:
+        return batch * checks.array("cotangent", cotangent, (head.outputs, batch))
+    return None if head.targets is None else checks.array("head targets", head.targets, (head.outputs, batch))
+
+
+def _head_arrays(head, n):
+    """The caller's own weight and bias of a head, as fields of a Plan."""
+    if head is None or not isinstance(head.init, Given):
+        return {}
+    (weight,), biases = head.init.weights, head.init.biases
+    bias = None if biases is None else checks.array("head bias", biases[0], (head.outputs,))
+    return {"head_weight": checks.array("head weight", weight, (head.outputs, n)), "head_bias": bias}
 
 
 def _batch(batch, x, cotangent):

@@ -14,7 +14,7 @@ from pykernel import Chain, Clip, Constant, Head, Identity, Residual, Sparse, St
 from pykernel.activations import ROWS
 from pykernel.engines import cpp, reference
 
-HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5))
+HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))
 RESIDUALS = (None, Residual(every=1, scale=0.7), Residual(every=2, scale=1.0))
 
 

@@ -14,7 +14,7 @@ LOG10_2 = np.log10(2)
 NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 RESIDUALS = (None, pk.Residual(1), pk.Residual(2, 0.5))
-HEADS = (None, pk.Head("mse", 3), pk.Head("sigmoid", 2), pk.Head("softmax", 4))
+HEADS = (None, pk.Head("mse", 3), pk.Head("sigmoid", 2), pk.Head("softmax", 4), pk.Head("linear", 3))
 
 
 def run(chain, **arguments):

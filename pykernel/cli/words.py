@@ -26,7 +26,7 @@ _HELP = {
     "norm": "none, batch, layer or rms",
     "order": "linear-norm-activation or norm-activation-linear",
     "residual": "a sum at every K-th layer: K or K:SCALE",
-    "head": "a loss on top: mse, sigmoid or softmax, or LOSS:OUTPUTS",
+    "head": "a loss on top: mse, sigmoid, softmax or linear, or LOSS:OUTPUTS",
     "clip": "clip gradients: a norm, layer:NORM or value:BOUND",
     "batch": "inputs propagated together",
     "replicas": "independent draws of all weights",

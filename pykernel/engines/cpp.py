@@ -14,6 +14,8 @@ def refusal(plan: Plan) -> str | None:
     """Why this module cannot run the plan, or None."""
     if not plan.activation.builtin:
         return f'backend="cpp" has no activation {plan.activation.name!r} of your own; backend="numba" or "reference" can run it'
+    if plan.head_weight is not None:
+        return 'backend="cpp" draws the head\'s weight; backend="numba" or "reference" can run a head with a weight of your own'
     return None
 
 

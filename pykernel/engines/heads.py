@@ -16,10 +16,15 @@ from pykernel.plan import LOSSES
 def objective(plan, replica, last):
     """dJ/da[L] and J for the last activation block."""
     n, outputs = int(plan.widths[-1]), plan.outputs
-    weight = stream.matrix(plan.seed, plan.depth + 1, replica, outputs, n, plan.head_distribution, plan.head_parameter).astype(last.x.dtype)
+    weight = plan.head_weight
+    if weight is None:
+        weight = stream.matrix(plan.seed, plan.depth + 1, replica, outputs, n, plan.head_distribution, plan.head_parameter)
+    weight = weight.astype(last.x.dtype)
     y = Block(weight @ last.x, last.e, plan.exponent).times(plan.head_scale)
+    if plan.head_bias is not None:
+        y = y.plus(Block.of(plan, np.broadcast_to(plan.head_bias[:, None], y.x.shape)))
     t = plan.targets if plan.targets is not None else _targets(plan, replica)
-    function = {"mse": _mse, "sigmoid": _sigmoid, "softmax": _softmax}[LOSSES[plan.loss]] if plan.exponent else _PLAIN[LOSSES[plan.loss]]
+    function = (_STABLE if plan.exponent else _PLAIN)[LOSSES[plan.loss]]
     dy, loss = function(y, t.astype(last.x.dtype))
     dy = dy.times(1 / plan.batch)
     return Block(weight.T @ dy.x, dy.e, plan.exponent).times(plan.head_scale), float(loss / plan.batch)
@@ -27,11 +32,16 @@ def objective(plan, replica, last):
 
 def _targets(plan, replica):
     kind, layer, outputs = LOSSES[plan.loss], plan.depth + 1, plan.outputs
-    if kind == "mse":
+    if kind in ("mse", "linear"):
         return stream.tall(plan.seed, stream.TARGET, layer, replica, outputs, plan.batch).astype(np.float64)
     if kind == "sigmoid":
         return stream.bits(plan.seed, layer, replica, outputs, plan.batch)
     return (np.arange(outputs)[:, None] == stream.classes(plan.seed, layer, replica, outputs, plan.batch)).astype(np.float64)
+
+
+def _linear(y, t):
+    """J = sum(t y): its derivative is t itself."""
+    return Block(t, 0, y.exponent), np.ldexp((t * y.x).sum(), min(y.e, 3000))
 
 
 def _mse(y, t):
@@ -79,4 +89,5 @@ def _plain_softmax(y, t):
     return Block(p - t, 0, False), -(t * np.log(p)).sum()
 
 
-_PLAIN = {"mse": _plain_mse, "sigmoid": _plain_sigmoid, "softmax": _plain_softmax}
+_STABLE = {"linear": _linear, "mse": _mse, "sigmoid": _sigmoid, "softmax": _softmax}
+_PLAIN = {"linear": _linear, "mse": _plain_mse, "sigmoid": _plain_sigmoid, "softmax": _plain_softmax}

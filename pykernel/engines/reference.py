@@ -152,7 +152,8 @@ def _input(plan, replica):
     return Block.of(plan, math.sqrt(c) * common + math.sqrt(1 - c) * own)
 
 
-def _bias(plan, replica, layer):
+def bias(plan, replica, layer):
+    """b[layer] of a replica, (n[l], 1) float64."""
     if plan.bias_distribution == "given":
         return plan.biases[layer - 1][:, None]
     n = int(plan.widths[layer])
@@ -164,7 +165,7 @@ def _linear(plan, operator, replica, layer, u):
     z = Block(operator.forward(layer, u.x), u.e, plan.exponent).times(plan.scale[layer - 1])
     if plan.bias_distribution == "zero":
         return z
-    return z.plus(Block.of(plan, np.broadcast_to(_bias(plan, replica, layer), z.x.shape)))
+    return z.plus(Block.of(plan, np.broadcast_to(bias(plan, replica, layer), z.x.shape)))
 
 
 def normalise(plan, block):

@@ -197,7 +197,9 @@ def head(plan: Plan, signal: Signal) -> tuple[float, float]:
     q = math.exp(min(log_q, 700.0))
     s = math.sqrt(q)
     kind = LOSSES[plan.loss]
-    if kind == "mse":
+    if kind == "linear":
+        square, loss = K if plan.targets is None else float(np.mean((plan.targets**2).sum(0))), 0.0
+    elif kind == "mse":
         square, loss = (K * (q + 1), K * (q + 1) / 2) if plan.targets is None else (K * q + float(np.mean((plan.targets**2).sum(0))),) * 2
         loss = loss if plan.targets is None else loss / 2
     elif kind == "sigmoid":

@@ -19,7 +19,7 @@ struct ActivationRow {
 
 enum Norm { no_norm, batch_norm, layer_norm, rms_norm };
 enum Order { linear_norm_activation, norm_activation_linear };
-enum Loss { no_loss, mse, sigmoid, softmax };
+enum Loss { no_loss, mse, sigmoid, softmax, linear_loss };
 constexpr double norm_eps = 1e-5;
 
 // Layers are counted from 1; arrays over layers start at index 0 for layer 1. Pointers stay the caller's.
