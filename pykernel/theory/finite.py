@@ -221,14 +221,20 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         follow = np.concatenate([[0.0], follow[:-1]])
     start = 2 / n_in[0] if plan.order == 0 else 0.0
 
+    # of a vector of fixed length each entry has fourth cumulant -6/N: by Edgeworth E f(z) loses E f(z) He4(z) / (4 N)
+    value_flat = -fixed * (c[q.VALUE2_FOURTH] - 6 * c[q.VALUE2_SQUARE] + 3) / (4 * N)
+    slope_flat = -fixed * (c[q.SLOPE2_FOURTH] - 6 * c[q.SLOPE2_SQUARE] + 3) / (4 * N)
+
     # forward: mean and variance of log q[l]
     mean_v, var_v = -start / 2, start
     forward_q = []
-    for r, e, bent, noise in zip(follow.tolist(), elasticity.tolist(), bend.tolist(), value_noise.tolist()):
+    for r, e, bent, noise, flat in zip(*(v.tolist() for v in (follow, elasticity, bend, value_noise, value_flat))):
         m, v = r * mean_v + r * (1 - r) / 2 * var_v, r * r * var_v
         forward_q.append((m, v))
-        mean_v, var_v = e * m + bent / 2 * v - noise / 2, e * e * v + noise
+        mean_v, var_v = e * m + bent / 2 * v - noise / 2 + flat, e * e * v + noise
     mean_q, var_q = np.array(forward_q).T
+    if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:  # draws sit in different phases: no expansion around one of them
+        return None
     # backward: what a unit of log E phi^2 of layer l does to all later slopes
     after, afters = 0.0, [0.0]
     for r, x, e in zip(follow[:0:-1].tolist(), tilt[:0:-1].tolist(), elasticity[:0:-1].tolist()):
@@ -241,11 +247,14 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     variance = _from_top(own)
     # what fluctuated before layer l + 1 reaches layers l + 1 .. L through log q
     variance[:L] += (tilt + elasticity * later) ** 2 * var_q
-    shift = -slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
+    shift = slope_flat - slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
-        shift += (
-            length_noise / 2 - c[q.SLOPE2_SQUARE] / N - spread
-        )  # centring costs 1/N of the gradient and 1/N of the variance it is divided by
+        # Behind a norm gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and the mean of phi'^2
+        # under what is left is another; the norm then takes out the parts along z and, centred, along 1 (which its variance lacks, too).
+        ratio = np.exp(c[q.LOG_VALUE2] - c[q.LOG_SLOPE2])
+        shift += length_noise / 2 - spread - (mixed - 1) / N - (c[q.SLOPE2_SQUARE] - c[q.ELASTICITY] ** 2 * ratio) / N
+        if norm == "layer":
+            shift += (c[q.VALUE2_FIRST] / 2) ** 2 * ratio / N
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
         plain = gradient.activation - gradient.activation[-1]

@@ -18,6 +18,7 @@ from pykernel.theory.quadrature import gaussian_mean
 from pykernel.verdict import EXPLODING, VANISHING, classify
 
 LOG10 = math.log(10)
+NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep at this width: measure its spread"
 
 
 class Prediction:
@@ -47,7 +48,7 @@ class Prediction:
         self.plan, self.signal, self.gradient = plan, signal, gradient
         self.rows = _rows(plan, signal, gradient)
         known = finite.law(plan, signal, gradient)
-        self.law = known.law if known else "infinite width only; no finite-width law for this kind of chain: measure its spread"
+        self.law = known.law if known else NO_LAW
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else finite.dead_probability(plan)
         if known:

@@ -27,10 +27,24 @@ COLUMNS = (
     "slope2_square",  # E phi'^2 z^2 / (q E phi'^2)
     "value2_first",  # E phi^2 z / (sqrt(q) E phi^2)
     "slope2_first",  # E phi'^2 z / (sqrt(q) E phi'^2)
+    "value2_fourth",  # E phi^2 z^4 / (q^2 E phi^2)
+    "slope2_fourth",  # E phi'^2 z^4 / (q^2 E phi'^2)
 )
-LOG_VALUE2, LOG_SLOPE2, LOG_VALUE4, LOG_SLOPE4, LOG_MIXED, MEAN, ELASTICITY, VALUE2_SQUARE, SLOPE2_SQUARE, VALUE2_FIRST, SLOPE2_FIRST = (
-    range(len(COLUMNS))
-)
+(
+    LOG_VALUE2,
+    LOG_SLOPE2,
+    LOG_VALUE4,
+    LOG_SLOPE4,
+    LOG_MIXED,
+    MEAN,
+    ELASTICITY,
+    VALUE2_SQUARE,
+    SLOPE2_SQUARE,
+    VALUE2_FIRST,
+    SLOPE2_FIRST,
+    VALUE2_FOURTH,
+    SLOPE2_FOURTH,
+) = range(len(COLUMNS))
 
 
 @lru_cache(maxsize=16)
@@ -114,6 +128,7 @@ def measure(row: Any, log_std: float) -> np.ndarray:
         out[MEAN] = (w @ phi) / math.sqrt(A)
         out[VALUE2_SQUARE] = (w @ (value2 * x * x)) / A
         out[VALUE2_FIRST] = (w @ (value2 * x)) / A
+        out[VALUE2_FOURTH] = (w @ (value2 * x**4)) / A
         out[ELASTICITY] = (w @ (phi * slope * x)) / A * (steep / top * std)
     else:
         out[LOG_VALUE2] = -math.inf
@@ -122,6 +137,7 @@ def measure(row: Any, log_std: float) -> np.ndarray:
         out[LOG_SLOPE4] = math.log(w @ (slope2 * slope2)) - 2 * math.log(D)
         out[SLOPE2_SQUARE] = (w @ (slope2 * x * x)) / D
         out[SLOPE2_FIRST] = (w @ (slope2 * x)) / D
+        out[SLOPE2_FOURTH] = (w @ (slope2 * x**4)) / D
     else:
         out[LOG_SLOPE2] = -math.inf
     mixed = w @ (value2 * slope2)
@@ -156,6 +172,10 @@ def _measure_sin(log_std: float) -> np.ndarray:
     out[LOG_MIXED] = math.log(-math.expm1(-8 * q) / 8 / (A * D)) if q > 1e-300 else 0.0
     swing = q * e2 / A if q > 1e-300 else 1.0
     out[ELASTICITY], out[VALUE2_SQUARE], out[SLOPE2_SQUARE] = swing, 1 + 2 * swing, 1 - 2 * q * e2 / D
+    # E cos(2 z) z^4 / q^2 = (3 - 24 q + 16 q^2) exp(-2 q), z normal of variance q
+    fourth = (3 - 24 * q + 16 * q * q) * e2 / 2 if q < 300 else 0.0
+    out[VALUE2_FOURTH] = (1.5 - fourth) / A if q > 1e-6 else 15.0
+    out[SLOPE2_FOURTH] = (1.5 + fourth) / D
     return out
 
 
