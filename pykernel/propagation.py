@@ -240,7 +240,8 @@ class Propagation:
         }
 
     def to_dict(self, layers: bool = True) -> dict:
-        """Plain numbers for JSON: medians over replicas; None stands for what JSON has no number for.
+        """Plain numbers for JSON: medians over replicas; "-inf" stands for an exact zero in a log row, None for nan;
+        `failure` names the first layer at which something is zero, inf or nan.
 
         Args:
             layers: whether to give the rows, a list over layers each, beside the derived numbers.
@@ -251,14 +252,13 @@ class Propagation:
             'stable'
         """
         out = {**self._provenance(), "replicas": self.replicas, "verdict": str(self.verdict)}
-        out |= {name: _plain(self.median(name)) for name in DERIVED}
+        out |= {name: plain(self.median(name)) for name in DERIVED}
+        failure = self.failure
+        out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
+        out["diagnosis"] = str(self.diagnose())
         if layers:
-            with np.errstate(invalid="ignore"):
-                out["layers"] = {
-                    row.name: [_plain(v) for v in np.median(self.rows[row.name], axis=0)]
-                    for row in observables.ROWS
-                    if row.extent != "replica"
-                }
+            shown = self._medians()
+            out["layers"] = {row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"}
         return out
 
     def __str__(self):
@@ -278,7 +278,7 @@ class Propagation:
     def _table(self):
         yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
         yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
-        m = {name: self.median(name) for name in observables.NAMES}
+        m = self._medians()
         for l in _sample(self.chain.depth):
             i = l - 1
             numbers = (
@@ -292,6 +292,14 @@ class Propagation:
                 + " ".join(f"{v:>10.4g}" for v in numbers)
                 + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
             )
+
+    def _medians(self):
+        """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
+        m = {name: self.median(name) for name in observables.NAMES}
+        lost = np.isnan(m["log10_mean_square_preactivation"])
+        for name in ("saturated", "dead", "similarity"):
+            m[name] = np.where(lost, np.nan, m[name])
+        return m
 
     def _closing(self):
         e, s, k = (self.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
@@ -322,6 +330,7 @@ def _sample(depth):
     return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
 
 
-def _plain(value):
+def plain(value) -> float | str | None:
+    """A number as JSON can hold it: "-inf" (an exact zero in a log row) and "inf" as text, None for nan."""
     value = float(value)
-    return value if np.isfinite(value) else None
+    return value if np.isfinite(value) else None if np.isnan(value) else str(value)

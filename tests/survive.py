@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Kills sweeps at random moments and holds what comes of them to an undisturbed run, bit for bit. Anyone can run it:
 
-    python tests/survive.py --kills 30                      the driver, SIGKILL
-    python tests/survive.py --kills 10 --executor pool      workers of a process pool
-    python tests/survive.py --kills 10 --executor dask      workers of a Dask LocalCluster
+python tests/survive.py --kills 30                      the driver, SIGKILL
+python tests/survive.py --kills 10 --executor pool      workers of a process pool
+python tests/survive.py --kills 10 --executor dask      workers of a Dask LocalCluster
 """
 
 from __future__ import annotations

@@ -145,3 +145,40 @@ def test_figures():
     labels = plot.gradient(p).get_legend_handles_labels()[1]
     assert any("80 %" in label for label in labels)
     assert "sigma_w" in pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot().get_xlabel()
+
+
+def test_the_sentence_names_bounds_interval_and_theory():
+    p = pk.propagate(pk.Chain(depth=40, width=64), replicas=12, engine="dense")
+    for words in ("within +-3 decades", "96% interval of the median", "order statistics of 12 replicas", "theory -0.348, z = "):
+        assert words in p.diagnose().sentence
+    assert "beyond -0.01" in p.diagnose(vanishing=-0.01).sentence
+    pair = pk.propagate(pk.Chain(depth=40, width=64), replicas=6, batch=2).diagnose()
+    assert math.isnan(pair.z)
+    assert "theory for one input" in pair.sentence
+
+
+def test_numbers_for_json_keep_zero_and_nan_apart():
+    """float32, gain 3: the signal overflows at about layer 80 and turns to nan; gain 0: exact zeros. Nobody knows what of a nan is dead."""
+    p = pk.propagate(pk.Chain(depth=200, width=16, gain=3.0), precision="native", replicas=3)
+    d = p.to_dict()
+    assert d["layers"]["dead"][-1] is None
+    assert d["layers"]["saturated"][0] == 0.5
+    assert (d["failure"]["kind"], d["failure"]["direction"]) == ("inf", "forward")
+    assert str(d["failure"]["layer"]) in d["failure"]["sentence"]
+    assert "1.000  1.000" not in str(p)
+    zero = pk.propagate(pk.Chain(depth=4, width=8, gain=0.0), replicas=2).to_dict()
+    assert zero["signal_end_to_end"] == "-inf"
+    assert pk.predict(pk.Chain(depth=4, width=8, gain=0.0)).to_dict()["layers"]["log10_grad_activation"][0] == "-inf"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    "fields", [{"gain": 0.0}, {"bias_std": 1e300}, {"gain": 0.0, "activation": "sigmoid"}, {"gain": 1e150}, {"gain": 1e-8, "norm": "rms"}]
+)
+def test_extremes_warn_nobody(fields, batch):
+    chain = pk.Chain(depth=5, width=8, **fields)
+    for precision in ("exponent", "native"):
+        p = pk.propagate(chain, replicas=3, batch=batch, precision=precision)
+        str(p), p.diagnose(), p.to_dict()
+    str(pk.predict(chain, batch))

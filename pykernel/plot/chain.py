@@ -36,8 +36,9 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     prediction = beside(p) if prediction is None else prediction
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.depth + 1)
-    with np.errstate(all="ignore"):
-        low, middle, high = np.nanquantile(g, (0.1, 0.5, 0.9), axis=0) if np.isfinite(g).any() else np.full((3, len(layer)), np.nan)
+    low, middle, high = np.full((3, len(layer)), np.nan)
+    some = ~np.isnan(g).all(axis=0)
+    low[some], middle[some], high[some] = np.nanquantile(g[:, some], (0.1, 0.5, 0.9), axis=0)
     if p.replicas > 1:
         ax.fill_between(layer, low, high, color=BAND, lw=0, label=f"middle 80 % of {p.replicas} replicas")
     few = max(1, len(layer) // 12)
@@ -64,14 +65,16 @@ def factors(p: Any, ax: Any = None) -> Any:
     layer = np.arange(1, p.chain.depth + 1)
     few = max(1, len(layer) // 12)
     total = np.zeros(len(layer))
-    with np.errstate(all="ignore"):
-        for name, label, marker, dash in (
-            ("log10_derivative_factor", "derivative of phi and norm", "v", "--"),
-            ("log10_weight_factor", "weights", "^", "-."),
-        ):
-            middle = np.nanmedian(np.where(np.isfinite(p.rows[name]), p.rows[name], np.nan), axis=0)
-            total = total + middle
-            ax.plot(layer, middle, color=GREY, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=label)
+    for name, label, marker, dash in (
+        ("log10_derivative_factor", "derivative of phi and norm", "v", "--"),
+        ("log10_weight_factor", "weights", "^", "-."),
+    ):
+        rows = np.where(np.isfinite(p.rows[name]), p.rows[name], np.nan)
+        some = ~np.isnan(rows).all(axis=0)
+        middle = np.full(len(layer), np.nan)
+        middle[some] = np.nanmedian(rows[:, some], axis=0)
+        total = total + middle
+        ax.plot(layer, middle, color=GREY, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=label)
     ax.plot(layer, total, color=DARK, lw=1.6, label="both")
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
     ax.set_xlabel("layer l")

@@ -57,7 +57,11 @@ def _one(chain: Any, batch: int, correlation: float) -> list:
             with np.errstate(all="ignore"):
                 p = pk.predict(chain, batch, correlation=correlation)
                 numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
-            return [*map(float, numbers), p.law.partition(";")[0]]
+            law = p.law.partition(";")[0]
+            if batch > 1 and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
+                numbers = (p.slope, math.nan, p.end_to_end, p.signal_end_to_end, math.nan, math.nan)
+                law = "infinite width only: the law of the spread is known for one input"
+            return [*map(float, numbers), law]
         except Exception as error:  # a user's own function may do anything: theory must not cost him his sweep
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
     return [math.nan] * len(PREDICTED) + [f"none: {reason}"]

@@ -26,7 +26,8 @@ class Diagnosis:
         decades: its median over replicas.
         interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95 from 6 replicas on.
         decades_theory, decades_theory_std: mean and standard deviation over draws that theory gives, nan without.
-        z: (mean over replicas - theory) in standard errors, nan without theory or spread.
+        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (the
+        law of the spread is one input's).
         derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
         layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
         sentence: all of it in words.
@@ -151,7 +152,8 @@ def diagnose(
     mean, error = _mean(values)
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
-    z = (mean - expected) / error if error > 0 and math.isfinite(mean - expected) else math.nan
+    comparable = prediction is not None and not (p.batch > 1 and math.isfinite(spread))  # the law is one input's
+    z = (mean - expected) / error if comparable and error > 0 and math.isfinite(mean - expected) else math.nan
     with np.errstate(all="ignore"):
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
     layers = FLOAT32_TINY / slope if slope < 0 else FLOAT32_HUGE / slope if slope > 0 else math.inf
@@ -172,7 +174,7 @@ def diagnose(
         weight=weight,
         layers_float32=layers,
     )
-    return Diagnosis(**known, sentence=_sentence(p, known))
+    return Diagnosis(**known, sentence=_sentence(p, known, (vanishing, exploding)))
 
 
 def _expected(prediction, measure: str) -> tuple[float, float, float]:
@@ -199,35 +201,44 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 def _typical(rows: np.ndarray) -> float:
     """Mean over layers of the median over replicas."""
-    rows = np.where(np.isfinite(rows), rows, np.nan)
-    if np.isnan(rows).all():
-        return math.nan
-    median = np.nanmedian(rows, axis=0)
-    return float(np.nanmean(median))
+    rows = rows[:, np.isfinite(rows).any(axis=0)]
+    return float(np.mean(np.nanmedian(np.where(np.isfinite(rows), rows, np.nan), axis=0))) if rows.size else math.nan
 
 
-def _sentence(p, d: dict) -> str:
-    verb = {"vanishing": "vanishes", "exploding": "explodes", "stable": "stable", "dead": "dead", "undefined": "undefined"}.get(
-        d["verdict"], d["verdict"]
-    )
+def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     if d["verdict"] == "dead":
         zero = int(np.sum(np.isneginf(p.log10_grad_activation[:, 0])))
         return f"dead: the gradient at the input is exactly zero in {zero} of {p.replicas} replicas"
+    verb = {"vanishing": "vanishes", "exploding": "explodes"}.get(d["verdict"], d["verdict"])
     rate = f"{d['slope']:+.3g} decades a layer"
     if d["slope_error"] > 0:
         rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a layer"
     which = "theory for one input" if p.batch > 1 and d["decades_theory_std"] > 0 else "theory"
     parts = [f"{verb}: {rate}" + (f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
-    if d["measure"] == "end_to_end" or d["verdict"] == "stable":
-        what = "the signal's gradient" if d["measure"] == "signal_end_to_end" else "the weight gradient"
-        within = ", within the bounds of stable" if d["verdict"] == "stable" else ""
-        parts.append(f"{what} changes by {d['decades']:+.3g} decades end to end{within}")
-    elif math.isfinite(d["layers_float32"]):
+    parts.append(_end_to_end(p.replicas, d, which, bounds))
+    if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):
         side = "below" if d["slope"] < 0 else "above"
         parts.append(f"{side} float32 after {d['layers_float32']} layers")
     if math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):
         parts.append(f"the derivative contributes {d['derivative']:+.2g}, the weights {d['weight']:+.2g}")
     return "; ".join(parts)
+
+
+def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float]) -> str:
+    """The ratio that the verdict is taken from: median, interval and its method, theory and z, and where it lies beside the bounds."""
+    what = "the signal's gradient" if d["measure"] == "signal_end_to_end" else "the weight gradient"
+    text = f"{what} changes by {d['decades']:+.3g} decades end to end"
+    notes = []
+    if replicas > 1:
+        low, high = d["interval"]
+        notes.append(f"{d['coverage']:.0%} interval of the median {low:+.3g} to {high:+.3g}, by order statistics of {replicas} replicas")
+    if math.isfinite(d["decades_theory"]):
+        notes.append(f"{which} {d['decades_theory']:+.3g}" + (f", z = {d['z']:+.1f}" if math.isfinite(d["z"]) else ""))
+    if notes:
+        text += f" ({'; '.join(notes)})"
+    low, high = bounds
+    within = f"+-{high:g} decades" if low == -high else f"{low:+g} .. {high:+g} decades"
+    return text + (f", within {within}" if d["verdict"] == "stable" else f", beyond {low if d['decades'] < 0 else high:+g}")
 
 
 def assert_healthy(propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:

@@ -93,7 +93,7 @@ def bias_log(plan: Plan) -> np.ndarray:
         raise ValueError("mean field needs random biases, got the caller's arrays; use propagate")
     unit = {"zero": 0.0, "normal": 1.0, "uniform": 1 / 3}[plan.bias_distribution]
     with np.errstate(divide="ignore"):
-        return np.log(unit * plan.bias_scale**2)
+        return 2 * np.log(np.abs(plan.bias_scale)) + np.log(unit)
 
 
 def log_add(x: float, y: float) -> float:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.plan import LOSSES, NORMS, Plan, lower
-from pykernel.propagation import slopes
+from pykernel.propagation import plain, slopes
 from pykernel.theory import correlation, finite
 from pykernel.theory.batch import batch_table
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -124,6 +125,32 @@ class Prediction:
             [self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding
         )
 
+    def to_dict(self, layers: bool = True) -> dict:
+        """Plain numbers for JSON, as `Propagation.to_dict`, and the finite-width law; "-inf" is an exact zero, None not known.
+
+        Args:
+            layers: whether to give the rows, a list over layers each, beside the derived numbers.
+
+        Examples:
+            >>> predict(Chain(depth=3, width=8)).to_dict(layers=False)["verdict"]
+            'stable'
+        """
+        names = ("slope", "slope_mean", "slope_std", "end_to_end", "signal_end_to_end", "signal_end_to_end_mean", "signal_end_to_end_std")
+        out: dict[str, Any] = {
+            "chain": str(self.chain),
+            "batch": self.batch,
+            "engine": "mean_field",
+            "verdict": self.verdict,
+            "law": self.law,
+        }
+        out |= {name: plain(getattr(self, name)) for name in (*names, "dead_chance")} | {"validity": self.validity}
+        if layers:
+            rows = {name: values for name, values in self.rows.items() if name != "loss"}
+            for name in ("log10_grad_activation_mean", "log10_grad_activation_std"):
+                rows[name] = getattr(self, name)
+            out["layers"] = {name: None if values is None else [plain(v) for v in values] for name, values in rows.items()}
+        return out
+
     def __repr__(self):
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
@@ -175,9 +202,10 @@ def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Predic
 
 def predict_plan(chain: Chain, plan: Plan) -> Prediction:
     """The same for a lowered chain."""
-    signal = forward(plan)
-    start, _ = head(plan, signal)
-    return Prediction(chain, plan, signal, backward(plan, signal, start))
+    with np.errstate(all="ignore"):  # logs of exact zeros are meant
+        signal = forward(plan)
+        start, _ = head(plan, signal)
+        return Prediction(chain, plan, signal, backward(plan, signal, start))
 
 
 def head(plan: Plan, signal: Signal) -> tuple[float, float]:
