@@ -139,7 +139,6 @@ class Prediction:
         out: dict[str, Any] = {
             "chain": str(self.chain),
             "batch": self.batch,
-            "engine": "mean_field",
             "verdict": self.verdict,
             "law": self.law,
         }

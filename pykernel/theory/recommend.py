@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pykernel.verdict import EXPLODING
 
 # Roberts, Yaida, Hanin 2022, The Principles of Deep Learning Theory, ch. 5: where chi_perp = chi_par = 1 for GELU.
 GELU_POINT = (1.98305826, 0.17292239)
+DRAW, FRAME = "no cost: other draws of the same weights", "a QR decomposition a layer, once"
 FORWARD_BOUND = 4.0  # decades of mean square: a factor 100 in amplitude
 
 
@@ -28,7 +29,7 @@ class Candidate:
     Attributes:
         change: in words.  chain: the changed chain.  effort: 0 none, 1 a number, 2 another init, 3 a new part, 4 another function or shape.
         cost: what it costs.  source: the paper it comes from, or "".
-        predicted: decades that theory gives at this width (nan without).
+        predicted: decades that theory gives for the measured ratio, at this width where a law is known (nan without).
         measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard deviation over
         replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
@@ -103,7 +104,8 @@ class Recommendation:
         lines += ["", *_wrapped(self.summary)]
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
-            f"bad: share of replicas beyond {self.bound:g} decades"
+            f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds (backward), "
+            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both"
         )
         return "\n".join(lines)
 
@@ -120,7 +122,7 @@ class Recommendation:
 
 
 def _number(x: float) -> str:
-    return f"{x:+.3g}" if math.isfinite(x) else "-" if math.isnan(x) else f"{x:+}"
+    return f"{x if abs(x) > 1e-9 else 0.0:+.3g}" if math.isfinite(x) else "-" if math.isnan(x) else f"{x:+}"
 
 
 def _wrapped(text: str, width: int = 80) -> list[str]:
@@ -140,8 +142,9 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
         seed: of the measurements.
 
     Returns:
-        Recommendation: candidates, healthy ones first, smaller changes before larger ones, then by the share of bad draws. Where none is
-        healthy it says so.
+        Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a new part, another
+        function or shape), then those that keep the signal as well as the gradient, then by how many words change and by the share of
+        bad draws. Where none is healthy it says so.
 
     Raises:
         ValueError, TypeError: target or replicas are not positive.
@@ -166,8 +169,16 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
             proposals.append(candidate)
     promising = [c for c in (run.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
     measured = [run.measure(c) for c in promising]
-    order = sorted(measured, key=lambda c: (not c.healthy, c.outside > 0.2, c.effort, round(c.outside, 1), round(abs(c.measured), 1)))
+    order = sorted(
+        measured,
+        key=lambda c: (not c.healthy, c.outside > 0.2, c.effort, c.preserves != "both", _changes(chain, c.chain), round(c.outside, 1)),
+    )
     return Recommendation(original, order, replicas, batch, bound)
+
+
+def _changes(before: Chain, after: Chain) -> int:
+    """How many words of a chain another one changes."""
+    return sum(getattr(before, word.name) != getattr(after, word.name) for word in fields(Chain))
 
 
 def _law(chain: Chain) -> tuple:
@@ -200,19 +211,20 @@ class _Bench:
     def measure(self, candidate: Candidate) -> Candidate:
         from pykernel.simulate import propagate
 
-        # Drawing small matrices costs less than choosing; above, the engine that draws none.
-        small = candidate.chain.weight_count * self.replicas <= 4e8 and candidate.chain.init.distribution != "haar"
-        p = propagate(candidate.chain, batch=self.batch, replicas=self.replicas, seed=self.seed, engine="dense" if small else "auto")
-        values = np.asarray(getattr(p, governing(p.end_to_end, p.signal_end_to_end)))
+        chain, replicas = candidate.chain, self.replicas
+        if chain.init.distribution not in ("normal", "haar"):  # every entry is drawn: about 2 ns each, a few seconds at most
+            replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
+        p = propagate(chain, batch=self.batch, replicas=replicas, seed=self.seed)
+        measure = governing(p.end_to_end, p.signal_end_to_end)
+        values = np.asarray(getattr(p, measure))
         finite = values[np.isfinite(values)]
         ahead = p.log10_mean_square_activation
         with np.errstate(invalid="ignore"):
             outside = float(np.mean(~(np.abs(values) <= self.bound)))
             forward = float(np.median(ahead[:, -1] - ahead[:, 0]))
-        if math.isnan(candidate.predicted):
-            candidate = self.predict(candidate)
         return _with(
             candidate,
+            predicted=predicted_decades(chain, self.batch, measure),
             measured=float(np.median(values)),
             spread=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
             outside=outside,
@@ -227,12 +239,14 @@ def _with(candidate: Candidate, **changes) -> Candidate:
     return replace(candidate, **changes)
 
 
-def predicted_decades(chain: Chain, batch: int) -> float:
-    """Theory's typical change of the signal's gradient, at this width where a law is known; nan without a theory."""
+def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_end") -> float:
+    """Theory's typical change of a ratio (see `governing`), at this width where a law is known; nan without a theory."""
     prediction = theory(chain, batch)
     if prediction is None:
         return math.nan
     mean = prediction.signal_end_to_end_mean
+    if measure == "end_to_end":
+        return prediction.end_to_end
     return mean if math.isfinite(mean) else prediction.signal_end_to_end
 
 
@@ -254,19 +268,27 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
     }
     if name in schemes:
         init, source = schemes[name]
-        out.append(Candidate(f"init {init}", base.replace(init=init), 2, "nothing but the draw", source))
+        out.append(Candidate(f"init {init}", base.replace(init=init), 2, DRAW, source))
     point = critical_gain(chain.activation) if chain.norm is None else None
     if point is not None and point.exists and plain:
         changed = base.replace(init="orthogonal", gain=point.gain)
         out.append(
             Candidate(
-                f"orthogonal weights, gain {point.gain:.4g}", changed, 2, "a QR a layer at the start; least spread", "Saxe et al. 2014"
+                f"orthogonal weights, gain {point.gain:.4g}",
+                changed,
+                2,
+                FRAME + "; least spread over draws",
+                "Saxe et al. 2014",
             )
         )
         changed = base.replace(init="lecun_normal", gain=point.gain)
         out.append(
             Candidate(
-                f"init lecun_normal, gain {point.gain:.4g}", changed, 2, "nothing but the draw", "edge of chaos, Schoenholz et al. 2017"
+                f"init lecun_normal, gain {point.gain:.4g}",
+                changed,
+                2,
+                DRAW,
+                "edge of chaos, Schoenholz et al. 2017",
             )
         )
     if plain and name in ("gelu", "gelu_tanh"):
@@ -279,7 +301,7 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
         if plain and point.exists:
             changed = base.replace(init="orthogonal", gain=point.gain, bias_std=0.05)
             words = f"orthogonal weights, gain {point.gain:.4g}, bias std 0.05"
-            out.append(Candidate(words, changed, 2, "a QR a layer and random biases", "Pennington et al. 2017"))
+            out.append(Candidate(words, changed, 2, FRAME + ", and random biases", "Pennington et al. 2017"))
     pre = ORDERS[1]
     he = base.replace(init="he_normal") if name not in ("tanh", "selu", "linear") else base.replace(init="lecun_normal")
     if chain.norm != "rms" or chain.order != pre:
@@ -303,7 +325,15 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
         out.append(Candidate(words, changed, 3, "one sum a layer", "Hayou et al. 2021; Hanin, Rolnick 2018"))
         changed = he.replace(norm=None, order=pre, residual=Residual(1, 0.0))
         words = "skip connections, branches start at 0"
-        out.append(Candidate(words, changed, 3, "one sum and one learned scale a layer", "SkipInit, De, Smith 2020; ReZero"))
+        out.append(
+            Candidate(
+                words,
+                changed,
+                3,
+                "one sum and one learned scale a layer; before training no layer does anything",
+                "De, Smith 2020 (SkipInit); ReZero",
+            )
+        )
         if chain.residual is not None:
             scaled = chain.replace(residual=Residual(chain.residual.every, "inverse_sqrt_depth"))
             words = "branches times 1/sqrt(number of branches)"
@@ -323,7 +353,7 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
         retuned = tuned_gain(changed, batch)
         changed = changed.replace(gain=retuned if retuned is not None else gain)
         words = f"{widest} units wide, gain {changed.gain:.4g}"
-        out.append(Candidate(words, changed, 4, "16 times the weights; a quarter of the log-variance", "Hanin, Nica 2018"))
+        out.append(Candidate(words, changed, 4, "16 times the weights; half the spread over draws", "Hanin, Nica 2018"))
     return out
 
 
