@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numba
+from numba.core import event
 
 
 def _stamp():
@@ -17,6 +19,27 @@ def _stamp():
 
 
 STAMP = _stamp()
+
+
+class _Announcer(event.Listener):
+    """Says once that kernels are being compiled; what is loaded from disk raises no event."""
+
+    said = False
+
+    def on_start(self, event):
+        dispatcher = event.data["dispatcher"]
+        if self.said or not dispatcher.py_func.__module__.startswith(__name__):
+            return
+        self.said = True
+        where = getattr(dispatcher._cache, "cache_path", None)
+        kept = f"once; kept in {where}" if where else "in every process: no cache folder is writable"
+        logging.getLogger("pykernel").warning("compiling the Numba kernels: up to a minute, %s", kept)
+
+    def on_end(self, event):
+        pass
+
+
+event.register("numba:compile", _Announcer())
 
 
 def jit(function):
