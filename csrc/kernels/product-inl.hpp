@@ -15,8 +15,8 @@ constexpr int accumulators = 24;
 #else
 constexpr int accumulators = 12;
 #endif
-constexpr int tile_panels = 4, tile_columns = 64;                      // forward: 16 KiB of float draws, in L1
-constexpr int deep_panels = 128, deep_columns = 16, near_panels = 16;  // backward: 128 KiB in L2, used 16 KiB at a time
+constexpr int tile_panels = 4, tile_columns = 64;                     // forward: 16 KiB of float draws, in L1
+constexpr int deep_panels = 128, deep_columns = 16, near_panels = 8;  // backward: 128 KiB in L2, used 8 KiB at a time
 template <class T>
 constexpr int block_inputs = sizeof(T) == 4                        ? 6
                              : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T>
@@ -104,11 +104,27 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
   }
 }
 
-// -- backward for few inputs (and Gram matrices): lanes over the rows
+// -- backward
 
+// What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the lines in flight.
+template <class W> struct Ahead {
+  const W* tile;
+  int64_t stride;
+  int panels;  // of the tile, or 0
+  template <int columns> __attribute__((always_inline)) void fetch(int p, int k) const {
+    if (p >= panels) return;
+    const char* from = (const char*)(tile + p * stride + k * panel_lanes);
+#pragma GCC unroll 16
+    for (int line = 0; line < columns * panel_lanes * (int)sizeof(W); line += 64) __builtin_prefetch(from + line, 0, 2);
+  }
+};
+
+// For few inputs (and Gram matrices): lanes over the rows.
+//
 // sums[(k * inputs + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs. The smaller side stays in registers.
 template <class T, class W, int columns, int inputs>
-PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums, bool first) {
+PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums, bool first,
+                      const Ahead<W>& ahead, int k0) {
 #pragma GCC unroll 1
   for (int o = 0; o < panel_lanes; o += lanes<T>) {
     Vec<T> acc[columns][inputs];
@@ -119,6 +135,7 @@ PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, 
     const W* row = w + o;
     const T* d = delta + o;
     for (int p = 0; p < panels; p++, row += w_stride, d += delta_stride) {
+      if (p % panel_vectors<T> == o / lanes<T>) ahead.template fetch<columns>(p, k0);
       if constexpr (columns < inputs) {
         Vec<T> weight[columns];
 #pragma GCC unroll 8
@@ -149,25 +166,30 @@ PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, 
       for (int b = 0; b < inputs; b++) store(sums + (k * inputs + b) * panel_lanes + o, acc[k][b]);
   }
 }
-// The same for n <= 16 columns and any number of panels, near_panels at a time.
+// The same for n <= 16 columns and any number of panels, near_panels at a time. `ahead` follows what is read here.
 template <class T, class W, int inputs>
-static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first) {
+static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first,
+                           const Ahead<W>& behind) {
   constexpr int fit = accumulators / inputs, columns = fit >= 8 ? 8 : fit >= 4 ? 4 : 2;
   for (int p = 0; p < panels; p += near_panels) {
     const int count = panels - p < near_panels ? panels - p : near_panels;
+    const bool last = p + count == panels;
+    w += p ? near_panels * w_stride : 0;
+    const Ahead<W> ahead = last || !behind.panels ? behind : Ahead<W>{w + near_panels * w_stride, w_stride, panels - p - count};
     int k = 0;
     for (; k + columns <= n; k += columns)
-      reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
+      reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first,
+                                    ahead, k);
     for (; k < n; k++)
-      reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first);
-    w += near_panels * w_stride, delta += near_panels * delta_stride, first = false;
+      reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first, ahead, k);
+    delta += near_panels * delta_stride, first = false;
   }
 }
 template <class T, class W, int inputs = reduced_inputs>
 PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums,
-                             bool first) {
-  if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first);
-  if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first);
+                             bool first, const Ahead<W>& ahead) {
+  if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
+  if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
 }
 
 // 16 units of `inputs` columns of du from the lane sums of its n units; padding zero.
@@ -180,21 +202,17 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
 
 // -- backward for many inputs: lanes over the batch, one accumulator an output, rows in order
 
-// sums[k * width + lane] += w x over the rows of `panels` panels, x at [row * width + lane]. `next` is fetched meanwhile, where not null.
+// sums[k * width + lane] += w x over the rows of `panels` panels, x at [row * width + lane].
 template <class T, class W, int columns, int vectors>
-PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next,
-                           int64_t next_stride) {
+PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const Ahead<W>& ahead,
+                           int k0, int turn, int turns) {
   Vec<T> acc[columns][vectors];
 #pragma GCC unroll 8
   for (int k = 0; k < columns; k++)
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) acc[k][v] = first ? Vec<T>{} : load(sums + k * width + v * lanes<T>);
   for (int p = 0; p < panels; p++, w += w_stride) {
-    if (next) {
-      for (int64_t byte = 0; byte < deep_columns * panel_lanes * (int64_t)sizeof(W); byte += 64)
-        __builtin_prefetch((const char*)next + byte, 0, 2);
-      next += next_stride;
-    }
+    if (p % turns == turn) ahead.template fetch<columns>(p, k0);
 #pragma GCC unroll 2
     for (int lane = 0; lane < panel_lanes; lane++, x += width) {
       Vec<T> d[vectors];
@@ -215,14 +233,14 @@ PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x,
 }
 // The same for the 16 columns of a tile.
 template <class T, class W, int vectors>
-static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const W* next,
-                        int64_t next_stride) {
+static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const Ahead<W>& ahead,
+                        int turn, int turns) {
   constexpr int columns = accumulators / vectors < 8 ? accumulators / vectors : 8, rest = deep_columns % columns;
   int k = 0;
-  for (; k + columns <= deep_columns; k += columns, next = nullptr)
-    reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, next, next_stride);
+  for (; k + columns <= deep_columns; k += columns)
+    reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead, k, turn, turns);
   if constexpr (rest > 0)
-    reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, nullptr, 0);
+    reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead, k, turn, turns);
 }
 
 // Blocks of `panels` panels with inputs side by side: unit i at [i * width], inputs beyond the last as zeros.
@@ -259,6 +277,7 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
                           DrawTile draw, const void* draws) {
   const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>, pair = 2 * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
+  const int turns = (int)((width + pair - 1) / pair);
   T* sums = (T*)scratch;
   T* rows = sums + panel_lanes * width;
   W* tile = (W*)(rows + P * panel_lanes * width);
@@ -268,16 +287,17 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
     if (n < deep_columns) __builtin_memset((void*)tile, 0, near_panels * tile_stride * sizeof(W));
     for (int64_t p = 0; p < P; p += near_panels) {
       const int count = (int)(P - p < near_panels ? P - p : near_panels);
-      const W *from = tile, *next = nullptr;
+      const W* from = tile;
       int64_t stride = tile_stride;
+      Ahead<W> ahead = {nullptr, N * panel_lanes, 0};
       if (draw) {
         draw(draws, p, count, k, n, (float*)tile, stride);
       } else {
         const W* here = panels + (p * N + k) * panel_lanes;
-        if (p + 2 * near_panels <= P && n == deep_columns)
-          next = here + near_panels * N * panel_lanes;
-        else if (P >= near_panels && k + 2 * deep_columns <= k1)
-          next = panels + (k + deep_columns) * panel_lanes;
+        if (p + count < P && n == deep_columns)
+          ahead.tile = here + count * N * panel_lanes, ahead.panels = (int)(P - p - count);
+        else if (k + 2 * deep_columns <= k1)
+          ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
         if (n == deep_columns && width <= pair)
           from = here, stride = N * panel_lanes;
         else
@@ -285,57 +305,44 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
       }
       const T* x = rows + p * panel_lanes * width;
       int64_t b = 0;
-      for (; b + pair <= width; b += pair, next = nullptr)
-        reduce_tile<T, W, 2>(from, stride, count, x + b, width, sums + b, p == 0, next, N * panel_lanes);
-      if (b < width) reduce_tile<T, W, 1>(from, stride, count, x + b, width, sums + b, p == 0, next, N * panel_lanes);
+      int turn = 0;
+      for (; b + pair <= width; b += pair, turn++)
+        reduce_tile<T, W, 2>(from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
+      if (b < width) reduce_tile<T, W, 1>(from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
     }
     lay_panel(sums, B, width, w.scale, du + k * B);
     if (n < deep_columns) clear_padding(du + k * B, n, B);
   }
 }
 
-// Entries lie in `panels`, or are drawn where panels is null. What several groups of inputs read is copied near and together first:
-// where it lies, its distances are powers of two as soon as widths and batch are, and lines would evict each other.
+// Entries lie in `panels`, or are drawn where panels is null.
 template <class T, class W>
 static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels,
                            DrawTile draw, const void* draws) {
+  static_assert(many_inputs == reduced_inputs + 1);
   if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
-  T* sums = (T*)scratch;                             // of each group of inputs in turn
-  T* packed = sums + B * panel_lanes * panel_lanes;  // delta of deep_panels: group after group, [panel][input of the group][lane]
-  W* tile = (W*)(packed + B * deep_panels * panel_lanes);
-  const int64_t P = panels_of(w.rows), N = w.columns, groups = (B + reduced_inputs - 1) / reduced_inputs;
-  int64_t packed_from = -1;
+  T* sums = (T*)scratch;
+  W* tile = (W*)(sums + B * panel_lanes * panel_lanes);
+  const int64_t P = panels_of(w.rows), N = w.columns;
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
     for (int64_t p = 0; p < P; p += deep_panels) {
       const int count = (int)(P - p < deep_panels ? P - p : deep_panels);
       const W* from = tile;
       int64_t stride = deep_columns * panel_lanes;
+      Ahead<W> ahead = {nullptr, N * panel_lanes, 0};
       if (draw) {
         draw(draws, p, count, k, n, (float*)tile, stride);
-      } else if (groups == 1) {
-        from = panels + (p * N + k) * panel_lanes, stride = N * panel_lanes;
       } else {
-        for (int i = 0; i < count; i++)
-          __builtin_memcpy(tile + i * stride, panels + ((p + i) * N + k) * panel_lanes, n * panel_lanes * sizeof(W));
+        from = panels + (p * N + k) * panel_lanes, stride = N * panel_lanes;
+        if (p + count < P)
+          ahead.tile = from + count * stride, ahead.panels = (int)(P - p - count);
+        else if (k + 2 * deep_columns <= k1)
+          ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
       }
-      for (int64_t g = 0, b = 0; g < groups; g++) {
-        const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        const T* x = delta + p * B * panel_lanes;
-        if (groups > 1) {
-          T* to = packed + b * count * panel_lanes;
-          if (packed_from != p)
-            for (int i = 0; i < count; i++)
-              __builtin_memcpy(to + i * inputs * panel_lanes, x + (i * B + b) * panel_lanes, inputs * panel_lanes * sizeof(T));
-          x = to;
-        }
-        T* group = sums + b * panel_lanes * panel_lanes;
-        reduce_inputs<T, W>(inputs, from, stride, count, n, x, inputs * panel_lanes, group, p == 0);
-        if (p + count == P) finish_sums(group, inputs, n, w.scale, du + k * B + b * panel_lanes);
-        b += inputs;
-      }
-      packed_from = p;
+      reduce_inputs<T, W>((int)B, from, stride, count, n, delta + p * B * panel_lanes, B * panel_lanes, sums, p == 0, ahead);
     }
+    finish_sums(sums, (int)B, n, w.scale, du + k * B);
   }
 }
 

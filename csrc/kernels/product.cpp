@@ -71,7 +71,8 @@ template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, 
       const int inputs = (int)(B - j < reduced_inputs ? B - j : reduced_inputs);
       T* sums = (T*)scratch;
       T column[panel_lanes];
-      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes, sums, true);
+      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes, sums, true,
+                          Ahead<T>{});
       for (int b = 0; b < inputs; b++)
         for (int k = 0; k < n; k += lanes<T>) {
           store(column, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes));

@@ -26,12 +26,12 @@ template <class T> struct Products {
   // Unit draws of a tall array, unit i and column b, in block layout with zero padding: units of panels p0 .. p1 - 1, p0 a multiple of 4.
   void (*tall)(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out);
 };
-constexpr int64_t many_inputs = 8;
-// Few inputs: lane sums of 16 units for all, delta of 128 panels, a tile of 128 panels and 16 columns. Many: sums of 16 units and all of
-// delta, inputs padded to whole vectors, a tile of 16 panels and 16 columns.
+constexpr int64_t many_inputs = 7;
+// Few inputs: lane sums of 16 units for all, a tile of 128 panels and 16 columns. Many: sums of 16 units and all of delta, inputs padded
+// to whole vectors, a tile of 8 panels and 16 columns.
 template <class T> constexpr size_t backward_scratch(int64_t rows, int64_t B) {
-  const int64_t few = (B < 6 ? 6 : B) * 256 + (B < many_inputs ? (B < 6 ? 6 : B) * 128 * 16 + 128 * 256 : 0);
-  const int64_t many = B < many_inputs ? 0 : (B + 15) / 16 * 16 * 16 * (panels_of(rows) + 1) + 16 * 256;
+  const int64_t few = (6 + (B < many_inputs ? 128 : 0)) * 256;
+  const int64_t many = B < many_inputs ? 0 : (B + 15) / 16 * 16 * 16 * (panels_of(rows) + 1) + 8 * 256;
   return (size_t)(few > many ? few : many) * sizeof(T);
 }
 
