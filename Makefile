@@ -41,12 +41,12 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 	@echo "docs/_build/html/index.html"
 
 sanitize: .venv/tools ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
-	for preset in asan ubsan tsan; do \
+	for preset in asan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
 	  $(BIN)/ctest --preset $$preset || exit 1; done
 
 clean: ## forget environments, builds and results
-	rm -rf .venv .venv-peers .boot build dist results bench/.asv docs/_build docs/gallery
+	rm -rf .venv .venv-peers .boot build build-asan build-tsan build-ubsan dist results bench/.asv docs/_build docs/gallery
 
 # Debian's python3 may lack ensurepip, and so venv; its pip can still fetch virtualenv into a folder.
 .venv/made .venv-peers/made:

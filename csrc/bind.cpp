@@ -27,6 +27,14 @@ struct HeldPlan {
   std::vector<const double*> weights, biases;
   std::vector<double> parameters;
   std::string name, distribution, bias_distribution, head_distribution, dtype;
+  uintptr_t functions[2] = {};
+  pykernel::Callback callback{};
+
+  // The user's functions of one number, for those who want arrays.
+  template <int which> static void call_each(const double* z, double* out, int64_t n, void* functions) {
+    const auto f = reinterpret_cast<double (*)(double)>(static_cast<const uintptr_t*>(functions)[which]);
+    for (int64_t i = 0; i < n; i++) out[i] = f(z[i]);
+  }
 
   const double* hold(const py::handle& object, const std::vector<py::ssize_t>& shape, const char* what) {
     if (object.is_none()) return nullptr;
@@ -37,7 +45,7 @@ struct HeldPlan {
     return arrays.back().data();
   }
 
-  explicit HeldPlan(const py::object& source) {
+  HeldPlan(const py::object& source, const std::vector<std::pair<uintptr_t, bool>>& own) {
     const auto get = [&](const char* field) { return source.attr(field); };
     widths = py::cast<decltype(widths)>(get("widths"));
     if (widths.ndim() != 1 || widths.size() < 2) throw py::value_error("widths must hold at least two numbers");
@@ -55,6 +63,13 @@ struct HeldPlan {
     plan.activation = {name.c_str(),    parameters.data(),   fact("left"),
                        fact("right"),   fact("before_zero"), fact("after_zero"),
                        fact("at_zero"), fact("max_slope"),   py::cast<bool>(row.attr("flat"))};
+
+    if (own.size() == 2) {
+      for (size_t i = 0; i < 2; i++) functions[i] = own[i].first;
+      const auto array = [&](size_t i) { return reinterpret_cast<pykernel::Function<double>>(functions[i]); };
+      callback = {nullptr, nullptr, own[0].second ? call_each<0> : array(0), own[1].second ? call_each<1> : array(1), functions};
+      plan.activation.name = "callback", plan.activation.parameters = pykernel::activation_row(callback).parameters;
+    }
 
     plan.norm = py::cast<int>(get("norm"));
     plan.order = py::cast<int>(get("order"));
@@ -106,8 +121,9 @@ template <class T> pykernel::MakeLinear<T> engine_of(const std::string& name, in
   throw py::value_error("unknown engine " + name);
 }
 
-py::dict run(const py::object& plan, const std::string& engine, int64_t first, int64_t count, int threads, int64_t memory) {
-  const HeldPlan held(plan);
+py::dict run(const py::object& plan, const std::string& engine, int64_t first, int64_t count, int threads, int64_t memory,
+             const std::vector<std::pair<uintptr_t, bool>>& own) {
+  const HeldPlan held(plan, own);
   if (count < 0) throw py::value_error("count must not be negative");
   py::dict out;
   const auto row = [&](const char* name, const std::vector<py::ssize_t>& shape) {
@@ -154,7 +170,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pykernel.";
   m.attr("version") = pykernel::version();
   m.def("isa", &pykernel::isa_name, "The instruction set in use.");
-  m.def("run", &run, py::arg("plan"), py::arg("engine"), py::arg("first"), py::arg("count"), py::arg("threads"), py::arg("memory"),
-        "Rows of replicas first .. first + count - 1 of a Plan, as a dict of float64 arrays.");
+  m.def(
+      "run", &run, py::arg("plan"), py::arg("engine"), py::arg("first"), py::arg("count"), py::arg("threads"), py::arg("memory"),
+      py::arg("own") = std::vector<std::pair<uintptr_t, bool>>(),
+      "Rows of replicas first .. first + count - 1 of a Plan, as a dict of float64 arrays. `own`: (address, whether of one number) of the "
+      "user's value and slope.");
   pykernel::bind_kernels(m);
 }

@@ -72,7 +72,7 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   } else if (source == "kept") {
     keep = draws.get();
   } else if (source == "given") {
-    table.draw(w, 0, P, draws.get());
+    table.draw(w, 0, P, 0, columns, draws.get());
     std::vector<T> matrix((size_t)(rows * columns));
     for (int64_t i = 0; i < rows; i++)
       for (int64_t k = 0; k < columns; k++) matrix[(size_t)(i * columns + k)] = draws.get()[(i / 16 * columns + k) * 16 + i % 16];
@@ -95,7 +95,7 @@ py::array draws(const std::string& isa, int distribution, double parameter, uint
                 int64_t columns) {
   Weights<float> w = {rows, columns, 1, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
   Aligned<float> panels(padded(rows) * columns);
-  products_of<float>(isa).draw(w, 0, panels_of(rows), panels.get());
+  products_of<float>(isa).draw(w, 0, panels_of(rows), 0, columns, panels.get());
   py::array_t<float> matrix({rows, columns});
   for (int64_t i = 0; i < rows; i++)
     for (int64_t k = 0; k < columns; k++) matrix.mutable_at(i, k) = panels.get()[(i / 16 * columns + k) * 16 + i % 16];
@@ -105,7 +105,7 @@ py::array draws(const std::string& isa, int distribution, double parameter, uint
 py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units,
                int64_t B) {
   Aligned<float> block(padded(units) * B);
-  products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, B, 0, panels_of(units), block.get());
+  products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, 0, B, 0, panels_of(units), block.get());
   return from_block(block, units, B);
 }
 

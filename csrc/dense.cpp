@@ -27,15 +27,11 @@ struct Source {
 };
 
 Source source_of(const char* name, double parameter) {
-  constexpr const char* drawn[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
-  for (int i = 0; i < 6; i++)
-    if (!strcmp(name, drawn[i])) return {Kind::drawn, (Distribution)i, parameter};
-  const auto kind = !strcmp(name, "given")      ? Kind::given
-                    : !strcmp(name, "identity") ? Kind::identity
-                    : !strcmp(name, "constant") ? Kind::constant
-                    : !strcmp(name, "haar")     ? Kind::haar
-                                                : throw std::invalid_argument(std::string("unknown distribution ") + name);
-  return {kind, Distribution::normal, 0};
+  constexpr std::pair<const char*, Kind> others[] = {
+      {"given", Kind::given}, {"identity", Kind::identity}, {"constant", Kind::constant}, {"haar", Kind::haar}};
+  for (const auto& [other, kind] : others)
+    if (!strcmp(name, other)) return {kind, Distribution::normal, 0};
+  return {Kind::drawn, distribution_called(name), parameter};
 }
 
 // A call of a kernel is short enough that Ctrl-C is noticed, and long enough that a thread is worth waking.
@@ -43,7 +39,7 @@ constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 
 template <class T> class Dense final : public Linear<T> {
  public:
-  Dense(const Plan& plan, std::shared_ptr<std::vector<Buffer<T>>> given, int64_t bytes)
+  Dense(const Plan& plan, std::shared_ptr<Vector<Buffer<T>>> given, int64_t bytes)
       : plan_(plan),
         table_(product_table<T>()),
         body_(source_of(plan.distribution, plan.distribution_parameter)),
@@ -52,16 +48,20 @@ template <class T> class Dense final : public Linear<T> {
     if (plan.loss) head_ = source_of(plan.head_distribution, plan.head_parameter);
     const int64_t last = plan.depth + (plan.loss != no_loss);
     kept_.assign((size_t)last, nullptr), written_.assign((size_t)last, false);
-    std::vector<int64_t> offsets((size_t)last, -1);
+    Vector<int64_t> offsets((size_t)last, -1);
     int64_t entries = 0;
     for (int64_t l = last; l >= 1; l--) {
       const int64_t size = padded(rows(l)) * columns(l);
       if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
       offsets[(size_t)l - 1] = entries, entries += size;
     }
-    pages_ = Pages((size_t)entries * sizeof(float));
+    float* room;
+    if (is_lent())
+      room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back
+    else
+      pages_ = Pages((size_t)entries * sizeof(float)), room = static_cast<float*>(pages_.get());
     for (size_t l = 0; l < kept_.size(); l++)
-      if (pages_.get() && offsets[l] >= 0) kept_[l] = (float*)pages_.get() + offsets[l];
+      if (room && offsets[l] >= 0) kept_[l] = room + offsets[l];
     if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
       int64_t largest = 0;
       for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++)
@@ -156,18 +156,18 @@ template <class T> class Dense final : public Linear<T> {
   const Plan& plan_;
   const Products<T>& table_;
   Source body_, head_;
-  std::shared_ptr<std::vector<Buffer<T>>> given_;
+  std::shared_ptr<Vector<Buffer<T>>> given_;
   Pages pages_;
-  std::vector<float*> kept_;   // of each layer, or null
-  std::vector<bool> written_;  // in this replica
+  Vector<float*> kept_;   // of each layer, or null
+  Vector<bool> written_;  // in this replica
   Buffer<T> frames_;
   uint32_t replica_ = 0;
   int64_t framed_ = 0;
 };
 
 // The caller's matrices in panels, made once for all workers
-template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan& plan) {
-  auto given = std::make_shared<std::vector<Buffer<T>>>();
+template <class T> std::shared_ptr<Vector<Buffer<T>>> pack_given(const Plan& plan) {
+  auto given = std::make_shared<Vector<Buffer<T>>>();
   for (int64_t l = 1; plan.weights && l <= plan.depth; l++) {
     const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
     given->emplace_back((size_t)(padded(rows) * columns));
@@ -181,11 +181,10 @@ template <class T> std::shared_ptr<std::vector<Buffer<T>>> pack_given(const Plan
 }  // namespace
 
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes) {
-  return
-      [given = std::shared_ptr<std::vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
-        if (!given) given = pack_given<T>(plan);
-        return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
-      };
+  return [given = std::shared_ptr<Vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
+    if (!given) given = pack_given<T>(plan);
+    return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
+  };
 }
 template MakeLinear<float> make_dense(int64_t);
 template MakeLinear<double> make_dense(int64_t);

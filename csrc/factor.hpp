@@ -3,17 +3,17 @@
 #pragma once
 #include <stdint.h>
 
-#include <vector>
+#include "memory.hpp"
 
 namespace pykernel {
 
 // C with C^T C = gram. Row k of C (B, B) belongs to the direction that column k adds to those taken before it, zero where it adds none;
 // `order` lists the directions as they were taken. Threshold pivoting; a remainder below 2^-20 of a column's length is lost.
 struct SmallFactor {
-  std::vector<double> rows;     // (B, B)
-  std::vector<int32_t> order;   // as taken
-  std::vector<int32_t> sorted;  // ascending
-  double smallest;              // the smallest remainder that was taken, as a fraction of its column's length
+  Vector<double> rows;     // (B, B)
+  Vector<int32_t> order;   // as taken
+  Vector<int32_t> sorted;  // ascending
+  double smallest;         // the smallest remainder that was taken, as a fraction of its column's length
 
   // `lengths2` (stride apart): squared lengths that remainders are compared with; `limit`: the largest possible rank.
   void make(const double* gram, const double* lengths2, int64_t stride, int64_t B, int64_t limit);
@@ -25,7 +25,7 @@ struct SmallFactor {
 
  private:
   int64_t B_ = 0;
-  std::vector<double> unit_, rest_;
+  Vector<double> unit_, rest_;
 };
 
 }  // namespace pykernel

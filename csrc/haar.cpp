@@ -30,10 +30,10 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
   Buffer<float> draws((size_t)(padded(rows) * columns));
   Weights<T> normals = w;
   normals.given = nullptr, normals.kept = nullptr, normals.distribution = Distribution::normal;
-  team.each(panels_of(rows), [&](int64_t p) { table.draw(normals, p, p + 1, draws.get()); });
+  team.each(panels_of(rows), [&](int64_t p) { table.draw(normals, p, p + 1, 0, columns, draws.get() + p * columns * 16); });
   // a: columns to be reduced, each of m numbers; v: the reflections, unit vectors, in a's place below the diagonal
   Buffer<double> a((size_t)(m * n)), q((size_t)(m * n));
-  std::vector<double> sign((size_t)n);
+  Vector<double> sign((size_t)n);
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < m; i++) {
       const int64_t row = wide ? j : i, column = wide ? i : j;

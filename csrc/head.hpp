@@ -1,9 +1,8 @@
 // Losses: dJ/dy and J of a block of logits, in double; by stable formulas with exponents, or by the plain ones of T.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-#include <vector>
-
 #include "linear.hpp"
+#include "memory.hpp"
 #include "pykernel/plan.hpp"
 
 namespace pykernel {
@@ -23,7 +22,7 @@ template <class T> class Head {
   void write(Block<T>& g);
 
   const Plan& plan_;
-  std::vector<double> y_, sign_, log2_;  // (outputs, B); g = sign 2^log2
+  Vector<double> y_, sign_, log2_;  // (outputs, B); g = sign 2^log2
 };
 
 }  // namespace pykernel

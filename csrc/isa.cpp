@@ -22,8 +22,10 @@ namespace pykernel {
   SingleSums single(const Single&, const Activation<double>&, int64_t, int64_t); \
   }
 PYKERNEL_DECLARE(baseline)
-#ifdef PYKERNEL_X86
+#ifdef PYKERNEL_HAS_avx2
 PYKERNEL_DECLARE(avx2)
+#endif
+#ifdef PYKERNEL_HAS_avx512
 PYKERNEL_DECLARE(avx512)
 #endif
 
@@ -36,11 +38,13 @@ namespace {
 
 std::vector<Isa> ask() {
   std::vector<Isa> usable;
-#ifdef PYKERNEL_X86
+#ifdef PYKERNEL_HAS_avx512
   // GCC's answer is no also where the system does not save the wide registers.
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw"))
     usable.push_back(PYKERNEL_ISA_OF(avx512));
+#endif
+#ifdef PYKERNEL_HAS_avx2
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.push_back(PYKERNEL_ISA_OF(avx2));
 #endif
   usable.push_back(PYKERNEL_ISA_OF(baseline));

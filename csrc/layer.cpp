@@ -35,13 +35,10 @@ template <class T> Buffer<T>::Buffer(size_t count) {
   size_t bytes;
   if (__builtin_mul_overflow(count, sizeof(T), &bytes) || bytes > SIZE_MAX - 64) throw std::bad_alloc();
   bytes = (bytes + 63) / 64 * 64 + 64;
-  if (bytes >= worth_pages) pages_ = Pages(bytes);
-  if (!pages_.get()) data_.reset(static_cast<T*>(aligned_alloc(64, bytes)));
-  if (!get()) throw std::bad_alloc();
+  if (bytes >= worth_pages && !is_lent()) pages_ = Pages(bytes);
+  if (!pages_.get()) data_ = {static_cast<T*>(take(bytes)), Free{bytes}};
   memset(static_cast<void*>(get()), 0, bytes);
 }
-
-double Measure::log2_norm() const { return .5 * log2(square) + (double)exponent; }
 
 template <class T>
 Layer<T>::Layer(const Plan& plan, const Elementwise<T>& kernels, Team& team, int64_t largest_width)
@@ -57,6 +54,12 @@ Layer<T>::Layer(const Plan& plan, const Elementwise<T>& kernels, Team& team, int
     if (!strcmp(kernels.activations[i].name, "two slopes")) two_slopes_ = &kernels.activations[i];
   }
   if (!phi_) throw std::invalid_argument(std::string("unknown activation ") + plan.activation.name);
+  if (!strcmp(plan.activation.name, "callback")) {
+    const Callback* own = reinterpret_cast<const Callback*>(plan.activation.parameters);
+    const bool floats = sizeof(T) == 4 && own && own->value_f32 && own->slope_f32;
+    if (!own || !(floats || (own->value_f64 && own->slope_f64)))
+      throw std::invalid_argument("a callback needs value and slope for this dtype");
+  }
   const int64_t chunks = (largest_width + chunk_units - 1) / chunk_units;
   sums_.resize(chunks), slope_sums_.resize(chunks);
   if (plan.norm == layer_norm || plan.norm == rms_norm) {
@@ -383,7 +386,7 @@ template <class T> Measure Layer<T>::normalise_far(const Block<T>& z, const Bloc
   };
   const double eps = ldexp(norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0),
                up = ldexp(1., e > 0 ? 0 : (int)(e < -2000 ? -2000 : e));
-  std::vector<double> row((size_t)members);
+  Vector<double> row((size_t)members);
   const auto visit = [&](auto use) {  // use(result, place)
     for (int64_t group = 0; group < groups; group++) {
       double mean = 0, square = 0, m1 = 0, m2 = 0;

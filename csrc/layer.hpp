@@ -2,15 +2,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <memory>
-#include <new>
-#include <vector>
 
 #include "kernels/elementwise.hpp"
 #include "linear.hpp"
+#include "memory.hpp"
 #include "pages.hpp"
+#include "pykernel/layer.hpp"
 #include "pykernel/plan.hpp"
 #include "tails.hpp"
 
@@ -25,24 +24,14 @@ template <class T> class Buffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { free(p); }
+    size_t bytes;
+    void operator()(T* p) const { give_back(p, bytes); }
   };
   std::unique_ptr<T, Free> data_;
   Pages pages_;  // where it is large
 };
 
 constexpr int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
-
-// Magnitude of a block in a way that never overflows: sum and square are of mantissas at `exponent`.
-struct Measure {
-  double sum, square;
-  int64_t exponent;
-  double log2_norm() const;
-};
-
-struct SlopeCount {
-  int64_t saturated, dead;
-};
 
 template <class T> class Layer {
  public:
@@ -88,10 +77,10 @@ template <class T> class Layer {
   const int64_t B_;
   const Activation<T>*phi_, *two_slopes_;
   const Tails* tails_;
-  std::vector<Sums> sums_;
-  std::vector<SlopeSums> slope_sums_;
-  std::vector<double> column_;                     // partial sums over chunks, then columns
-  std::vector<T> mean_, factor_, first_, second_;  // (B)
+  Vector<Sums> sums_;
+  Vector<SlopeSums> slope_sums_;
+  Vector<double> column_;                     // partial sums over chunks, then columns
+  Vector<T> mean_, factor_, first_, second_;  // (B)
   Buffer<T> scratch_;
 };
 

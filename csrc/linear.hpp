@@ -3,18 +3,11 @@
 #pragma once
 #include <stdint.h>
 
+#include "pykernel/block.hpp"
 #include "pykernel/plan.hpp"
 #include "team.hpp"
 
 namespace pykernel {
-
-// n units times B inputs, mantissas times 2^exponent; unit i, input b at [(i / 16 * B + b) * 16 + i % 16], padding zero.
-template <class T> struct Block {
-  T* data;
-  int64_t n;
-  int64_t exponent;
-  double largest;  // max |mantissa|
-};
 
 // The state of one worker: made once, used for one replica after another.
 template <class T> class Linear {

@@ -144,7 +144,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const Draws h = draws(Purpose::backward, layer, cotangent_);
   Factor E = rows(cotangent_, f_.data());
   const int64_t s = E.count;
-  std::vector<double>& along = x_;
+  Vector<double>& along = x_;
   if (s)
     sum(haar_ ? wide : N, team, out_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
       kernels_.drawn(h, chunk, N, haar_ ? wide : N, u.data, du.data, B_, out, own, room);

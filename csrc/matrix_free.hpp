@@ -9,11 +9,11 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "factor.hpp"
 #include "kernels/matrix_free.hpp"
 #include "kernels/weights.hpp"
+#include "memory.hpp"
 #include "run.hpp"
 #include "single.hpp"
 
@@ -45,9 +45,9 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   std::unique_ptr<Linear<T>> head_;  // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
   uint32_t replica_ = 0;
-  std::vector<int32_t> ascending_;
+  Vector<int32_t> ascending_;
   SmallFactor input_, cotangent_, frame_;
-  std::vector<double> out_, own_, inside_, f_, x_, partials_;
+  Vector<double> out_, own_, inside_, f_, x_, partials_;
 };
 
 // Throws std::invalid_argument for a plan whose law is not known.

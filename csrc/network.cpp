@@ -20,39 +20,50 @@ int64_t largest_width(const Plan& plan) {
   return std::max(*std::max_element(plan.widths, plan.widths + plan.depth + 1), plan.loss ? plan.outputs : 0);
 }
 
-Segments cut(const Plan& plan, int64_t count) {
-  Segments s = {{}, {}, 0, 0};
-  const int64_t length = (plan.depth + count - 1) / count;
-  int64_t offset = 0;
-  s.offsets.reserve((size_t)plan.depth);
+// Segments of `length` layers; where `out` is not null their places too, which take memory.
+Extent lay_out(const Plan& plan, int64_t length, Segments* out) {
+  Extent e = {length, 0, 0};
+  int64_t offset = 0, count = 0;
   for (int64_t l = 1; l <= plan.depth; l++) {
-    if ((l - 1) % length == 0) s.starts.push_back(l), offset = 0;
-    s.offsets.push_back(offset);
+    if ((l - 1) % length == 0) {
+      count++, offset = 0;
+      if (out) out->starts.push_back(l);
+    }
+    if (out) out->offsets.push_back(offset);
     offset += block_size(plan, l);
-    s.size = std::max(s.size, offset);
+    e.size = std::max(e.size, offset);
   }
   const int64_t blocks = plan.residual_every > 1 ? 2 : 1;
-  s.checkpoint = s.starts.size() > 1 ? (int64_t)s.starts.size() * blocks * padded(largest_width(plan)) * plan.batch : 0;
-  return s;
+  e.checkpoint = count > 1 ? count * blocks * padded(largest_width(plan)) * plan.batch : 0;
+  return e;
 }
-int64_t bytes_of(const Plan& plan, const Segments& s, int copies, int64_t element_bytes) {
-  const int64_t length = (plan.depth + (int64_t)s.starts.size() - 1) / (int64_t)s.starts.size();
-  return (s.size * copies + s.checkpoint) * element_bytes + length * plan.batch * plan.batch * 8;
-}
+Extent cut(const Plan& plan, int64_t count) { return lay_out(plan, (plan.depth + count - 1) / count, nullptr); }
+bool gram_moves(const Plan& plan) { return plan.norm == batch_norm && plan.order == linear_norm_activation && plan.batch > 1; }
 
 }  // namespace
 
-Segments segments_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes) {
-  Segments best = cut(plan, 1);
+int64_t bytes_of(const Plan& plan, const Extent& s, int copies, int64_t element_bytes) {
+  return (s.size * copies + s.checkpoint) * element_bytes + s.length * plan.batch * plan.batch * (gram_moves(plan) ? 16 : 8);
+}
+
+Extent extent_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes) {
+  Extent best = cut(plan, 1);
   for (int64_t count = 2; bytes_of(plan, best, copies, element_bytes) > bytes && count <= plan.depth;
        count += std::max<int64_t>(1, count / 4)) {
-    Segments next = cut(plan, count);
+    const Extent next = cut(plan, count);
     if (bytes_of(plan, next, copies, element_bytes) < bytes_of(plan, best, copies, element_bytes))
-      best = std::move(next);
+      best = next;
     else if (count * count > 4 * plan.depth)
       break;
   }
   return best;
+}
+
+Segments segments_of(const Plan& plan, const Extent& extent) {
+  Segments s = {extent, {}, {}};
+  s.starts.reserve((size_t)((plan.depth + extent.length - 1) / extent.length)), s.offsets.reserve((size_t)plan.depth);
+  lay_out(plan, extent.length, &s);
+  return s;
 }
 
 int64_t least_bytes(const Plan& plan, int copies, int64_t element_bytes) {
@@ -68,8 +79,8 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
       B_(plan.batch),
       L_(plan.depth),
       keep_inputs_(plan.clip_value > 0 || linear.needs_input()),
-      moving_(plan.norm == batch_norm && plan.order == linear_norm_activation && plan.batch > 1),
-      segments_(segments_of(plan, keep_inputs_ ? 2 : 1, sizeof(T), bytes)),
+      moving_(gram_moves(plan)),
+      segments_(segments_of(plan, extent_of(plan, keep_inputs_ ? 2 : 1, sizeof(T), bytes))),
       layer_(plan, elementwise_table<T>(), team, largest_width(plan)),
       head_(plan) {
   const int64_t size = padded(largest_width(plan)) * B_;
@@ -81,12 +92,12 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
     buffers_.emplace_back((size_t)size);
     *block = {buffers_.back().get(), 0, 0, 0};
   }
-  store_ = Buffer<T>((size_t)segments_.size);
-  if (keep_inputs_) inputs_ = Buffer<T>((size_t)segments_.size);
-  checkpoints_ = Buffer<T>((size_t)segments_.checkpoint);
+  store_ = Buffer<T>((size_t)segments_.extent.size);
+  if (keep_inputs_) inputs_ = Buffer<T>((size_t)segments_.extent.size);
+  checkpoints_ = Buffer<T>((size_t)segments_.extent.checkpoint);
   const size_t segments = segments_.starts.size();
   checkpoint_a_.resize(segments), checkpoint_skip_.resize(segments);
-  const size_t per = segments_.checkpoint ? (size_t)segments_.checkpoint / segments : 0;
+  const size_t per = segments_.extent.checkpoint ? (size_t)segments_.extent.checkpoint / segments : 0;
   for (size_t s = 0; s < segments && segments > 1; s++) {
     checkpoint_a_[s].data = checkpoints_.get() + s * per;
     checkpoint_skip_[s].data = checkpoint_a_[s].data + size;
@@ -131,22 +142,12 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t B) {
   to.n = from.n, to.exponent = from.exponent, to.largest = from.largest;
 }
 
-// (n, B) row-major numbers as a block; where T cannot hold them, with an exponent
-template <class T> void pack(const double* x, int64_t n, int64_t B, bool exponent, Block<T>& out) {
-  double largest = 0;
-  for (int64_t i = 0; i < n * B; i++) largest = fmax(largest, fabs(x[i]));
-  const int e = exponent && (largest > 0x1p30 || largest < 0x1p-30) && largest > 0 ? ilogb(largest) : 0;
-  memset(static_cast<void*>(out.data), 0, sizeof(T) * (size_t)(padded(n) * B));
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t b = 0; b < B; b++) out.data[(i / 16 * B + b) * 16 + i % 16] = (T)ldexp(x[i * B + b], -e);
-  out.n = n, out.exponent = e;
-}
 }  // namespace
 
 template <class T> void Network<T>::input() {
   const int64_t n = width(0);
   if (plan_.x) {
-    pack(plan_.x, n, B_, plan_.exponent, a_);
+    pack(plan_.x, n, B_, a_, plan_.exponent);
   } else {
     a_.n = n, a_.exponent = 0;
     draw_tall(a_.data, n, B_, address(Purpose::input, 0), team_);
@@ -258,7 +259,7 @@ template <class T> Measure Network<T>::linear(int64_t l, const Block<T>& u, cons
   if (!bias_.empty() && l <= L_) {
     Block<T> b = {bias_.data(), z.n, 0, 0};
     if (plan_.biases) {
-      pack(plan_.biases[l - 1], z.n, 1, false, b);
+      pack(plan_.biases[l - 1], z.n, 1, b, false);
     } else {
       draw_tall(b.data, z.n, 1,
                 address(Purpose::bias, l, strcmp(plan_.bias_distribution, "uniform") ? TallDraw::normal : TallDraw::uniform), team_);
@@ -317,7 +318,7 @@ template <class T> double Network<T>::objective() {
   const int64_t n = width(L_);
   double loss = NAN;
   if (plan_.loss) {
-    std::vector<double> drawn;
+    Vector<double> drawn;
     if (!plan_.targets) drawn = draw_targets(address(Purpose::target, L_ + 1), plan_.loss, plan_.outputs, B_, team_);
     linear(L_ + 1, a_, gram_a_.data(), z_);
     dh_.n = plan_.outputs;
@@ -328,7 +329,7 @@ template <class T> double Network<T>::objective() {
     g_.n = n;
     linear_.backward(L_ + 1, a_, gram_a_.data(), dh_, gram_delta_.data(), g_, team_);
   } else if (plan_.cotangent) {
-    pack(plan_.cotangent, n, B_, plan_.exponent, g_);
+    pack(plan_.cotangent, n, B_, g_, plan_.exponent);
   } else {
     g_.n = n, g_.exponent = 0;
     draw_tall(g_.data, n, B_, address(Purpose::cotangent, L_), team_);
@@ -402,9 +403,9 @@ template <class T> double Network<T>::log2_clipped_weight(const Block<T>& delta,
   const int64_t e = delta.exponent + u.exponent;
   const double c = ldexp(plan_.clip_value, (int)std::clamp<int64_t>(-e, -2000, 2000));
   const bool all = c < 1e-150;  // every entry that is not zero is clamped
-  std::vector<double> squares((size_t)delta.n);
+  Vector<double> squares((size_t)delta.n);
   team_.each((delta.n + 63) / 64, [&](int64_t block) {
-    std::vector<T> row((size_t)u.n);
+    Vector<T> row((size_t)u.n);
     for (int64_t i = block * 64; i < std::min(delta.n, block * 64 + 64); i++) {
       std::fill(row.begin(), row.end(), T(0));
       for (int64_t b = 0; b < B_; b++) {

@@ -1,22 +1,28 @@
 // One worker's network: its blocks in memory, forward and backward through all layers, what is observed on the way.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-#include <vector>
-
 #include "draws.hpp"
 #include "head.hpp"
 #include "layer.hpp"
 
 namespace pykernel {
 
-// Which layers' blocks lie in memory together. With one segment nothing is computed twice.
-struct Segments {
-  std::vector<int64_t> starts;   // first layer of each segment, from 1
-  std::vector<int64_t> offsets;  // of each layer's block within its segment, in elements
-  int64_t size;                  // elements of the largest segment
-  int64_t checkpoint;            // elements of all checkpoints
+// How many layers' blocks lie in memory together, and what that takes in elements. With one segment nothing is computed twice.
+struct Extent {
+  int64_t length;      // layers of a segment
+  int64_t size;        // of the largest segment
+  int64_t checkpoint;  // of all checkpoints
 };
-Segments segments_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes);
+Extent extent_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes);
+// Bytes of the blocks and Gram matrices that are stored so.
+int64_t bytes_of(const Plan& plan, const Extent& extent, int copies, int64_t element_bytes);
+
+struct Segments {
+  Extent extent;
+  Vector<int64_t> starts;   // first layer of each segment, from 1
+  Vector<int64_t> offsets;  // of each layer's block within its segment, in elements
+};
+Segments segments_of(const Plan& plan, const Extent& extent);
 // Bytes of a worker's blocks where as little as possible is stored.
 int64_t least_bytes(const Plan& plan, int copies, int64_t element_bytes);
 
@@ -67,15 +73,15 @@ template <class T> class Network {
   Layer<T> layer_;
   Head<T> head_;
   int64_t replica_ = 0;
-  std::vector<Buffer<T>> buffers_;
+  Vector<Buffer<T>> buffers_;
   Buffer<T> store_, inputs_, checkpoints_;
   Block<T> a_, skip_, z_, h_, u_, g_, dz_, dh_, skip_g_;  // g_: dJ/da
-  std::vector<T> bias_;
-  std::vector<Stored> layers_;
-  std::vector<double> grams_, moving_grams_, gram_a_, gram_delta_, gram_parts_;
+  Vector<T> bias_;
+  Vector<Stored> layers_;
+  Vector<double> grams_, moving_grams_, gram_a_, gram_delta_, gram_parts_;
   int64_t gram_a_exponent_ = 0;
   double g_norm_ = 0;  // log2 of dJ/da's norm
-  std::vector<Block<T>> checkpoint_a_, checkpoint_skip_;
+  Vector<Block<T>> checkpoint_a_, checkpoint_skip_;
 };
 
 }  // namespace pykernel

@@ -3,17 +3,13 @@
 #include "pool.hpp"
 
 #include <pthread.h>
-#include <stdlib.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
-#include <new>
 #include <thread>
-
-#include "team.hpp"
 
 namespace pykernel {
 namespace {
@@ -71,22 +67,6 @@ Pool& the_pool() {
 }
 
 }  // namespace
-
-void* thread_scratch(size_t bytes) {
-  static thread_local struct Scratch {
-    void* data = nullptr;
-    size_t size = 0;
-    ~Scratch() { free(data); }
-  } scratch;
-  if (bytes > scratch.size) {
-    free(scratch.data);
-    scratch.size = 0;
-    scratch.data = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!scratch.data) throw std::bad_alloc();
-    scratch.size = bytes;
-  }
-  return scratch.data;
-}
 
 void run_on_threads(int threads, const std::function<void(int)>& body, const std::function<void()>& poll) {
   Pool& pool = the_pool();

@@ -47,6 +47,12 @@ void check(const Plan& plan) {
     if (plan.weights && l) finite(plan.weights[l - 1], size(plan.widths[l], plan.widths[l - 1]), "weights");
     if (plan.biases && l) finite(plan.biases[l - 1], plan.widths[l], "biases");
   }
+  require(plan.activation.name && plan.distribution && plan.bias_distribution && (!plan.loss || plan.head_distribution),
+          "activation, distribution, bias_distribution and head_distribution must be given");
+  const ActivationRow& f = plan.activation;
+  require(isfinite(f.left) && isfinite(f.right) && isfinite(f.before_zero) && isfinite(f.after_zero) && isfinite(f.at_zero) &&
+              isfinite(f.max_slope),
+          "the activation's slopes and value at zero must be finite");
   require(!strcmp(plan.distribution, "given") == (plan.weights != nullptr),
           "weights must be given with distribution \"given\", and only then");
   require(!strcmp(plan.bias_distribution, "given") == (plan.biases != nullptr),

@@ -3,9 +3,8 @@
 #pragma once
 #include <stdint.h>
 
-#include <vector>
-
 #include "kernels/single.hpp"
+#include "memory.hpp"
 #include "pykernel/plan.hpp"
 #include "team.hpp"
 
@@ -39,8 +38,8 @@ template <class T> class SingleChain {
   SingleKernel<T> kernel_;
   const Activation<T>*identity_ = nullptr, *phi_ = nullptr, *two_slopes_ = nullptr;
   bool homogeneous_ = false;
-  std::vector<Node> nodes_;
-  std::vector<SingleSums> parts_;
+  Vector<Node> nodes_;
+  Vector<SingleSums> parts_;
 };
 
 }  // namespace pykernel

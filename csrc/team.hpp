@@ -9,17 +9,20 @@
 #include <thread>
 #include <utility>
 
+#include "memory.hpp"
+#include "pykernel/stop.hpp"
+
 namespace pykernel {
 
 struct Stopped {};  // thrown where a run notices that it should end
 
 class Team {
  public:
-  explicit Team(int size, const std::atomic<bool>& stop) : size_(size), stop_(stop) {}
+  Team(int size, const std::atomic<bool>& stop, Stop ask = {}) : size_(size), stop_(stop), ask_(ask) {}
   Team(const Team&) = delete;
 
   int size() const { return size_; }
-  bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+  bool stopped() const { return stop_.load(std::memory_order_relaxed) || (ask_.ask && (told_ = told_ || ask_.ask(ask_.user))); }
 
   // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits do not depend on the
   // team.
@@ -74,6 +77,8 @@ class Team {
 
   const int size_;
   const std::atomic<bool>& stop_;
+  const Stop ask_;
+  mutable bool told_ = false;  // asked only where the team is one thread
   void (*call_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   int64_t count_ = 0;
@@ -83,8 +88,5 @@ class Team {
   alignas(64) std::atomic<int> helped_{0};
   std::atomic<bool> closed_{false}, failed_{false}, claimed_{false};
 };
-
-// 64-byte aligned memory of the calling thread's own, valid until the next call on this thread.
-void* thread_scratch(size_t bytes);
 
 }  // namespace pykernel

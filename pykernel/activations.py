@@ -15,6 +15,8 @@ from functools import partial
 
 import numpy as np
 
+from pykernel import cfunctions
+
 LOG2_E = math.log2(math.e)
 SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, arXiv 1706.02515
 GELU_CUBIC = 0.044715  # Hendrycks, Gimpel 2016, arXiv 1606.08415
@@ -29,7 +31,8 @@ class Activation:
     """An elementwise activation function with its derivative.
 
     Args:
-        value: function of a float64 array of any shape, elementwise.
+        value: function of a float64 array of any shape, elementwise: plain Python, `@njit`, or a C function (a `numba.cfunc` or a ctypes
+            function) `double (double)` or `void (const double *z, double *out, int64_t n, void *user)`.
         slope: its derivative, likewise. At a kink it gives one of the two sides.
         name: how tables and labels call it; by default the name of `value`.
         parameters: the numbers that tell this function from others of its name.
@@ -45,7 +48,7 @@ class Activation:
     Numbers that are not given are measured from the functions.
 
     Raises:
-        TypeError: `value` or `slope` is not callable.
+        TypeError: `value` or `slope` is not callable, or a C function of another signature.
         ValueError: they do not work elementwise, or `slope` is not the derivative of `value`: says at which point they differ.
 
     Examples:
@@ -75,6 +78,7 @@ class Activation:
 
     def __post_init__(self):
         for key in ("value", "slope"):
+            self._complete(key, cfunctions.wrap(getattr(self, key), key))
             if not callable(getattr(self, key)):
                 raise TypeError(f"activation {key} must be a function of an array, got {getattr(self, key)!r}")
         self._complete("name", self.name or getattr(self.value, "__name__", "custom"))

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Outside consumers are built and run against the installed package, in a temporary folder, with nothing but what it tells them."""
 
+import contextlib
 import ctypes
+import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pykernel as pk
+from pykernel import activations, stream
+from pykernel.observables import ROWS
+from pykernel.plan import lower
 
 EMBED = Path(__file__).parent / "embed"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -36,19 +44,257 @@ def consumers(tmp_path_factory):
     return room / "build"
 
 
-@pytest.mark.parametrize("name", ["consumer_cpp", "consumer_c"])
-def test_cmake_consumer_runs(consumers, name):
-    assert run(consumers / name) == pk.__version__
+def hex_floats(text):
+    return np.array([float.fromhex(word) for word in text.split()])
 
 
-@pytest.mark.parametrize("source", ["consumer.cpp", "consumer.c"])
-def test_printed_flags_are_enough(tmp_path, source):
+def same_bits(got, rows):
+    """Whether numbers printed as hex floats are the rows, bit for bit (any nan equals any other)."""
+    np.testing.assert_array_equal(got, np.concatenate([np.ravel(row) for row in rows]))
+
+
+def described(plan, engine, replicas):
+    """A plan on one line, as tests/embed/any_chain.h reads it; numbers as hex floats, so that none is rounded."""
+
+    def numbers(array):
+        array = [] if array is None else np.ravel(array).tolist()
+        return [len(array), *(float(x).hex() for x in array)]
+
+    words = [int(plan.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas]
+    words += [plan.depth, plan.batch, plan.seed, int(plan.exponent), plan.norm, plan.order, plan.loss, plan.outputs]
+    words += [plan.activation.name, *numbers(plan.activation.parameters), len(plan.widths), *plan.widths.tolist()]
+    words += [plan.residual_every, *numbers(plan.residual_scale)]
+    words += [plan.distribution, plan.distribution_parameter, *numbers(plan.scale), plan.bias_distribution, *numbers(plan.bias_scale)]
+    words += [plan.correlation, *numbers(plan.x), *numbers(plan.cotangent)]
+    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex(), *numbers(plan.targets), plan.clip_value]
+    return " ".join(map(str, words))
+
+
+# chain, arguments of propagate: what a workspace holds differs between all of them
+CHAINS = {
+    "relu": (dict(depth=40, width=96, activation="relu", init="he_normal"), {}),
+    "tanh glorot": (dict(depth=30, width=50, activation="tanh", init="glorot_normal"), {"batch": 5}),
+    "uniform": (dict(widths=[3, 70, 1, 40, 33], activation="leaky_relu", init="he_uniform", bias_std=0.3), {"correlation": 0.5}),
+    "float64": (dict(depth=12, width=47, activation="gelu"), {"dtype": "float64", "batch": 9}),
+    "residual": (dict(depth=24, width=40, activation="softplus", residual=pk.Residual(every=2, scale=0.5)), {"batch": 5}),
+    "pre-activation": (dict(depth=21, width=40, norm="layer", order="norm-activation-linear", residual=pk.Residual()), {"batch": 2}),
+    "layer norm": (dict(depth=25, width=130, activation="silu", norm="layer"), {"batch": 3}),
+    "batch norm": (dict(depth=20, width=64, norm="batch"), {"batch": 5}),
+    "softmax head": (dict(depth=15, width=30, activation="tanh", head=pk.Head("softmax", 10)), {"batch": 5}),
+    "clip by value": (dict(depth=10, width=30, activation="selu", clip=pk.Clip(value=1e-3)), {"batch": 2}),
+    "orthogonal": (dict(depth=5, widths=[30, 40, 40, 20, 20, 9], activation="linear", init="orthogonal"), {"batch": 2}),
+    "student": (dict(depth=5, width=35, activation="elu(0.5)", init="student_t", gain=0.7), {}),
+    "two chunks": (dict(depth=3, width=1100, activation="sigmoid"), {"batch": 2}),
+    "beyond float": (dict(depth=400, width=20, activation="relu", gain=3.0), {"batch": 2}),
+    "native": (dict(depth=60, width=20, activation="sigmoid"), {"precision": "native", "batch": 2}),
+    "given": (dict(depth=4, width=20), {"x": np.linspace(-1, 1, 60).reshape(20, 3), "cotangent": np.ones((20, 3)) * 1e-20}),
+    "matrix-free": (dict(depth=30, width=300, activation="tanh"), {"engine": "matrix_free", "batch": 5}),
+    "matrix-free, one input": (dict(depth=30, width=3000, activation="relu", bias_std=0.1), {"engine": "matrix_free"}),
+    "matrix-free, orthogonal": (dict(depth=10, width=90, norm="rms", init="orthogonal"), {"engine": "matrix_free", "batch": 3}),
+    "matrix-free, head": (dict(depth=10, width=90, activation="erf", head=pk.Head("mse", 3)), {"engine": "matrix_free", "batch": 3}),
+}
+
+
+@pytest.mark.parametrize("program", ["any_chain_cpp", "any_chain_c"])
+def test_any_chain_has_the_bits_of_propagate(consumers, program):
+    for name, (fields, arguments) in CHAINS.items():
+        chain = pk.Chain(**{k: v for k, v in fields.items() if k != "depth" or "widths" not in fields})
+        arguments = {"seed": 2**40 + 5, "replicas": 2, "engine": "dense"} | arguments
+        expected = pk.propagate(chain, backend="cpp", **arguments)
+        engine = arguments["engine"]
+        del arguments["engine"], arguments["replicas"]
+        text = run(consumers / program, input=described(lower(chain, **arguments), engine, 2))
+        rows = [np.ravel(getattr(expected, row)) for row in ROWS]
+        try:
+            same_bits(hex_floats(text), rows + rows)  # with the largest useful workspace, and with the smallest
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+
+
+def test_chain_in_cpp(consumers):
+    chain = pk.Chain(depth=152, width=256, activation="relu", init="he_normal")
+    version, *numbers = run(consumers / "chain_cpp").split("\n")
+    assert version == f"pykernel {pk.__version__}"
+    expected = pk.propagate(chain, batch=8, replicas=2, seed=7, engine="dense", backend="cpp")
+    same_bits(hex_floats("\n".join(numbers)), [expected.log10_grad_weight])
+
+
+def test_layers_in_a_loop_of_ones_own_are_the_chain(consumers):
+    chain = pk.Chain(depth=40, width=100, activation="tanh", init="glorot_normal", residual=pk.Residual(every=2))
+    expected = pk.propagate(chain, batch=5, seed=7, engine="dense", backend="cpp")
+    same_bits(hex_floats(run(consumers / "layer_cpp")), [expected.log10_grad_activation])
+
+
+def softsign(z):
+    return z / (1 + np.abs(z))
+
+
+def softsign_slope(z):
+    return 1 / ((1 + np.abs(z)) * (1 + np.abs(z)))
+
+
+def test_chain_in_c_with_its_own_activation(consumers):
+    """Against the same formula compiled by Numba, which rounds as C does."""
+    pytest.importorskip("numba")
+    own = pk.Activation(value=softsign, slope=softsign_slope, left=0.0, right=0.0, max_slope=1.0, before_zero=1.0, after_zero=1.0)
+    chain = pk.Chain(depth=64, width=1000, activation=own, init="lecun_normal")
+    expected = pk.propagate(chain, replicas=3, seed=7, engine="matrix_free", backend="cpp", dtype="float64")
+    same_bits(hex_floats(run(consumers / "chain_c")), [expected.log10_grad_activation])
+
+
+def test_two_threads_with_separate_workspaces(consumers):
+    assert run(consumers / "two_threads_cpp").endswith("equal")
+
+
+def test_ctypes_example():
+    text = run(sys.executable, EMBED / "chain_ctypes.py", pk.get_library())
+    tile, gradient = text.split("\n")
+    np.testing.assert_array_equal(hex_floats(tile), stream.matrix(7, 2, 0, 16, 16)[3:6, 10:14].ravel())
+    chain = pk.Chain(depth=30, width=50, activation="gelu", norm="layer", init="glorot_uniform")
+    same_bits(hex_floats(gradient), [pk.propagate(chain, seed=7, engine="dense", backend="cpp").log10_grad_weight])
+
+
+@pytest.mark.parametrize("source", ["chain.cpp", "chain.c"])
+def test_printed_flags_are_enough(consumers, tmp_path, source):
     flags, libraries = (run(sys.executable, "-m", "pykernel", what, cwd=tmp_path).split() for what in ("--includes", "--libs"))
     compiler, standard = ("c++", ["-std=c++20"]) if source.endswith("cpp") else ("cc", [])
     if not shutil.which(compiler):
         pytest.skip(f"needs {compiler}")
     run(compiler, *standard, *flags, EMBED / source, *libraries, "-o", tmp_path / "program")
-    assert run(tmp_path / "program") == pk.__version__
+    assert run(tmp_path / "program") == run(consumers / source.replace(".", "_"))
+
+
+def test_pkg_config_is_enough_for_c(consumers, tmp_path):
+    config = shutil.which("pkg-config") or shutil.which("pkgconf")
+    if not config or not shutil.which("cc"):
+        pytest.skip("needs pkg-config and cc")
+    room = {"PKG_CONFIG_PATH": str(Path(pk.get_library()).parent / "pkgconfig")}
+    flags = subprocess.run([config, "--cflags", "--libs", "pykernel_c"], capture_output=True, text=True, env={**os.environ, **room}, check=True)
+    flags = flags.stdout.split()
+    library = str(Path(pk.get_library()).parent)
+    run("cc", EMBED / "chain.c", *flags, "-lm", f"-Wl,-rpath,{library}", "-o", tmp_path / "program")
+    assert run(tmp_path / "program") == run(consumers / "chain_c")
+
+
+def test_facts_of_activations_are_those_of_python():
+    library = ctypes.CDLL(pk.get_library())
+
+    class Row(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("parameters", ctypes.c_void_p), ("rest", ctypes.c_void_p * 5)]
+        _fields_ += [(f, ctypes.c_double) for f in FACTS] + [("flat", ctypes.c_int32)]
+
+    message = ctypes.create_string_buffer(200)
+    for name in activations.ROWS:
+        for parameters in [(), (-0.3,), (0.0,), (2.0,)] if name in ("elu", "leaky_relu") else [()]:
+            row = Row(size=ctypes.sizeof(Row), name=name.encode())
+            if parameters:
+                row.parameters = ctypes.cast((ctypes.c_double * 1)(*parameters), ctypes.c_void_p)
+            assert library.pk_activation_facts(ctypes.byref(row), message, ctypes.c_size_t(200)) == 0, message.value
+            expected = activations.get(name, parameters)
+            assert {f: getattr(row, f) for f in FACTS} == {f: getattr(expected, f) for f in FACTS}, name
+            assert bool(row.flat) == expected.flat, name
+
+
+FACTS = ("left", "right", "before_zero", "after_zero", "at_zero", "max_slope")
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The ctypes example as a module: its structures and its `call`."""
+    argv, sys.argv = sys.argv, ["", pk.get_library()]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return types.SimpleNamespace(**runpy.run_path(str(EMBED / "chain_ctypes.py")))
+    finally:
+        sys.argv = argv
+
+
+BAD_PLANS = {
+    "depth must be": {"depth": 0},
+    "widths must be|must be given": {"widths": None},
+    "batch must be": {"batch": -1},
+    "unknown distribution": {"distribution": b"cauchy"},
+    "distribution.*must be given": {"distribution": None},
+    "size must be": {"size": 3},
+    "norm must be": {"norm": 9},
+    "loss must be": {"loss": -1},
+    "must be given": {"scale": None},
+    "correlation must be": {"correlation": 2.0},
+}
+
+
+@pytest.mark.parametrize("message", BAD_PLANS)
+def test_bad_plan_gives_a_status_and_a_sentence(example, message):
+    """Refused before any work: a status, the sentence in the caller's buffer, nothing written."""
+    plan = type(example.plan).from_buffer_copy(example.plan)
+    for field, value in BAD_PLANS[message].items():
+        setattr(plan, field, value)
+    most = ctypes.c_size_t(77)
+    with pytest.raises(RuntimeError, match=message):
+        example.call("pk_chain_bytes", ctypes.byref(plan), 0, 0, None, ctypes.byref(most))
+    assert most.value == 77
+
+
+def test_too_small_a_workspace_and_a_caller_who_stops(example):
+    plan, rows = ctypes.byref(example.plan), ctypes.byref(example.rows)
+    least = ctypes.c_size_t()
+    example.call("pk_chain_bytes", plan, 0, 0, ctypes.byref(least), None)
+    one = (ctypes.c_int64(0), ctypes.c_int64(1), rows, example.workspace)
+    with pytest.raises(RuntimeError, match="too few bytes"):
+        example.call("pk_chain_run", plan, 0, 0, *one, ctypes.c_size_t(least.value // 2), None, None)
+    example.call("pk_chain_run", plan, 0, 0, *one, least, None, None)
+    asked = []
+    stop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda user: asked.append(user) or len(asked) > 3)
+    with pytest.raises(RuntimeError, match="stopped by the caller"):
+        example.call("pk_chain_run", plan, 0, 0, *one, least, stop, None)
+    assert len(asked) == 4
+    with pytest.raises(RuntimeError, match="engine must be"):
+        example.call("pk_chain_run", plan, 5, 0, *one, least, None, None)
+
+
+def test_a_struct_of_an_older_header_is_read(example):
+    """What the caller's struct does not have yet is zero: here the head and the clip."""
+    plan = type(example.plan).from_buffer_copy(example.plan)
+    plan.size = type(plan).outputs.offset
+    plan.clip_value = -1.0  # beyond its size: not read
+    example.call("pk_chain_bytes", ctypes.byref(plan), 0, 0, None, ctypes.byref(ctypes.c_size_t()))
+
+
+def test_stream_by_address(example):
+    """Tiles that start anywhere, of every distribution, and tall arrays, against the definition."""
+    for distribution, parameter in [("normal", 0), ("uniform", 0), ("truncated", 0), ("sparse", 0.3), ("student", 3), ("stable", 1.5)]:
+        tile = (ctypes.c_float * (21 * 300))()
+        where = [ctypes.c_int64(i) for i in (13, 6, 21, 300)]
+        address = (ctypes.c_uint64(2**40 + 1), ctypes.c_uint32(5), ctypes.c_uint32(9))
+        example.call("pk_draw_weights", *address, distribution.encode(), ctypes.c_double(parameter), *where, tile)
+        expected = stream.matrix(2**40 + 1, 5, 9, 34, 306, distribution, parameter)[13:, 6:]
+        np.testing.assert_array_equal(np.array(tile).reshape(21, 300), expected)
+    address = (ctypes.c_uint64(11), ctypes.c_uint32(3), ctypes.c_uint32(0), ctypes.c_uint32(2), ctypes.c_int64(150), ctypes.c_int64(19))
+    for name, kind, expected in [
+        ("pk_draw_words", ctypes.c_uint32, stream.tall_words(11, 3, 0, 2, 150, 19)),
+        ("pk_draw_uniforms", ctypes.c_float, stream.tall(11, 3, 0, 2, 150, 19, "uniform")),
+        ("pk_draw_normals", ctypes.c_float, stream.tall(11, 3, 0, 2, 150, 19)),
+    ]:
+        out = (kind * (150 * 19))()
+        example.call(name, *address, out)
+        np.testing.assert_array_equal(np.array(out).reshape(150, 19), expected)
+    with pytest.raises(RuntimeError, match="within rows and columns"):
+        example.call("pk_draw_weights", *[ctypes.c_uint64(1)] * 3, b"normal", ctypes.c_double(0), *[ctypes.c_int64(-1)] * 4, tile)
+
+
+def test_plain_install_without_python(tmp_path_factory):
+    """`cmake --install` from the sources gives a prefix from which find_package builds the same programs."""
+    if not CMAKE or not os.environ.get("PYKERNEL_SLOW_TESTS"):
+        pytest.skip("builds the library again, minutes: set PYKERNEL_SLOW_TESTS=1")
+    room = tmp_path_factory.mktemp("plain")
+    run(CMAKE, "-S", EMBED.parent.parent, "-B", room / "build", "-DPYKERNEL_PYTHON=OFF", f"-DCMAKE_INSTALL_PREFIX={room / 'prefix'}")
+    run(CMAKE, "--build", room / "build", "--parallel", "2")
+    run(CMAKE, "--install", room / "build")
+    run(CMAKE, "-S", EMBED, "-B", room / "consumers", f"-DCMAKE_PREFIX_PATH={room / 'prefix'}")
+    run(CMAKE, "--build", room / "consumers")
+    chain = pk.Chain(depth=152, width=256, activation="relu", init="he_normal")
+    expected = pk.propagate(chain, batch=8, replicas=2, seed=7, engine="dense", backend="cpp")
+    same_bits(hex_floats(run(room / "consumers" / "chain_cpp").split("\n", 1)[1]), [expected.log10_grad_weight])
 
 
 def test_shared_library_shows_the_c_interface_only():

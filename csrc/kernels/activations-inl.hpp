@@ -6,6 +6,7 @@
 #pragma once
 #include "kernels/elementwise.hpp"
 #include "kernels/maths-inl.hpp"
+#include "pykernel/callback.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
@@ -253,9 +254,8 @@ template <class T, class Phi> Sums value_kernel(const T* z, T* v, int64_t units,
   });
 }
 
-template <class T, class Phi>
-SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters) {
-  const Phi phi(parameters);
+// out = g slope(offset), and what is counted of slopes
+template <class T, class F> PK_INLINE SlopeSums slopes_of(const T* g, T* out, int64_t units, int64_t B, T threshold, F slope) {
   Vec<T> square[panel_vectors<T>] = {}, largest[panel_vectors<T>] = {};
   Bits<T> saturated[panel_vectors<T>] = {}, dead[panel_vectors<T>] = {};
   for (int64_t o = 0, left = units; left > 0; o += 16 * B, left -= 16) {
@@ -266,7 +266,7 @@ SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B,
     for (int64_t b = 0; b < B; b++)
       for (int j = 0; j < panel_vectors<T>; j++) {
         const int64_t i = o + b * 16 + j * lanes<T>;
-        const Vec<T> s = phi.slope(load(z + i) * in), x = live[j] ? load(g + i) * s : Vec<T>{};
+        const Vec<T> s = slope(i), x = live[j] ? load(g + i) * s : Vec<T>{};
         store(out + i, x);
         saturated[j] += (abs(s) < threshold) & live[j];
         flat[j] &= s == 0;
@@ -278,6 +278,12 @@ SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B,
   for (int j = 0; j < panel_vectors<T>; j++)
     for (int i = 0; i < lanes<T>; i++) sums.saturated -= saturated[j][i], sums.dead -= dead[j][i];
   return sums;
+}
+
+template <class T, class Phi>
+SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters) {
+  const Phi phi(parameters);
+  return slopes_of<T>(g, out, units, B, threshold, [&](int64_t i) __attribute__((always_inline)) { return phi.slope(load(z + i) * in); });
 }
 
 template <class V, class Phi> struct Plain : Phi {
@@ -295,57 +301,57 @@ template <class T, template <class> class Function> constexpr Activation<T> row(
   return row;
 }
 
-// The user's own function, compiled elsewhere: parameters[0] holds the bits of a pointer to void(const T* z, T* value, T* slope, int64 n).
-template <class T> struct Callback {
-  typedef void (*Function)(const T*, T*, T*, int64_t);
-  static constexpr int64_t piece = 1024;
-  Function function;
-  T z[piece], v[piece], s[piece];
-  explicit Callback(const double* parameters) { __builtin_memcpy(&function, parameters, sizeof function); }
-  void operator()(const T* source, int64_t n, T in) {
-    for (int64_t i = 0; i < n; i++) z[i] = source[i] * in;
-    function(z, v, s, n);
+// The user's own function, compiled elsewhere: parameters point to a Callback. Pieces of it at z * in, which need not be in place.
+constexpr int64_t callback_piece = 1024;
+
+PK_INLINE bool has_own(const Callback& f, float) { return f.value_f32 && f.slope_f32; }
+PK_INLINE bool has_own(const Callback&, double) { return true; }
+PK_INLINE void call_own(const Callback& f, bool slope, const float* z, float* out, int64_t n) {
+  (slope ? f.slope_f32 : f.value_f32)(z, out, n, f.user);
+}
+PK_INLINE void call_own(const Callback& f, bool slope, const double* z, double* out, int64_t n) {
+  (slope ? f.slope_f64 : f.value_f64)(z, out, n, f.user);
+}
+template <class T> static void call_back(const double* parameters, bool slope, const T* source, T* out, int64_t n, T in) {
+  const Callback& f = *(const Callback*)parameters;
+  alignas(64) double wide_z[callback_piece], wide_out[callback_piece];
+  alignas(64) T z[callback_piece];
+  if (has_own(f, T(0))) {
+    if (in == 1) return call_own(f, slope, source, out, n);
+    for (int64_t i = 0; i < n; i += lanes<T>) store(z + i, load(source + i) * in);
+    return call_own(f, slope, z, out, n);
   }
-};
+  int64_t i = 0;
+  do wide_z[i] = (double)(source[i] * in);
+  while (++i < n);  // n is at least 1, which this form tells the compiler
+  call_own(f, slope, wide_z, wide_out, n);
+  for (i = 0; i < n; i++) out[i] = (T)wide_out[i];
+}
 
 template <class T> Sums value_callback(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters) {
-  Callback<T> call(parameters);
   const int64_t n = panels(units) * 16 * B;
-  for (int64_t o = 0; o < n; o += call.piece) {
-    const int64_t count = n - o < call.piece ? n - o : call.piece;
-    call(z + o, count, in);
-    for (int64_t i = 0; i < count; i++) v[o + i] = call.v[i] * out;
-  }
+  for (int64_t o = 0; o < n; o += callback_piece)
+    call_back(parameters, false, z + o, v + o, n - o < callback_piece ? n - o : callback_piece, in);
   return reduce<T>(units, B, [&](int64_t o, Bits<T> live) {
-    const Vec<T> x = live ? load(v + o) : Vec<T>{};
+    const Vec<T> x = live ? load(v + o) * out : Vec<T>{};
     store(v + o, x);
     return x;
   });
 }
 
+// Slopes are asked for a piece at a time and then handed out panel by panel, as a function over vectors would give them.
 template <class T>
 SlopeSums slope_callback(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters) {
-  Callback<T> call(parameters);
-  SlopeSums sums = {0, 0, 0, 0};
-  for (int64_t first = 0; first < units; first += 16) {
-    const int valid = (int)(units - first < 16 ? units - first : 16);
-    uint32_t alive = 0;
-    for (int64_t b = 0; b < B; b += call.piece / 16) {
-      const int64_t count = 16 * (B - b < call.piece / 16 ? B - b : call.piece / 16), o = first * B + b * 16;
-      call(z + o, count, in);
-      for (int64_t i = 0; i < count; i++) {
-        const bool live = i % 16 < valid;
-        const T s = call.s[i], x = live ? g[o + i] * s : 0, magnitude = __builtin_fabs(x);
-        out[o + i] = x;
-        sums.square += (double)x * x;
-        sums.largest = magnitude > sums.largest ? magnitude : sums.largest;
-        sums.saturated += live && __builtin_fabs(s) < threshold;
-        alive |= (uint32_t)(s != 0) << (i % 16);
-      }
+  alignas(64) T slopes[callback_piece];
+  const int64_t n = panels(units) * 16 * B;
+  int64_t from = 0, to = 0;
+  return slopes_of<T>(g, out, units, B, threshold, [&](int64_t i) {
+    if (i >= to) {
+      from = i, to = n - i < callback_piece ? n : i + callback_piece;
+      call_back(parameters, true, z + from, slopes, to - from, in);
     }
-    sums.dead += valid - __builtin_popcount(alive & ((1u << valid) - 1));
-  }
-  return sums;
+    return load(slopes + i - from);
+  });
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct SlopeSums {
   int64_t saturated, dead;
 };
 
-// One activation function. `parameters` are those of its row; for "callback" a pointer to the function, stored as bits.
+// One activation function. `parameters` are those of its row; for "callback" they point to a Callback.
 template <class T> using Value = Sums (*)(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters);
 template <class T>
 using Slope = SlopeSums (*)(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters);

@@ -33,12 +33,12 @@ template <class T, class Use> PK_INLINE void with_draws(const Weights<T>& w, Use
   }
 }
 
-template <class T> void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, float* panels) {
+template <class T> void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels) {
   with_draws(w, [&](DrawTile draw, const void* draws) {
     for (int64_t p = p0; p < p1; p++)
-      for (int64_t k = 0; k < w.columns; k += tile_columns) {
-        const int n = (int)(w.columns - k < tile_columns ? w.columns - k : tile_columns);
-        draw(draws, p, 1, k, n, panels + (p * w.columns + k) * panel_lanes, 0);
+      for (int64_t k = k0; k < k1; k += tile_columns) {
+        const int n = (int)(k1 - k < tile_columns ? k1 - k : tile_columns);
+        draw(draws, p, 1, k, n, panels + ((p - p0) * (k1 - k0) + k - k0) * panel_lanes, 0);
       }
   });
 }
@@ -91,7 +91,7 @@ template <class T> void pack(const T* matrix, int64_t rows, int64_t columns, int
     }
 }
 
-template <class T> void tall(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out) {
+template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B, int64_t p0, int64_t p1, T* out) {
   Keys keys;
   expand(keys, a.seed);
   constexpr int parts = panel_vectors<float>, width = lanes<float>;
@@ -99,7 +99,7 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t B, int64_t p0
     for (int64_t b = 0; b < B; b++) {
       alignas(64) uint32_t words[64];
       float draws[64];
-      tall_words(keys, a.layer | a.purpose << 24, a.replica, group, (uint32_t)b, words);
+      tall_words(keys, a.layer | a.purpose << 24, a.replica, group, (uint32_t)(b0 + b), words);
       if (a.draw == TallDraw::normal) {
         U32s<2 * parts> first, second;
         F32s<2 * parts> x, y;
@@ -119,7 +119,7 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t B, int64_t p0
         }
       }
       for (int i = 0; i < 64 && group * 4 + i / 16 < p1; i++)
-        out[((group * 4 + i / 16) * B + b) * 16 + i % 16] = group * 64 + i < units ? (T)draws[i] : T(0);
+        out[((group * 4 - p0 + i / 16) * B + b) * 16 + i % 16] = group * 64 + i < units ? (T)draws[i] : T(0);
     }
 }
 

@@ -9,8 +9,8 @@
 namespace pykernel {
 
 template <class T> struct Products {
-  // Draws of panels p0 .. p1 - 1 to panels[(p * columns + k) * 16 + lane].
-  void (*draw)(const Weights<T>& w, int64_t p0, int64_t p1, float* panels);
+  // Draws of panels p0 .. p1 - 1 and columns k0 (a multiple of 4) .. k1 - 1 to panels[((p - p0) * (k1 - k0) + k - k0) * 16 + lane].
+  void (*draw)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels);
   // z = scale W u, panels p0 .. p1 - 1 of z; where keep is not null the draws are stored there as `draw` does.
   // The sum over k goes in order in one accumulator per output.
   void (*forward)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep);
@@ -23,8 +23,9 @@ template <class T> struct Products {
   void (*gram)(const T* x, int64_t units, int64_t B, double* out, void* scratch);
   // Rows p * 16 .. of a row-major matrix into panels p0 .. p1 - 1, rows beyond the last as zeros.
   void (*pack)(const T* matrix, int64_t rows, int64_t columns, int64_t p0, int64_t p1, T* panels);
-  // Unit draws of a tall array, unit i and column b, in block layout with zero padding: units of panels p0 .. p1 - 1, p0 a multiple of 4.
-  void (*tall)(const Tall& a, int64_t units, int64_t B, int64_t p0, int64_t p1, T* out);
+  // Unit draws of a tall array, columns b0 .. b0 + B - 1, in block layout with zero padding: panels p0 .. p1 - 1, p0 a multiple of 4 and
+  // first in out.
+  void (*tall)(const Tall& a, int64_t units, int64_t b0, int64_t B, int64_t p0, int64_t p1, T* out);
 };
 constexpr int64_t many_inputs = 7;
 // Few inputs: lane sums of 16 units for all, a tile of 128 panels and 16 columns. Many: sums of 16 units and all of delta, inputs padded

@@ -4,20 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-namespace pykernel {
+#include "pykernel/stream.hpp"
 
-enum class Purpose : uint32_t {
-  weight,
-  mask,
-  bias,
-  input,
-  input_common,
-  cotangent,
-  target,
-  forward,
-  backward
-};  // as in pykernel/stream.py
-enum class Distribution : int { normal, uniform, truncated, sparse, student, stable };
+namespace pykernel {
 
 // The matrix W of shape (rows, columns) = scale * draws. Panels hold entry (row 16 p + lane, column k) at [(p * columns + k) * 16 + lane].
 template <class T> struct Weights {

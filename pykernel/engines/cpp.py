@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pykernel import _core, machine
+from pykernel import _core, cfunctions, machine
 from pykernel.plan import Plan
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. A quarter as much again for kept draws.
@@ -12,8 +12,12 @@ MEMORY = 2**30
 
 def refusal(plan: Plan) -> str | None:
     """Why this module cannot run the plan, or None."""
-    if not plan.activation.builtin:
-        return f'backend="cpp" has no activation {plan.activation.name!r} of your own; backend="numba" or "reference" can run it'
+    row = plan.activation
+    if not row.builtin:
+        others = row.log2_value or row.log2_slope or (not plan.exponent and (row.plain_value, row.plain_slope) != (row.value, row.slope))
+        if others or cfunctions.compiled(row) is None:
+            what = "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
+            return f'backend="cpp" {what} cannot run activation {row.name!r}; backend="numba" or "reference" can'
     if plan.head_weight is not None:
         return 'backend="cpp" draws the head\'s weight; backend="numba" or "reference" can run a head with a weight of your own'
     return None
@@ -25,7 +29,8 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
-    return _core.run(plan, engine, first, count, threads, memory)
+    own = () if plan.activation.builtin else cfunctions.compiled(plan.activation)
+    return _core.run(plan, engine, first, count, threads, memory, [(f.address, f.scalar) for f in own])
 
 
 def memory(plan: Plan, threads: int) -> int:

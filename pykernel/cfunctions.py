@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""C functions as a user's own activation: pointers with a checked signature, callable on NumPy arrays, and what Numba compiles to them.
+
+Two signatures are known: `double f(double)`, and `void f(const double *z, double *out, int64_t n, void *user)` over arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+import numpy as np
+
+_POINTER = ctypes.POINTER(ctypes.c_double)
+SCALAR = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
+ARRAY = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, ctypes.c_int64, ctypes.c_void_p)
+_NUMBA = {
+    "(float64,) -> float64": SCALAR,
+    "(float64*, float64*, int64, void*) -> none": ARRAY,
+}
+ALLOWED = "double (double) or void (const double *z, double *out, int64_t n, void *user)"
+
+
+class CFunction:
+    """A C function of one of the two signatures: called with a float64 array it gives an array, elementwise.
+
+    Attributes:
+        address: of the C function.  scalar: whether it is `double (double)`.
+    """
+
+    def __init__(self, function, kind, source):
+        self.address, self.scalar = ctypes.cast(function, ctypes.c_void_p).value, kind is SCALAR
+        self._call, self._source = kind(self.address), source  # the source keeps the code alive
+        self.__name__ = getattr(source, "__name__", "c_function")
+
+    def __call__(self, z):
+        z = np.ascontiguousarray(z, dtype=np.float64)
+        out = np.empty_like(z)
+        if self.scalar:
+            out.reshape(-1)[:] = [self._call(x) for x in z.reshape(-1).tolist()]
+        else:
+            self._call(z.ctypes.data_as(_POINTER), out.ctypes.data_as(_POINTER), z.size, None)
+        return out
+
+    def __eq__(self, other):
+        return isinstance(other, CFunction) and self.address == other.address
+
+    def __hash__(self):
+        return hash(self.address)
+
+    def __reduce__(self):
+        raise TypeError("a C function pointer means nothing in another process: build the Activation there, or use Python or Numba functions")
+
+
+def wrap(function, what):
+    """A CFunction for a ctypes function or a numba.cfunc; anything else as it is.
+
+    Raises:
+        TypeError: a C function of another signature.
+
+    Examples:
+        >>> import math
+        >>> wrap(SCALAR(math.tanh), "value")(np.zeros(2))
+        array([0., 0.])
+    """
+    if isinstance(function, ctypes._CFuncPtr):
+        for kind in (SCALAR, ARRAY):
+            if tuple(function.argtypes or ()) == kind._argtypes_ and function.restype is kind._restype_:
+                return CFunction(function, kind, function)
+        given = f"{getattr(function.restype, '__name__', None)} {tuple(a.__name__ for a in function.argtypes or ())}"
+    elif "numba" in sys.modules and isinstance(function, sys.modules["numba"].core.ccallback.CFunc):
+        given = str(function._sig)
+        if given in _NUMBA:
+            return CFunction(_NUMBA[given](function.address), _NUMBA[given], function)
+    else:
+        return function
+    raise TypeError(f"activation {what} as a C function must be {ALLOWED}, got {given}; set argtypes and restype of a ctypes function")
+
+
+@functools.lru_cache(64)
+def compiled(activation):
+    """(value, slope) of a user's row as CFunctions, by Numba where they are not yet; None where it cannot or is not installed."""
+    pair = [f if isinstance(f, CFunction) else _compile(f) for f in (activation.value, activation.slope)]
+    return None if None in pair else tuple(pair)
+
+
+def _compile(function):
+    try:
+        import numba
+        from numba.core.errors import NumbaError
+        from numba.np.ufunc.dufunc import DUFunc
+    except ImportError:
+        return None
+    try:
+        inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
+
+        def fill(z, out, n, user):
+            numba.carray(out, n)[:] = inner(numba.carray(z, n))
+
+        return wrap(numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill), "value")
+    except (NumbaError, TypeError, NotImplementedError):
+        return None
