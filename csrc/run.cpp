@@ -26,6 +26,12 @@ void finite(const double* x, int64_t n, const char* what) {
     if (!isfinite(x[i])) throw std::invalid_argument(std::string(what) + " must be finite");
 }
 
+void known(const char* distribution) {
+  for (const char* name : {"given", "identity", "constant", "haar"})
+    if (!strcmp(name, distribution)) return;
+  distribution_called(distribution);
+}
+
 // multiply-adds of the largest layer: below this a network is not worth a team
 constexpr int64_t worth_a_team = 1 << 18;
 
@@ -47,8 +53,10 @@ void check(const Plan& plan) {
     if (plan.weights && l) finite(plan.weights[l - 1], size(plan.widths[l], plan.widths[l - 1]), "weights");
     if (plan.biases && l) finite(plan.biases[l - 1], plan.widths[l], "biases");
   }
-  require(plan.activation.name && plan.distribution && plan.bias_distribution && (!plan.loss || plan.head_distribution),
+  require(plan.activation.name && plan.distribution && plan.bias_distribution && (plan.loss <= no_loss || plan.head_distribution),
           "activation, distribution, bias_distribution and head_distribution must be given");
+  known(plan.distribution);
+  if (plan.loss > no_loss) known(plan.head_distribution);
   const ActivationRow& f = plan.activation;
   require(isfinite(f.left) && isfinite(f.right) && isfinite(f.before_zero) && isfinite(f.after_zero) && isfinite(f.at_zero) &&
               isfinite(f.max_slope),

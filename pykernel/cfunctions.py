@@ -50,7 +50,9 @@ class CFunction:
         return hash(self.address)
 
     def __reduce__(self):
-        raise TypeError("a C function pointer means nothing in another process: build the Activation there, or use Python or Numba functions")
+        raise TypeError(
+            "a C function pointer means nothing in another process: build the Activation there, or use Python or Numba functions"
+        )
 
 
 def wrap(function, what):
@@ -69,7 +71,7 @@ def wrap(function, what):
             if tuple(function.argtypes or ()) == kind._argtypes_ and function.restype is kind._restype_:
                 return CFunction(function, kind, function)
         given = f"{getattr(function.restype, '__name__', None)} {tuple(a.__name__ for a in function.argtypes or ())}"
-    elif "numba" in sys.modules and isinstance(function, sys.modules["numba"].core.ccallback.CFunc):
+    elif (numba := sys.modules.get("numba.core.ccallback")) and isinstance(function, numba.CFunc):
         given = str(function._sig)
         if given in _NUMBA:
             return CFunction(_NUMBA[given](function.address), _NUMBA[given], function)

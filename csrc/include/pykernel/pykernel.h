@@ -32,7 +32,7 @@ typedef enum { PK_FLOAT32 = 0, PK_FLOAT64 = 1 } pk_dtype;
 typedef enum { PK_DENSE = 0, PK_MATRIX_FREE = 1 } pk_engine;
 typedef enum { PK_NO_NORM = 0, PK_BATCH_NORM = 1, PK_LAYER_NORM = 2, PK_RMS_NORM = 3 } pk_norm;
 typedef enum { PK_LINEAR_NORM_ACTIVATION = 0, PK_NORM_ACTIVATION_LINEAR = 1 } pk_order;
-typedef enum { PK_NO_LOSS = 0, PK_MSE = 1, PK_SIGMOID = 2, PK_SOFTMAX = 3 } pk_loss;
+typedef enum { PK_NO_LOSS = 0, PK_MSE = 1, PK_SIGMOID = 2, PK_SOFTMAX = 3, PK_LINEAR_LOSS = 4 } pk_loss;
 typedef enum { PK_WEIGHT, PK_MASK, PK_BIAS, PK_INPUT, PK_INPUT_COMMON, PK_COTANGENT, PK_TARGET, PK_FORWARD, PK_BACKWARD } pk_purpose;
 
 /* -- the random stream by address (pykernel/stream.hpp) */
