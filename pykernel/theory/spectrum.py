@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pykernel import checks
+from pykernel import checks, machine, stream
 from pykernel.chain import Chain
+from pykernel.engines import reference
+from pykernel.engines.block import Block, slopes, values
+from pykernel.plan import Plan, lower, with_samples
 from pykernel.theory.finite import digamma
+from pykernel.theory.quadrature import HOMOGENEOUS
 
 LARGEST_FULL = 512  # widths up to which all singular values are computed
 
@@ -25,6 +30,7 @@ class Spectrum:
         lyapunov: (replicas, k), natural logs per layer: mean growth of a volume's k-th edge, from the QR factors.
         lyapunov_theory: (k,) for Gaussian linear chains with equal widths, else None.
         largest_theory: predicted log10 of the largest singular value of a wide chain, nan where there is no formula.
+        variance_theory: predicted `relative_variance` of a wide chain at criticality, nan where there is no formula.
         complete: whether all singular values were computed.
     """
 
@@ -33,6 +39,7 @@ class Spectrum:
     lyapunov: np.ndarray
     lyapunov_theory: np.ndarray | None
     largest_theory: float
+    variance_theory: float
     complete: bool
 
     @property
@@ -41,6 +48,14 @@ class Spectrum:
         if not self.complete:
             return np.full(len(self.log10_singular), np.nan)
         return self.log10_singular[:, 0] - self.log10_singular[:, -1]
+
+    @property
+    def relative_variance(self) -> np.ndarray:
+        """Variance over mean squared of the squared singular values, (replicas,); nan where only the largest was computed."""
+        if not self.complete:
+            return np.full(len(self.log10_singular), np.nan)
+        squares = 100.0 ** (self.log10_singular - self.log10_singular[:, :1])
+        return squares.var(axis=1) / squares.mean(axis=1) ** 2
 
     def __str__(self):
         top = float(np.median(self.log10_singular[:, 0]))
@@ -59,9 +74,10 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     """Singular values of the Jacobian of the output with respect to one input, at any depth.
 
     Args:
-        chain: without batch norm. Widths up to 512 give all singular values, larger ones the largest (power iteration in the log domain).
+        chain: without batch norm. Widths up to 512 give all singular values; larger ones only the largest, by power iteration in the log
+            domain (the smallest would take the inverse of every layer: it is not computed, and `log10_condition` is nan).
         replicas: independent draws of the weights, the same as `propagate` uses in its dense engine.
-        seed: of the draws.
+        seed: of the draws: weights, biases and input are those of `propagate` with this seed, one input.
         x: the input, (n[0],); drawn without.
 
     Returns:
@@ -90,52 +106,48 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     if chain.norm == "batch":
         raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
     replicas = checks.integer("replicas", replicas, 1, 10**6)
-    n = chain.layer_widths
-    complete = int(n.max()) <= LARGEST_FULL
-    results = [_one(chain, seed, r, x, complete) for r in range(replicas)]
+    plan = lower(chain, seed=seed, dtype="float64", x=None if x is None else np.reshape(np.asarray(x, float), (-1, 1)))
+    complete = int(plan.widths.max()) <= LARGEST_FULL
+    if not complete:
+        machine.require_memory(8 * chain.weight_count, "every weight of this chain", "widths up to 512 need one layer at a time")
+    with np.errstate(over="ignore", under="ignore"):  # of numbers whose exponent is kept apart
+        results = [_one(plan, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
     lyapunov = np.array([r[1] for r in results])
-    return Spectrum(chain, singular, lyapunov, _lyapunov_theory(chain) if complete else None, _largest_theory(chain), complete)
+    exponents = _lyapunov_theory(chain) if complete else None
+    return Spectrum(chain, singular, lyapunov, exponents, _largest_theory(chain), _variance_theory(chain), complete)
 
 
-def _one(chain: Chain, seed: int, replica: int, x, complete: bool):
+def _one(plan: Plan, replica: int, complete: bool):
     """log10 singular values and Lyapunov exponents of one draw."""
-    steps = _layers(chain, seed, replica, x)
+    steps: Iterable[_Step] = _steps(plan, replica)
+    n0, smallest = int(plan.widths[0]), int(plan.widths.min())
     if complete:
-        n0 = int(chain.layer_widths[0])
-        k = int(chain.layer_widths.min())
         basis, triangle, exponent = np.eye(n0), np.eye(n0), np.zeros(n0)
         growth = np.zeros(n0)
         for apply in steps:
-            image = apply(basis)
-            q, r = np.linalg.qr(image)
+            q, r = np.linalg.qr(apply(basis))
             sign = np.where(np.diag(r) < 0, -1.0, 1.0)
             basis, r = q * sign, r * sign[:, None]
             with np.errstate(divide="ignore"):
                 growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
             triangle, exponent = _multiply(r, triangle, exponent)
-        return _singular(triangle, exponent)[:k] / math.log(10), (growth / chain.depth)[:k]
-    rng = np.random.default_rng([seed, replica])
-    v = rng.standard_normal((int(chain.layer_widths[0]), 1))
-    steps = list(steps)
-    top = -math.inf
+        return _singular(triangle, exponent)[:smallest] / math.log(10), (growth / plan.depth)[:smallest]
+    v = stream.tall(plan.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float)
+    every, top = list(steps), -math.inf
     for _ in range(30):
-        v /= np.linalg.norm(v)
-        log = 0.0
-        for apply in steps:
-            v = apply(v)
-            size = np.linalg.norm(v)
-            if size == 0:
-                return np.array([-np.inf]), np.array([-np.inf])
-            v, log = v / size, log + math.log(size)
-        for apply in steps[::-1]:
-            v = apply(v, transpose=True)
-            size = np.linalg.norm(v)
-            v, log = v / size, log + math.log(size)
+        v, log = v / np.linalg.norm(v), 0.0
+        for transpose in (False, True):
+            for apply in every[:: -1 if transpose else 1]:
+                v = apply(v, transpose)
+                size = np.linalg.norm(v)
+                if size == 0:
+                    return np.array([-np.inf]), np.array([-np.inf])
+                v, log = v / size, log + math.log(size)
         done, top = abs(log / 2 - top) < 1e-6, log / 2
         if done:
             break
-    return np.array([top / math.log(10)]), np.array([top / chain.depth])
+    return np.array([top / math.log(10)]), np.array([top / plan.depth])
 
 
 def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray):
@@ -198,68 +210,64 @@ def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) ->
     return float(np.max(np.abs(pr) / np.sqrt(pp * rr)))
 
 
-def _layers(chain: Chain, seed: int, replica: int, x):
-    """One function for each layer that applies its Jacobian, or its transpose, to columns; the forward pass goes along."""
-    from pykernel.simulate import weights
+def _steps(plan: Plan, replica: int) -> Iterator[_Step]:
+    """The Jacobian of each layer, or of each group of layers that a skip connection bridges, along the forward pass of one input."""
+    operator = reference.Dense(with_samples(plan, replica) if plan.sampler is not None else plan, replica)
+    a, k = reference._input(plan, replica), plan.residual_every
+    skip, group = a, []
+    for layer in range(1, plan.depth + 1):
+        W = operator.plan.scale[layer - 1] * operator.matrix(layer)
+        first = plan.order == 0
+        z = reference._linear(plan, _Known(W / (plan.scale[layer - 1] or 1.0)), replica, layer, a) if first else None
+        preimage, back = reference.normalise(plan, z if first else a)
+        slope = slopes(plan.activation, preimage, Block(np.ones((len(preimage.x), 1))))[0].true()
+        value = values(plan.activation, preimage)
+        group.append(_Layer(W, slope, back, first))
+        a = value if first else reference._linear(plan, _Known(W / (plan.scale[layer - 1] or 1.0)), replica, layer, value)
+        if k and layer % k == 0:
+            a = skip.plus(a.times(plan.residual_scale[layer - 1]))
+            yield _Step(group, 1.0, float(plan.residual_scale[layer - 1]))
+            skip, group = a, []
+        elif not k or layer > plan.depth - plan.depth % k:
+            yield _Step(group, 0.0, 1.0)
+            group = []
 
-    n = chain.layer_widths
-    if x is None:
-        x = np.random.default_rng([seed, replica, 1]).standard_normal(int(n[0]))
-    x = np.asarray(x, float).reshape(-1)
-    if x.shape != (int(n[0]),):
-        raise ValueError(f"x must have shape ({int(n[0])},), got {x.shape}")
-    if chain.residual is not None and chain.residual.every != 1:
-        raise ValueError("the Jacobian layer by layer needs skip connections over one layer, got " + str(chain.residual))
-    a, row = x, chain.activation
-    rng = np.random.default_rng([seed, replica, 2])
-    for layer in range(1, chain.depth + 1):
-        W = weights(chain, layer=layer, replica=replica, seed=seed)
-        b = chain.bias_std * rng.standard_normal(int(n[layer]))
-        skip = 1.0 if chain.residual is not None else 0.0
-        scale = chain.residual.factor(chain.depth) if chain.residual is not None else 1.0
-        if chain.order == "linear-norm-activation":
-            y, norm = _normed(W @ a + b, chain.norm)
-            slope = np.asarray(row.slope(y))
-            value = np.asarray(row.value(y))
-            forward = lambda v, W=W, s=slope, N=norm: s[:, None] * N(W @ v)
-            backward = lambda v, W=W, s=slope, N=norm: W.T @ N(s[:, None] * v)
-        else:
-            y, norm = _normed(a, chain.norm)
-            slope = np.asarray(row.slope(y))
-            value = W @ np.asarray(row.value(y)) + b
-            forward = lambda v, W=W, s=slope, N=norm: W @ (s[:, None] * N(v))
-            backward = lambda v, W=W, s=slope, N=norm: N(s[:, None] * (W.T @ v))
-        a = skip * a + scale * value if skip else value
-        size = np.abs(a).max()
-        if chain.activation.name in ("linear", "relu", "leaky_relu") and chain.norm is None and not chain.bias_std and size > 0:
-            a = a / size  # homogeneous: slopes do not depend on the scale
-        yield _Step(forward, backward, skip, scale)
+
+class _Known:
+    """One matrix in the place of the reference engine's draws."""
+
+    def __init__(self, matrix: np.ndarray):
+        self.matrix = matrix
+
+    def forward(self, layer: int, u: np.ndarray) -> np.ndarray:
+        return self.matrix @ u
+
+
+class _Layer:
+    """One layer's Jacobian; that of a norm is symmetric."""
+
+    def __init__(self, W: np.ndarray, slope: np.ndarray, back: Callable, first: bool):
+        self.W, self.slope, self.back, self.first = W, slope, back, first
+
+    def __call__(self, v: np.ndarray, transpose: bool) -> np.ndarray:
+        norm = lambda x: self.back(Block(x)).true()
+        if self.first:  # z = W a, then norm, then phi
+            return self.W.T @ norm(self.slope * v) if transpose else self.slope * norm(self.W @ v)
+        return norm(self.slope * (self.W.T @ v)) if transpose else self.W @ (self.slope * norm(v))
 
 
 class _Step:
-    """One layer's Jacobian."""
+    """The Jacobian of a group of layers: skip + scale * product."""
 
-    def __init__(self, forward, backward, skip, scale):
-        self.forward, self.backward, self.skip, self.scale = forward, backward, skip, scale
+    def __init__(self, layers: list[_Layer], skip: float, scale: float):
+        self.layers, self.skip, self.scale = layers, skip, scale
 
-    def __call__(self, v, transpose=False):
-        image = (self.backward if transpose else self.forward)(v)
+    def __call__(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
+        image = v if v.ndim == 2 else v[:, None]
+        for layer in self.layers[:: -1 if transpose else 1]:
+            image = layer(image, transpose)
+        image = image.reshape(-1, *v.shape[1:])
         return self.skip * v + self.scale * image if self.skip else image
-
-
-def _normed(z: np.ndarray, norm: str | None):
-    """Normalised z and the (symmetric) derivative of the norm applied to columns."""
-    if norm is None:
-        return z, lambda v: v
-    centred = z - z.mean() if norm == "layer" else z
-    sigma = math.sqrt(float(np.mean(centred**2)) + 1e-5)
-    y = centred / sigma
-
-    def derivative(v):
-        middle = v.mean(axis=0) if norm == "layer" else 0.0
-        return (v - middle - y[:, None] * (y @ v) / len(y)) / sigma
-
-    return y, derivative
 
 
 def _lyapunov_theory(chain: Chain) -> np.ndarray | None:
@@ -280,3 +288,13 @@ def _largest_theory(chain: Chain) -> float:
     if chain.activation.name == "linear" and chain.init.distribution == "normal":
         return 0.5 * ((L + 1) * math.log10(L + 1) - L * math.log10(L)) + L * math.log10(scale * math.sqrt(n))
     return math.nan
+
+
+def _variance_theory(chain: Chain) -> float:
+    """L (mu_2 / mu_1^2 - 1 - s_1), mu_k = E phi'^(2k), s_1 = -1 for Gaussian, 0 for orthogonal weights (Pennington et al. 2017, eq. 20)."""
+    row, kind = chain.activation, chain.init.distribution
+    plain = chain.width is not None and not (chain.norm or chain.residual or chain.bias_std)
+    if not plain or row.name not in HOMOGENEOUS or kind not in ("normal", "haar"):
+        return math.nan
+    first, second = ((float(row.left) ** k + float(row.right) ** k) / 2 for k in (2, 4))
+    return chain.depth * (second / first**2 - 1 + (kind == "normal"))
