@@ -31,7 +31,7 @@ SMALL = ["--depth", "2", "--width", "4"]
         ({"executor": True}, TypeError, "executor must be None, a number of processes"),
         ({"executor": 0}, ValueError, "positive number of worker processes, at most 1024, got 0"),
         ({"threads": "all"}, TypeError, "threads must be an int, got 'all'"),
-        ({"predict": 3}, TypeError, "predict must be True or False, got 3"),
+        ({"predict": 3}, TypeError, "predict must be None, True or False, got 3"),
         ({"until": "slope"}, TypeError, "until must be None or a StandardError, got 'slope'"),
         ({"replicas": 2.5}, TypeError, "replicas must be a positive int, got 2.5"),
         ({"seed": -1}, ValueError, "seed must be an int from 0"),

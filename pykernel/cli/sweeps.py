@@ -54,6 +54,7 @@ def add(commands: Any, formatter: Any) -> None:
     where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
     where.add_argument("--shard", metavar="i/N", help="run the i-th of N shares (1/N .. N/N) into the same or another store")
     where.add_argument("--until", metavar="SCALAR:ERROR", help="add replicas until the standard error is as small: slope:0.001")
+    where.add_argument("--predict", action=argparse.BooleanOptionalAction, help="theory beside every cell (default: up to 1000 cells)")
     where.add_argument("--dry-run", action="store_true", help="print cells, time, memory and disk; run nothing")
     where.add_argument("--quiet", action="store_true", help="no progress, no table")
     sweep.set_defaults(call=_sweep)
@@ -127,6 +128,8 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
     if given.store:
         result["store"] = given.store
+    if given.predict is not None:
+        result["predict"] = given.predict
     if given.until:
         scalar, colon, error = given.until.partition(":")
         if not colon:

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 
 from pykernel import checks
+from pykernel.engines import cost
 
 TABLE = {
     ("dense", "cpp"): "pykernel.engines.cpp",
@@ -20,7 +21,7 @@ TABLE = {
     ("matrix_free", "numba"): "pykernel.engines.numba_matrix_free",
     ("matrix_free", "reference"): "pykernel.engines.reference_matrix_free",
 }
-# In the order in which `auto` prefers them.
+# In the order in which `auto` prefers them, as long as C++ can run the chain; without it the cheapest by `cost`.
 ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
@@ -40,7 +41,7 @@ def choose(plan, engine="auto", backend="auto", keep=()):
     backends = ("reference",) if keep and backend == "auto" else BACKENDS if backend == "auto" else (backend,)
     if keep and backends != ("reference",):
         raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
-    reasons = []
+    reasons, slower = [], []
     for e in engines:
         reason = matrix_free_refusal(plan) if e == "matrix_free" else None
         if reason is not None:
@@ -53,8 +54,12 @@ def choose(plan, engine="auto", backend="auto", keep=()):
             module = importlib.import_module(TABLE[e, b])
             reason = module.refusal(plan)
             if reason is None:
-                return e, b, module
+                if engine != "auto" or backend != "auto" or b == BACKENDS[0] or keep:
+                    return e, b, module
+                slower.append((cost.seconds(e, b, plan.widths, plan.batch, plan.distribution), e, b, module))
             reasons.append(reason)
+    if slower:  # without C++, matrix-free NumPy may take longer than compiled draws of every weight
+        return min(slower, key=lambda found: found[0])[1:]
     raise ValueError(reasons[0])
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
+from pykernel.engines import cost
 
 
 class Piece(NamedTuple):
@@ -23,19 +23,7 @@ class Piece(NamedTuple):
 
 def seconds_per_replica(chain: Any, run: dict) -> float:
     """Nominal seconds of one replica on one core (AVX2, 2026); `Pace` learns the factor between this and the machine at hand."""
-    batch = run["batch"]
-    widths = chain.layer_widths
-    units = int(widths[1:].sum())
-    seconds = 2e-5 + chain.depth * 1.5e-6 + units * batch * 12e-9
-    if run["engine"] == "matrix_free":
-        seconds += units * batch * (8e-9 + 2e-9 * batch)
-    elif run["engine"] == "dense":
-        drawn = chain.init.distribution not in ("identity", "constant")
-        seconds += chain.weight_count * (1.2e-9 + 0.08e-9 * batch) * drawn
-        if chain.init.distribution == "haar":
-            low, high = np.minimum(widths[1:], widths[:-1]), np.maximum(widths[1:], widths[:-1])
-            seconds += float((high * low.astype(float) ** 2).sum()) * 0.5e-9
-    return seconds * {"reference": 1000.0, "numba": 1.5}.get(run["backend"], 1.0)
+    return cost.seconds(run["engine"], run["backend"], chain.layer_widths, run["batch"], chain.init.distribution)
 
 
 OVERHEAD = 1e-3  # seconds for one piece, whatever its size: lowering, statistics

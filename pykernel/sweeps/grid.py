@@ -192,23 +192,25 @@ def _held(base: Any) -> dict:
     if base is None or isinstance(base, Mapping):
         for word in base or ():
             _check_word(word, list(Chain.__dataclass_fields__), set())
-        return dict(base or {})
+        held = {"activation": Chain.activation, "init": Chain.init, **(base or {})}
+        return {word: _object(word, value) for word, value in held.items()}
     raise TypeError(f"base must be None, a Chain or a mapping of its fields, got {base!r}")
 
 
 def _objects(axis: Axis) -> list[tuple[int, tuple]]:
-    """An axis's rows, names of activations and inits made into objects once, not for every cell; bad ones are left to `Chain`."""
+    """An axis's rows with their numbers, names made into objects."""
+    return [(i, tuple(_object(word, value) for word, value in zip(axis.keys, row, strict=True))) for i, row in enumerate(axis.values)]
+
+
+def _object(word: str, value: Any) -> Any:
+    """Names of activations and inits made into objects once, not for every cell; bad ones are left to `Chain`."""
     from pykernel import activations, inits
 
     makers = {"activation": activations.get, "init": inits.get}
-    rows = []
-    for i, row in enumerate(axis.values):
-        made = list(row)
-        for j, word in enumerate(axis.keys):
-            with contextlib.suppress(TypeError, ValueError):
-                made[j] = makers[word](row[j]) if word in makers else row[j]
-        rows.append((i, tuple(made)))
-    return rows
+    if word in makers:
+        with contextlib.suppress(TypeError, ValueError):
+            return makers[word](value)
+    return value
 
 
 def name(cell: Cell, axes: tuple[Axis, ...]) -> str:

@@ -95,10 +95,22 @@ def _part(value: Any, kind: type) -> str:
     return canonical(describe(value)).decode()
 
 
-def key(chain: Any, rest: str) -> str:
-    """The key of a cell: its chain, and in `rest` the words of what else defines its numbers (`words`)."""
-    fields = ",".join(f'"{name}":{_text(getattr(chain, name))}' for name in chain.__dataclass_fields__)
-    return hashlib.sha256(f"{{{fields},{rest}}}".encode()).hexdigest()[:32]
+class Keys:
+    """Keys of cells, one after the other: a field that the cell before had as well is not described again."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, tuple[Any, str]] = {}
+
+    def key(self, chain: Any, rest: str) -> str:
+        """The key of a cell: its chain, and in `rest` the words of what else defines its numbers (`words`)."""
+        texts = []
+        for name in chain.__dataclass_fields__:
+            value = getattr(chain, name)
+            known = self.last.get(name)
+            if known is None or known[0] is not value:
+                known = self.last[name] = value, f'"{name}":{_text(value)}'
+            texts.append(known[1])
+        return hashlib.sha256(f"{{{','.join(texts)},{rest}}}".encode()).hexdigest()[:32]
 
 
 def words(**rest: Any) -> str:

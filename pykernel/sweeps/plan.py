@@ -127,7 +127,7 @@ class SweepPlan:
         if until is not None and not isinstance(until, StandardError):
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
-        cells, known, rests = [], {}, {}
+        cells, known, rests, keys = [], {}, {}, identity.Keys()
         for cell in grid.cells(axes, base, run, int(replicas)):
             try:
                 resolved = _resolve(cell, known)
@@ -138,7 +138,7 @@ class SweepPlan:
             if ran not in rests:
                 rests[ran] = identity.words(kept=kept, stream=stream.VERSION, format=identity.FORMAT, **resolved)
             count = budget.of(cell.chain, resolved) if budget else cell.replicas
-            cells.append(cell._replace(run=resolved, replicas=count, key=identity.key(cell.chain, rests[ran])))
+            cells.append(cell._replace(run=resolved, replicas=count, key=keys.key(cell.chain, rests[ran])))
         _require_memory(axes, cells)
         plan = cls(axes, tuple(cells), int(replicas), until, kept)
         instead = "ask for fewer cells, replicas or profiles (profiles=False keeps scalars only)"
@@ -227,12 +227,15 @@ def _resolve(cell: Cell, known: dict) -> dict:
         chain.clip,
         *run.values(),
     )
-    if question not in known:
+    same = tuple(map(id, question))  # cheaper than hashing; the objects live as long as the cells do
+    if same not in known and question in known:
+        known[same] = known[question]
+    if same not in known:
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
         alike = chain if chain.width is None else chain.replace(depth=depth)
         words = {name: run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
-        known[question] = engines.choose(lower(alike, **words), run["engine"], run["backend"])[:2]
-    run["engine"], run["backend"] = known[question]
+        known[same] = known[question] = engines.choose(lower(alike, **words), run["engine"], run["backend"])[:2]
+    run["engine"], run["backend"] = known[same]
     return run
 
 

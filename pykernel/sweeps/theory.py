@@ -22,6 +22,7 @@ PREDICTED = {
     "predicted_signal_end_to_end_std": ("decades", "its standard deviation over draws at this width"),
 }
 Z = {"z_slope": ("slope", "predicted_slope"), "z_signal_end_to_end": ("signal_end_to_end", "predicted_signal_end_to_end_mean")}
+FREELY = 1000  # cells that are predicted without being asked for: as many as take seconds
 ROUNDING = 2.0**-24  # of a float32 run: a layer's error in decades, where a law leaves no spread at all
 
 Known = dict[str, list]  # key of a cell: the numbers of PREDICTED, and the law or the reason why there is none
