@@ -104,6 +104,12 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
 
     Raises:
         ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers.
+
+    Examples:
+        >>> import torch  # doctest: +SKIP
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh())  # doctest: +SKIP
+        >>> str(pk.init_torch_(net, "orthogonal", seed=1))  # doctest: +SKIP
+        '1 layers of 64 units, tanh, orthogonal'
     """
     from pykernel.engines import reference
     from pykernel.plan import lower
