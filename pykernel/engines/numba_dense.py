@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 
 import numpy as np
 
 from pykernel import observables
 from pykernel.engines import heads, numba_threads
 from pykernel.engines.block import Block
-from pykernel.kernels import activate, blocks, callbacks, chain, draws, product, rows
+from pykernel.kernels import activate, blocks, callbacks, chain, draws, matrix_free, product, rows
 
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
+# What the backward pass needs of the forward one, a worker: beyond it, layers are computed twice, from checkpoints.
+TAPE_BYTES = 512 << 20
 # One network is cut among threads where a layer has at least this many weights: below, handing out work costs more than it gains.
 SPLIT_WEIGHTS = 1 << 18
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
@@ -32,9 +35,9 @@ def refusal(plan):
     return None
 
 
-def memory(plan, threads):
-    """Bytes of workspace for so many replicas at a time."""
-    sizes = _sizes(plan)
+def memory(plan, threads, free=False):
+    """Bytes of workspace for so many replicas at a time; free: of the matrix-free engine."""
+    sizes = _sizes(plan, free=free)
     return threads * sum(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in sizes.values())
 
 
@@ -42,7 +45,7 @@ def run(plan, first, count, *, threads=1, keep=()):
     """Rows of replicas first .. first + count - 1, see docs/design.md section 5."""
     if keep:
         raise ValueError('backend="numba" keeps no arrays; backend="reference" does')
-    out = np.full((len(observables.ROWS), count, plan.depth + 1), np.nan)
+    out = rows_array(plan, count)
     stop = np.zeros(1, np.int64)
     with callbacks.Row(plan.activation, plan.dtype if not plan.exponent else "float64") as row:
         spec = specify(plan, row, out, stop)
@@ -50,10 +53,22 @@ def run(plan, first, count, *, threads=1, keep=()):
             work = workspace(plan, threads)
             with numba_threads.Team(threads, stop) as team:
                 for index in range(count):
-                    _run_split(plan, spec.record, work, first + index, out, index, team)
+                    run_split(plan, spec.record, work, first + index, out, index, team, _split_products)
         else:
-            _run_replicas(plan, spec.record, first, count, out, threads, stop)
+            work_off = partial(replicas, plan, spec.record, first, out)
+            in_pieces(work_off, lambda: workspace(plan, 1), count, threads, stop)
         row.check()
+    return named(plan, out)
+
+
+def rows_array(plan, count):
+    """What kernels write rows into: (rows, count, L + 1) float64."""
+    return np.full((len(observables.ROWS), count, plan.depth + 1), np.nan)
+
+
+def named(plan, out):
+    """Rows by name from that array."""
+    count = out.shape[1]
     return {
         r.name: out[(i, *map(slice, observables.shape(r, count, plan.depth)))]
         for i, r in enumerate(observables.ROWS)
@@ -61,52 +76,74 @@ def run(plan, first, count, *, threads=1, keep=()):
     } | {"loss": out[chain.LOSS, :, 0]}
 
 
-def _run_replicas(plan, spec, first, count, out, threads, stop):
+def in_pieces(work_off, make, count, threads, stop):
+    """work_off(workspace, start, end) over pieces of range(count), a thread each with a workspace of its own from `make`."""
     workers = min(threads, count)
     step = max(1, -(-count // (4 * workers)))
     starts = iter(range(0, count, step))
 
-    def work_off():
-        work = workspace(plan, 1)
+    def worker():
+        work = make()
         for start in starts:
-            end = min(start + step, count)
-            if not plan.loss:
-                chain.replicas(spec, work.record, first, start, end, 7)
-                continue
-            for index in range(start, end):
-                chain.replicas(spec, work.record, first, index, index + 1, 1)
-                if stop[0]:
-                    return
-                _head(plan, work, first + index, out, index)
-                chain.replicas(spec, work.record, first, index, index + 1, 4)
+            work_off(work, start, min(start + step, count))
 
     with numba_threads.Team(workers, stop) as team:
-        team.run([work_off] * workers)
+        team.run([worker] * workers)
 
 
-def _run_split(plan, spec, work, replica, out, index, team):
-    """One replica, the panels of each product cut among the team."""
+def replicas(plan, spec, first, out, work, start, end):
+    """Replicas first + start .. first + end - 1 into rows start .. end - 1 of `out`."""
+    if not plan.loss:
+        chain.replicas(spec, work.record, first, start, end, 7)
+        return
+    for index in range(start, end):
+        chain.replicas(spec, work.record, first, index, index + 1, 1)
+        _head(plan, work, first + index, out, index)
+        chain.replicas(spec, work.record, first, index, index + 1, 4)
 
-    def share(function, layer, total):
-        cuts = np.linspace(0, total, team.size + 1).astype(int)
-        team.run([lambda w=w: function(spec, work.record, layer, replica, w, cuts[w], cuts[w + 1]) for w in range(team.size)])
 
-    def alone(function, *args):
-        team.run([lambda: function(spec, work.record, *args)])
+def run_split(plan, spec, work, replica, out, index, team, products):
+    """One replica, the products of each layer cut among the team: products(plan, spec, work, replica, team) -> forward, backward."""
+    alone = lambda function, *args: team.run([lambda: function(spec, work.record, *args)])
+    forward_product, backward_product = products(plan, spec, work, replica, team)
+    segments, length = int(work.record["segments"]), int(work.record["length"])
+    layers = lambda s: range(s * length + 1, min((s + 1) * length, plan.depth) + 1)
+
+    def forward(s):
+        for layer in layers(s):
+            alone(chain.before, layer, replica)
+            forward_product(layer)
+            alone(chain.after, layer, replica, index)
 
     alone(chain.begin, replica)
-    for layer in range(1, plan.depth + 1):
-        alone(chain.before, layer, replica)
-        share(chain.forward_product, layer, -(-int(plan.widths[layer]) // 16))
-        alone(chain.after, layer, replica, index)
+    for s in range(segments):
+        if segments > 1:
+            alone(chain.save, s)
+        forward(s)
     if plan.loss:
         _head(plan, work, replica, out, index)
     else:
         alone(chain.draw_cotangent, replica)
-    for layer in range(plan.depth, 0, -1):
-        alone(chain.before_back, layer, replica, index)
-        share(chain.backward_product, layer, -(-int(plan.widths[layer - 1]) // 64))
-        alone(chain.after_back, layer, index)
+    for s in reversed(range(segments)):
+        if s < segments - 1:
+            alone(chain.resume, s)
+            forward(s)
+        for layer in reversed(layers(s)):
+            alone(chain.before_back, layer, replica, index)
+            backward_product(layer)
+            alone(chain.after_back, layer, index)
+
+
+def share(team, function, spec, work, total, *args):
+    """function(spec, work, *args, worker, from, to) over range(total), cut among the team."""
+    cuts = np.linspace(0, total, team.size + 1).astype(int)
+    team.run([lambda w=w: function(spec, work.record, *args, w, cuts[w], cuts[w + 1]) for w in range(team.size)])
+
+
+def _split_products(plan, spec, work, replica, team):
+    forward = lambda layer: share(team, chain.forward_product, spec, work, -(-int(plan.widths[layer]) // 16), layer, replica)
+    backward = lambda layer: share(team, chain.backward_product, spec, work, -(-int(plan.widths[layer - 1]) // 64), layer, replica)
+    return forward, backward
 
 
 def _head(plan, work, replica, out, index):
@@ -127,9 +164,9 @@ def _head(plan, work, replica, out, index):
     work.exponents[chain.G] = blocks.renormalise(work.g, count, e, BOUNDS[plan.dtype] if plan.exponent else 0)
 
 
-def specify(plan, row, out, stop):
-    """The plan in the kernels' numbers."""
-    dtype = np.dtype(plan.dtype)
+def specify(plan, row, out, stop, products=(chain.forward_product, chain.backward_product), dtype=None):
+    """The plan in the kernels' numbers, for kernels in `dtype` (the run's)."""
+    dtype = np.dtype(dtype or plan.dtype)
     number, parameter = rows.number(plan.activation)
     if not plan.exponent and number != rows.PIECEWISE:
         number = rows.CALLBACK
@@ -167,7 +204,7 @@ def specify(plan, row, out, stop):
         count=out.shape[1],
         rows=out,
         stop=stop,
-        phases=_phases(dtype.name),
+        phases=_phases(dtype.name, products),
         zero=0.0,
     )
 
@@ -190,8 +227,8 @@ def _record(dtype, **fields):
 
 
 @functools.cache
-def _phases(dtype):
-    return chain.phases(np.dtype(dtype))
+def _phases(dtype, products):
+    return chain.phases(np.dtype(dtype), products)
 
 
 def _offsets(sizes):
@@ -208,63 +245,100 @@ def _layers(plan):
 
 
 def _keeps_inputs(plan):
-    """Whether the tape holds u[l] rather than its Gram matrix: for clipped entries, and where a batch is larger than the layer."""
+    """Whether the tape holds u[l] rather than its Gram matrix: for clipped entries, and where a batch is larger than the layer.
+
+    The matrix-free engine keeps both."""
     return bool(plan.clip_value) or 8 * plan.batch * plan.depth > np.dtype(plan.dtype).itemsize * int(plan.widths[:-1].sum())
 
 
-def _sizes(plan, workers=1):
-    """Shape and dtype of the arrays of a workspace."""
+def _segments(plan, free):
+    """How many segments the layers are cut into, and layers in each: one where the tape fits, else what needs the least memory."""
+    n, size, B = (plan.widths + 15) // 16 * 16, np.dtype(plan.dtype).itemsize, plan.batch
+    tape = (n[1:] + n[:-1] * (free or _keeps_inputs(plan))) * B * size + 8 * B * B
+    if tape.sum(dtype=float) <= TAPE_BYTES:
+        return 1, plan.depth
+    checkpoint = int(n.max()) * B * size * (2 if plan.residual_every else 1)
+    length = max(1, round((plan.depth * checkpoint / int(tape.max())) ** 0.5))
+    return -(-plan.depth // length), length
+
+
+def _tape(sizes, length):
+    """Offsets of layers within their segment, and the size of the largest segment."""
+    at = np.concatenate([_offsets(sizes[start : start + length]) for start in range(0, len(sizes), length)])
+    return at, int((at + sizes).max())
+
+
+def _sizes(plan, workers=1, free=False):
+    """Shape and dtype of the arrays of a workspace; free: of the matrix-free engine."""
     n, tiles, kept = _layers(plan)
+    segments, length = _segments(plan, free)
     B, L, T, top = plan.batch, plan.depth, plan.dtype, int(n.max())
     acted = n[:-1] if plan.order else n[1:]
     block = top * B
     whole = block if rows.number(plan.activation)[0] != rows.PIECEWISE or not plan.exponent else 0
-    inputs = _keeps_inputs(plan)
+    inputs = free or _keeps_inputs(plan)
+    haar = plan.distribution == "haar" and not free
+    chunks = -(-top // (16 * matrix_free.CHUNK))
     return {
         "a": (block, T),
         "u": (block if plan.order else 0, T),
         "z": (block, T),
         "g": (block, T),
         "held": (block if plan.residual_every else 0, T),
+        "skip": (block if plan.residual_every else 0, T),
         "vector": (top, T),
-        "tiles": ((workers, 4 * product.CHUNK * 16), T),
+        "tiles": ((workers, 0 if free else 4 * product.CHUNK * 16), T),
         "columns": ((workers, 64 * B), T),
         "wide0": (whole, "float64"),
         "wide1": (block, "float64"),
         "wide2": (whole, "float64"),
-        "preimage": (int(acted.sum()) * B, T),
+        "preimage": (_tape(acted, length)[1] * B, T),
         "preimage_at": (L, "int64"),
-        "r": (int(np.maximum(acted, B).sum()) if plan.norm else 1, "float64"),
+        "r": (_tape(np.maximum(acted, B), length)[1] if plan.norm else 1, "float64"),
         "r_at": (L, "int64"),
-        "inputs": (int(n[:-1].sum()) * B if inputs else 0, T),
+        "inputs": (_tape(n[:-1], length)[1] * B if inputs else 0, T),
         "inputs_at": (L, "int64"),
-        "gram": (B * B * (1 if inputs else L), "float64"),
+        "gram": (B * B * (length if free or not inputs else 1), "float64"),
+        "gram_at": (L, "int64"),
         "gram_a": (B * B, "float64"),
         "gram_g": (B * B, "float64"),
-        "kept": (int(tiles[kept].sum()), T),
+        "kept": (0 if free else int(tiles[kept].sum()), T),
         "kept_at": (L, "int64"),
-        **dict.fromkeys(("matrix", "scratch0", "scratch1"), (int(tiles.max()) if plan.distribution == "haar" else 1, "float64")),
+        **dict.fromkeys(("matrix", "scratch0", "scratch1"), (int(tiles.max()) if haar else 1, "float64")),
         "line": (64, "float32"),
-        "exponents": (5, "int64"),
+        "exponents": (6, "int64"),
+        "checkpoints": (segments * block * (2 if plan.residual_every else 1) if segments > 1 else 0, T),
+        "checkpoint_e": (2 * segments, "int64"),
+        "small": (matrix_free.SLOTS * B * B + 2 * B + 1 if free else 0, "float64"),
+        "orders": (3 * (2 * B + 1) + 2 * B if free else 0, "int64"),
+        "rounded": (2 * B * B if free else 0, T),
+        "partials": (chunks * 2 * B * B if free else 0, "float64"),
+        "draws": (workers * matrix_free.STRETCH * 16 * B if free else 0, T),
+        "wide": (workers * 16 * B if free else 0, "float64"),
         "preimage_e": (L, "int64"),
         "r_e": (L, "int64"),
         "inputs_e": (L, "int64"),
     }
 
 
-def workspace(plan, workers):
-    """Arrays and record (chain.WORK) for one replica at a time, products cut among so many workers."""
+def workspace(plan, workers, free=False):
+    """Arrays and record (chain.WORK) for one replica at a time, products cut among so many workers; free: of the matrix-free engine."""
     n, tiles, kept = _layers(plan)
+    segments, length = _segments(plan, free)
     acted = n[:-1] if plan.order else n[1:]
-    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _sizes(plan, workers).items()}
-    arrays["preimage_at"][:] = _offsets(acted) * plan.batch
-    arrays["r_at"][:] = _offsets(np.maximum(acted, plan.batch))
-    arrays["inputs_at"][:] = _offsets(n[:-1]) * plan.batch
+    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _sizes(plan, workers, free).items()}
+    arrays["preimage_at"][:] = _tape(acted, length)[0] * plan.batch
+    arrays["r_at"][:] = _tape(np.maximum(acted, plan.batch), length)[0]
+    arrays["inputs_at"][:] = _tape(n[:-1], length)[0] * plan.batch
+    keeps_grams = free or not arrays["inputs"].size
+    arrays["gram_at"][:] = np.arange(plan.depth) % length * plan.batch**2 if keeps_grams else -1
     arrays["kept_at"][:] = np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
     for name in ("exponents", "preimage_e", "r_e", "inputs_e"):
         arrays[name][:] = 0
     if not plan.order:
         arrays["u"] = arrays["a"]
-    if not arrays["inputs"].size:
-        arrays["inputs"] = None
-    return _record(chain.work_dtype(), **arrays)
+    for name in ("inputs", "small"):
+        if not arrays[name].size:
+            arrays[name] = None
+    block = int(n.max()) * plan.batch
+    return _record(chain.work_dtype(), **arrays, segments=segments, length=length, checkpoint_size=block)

@@ -10,11 +10,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.engines import matrix_free_refusal, reference
-
-# A column whose part outside the directions already found is below 2^-20 of its length is taken to lie inside them.
-LOST = 2.0**-40
-# Columns are taken in their own order unless one sticks out of the directions found so far less than a quarter as far as another.
-PREFER = 2.0**-4
+from pykernel.plan import LOST, PREFER
 
 refusal = matrix_free_refusal
 

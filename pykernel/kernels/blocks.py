@@ -215,17 +215,42 @@ def sum_all(x, count):
 
 
 @jit
+def centre(x, out, panels, B):
+    """out = x without its mean over the batch, unit by unit."""
+    for p in range(panels):
+        mean = spread(0.0)
+        for b in range(B):
+            mean = mean + widen(load(x, (p * B + b) * 16))
+        mean = mean / float(B)
+        for b in range(B):
+            i = (p * B + b) * 16
+            store(out, i, narrow_like(widen(load(x, i)) - mean, out))
+
+
+@jit
 def gram(x, panels, B, out):
     """out[b B + c] = <column b, column c> of a block, float64."""
     for b in range(B):
-        for c in range(b + 1):
+        c = 0
+        while c + 3 <= b + 1:  # three at a time: what is read of column b serves them all
+            s, t, r = spread(0.0), spread(0.0), spread(0.0)
+            for p in range(panels):
+                i = p * B * 16
+                v, j = widen(load(x, i + b * 16)), i + c * 16
+                s = fma(v, widen(load(x, j)), s)
+                t = fma(v, widen(load(x, j + 16)), t)
+                r = fma(v, widen(load(x, j + 32)), r)
+            out[b * B + c], out[b * B + c + 1], out[b * B + c + 2] = total(s), total(t), total(r)
+            c += 3
+        while c <= b:
             s = spread(0.0)
             for p in range(panels):
                 i = p * B * 16
                 s = fma(widen(load(x, i + b * 16)), widen(load(x, i + c * 16)), s)
-            t = total(s)
-            out[b * B + c] = t
-            out[c * B + b] = t
+            out[b * B + c] = total(s)
+            c += 1
+        for k in range(b):
+            out[k * B + b] = out[b * B + k]
 
 
 @jit

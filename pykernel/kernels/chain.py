@@ -36,7 +36,7 @@ from pykernel.observables import NAMES
     DERIVATIVE_FACTOR,
     LOSS,
 ) = (np.int64(i) for i in range(len(NAMES)))  # not plain ints: Numba would compile once for each literal
-A, U, Z, G, HELD = range(5)  # exponents of the running blocks
+A, U, Z, G, HELD, SKIP = range(6)  # exponents of the running blocks
 BIAS_ZERO, BIAS_NORMAL, BIAS_UNIFORM, BIAS_GIVEN = range(4)
 
 
@@ -50,14 +50,18 @@ SPEC = {
     **dict.fromkeys(("widths", "scale", "residual_scale", "bias_scale", "facts", "matrices", "matrix_at", "biases", "bias_at"), _INT),
     **dict.fromkeys(("x", "cotangent", "rows", "stop", "phases"), _INT),
 }
-# What one replica needs while it runs: addresses. A block each: a, u, z, g, held (a[l - k] forward, dJ/da[l] of the skip backward),
-# wide0 .. wide2 (float64). Tapes over layers, each with its offsets `_at`: preimage (what phi acts on), r (reciprocal deviations of the
-# norms), inputs (u, or null), gram (Gram matrices of u, or one), kept (transposed tiles of weights, offset -1: drawn again).
+# What one replica needs while it runs: addresses. A block each: a, u, z, g, held (a[l - k]), skip (dJ/da[l] of the skip),
+# wide0 .. wide2 (float64). Tapes over the layers of a segment, each with its offsets `_at`: preimage (what phi acts on), r (reciprocal
+# deviations of the norms), inputs (u, or null), gram (Gram matrices of u, offset -1: made from u when asked for), kept (transposed tiles
+# of weights, offset -1: drawn again). checkpoints: a and held where each segment begins, if there are several. From `small` on, see
+# `matrix_free`.
 WORK = dict.fromkeys(
     (
-        *("a", "u", "z", "g", "held", "vector", "tiles", "columns", "wide0", "wide1", "wide2"),
+        *("a", "u", "z", "g", "held", "skip", "vector", "tiles", "columns", "wide0", "wide1", "wide2"),
         *("preimage", "preimage_at", "preimage_e", "r", "r_at", "r_e", "inputs", "inputs_at", "inputs_e"),
-        *("gram", "gram_a", "gram_g", "kept", "kept_at", "matrix", "scratch0", "scratch1", "line", "exponents"),
+        *("gram", "gram_at", "gram_a", "gram_g", "kept", "kept_at", "matrix", "scratch0", "scratch1", "line", "exponents"),
+        *("segments", "length", "checkpoints", "checkpoint_e", "checkpoint_size"),
+        *("small", "orders", "rounded", "partials", "draws", "wide"),
     ),
     _INT,
 )
@@ -131,16 +135,76 @@ def begin(spec, work, replica):
     if spec.every:
         blocks.copy(a, 0, _block(spec, work.held), 0, count)
         e[HELD] = e[A]
+    _gram_of_activation(spec, work, 0)
+
+
+@inline
+def _checkpoint(spec, work, s, which):
+    i = (2 * s if spec.every else s) + which
+    return advance(_block(spec, work.checkpoints), i * work.checkpoint_size), pointer(work.checkpoint_e, 1), i
+
+
+@jit
+def save(spec, work, s):
+    """Keep what the forward pass needs to begin segment s again."""
+    e, count = pointer(work.exponents, 1), blocks.size(_units(spec, s * work.length), spec.batch)
+    x, saved, i = _checkpoint(spec, work, s, 0)
+    blocks.copy(_block(spec, work.a), 0, x, 0, count)
+    saved[i] = e[A]
+    if spec.every:
+        y, saved, i = _checkpoint(spec, work, s, 1)
+        blocks.copy(_block(spec, work.held), 0, y, 0, work.checkpoint_size)
+        saved[i] = e[HELD]
+
+
+@jit
+def resume(spec, work, s):
+    """Go back to the beginning of segment s."""
+    e, count = pointer(work.exponents, 1), blocks.size(_units(spec, s * work.length), spec.batch)
+    x, saved, i = _checkpoint(spec, work, s, 0)
+    blocks.copy(x, 0, _block(spec, work.a), 0, count)
+    e[A] = saved[i]
+    if spec.every:
+        y, saved, i = _checkpoint(spec, work, s, 1)
+        blocks.copy(y, 0, _block(spec, work.held), 0, work.checkpoint_size)
+        e[HELD] = saved[i]
+    _gram_of_activation(spec, work, s * work.length)
+
+
+@jit
+def _gram_of_activation(spec, work, l):
+    """Of a[l], for the similarity and as that of the next layer's input."""
+    if spec.batch > 1:
+        blocks.gram(_block(spec, work.a), (_units(spec, l) + 15) // 16, spec.batch, pointer(work.gram_a, 1.0))
+
+
+@inline
+def _moving(spec):
+    """Whether the weight gradient sees u without its mean over the batch only (batch norm of z): see `reference`."""
+    return spec.norm == norms.BATCH and spec.order == 0 and spec.batch > 1
 
 
 @jit
 def _remember_input(spec, work, l, u, e):
     n, B = _units(spec, l - 1), spec.batch
+    panels = (n + 15) // 16
     pointer(work.inputs_e, 1)[l - 1] = e
     if work.inputs != 0:
-        blocks.copy(u, 0, _block(spec, work.inputs), _at(work.inputs_at, l - 1), blocks.size(n, B))
+        blocks.copy(u, 0, _block(spec, work.inputs), _at(work.inputs_at, l - 1), panels * B * 16)
+    at = _at(work.gram_at, l - 1)
+    if at < 0:
+        return
+    out = advance(pointer(work.gram, 1.0), at)
+    if _moving(spec) and work.small == 0:
+        z = _block(spec, work.z)
+        blocks.centre(u, z, panels, B)
+        blocks.gram(z, panels, B, out)
+    elif spec.order == 0 and B > 1:
+        known = pointer(work.gram_a, 1.0)
+        for i in range(B * B):
+            out[i] = known[i]
     else:
-        blocks.gram(u, (n + 15) // 16, B, advance(pointer(work.gram, 1.0), (l - 1) * B * B))
+        blocks.gram(u, panels, B, out)
 
 
 @inline
@@ -179,7 +243,7 @@ def before(spec, work, l, replica):
     else:
         e[U] = _activate(spec, work, l, a, e[A], u, _units(spec, l - 1))
     _remember_input(spec, work, l, u, e[U])
-    if spec.draw == product.HAAR:
+    if spec.draw == product.HAAR and work.small == 0:
         _haar(spec, work, l, replica)
 
 
@@ -246,9 +310,8 @@ def after(spec, work, l, replica, index):
     _put(spec, MEAN_SQUARE_ACTIVATION, index, l - 1, 2 * blocks.log10_norm(blocks.sum_of_squares(a, count) / (n * B), e[A]))
     _put(spec, MEAN_ACTIVATION, index, l - 1, math.ldexp(blocks.sum_all(a, count) / (n * B), max(min(e[A], 3000), -3000)))
     if B > 1:
-        g = pointer(work.gram_a, 1.0)
-        blocks.gram(a, panels, B, g)
-        _put(spec, SIMILARITY, index, l - 1, blocks.similarity(g, B))
+        _gram_of_activation(spec, work, l)
+        _put(spec, SIMILARITY, index, l - 1, blocks.similarity(pointer(work.gram_a, 1.0), B))
 
 
 @jit
@@ -290,8 +353,8 @@ def before_back(spec, work, l, replica, index):
     g = _block(spec, work.g)
     _put(spec, GRAD_ACTIVATION, index, l, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]))
     if spec.every and l % spec.every == 0:
-        blocks.copy(g, 0, _block(spec, work.held), 0, count)
-        e[HELD] = e[G]
+        blocks.copy(g, 0, _block(spec, work.skip), 0, count)
+        e[SKIP] = e[G]
         e[G] = blocks.scale(g, count, _number(spec.residual_scale, l - 1), e[G], spec.bound)
     if spec.order == 0:
         _derivative(spec, work, l, n, index)
@@ -303,15 +366,20 @@ def before_back(spec, work, l, replica, index):
     else:
         mine, theirs = pointer(work.gram_g, 1.0), pointer(work.gram, 1.0)
         blocks.gram(g, panels, B, mine)
-        if work.inputs != 0:
+        at = _at(work.gram_at, l - 1)
+        if _moving(spec) and work.inputs != 0:
+            theirs, z = pointer(work.gram_a, 1.0), _block(spec, work.z)
+            blocks.centre(u, z, (n_in + 15) // 16, B)
+            blocks.gram(z, (n_in + 15) // 16, B, theirs)
+        elif at < 0:
             blocks.gram(u, (n_in + 15) // 16, B, theirs)
         else:
-            theirs = advance(theirs, (l - 1) * B * B)
+            theirs = advance(theirs, at)
         weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), e[G] + e_u)
         bias = blocks.log10_norm(blocks.batch_sum_square(g, panels, B), e[G])
     _put(spec, GRAD_WEIGHT, index, l - 1, weight)
     _put(spec, GRAD_BIAS, index, l - 1, bias)
-    if spec.draw == product.HAAR and _at(work.kept_at, l - 1) < 0:
+    if spec.draw == product.HAAR and work.small == 0 and _at(work.kept_at, l - 1) < 0:
         _haar(spec, work, l, replica)
 
 
@@ -364,7 +432,7 @@ def after_back(spec, work, l, index):
     if spec.order == 1:
         _derivative(spec, work, l, n, index)
     if spec.every and (l - 1) % spec.every == 0 and l - 1 + spec.every <= spec.depth:
-        e[G] = blocks.add(g, e[G], _block(spec, work.held), e[HELD], count, spec.bound)
+        e[G] = blocks.add(g, e[G], _block(spec, work.skip), e[SKIP], count, spec.bound)
     if l == 1:
         _put(spec, GRAD_ACTIVATION, index, 0, blocks.log10_norm(blocks.sum_of_squares(g, count), e[G]))
 
@@ -387,6 +455,18 @@ def _call(typingctx, address, spec, work, *numbers):
 
 
 @jit
+def _forward(spec, work, s, r, index):
+    """The layers of segment s; what is computed again is written down again, the same bits."""
+    f = pointer(spec.phases, 1)
+    for l in range(s * work.length + 1, min((s + 1) * work.length, spec.depth) + 1):
+        if _stopped(spec):
+            return
+        _call(f[1], spec, work, l, r)
+        _call(f[2], spec, work, l, r, 0, 0, (_units(spec, l) + 15) // 16)
+        _call(f[3], spec, work, l, r, index)
+
+
+@jit
 def replicas(spec, work, first, start, stop, parts):
     """Replicas first + start .. first + stop - 1 into rows start .. stop - 1; parts: sum of 1 forward, 2 cotangent, 4 backward."""
     f = pointer(spec.phases, 1)
@@ -394,21 +474,23 @@ def replicas(spec, work, first, start, stop, parts):
         r = first + index
         if parts & 1:
             _call(f[0], spec, work, r)
-            for l in range(1, spec.depth + 1):
-                if _stopped(spec):
-                    return
-                _call(f[1], spec, work, l, r)
-                _call(f[2], spec, work, l, r, 0, 0, (_units(spec, l) + 15) // 16)
-                _call(f[3], spec, work, l, r, index)
+            for s in range(work.segments):
+                if work.segments > 1:
+                    _call(f[8], spec, work, s)
+                _forward(spec, work, s, r, index)
         if parts & 2:
             _call(f[4], spec, work, r)
         if parts & 4:
-            for l in range(spec.depth, 0, -1):
-                if _stopped(spec):
-                    return
-                _call(f[5], spec, work, l, r, index)
-                _call(f[6], spec, work, l, r, 0, 0, (_units(spec, l - 1) + 63) // 64)
-                _call(f[7], spec, work, l, index)
+            for s in range(work.segments - 1, -1, -1):
+                if s < work.segments - 1:
+                    _call(f[9], spec, work, s)
+                    _forward(spec, work, s, r, index)
+                for l in range(min((s + 1) * work.length, spec.depth), s * work.length, -1):
+                    if _stopped(spec):
+                        return
+                    _call(f[5], spec, work, l, r, index)
+                    _call(f[6], spec, work, l, r, 0, 0, (_units(spec, l - 1) + 63) // 64)
+                    _call(f[7], spec, work, l, index)
 
 
 PHASES = (
@@ -420,14 +502,17 @@ PHASES = (
     (before_back, 3),
     (backward_product, 5),
     (after_back, 2),
+    (save, 1),
+    (resume, 1),
 )
 
 
-def phases(dtype):
-    """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64."""
+def phases(dtype, products=(forward_product, backward_product)):
+    """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64; `products`: an engine's own."""
     records = from_dtype(spec_dtype(dtype)), from_dtype(work_dtype())
     out = []
     for phase, numbers in PHASES:
+        phase = {forward_product: products[0], backward_product: products[1]}.get(phase, phase)
         key = (*records, *([types.int64] * numbers))
         phase.compile(key)
         compiled = phase.overloads[key]
