@@ -54,6 +54,7 @@ void SmallFactor::make_dense(const double* gram, int64_t stride, int64_t count) 
   B_ = count;
   rows.assign((size_t)(count * count), 0.0);
   order.resize((size_t)count);
+  smallest = 1;
   for (int64_t k = 0; k < count; k++) {
     order[(size_t)k] = (int32_t)k;
     double* row = &rows[(size_t)(k * count)];
@@ -61,6 +62,7 @@ void SmallFactor::make_dense(const double* gram, int64_t stride, int64_t count) 
     for (int64_t o = 0; o < k; o++)
       for (int64_t b = k; b < count; b++) row[b] -= rows[(size_t)(o * count + k)] * rows[(size_t)(o * count + b)];
     const double root = std::sqrt(std::max(row[k], 1e-300));
+    smallest = std::min(smallest, root / std::sqrt(std::max(gram[k * stride + k], 1e-300)));
     for (int64_t b = k; b < count; b++) row[b] /= root;
   }
   sorted = order;

@@ -17,8 +17,7 @@ struct SmallFactor {
 
   // `lengths2` (stride apart): squared lengths that remainders are compared with; `limit`: the largest possible rank.
   void make(const double* gram, const double* lengths2, int64_t stride, int64_t B, int64_t limit);
-  // Cholesky of the leading (count, count) part of a well-conditioned Gram matrix with rows `stride` apart, without pivoting: of iid normal
-  // columns.
+  // Cholesky of the leading (count, count) part of the Gram matrix of iid normal columns, rows `stride` apart, without pivoting.
   void make_dense(const double* gram, int64_t stride, int64_t count);
   // x (rank, columns), row j for direction order[j]: solves R x = y (`transposed`: R^T x = y) in place, R = rows[order][order]
   void solve(double* x, int64_t columns, bool transposed) const;

@@ -59,6 +59,12 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
   if (head_) head_->begin(replica, team);
 }
 
+// A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
+template <class T> double MatrixFreeLinear<T>::work(const Plan& plan, int64_t layer) const {
+  const int64_t units = std::max(plan.widths[layer], plan.widths[layer - 1]);
+  return units > chunk_units ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
+}
+
 template <class T> void MatrixFreeLinear<T>::pass(int64_t units, Team& team, const Pass& body) {
   const int64_t bytes = kernels_.room(B_);
   if (team.stopped()) return;
@@ -101,7 +107,7 @@ template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<
   const Factor F = rows(input_, f_.data());
   if (haar_ && F.count) {
     sum(full, team, nullptr, own_.data(), [&](int64_t chunk, double*, double* own, void* room) {
-      kernels_.drawn(g, chunk, M, full, nullptr, z.data, B_, nullptr, own, room);
+      kernels_.drawn(g, chunk, M, full, nullptr, z.data, B_, nullptr, own, true, room);
     });
     frame_.make_dense(own_.data(), B_, F.count);
     frame_.solve(f_.data(), B_, false);
@@ -109,8 +115,9 @@ template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<
   z.exponent = u.exponent + fold(plan_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
   if (haar_ && F.count) {
     const Factor none = {nullptr, nullptr, 0};
+    const bool thin_frame = frame_.smallest < thin;
     pass(M, team,
-         [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, none, F, chunk, M, z.data, B_, false, room); });
+         [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, none, F, chunk, M, z.data, B_, thin_frame, room); });
   } else {
     pass(M, team, [&](int64_t chunk, double*, double*, void* room) { kernels_.expand(g, F, chunk, M, z.data, B_, room); });
   }
@@ -124,11 +131,14 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   input_.make(gram, gram, B_ + 1, B_, N);
   const int64_t r = (int64_t)input_.order.size();
 
+  // Nearly dependent inputs divide what is added up here by little, and a frame is subtracted from it.
+  const bool careful = haar_ || input_.smallest < thin;
+
   // inside: G^T delta, or U^T delta for the frame U that G becomes
   const Draws g = draws(Purpose::forward, layer, input_);
   if (r)
     sum(haar_ ? wide : M, team, inside_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(g, chunk, M, haar_ ? wide : M, delta.data, nullptr, B_, out, own, room);
+      kernels_.drawn(g, chunk, M, haar_ ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
     });
   std::copy_n(delta_gram, B_ * B_, f_.data());
   if (haar_ && r) {
@@ -140,6 +150,8 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   }
   cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar_ ? std::min(M, wide - r) : M);
 
+  double thinnest = input_.smallest;
+
   // E: what multiplies H; along: A^T H, then Q^T H
   const Draws h = draws(Purpose::backward, layer, cotangent_);
   Factor E = rows(cotangent_, f_.data());
@@ -147,7 +159,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   Vector<double>& along = x_;
   if (s)
     sum(haar_ ? wide : N, team, out_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(h, chunk, N, haar_ ? wide : N, u.data, du.data, B_, out, own, room);
+      kernels_.drawn(h, chunk, N, haar_ ? wide : N, u.data, du.data, B_, out, own, careful, room);
     });
   for (int64_t i = 0; i < r; i++)
     for (int64_t j = 0; j < s; j++) along[(size_t)(i * s + j)] = out_[(size_t)(j * B_ + input_.order[(size_t)i])];
@@ -158,6 +170,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
         for (int64_t k = 0; k < s; k++) own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
     frame_.make_dense(own_.data(), B_, s);
     frame_.solve(f_.data(), B_, false);
+    thinnest = std::min(thinnest, frame_.smallest);
   }
 
   // X = R^-1 (inside - Q^T H E)
@@ -173,7 +186,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const double top = std::max(largest(f_.data(), s * B_), largest(out_.data(), r * B_) * u.largest);
   du.exponent = delta.exponent + fold(plan_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
   pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
-    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, input_.smallest < thin, room);
+    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, thinnest < thin, room);
   });
 }
 

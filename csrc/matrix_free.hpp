@@ -26,6 +26,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   bool needs_input() const override { return true; }
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
+  double work(const Plan& plan, int64_t layer) const override;
   void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
   void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
                 Team&) override;

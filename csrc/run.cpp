@@ -33,7 +33,7 @@ void known(const char* distribution) {
 }
 
 // multiply-adds of the largest layer: below this a network is not worth a team
-constexpr int64_t worth_a_team = 1 << 18;
+constexpr double worth_a_team = 1 << 18;
 
 }  // namespace
 
@@ -86,13 +86,12 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   check(plan);
   require(how.threads >= 1 && how.count >= 0 && how.first >= 0, "threads must be positive, first and count must not be negative");
   if (how.count == 0) return;
-  int64_t work = 0;
-  for (int64_t l = 1; l <= plan.depth; l++)
-    work = std::max(work, std::min(plan.widths[l] * plan.batch, (int64_t)1 << 40) * std::min(plan.widths[l - 1], (int64_t)1 << 20));
-  const bool team_pays = how.threads > 1 && work >= worth_a_team;
   // Workers side by side as far as the least that each needs fits.
   std::vector<std::unique_ptr<Linear<T>>> linears;
   linears.push_back(make(plan, how.threads));
+  double work = 0;
+  for (int64_t l = 1; l <= plan.depth; l++) work = std::max(work, linears[0]->work(plan, l));
+  const bool team_pays = how.threads > 1 && work >= worth_a_team;
   const int64_t least = least_bytes(plan, plan.clip_value > 0 || linears[0]->needs_input() ? 2 : 1, sizeof(T));
   const int64_t fit = std::max<int64_t>(1, how.memory / std::max<int64_t>(1, least));
   int64_t workers = std::min<int64_t>({how.threads, how.count, fit});

@@ -25,10 +25,13 @@ class Team {
   bool stopped() const { return stop_.load(std::memory_order_relaxed) || (ask_.ask && (told_ = told_ || ask_.ask(ask_.user))); }
 
   // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits do not depend on the
-  // team.
+  // team. Throws Stopped where the run is to end before all are done.
   template <class F> void each(int64_t count, F&& f) {
     if (size_ == 1 || count <= 1) {
-      for (int64_t i = 0; i < count; i++) f(i);
+      for (int64_t i = 0; i < count; i++) {
+        if (i && stopped()) throw Stopped{};
+        f(i);
+      }
       return;
     }
     call_ = [](void* context, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(context))(i); };
@@ -40,6 +43,7 @@ class Team {
     work();
     for (int spins = 0; helped_.load(std::memory_order_acquire) != size_ - 1;) pause(spins);
     if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(error_);
+    if (stopped()) throw Stopped{};
   }
 
   // The life of a helper: until the leader closes the team.
@@ -65,7 +69,7 @@ class Team {
   }
   void work() {
     try {
-      for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, i);
+      for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_ && !stopped();) call_(context_, i);
     } catch (...) {
       if (!claimed_.exchange(true)) {
         error_ = std::current_exception();

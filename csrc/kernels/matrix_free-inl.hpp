@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Inner products: 8 lane partials in double precision over the panels of a chunk, the lower half of a panel before the upper, then a fixed
-// tree; no shape of tile changes a bit. Room: two groups of columns as doubles, lane partials, the factors in the precision of the sum.
+// tree (plain ones: 16 lane partials in T, then the tree in double precision); no shape of tile changes a bit. Room: two groups of columns
+// as doubles, or the draws of a stretch in T; lane partials; the factors in the precision of the sum; the draws of a group.
 #pragma once
 #include "kernels/matrix_free.hpp"
 #include "kernels/tall-inl.hpp"
@@ -10,7 +11,7 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t chunk_groups = 16;
+constexpr int64_t chunk_groups = 16, stretch_groups = 4;
 constexpr int half_lanes = 8, half_vectors = half_lanes / lanes<double> < 1 ? 1 : half_lanes / lanes<double>;
 
 PK_INLINE int64_t even(int64_t B) { return (B + 1) & ~(int64_t)1; }
@@ -21,14 +22,14 @@ struct Room {
   float* g;
 };
 int64_t room_doubles(int64_t B) {
-  return 2 * even(B) * group_units + even(B) * even(B) * half_lanes * 2 + 2 * B * eights(B) + even(B) * group_units;
+  return stretch_groups * even(B) * group_units + even(B) * even(B) * half_lanes * 2 + 2 * B * eights(B) + even(B) * group_units;
 }
 int64_t room(int64_t B) { return room_doubles(B) * 8 + 64; }
 PK_INLINE Room open_room(void* memory, int64_t B) {
   double* p = (double*)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
   Room r;
   r.x = p, p += even(B) * group_units;
-  r.y = p, p += even(B) * group_units;
+  r.y = p, p += (stretch_groups - 1) * even(B) * group_units;
   r.partial = p, p += even(B) * even(B) * half_lanes * 2;
   r.F = p, p += B * eights(B);
   r.G = p, p += B * eights(B);
@@ -50,7 +51,8 @@ PK_INLINE void accumulate(const double* x, int64_t X, const double* y, int64_t Y
 #pragma GCC unroll 4
         for (int v = 0; v < half_vectors; v++) {
           const int o = v * lanes<double>;
-          const F64 x0 = load(xp + o), x1 = load(xp + 16 + o), y0 = load(yp + o), y1 = load(yp + 16 + o);
+          F64 x0 = load(xp + o), x1 = load(xp + 16 + o), y0 = load(yp + o), y1 = load(yp + 16 + o);
+          hold(x0), hold(x1), hold(y0), hold(y1);
           sum[0][0][v] = fma(x0, y0, sum[0][0][v]), sum[0][1][v] = fma(x0, y1, sum[0][1][v]);
           sum[1][0][v] = fma(x1, y0, sum[1][0][v]), sum[1][1][v] = fma(x1, y1, sum[1][1][v]);
         }
@@ -130,8 +132,88 @@ PK_INLINE void draw_group(const Keys& keys, const Draws& g, int64_t group, int64
       for (int64_t u = left < 0 ? 0 : left; u < group_units; u++) out[j * group_units + u] = 0;
 }
 
+// partial[(j * B + b) * 16 + lane] += g_j y_b over `count` panels; columns of g: [(panel * J + j) * 16].
+template <int rows, int columns, class T>
+PK_INLINE void accumulate_tile(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
+  constexpr int parts = panel_vectors<T>;
+  Vec<T> sum[rows][columns][parts];
+  for (int i = 0; i < rows; i++)
+    for (int c = 0; c < columns; c++)
+      for (int v = 0; v < parts; v++) sum[i][c][v] = load(partial + (i * B + c) * 16 + v * lanes<T>);
+  for (int p = 0; p < count; p++)
+#pragma GCC unroll 8
+    for (int v = 0; v < parts; v++) {
+      Vec<T> x[rows];
+      for (int i = 0; i < rows; i++) x[i] = load(g + (p * J + i) * 16 + v * lanes<T>), hold(x[i]);
+#pragma GCC unroll 4
+      for (int c = 0; c < columns; c++) {
+        Vec<T> yc = load(y + (p * B + c) * 16 + v * lanes<T>);
+        hold(yc);
+        for (int i = 0; i < rows; i++) sum[i][c][v] = fma(x[i], yc, sum[i][c][v]);
+      }
+    }
+  for (int i = 0; i < rows; i++)
+    for (int c = 0; c < columns; c++)
+      for (int v = 0; v < parts; v++) store(partial + (i * B + c) * 16 + v * lanes<T>, sum[i][c][v]);
+}
+template <class T> PK_INLINE void accumulate_plain(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
+  constexpr int wide = panel_vectors<T> <= 2 ? 3 : 1;  // as many sums as there are registers for
+  for (int64_t j = 0; j < J; j += 2)
+    for (int64_t b = 0; b < B;) {
+      const T *gj = g + j * 16, *yb = y + b * 16;
+      T* to = partial + (j * B + b) * 16;
+      if (j + 1 < J && b + wide <= B)
+        accumulate_tile<2, wide>(gj, J, yb, B, count, to), b += wide;
+      else if (j + 1 < J)
+        accumulate_tile<2, 1>(gj, J, yb, B, count, to), b++;
+      else
+        accumulate_tile<1, 1>(gj, J, yb, B, count, to), b++;
+    }
+}
+
+// The group's draws into a block.
+template <class T> PK_INLINE void keep_group(const float* g, int64_t group, int64_t count, int64_t n, T* keep, int64_t B) {
+  for (int p = 0; p < panels_left(group, n); p++) {
+    const int64_t left = n - (group * group_panels + p) * 16;
+    T* panel = keep + (group * group_panels + p) * 16 * B;
+    for (int64_t j = 0; j < count; j++) {
+      copy_lanes(g + j * group_units + p * 16, panel + j * 16);
+      for (int64_t o = left; o < 16; o++) panel[j * 16 + o] = 0;
+    }
+  }
+}
+
+template <class T> void drawn_plain(const Draws& g, int64_t chunk, int64_t n, const T* y, T* keep, int64_t B, double* out, void* memory) {
+  const Room r = open_room(memory, B);
+  T *draws = (T*)r.x, *partial = (T*)r.partial;
+  const int64_t J = g.count;
+  for (int64_t i = 0; i < J * B * 16; i += lanes<T>) store(partial + i, Vec<T>{});
+  Keys keys;
+  expand(keys, g.seed);
+  for (int64_t first = chunk * chunk_groups; first < (chunk + 1) * chunk_groups; first += stretch_groups) {
+    int count = 0;
+    for (int64_t group = first; group < first + stretch_groups; group++) {
+      const int all = panels_left(group, n);
+      if (all == 0) break;
+      draw_group(keys, g, group, n, r.g);
+      for (int p = 0; p < all; p++, count++)
+        for (int64_t j = 0; j < J; j++) copy_lanes(r.g + j * group_units + p * 16, draws + (count * J + j) * 16);
+      if (keep) keep_group(r.g, group, J, n, keep, B);
+    }
+    if (count == 0) break;
+    accumulate_plain(draws, J, y + first * group_units * B, B, count, partial);
+  }
+  for (int64_t i = 0; i < J * B; i++) {
+    F64 v[panel_vectors<double>];
+    for (int k = 0; k < panel_vectors<double>; k++) v[k] = load_as<double>(partial + i * 16 + k * lanes<double>);
+    out[i] = sum_lanes<double>(v);
+  }
+}
+
 template <class T>
-void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out, double* own, void* memory) {
+void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out, double* own, bool careful,
+           void* memory) {
+  if (!careful) return drawn_plain(g, chunk, n, y, keep, B, out, memory);
   const Room r = open_room(memory, B);
   const int64_t E = even(g.count), Y = even(B);
   double *with_y = r.partial, *with_g = r.partial + even(B) * even(B) * half_lanes;
@@ -146,15 +228,7 @@ void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T
       for (int64_t j = 0; j < g.count; j++) copy_lanes(r.g + j * group_units + p * 16, r.x + (p * E + j) * 16);
       if (E != g.count) clear(r.x + (p * E + g.count) * 16, 16);
     }
-    if (keep)
-      for (int p = 0; p < count; p++) {
-        const int64_t left = n - (group * group_panels + p) * 16;
-        T* panel = keep + (group * group_panels + p) * 16 * B;
-        for (int64_t j = 0; j < g.count; j++) {
-          copy_lanes(r.g + j * group_units + p * 16, panel + j * 16);
-          for (int64_t o = left; o < 16; o++) panel[j * 16 + o] = 0;
-        }
-      }
+    if (keep) keep_group(r.g, group, g.count, n, keep, B);
     if (y && count) {
       widen(y + group * group_units * B, count, B, r.y);
       accumulate(r.x, E, r.y, Y, count, with_y);

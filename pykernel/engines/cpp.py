@@ -33,10 +33,14 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
     return _core.run(plan, engine, first, count, threads, memory, [(f.address, f.scalar) for f in own])
 
 
-def memory(plan: Plan, threads: int) -> int:
-    """Bytes of workspace that a run needs at most, about. Kept draws are not counted: they take what is free, and give way."""
+def memory(plan: Plan, threads: int, copies: int | None = None) -> int:
+    """Bytes of workspace that a run cannot do without, about: beyond them it takes what is free, and computes less twice.
+
+    `copies`: blocks a layer that the backward pass needs.
+    """
+    copies = copies or (2 if plan.clip_value else 1)
     block = (int(plan.widths.max()) + 15) // 16 * 16 * plan.batch * (4 if plan.dtype == "float32" else 8)
-    least = 12 * block + 2 * int((plan.depth * 8) ** 0.5 + 1) * block
-    stored = min(plan.depth * (block + 8 * plan.batch**2), MEMORY)
+    layer, checkpoint = copies * block + 8 * plan.batch**2, block * (2 if plan.residual_every > 1 else 1)
+    stored = min(plan.depth * layer, 2 * int((plan.depth * layer * checkpoint) ** 0.5) + layer)
     given = 0 if plan.weights is None else sum(w.nbytes for w in plan.weights)
-    return threads * 12 * block + max(stored, least) + given
+    return threads * 12 * block + stored + given

@@ -171,7 +171,7 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
     if not plan.exponent and number != rows.PIECEWISE:
         number = rows.CALLBACK
     sizes = plan.widths[1:] * plan.widths[:-1]
-    return _record(
+    return record(
         chain.spec_dtype(dtype),
         depth=plan.depth,
         widths=plan.widths.astype(np.int64),
@@ -204,7 +204,7 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
         count=out.shape[1],
         rows=out,
         stop=stop,
-        phases=_phases(dtype.name, products),
+        phases=_phases(dtype.name, products) if products else None,
         zero=0.0,
     )
 
@@ -217,7 +217,8 @@ class Filled:
         self.__dict__.update(arrays)
 
 
-def _record(dtype, **fields):
+def record(dtype, **fields):
+    """A record of numbers and of the addresses of arrays."""
     box = np.zeros(1, dtype)
     arrays = {name: np.ascontiguousarray(value) for name, value in fields.items() if isinstance(value, np.ndarray)}
     for name, value in fields.items():
@@ -341,4 +342,4 @@ def workspace(plan, workers, free=False):
         if not arrays[name].size:
             arrays[name] = None
     block = int(n.max()) * plan.batch
-    return _record(chain.work_dtype(), **arrays, segments=segments, length=length, checkpoint_size=block)
+    return record(chain.work_dtype(), **arrays, segments=segments, length=length, checkpoint_size=block)

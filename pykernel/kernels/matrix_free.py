@@ -40,7 +40,7 @@ STRETCH = 16  # panels whose draws lie in a worker's room
 # Directions that stick out less than this make the coefficients of nearly parallel columns large and opposite: sums are then in float64.
 THIN = 2.0**-6
 _HUGE = 2.0**60
-INPUT, COTANGENT, FRAME, INSIDE, ALONG, X, E, OWN, SLOTS = range(9)
+INPUT, COTANGENT, FRAME, INSIDE, ALONG, X, E, OWN, SLOTS = (np.int64(i) for i in range(9))
 
 
 @inline
@@ -335,7 +335,7 @@ def _room(spec, work, worker):
 
 
 @jit
-def sums(spec, work, l, replica, worker, c0, c1, purpose, which, units, y, y_at, keep):
+def sums(spec, work, l, replica, purpose, which, units, y, y_at, keep, worker, c0, c1):
     """Draws of layer l with the columns that live in factor `which`: per chunk their products with the block at y (`units` units, null for
     none) and, for frames, with each other, as partial sums; where `keep`, the draws for those units go into z."""
     B, count, full = spec.batch, _order(spec, work, which)[0], _full(spec, l, units)
@@ -542,7 +542,7 @@ def forward_product(spec, work, l, replica, worker, p0, p1):
     forward_open(spec, work, l)
     if spec.draw == HAAR:
         chunks = _chunks(_full(spec, l, 0))
-        sums(spec, work, l, replica, 0, 0, chunks, stream.FORWARD, INPUT, _units(spec, l), 0, 0, False)
+        sums(spec, work, l, replica, stream.FORWARD, INPUT, _units(spec, l), 0, 0, False, 0, 0, chunks)
     forward_close(spec, work, l)
     expand(spec, work, l, replica, 0, 0, _chunks(_units(spec, l)))
 
@@ -552,9 +552,9 @@ def backward_product(spec, work, l, replica, worker, p0, p1):
     """D^T delta into z, of the D that forward_product has shown a part of."""
     n, n_in = _units(spec, l), _units(spec, l - 1)
     forward_open(spec, work, l)
-    sums(spec, work, l, replica, 0, 0, _chunks(_full(spec, l, n)), stream.FORWARD, INPUT, n, work.g, 0, False)
+    sums(spec, work, l, replica, stream.FORWARD, INPUT, n, work.g, 0, False, 0, 0, _chunks(_full(spec, l, n)))
     backward_middle(spec, work, l)
     at = _at(work.inputs_at, l - 1)
-    sums(spec, work, l, replica, 0, 0, _chunks(_full(spec, l, n_in)), stream.BACKWARD, COTANGENT, n_in, work.inputs, at, True)
+    sums(spec, work, l, replica, stream.BACKWARD, COTANGENT, n_in, work.inputs, at, True, 0, 0, _chunks(_full(spec, l, n_in)))
     backward_close(spec, work, l)
     combine(spec, work, l, 0, 0, _chunks(n_in))
