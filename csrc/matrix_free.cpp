@@ -185,9 +185,8 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const Factor X = {out_.data(), input_.order.data(), r};
   const double top = std::max(largest(f_.data(), s * B_), largest(out_.data(), r * B_) * u.largest);
   du.exponent = delta.exponent + fold(plan_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
-  pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
-    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, thinnest < thin, room);
-  });
+  pass(N, team,
+       [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, X, E, chunk, N, du.data, B_, thinnest < thin, room); });
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {

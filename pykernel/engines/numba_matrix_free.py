@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from pykernel import stream
 from pykernel.engines import matrix_free_refusal, numba_dense, numba_threads
-from pykernel.kernels import callbacks, chain, matrix_free, single
+from pykernel.kernels import callbacks, matrix_free, single
 
 refusal = matrix_free_refusal
 PRODUCTS = matrix_free.forward_product, matrix_free.backward_product

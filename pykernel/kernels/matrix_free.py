@@ -451,7 +451,7 @@ def expand(spec, work, l, replica, worker, c0, c1):
 def backward_middle(spec, work, l):
     """G^T delta (U^T delta of the frame), then the factor C of what of delta lies outside."""
     B, order = spec.batch, _order(spec, work, INPUT)
-    n_in, n, rank, smallest = _units(spec, l - 1), _units(spec, l), order[0], 1.0
+    n_in, n, rank = _units(spec, l - 1), _units(spec, l), order[0]
     inside, gram, delta = _slot(spec, work, INSIDE), _slot(spec, work, X), pointer(work.gram_g, 1.0)
     chunks = _chunks(_full(spec, l, n))
     _collect(spec, work, chunks, 0, inside, rank * B)

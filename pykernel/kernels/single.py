@@ -37,9 +37,7 @@ def work_dtype():
 @jit
 def _draw(out, first, panels, uniform, key0, key1, c2, replica):
     for q in range(0, panels, 4):
-        w0, w1, w2, w3 = draws.philox(
-            count_from(np.uint32(4 * (first + q))), spread(np.uint32(0)), spread(c2), spread(replica), key0, key1
-        )
+        w0, w1, w2, w3 = draws.philox(count_from(np.uint32(4 * (first + q))), spread(np.uint32(0)), spread(c2), spread(replica), key0, key1)
         if uniform:
             x0, x1, x2, x3 = draws.uniforms(w0), draws.uniforms(w1), draws.uniforms(w2), draws.uniforms(w3)
         else:
@@ -57,7 +55,7 @@ def _pass(spec, work, worker, l, replica, first, units, out):
     room, now, facts = advance(pointer(work.room, 1.0), worker * ROOMS * STRETCH), pointer(work.now, 1.0), pointer(spec.facts, 1.0)
     z, a, s = room, advance(room, STRETCH), advance(room, 2 * STRETCH)
     g, h, sign = advance(room, 3 * STRETCH), advance(room, 4 * STRETCH), advance(room, 5 * STRETCH)
-    panels, panel, n = (units + 15) // 16, first // 16, _units(spec, l)
+    panels, panel = (units + 15) // 16, first // 16
     r = np.uint32(replica)
     c_g = _address(spec, l, stream.FORWARD) if l else _address(spec, l, stream.INPUT)
     c_h = _address(spec, l + 1, stream.BACKWARD) if l < spec.depth else _address(spec, l, stream.COTANGENT)
@@ -86,15 +84,15 @@ def _pass(spec, work, worker, l, replica, first, units, out):
     out[_DEAD] += dead * units * facts[activate.FLAT]
     for i in range(units, 16 * panels):
         g[i], h[i], z[i], a[i], s[i] = 0.0, 0.0, 0.0, 0.0, 0.0
-    # three or four sums at a time: as many as there are registers for
-    t0, t1, t2, t3 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+    # three sums at a time: as many as there are registers for
+    t0, t1, t2 = spread(0.0), spread(0.0), spread(0.0)
     for i in range(0, 16 * panels, 16):
         v, u = load(z, i), load(a, i)
         t0, t1, t2 = t0 + v, fma(v, v, t1), t2 + u
     out[_Z] += total(t0)
     out[_ZZ] += total(t1)
     out[_A] += total(t2)
-    t0, t1, t2, t3 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+    t0, t1, t2 = spread(0.0), spread(0.0), spread(0.0)
     for i in range(0, 16 * panels, 16):
         u, v = load(a, i), load(h, i)
         t0, t1, t2 = fma(u, u, t0), fma(u, v, t1), fma(v, v, t2)
@@ -103,7 +101,7 @@ def _pass(spec, work, worker, l, replica, first, units, out):
     out[_AA] += total(t0)
     out[_AH] += total(t1) * h_scale
     out[_HH] += total(t2) * h_scale * h_scale
-    t0, t1, t2, t3 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+    t0, t1, t2 = spread(0.0), spread(0.0), spread(0.0)
     for i in range(0, 16 * panels, 16):
         u, v = load(a, i), load(h, i)
         t0, t1, t2 = fma(u, u, t0), fma(u, v, t1), fma(v, v, t2)
@@ -200,9 +198,7 @@ def close_node(spec, work, l, index):
             node[k] += parts[chunk * SUMS + k]
     if not math.isfinite(node[_AA] + node[_ZZ] + node[_PAA]):
         return False
-    if pointer(work.now, 1.0)[PIECES] == 0.0 and not (
-        node[_PHH] > LOST * node[_HH] and node[_AA] > LOST * min(float(n), node[_ZZ])
-    ):
+    if pointer(work.now, 1.0)[PIECES] == 0.0 and not (node[_PHH] > LOST * node[_HH] and node[_AA] > LOST * min(float(n), node[_ZZ])):
         return False
     if l:
         unit, e, first_order = node[UNIT], node[UNIT_E], spec.order == 0
