@@ -202,6 +202,25 @@ def test_the_table_of_a_large_sweep_fits_80_columns_and_says_all_verdicts(large)
         assert letters.count(report.LETTERS[word]) == counts[word]
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_table_fits_the_page_and_says_what_is_left_out(large, width):
+    few = large.isel(activation=[0], init=[4, 5], depth=[0, 1])
+    lines = report.table(few, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if line.endswith(("stable", "vanishing", "exploding"))]) >= few.verdict.size or width == 40
+    assert ("no room for" in " ".join(lines)) == (width <= 80)
+    assert "slope: decades of gradient" in " ".join(lines) and "verdict: by the larger of" in " ".join(lines).replace("  ", " ")
+
+
+def test_what_a_figure_cannot_show_is_said(large):
+    from pykernel.plot import sweeps as figures
+
+    many = large.isel(gain=np.zeros(30, dtype=int)).assign_coords(gain=np.linspace(1, 2, 30))
+    assert "9 of 30 values of gain" in figures.gradient(many)._suptitle.get_text()
+    half = large.assign_attrs(complete=0)
+    assert "UNFINISHED" in figures.verdict(half)._suptitle.get_text()
+
+
 def test_figures_of_a_large_sweep(large, tmp_path):
     from pykernel.plot import sweeps as figures
 

@@ -268,6 +268,14 @@ def test_shards_merge_to_the_whole(tmp_path):
     assert merge(Store(tmp_path / "all"), [Store(tmp_path / "1")])["copied"] == 0
 
 
+def test_merge_names_cells_that_the_targets_grid_does_not_show(tmp_path):
+    sweep(store=tmp_path / "a")
+    sweep({"depth": [2, 7], "init": ["he_normal"]}, tmp_path / "b")
+    report = merge(Store(tmp_path / "a"), [Store(tmp_path / "b")])
+    assert report["foreign"] == {str(tmp_path / "b"): 1}
+    equal(sweep({"depth": [2, 7], "init": ["he_normal"]}, tmp_path / "a"), sweep({"depth": [2, 7], "init": ["he_normal"]}))
+
+
 def test_merge_leaves_damage_out_and_names_it(tmp_path):
     sweep(store=tmp_path / "a")
     part = tmp_path / "a" / "parts" / Store(tmp_path / "a").names()[0]

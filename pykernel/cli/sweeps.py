@@ -252,6 +252,12 @@ def _merge(given: argparse.Namespace) -> int:
 
     report = merge(Store(given.store), [Store(other) for other in given.others])
     print(f"{report['copied']} parts copied, {report['known']} were there already")
+    for directory, cells in report["foreign"].items():
+        print(
+            f"{directory}: {cells} of its cells are not in the grid of {given.store}; they are kept, "
+            "and shown once a sweep with a grid that holds them is run there",
+            file=sys.stderr,
+        )
     for path in report["damaged"]:
         print(f"damaged, left out: {path}", file=sys.stderr)
     return 1 if report["damaged"] else 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.sweeps.report import LETTERS, axes
+from pykernel.sweeps.report import LETTERS, axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
 # Okabe and Ito's colours, told apart by most eyes; with 9 markers and 4 dashes no two of 36 lines look alike in grey.
@@ -24,6 +24,7 @@ MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", "*")
 DASHES = ("-", "--", "-.", ":")
 FILLS = {"stable": "#ffffff", "vanishing": "#9ecae1", "exploding": "#f4a582", "dead": "#636363"}
 KINDS = ("gradient", "heat", "spread", "verdict")
+MOST_LINES, MOST_PANELS, MOST_CELLS = 9, 24, 40  # in one panel, in one figure, along one side of the map of verdicts
 _SIGNAL = "decades of gradient, input over output"
 
 
@@ -38,6 +39,7 @@ def gradient(ds: Any) -> Any:
     """
     if ds.sizes.get("depth", 1) < 2 or "depth" not in axes(ds):
         return _profiles(ds)
+    ds, note = _thin(ds, "depth")
     low, middle, high = (_over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
     theory = _theory(ds)
     figure, panels, legend = _multiples(ds, "depth")
@@ -68,8 +70,10 @@ def gradient(ds: Any) -> Any:
         panel.yaxis.set_major_formatter(_signed)
         panel.set_ylim(-2 * reach, 2 * reach)
         panel.minorticks_off()
+        _tick_values(panel.xaxis, ds.depth.values)
     title = "Gradient against depth: medians over draws, bars from 10 to 90 %; grey: stable"
-    _finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + ("; lines: theory" if theory is not None else ""))
+    title += "; lines: theory" if theory is not None else ""
+    _finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + note)
     return figure
 
 
@@ -86,6 +90,7 @@ def _profiles(ds: Any) -> Any:
     name = "log10_grad_activation"
     if f"{name}_mean" not in ds:
         raise ValueError(f"this sweep kept no profile of {name}: run it with profiles=True, or with several depths")
+    ds, note = _thin(ds, "layer")
     figure, panels, legend = _multiples(ds, "layer")
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
@@ -104,7 +109,7 @@ def _profiles(ds: Any) -> Any:
         legend,
         "layer",
         "log10 of the gradient's norm",
-        "Gradient against layer: mean over draws, band one standard deviation",
+        "Gradient against layer: mean over draws, band one standard deviation" + note,
     )
     return figure
 
@@ -123,6 +128,7 @@ def heat(ds: Any) -> Any:
     plt = _pyplot()
     from matplotlib.colors import SymLogNorm
 
+    ds, note = _thin(ds, "gain", "depth")
     others = [name for name in axes(ds) if name not in ("gain", "depth")]
     middle = _over_replicas(ds.signal_end_to_end, 0.5)
     finite = middle.values[np.isfinite(middle.values)]
@@ -135,9 +141,10 @@ def heat(ds: Any) -> Any:
     figure, panels = plt.subplots(rows, columns, figsize=(1.2 + 3.4 * columns, 0.8 + 2.9 * rows), squeeze=False, layout="constrained")
     for panel, (label, where) in zip(panels.flat, wheres, strict=False):
         z = middle.isel(where).transpose("depth", "gain").values
-        z = np.where(np.isfinite(z), z, np.where(z < 0, -1e9, 1e9))
+        z = np.where(np.isinf(z), np.sign(z) * 1e9, z)  # what is missing stays blank
         mesh = panel.pcolormesh(ds.gain.values, ds.depth.values, z, cmap="RdBu_r", norm=scale, shading="nearest")
-        if min(z.shape) > 1:
+        panel.set_facecolor("0.8")
+        if min(z.shape) > 1 and np.isfinite(z).any():
             lines = panel.contour(
                 ds.gain.values, ds.depth.values, z, levels=[VANISHING, EXPLODING], colors="k", linestyles=["--", "-"], linewidths=1
             )
@@ -147,6 +154,7 @@ def heat(ds: Any) -> Any:
             panel.axvline(critical, color="k", ls=":", lw=1.8)
             panel.text(critical, ds.depth.values.max(), " critical", fontsize=7, va="top", rotation=90, ha="right")
         panel.set_yscale("log" if ds.depth.values.max() > 5 * ds.depth.values.min() else "linear")
+        _tick_values(panel.yaxis, ds.depth.values)
         panel.set_title(label, fontsize=9)
         panel.set_xlabel("gain")
         panel.set_ylabel("depth (layers)")
@@ -156,7 +164,7 @@ def heat(ds: Any) -> Any:
     bar.ax.yaxis.set_major_formatter(_signed)
     bar.ax.minorticks_off()
     figure.suptitle(
-        "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding); dotted: theory's critical gain",
+        "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding); dotted: theory's critical gain" + note,
         fontsize=9,
     )
     return figure
@@ -177,6 +185,7 @@ def spread(ds: Any) -> Any:
     names = axes(ds)
     if not {"depth", "width"} & set(names):
         raise ValueError("the spread needs depth or width as an axis of the sweep")
+    ds, note = _thin(ds, "depth", "width")
     plt = _pyplot()
     rest = [name for name in names if name not in ("depth", "width", "activation", "replicas")]
     acts = list(ds.activation.values) if "activation" in names else [None]
@@ -212,7 +221,7 @@ def spread(ds: Any) -> Any:
         panel.set_xlabel("depth / width", fontsize=9)
     figure.supylabel("standard deviation over draws (decades)", fontsize=9)
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.suptitle("Spread of the gradient over draws of the weights, and the finite-width laws", fontsize=10)
+    figure.suptitle("Spread of the gradient over draws of the weights, and the finite-width laws" + note, fontsize=10)
     return figure
 
 
@@ -228,6 +237,7 @@ def verdict(ds: Any) -> Any:
 
     names = axes(ds)
     x = "depth" if "depth" in names else names[-1]
+    ds, note = _thin(ds, x, *(name for name in ("init",) if name in names), most=MOST_CELLS)
     rest = [name for name in names if name != x]
     y = "init" if "init" in rest else (rest[0] if rest else None)
     across, down, wheres = _split(ds, [name for name in rest if name != y])
@@ -249,23 +259,25 @@ def verdict(ds: Any) -> Any:
             words = part.transpose(*(name for name in (y, x) if name)).values.reshape(-1, ds.sizes[x])
             shades = np.array([[to_rgb(FILLS.get(word, "#dddddd")) for word in row] for row in words])
             panel.imshow(shades, aspect="auto", interpolation="nearest")
-            for word in set(words.ravel()):
+            for word in set(words.ravel()) - {"missing"}:
                 i, j = np.nonzero(words == word)
                 panel.scatter(j, i, 22, "w" if word == "dead" else "k", marker=f"${LETTERS.get(word, '?')}$", lw=0.1)
             panel.set_xlim(-0.5, words.shape[1] - 0.5)
             panel.set_ylim(words.shape[0] - 0.5, -0.5)
-            panel.set_xticks(
-                range(ds.sizes[x]), [f"{v:g}" if isinstance(v, float) else str(v) for v in ds[x].values], fontsize=7, rotation=90
-            )
+            panel.set_xticks(range(ds.sizes[x]), [_word(v) for v in ds[x].values], fontsize=7, rotation=90)
             if y:
-                panel.set_yticks(range(ds.sizes[y]), [str(v) for v in ds[y].values], fontsize=8)
+                panel.set_yticks(range(ds.sizes[y]), [_word(v) for v in ds[y].values], fontsize=8)
             panel.set_title(label, fontsize=8)
             panel.tick_params(length=0)
     present = [word for word in LETTERS if (ds.verdict.values == word).any()]
-    handles = [Patch(fc=FILLS.get(word, "#dddddd"), ec="0.5", label=f"{LETTERS[word]}  {word}") for word in present]
+    handles = [
+        Patch(fc=FILLS.get(word, "#dddddd"), ec="0.5", label=word if word == "missing" else f"{LETTERS[word]}  {word}") for word in present
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     for panel in panels[-1]:
         panel.set_xlabel(x, fontsize=8)
+    if note:
+        figure.suptitle("Verdicts" + note, fontsize=9)
     return figure
 
 
@@ -356,8 +368,43 @@ def _places(ds: Any, names: list[str]) -> Iterator[tuple[str, dict]]:
     """Every combination along some axes: its label and where it is."""
     for where in np.ndindex(*(ds.sizes[name] for name in names)):
         at = dict(zip(names, where, strict=True))
-        words = [str(ds[name].values[i]) if name in ("init", "activation") else f"{name} {ds[name].values[i]}" for name, i in at.items()]
+        words = [
+            _word(ds[word].values[i]) if word in ("init", "activation") else f"{word} {_word(ds[word].values[i])}"
+            for name, i in at.items()
+            for word in coordinates(ds, name)
+        ]
         yield ", ".join(words) or "all", at
+
+
+def _word(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _thin(ds: Any, *whole: str, most: int = MOST_LINES) -> tuple[Any, str]:
+    """A sweep with no more values along its axes than a figure can show, and what the figure must say of it.
+
+    Args:
+        whole: axes along which everything is shown; with `most`, at most so many of every axis.
+    """
+    sizes = {name: ds.sizes[name] for name in axes(ds)}
+    kept = {name: n if name in whole and most == MOST_LINES else min(n, most) for name, n in sizes.items()}
+    rest = [name for name in kept if name not in whole]
+    while math.prod(kept[name] for name in rest) > MOST_PANELS * (MOST_LINES if most == MOST_LINES else 1):
+        largest = max(rest, key=lambda name: kept[name])
+        kept[largest] = max(1, kept[largest] // 2)
+    said = [f"{kept[name]} of {n} values of {name}" for name, n in sizes.items() if kept[name] < n]
+    at = {name: np.unique(np.linspace(0, sizes[name] - 1, n).round().astype(int)) for name, n in kept.items() if n < sizes[name]}
+    notes = ["shown: " + ", ".join(said)] if said else []
+    if not ds.attrs.get("complete", 1):
+        notes.append(f"UNFINISHED: {int(ds.replicas.sum())} draws so far, {int((ds.verdict == 'missing').sum())} cells without any")
+    return ds.isel(at), "".join("\n" + note for note in notes)
+
+
+def _tick_values(axis: Any, values: np.ndarray) -> None:
+    """Ticks at the swept values, where they are few."""
+    if len(values) <= 12:
+        axis.set_ticks(values, [_word(v) for v in values])
+        axis.set_ticks([], minor=True)
 
 
 def _split(ds: Any, names: list[str]) -> tuple[list[str], list[str], list[list]]:

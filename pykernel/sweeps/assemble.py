@@ -64,6 +64,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     own = {
         batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in {cell[5] for cell in cells}
     }
+    own_quantiles = {batch: [kept.quantiles.index(name) for name in kept.measured(batch).quantiles] for batch in own}
     inner = np.array([_UNITS_EXTENT[name] for name in kept.rows], dtype=bool)
 
     for i, (key, depth, _, _, _, batch) in enumerate(cells):
@@ -84,7 +85,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
             at_rows = (own[batch][:, None], i, where)
             for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
                 table[at_rows] = found
-            quantiles[:, i, :, where] = summary.quantiles.transpose(2, 0, 1)
+            quantiles[np.array(own_quantiles[batch], dtype=int)[:, None], i, :, where] = summary.quantiles.transpose(0, 2, 1)
         if each is not None:
             found = shelf.replicas(key, goal, (len(own[batch]), len(at[depth])))
             each[own[batch][:, None, None], i, np.arange(goal)[:, None], places[depth]] = found
@@ -93,6 +94,9 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
     for array in (mean, std, finite) if each is None else (mean, std, finite, each.transpose(0, 1, 3, 2)):
         array[np.broadcast_to(outside if array.ndim == 3 else outside[..., None], array.shape)] = np.nan
+    for j, name in enumerate(kept.quantiles):
+        if not _UNITS_EXTENT[name]:
+            quantiles[j, :, :, layers == 0] = np.nan
 
     variables: dict[str, Any] = {}
     for name, values in zip(SCALARS, scalars, strict=True):

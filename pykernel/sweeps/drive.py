@@ -22,6 +22,8 @@ from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import SCALARS, Profiles
 from pykernel.sweeps.store import Damage, Store, StoreError, split
 
+SAID = 5  # failures that are told one by one
+
 
 class SweepInterrupted(KeyboardInterrupt):
     """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which."""
@@ -341,7 +343,11 @@ class _Sweep:
         self._count(piece)
         if piece.key not in self.failed:
             self.failed[piece.key] = text
-            self._say(f"cell {name} failed: {text.strip().splitlines()[-1]}")
+            last = text.strip().splitlines()[-1]
+            if len(self.failed) <= SAID:
+                self._say(f"cell {name} failed: {last if len(last) <= 200 else last[:200] + ' ...'}")
+            elif len(self.failed) == SAID + 1:
+                self._say("more cells fail; the end says how many" + ("" if self.store is None else ", `pykernel status --failures` why"))
             if self.store is not None:
                 record = {
                     "cell": name,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 WIDTH = 80
+LETTERS_ALONG, BLOCKS = 40, 24  # in a table of letters: values of the axis along a row, pairs of axes
 LETTERS = {"stable": "s", "vanishing": "v", "exploding": "E", "dead": "d", "undefined": "?", "missing": ".", "failed": "!"}
 FORMATS = ("csv", "parquet", "nc")
 _SHORT = {"leaky_relu": "leaky", "torch_linear_default": "torch default"}
@@ -22,64 +25,122 @@ def axes(ds: Any) -> list[str]:
     return list(ds.verdict.dims)
 
 
-def table(ds: Any) -> str:
-    """The verdicts: a line for each cell where they are few, else letters along depth for each pair of axes."""
-    if ds.verdict.size <= 40:
-        return "\n".join(_lines(ds))
-    return "\n".join(_letters(ds))
+def table(ds: Any, width: int | None = None) -> str:
+    """The verdicts: a line for each cell where they are few, else letters along depth for each pair of axes.
+
+    Args:
+        ds: what `sweep` or `open` returned.
+        width: columns of the page; the terminal's without (80 where there is none). What has no room is left out, and said.
+    """
+    width = width or shutil.get_terminal_size((WIDTH, 24)).columns
+    return "\n".join(_lines(ds, width) if ds.verdict.size <= 40 else _letters(ds, width))
 
 
-def _lines(ds: Any) -> Iterator[str]:
-    names = [name for axis in axes(ds) for name in _words(ds, axis)]
-    theory = ["theory", "z"] if "predicted_slope" in ds else []
-    rows = [[*names, "chains", "slope", "+-", *theory, "signal", "weights", "verdict"]]
+# Columns in the order in which they give way.
+_GIVE_WAY = ("weights", "theory", "+-", "signal", "chains", "z")
+_EXPLAINED = {
+    "slope": "slope: decades of gradient a layer, travelled backwards, median over draws (negative vanishes)",
+    "+-": "+-: standard error of its mean",
+    "theory": "theory: what is predicted of the slope",
+    "z": "z: standard errors from theory to the mean slope",
+    "signal": "signal: decades of the signal's gradient, input over output",
+    "weights": "weights: decades of the weights' gradient, first over last layer",
+}
+_VERDICT = "verdict: by the larger of signal and weights, vanishing below -3 decades, exploding above 3"
+
+
+def _lines(ds: Any, width: int) -> Iterator[str]:
+    names = [name for axis in axes(ds) for name in coordinates(ds, axis)]
+    columns: dict[str, list[str]] = {name: [] for name in (*names, "chains", "slope", "+-", "theory", "z", "signal", "weights", "verdict")}
+    if "predicted_slope" not in ds:
+        del columns["theory"], columns["z"]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for where in np.ndindex(ds.verdict.shape):
-            at = dict(zip(axes(ds), where, strict=True))
-            cell = ds.isel(at)
-            n = int(cell.replicas)
+            cell = ds.isel(dict(zip(axes(ds), where, strict=True)))
             slope = cell.slope.values[np.isfinite(cell.slope.values)]
-            error = slope.std(ddof=1) / len(slope) ** 0.5 if len(slope) > 1 else np.nan
-            signal, weights = (float(np.nanmedian(cell[name].values)) for name in ("signal_end_to_end", "end_to_end"))
-            numbers = [f"{np.median(slope):.4g}" if len(slope) else "-", f"{error:.1g}" if error == error else "-"]
-            words = [_short(cell[name].item()) for name in names]
-            if theory:
-                numbers += [_plain(cell.predicted_slope, ".4g"), _plain(cell.z_slope, "+.1f")]
-            rows.append([*words, str(n), *numbers, f"{signal:.4g}", f"{weights:.4g}", str(cell.verdict.item())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        left = len(names)
-        cells = [
-            text.ljust(w) if i < left or i == len(row) - 1 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
+            found = {name: _short(cell[name].item()) for name in names}
+            found |= {
+                "chains": str(int(cell.replicas)),
+                "slope": f"{np.median(slope):.4g}" if len(slope) else "-",
+                "+-": f"{slope.std(ddof=1) / len(slope) ** 0.5:.1g}" if len(slope) > 1 else "-",
+                "signal": _decades(cell.signal_end_to_end),
+                "weights": _decades(cell.end_to_end),
+                "verdict": str(cell.verdict.item()),
+            }
+            if "theory" in columns:
+                found |= {"theory": _plain(cell.predicted_slope, ".4g"), "z": _plain(cell.z_slope, "+.1f")}
+            for name, column in columns.items():
+                column.append(found[name])
+    left_out = _fit(columns, names, width)
+    widths = {name: max(map(len, [name, *column])) for name, column in columns.items()}
+    for row in zip(*([name, *column] for name, column in columns.items()), strict=True):
+        texts = [
+            text.ljust(widths[name]) if name in names or name == "verdict" else text.rjust(widths[name])
+            for name, text in zip(columns, row, strict=True)
         ]
-        yield " ".join(cells).rstrip()
+        yield " ".join(texts).rstrip()[:width]
     yield ""
-    yield "slope: decades a layer, travelled backwards, median and standard error; signal and"
-    yield "weights: log10 of the gradient at the first over the last layer, medians."
-    if theory:
-        yield "theory: of the slope; z: standard errors from there to the mean slope."
+    yield from textwrap.wrap("; ".join([*(text for name, text in _EXPLAINED.items() if name in columns), _VERDICT]), width)
+    if left_out:
+        yield from textwrap.wrap(f"no room for {', '.join(left_out)}: a wider terminal, or `pykernel export DIR`, has all", width)
+
+
+def _fit(columns: dict[str, list[str]], names: list[str], width: int) -> list[str]:
+    """Drop columns, then shorten the grid's own words, until a line fits; what was dropped."""
+
+    def excess() -> int:
+        return sum(max(map(len, [name, *column])) + 1 for name, column in columns.items()) - 1 - width
+
+    left_out = []
+    for name in _GIVE_WAY:
+        if excess() <= 0:
+            break
+        if columns.pop(name, None) is not None:
+            left_out.append(name)
+    while excess() > 0 and names:
+        name = max(names, key=lambda name: max(map(len, columns[name])))
+        longest = max(map(len, columns[name]))
+        if longest <= 8:
+            break
+        columns[name][:] = [text if len(text) < longest else text[: longest - 2].rstrip(".") + "." for text in columns[name]]
+    return left_out
+
+
+def _decades(values: Any) -> str:
+    median = float(np.nanmedian(values.values))
+    return f"{median:.4g}" if median == median else "-"
 
 
 def _plain(value: Any, form: str) -> str:
     return f"{float(value):{form}}" if np.isfinite(float(value)) else "-"
 
 
-def _letters(ds: Any) -> Iterator[str]:
+def _letters(ds: Any, width: int) -> Iterator[str]:
     dims = axes(ds)
     along = "depth" if "depth" in dims else max(dims, key=lambda name: ds.sizes[name])
     rest = [name for name in dims if name != along]
     across = "activation" if "activation" in rest else rest[-1] if rest else along
-    down = "init" if "init" in rest else next((name for name in rest if name != across), None)
+    down = "init" if "init" in rest and across != "init" else next((name for name in rest if name != across), None)
     others = [name for name in rest if name not in (across, down)]
     legend = ", ".join(f"{letter} {word}" for word, letter in LETTERS.items() if (ds.verdict.values == word).any())
-    yield f"verdicts along {along} = {', '.join(_short(v) for v in ds[along].values)}: {legend}"
-    for where in np.ndindex(*(ds.sizes[name] for name in others)):
-        part = ds.verdict.isel(dict(zip(others, where, strict=True)))
+    step = -(-ds.sizes[along] // LETTERS_ALONG)
+    shown = _values(ds, along)[::step]
+    values = ", ".join(shown if len(shown) <= 12 else [*shown[:3], "...", *shown[-2:]])
+    thinned = f" (every {step}th of {ds.sizes[along]})" if step > 1 else ""
+    yield from textwrap.wrap(f"verdicts along {along} = {values}{thinned}: {legend}", width)
+    blocks = list(np.ndindex(*(ds.sizes[name] for name in others)))
+    for where in blocks[:BLOCKS]:
+        part = ds.verdict.isel({along: slice(None, None, step), **dict(zip(others, where, strict=True))})
         yield ""
         if others:
-            yield ", ".join(f"{name} {_short(ds[name].values[i])}" for name, i in zip(others, where, strict=True))
-        yield from _grid(part, along, across if across != along else None, down)
+            yield ", ".join(f"{'/'.join(coordinates(ds, name))} {_values(ds, name)[i]}" for name, i in zip(others, where, strict=True))
+        yield from _grid(part, along, across if across != along else None, down, width)
+    if len(blocks) > BLOCKS:
+        yield ""
+        yield from textwrap.wrap(f"{len(blocks) - BLOCKS} of {len(blocks)} blocks are left out: `pykernel export DIR` has all", width)
+    yield ""
+    yield from textwrap.wrap(_VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width)
     if "z_slope" in ds:
         yield from _beside(ds)
 
@@ -94,14 +155,14 @@ def _beside(ds: Any) -> Iterator[str]:
         yield f"{np.mean(z <= 2):.0%} have their mean slope within 2 standard errors of it, {np.mean(z <= 4):.0%} within 4"
 
 
-def _grid(part: Any, along: str, across: str | None, down: str | None) -> Iterator[str]:
-    columns = [_short(v) for v in part[across].values] if across else [along]
-    names = [_short(v) for v in part[down].values] if down else [""]
+def _grid(part: Any, along: str, across: str | None, down: str | None, page: int) -> Iterator[str]:
+    columns = _values(part, across) if across else [along]
+    names = _values(part, down) if down else [""]
     ordered = part.transpose(*(name for name in (down, across, along) if name))
     words = ordered.values.reshape(len(names), len(columns), -1)
     first = max(len(name) for name in names)
     width = max(max(len(name) for name in columns), words.shape[2])
-    many = max(1, (WIDTH - first - 1) // (width + 1))
+    many = max(1, (page - first - 1) // (width + 1))
     for begin in range(0, len(columns), many):
         yield " ".join([" " * first, *(name.ljust(width) for name in columns[begin : begin + many])]).rstrip()
         for name, line in zip(names, words[:, begin : begin + many], strict=True):
@@ -109,14 +170,19 @@ def _grid(part: Any, along: str, across: str | None, down: str | None) -> Iterat
             yield " ".join([name.ljust(first), *letters]).rstrip()
 
 
-def _words(ds: Any, axis: str) -> list[str]:
+def coordinates(ds: Any, axis: str) -> list[str]:
     """The coordinates that say where along an axis a cell stands."""
     others = [name for name in ds.coords if name != axis and ds[name].dims == (axis,)]
     return others if others and axis not in ("depth", "width") else [axis]
 
 
+def _values(ds: Any, axis: str) -> list[str]:
+    """The values along an axis in words; those of a zip joined by a slash."""
+    return ["/".join(_short(v) for v in row) for row in zip(*(ds[name].values.tolist() for name in coordinates(ds, axis)), strict=True)]
+
+
 def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return _SHORT.get(text, text)
 
 
@@ -181,12 +247,7 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if form == "nc":
-            # Profiles are statistics of replicas: seven digits are more than their error, and halve the file.
-            encoding = {
-                str(name): {"zlib": True, "complevel": 1, **({"dtype": "float32"} if "layer" in ds[name].dims else {})}
-                for name in ds.data_vars
-                if ds[name].dtype.kind == "f" and ds[name].size
-            }
+            encoding = {str(name): {"zlib": True, "complevel": 1} for name in ds.data_vars if ds[name].dtype.kind == "f" and ds[name].size}
             ds.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
         elif form == "csv":
             frame(ds, replicas).to_csv(temporary, index=False)

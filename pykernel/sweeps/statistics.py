@@ -48,7 +48,8 @@ class Profiles:
 
     Args:
         rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
-        quantiles: the rows among them whose quantiles are kept as well.
+        quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual rows those of
+            `log10_grad_weight` and `log10_grad_activation`.
         layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input;
             scalars always use every layer.
         replicas: keep the profile of every replica too (large).
@@ -65,14 +66,18 @@ class Profiles:
     """
 
     rows: tuple[str, ...] = _DEFAULT_ROWS
-    quantiles: tuple[str, ...] = _DEFAULT_QUANTILES
+    quantiles: tuple[str, ...] = None  # type: ignore[assignment]  # always names once made
     layers: int = 256
     replicas: bool = False
 
     def __post_init__(self) -> None:
         rows = _LAYERED if self.rows == "all" else _names("rows of profiles", self.rows)
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
+        if self.quantiles is None:
+            chosen = rows not in (_DEFAULT_ROWS, _LAYERED)
+            object.__setattr__(self, "quantiles", rows if chosen else _DEFAULT_QUANTILES)
+        else:
+            object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
         for name in self.rows:
             if name not in _LAYERED:
                 raise ValueError(f"profiles must be rows among {', '.join(_LAYERED)}; got {name!r}")
@@ -95,11 +100,14 @@ class Profiles:
         if given == "replicas":
             return cls(replicas=True)
         rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
-        return cls(rows=rows, quantiles=tuple(name for name in _DEFAULT_QUANTILES if name in rows))
+        return cls(rows=rows)
 
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
-        return self if batch > 1 or "similarity" not in self.rows else replace(self, rows=tuple(n for n in self.rows if n != "similarity"))
+        if batch > 1 or "similarity" not in self.rows:
+            return self
+        rows, quantiles = (tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles))
+        return replace(self, rows=rows, quantiles=quantiles)
 
     def at(self, depth: int) -> np.ndarray:
         """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""

@@ -348,12 +348,12 @@ def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
     """Copy the sound parts of other stores into one; a plan comes with them where the target has none.
 
     Returns:
-        {"copied": number, "known": number, "damaged": [paths]}.
+        {"copied": number, "known": number, "damaged": [paths], "foreign": {directory: cells that the target's plan does not show}}.
 
     Raises:
         StoreError: for a source without a sweep, or a target in use.
     """
-    report: dict[str, Any] = {"copied": 0, "known": 0, "damaged": []}
+    report: dict[str, Any] = {"copied": 0, "known": 0, "damaged": [], "foreign": {}}
     plans = {}
     for source in sources:
         if not source.directory.is_dir():
@@ -382,6 +382,11 @@ def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
                     target.write(target.theory / path.name, path.read_bytes())
         if not (target.directory / PLAN).exists() and plans:
             target.write_plan(next(iter(plans.values())))
+        with contextlib.suppress(StoreError):
+            shown = {cell[0] for cell in target.read_plan()["cells"]}
+            for directory, plan in plans.items():
+                if foreign := len({cell[0] for cell in plan["cells"]} - shown):
+                    report["foreign"][str(directory)] = foreign
     return report
 
 
