@@ -97,11 +97,11 @@ def test_sampled_batches(order, residual):
 
 def test_head_gradients():
     """The gradient at a[L] under a head, in decades: 0.05 at width 500, 40 replicas."""
-    for loss in ("mse", "sigmoid", "softmax"):
+    for loss in ("mse", "sigmoid", "softmax", "linear"):
         chain = pk.Chain(depth=2, width=500, activation="tanh", init=LECUN, head=pk.Head(loss=loss, outputs=8))
         p, m = pk.predict(chain, 4), sampled(chain, 40, batch=4)
         assert 0.5 * np.log10(np.mean(10 ** (2 * m.log10_grad_activation[:, -1]))) == pytest.approx(p.log10_grad_activation[-1], abs=0.05)
-        assert m.loss.mean() == pytest.approx(p.loss, rel=0.1)
+        assert m.loss.mean() == pytest.approx(p.loss, rel=0.1, abs=0.6)  # four standard errors of a sum of 8 products over batches of 4
 
 
 def test_far_beyond_float_range():

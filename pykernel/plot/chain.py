@@ -117,7 +117,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     ax.set_xlabel("gradient norm at the input over that at the output  (decades)")
     ax.set_ylabel("density over draws  (1/decade)")
     ax.set_title(str(p.chain), fontsize=9)
-    ax.legend(fontsize=8, frameon=False, loc="upper right")
+    ax.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="upper right")
     return ax
 
 
@@ -134,9 +134,10 @@ def phase_diagram(d: Any, ax: Any = None) -> Any:
         reach = float(np.clip(np.quantile(np.abs(decades[inside]), 0.85), 0.05, 1.0))
         shade = ax.pcolormesh(x, y, decades, cmap="Greys", vmin=-reach, vmax=reach, shading="nearest", rasterized=True)
         ax.figure.colorbar(shade, ax=ax, label="decades a layer of the gradient norm, backwards", extend="both")
-        lines = ax.contour(x, y, decades, levels=[0.0], colors=["#D55E00"], linewidths=2)
+        ax.contour(x, y, decades, levels=[0.0], colors=["white"], linewidths=5)  # black on white stands out from any grey
+        lines = ax.contour(x, y, decades, levels=[0.0], colors=[DARK], linewidths=2)
         if lines.get_paths() and any(len(path.vertices) for path in lines.get_paths()):
-            ax.plot([], [], color="#D55E00", lw=2, label="critical: gradients keep their size")
+            ax.plot([], [], color=DARK, lw=2, label="critical: gradients keep their size")
     runs = np.isinf(d.q)
     if runs.any():
         ax.contourf(x, y, runs.astype(float), levels=[0.5, 1.5], hatches=["///"], colors="none")
