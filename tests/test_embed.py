@@ -285,6 +285,7 @@ def test_stream_by_address(example):
         example.call("pk_draw_weights", *[ctypes.c_uint64(1)] * 3, b"normal", ctypes.c_double(0), *[ctypes.c_int64(-1)] * 4, tile)
 
 
+@pytest.mark.timeout(3600)
 def test_plain_install_without_python(tmp_path_factory):
     """`cmake --install` from the sources gives a prefix from which find_package builds the same programs."""
     if not CMAKE or not os.environ.get("PYKERNEL_SLOW_TESTS"):
