@@ -76,7 +76,8 @@ class Reporter:
             text += f"{clock(now.seconds_left)} left" if now.chains_done < now.chains else f"in {clock(now.seconds)}"
             # A bar of a quarter of the line is kept; notebooks have room.
             room = 96 if _in_notebook() else max(shutil.get_terminal_size((80, 24)).columns * 3 // 4 - 8, 10)
-            self.bar.set_description_str(f"{text} {now.latest}"[:room], refresh=False)
+            whole = f"{text}, {now.latest}" if now.latest else text
+            self.bar.set_description_str(whole if len(whole) <= room else text[:room], refresh=False)
             self.bar.n = int(1000 * now.fraction)
             self.bar.refresh()
         elif time.monotonic() - self.last >= PLAIN_EVERY:
