@@ -297,3 +297,15 @@ def test_no_law_where_draws_fall_into_different_phases():
     assert "infinite width only" in p.law
     assert math.isnan(p.signal_end_to_end_mean)
     assert math.isnan(pk.predict(pk.Chain(depth=160, width=64, activation="mish", init=LECUN, gain=1.5)).signal_end_to_end_mean)
+    saturated = pk.predict(pk.Chain(depth=5, width=9, activation="hardtanh", gain=1e8, bias_std=0.1))
+    assert math.isnan(saturated.signal_end_to_end_mean)
+
+
+def test_a_users_function_without_a_slope_at_0():
+    """phi ~ z^(3/2): no critical point in the limit of small signals, and a double exponential fall that no number holds."""
+    root = lambda z: np.abs(z) ** 0.5
+    mine = pk.Activation(
+        value=lambda z: z * root(z) / (1 + root(z)), slope=lambda z: (1.5 * root(z) + np.abs(z)) / (1 + root(z)) ** 2, name="mine"
+    )
+    assert not pk.critical_gain(mine).exists
+    assert pk.predict(pk.Chain(depth=30, width=64, activation=mine, init=LECUN), 3).verdict == "vanishing"

@@ -131,7 +131,7 @@ def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, floa
     with np.errstate(all="ignore"):
         gap = rest - bias_std**2 * np.exp(-2 * t)
     gap[~np.isfinite(gap)] = np.nan
-    if bias_std == 0 and zero == 0 and np.isfinite(log_w[0]):
+    if bias_std == 0 and zero == 0 and abs(log_w[0] - log_w[50]) < 1e-3:  # the function has a slope at 0
         # q = 0 is fixed: critical there where sigma_w phi'(0+-) has mean square 1; q leaves or comes as the curvature says
         slope = float(moments(row)(np.array([LOWEST]))[LOG_SLOPE2, 0])
         falls = moments(row)(np.array([-5.0]))[LOG_VALUE2, 0] - slope <= -10.0 + 1e-12  # sigma_w^2 E phi^2 <= q just above 0

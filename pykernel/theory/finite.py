@@ -233,6 +233,8 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         forward_q.append((m, v))
         mean_v, var_v = e * m + bent / 2 * v - noise / 2 + flat, e * e * v + noise
     mean_q, var_q = np.array(forward_q).T
+    if max(slope_noise.max(), value_noise.max()) > 0.5:  # a few units carry the mean: what a typical draw does is no expansion around it
+        return None
     if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:  # draws sit in different phases: no expansion around one of them
         return None
     # backward: what a unit of log E phi^2 of layer l does to all later slopes

@@ -19,7 +19,7 @@ from pykernel.theory.quadrature import gaussian_mean
 from pykernel.verdict import EXPLODING, VANISHING, classify
 
 LOG10 = math.log(10)
-NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep at this width: measure its spread"
+NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
 
 
 class Prediction:

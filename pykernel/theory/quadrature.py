@@ -116,7 +116,8 @@ def measure(row: Any, log_std: float) -> np.ndarray:
     std = math.exp(log_std)
     x, w = rule(std, special_points(row))
     z = std * x
-    phi, slope = np.asarray(row.value(z), np.float64), np.asarray(row.slope(z), np.float64)
+    with np.errstate(all="ignore"):  # a user's formula far from where he thought of it
+        phi, slope = np.asarray(row.value(z), np.float64), np.asarray(row.slope(z), np.float64)
     top, steep = np.max(np.abs(phi)), np.max(np.abs(slope))
     out = np.zeros(len(COLUMNS))
     phi, slope = phi / (top or 1.0), slope / (steep or 1.0)
