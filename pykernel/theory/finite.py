@@ -262,6 +262,8 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         plain = gradient.activation - gradient.activation[-1]
         extra_mean, extra_variance = _aligned_law(np.expm1(np.minimum(_with_aligned(plan, signal, c, N, haar) - plain, 300.0)))
         mean, variance = plain + extra_mean + _from_top(shift), variance + extra_variance
+    if not np.isfinite(mean).all():
+        return None
     return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(plan), LOG_NORMAL)
 
 
@@ -298,6 +300,8 @@ def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar
         along = random + aligned * along * (m / n)
         across = max(w * g2 - along, 0.0) if haar else w * g2 * (1 - 1 / n)
         total = along + across
+        if not total > 0:  # beyond any number
+            return np.full(L + 1, np.nan)
         level += math.log(total)
         along, across = along / total, across / total
         out[i] = level
@@ -320,6 +324,8 @@ def _aligned_pre(
         every = d * (rest * (1 - (mixed - 1) / n) + mixed * parallel)
         along, across = back, max(every - back, 0.0)
         total = along + across
+        if not total > 0:  # beyond any number
+            return np.full(L + 1, np.nan)
         level += math.log(total)
         along, across = along / total, across / total
         out[i] = level
