@@ -24,6 +24,6 @@ def memory(plan, threads: int) -> int:
 
 def _one_input(plan) -> bool:
     """Whether the compiled engine keeps sums only (csrc/single.cpp; `SingleChain::takes`)."""
-    plain = not (plan.norm or plan.residual_every or plan.loss)
+    plain = plan.activation.builtin and not (plan.norm or plan.residual_every or plan.loss)
     given = plan.x is not None or plan.cotangent is not None or plan.biases is not None
     return plan.batch == 1 and plan.distribution == "normal" and plain and not given and plan.correlation == 0

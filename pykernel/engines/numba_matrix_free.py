@@ -113,7 +113,8 @@ def _single_workspace(plan, workers):
 
 def _run_single(plan, row, first, out, stop, threads):
     """All replicas by sums; the rows of those whose magnitudes leave the kernels' range, which are to be run as blocks."""
-    spec, count, left = numba_dense.specify(plan, row, out, stop, None, "float64").record, out.shape[1], []
+    filled, count, left = numba_dense.specify(plan, row, out, stop, None, "float64"), out.shape[1], []
+    spec = filled.record  # of addresses into `filled`, which stays alive
     if count < threads and int(plan.widths.max()) >= SPLIT:
         work = _single_workspace(plan, threads)
         with numba_threads.Team(threads, stop) as team:
