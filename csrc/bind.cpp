@@ -148,8 +148,8 @@ py::dict run(const py::object& plan, const std::string& engine, int64_t first, i
   rows.loss = row("loss", {count});
   const pykernel::Run how{first, count, threads, memory, poll_signals};
   if (held.dtype != "float32" && held.dtype != "float64") throw py::value_error("dtype must be float32 or float64");
-  const auto make32 = engine_of<float>(engine, memory / 4);
-  const auto make64 = engine_of<double>(engine, memory / 4);
+  const auto make32 = engine_of<float>(engine, memory / 2);
+  const auto make64 = engine_of<double>(engine, memory / 2);
   {
     py::gil_scoped_release release;
     if (held.dtype == "float32")

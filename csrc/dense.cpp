@@ -49,7 +49,10 @@ template <class T> class Dense final : public Linear<T> {
     const int64_t last = plan.depth + (plan.loss != no_loss);
     kept_.assign((size_t)last, nullptr), written_.assign((size_t)last, false);
     Vector<int64_t> offsets((size_t)last, -1);
-    int64_t entries = 0;
+    int64_t entries = 0, all = 0;
+    for (int64_t l = 1; l <= last && all <= bytes; l++)
+      if (at(l).kind == Kind::drawn) all += padded(rows(l)) * columns(l) * (int64_t)sizeof(float);
+    if (all > bytes) bytes /= 2;  // a part of a network saves but a part of the time
     for (int64_t l = last; l >= 1; l--) {
       const int64_t size = padded(rows(l)) * columns(l);
       if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;

@@ -5,7 +5,7 @@
 
 namespace pykernel {
 
-// keep_bytes: for draws kept between the passes, of all workers together
+// keep_bytes: for draws kept between the passes, of all workers together; half as many where a whole network does not fit
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes);
 
 }  // namespace pykernel

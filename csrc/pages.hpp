@@ -26,7 +26,7 @@ class Pages {
   size_t bytes_ = 0;  // of the mapping
 };
 
-constexpr size_t most_held_bytes = (size_t)320 << 20;
+constexpr size_t most_held_bytes = (size_t)576 << 20;
 constexpr size_t worth_pages = (size_t)1 << 19;  // below it the C library's own memory does as well
 
 // Gives to the system what no call uses.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pykernel import _core, cfunctions, machine
 from pykernel.plan import Plan
 
-# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. A quarter as much again for kept draws.
+# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
 MEMORY = 2**30
 
 
