@@ -52,7 +52,7 @@ template <class T> class Dense final : public Linear<T> {
     int64_t entries = 0, all = 0;
     for (int64_t l = 1; l <= last && all <= bytes; l++)
       if (at(l).kind == Kind::drawn) all += padded(rows(l)) * columns(l) * (int64_t)sizeof(float);
-    if (all > bytes) bytes /= 2;  // a part of a network saves but a part of the time
+    if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
     for (int64_t l = last; l >= 1; l--) {
       const int64_t size = padded(rows(l)) * columns(l);
       if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
