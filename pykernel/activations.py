@@ -32,7 +32,8 @@ class Activation:
 
     Args:
         value: function of a float64 array of any shape, elementwise: plain Python, `@njit`, or a C function (a `numba.cfunc` or a ctypes
-            function) `double (double)` or `void (const double *z, double *out, int64_t n, void *user)`.
+            function) `double (double)` or `void (const double *z, double *out, int64_t n, void *user)`. One that takes single numbers only
+            is applied to each entry.
         slope: its derivative, likewise. At a kink it gives one of the two sides.
         name: how tables and labels call it; by default the name of `value`.
         parameters: the numbers that tell this function from others of its name.
@@ -47,9 +48,14 @@ class Activation:
 
     Numbers that are not given are measured from the functions.
 
+    Notes:
+        Beyond 2^60 a function is continued by its slopes at infinity, so that magnitudes can leave float range. A function that grows
+        faster than linearly has none: `propagate` warns when its arguments come near, and precision="native" shows plain arithmetic.
+
     Raises:
         TypeError: `value` or `slope` is not callable, or a C function of another signature.
-        ValueError: they do not work elementwise, or `slope` is not the derivative of `value`: says at which point they differ.
+        ValueError: they fail, change their argument, do not work elementwise,
+            or `slope` is not the derivative of `value`: says at which point they differ.
 
     Examples:
         >>> import numpy as np
@@ -81,6 +87,9 @@ class Activation:
             self._complete(key, cfunctions.wrap(getattr(self, key), key))
             if not callable(getattr(self, key)):
                 raise TypeError(f"activation {key} must be a function of an array, got {getattr(self, key)!r}")
+        if not self.builtin:
+            for key in ("value", "slope"):
+                self._complete(key, _of_arrays(key, getattr(self, key)))
         self._complete("name", self.name or getattr(self.value, "__name__", "custom"))
         self._complete("parameters", tuple(float(p) for p in self.parameters))
         self._complete("kinks", tuple(sorted(float(k) for k in self.kinks)))
@@ -92,6 +101,15 @@ class Activation:
 
     def _complete(self, key, value):
         object.__setattr__(self, key, value)
+
+    @property
+    def is_superlinear(self):
+        """Whether the function still bends far away, so that its slopes at infinity do not continue it."""
+        if self.builtin:
+            return False
+        with np.errstate(all="ignore"):
+            near, far = (np.abs(np.asarray(self.slope(np.array([-z, z])), dtype=np.float64)) for z in (1e6, 1e9))
+        return bool((far > 1.05 * near + 1e-9).any())
 
     def _measure(self):
         slope = lambda *z: np.asarray(self.slope(np.array(z)), dtype=np.float64)
@@ -118,6 +136,9 @@ class Activation:
     def __hash__(self):
         return hash(self.key)
 
+    def __repr__(self):
+        return f"<Activation {self}>"
+
     def __str__(self):
         return self.name + (f"({', '.join(f'{p:g}' for p in self.parameters)})" if self.parameters else "")
 
@@ -125,6 +146,30 @@ class Activation:
         if self.builtin:
             return get, (self.name, self.parameters)
         return super().__reduce__()
+
+
+def _of_arrays(key, function):
+    """The function as one of arrays: itself, or applied to each entry where it takes single numbers only."""
+    if isinstance(function, (cfunctions.CFunction, cfunctions.Elementwise)):
+        return function
+    z = np.array([-1.5, -0.4, 0.3, 1.2, 2.7])
+    before = z.copy()
+    try:
+        with np.errstate(all="ignore"):
+            function(z)
+    except Exception as error:
+        try:
+            single = [float(function(x)) for x in before.tolist()]
+        except Exception:
+            reason = str(error).strip().splitlines()
+            raise ValueError(
+                f"activation {key} fails for a float64 array: {type(error).__name__}: {reason[0] if reason else 'no message'}"
+            ) from error
+        del single
+        return cfunctions.Elementwise(function)
+    if not np.array_equal(z, before):
+        raise ValueError(f"activation {key} changes the array it is given; let it work on a copy")
+    return function
 
 
 def _check_slope(row):

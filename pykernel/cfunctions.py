@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,6 +57,34 @@ class CFunction:
         )
 
 
+@dataclass(frozen=True)
+class Elementwise:
+    """A function of one number as a function of arrays."""
+
+    function: Callable
+
+    def __call__(self, z):
+        return np.array([self.function(x) for x in np.ravel(z).tolist()], dtype=np.float64).reshape(np.shape(z))
+
+    @property
+    def __name__(self):
+        return getattr(self.function, "__name__", "custom")
+
+    def over_arrays(self):
+        """The same for Numba: a jitted function of flat arrays."""
+        import numba
+
+        single = self.function if numba.extending.is_jitted(self.function) else numba.njit(self.function)
+
+        def each(z):
+            out = np.empty(len(z))
+            for i in range(len(z)):
+                out[i] = single(z[i])
+            return out
+
+        return numba.njit(each)
+
+
 def wrap(function, what):
     """A CFunction for a ctypes function or a numba.cfunc; anything else as it is.
 
@@ -95,6 +125,8 @@ def _compile(function):
     except ImportError:
         return None
     try:
+        if isinstance(function, Elementwise):
+            function = function.over_arrays()
         inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
 
         def fill(z, out, n, user):

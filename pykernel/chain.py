@@ -271,6 +271,19 @@ class Chain:
             changes = {"widths": None, **changes}
         return _replace(self, **changes)
 
+    def __repr__(self):
+        """What differs from the defaults, in words: functions and arrays would spill over the screen."""
+        parts = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("activation", "init"):
+                parts.append(f"{f.name}={str(value)!r}")
+            elif f.name == "widths" and value is not None and len(value) > 12:
+                parts.append(f"widths=({', '.join(map(str, value[:6]))}, ... {len(value)} in all)")
+            elif value != f.default and not (f.name == "depth" and self.widths is not None):
+                parts.append(f"{f.name}={value!r}")
+        return f"Chain({', '.join(parts)})"
+
     def __str__(self):
         size = (
             f"{self.depth} layers of {self.width} units"

@@ -23,13 +23,22 @@ Numba does not notice a new version of pykernel then, so clear `__pycache__` whe
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from pykernel import stream
-from pykernel.kernels import blocks, inline, jit, product
+from pykernel import activations
+from pykernel.kernels import blocks, jit, loops, product, rows
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
+from pykernel.kernels.loops import (
+    activate,
+    activate_backward,
+    chain,
+    chain_row,
+    kept_size,
+    layer_backward,
+    layer_backward_kept,
+    layer_forward,
+    layer_forward_keep,
+)
 
 __all__ = [
     "NORMAL",
@@ -38,9 +47,16 @@ __all__ = [
     "STUDENT",
     "TRUNCATED",
     "UNIFORM",
+    "activate",
+    "activate_backward",
+    "activation",
     "chain",
+    "chain_row",
+    "kept_size",
     "layer_backward",
+    "layer_backward_kept",
     "layer_forward",
+    "layer_forward_keep",
     "normals",
     "philox",
     "weight_tile",
@@ -48,6 +64,22 @@ __all__ = [
 
 _LOW = np.uint64(0xFFFFFFFF)
 _UP = np.uint64(32)
+
+
+def activation(name):
+    """The row and its parameter that `activate` and `chain_row` take, for a built-in activation function. Call it outside njit code.
+
+    Raises:
+        ValueError: an unknown name, or a function of your own: `chain` takes those.
+
+    Examples:
+        >>> activation("leaky_relu(0.2)")
+        (0, 0.2)
+    """
+    row, parameter = rows.number(activations.get(name))
+    if row == rows.CALLBACK:
+        raise ValueError(f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own")
+    return (row, float(activations.get(name).left)) if row == rows.PIECEWISE else (row, parameter)
 
 
 @jit
@@ -73,17 +105,6 @@ def philox(c0, c1, c2, c3, seed):
     return np.uint32(a), np.uint32(b), np.uint32(c), np.uint32(d)
 
 
-@inline
-def _keys(seed):
-    return np.uint32(np.uint64(seed) & _LOW), np.uint32(np.uint64(seed) >> _UP)
-
-
-@inline
-def _address(seed, layer, replica):
-    key0, key1 = _keys(seed)
-    return key0, key1, np.uint32(layer | stream.WEIGHT << 24), np.uint32(layer | stream.MASK << 24), np.uint32(replica)
-
-
 @jit
 def normals(out, seed, purpose, layer, replica):
     """Fill out, (n, B), with standard normals at the tall addresses of the stream: what inputs, cotangents and biases are.
@@ -93,9 +114,9 @@ def normals(out, seed, purpose, layer, replica):
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = _keys(seed)
+    key0, key1 = loops._keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
-    _unpack(flat, out)
+    loops.unpack(flat, out)
 
 
 @jit
@@ -106,115 +127,12 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
         out: (rows, columns) float32 or float64.
         distribution, parameter: see the head of this file.
     """
-    rows, columns = out.shape
-    tile = np.empty((columns + 15) // 16 * 256, out.dtype)
-    for i in range(0, rows, 16):
-        product.draw_rows(
-            tile, distribution, parameter, _address(seed, layer, replica), row + i, column, (columns + 15) // 16 * 16, column + columns
-        )
-        for j in range(min(16, rows - i)):
+    height, columns = out.shape
+    terms = (columns + 15) // 16 * 16
+    tile = np.empty(terms * 16, out.dtype)
+    where = loops._address(seed, layer, replica)
+    for i in range(0, height, 16):
+        product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
+        for j in range(min(16, height - i)):
             for k in range(columns):
                 out[i + j, k] = tile[k * 16 + j]
-
-
-@jit
-def _pack(x):
-    n, B = x.shape
-    flat = np.zeros(blocks.size(n, B), x.dtype)
-    for i in range(n):
-        for b in range(B):
-            flat[(i // 16 * B + b) * 16 + i % 16] = x[i, b]
-    return flat
-
-
-@jit
-def _unpack(flat, x):
-    n, B = x.shape
-    for i in range(n):
-        for b in range(B):
-            x[i, b] = flat[(i // 16 * B + b) * 16 + i % 16]
-
-
-@jit
-def layer_forward(z, u, scale, seed, layer, replica, distribution, parameter):
-    """z = W u with W[i, k] = scale * unit draw (i, k) at (seed, layer, replica), drawn as it is used.
-
-    Args:
-        z: (rows, B), written; u: (columns, B) of the same dtype.
-
-    Cost: rows columns draws, 2 rows columns B operations.
-    """
-    n_in, B = u.shape
-    x, out = _pack(u), np.zeros(blocks.size(z.shape[0], B), u.dtype)
-    tile = np.empty(product.CHUNK * 16, u.dtype)
-    address = _address(seed, layer, replica)
-    for p in range((z.shape[0] + 15) // 16):
-        for k in range(0, n_in, product.CHUNK):
-            terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
-            product.draw_rows(tile, distribution, parameter, address, 16 * p, k, terms, n_in)
-            product.multiply(tile, terms, x, k, out, p, B)
-    blocks.multiply_by(out, len(out), scale)
-    _unpack(out, z)
-
-
-@jit
-def layer_backward(du, delta, scale, seed, layer, replica, distribution, parameter):
-    """du = W^T delta, with the weight that `layer_forward` used at the same address.
-
-    Args:
-        du: (columns, B), written; delta: (rows, B) of the same dtype.
-    """
-    rows, B = delta.shape
-    panels = (du.shape[0] + 15) // 16
-    height = (rows + 15) // 16 * 16
-    g, out, mixed = _pack(delta), np.zeros(blocks.size(du.shape[0], B), delta.dtype), np.zeros(64 * B, delta.dtype)
-    tile = np.empty(4 * product.CHUNK * 16, delta.dtype)
-    address = _address(seed, layer, replica)
-    for group in range((panels + 3) // 4):
-        mixed[:] = 0
-        for i in range(0, height, product.CHUNK):
-            terms = min(product.CHUNK, height - i)
-            product.draw_columns(tile, distribution, parameter, address, i, group, terms, rows)
-            for w in range(4):
-                product.multiply(tile[w * terms * 16 :], terms, g, i, mixed, w, B)
-        product.sort_columns(mixed, out, group, panels, B)
-    blocks.multiply_by(out, len(out), scale)
-    _unpack(out, du)
-
-
-@jit
-def chain(x, cotangent, depth, scale, value, slope, seed, replica, distribution, parameter):
-    """A chain of `depth` equal layers a = phi(W a), forward and backward, in plain arithmetic.
-
-    Args:
-        x: (n, B) input; cotangent: (n, B), dJ/da[L], of the same dtype.
-        value, slope: your njit functions of one number, phi and phi'.
-
-    Returns:
-        a[L] (n, B), dJ/da[0] (n, B), and log10 of the Frobenius norm of dJ/dW[l], (depth,) float64.
-    """
-    n, B = x.shape
-    tape_u, tape_z = np.empty((depth, n, B), x.dtype), np.empty((depth, n, B), x.dtype)
-    a, g, norms = x.copy(), cotangent.copy(), np.empty(depth)
-    for t in range(depth):
-        tape_u[t] = a
-        layer_forward(tape_z[t], a, scale, seed, t + 1, replica, distribution, parameter)
-        for i in range(n):
-            for b in range(B):
-                a[i, b] = value(tape_z[t, i, b])
-    for t in range(depth - 1, -1, -1):
-        for i in range(n):
-            for b in range(B):
-                g[i, b] *= slope(tape_z[t, i, b])
-        square = 0.0
-        for b in range(B):
-            for c in range(B):
-                left, right = 0.0, 0.0
-                for i in range(n):
-                    left += float(g[i, b]) * float(g[i, c])
-                    right += float(tape_u[t, i, b]) * float(tape_u[t, i, c])
-                square += left * right
-        norms[t] = 0.5 * math.log10(square) if square > 0 else -np.inf
-        delta = g.copy()
-        layer_backward(g, delta, scale, seed, t + 1, replica, distribution, parameter)
-    return a, g, norms

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from pykernel.chain import Chain
 from pykernel.plan import MAX_REPLICAS, Plan, lower, sampled, with_samples
 from pykernel.propagation import Propagation
 
+# log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
+FAR = 2 * (60 - 10) * np.log10(2)
 LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
 
 
@@ -87,6 +90,7 @@ def propagate(
     start = time.perf_counter()
     rows = _run(module, plan, 0, replicas, threads, keep)
     kept = rows.pop("keep", None)
+    _warn_beyond(plan, rows)
     clip_by_norm(chain.clip, rows)
     return Propagation(
         chain=chain,
@@ -126,8 +130,25 @@ def run_rows(
     threads = machine.cores(threads)
     _require_memory(plan, module, count, threads)
     rows = _run(module, plan, first, count, threads)
+    _warn_beyond(plan, rows)
     clip_by_norm(chain.clip, rows)
     return rows
+
+
+def _warn_beyond(plan: Plan, rows) -> None:
+    """Say where a function that grows faster than linearly met arguments beyond 2^60, where engines continue it by a line."""
+    row = plan.activation
+    if not plan.exponent or plan.norm or not row.is_superlinear:
+        return
+    name = "log10_mean_square_activation" if plan.order else "log10_mean_square_preactivation"
+    beyond = np.flatnonzero((rows[name] > FAR).any(axis=0))
+    if beyond.size:
+        warnings.warn(
+            f"activation {row.name!r} grows faster than linearly, and from layer {beyond[0] + 1} on its arguments are so large (2^60) that "
+            'a straight line continues it: numbers from there on are not its own; precision="native" shows plain arithmetic',
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _run(module, plan: Plan, first: int, count: int, threads: int, keep=()) -> dict:

@@ -46,3 +46,21 @@ def stumbling(z):
         with open(path, "w"):
             os.kill(os.getpid(), signal.SIGKILL)
     return np.tanh(z)
+
+
+def single(z):
+    """A function of one number, as people write them first."""
+    return z if z > 0 else 0.1 * z
+
+
+def single_slope(z):
+    return 1.0 if z > 0 else 0.1
+
+
+def signs(rows, columns, seed):
+    """A sampler: random signs of variance 2 / columns."""
+    return np.random.default_rng(seed).choice([-1.0, 1.0], (rows, columns)) * (2 / columns) ** 0.5
+
+
+def steep(fan_in, fan_out):
+    return (2 / fan_in) ** 0.5

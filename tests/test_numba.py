@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -185,30 +186,75 @@ def _slope(z):
     return z > 0
 
 
+def ends(n, B, depth, replica, dtype=np.float32):
+    """Input and cotangent of a replica, as the engine draws them."""
+    x, c = np.empty((n, B), dtype), np.empty((n, B), dtype)
+    pkn.normals(x, SEED, stream.INPUT, 0, replica)
+    pkn.normals(c, SEED, stream.COTANGENT, depth, replica)
+    return x, c * dtype(1 / np.sqrt(n * B))
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "n", "B", "depth"),
+    [
+        ("tanh", 1, 40, 3, 6),
+        ("leaky_relu(.2)", 1e-3, 20, 2, 60),
+        ("gelu", 9, 21, 2, 60),
+        ("sigmoid", 1, 300, 1, 3),
+        ("elu(0.5)", 1, 33, 1, 5),
+    ],
+)
+def test_chains_in_a_users_loop_have_the_bits_of_the_engine(activation, gain, n, B, depth):
+    plan = lower(Chain(depth=depth, width=n, activation=activation, gain=gain), batch=B, seed=SEED)
+    x, c = ends(n, B, depth, 1)
+    _, _, norms = pkn.chain_row(x, c, depth, gain * np.sqrt(2 / n), *pkn.activation(activation), SEED, 1, pkn.NORMAL, 0.0)
+    assert np.array_equal(norms, numba_dense.run(plan, 1, 1)["log10_grad_weight"][0])
+
+
 def test_users_own_loop_gives_the_bits_of_the_engine():
-    scale = np.sqrt(2 / 40)
     plan = lower(Chain(depth=3, width=40, activation="relu", init="he_normal"), batch=2, seed=SEED)
-    x, c = np.empty((40, 2), np.float32), np.empty((40, 2), np.float32)
-    pkn.normals(x, SEED, stream.INPUT, 0, 1)
-    pkn.normals(c, SEED, stream.COTANGENT, 3, 1)
-    c *= np.float32(1 / np.sqrt(80))
-    _, g, norms = pkn.chain(x, c, 3, scale, _value, _slope, SEED, 1, pkn.NORMAL, 0.0)
+    x, c = ends(40, 2, 3, 1)
+    _, g, norms = pkn.chain(x, c, 3, np.sqrt(2 / 40), _value, _slope, SEED, 1, pkn.NORMAL, 0.0)
     found = numba_dense.run(plan, 1, 1)
+    assert np.array_equal(norms, found["log10_grad_weight"][0])
     assert np.log10(np.linalg.norm(g.astype(float))) == pytest.approx(found["log10_grad_activation"][0, 0], abs=1e-12)
-    assert np.allclose(norms, found["log10_grad_weight"][0], atol=1e-12)
-    # The adjoint identity of one layer ties forward to backward at an unequal shape.
+    # The adjoint identity of one layer ties forward to backward at an unequal shape; kept draws are the same draws.
     u, d = np.linspace(-1, 1, 90).reshape(30, 3), np.linspace(-2, 1, 150).reshape(50, 3)
-    z, du = np.empty((50, 3)), np.empty((30, 3))
-    pkn.layer_forward(z, u, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
-    pkn.layer_backward(du, d, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
+    z, du, kept = np.empty((50, 3)), np.empty((30, 3)), np.empty(pkn.kept_size(50, 30))
+    pkn.layer_forward_keep(z, u, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0, kept)
+    pkn.layer_backward_kept(du, d, 0.3, kept)
     assert (z * d).sum() == pytest.approx((u * du).sum(), rel=1e-12)
     assert np.allclose(z, 0.3 * stream.matrix(SEED, 2, 0, 50, 30, "uniform").astype(float) @ u, rtol=1e-12)
+    again, back = np.empty_like(z), np.empty_like(du)
+    pkn.layer_forward(again, u, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
+    pkn.layer_backward(back, d, 0.3, SEED, 2, 0, pkn.UNIFORM, 0.0)
+    assert np.array_equal(again, z) and np.array_equal(back, du)
+
+
+def test_activation_names_for_compiled_code():
+    assert pkn.activation("relu") == (0, 0.0) and pkn.activation("linear") == (0, 1.0)
+    with pytest.raises(ValueError, match="no built-in row"):
+        pkn.activation(Activation(value=np.sin, slope=np.cos))
+
+
+def test_a_simulator_of_ones_own_with_the_librarys_layer():
+    import runpy
+
+    solver = runpy.run_path(str(Path(__file__).parent / "embed" / "ode_network.py"))
+    found = solver["ensemble"](32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
+    chain = Chain(depth=10, width=32, activation="tanh", init="lecun_normal", residual=Residual(1, 0.125))
+    expected = numba_dense.run(lower(chain, batch=2, seed=SEED), 0, 5)["log10_grad_activation"][:, 0]
+    # 0.125 is a power of two, so every rounding is the engine's; only the last sum of squares runs in another order.
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+    tied = solver["ensemble"](32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, True)
+    assert (tied != found).all()
 
 
 def test_second_process_loads_from_the_cache():
     script = (
-        "import numpy as np, pykernel.numba as p; o = np.empty((37, 50), np.float32); "
-        "p.weight_tile(o, 16, 8, 1, 3, 9, 0, 0.0); print(len(p.weight_tile.stats.cache_hits), len(p.weight_tile.stats.cache_misses))"
+        "import numpy as np, pykernel.numba as p; x = np.ones((20, 2), np.float32); "
+        "p.chain_row(x, x, 2, 0.2, *p.activation('tanh'), 1, 0, 0, 0.0); f = p.chain_row.stats; "
+        "print(sum(f.cache_hits.values()), sum(f.cache_misses.values()))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     again = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numba.core.errors import NumbaError
 
+from pykernel.cfunctions import Elementwise
 from pykernel.kernels import activate
 
 _POINTER = ctypes.POINTER(ctypes.c_double)
@@ -25,8 +26,9 @@ def compiled(activation):
     """The compiled value and slope of a user's row (its `.address` goes to kernels), or None where Numba cannot compile them."""
     if activation.builtin:
         return None
+    functions = (f.over_arrays() if isinstance(f, Elementwise) else f for f in (activation.value, activation.slope))
     try:
-        value, slope = (f if numba.extending.is_jitted(f) else numba.njit(f) for f in (activation.value, activation.slope))
+        value, slope = (f if numba.extending.is_jitted(f) else numba.njit(f) for f in functions)
     except TypeError:
         return None
 

@@ -136,6 +136,19 @@ def advance(typingctx, flat, count):
 
 
 @intrinsic
+def address(typingctx, flat):
+    """Where the numbers of a flat array lie; `array.ctypes` would say so too, but Numba keeps no such code on disk."""
+    if not _is_flat(flat):
+        return None
+
+    def codegen(context, builder, sig, args):
+        first = _element(context, builder, flat, args[0], context.get_constant(types.intp, 0))
+        return builder.ptrtoint(first, context.get_value_type(types.intp))
+
+    return types.intp(flat), codegen
+
+
+@intrinsic
 def cast_like(typingctx, number, flat):
     """A number in the dtype of a flat array or pointer."""
     if not isinstance(number, types.Number) or not _is_flat(flat):
