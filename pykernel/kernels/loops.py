@@ -328,11 +328,11 @@ def chain(x, cotangent, depth, scale, value, slope, seed, replica, distribution,
             layer_forward(tape[t], a, scale, seed, t + 1, replica, distribution, parameter)
         for i in range(n):
             for b in range(B):
-                a[i, b] = value(float(tape[t, i, b]))
+                a[i, b] = value(np.float64(tape[t, i, b]))
     for t in range(depth - 1, -1, -1):
         for i in range(n):
             for b in range(B):
-                delta[i, b] = float(g[i, b]) * slope(float(tape[t, i, b]))
+                delta[i, b] = np.float64(g[i, b]) * slope(np.float64(tape[t, i, b]))
         pack(delta, block)
         blocks.gram(block, panels, B, mine)
         norms[t] = blocks.log10_norm(blocks.gram_product(mine, grams[t], B * B), 0)

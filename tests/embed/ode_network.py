@@ -44,7 +44,7 @@ def ensemble(n, B, steps, dt, scale, row, row_parameter, seed, replicas, tied):
         _, g = solve(x, c, steps, np.float32(dt), scale, row, row_parameter, seed, r, tied)
         square = 0.0
         for v in g.ravel():
-            square += float(v) ** 2
+            square += np.float64(v) ** 2
         out[r] = 0.5 * np.log10(square)
     return out
 
