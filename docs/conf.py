@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How the documentation site is made: offline, from pages, docstrings and examples that are executed while it is built."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def folder(gallery_conf, script_vars):
 
 (Path(__file__).parent / "_build" / "figures").mkdir(parents=True, exist_ok=True)
 os.environ.setdefault("MPLBACKEND", "agg")
+logging.getLogger("pykernel").setLevel(logging.ERROR)  # a note that Numba compiles is not of the site's making
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
