@@ -20,6 +20,7 @@ from pykernel.sweeps.store import Store
 
 BASE = {"width": 4, "activation": "tanh"}
 GRID = {"depth": [2, 3], "init": ["he_normal", "he_uniform"]}
+PLAIN = {"engine": "dense", "backend": "reference"}  # which calls an activation with the whole layer
 DEADLY = pk.Activation(value=stand_in.deadly, slope=stand_in.deadly_slope, name="deadly", flat=False)
 STUMBLING = pk.Activation(value=stand_in.stumbling, slope=stand_in.deadly_slope, name="stumbling", flat=False)
 
@@ -32,7 +33,8 @@ def small_blocks(monkeypatch):
 
 
 def sweep(grid=GRID, base=BASE, replicas=12, **rest):
-    return pk.sweep(grid, base, replicas=replicas, progress=False, batch=2, **rest)
+    # theory evaluates the chain's functions in the driver, whom these would kill
+    return pk.sweep(grid, base, replicas=replicas, progress=False, batch=2, predict=False, **rest)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +75,21 @@ def test_a_callers_pool_is_used_and_left_running(whole):
 def test_a_killed_worker_costs_its_block_not_the_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("PYKERNEL_TEST_STUMBLE", str(tmp_path / "stumbled"))
     grid = {"depth": [2, 3], "activation": [STUMBLING]}
-    got = sweep(grid, {"width": 4}, executor=2)
+    got = sweep(grid, {"width": 4}, executor=2, **PLAIN)
     assert (tmp_path / "stumbled").exists()
-    equal(got, sweep(grid, {"width": 4}))
+    equal(got, sweep(grid, {"width": 4}, **PLAIN))
     assert got.attrs["failed_cells"] == 0
 
 
 def test_a_cell_that_kills_its_workers_is_found_recorded_and_left_out(tmp_path):
     grid = {"width": [4, 13, 5], "depth": [2]}
     with pytest.warns(UserWarning, match="1 of 3 cells failed"):
-        ds = sweep(grid, {"activation": DEADLY}, replicas=6, executor=2, store=tmp_path)
+        ds = sweep(grid, {"activation": DEADLY}, replicas=6, executor=2, store=tmp_path, **PLAIN)
     assert (ds.verdict.sel(width=13) == "failed").all() and (ds.replicas.sel(width=[4, 5]) == 6).all()
     records = Store(tmp_path).failed().values()
     assert sorted(record["cell"] for record in records) == ["width=13, depth=2"]
     assert all("BrokenProcessPool" in record["traceback"] for record in records)
-    equal(ds.sel(width=[4, 5]), sweep({"width": [4, 5], "depth": [2]}, {"activation": DEADLY}, replicas=6))
+    equal(ds.sel(width=[4, 5]), sweep({"width": [4, 5], "depth": [2]}, {"activation": DEADLY}, replicas=6, **PLAIN))
 
 
 def test_an_executor_that_is_none_is_refused():

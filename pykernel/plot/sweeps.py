@@ -187,6 +187,8 @@ def spread(ds: Any) -> Any:
         raise ValueError("the spread needs depth or width as an axis of the sweep")
     ds, note = _thin(ds, "depth", "width")
     plt = _pyplot()
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     rest = [name for name in names if name not in ("depth", "width", "activation", "replicas")]
     acts = list(ds.activation.values) if "activation" in names else [None]
     columns = min(3, len(acts))
@@ -214,6 +216,10 @@ def spread(ds: Any) -> Any:
         for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log", title=act or "")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
+            axis.set_major_formatter(lambda value, _: f"{value:.3g}")
+            axis.set_minor_formatter(NullFormatter())
         panel.title.set_fontsize(9)
     for panel in panels.flat[len(acts) :]:
         panel.set_visible(False)
