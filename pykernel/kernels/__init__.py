@@ -28,7 +28,7 @@ class _Announcer(event.Listener):
 
     def on_start(self, event):
         dispatcher = event.data["dispatcher"]
-        if self.said or not dispatcher.py_func.__module__.startswith(__name__):
+        if self.said or not (dispatcher.py_func.__module__ or "").startswith(__name__):
             return
         self.said = True
         where = getattr(dispatcher._cache, "cache_path", None)

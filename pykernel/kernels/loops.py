@@ -302,6 +302,9 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
             for i in range(count):
                 block[i] = math.ldexp(float(block[i]), max(min(exponent, 3000), -3000))
         unpack(block, array)
+    # Numba frees an array after its last use, and an address is none: these must live to here.
+    if len(facts) + len(wide0) + len(wide1) + len(wide2) == 0:
+        norms[:] = np.nan
     return out, back, norms
 
 
