@@ -38,7 +38,11 @@ def test_examples_of_docstrings_run(path, monkeypatch):
 
 
 @pytest.mark.examples
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.xdist_group("numba" if p.stem == "embedding" else p.stem)) for p in PAGES],
+    ids=lambda p: p.stem,
+)
 def test_snippets_of_the_pages_run(path):
     snippets = "\n".join(block for block in blocks(path.read_text(), "python") if ">>>" in block)
     if snippets:
@@ -63,8 +67,8 @@ def test_the_reference_is_complete():
     listed = set(re.findall(r"auto\w+:: pykernel\.([\w.]+)", page))
     assert sorted(set(pk.__all__) - {"__version__"} - listed) == []
     numba = importlib.import_module("pykernel.numba")
-    table = (ROOT / "docs" / "numba.md").read_text()
-    assert [name for name in numba.__all__ if name.islower() and f"| `{name}(" not in table] == []
+    table = (ROOT / "docs" / "embedding.md").read_text()
+    assert [name for name in numba.__all__ if name.islower() and f"`{name}(" not in table] == []
     for name in listed:
         value = pk
         for part in name.split("."):

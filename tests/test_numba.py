@@ -19,6 +19,8 @@ from pykernel.engines import numba_dense, numba_matrix_free, reference, referenc
 from pykernel.kernels import rows
 from pykernel.plan import lower
 
+pytestmark = pytest.mark.xdist_group("numba")
+
 SEED = (3 << 33) + 7
 
 

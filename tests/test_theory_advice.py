@@ -218,9 +218,9 @@ def test_largest_singular_value_of_wide_chains(monkeypatch):
         np.testing.assert_allclose(top.log10_singular[:, 0], full.log10_singular[:, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [1000, pytest.param(4000, marks=pytest.mark.slow)])
 def test_lyapunov_exponents_stay_finite_at_depth(depth):
-    """Signals of 1e+300 and 1e+3000: finite, ordered, and their sum is log |det J| / L."""
+    """Signals of 1e+300 and 1e+1200: finite, ordered, and their sum is log |det J| / L."""
     s = pk.jacobian_spectrum(pk.Chain(depth=depth, width=3, activation="leaky_relu(0.2)", gain=3.0, bias_std=0.1))
     assert np.isfinite(s.lyapunov).all()
     assert (np.diff(s.log10_singular) <= 0).all()
