@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The theory that a sweep puts beside its measurements: the same numbers as `predict`, kept, joined, and never in the way."""
 
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -38,3 +42,33 @@ def test_a_function_that_theory_cannot_take_costs_no_sweep(monkeypatch):
     ds = pk.sweep({"depth": [2]}, pk.Chain(depth=2, width=4), replicas=2, progress=False)
     assert ds.theory.item() == "none: OverflowError: too steep"
     assert np.isfinite(ds.slope).all()
+
+
+def _slow(*args, **words):
+    time.sleep(0.3)
+    raise ValueError("slow")
+
+
+def test_theory_that_takes_long_is_left_out_and_said(monkeypatch, tmp_path, capsys):
+    """The numbers do not wait for theory that nobody asked for; the next run goes on with it."""
+    monkeypatch.setattr(pk, "predict", _slow)
+    monkeypatch.setattr("pykernel.sweeps.drive.PATIENCE", 0.1)
+    grid = {"depth": list(range(1, 9))}
+    ds = pk.sweep(grid, {"width": 4}, replicas=2, store=tmp_path, progress=True)
+    left = int(np.char.startswith(ds.theory.values.astype(str), "not computed").sum())
+    assert left >= 6  # of eight, in a second at the most
+    assert f"theory of {left} cells is left out; --predict (predict=True) asks for it" in capsys.readouterr().err
+    assert (ds.replicas == 2).all()
+    all_of_it = pk.sweep(grid, {"width": 4}, replicas=2, store=tmp_path, predict=True, progress=False)
+    assert (all_of_it.theory == "none: slow").all()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_stopped_while_theory_is_computed_the_numbers_are_there(monkeypatch, tmp_path, kept):
+    monkeypatch.setattr(pk, "predict", _slow)
+    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+    grid = {"depth": list(range(1, 21))}
+    with pytest.raises(KeyboardInterrupt, match=r"every number finished; theory of .* cells is left out") as stopped:
+        pk.sweep(grid, {"width": 4}, replicas=2, store=tmp_path if kept else None, predict=True, progress=False)
+    assert np.isfinite(stopped.value.dataset.slope.isel(depth=slice(1, None))).all()
+    assert (stopped.value.dataset.replicas == 2).all()

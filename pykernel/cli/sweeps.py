@@ -54,7 +54,11 @@ def add(commands: Any, formatter: Any) -> None:
     where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
     where.add_argument("--shard", metavar="i/N", help="run the i-th of N shares (1/N .. N/N) into the same or another store")
     where.add_argument("--until", metavar="SCALAR:ERROR", help="add replicas until the standard error is as small: slope:0.001")
-    where.add_argument("--predict", action=argparse.BooleanOptionalAction, help="theory beside every cell (default: up to 1000 cells)")
+    where.add_argument(
+        "--predict",
+        action=argparse.BooleanOptionalAction,
+        help="theory beside every cell to the end (default: up to 1000 cells, half a minute)",
+    )
     where.add_argument("--dry-run", action="store_true", help="print cells, time, memory and disk; run nothing")
     where.add_argument("--quiet", action="store_true", help="no progress, no table")
     sweep.set_defaults(call=_sweep)
@@ -145,7 +149,7 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
 
 def _sweep(given: argparse.Namespace) -> int:
     import pykernel as pk
-    from pykernel.sweeps import report
+    from pykernel.sweeps import SweepInterrupted, report
 
     arguments = _describe(given)
     is_default = given.default or not (given.file or any(getattr(given, name) is not None for name in words.CHAIN))
@@ -160,6 +164,10 @@ def _sweep(given: argparse.Namespace) -> int:
         client = Client(given.dask)
     try:
         ds = pk.sweep(**arguments, executor=client or given.workers, progress=not given.quiet)
+    except SweepInterrupted as stopped:
+        if stopped.dataset is not None and not (given.quiet or given.shard):
+            print(report.table(stopped.dataset))
+        raise
     finally:
         if client is not None:
             client.close()
@@ -189,10 +197,12 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
 
     import pykernel as pk
     from pykernel import machine
-    from pykernel.sweeps import blocks
+    from pykernel.sweeps import blocks, theory
+    from pykernel.sweeps.beside import PATIENCE
     from pykernel.sweeps.drive import goals, recall
     from pykernel.sweeps.plan import SweepPlan
     from pykernel.sweeps.statistics import Profiles
+    from pykernel.sweeps.store import Store
 
     known = {name: p.default for name, p in inspect.signature(pk.sweep).parameters.items()}
     full = {**known, **arguments}
@@ -205,10 +215,18 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     blocks.calibrate(pieces, pace)
     cores = workers or machine.cores(full["threads"])
     figures = plan.estimate(pieces, cores, pace)
+    predicted = Store(full["store"]).predictions() if full["store"] else {}
+    asked = full["predict"] if full["predict"] is not None else len(plan.cells) <= theory.FREELY
+    ahead = theory.seconds(cell for cell in plan.cells if cell.key not in predicted) if asked else 0.0
     chains = sum(goals(description, shelf).values())
     print(f"cells    {figures['cells']}: " + " x ".join(f"{len(axis.values)} {axis.name}" for axis in plan.axes))
     print(f"chains   {chains}, {figures['chains']} of them still to run")
     print(f"time     about {_span(figures['seconds'])} on {cores} core{'s' * (cores > 1)}")
+    if not asked:
+        print("theory   left out; --predict asks for it")
+    elif ahead >= 0.5:
+        bound = "" if full["predict"] else f"; what is not done {PATIENCE:.0f} s after the numbers is left out, --predict asks for it"
+        print(f"theory   about {_span(ahead)} on one core, meanwhile{bound}")
     print(f"memory   about {machine.bytes_text(figures['memory_bytes'])}")
     print(f"disk     about {machine.bytes_text(figures['disk_bytes'])}" + ("" if full["store"] else " (if it had a store)"))
     print(f"plan     {description['hash']}")

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import contextlib
 import signal
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pykernel import checks, machine
 from pykernel.sweeps import assemble, blocks, executors, theory, work
+from pykernel.sweeps.beside import PATIENCE, Beside
 from pykernel.sweeps.blocks import Pace, Piece, Queue
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
 from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
@@ -26,11 +25,11 @@ SAID = 5  # failures that are told one by one
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which."""
+    """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which, `dataset` the result if only theory was left to do."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int, dataset: Any = None) -> None:
         super().__init__(message)
-        self.signal = number
+        self.signal, self.dataset = number, dataset
 
 
 def sweep(
@@ -74,8 +73,9 @@ def sweep(
         profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
         predict: put beside each cell what theory says: `predicted_slope`, `predicted_end_to_end`, `predicted_signal_end_to_end` (infinite
             width) with its `_mean` and `_std` (the finite-width law, where one is known), how many standard errors the measured means
-            lie from it (`z_slope`, `z_signal_end_to_end`), and `theory`: the law, or why there is none. Kept in the store. It takes five
-            to ten milliseconds a cell, so None does it for grids of up to 1000 cells.
+            lie from it (`z_slope`, `z_signal_end_to_end`), and `theory`: the law, or why there is none. Kept in the store. It takes from
+            five milliseconds a cell to seconds for a deep chain and a batch. It is computed beside the kernels; None does it for grids of
+            up to 1000 cells, stops half a minute after the last number, and says how many cells are left out; True does it to the end.
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
@@ -84,7 +84,7 @@ def sweep(
     Raises:
         ValueError, TypeError: before any work, naming the cell.
         StoreError: if the store cannot be written, or another sweep is at work in it.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, when what was finished is saved.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when what was finished is saved; its `dataset` is the result if only theory was left.
 
     Examples:
         >>> import pykernel as pk
@@ -119,8 +119,7 @@ def sweep(
         machine.cores(threads)
     plan = SweepPlan.make(grid, base, run, replicas, until, Profiles.of(profiles))
     try:
-        predicts = len(plan.cells) <= theory.FREELY if predict is None else predict
-        return _Sweep(plan, at, executor, threads, reporter, shard, predicts).run()
+        return _Sweep(plan, at, executor, threads, reporter, shard, predict).run()
     finally:
         reporter.close()
 
@@ -193,7 +192,7 @@ class _Sweep:
     """One run of a sweep: the state that its callbacks share."""
 
     def __init__(
-        self, plan: SweepPlan, store: Store | None, executor: Any, threads: int | None, reporter: Reporter, shard: Any, predict: bool
+        self, plan: SweepPlan, store: Store | None, executor: Any, threads: int | None, reporter: Reporter, shard: Any, predict: bool | None
     ):
         self.plan, self.store, self.executor, self.threads = plan, store, executor, threads
         self.reporter, self.shard, self.predict = reporter, shard, predict
@@ -202,17 +201,18 @@ class _Sweep:
         self.shelf, self.pace, self.stop = Shelf(), Pace(), Stop()
         self.failed: dict[str, str] = {}
         self.latest = ""
-        self.chains_run = 0
+        self.finished = False
 
     def run(self) -> Any:
         with contextlib.ExitStack() as stack:
             if self.store is not None:
                 stack.enter_context(self.store.hold(self.shard))
                 stack.enter_context(self._resumable(self.store))
-                stack.enter_context(self.stop.listen(self._say))
+                stack.enter_context(self.stop.listen(self._stopping))
                 self._recall(self.store)
             self.begin = time.monotonic()
-            predictions = stack.enter_context(self._predictions()) if self.predict else None
+            theory_beside = self._beside()
+            stack.callback(theory_beside.quit.set)
             while not self.stop():
                 self.targets = goals(self.description, self.shelf)
                 pieces = [piece for piece in self.plan.pieces(self.shelf, self.targets) if piece.key not in self.failed]
@@ -220,50 +220,49 @@ class _Sweep:
                     pieces = blocks.shard(self._whole(), *self.shard)
                     pieces = [part for piece in pieces for part in self._unknown(piece)]
                 if not pieces:
+                    self.finished = True
                     break
                 self._work(pieces)
-            known = predictions() if predictions is not None else None
-        if self.stop() and self.store is not None:  # nothing listens without a store
-            raise SweepInterrupted(
-                f"stopped by {signal.Signals(self.stop.signal).name}; finished blocks are saved in {self.store.directory}: "
-                "run the same sweep again to go on",
-                self.stop.signal,
-            )
-        self._conclude()
-        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, known)
+            if self.finished and self.store is None:
+                stack.enter_context(self.stop.listen(self._stopping))
+            known = self._theory(theory_beside)
+        if not self.stop():
+            self._conclude(theory_beside.left())
+            return self._dataset(known)
+        name = signal.Signals(self.stop.signal).name
+        if self.finished:
+            text = f"stopped by {name} with every number finished; theory of {theory_beside.left()} cells is left out"
+            raise SweepInterrupted(text, self.stop.signal, self._dataset(known))
+        raise SweepInterrupted(  # without a store nothing listens before the numbers are finished
+            f"stopped by {name}; finished blocks are saved in {self.store.directory if self.store else 'memory'}: "
+            "run the same sweep again to go on",
+            self.stop.signal,
+        )
 
-    @contextlib.contextmanager
-    def _predictions(self) -> Iterator[Callable[[], theory.Known]]:
-        """What theory says of every cell: from the store, and computed beside the kernels, which leave Python alone, where that has none.
+    def _dataset(self, known: theory.Known) -> Any:
+        asked = self.predict is not False and not self.unasked
+        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, known if asked else known or None)
 
-        A shard computes its own cells only.
-        """
-        known = self.store.predictions() if self.store is not None else {}
+    def _beside(self) -> Beside:
+        """Theory of every cell that the store has none of; of a shard, its own cells."""
+        self.known = self.store.predictions() if self.store is not None and self.predict is not False else {}
         mine = {piece.key for piece in blocks.shard(self._whole(), *self.shard)} if self.shard is not None else None
-        cells = [cell for cell in self.plan.cells if cell.key not in known and (mine is None or cell.key in mine)]
-        left = threading.Event()
-        made: futures.Future[theory.Known] = futures.Future()
+        cells = [cell for cell in self.plan.cells if mine is None or cell.key in mine]
+        self.unasked = len(self.names) - len(self.known) if self.predict is None and len(self.names) > theory.FREELY else 0
+        return Beside([] if self.unasked or self.predict is False else cells, self.known)
 
-        def predict() -> None:
-            try:
-                made.set_result(theory.predict(cells, known, lambda: self.stop() or left.is_set()))
-            except BaseException as error:  # raised again in the sweep's own thread
-                made.set_exception(error)
+    def _theory(self, made: Beside) -> theory.Known:
+        """What theory says, as far as it is asked for or comes soon."""
+        found = made.wait(None if self.predict else PATIENCE, self.stop, self.reporter.theory)
+        if found and self.store is not None:
+            self.store.put_predictions(found)
+        return {**self.known, **found}
 
-        def result() -> theory.Known:
-            found = made.result()
-            if found and self.store is not None:
-                self.store.put_predictions(found)
-            return {**known, **found}
-
-        if cells:
-            threading.Thread(target=predict, daemon=True).start()
+    def _stopping(self) -> None:
+        if self.finished:
+            self._say("stopping: every number is finished, only theory is left out")
         else:
-            made.set_result({})
-        try:
-            yield result
-        finally:
-            left.set()
+            self._say("stopping: the block at work is finished and saved; Ctrl-C again leaves at once")
 
     @contextlib.contextmanager
     def _resumable(self, store: Store) -> Iterator[None]:
@@ -380,7 +379,7 @@ class _Sweep:
             )
         )
 
-    def _conclude(self) -> None:
+    def _conclude(self, without_theory: int) -> None:
         seconds = time.monotonic() - self.begin
         self.reporter.close()
         if self.store is not None:
@@ -392,6 +391,8 @@ class _Sweep:
                 self.reporter.say(f"nothing left to do: all {len(self.names)} cells are in {self.store.directory}")
             else:
                 self.reporter.say(f"done in {clock(seconds)}; results are in {self.store.directory}")
+        if self.reporter.shows and (without_theory or self.unasked):
+            self.reporter.say(f"theory of {without_theory or self.unasked} cells is left out; --predict (predict=True) asks for it")
         if self.failed and len(self.failed) == len(self.names):
             first = next(iter(self.failed.values()))
             raise RuntimeError(f"every cell failed; the first:\n{first}")

@@ -60,6 +60,7 @@ class Reporter:
         self.callback: Callable[[Progress], None] | None = progress if callable(progress) else None
         self.shows = progress is True
         self.bar: Any = None
+        self.phase = "numbers"
         self.last = time.monotonic()
 
     def update(self, now: Progress) -> None:
@@ -68,9 +69,7 @@ class Reporter:
         if not self.shows:
             return
         if self.bar is None and (_in_notebook() or sys.stderr.isatty()):
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=1000, bar_format="{percentage:3.0f}% |{bar}| {desc}", leave=True, dynamic_ncols=True)
+            self.bar = self._bar(1000)
         if self.bar is not None:
             text = f"{now.cells_done}/{now.cells} cells, {rate(now.chains_per_second)} chains/s, "
             text += f"{clock(now.seconds_left)} left" if now.chains_done < now.chains else f"in {clock(now.seconds)}"
@@ -83,6 +82,32 @@ class Reporter:
         elif time.monotonic() - self.last >= PLAIN_EVERY:
             self.last = time.monotonic()
             self.say(str(now))
+
+    def theory(self, done: int, wanted: int, seconds_left: float) -> None:
+        """How far theory is, once every number is finished: a second bar, or lines."""
+        if not self.shows:
+            return
+        if self.phase != "theory":
+            self.phase, self.last = "theory", time.monotonic()
+            if self.bar is None:
+                self.say(f"every number is finished; theory of {wanted - done} cells is still computed")
+            else:
+                self.bar.close()
+                self.bar = self._bar(wanted)
+        text = f"{done} of {wanted} cells, {clock(seconds_left)} left"
+        if self.bar is not None:
+            self.bar.set_description_str(f"theory {text}", refresh=False)
+            self.bar.n = done
+            self.bar.refresh()
+        elif time.monotonic() - self.last >= PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.say(f"theory: {text}")
+
+    @staticmethod
+    def _bar(total: int) -> Any:
+        from tqdm.auto import tqdm
+
+        return tqdm(total=total, bar_format="{percentage:3.0f}% |{bar}| {desc}", leave=True, dynamic_ncols=True)
 
     def say(self, text: str) -> None:
         """A line of its own, beside the bar."""
@@ -114,7 +139,7 @@ class Stop:
         return self.signal != 0
 
     @contextlib.contextmanager
-    def listen(self, say: Callable[[str], None]) -> Iterator[None]:
+    def listen(self, tell: Callable[[], None]) -> Iterator[None]:
         """Answer Ctrl-C and SIGTERM by finishing what is begun; the second Ctrl-C leaves at once. Only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -124,7 +149,7 @@ class Stop:
             if self.signal:
                 raise KeyboardInterrupt
             self.signal = number
-            say("stopping: the block at work is finished and saved; Ctrl-C again leaves at once")
+            tell()
 
         before = {}
         try:

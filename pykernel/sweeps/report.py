@@ -142,17 +142,24 @@ def _letters(ds: Any, width: int) -> Iterator[str]:
     yield ""
     yield from textwrap.wrap(_VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width)
     if "z_slope" in ds:
-        yield from _beside(ds)
+        yield from _beside(ds, width)
 
 
-def _beside(ds: Any) -> Iterator[str]:
+def _beside(ds: Any, width: int) -> Iterator[str]:
     """How the measured slopes lie beside the predicted ones, in a few lines."""
     z = np.abs(ds.z_slope.values[np.isfinite(ds.z_slope.values)])
     predicted = int(np.isfinite(ds.predicted_slope.values).sum())
-    yield ""
-    yield f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, and its spread in {len(z)}: of these,"
+    text = f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, "
     if len(z):
-        yield f"{np.mean(z <= 2):.0%} have their mean slope within 2 standard errors of it, {np.mean(z <= 4):.0%} within 4"
+        text += f"and its spread in {len(z)}: of these, {np.mean(z <= 2):.0%} have their mean slope within 2 standard errors of it, "
+        text += f"{np.mean(z <= 4):.0%} within 4"
+    else:
+        text += "and its spread in none"
+    waiting = int(np.char.startswith(ds.theory.values.astype(str), "not computed").sum())
+    if waiting:
+        text += f"; theory of {waiting} cells is left out: --predict (predict=True) asks for it"
+    yield ""
+    yield from textwrap.wrap(text, width)
 
 
 def _grid(part: Any, along: str, across: str | None, down: str | None, page: int) -> Iterator[str]:

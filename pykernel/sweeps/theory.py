@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,44 @@ ROUNDING = 2.0**-24  # of a float32 run: a layer's error in decades, where a law
 Known = dict[str, list]  # key of a cell: the numbers of PREDICTED, and the law or the reason why there is none
 
 
-def predict(cells: Iterable[Cell], known: Known, stop: Callable[[], Any]) -> Known:
-    """What is not yet known of these cells, each distinct chain predicted once; less where `stop` says so meanwhile.
+def weight(cell: Cell) -> int:
+    """Nominal cost of a cell's theory: it grows with depth, and most with the pairs of a batch."""
+    return (cell.chain.depth + 5) * (10 if cell.run["batch"] > 1 else 1)
 
-    Returns:
-        Predictions by key of cell: six numbers, nan where theory has none, and the name of the law or why there is none.
+
+def predict(cells: Iterable[Cell]) -> Iterator[tuple[str, list]]:
+    """What theory says of these cells, one after the other, each distinct chain predicted once.
+
+    Yields:
+        The key of a cell, and six numbers, nan where theory has none, with the name of the law or why there is none.
     """
-    made: Known = {}
     alike: dict[tuple, list] = {}
     for cell in cells:
-        if cell.key in known or cell.key in made:
-            continue
-        if stop():
-            break
         question = cell.chain, cell.run["batch"], cell.run["correlation"]
         if question not in alike:
             alike[question] = _one(*question)
-        made[cell.key] = alike[question]
-    return made
+        yield cell.key, alike[question]
+
+
+def seconds(cells: Iterable[Cell], budget: float = 0.5) -> float:
+    """About what the theory of these cells takes on one core, from the time of the cheapest of each kind."""
+    kinds: dict[tuple, dict] = {}
+    for cell in cells:
+        kind = cell.chain.activation.name, cell.chain.norm, cell.run["batch"] > 1
+        kinds.setdefault(kind, {})[cell.chain, cell.run["batch"], cell.run["correlation"]] = cell
+    total = spent = 0.0
+    paces = [1e-4]  # seconds for a unit of weight
+    for _, alike in sorted(kinds.items(), key=lambda item: min(map(weight, item[1].values()))):
+        cheapest = min(alike.values(), key=weight)
+        if spent < budget:
+            begin = time.perf_counter()
+            for i in (0, 1):  # the first fills tables
+                again = time.perf_counter()
+                _one(cheapest.chain.replace(gain=cheapest.chain.gain * (1 + 1e-6 * i)), cheapest.run["batch"], cheapest.run["correlation"])
+            paces.append((time.perf_counter() - again) / weight(cheapest))
+            spent += time.perf_counter() - begin
+        total += paces[-1] * sum(map(weight, alike.values()))
+    return total
 
 
 def _one(chain: Any, batch: int, correlation: float) -> list:
@@ -78,7 +99,7 @@ def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[i
         Values and attributes by name. z = (mean over replicas - theory's mean) / (standard deviation / sqrt(replicas)), the
         larger of theory's and the measured deviation; nan where theory has no law of the spread.
     """
-    missing = [math.nan] * len(PREDICTED) + ["not computed"]
+    missing = [math.nan] * len(PREDICTED) + ["not computed: predict=True asks for it"]
     rows = [known.get(key, missing) for key in keys]
     out: dict[str, tuple[np.ndarray, dict]] = {}
     for j, (name, (unit, meaning)) in enumerate(PREDICTED.items()):
