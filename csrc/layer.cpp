@@ -261,14 +261,8 @@ template <class T> Measure Layer<T>::differentiate(Block<T>& h, const Block<T>& 
     sums = run(phi_->slope, 1, row.parameters);
   } else {
     rescale(h, height(h));
-    if (h.exponent <= reach<T>) {
-      sums = run(phi_->slope, power<T>(h.exponent), row.parameters);
-    } else if (row.left != 0 || row.right != 0) {
-      const double slopes[] = {row.left, row.right};
-      sums = run(two_slopes_->slope, 1, slopes);
-    } else {
-      sums = run(phi_->slope, power<T>(reach<T>), row.parameters);
-    }
+    // Beyond reach the large entries have the slopes at +-infinity either way; exact zeros keep the slope at zero.
+    sums = run(phi_->slope, power<T>(h.exponent <= reach<T> ? h.exponent : reach<T>), row.parameters);
   }
   count = {sums.saturated, row.flat ? sums.dead : 0};
   const int64_t e = g.exponent;

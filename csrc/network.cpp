@@ -212,12 +212,36 @@ template <class T> void Network<T>::gram(const Block<T>& block, const Measure& m
     product_table<T>().gram(x.data + c * chunk_units * B_, std::min(chunk_units, x.n - c * chunk_units), B_, gram,
                             thread_scratch(backward_scratch<T>(0, B_)));
   };
-  if (chunks == 1) return part(0, out);
-  team_.each(chunks, [&](int64_t c) { part(c, gram_parts_.data() + c * entries); });
-  for (int64_t i = 0; i < entries; i++) {
-    out[i] = 0;
-    for (int64_t c = 0; c < chunks; c++) out[i] += gram_parts_[(size_t)(c * entries + i)];
+  if (chunks == 1) {
+    part(0, out);
+  } else {
+    team_.each(chunks, [&](int64_t c) { part(c, gram_parts_.data() + c * entries); });
+    for (int64_t i = 0; i < entries; i++) {
+      out[i] = 0;
+      for (int64_t c = 0; c < chunks; c++) out[i] += gram_parts_[(size_t)(c * entries + i)];
+    }
   }
+  if constexpr (sizeof(T) == 4) {
+    bool lost = false;  // a column so small that its squares are subnormal, or zero
+    for (int64_t b = 0; b < B_; b++) lost |= out[b * B_ + b] < 0x1p-90;
+    if (lost && x.largest > 0) gram_of_uneven(x, out);
+  }
+}
+
+// In double, a panel at a time, for columns of very different size.
+template <class T> void Network<T>::gram_of_uneven(const Block<T>& x, double* out) const {
+  for (int64_t i = 0; i < B_ * B_; i++) out[i] = 0;
+  for (int64_t p = 0; p < panels_of(x.n); p++) {
+    const T* panel = x.data + p * B_ * 16;
+    for (int64_t b = 0; b < B_; b++)
+      for (int64_t c = 0; c <= b; c++) {
+        double sum = 0;
+        for (int64_t lane = 0; lane < 16; lane++) sum += (double)panel[b * 16 + lane] * (double)panel[c * 16 + lane];
+        out[b * B_ + c] += sum;
+      }
+  }
+  for (int64_t b = 0; b < B_; b++)
+    for (int64_t c = 0; c < b; c++) out[c * B_ + b] = out[b * B_ + c];
 }
 
 template <class T> double Network<T>::similarity(const double* gram) const {

@@ -56,6 +56,7 @@ template <class T> class Network {
   void keep(int64_t layer, const Block<T>& u);
   void centre(const Block<T>& x, Block<T>& out);
   void gram(const Block<T>& x, const Measure& measure, double* out, int64_t* exponent);
+  void gram_of_uneven(const Block<T>& x, double* out) const;
   double similarity(const double* gram) const;
   double log2_clipped_weight(const Block<T>& delta, const Block<T>& u);
   double log2_clipped_bias(const Block<T>& delta);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 
@@ -154,10 +155,29 @@ def _warn_beyond(plan: Plan, rows) -> None:
 def _run(module, plan: Plan, first: int, count: int, threads: int, keep=()) -> dict:
     """The module's rows; a user's sampler is asked for one replica's weights at a time."""
     if plan.sampler is None:
-        return module.run(plan, first, count, threads=threads, keep=keep)
-    parts = [module.run(with_samples(plan, r), r, 1, threads=threads, keep=keep) for r in range(first, first + count)]
+        rows = module.run(plan, first, count, threads=threads, keep=keep)
+        _look_again(module, plan, first, rows, threads)
+        return rows
+    parts = [_run(module, with_samples(plan, r), r, 1, threads, keep) for r in range(first, first + count)]
     rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
     return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
+
+
+def _look_again(module, plan: Plan, first: int, rows, threads: int) -> None:
+    """Where float32 says that a gradient is exactly zero although every layer passes something, float64 is asked, replica by replica.
+
+    A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all that reaches a weight.
+    """
+    if plan.dtype != "float32" or not plan.exponent or not np.all(plan.residual_scale):
+        return
+    gradients = ("log10_grad_weight", "log10_grad_activation")
+    passed = np.isfinite(rows["log10_mean_square_activation"]).all(axis=1) & (rows["dead"] < 1).all(axis=1)
+    zero = {name: np.isneginf(rows[name]) for name in gradients}
+    for i in np.flatnonzero(passed & np.any([z.any(axis=1) for z in zero.values()], axis=0)):
+        again = module.run(dataclasses.replace(plan, dtype="float64"), first + int(i), 1, threads=threads)
+        if any((zero[name][i] & np.isfinite(again[name][0])).any() for name in gradients):
+            for name in observables.NAMES:
+                rows[name][i] = again[name][0]
 
 
 def clip_by_norm(clip, rows) -> None:
