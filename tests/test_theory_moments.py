@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from pykernel import activations
 from pykernel.theory import batch, correlation, quadrature
@@ -89,6 +90,28 @@ def test_distance_map_closed_forms(distance):
     assert correlation.distance_map(activations.get("erf"), math.sqrt(q), distance) == pytest.approx(
         1 - erf, abs=1e-14, rel=1e-2 if distance < 1e-9 else 1e-8
     )
+
+
+@pytest.mark.parametrize("std", [0.2, 1.0, 4.0, 300.0])
+@pytest.mark.parametrize("distance", [1e-3, 0.2, 0.9, 1.0, 1.6])
+def test_distance_map_of_smooth_and_kinked_functions(std, distance):
+    """1 - c' to 1e-9: erf and sin by closed forms, hardtanh with the closed mean of a clipped normal under a fine midpoint rule."""
+    q, c = std * std, 1 - distance
+    kernel = lambda x: math.asin(2 * q * x / (1 + 2 * q))
+    assert correlation.distance_map(activations.get("erf"), std, distance) == pytest.approx(1 - kernel(c) / kernel(1), rel=1e-9)
+    if q < 100:
+        assert correlation.distance_map(activations.get("sin"), std, distance) == pytest.approx(
+            1 - math.sinh(q * c) / math.sinh(q), rel=1e-9
+        )
+    x = (np.arange(200_000) + 0.5) * 1e-4 - 10.0
+    x, spread = x[np.abs(x) < 9] * std, std * math.sqrt(1 - c * c)
+    low, high = (-1 - c * x) / spread, (1 - c * x) / spread
+    density = lambda z: np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    below, above = special.ndtr(low), special.ndtr(-high)
+    mean = c * x * (special.ndtr(high) - below) + spread * (density(low) - density(high)) - below + above
+    w, clipped = density(x / std), np.clip(x, -1, 1)
+    expected = 1 - (w @ (clipped * mean)) / (w @ (clipped * clipped))
+    assert correlation.distance_map(activations.get("hardtanh"), std, distance) == pytest.approx(expected, abs=1e-8)  # of the midpoint rule
 
 
 def test_collapse_of_relu_inputs():

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from pykernel.theory.quadrature import legendre, panels, rule, special_points
+from pykernel.theory.quadrature import panels, rule, special_points
 
-NODES = 10
+NODES = 8
+FAR = 1e10
+REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
 
 
 def _arc(row: Any) -> tuple[float, float] | None:
@@ -24,20 +27,22 @@ def _arc(row: Any) -> tuple[float, float] | None:
     return None
 
 
-def distance_map(row: Any, std: float, distance: float, nodes: int = NODES) -> float:
+def distance_map(row: Any, std: float, distance: float) -> float:
     """1 - c' where c' = E phi(u1) phi(u2) / E phi(u)^2, for (u1, u2) Gaussian of variance std^2 and correlation c = 1 - distance.
 
     The distance, not the correlation, is mapped: inputs that fall together keep their digits.
 
     Notes:
-        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise E
-        (phi(u1) - phi(u2))^2 by nested quadrature, split at the kinks of both; below 1e-11 by its limit distance * std^2 E phi'^2 / E
-        phi^2.
+        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise given
+        their common part x the two are independent, so E phi^2 - E phi(u1) phi(u2) = E Var[phi(u) | x] for c >= 0, without cancellation;
+        below 1e-11 by its limit distance * std^2 E phi'^2 / E phi^2.
     """
     d = min(max(distance, 0.0), 2.0)
     if d == 0:
         return 0.0
     arc = _arc(row)
+    if not arc and std > FAR and math.isfinite(row.left) and math.isfinite(row.right) and row.left**2 + row.right**2 > 0:
+        arc = float(row.left), float(row.right)  # of so wide a Gaussian only the asymptotes are seen
     if arc:
         left, right = arc
         even, odd = (right - left) / 2, (right + left) / 2  # phi(z) = odd z + even |z|
@@ -49,22 +54,72 @@ def distance_map(row: Any, std: float, distance: float, nodes: int = NODES) -> f
         else:
             lost = 1 - (2 / math.pi) * (math.sin(angle) + (math.pi / 2 - angle) * c)
         return (odd * odd * d + even * even * lost) / (odd * odd + even * even)
+    if row.name == "sin":  # 1 - sinh(q c) / sinh(q)
+        q = std * std
+        return (1 + math.exp(-q * (2 - d))) * math.expm1(-q * d) / math.expm1(-2 * q)
     points = special_points(row)
-    x, w = rule(std, points, nodes)
-    phi = np.asarray(row.value(std * x))
-    second = float(w @ (phi * phi))
+    x, w = rule(std, points, NODES)
+    second = float(w @ np.asarray(row.value(std * x)) ** 2)
     if second == 0:
         return math.nan
     if d < 1e-11:
         return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second
-    spread = std * max(math.sqrt(d * (2 - d)), 1e-9)  # std of u2 given u1
-    x, w = rule(std, points, nodes, finest=0.5 * min(1.0, std, spread))
+    common, spread = std * math.sqrt(abs(1 - d)), std * math.sqrt(min(d, 2 - d))
+    varies = max(spread, 0.0 if _kinks(row) else 1.0)  # the scale on which the conditional moments vary
+    x, w = np.zeros(1), np.ones(1)
+    if common > 1e-12 * std:
+        x, w = rule(common, points, NODES, finest=0.5 * min(common, varies) or None)
     keep = w > 1e-18
-    x, w = x[keep], w[keep]
-    y, v = _conditional(spread, (1 - d) * std * x, points, nodes)
-    u2 = (1 - d) * std * x[:, None] + spread * y
-    difference = np.asarray(row.value(std * x))[:, None] - np.asarray(row.value(u2))
-    return float(w @ (v * difference**2).sum(axis=1)) / (2 * second)
+    x, w = common * x[keep], w[keep]
+    shift, variance = _given(row, spread, x, points)
+    if d <= 1:
+        return float(w @ variance) / second
+    mirrored, _ = _given(row, spread, -x, points)
+    value = lambda z: np.asarray(row.value(z))
+    return 1 - float(w @ ((value(x) + shift) * (value(-x) + mirrored))) / second
+
+
+def _kinks(row: Any) -> bool:
+    return bool(len(getattr(row, "kinks", ()) or ()))
+
+
+@lru_cache(maxsize=32)
+def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss nodes and weights for a standard normal."""
+    r, w = np.polynomial.hermite_e.hermegauss(count)
+    return r, w / w.sum()
+
+
+def _given(row: Any, spread: float, x: np.ndarray, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """E phi(x + spread r) - phi(x) and Var phi(x + spread r), r standard normal, for each x.
+
+    Where phi is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of phi, graded towards `points`, under the normal density
+    around each x.
+    """
+    here = np.asarray(row.value(x), float)
+    gap = np.min(np.abs(x[:, None] - np.array(points)), axis=1)
+    coarse = _kinks(row) or spread > 1.0
+    near = gap < REACH * spread if coarse else np.zeros(x.shape, bool)
+    shift, variance = np.zeros(x.shape), np.zeros(x.shape)
+    far = ~near
+    if far.any():
+        r, w = _hermite(48 if spread > 0.5 else 32 if spread > 0.1 else 12)
+        difference = np.asarray(row.value(x[far, None] + spread * r)) - here[far, None]
+        shift[far] = difference @ w
+        variance[far] = ((difference - shift[far, None]) ** 2) @ w
+    if near.any():
+        steps = np.arange(-2 * REACH, 2 * REACH + 0.5)
+        finest = max(min(0.5, 0.5 * spread), 1e-11 * spread)
+        grades = finest * 2.0 ** np.arange(max(1, math.ceil(math.log2(spread / finest))))
+        edges = np.unique(np.concatenate([part for p in points for part in (p + spread * steps, p + grades, p - grades)]))
+        at, w = panels(edges[np.concatenate([[True], np.diff(edges) > 1e-12 * spread])], NODES)
+        offset = (at - x[near, None]) / spread
+        density = np.exp(-0.5 * offset * offset) * (w / (spread * math.sqrt(2 * math.pi)))
+        difference = np.asarray(row.value(at)) - here[near, None]
+        density *= difference
+        shift[near] = density.sum(axis=1)
+        variance[near] = np.einsum("ij,ij->i", density, difference) - shift[near] ** 2
+    return shift, variance
 
 
 def _absolute_distance(angle: float, d: float) -> float:
@@ -72,27 +127,6 @@ def _absolute_distance(angle: float, d: float) -> float:
     t2 = angle * angle
     bracket = angle * t2 / 3 * (1 - t2 / 10 * (1 - t2 / 28 * (1 - t2 / 54)))
     return d - (2 / math.pi) * bracket
-
-
-def _conditional(spread: float, centre: np.ndarray, points: tuple[float, ...], nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of
-    `points`."""
-    reach = 8.5
-    base = np.arange(-reach, reach + 0.1, 1.0)
-    grades = spread * 2.0 ** -np.arange(0.0, max(1.0, math.ceil(math.log2(max(spread, 1.0))) + 1)) if spread > 1 else np.zeros(0)
-    cuts = []
-    for p in points:
-        at = (p - centre) / spread
-        cuts.append(at[:, None])
-        if len(grades):
-            cuts += [at[:, None] + grades[None] * 2 / spread, at[:, None] - grades[None] * 2 / spread]
-    every = np.concatenate([np.broadcast_to(base, (len(centre), len(base))), *cuts], axis=1)
-    every = np.sort(np.clip(every, -reach, reach), axis=1)
-    g, gw = legendre(nodes)
-    half = np.diff(every, axis=1)[:, :, None] / 2
-    y = every[:, :-1, None] + half * (1 + g)
-    v = half * gw * np.exp(-0.5 * y * y) / math.sqrt(2 * math.pi)
-    return y.reshape(len(centre), -1), v.reshape(len(centre), -1)
 
 
 def normal_cdf(x: np.ndarray) -> np.ndarray:

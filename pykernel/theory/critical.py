@@ -420,7 +420,7 @@ def _correlation_fixed_point(row: Any, t: float, share: float, perp: float) -> t
     if perp <= 1 + 1e-9:
         return 1.0, perp
     low, high = math.log(1e-9), math.log(1.5)
-    grows = lambda y: math.log(max(share * distance_map(row, std, math.exp(y), 6), 1e-300)) - y
+    grows = lambda y: math.log(max(share * distance_map(row, std, math.exp(y)), 1e-300)) - y
     at_low, at_high = grows(low), grows(high)
     if at_low <= 0:
         return 1.0, perp
@@ -436,5 +436,5 @@ def _correlation_fixed_point(row: Any, t: float, share: float, perp: float) -> t
             break
     d = math.exp(y)
     h = 1e-4 * d
-    slope = share * (distance_map(row, std, d + h, 8) - distance_map(row, std, d - h, 8)) / (2 * h)
+    slope = share * (distance_map(row, std, d + h) - distance_map(row, std, d - h)) / (2 * h)
     return 1 - d, slope

@@ -303,11 +303,11 @@ def _distances(plan: Plan, out: Signal) -> None:
         if d < 1e-11 or not math.isfinite(t[i]):
             return d * float(linear[i]) if math.isfinite(t[i]) else 0.0
         if cheap or i < 64:
-            return correlation.distance_map(row, math.exp(min(max(t[i], -340.0), 340.0)), d, 6)
+            return correlation.distance_map(row, math.exp(min(max(t[i], -340.0), 340.0)), d)
         key = round(400 * float(t[i])), round(400 * math.log(d))  # deep layers change slowly: rates to 1e-3 do
         if key not in rates:
             at = math.exp(key[1] / 400)
-            rates[key] = correlation.distance_map(row, math.exp(min(max(key[0] / 400, -340.0), 340.0)), min(at, 2.0), 6) / at
+            rates[key] = correlation.distance_map(row, math.exp(min(max(key[0] / 400, -340.0), 340.0)), min(at, 2.0)) / at
         return d * rates[key]
 
     def step(i: int, d: float) -> tuple[float, float]:
