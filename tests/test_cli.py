@@ -216,7 +216,14 @@ def test_what_a_figure_cannot_show_is_said(large):
     from pykernel.plot import sweeps as figures
 
     many = large.isel(gain=np.zeros(30, dtype=int)).assign_coords(gain=np.linspace(1, 2, 30))
-    assert "9 of 30 values of gain" in figures.gradient(many)._suptitle.get_text()
+    figure = figures.gradient(many)
+    assert "of 30 values of gain" in figure._suptitle.get_text().replace("\n", " ")
+    assert len(figure.axes) <= 48  # of 6 rows and 8 columns
+    figure.draw_without_rendering()
+    inside = figure.bbox.padded(2)
+    for text in (*figure.legends, figure._suptitle):
+        box = text.get_window_extent()
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1  # what is cut off says nothing
     half = large.assign_attrs(complete=0)
     assert "UNFINISHED" in figures.verdict(half)._suptitle.get_text()
 
@@ -260,3 +267,20 @@ def test_progress_tells_the_truth_to_a_callback(monkeypatch, quick):
     assert seen[-1].cells_done == 2 and seen[-1].fraction == 1.0 and seen[-1].latest.startswith("depth=3: ")
     with pytest.raises(TypeError, match="progress must be"):
         pk.sweep({"depth": [2]}, {"width": 4}, progress="yes")
+
+
+def test_cells_of_earlier_grids_in_a_store_are_not_hidden(tmp_path, capsys):
+    for depths in (["2", "3"], ["3", "4"], ["7"]):
+        assert main(["sweep", "--depth", *depths, "--width", "4", "--replicas", "2", "--store", str(tmp_path)]) == 0
+    assert "3 cells of earlier grids are kept in this store too" in capsys.readouterr().err
+    assert main(["status", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "1 of 1 complete" in told and "others   3 cells of earlier grids" in told
+    assert "depth 2, 3\n" in told and "depth 3, 4\n" in told and "depth 7" not in told
+
+
+def test_what_is_wrong_with_a_file_or_a_zipped_cell_is_named(tmp_path, capsys):
+    assert main(["sweep", str(tmp_path / "no.toml")]) == 3
+    assert capsys.readouterr().err == f"pykernel sweep: {tmp_path / 'no.toml'} cannot be read: no such file or directory\n"
+    with pytest.raises(ValueError, match=r"cell bias_std=-1, correlation=0.5: bias_std"):
+        pk.sweep({("bias_std", "correlation"): [(-1, 0.5)]}, {"depth": 2, "width": 4}, progress=False)

@@ -172,7 +172,11 @@ def _sweep(given: argparse.Namespace) -> int:
         if client is not None:
             client.close()
     if given.shard:
-        print(f"shard {given.shard} is done; `pykernel status {arguments['store']}` says whether all are", file=sys.stderr)
+        print(
+            f"shard {given.shard} is done; where shards share this store, `pykernel status {arguments['store']}` says whether all are; "
+            "where each has its own, `pykernel merge ALL SHARD ...` joins them and `pykernel status ALL` says so",
+            file=sys.stderr,
+        )
         return 1 if ds.attrs["failed_cells"] else 0
     if not given.quiet:
         print(report.table(ds))
@@ -256,6 +260,12 @@ def _status(given: argparse.Namespace) -> int:
     print(f"chains   {sum(known.values())} of {sum(targets.values())}")
     print(f"parts    {len(store.names())}, {store.size() / 1e6:.1f} MB")
     print(f"driver   {store.driver() if store.is_running() else 'none at work'}")
+    if shelf.others:
+        print(f"others   {len(shelf.others)} cells of earlier grids; run one again, and it is shown from what is kept:")
+        for earlier in store.earlier_plans():
+            if shelf.others.isdisjoint(cell[0] for cell in earlier["cells"]):
+                continue
+            print(f"         {earlier['hash'][:12]}: {' x '.join(_axis(axis) for axis in earlier['axes'])}")
     for name in store.damaged:
         print(f"damaged  {store.parts / name}: computed again when the sweep is run again")
     for record in failed.values():
@@ -263,6 +273,12 @@ def _status(given: argparse.Namespace) -> int:
         if given.failures:
             print(record["traceback"])
     return 0 if complete == len(keys) else 4
+
+
+def _axis(axis: dict) -> str:
+    """An axis of a plan in a few words: its name, how many values, and the ends."""
+    values = [str(value) for value in next(iter(axis["labels"].values()))]
+    return f"{axis['name']} {', '.join(values if len(values) <= 3 else [values[0], '...', values[-1]])}"
 
 
 def _merge(given: argparse.Namespace) -> int:

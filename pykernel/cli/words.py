@@ -207,6 +207,8 @@ def read_toml(path: str) -> dict[str, Any]:
 
     try:
         text = tomllib.loads(Path(path).read_bytes().decode())
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     except UnicodeDecodeError as error:

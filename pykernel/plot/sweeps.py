@@ -9,22 +9,41 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pykernel.sweeps.report import LETTERS, axes, coordinates
+from pykernel.plot.panels import (
+    MARKERS,
+    MOST_CELLS,
+    MOST_COLUMNS,
+    MOST_LINES,
+    MOST_ROWS,
+    cap,
+    finish,
+    fit,
+    legend_below,
+    multiples,
+    name_sides,
+    over_replicas,
+    places,
+    pyplot,
+    settle,
+    sides,
+    signed,
+    split,
+    style_of,
+    tick_values,
+    ticks,
+    title_of,
+    word_of,
+)
+from pykernel.sweeps.report import LETTERS, axes
 from pykernel.verdict import EXPLODING, VANISHING
 
-# Okabe and Ito's colours, told apart by most eyes; with 9 markers and 4 dashes no two of 36 lines look alike in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
-MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", "*")
-DASHES = ("-", "--", "-.", ":")
 FILLS = {"stable": "#ffffff", "vanishing": "#9ecae1", "exploding": "#f4a582", "dead": "#636363"}
 KINDS = ("gradient", "heat", "spread", "verdict")
-MOST_LINES, MOST_PANELS, MOST_CELLS = 9, 24, 40  # in one panel, in one figure, along one side of the map of verdicts
 _SIGNAL = "decades of gradient, input over output"
 
 
@@ -39,10 +58,11 @@ def gradient(ds: Any) -> Any:
     """
     if ds.sizes.get("depth", 1) < 2 or "depth" not in axes(ds):
         return _profiles(ds)
-    ds, note = _thin(ds, "depth")
-    low, middle, high = (_over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
+    ds, note = settle(ds, "depth")
+    ds, said = fit(ds, "depth")
+    low, middle, high = (over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
     theory = _theory(ds)
-    figure, panels, legend = _multiples(ds, "depth")
+    figure, panels, legend = multiples(ds, "depth")
     reach = np.nanmax(np.abs(middle.values[np.isfinite(middle.values)]), initial=4.0)
     for panel, at, lines in panels:
         panel.axhspan(VANISHING, EXPLODING, color="0.92", zorder=0)
@@ -53,7 +73,7 @@ def gradient(ds: Any) -> Any:
             y = np.where(np.isfinite(y), y, np.nan)
             with np.errstate(invalid="ignore"):
                 bars = np.nan_to_num(np.abs(np.stack([y - lower, upper - y])), nan=0.0, posinf=0.0)
-            style = _style(i)
+            style = style_of(i)
             if theory is not None:
                 expected = theory.isel({**at, **where}).values
                 panel.plot(x, expected, color=style["color"], ls=style["ls"], lw=1.3, zorder=1)
@@ -66,14 +86,14 @@ def gradient(ds: Any) -> Any:
             (legend["line: theory"],) = panel.plot([], [], color="0.4", lw=1.3)
         panel.set_xscale("log")
         panel.set_yscale("symlog", linthresh=EXPLODING, linscale=0.8)
-        panel.set_yticks(_ticks(2 * reach))
-        panel.yaxis.set_major_formatter(_signed)
+        panel.set_yticks(ticks(2 * reach))
+        panel.yaxis.set_major_formatter(signed)
         panel.set_ylim(-2 * reach, 2 * reach)
         panel.minorticks_off()
-        _tick_values(panel.xaxis, ds.depth.values)
+        tick_values(panel.xaxis, ds.depth.values)
     title = "Gradient against depth: medians over draws, bars from 10 to 90 %; grey: stable"
     title += "; lines: theory" if theory is not None else ""
-    _finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + note)
+    finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + note + said)
     return figure
 
 
@@ -90,8 +110,9 @@ def _profiles(ds: Any) -> Any:
     name = "log10_grad_activation"
     if f"{name}_mean" not in ds:
         raise ValueError(f"this sweep kept no profile of {name}: run it with profiles=True, or with several depths")
-    ds, note = _thin(ds, "layer")
-    figure, panels, legend = _multiples(ds, "layer")
+    ds, note = settle(ds, "layer")
+    ds, said = fit(ds, "layer")
+    figure, panels, legend = multiples(ds, "layer")
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
             cell = ds.isel({**at, **where})
@@ -100,16 +121,16 @@ def _profiles(ds: Any) -> Any:
                 cell[f"{name}_std"].values.ravel(),
                 np.tile(ds.layer.values, cell.verdict.size),
             )
-            style = {**_style(i), "markevery": max(1, len(x) // 8)}
+            style = {**style_of(i), "markevery": max(1, len(x) // 8)}
             (legend[label],) = panel.plot(x, y, **style)
             panel.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.15, lw=0)
-    _finish(
+    finish(
         figure,
         panels,
         legend,
         "layer",
         "log10 of the gradient's norm",
-        "Gradient against layer: mean over draws, band one standard deviation" + note,
+        "Gradient against layer: mean over draws, band one standard deviation" + note + said,
     )
     return figure
 
@@ -125,24 +146,28 @@ def heat(ds: Any) -> Any:
     """
     if not {"gain", "depth"} <= set(axes(ds)):
         raise ValueError("the heat map needs gain and depth as axes of the sweep")
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.colors import SymLogNorm
 
-    ds, note = _thin(ds, "gain", "depth")
+    ds, note = settle(ds, "gain", "depth")
+    ds, said = fit(ds, "gain", "depth")
     others = [name for name in axes(ds) if name not in ("gain", "depth")]
-    middle = _over_replicas(ds.signal_end_to_end, 0.5)
+    middle = over_replicas(ds.signal_end_to_end, 0.5)
     finite = middle.values[np.isfinite(middle.values)]
     reach = max(np.quantile(np.abs(finite), 0.95) if finite.size else 1.0, EXPLODING)
     # Even steps of colour inside the verdict's bounds, logarithmic beyond: the critical region is narrow.
     scale = SymLogNorm(linthresh=EXPLODING, vmin=-reach, vmax=reach)
-    wheres = list(_places(ds, others))
-    columns = min(4, len(wheres))
-    rows = -(-len(wheres) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(1.2 + 3.4 * columns, 0.8 + 2.9 * rows), squeeze=False, layout="constrained")
-    for panel, (label, where) in zip(panels.flat, wheres, strict=False):
+    table = split(ds, others)
+    rows, columns = len(table), len(table[0])
+    height = 1.1 + (2.6 if rows < 4 else 1.8) * rows
+    size = (max(2.4 + 2.7 * columns, 6), height)
+    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
+    name_sides(panels, table)
+    log = ds.depth.values.max() > 5 * ds.depth.values.min()
+    for panel, (*_, where) in zip(panels.flat, (item for row in table for item in row), strict=True):
         z = middle.isel(where).transpose("depth", "gain").values
         z = np.where(np.isinf(z), np.sign(z) * 1e9, z)  # what is missing stays blank
-        mesh = panel.pcolormesh(ds.gain.values, ds.depth.values, z, cmap="RdBu_r", norm=scale, shading="nearest")
+        mesh = panel.pcolormesh(_edges(ds.gain.values, False), _edges(ds.depth.values, log), z, cmap="RdBu_r", norm=scale)
         panel.set_facecolor("0.8")
         if min(z.shape) > 1 and np.isfinite(z).any():
             lines = panel.contour(
@@ -152,22 +177,30 @@ def heat(ds: Any) -> Any:
         critical = _critical(ds, where)
         if critical is not None and ds.gain.values.min() <= critical <= ds.gain.values.max():
             panel.axvline(critical, color="k", ls=":", lw=1.8)
-            panel.text(critical, ds.depth.values.max(), " critical", fontsize=7, va="top", rotation=90, ha="right")
-        panel.set_yscale("log" if ds.depth.values.max() > 5 * ds.depth.values.min() else "linear")
-        _tick_values(panel.yaxis, ds.depth.values)
-        panel.set_title(label, fontsize=9)
-        panel.set_xlabel("gain")
-        panel.set_ylabel("depth (layers)")
-    for panel in panels.flat[len(wheres) :]:
-        panel.set_visible(False)
-    bar = figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=_ticks(reach))
-    bar.ax.yaxis.set_major_formatter(_signed)
+        panel.set_yscale("log" if log else "linear")
+        tick_values(panel.yaxis, ds.depth.values)
+        panel.tick_params(labelsize=7)
+    for panel in panels[-1]:
+        panel.set_xlabel("gain", fontsize=9)
+    for panel in panels[:, 0]:
+        panel.set_ylabel("depth (layers)", fontsize=9)
+    bar = figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
+    bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
-    figure.suptitle(
-        "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding); dotted: theory's critical gain" + note,
-        fontsize=9,
-    )
+    title = "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding); dotted: theory's critical gain"
+    title_of(figure, title + note + said, 9)
     return figure
+
+
+def _edges(values: np.ndarray, log: bool) -> np.ndarray:
+    """Edges of cells around increasing values, half way in the axis's own scale."""
+    x = np.log(values) if log else values.astype(float)
+    if len(x) == 1:
+        x = np.array([x[0] - 0.5, x[0] + 0.5])
+    else:
+        middle = (x[1:] + x[:-1]) / 2
+        x = np.concatenate([[2 * x[0] - middle[0]], middle, [2 * x[-1] - middle[-1]]])
+    return np.exp(x) if log else x
 
 
 def spread(ds: Any) -> Any:
@@ -182,19 +215,28 @@ def spread(ds: Any) -> Any:
     Raises:
         ValueError: if neither depth nor width is an axis of the sweep.
     """
-    names = axes(ds)
-    if not {"depth", "width"} & set(names):
+    if not {"depth", "width"} & set(axes(ds)):
         raise ValueError("the spread needs depth or width as an axis of the sweep")
-    ds, note = _thin(ds, "depth", "width")
-    plt = _pyplot()
+    ds, note = settle(ds, "depth", "width")
+    names = axes(ds)
+    plt = pyplot()
     from matplotlib.ticker import LogLocator, NullFormatter
 
     rest = [name for name in names if name not in ("depth", "width", "activation", "replicas")]
+    for some, most in ((rest, MOST_LINES), ([name for name in names if name == "activation"], 9)):
+        ds, said = cap(ds, some, most)
+        note += said
     acts = list(ds.activation.values) if "activation" in names else [None]
     columns = min(3, len(acts))
     rows = -(-len(acts) // columns)
     figure, panels = plt.subplots(
-        rows, columns, figsize=(0.8 + 3.6 * columns, 1.6 + 2.8 * rows), squeeze=False, layout="constrained", sharex=True, sharey=True
+        rows,
+        columns,
+        figsize=(max(0.8 + 3.4 * columns, 5.5), 1.9 + 2.6 * rows),
+        squeeze=False,
+        layout="constrained",
+        sharex=True,
+        sharey=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -204,14 +246,14 @@ def spread(ds: Any) -> Any:
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
         part = std if act is None else std.sel(activation=act)
-        for i, (label, where) in enumerate(_places(ds, rest)):
+        for i, (label, where) in enumerate(places(ds, rest)):
             y = part.isel(where)
             x, y = (a.values.ravel() for a in _broadcast(ratio, y))
             order = np.argsort(x)
             x, y = x[order], y[order]
             good = np.isfinite(y) & (y > 1e-7)
             if good.any():
-                (legend[label],) = panel.plot(x[good], y[good], **{**_style(i), "ls": "none"})
+                (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
         ends = np.array([float(ratio.min()), float(ratio.max())])
         for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
@@ -226,8 +268,8 @@ def spread(ds: Any) -> Any:
     for panel in panels[-1]:
         panel.set_xlabel("depth / width", fontsize=9)
     figure.supylabel("standard deviation over draws (decades)", fontsize=9)
-    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.suptitle("Spread of the gradient over draws of the weights, and the finite-width laws" + note, fontsize=10)
+    legend_below(figure, {label: line for label, line in legend.items() if label != "all"})
+    title_of(figure, "Spread of the gradient over draws of the weights, and the finite-width laws" + note)
     return figure
 
 
@@ -237,32 +279,32 @@ def verdict(ds: Any) -> Any:
     Returns:
         matplotlib Figure.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
-    names = axes(ds)
-    x = "depth" if "depth" in names else names[-1]
-    ds, note = _thin(ds, x, *(name for name in ("init",) if name in names), most=MOST_CELLS)
-    rest = [name for name in names if name != x]
-    y = "init" if "init" in rest else (rest[0] if rest else None)
-    across, down, wheres = _split(ds, [name for name in rest if name != y])
-    rows, columns = len(wheres), len(wheres[0])
-    height = 0.9 + rows * (0.5 + 0.24 * (ds.sizes[y] if y else 1))
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(2 + max(1.6, 0.3 * ds.sizes[x]) * columns, height),
-        squeeze=False,
-        layout="constrained",
-        sharex=True,
-        sharey=True,
-    )
-    del across, down
-    for row, line in zip(panels, wheres, strict=True):
-        for panel, (label, where) in zip(row, line, strict=True):
+    x = "depth" if "depth" in axes(ds) else axes(ds)[-1]
+    ds, note = settle(ds, x)
+    rest = [name for name in axes(ds) if name != x]
+    y = ["init"] if "init" in rest else rest[:1]
+    down = sides([name for name in rest if name not in y])[1]
+    while down and math.prod(ds.sizes[name] for name in down) > MOST_ROWS:  # too many rows of panels: the longest axis joins the lines
+        y.insert(0, max(down, key=lambda name: ds.sizes[name]))
+        down.remove(y[0])
+    across = sides([name for name in rest if name not in y])[0]
+    for names, most in (([x], MOST_CELLS), (y, MOST_CELLS), (across, MOST_COLUMNS)):
+        ds, said = cap(ds, names, most)
+        note += said
+    table = split(ds, [name for name in rest if name not in y])
+    lines = [label for label, _ in places(ds, y)]
+    rows, columns = len(table), len(table[0])
+    size = (max(2.5 + max(1.6, 0.3 * ds.sizes[x]) * columns, 5), 1.2 + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)))
+    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
+    name_sides(panels, table)
+    for row, line in zip(panels, table, strict=True):
+        for panel, (*_, where) in zip(row, line, strict=True):
             part = ds.verdict.isel(where)
-            words = part.transpose(*(name for name in (y, x) if name)).values.reshape(-1, ds.sizes[x])
+            words = part.transpose(*y, x).values.reshape(-1, ds.sizes[x])
             shades = np.array([[to_rgb(FILLS.get(word, "#dddddd")) for word in row] for row in words])
             panel.imshow(shades, aspect="auto", interpolation="nearest")
             for word in set(words.ravel()) - {"missing"}:
@@ -270,10 +312,9 @@ def verdict(ds: Any) -> Any:
                 panel.scatter(j, i, 22, "w" if word == "dead" else "k", marker=f"${LETTERS.get(word, '?')}$", lw=0.1)
             panel.set_xlim(-0.5, words.shape[1] - 0.5)
             panel.set_ylim(words.shape[0] - 0.5, -0.5)
-            panel.set_xticks(range(ds.sizes[x]), [_word(v) for v in ds[x].values], fontsize=7, rotation=90)
+            panel.set_xticks(range(ds.sizes[x]), [word_of(v) for v in ds[x].values], fontsize=7, rotation=90)
             if y:
-                panel.set_yticks(range(ds.sizes[y]), [_word(v) for v in ds[y].values], fontsize=8)
-            panel.set_title(label, fontsize=8)
+                panel.set_yticks(range(len(lines)), lines, fontsize=8 if len(lines) < 12 else 6.5)
             panel.tick_params(length=0)
     present = [word for word in LETTERS if (ds.verdict.values == word).any()]
     handles = [
@@ -282,8 +323,7 @@ def verdict(ds: Any) -> Any:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     for panel in panels[-1]:
         panel.set_xlabel(x, fontsize=8)
-    if note:
-        figure.suptitle("Verdicts" + note, fontsize=9)
+    title_of(figure, "Verdicts" + note, 9)
     return figure
 
 
@@ -325,138 +365,9 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
                 temporary.unlink(missing_ok=True)
             raise OSError(error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere") from error
         finally:
-            _pyplot().close(figure)
+            pyplot().close(figure)
         made.append(path)
     return made
-
-
-def _pyplot() -> Any:
-    import sys
-
-    import matplotlib
-
-    if "matplotlib.pyplot" not in sys.modules:
-        matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _style(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % 9], "marker": MARKERS[i % 9], "ls": DASHES[i % 4], "ms": 4, "lw": 1.3}
-
-
-def _ticks(reach: float) -> list[float]:
-    """Ticks of a symmetric logarithmic axis: the verdict's bounds, and powers of ten beyond."""
-    powers = [10.0**k for k in range(1, math.ceil(math.log10(reach)) if reach > 10 else 1)]
-    return [-p for p in reversed(powers)] + [VANISHING, 0.0, EXPLODING, *powers]
-
-
-def _signed(value: float, _: Any) -> str:
-    return f"{value:+g}" if value else "0"
-
-
-def _over_replicas(values: Any, level: float) -> Any:
-    """A quantile over replicas that is an order statistic, so that exact zeros (-inf) stay zeros."""
-    ordered = np.sort(values.values, axis=-1)
-    count = (~np.isnan(ordered)).sum(axis=-1)
-    at = np.clip(np.round(level * (count - 1)).astype(int), 0, None)
-    return values.isel(replica=0, drop=True).copy(data=np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0])
-
-
-def _broadcast(a: Any, b: Any) -> tuple:
-    import xarray
-
-    return xarray.broadcast(a, b)
-
-
-def _places(ds: Any, names: list[str]) -> Iterator[tuple[str, dict]]:
-    """Every combination along some axes: its label and where it is."""
-    for where in np.ndindex(*(ds.sizes[name] for name in names)):
-        at = dict(zip(names, where, strict=True))
-        words = [
-            _word(ds[word].values[i]) if word in ("init", "activation") else f"{word} {_word(ds[word].values[i])}"
-            for name, i in at.items()
-            for word in coordinates(ds, name)
-        ]
-        yield ", ".join(words) or "all", at
-
-
-def _word(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _thin(ds: Any, *whole: str, most: int = MOST_LINES) -> tuple[Any, str]:
-    """A sweep with no more values along its axes than a figure can show, and what the figure must say of it.
-
-    Args:
-        whole: axes along which everything is shown; with `most`, at most so many of every axis.
-    """
-    sizes = {name: ds.sizes[name] for name in axes(ds)}
-    kept = {name: n if name in whole and most == MOST_LINES else min(n, most) for name, n in sizes.items()}
-    rest = [name for name in kept if name not in whole]
-    while math.prod(kept[name] for name in rest) > MOST_PANELS * (MOST_LINES if most == MOST_LINES else 1):
-        largest = max(rest, key=lambda name: kept[name])
-        kept[largest] = max(1, kept[largest] // 2)
-    said = [f"{kept[name]} of {n} values of {name}" for name, n in sizes.items() if kept[name] < n]
-    at = {name: np.unique(np.linspace(0, sizes[name] - 1, n).round().astype(int)) for name, n in kept.items() if n < sizes[name]}
-    notes = ["shown: " + ", ".join(said)] if said else []
-    if not ds.attrs.get("complete", 1):
-        notes.append(f"UNFINISHED: {int(ds.replicas.sum())} draws so far, {int((ds.verdict == 'missing').sum())} cells without any")
-    return ds.isel(at), "".join("\n" + note for note in notes)
-
-
-def _tick_values(axis: Any, values: np.ndarray) -> None:
-    """Ticks at the swept values, where they are few."""
-    if len(values) <= 12:
-        axis.set_ticks(values, [_word(v) for v in values])
-        axis.set_ticks([], minor=True)
-
-
-def _split(ds: Any, names: list[str]) -> tuple[list[str], list[str], list[list]]:
-    """Axes of small multiples: across (activation), down (the rest), and the panels by row."""
-    across = [name for name in names if name == "activation"] or names[:1]
-    down = [name for name in names if name not in across]
-    table = []
-    for row, below in _places(ds, down):
-        line = []
-        for column, at in _places(ds, across):
-            label = ", ".join(word for word in (column, row) if word != "all")
-            line.append((label, {**below, **at}))
-        table.append(line)
-    return across, down, table
-
-
-def _multiples(ds: Any, x: str) -> tuple[Any, list, dict]:
-    """A figure of panels over activation and the rest, with lines over init: [(panel, where, [(label, where)])]."""
-    plt = _pyplot()
-    rest = [name for name in axes(ds) if name != x]
-    lines = [name for name in rest if name == "init"] or [name for name in rest if name not in ("activation", "width")][-1:]
-    _, _, table = _split(ds, [name for name in rest if name not in lines])
-    rows, columns = len(table), len(table[0])
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(1.5 + 2.6 * columns, 1.4 + 2.3 * rows), squeeze=False, layout="constrained", sharex=True, sharey=True
-    )
-    panels = []
-    for row, line in zip(grid, table, strict=True):
-        for panel, (label, where) in zip(row, line, strict=True):
-            panel.set_title(label, fontsize=9)
-            panels.append((panel, where, list(_places(ds, lines))))
-    return figure, panels, {}
-
-
-def _finish(figure: Any, panels: list, legend: dict, x: str, y: str, title: str) -> None:
-    for panel, *_ in panels:
-        panel.grid(True, color="0.88", lw=0.5)
-        panel.tick_params(labelsize=7)
-    bottom = max(panel.get_subplotspec().rowspan.start for panel, *_ in panels)
-    for panel, *_ in panels:
-        if panel.get_subplotspec().rowspan.start == bottom:
-            panel.set_xlabel(x, fontsize=8)
-    figure.supylabel(y, fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    if len(legend) > 1 or "all" not in legend:
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(len(legend), 5), fontsize=8, frameon=False)
 
 
 def _critical(ds: Any, where: dict) -> float | None:
@@ -474,3 +385,9 @@ def _critical(ds: Any, where: dict) -> float | None:
     except (AttributeError, ImportError, ValueError, TypeError):
         return None
     return None if gain is None or not np.isfinite(gain) else float(gain) / scale
+
+
+def _broadcast(a: Any, b: Any) -> tuple:
+    import xarray
+
+    return xarray.broadcast(a, b)

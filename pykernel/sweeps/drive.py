@@ -166,7 +166,11 @@ def recall(store: Any, plan: Any, quiet: bool = False) -> Shelf:
     cells = plan.cells if isinstance(plan, SweepPlan) else plan["cells"]
     mine = {cell.key if isinstance(plan, SweepPlan) else cell[0] for cell in cells}
     for _, header, blob in at.read():
-        shelf.add((key, entry) for key, entry in work.decode(header, blob) if key in mine)
+        for key, entry in work.decode(header, blob):
+            if key in mine:
+                shelf.add([(key, entry)])
+            else:
+                shelf.others.add(key)
     if at.damaged and not quiet:
         names = ", ".join(str(at.parts / name) for name in at.damaged)
         warnings.warn(f"damaged, counted as missing: {names}; run the sweep again to compute them anew", stacklevel=3)
@@ -391,6 +395,11 @@ class _Sweep:
                 self.reporter.say(f"nothing left to do: all {len(self.names)} cells are in {self.store.directory}")
             else:
                 self.reporter.say(f"done in {clock(seconds)}; results are in {self.store.directory}")
+        if self.reporter.shows and self.shelf.others and self.store is not None:
+            self.reporter.say(
+                f"{len(self.shelf.others)} cells of earlier grids are kept in this store too, and not shown: "
+                f"`pykernel status {self.store.directory}` lists the grids"
+            )
         if self.reporter.shows and (without_theory or self.unasked):
             self.reporter.say(f"theory of {without_theory or self.unasked} cells is left out; --predict (predict=True) asks for it")
         if self.failed and len(self.failed) == len(self.names):

@@ -176,9 +176,9 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                     fields["widths"] = None
                 chain = Chain(**fields)
             except (TypeError, ValueError) as error:
-                where = ", ".join(f"{word}={label(value)}" for word, value in words.items())
+                where = name(Cell(tuple(i for i, _ in combination), None, {}, 0), axes)
                 kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"cell {where or '(base)'}: {error}") from None
+                raise kind(f"cell {where}: {error}") from None
         result.append(Cell(tuple(i for i, _ in combination), chain, {**run, **own}, count))
     return result
 

@@ -37,12 +37,12 @@ def table(ds: Any, width: int | None = None) -> str:
 
 
 # Columns in the order in which they give way.
-_GIVE_WAY = ("weights", "theory", "+-", "signal", "chains", "z")
+_GIVE_WAY = ("weights", "z", "theory", "+-", "signal", "chains")
 _EXPLAINED = {
-    "slope": "slope: decades of gradient a layer, travelled backwards, median over draws (negative vanishes)",
-    "+-": "+-: standard error of its mean",
+    "slope": "slope: decades of gradient a layer, travelled backwards, mean over draws (negative vanishes)",
+    "+-": "+-: its standard error",
     "theory": "theory: what is predicted of the slope",
-    "z": "z: standard errors from theory to the mean slope",
+    "z": "z: standard errors from theory to the slope",
     "signal": "signal: decades of the signal's gradient, input over output",
     "weights": "weights: decades of the weights' gradient, first over last layer",
 }
@@ -62,7 +62,7 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
             found = {name: _short(cell[name].item()) for name in names}
             found |= {
                 "chains": str(int(cell.replicas)),
-                "slope": f"{np.median(slope):.4g}" if len(slope) else "-",
+                "slope": f"{np.mean(slope):.4g}" if len(slope) else "-",
                 "+-": f"{slope.std(ddof=1) / len(slope) ** 0.5:.1g}" if len(slope) > 1 else "-",
                 "signal": _decades(cell.signal_end_to_end),
                 "weights": _decades(cell.end_to_end),

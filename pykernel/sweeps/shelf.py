@@ -17,6 +17,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.entries: dict[str, list[Entry]] = {}
+        self.others: set[str] = set()  # keys of cells that the store keeps for other grids
 
     def add(self, entries: Iterable[tuple[str, Entry]]) -> None:
         for key, entry in entries:

@@ -292,6 +292,14 @@ class Store:
         except Damage as error:
             raise Damage(f"{error}; run the same sweep again to write it anew: finished parts are kept") from None
 
+    def earlier_plans(self) -> list[dict]:
+        """The plans before this one that can be read."""
+        plans = []
+        for path in sorted(self.directory.glob("plan-*.json"), key=lambda path: path.stat().st_mtime):
+            with contextlib.suppress(StoreError, OSError, ValueError):
+                plans.append(json.loads(unframe("plan", path.read_bytes(), path)))
+        return plans
+
     def names(self) -> list[str]:
         """The names of all parts."""
         try:
