@@ -18,6 +18,7 @@ from pykernel import inits
 from pykernel.plan import NORM_EPS, NORMS, Plan
 from pykernel.theory import correlation
 from pykernel.theory.batch import batch_table
+from pykernel.theory.coherence import kept_shares
 from pykernel.theory.quadrature import LOG_SLOPE2, LOG_VALUE2, MEAN, Moments, moments
 
 LOG_EPS = math.log(NORM_EPS)
@@ -390,7 +391,7 @@ class Gradient:
         activation: of dJ/da[l], l = 0..L.
         preactivation: of dJ/dz[l], (L,).
         derivative: factor of phi and norm, (L,).
-        coherence: correlation of dJ/dz[l] between two inputs of the batch, (L,); not 0 only with batch normalisation.
+        coherence: correlation of dJ/dz[l] between two inputs of the batch, (L,); not 0 only with batch normalisation or below a head.
     """
 
     activation: np.ndarray
@@ -399,32 +400,34 @@ class Gradient:
     coherence: np.ndarray
 
 
-def backward(plan: Plan, signal: Signal, start: float = 0.0) -> Gradient:
-    """Squared gradient norms of every layer, given the forward pass."""
+def backward(plan: Plan, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
+    """Squared gradient norms of every layer, given the forward pass and (log squared norm, coherence) of dJ/da[L]."""
     L = plan.depth
     batch = NORMS[plan.norm] == "batch"
     G, Z, C = [0.0] * (L + 1), [0.0] * L, [0.0] * L
+    kept = np.ones(L)
     if not batch:
         derivative = derivative_log(plan, signal)
-        if not plan.residual_every:
-            total = derivative + signal.weight
-            activation = start + np.concatenate([np.cumsum(total[::-1])[::-1], [0.0]])
-            z = activation[1:] + (derivative if plan.order == 0 else 0.0)
-            return Gradient(activation, z, derivative, np.zeros(L))
-        if plan.residual_every == 1:  # squared norms of the skip and of the branch add
+        if coherence and plan.batch > 1:
+            kept = kept_shares(plan, signal.preimage, signal.spread - signal.raw)
+        if plan.residual_every <= 1:  # squared norms of the skip and of the branch add
+            skip = bool(plan.residual_every)
             with np.errstate(divide="ignore"):
-                through = 2 * np.log(np.abs(plan.residual_scale))
-            total = np.logaddexp(0.0, through + derivative + signal.weight)
+                through = 2 * np.log(np.abs(plan.residual_scale)) if skip else 0.0
+            branch = through + derivative + signal.weight
+            total = np.logaddexp(0.0, branch) if skip else branch
             activation = start + np.concatenate([np.cumsum(total[::-1])[::-1], [0.0]])
             z = activation[1:] + through + (derivative if plan.order == 0 else 0.0)
-            return Gradient(activation, z, derivative, np.zeros(L))
+            share = np.exp(branch - total) if skip else 1.0
+            alike = coherence * np.concatenate([np.cumprod((1 + share * (kept - 1))[::-1])[::-1], [1.0]])
+            return Gradient(activation, z, derivative, alike[1:] * (kept if plan.order == 0 else 1.0))
         slopes = derivative.tolist()
     else:
         slopes = [0.0] * L
         table = batch_table(plan.activation, plan.batch) if plan.batch >= 2 else None
     weight, scale, every = signal.weight.tolist(), plan.residual_scale.tolist(), plan.residual_every
     held: dict[int, tuple[float, float]] = {}  # what skip connections bring to a[l]
-    g, o = start, 0.0
+    g, o = start, coherence
     for l in range(L, -1, -1):
         if l in held:
             g, o = _merge(g, o, *held.pop(l))
@@ -440,6 +443,7 @@ def backward(plan: Plan, signal: Signal, start: float = 0.0) -> Gradient:
             g += weight[i]
         if batch:
             slopes[i], o = _through_batch(table, float(signal.spread[i]), o, plan.batch)
+        o *= kept[i]
         g += slopes[i]
         if plan.order == 0:
             Z[i], C[i] = g, o
