@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pykernel.plan import Plan
-from pykernel.theory.correlation import _arc, _conditional
-from pykernel.theory.quadrature import rule, special_points
+from pykernel.theory.correlation import _arc
+from pykernel.theory.quadrature import legendre, rule, special_points
 
 STEP = 0.02  # of a layer's log deviation and log distance, between which the kept share is a straight line: 1e-4 of what is lost
 NODES = 6
@@ -27,6 +27,27 @@ def pair_mean(function: Callable, std: float, distance: float, points: tuple[flo
     own = np.asarray(function(std * x), float)
     other = (v * np.asarray(function((1 - d) * std * x[:, None] + spread * y), float)).sum(axis=1)
     return float((w * own) @ other), float(w @ own**2)
+
+
+def _conditional(spread: float, centre: np.ndarray, points: tuple[float, ...], nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes y and weights (outer, inner) for a standard normal y, split for each outer point where centre + spread y meets one of
+    `points`."""
+    reach = 8.5
+    base = np.arange(-reach, reach + 0.1, 1.0)
+    grades = spread * 2.0 ** -np.arange(0.0, max(1.0, math.ceil(math.log2(max(spread, 1.0))) + 1)) if spread > 1 else np.zeros(0)
+    cuts = []
+    for p in points:
+        at = (p - centre) / spread
+        cuts.append(at[:, None])
+        if len(grades):
+            cuts += [at[:, None] + grades[None] * 2 / spread, at[:, None] - grades[None] * 2 / spread]
+    every = np.concatenate([np.broadcast_to(base, (len(centre), len(base))), *cuts], axis=1)
+    every = np.sort(np.clip(every, -reach, reach), axis=1)
+    g, gw = legendre(nodes)
+    half = np.diff(every, axis=1)[:, :, None] / 2
+    y = every[:, :-1, None] + half * (1 + g)
+    v = half * gw * np.exp(-0.5 * y * y) / math.sqrt(2 * math.pi)
+    return y.reshape(len(centre), -1), v.reshape(len(centre), -1)
 
 
 def kept_share(row: Any, std: float, distance: float) -> float:
