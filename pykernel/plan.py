@@ -38,8 +38,8 @@ class Plan:
         residual_every: 0 for none, else k.  residual_scale: (L,) float64, s of each layer (used where k divides l).
         distribution: name of the unit draw ("normal", "uniform", "truncated", "sparse", "student", "stable",
             "identity", "constant", "haar", "given"); distribution_parameter: density, degrees of freedom or alpha (else 0).
-        scale: (L,) float64, W[l] = scale[l] * unit draw (1 for "given").
-        bias_distribution: "zero", "normal", "uniform" or "given"; bias_scale: (L,) float64.
+        scale: (L,) float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes `weights` into float32).
+        bias_distribution: "zero", "normal", "uniform" or "given"; bias_scale: (L,) float64, a factor on the draws or on `biases`.
         correlation: pairwise correlation of the drawn inputs.
         x, cotangent: the caller's (n0, B), (nL, B) float64 arrays, or None: drawn.
         sampler: a user's function (rows, columns, seed) -> unit draw of W[l]; resolved to `weights`, a replica at a time, before a run.
@@ -93,17 +93,17 @@ def lower(
 
     Args:
         chain: Chain.
-        batch: inputs; taken from x or cotangent where they are given.
+        batch: inputs; taken from x, cotangent or the head's targets where they are given.
         x, cotangent, weights, biases: the caller's arrays, shapes (n0, B), (nL, B), [(n[l], n[l-1])], [(n[l],)].
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
     """
     n = chain.layer_widths.astype(np.int64)
-    batch = _batch(batch, x, cotangent)
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
     head = chain.head
+    batch = _batch(batch, x, cotangent, head.targets if head is not None and cotangent is None else None)
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
     fans = (
@@ -123,7 +123,8 @@ def lower(
     bias_distribution, bias_scale = "zero", np.zeros(chain.depth)
     if biases is not None:
         biases = _layers("biases", biases, [(m,) for _, m in fans])
-        bias_distribution, bias_scale = "given", np.ones(chain.depth)
+        biases, bias_scale = _by_powers_of_two(biases, precision == "exponent")
+        bias_distribution = "given"
     elif chain.bias_std:
         bias_distribution, bias_scale = "normal", np.full(chain.depth, chain.bias_std)
     elif init.bias_distribution != "zero" and weights is None:
@@ -181,10 +182,10 @@ def _head_arrays(head, n):
     return {"head_weight": checks.array("head weight", weight, (head.outputs, n)), "head_bias": bias}
 
 
-def _batch(batch, x, cotangent):
+def _batch(batch, x, cotangent, targets):
     """The batch that was asked for, or that the caller's arrays have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
-    for name, given in (("x", x), ("cotangent", cotangent)):
+    for name, given in (("x", x), ("cotangent", cotangent), ("head targets", targets)):
         if given is None:
             continue
         shape = np.shape(given)
@@ -193,7 +194,7 @@ def _batch(batch, x, cotangent):
         if shape[1] < 1:
             raise ValueError(f"{name} must hold at least one input, got shape {shape}")
         if batch not in (1, shape[1]):
-            raise ValueError(f"batch={batch} contradicts {name}, which holds {shape[1]} inputs")
+            raise ValueError(f"batch={batch} contradicts {name} of {shape[1]} inputs")
         batch = shape[1]
     return batch
 
@@ -205,7 +206,7 @@ def _scales(function, fans):
 
 
 def _by_powers_of_two(weights, exponent):
-    """The caller's weights as order-one numbers times a power of two where they would leave float32, and those powers, (L,) float64."""
+    """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers, (L,) float64."""
     powers = [int(np.frexp(np.abs(w).max())[1]) if exponent else 0 for w in weights]
     powers = [p if abs(p) > 40 else 0 for p in powers]
     return tuple(np.ldexp(w, -p) if p else w for w, p in zip(weights, powers, strict=True)), np.ldexp(1.0, powers)
@@ -235,10 +236,14 @@ def sampled(plan: Plan, layer: int, replica: int) -> np.ndarray:
     """W[layer] of a replica from the user's own sampler, (n[l], n[l-1]) float64."""
     rows, columns = int(plan.widths[layer]), int(plan.widths[layer - 1])
     draw = plan.sampler(rows, columns, stream.sampler_seed(plan.seed, layer, replica))
-    return plan.scale[layer - 1] * checks.array(f"the init sampler's answer for layer {layer}", draw, (rows, columns))
+    with np.errstate(over="ignore", under="ignore"):
+        matrix = plan.scale[layer - 1] * checks.array(f"the init sampler's answer for layer {layer}", draw, (rows, columns))
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"the init sampler's answer for layer {layer} times its scale {plan.scale[layer - 1]:g} must be finite")
+    return matrix
 
 
 def with_samples(plan: Plan, replica: int) -> Plan:
     """The plan of one replica with every weight drawn from the user's sampler."""
-    given = tuple(sampled(plan, layer, replica) for layer in range(1, plan.depth + 1))
-    return replace(plan, sampler=None, weights=given, scale=np.ones(plan.depth))
+    given, scale = _by_powers_of_two([sampled(plan, layer, replica) for layer in range(1, plan.depth + 1)], plan.exponent)
+    return replace(plan, sampler=None, weights=given, scale=scale)

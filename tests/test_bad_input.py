@@ -97,7 +97,7 @@ CASES = [
     (lambda: run(x=np.ones((4, 2), complex)), TypeError, "x must be real"),
     (lambda: run(x=[["a"] * 2] * 4), TypeError, "x must be an array of numbers"),
     (lambda: run(x=X, cotangent=np.ones((4, 3))), ValueError, "contradicts"),
-    (lambda: run(x=X, batch=3), ValueError, "batch=3 contradicts x, which holds 2 inputs"),
+    (lambda: run(x=X, batch=3), ValueError, "batch=3 contradicts x of 2 inputs"),
     (lambda: run(x=X, cotangent=np.full((4, 2), INF)), ValueError, "cotangent must be finite, got inf"),
     (lambda: run(x=X, weights=WEIGHTS[:2]), ValueError, "weights must hold one array a layer, 3, got 2"),
     (lambda: run(x=X, weights=[np.eye(4), np.eye(5), np.eye(4)]), ValueError, "weights[1] must have shape (4, 4), got (5, 5)"),

@@ -12,6 +12,11 @@ LOG10_2 = math.log10(2)
 BOUND = 200
 
 
+def ldexp(x, e):
+    """x * 2**e for an exponent of any size: NumPy takes int32 only, and beyond 3000 every float64 is 0 or inf."""
+    return np.ldexp(x, max(min(e, 3000), -3000))
+
+
 class Block:
     """x * 2**e, shape (units, batch). With `exponent` False e stays 0 and x keeps the dtype of plain arithmetic."""
 
@@ -55,11 +60,11 @@ class Block:
             return other
         if not other.x.any():
             return self
-        return self.like(np.ldexp(self.x, max(self.e - e, -3000)) + np.ldexp(other.x, max(other.e - e, -3000)), e)
+        return self.like(ldexp(self.x, self.e - e) + ldexp(other.x, other.e - e), e)
 
     def true(self):
         """The numbers themselves, float64; inf or 0 beyond its range."""
-        return np.ldexp(self.x.astype(np.float64), max(min(self.e, 3000), -3000))
+        return ldexp(self.x.astype(np.float64), self.e)
 
     def log10_norm(self):
         """log10 of the Frobenius norm; the squares are taken of numbers of order one, so that plain float64 does not overflow early."""
@@ -98,7 +103,7 @@ def values(row, block):
     true, far = _clipped(block)
     value = row.value(true)
     if e > 0 and (row.left or row.right):
-        value = np.where(far, np.where(x > 0, row.right, row.left) * x, np.ldexp(value, max(-e, -3000)))
+        value = np.where(far, np.where(x > 0, row.right, row.left) * x, ldexp(value, -e))
     else:
         e = 0
     if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():

@@ -171,6 +171,8 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
     if not plan.exponent and number != rows.PIECEWISE:
         number = rows.CALLBACK
     sizes = plan.widths[1:] * plan.widths[:-1]
+    x, x_exponent = _own(plan, plan.x, dtype)
+    cotangent, cotangent_exponent = _own(plan, plan.cotangent, dtype)
     return record(
         chain.spec_dtype(dtype),
         depth=plan.depth,
@@ -183,8 +185,10 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
         matrix_at=np.zeros(plan.depth, np.int64) if plan.weights is None else np.cumsum(sizes) - sizes,
         biases=np.zeros(1) if plan.biases is None else np.concatenate(plan.biases).astype(np.float64),
         bias_at=np.cumsum(plan.widths[1:]) - plan.widths[1:],
-        x=None if plan.x is None else blocks.pack(plan.x, dtype),
-        cotangent=None if plan.cotangent is None else blocks.pack(plan.cotangent, dtype),
+        x=x,
+        x_exponent=x_exponent,
+        cotangent=cotangent,
+        cotangent_exponent=cotangent_exponent,
         batch=plan.batch,
         norm=plan.norm,
         order=plan.order,
@@ -207,6 +211,16 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
         phases=_phases(dtype.name, products) if products else None,
         zero=0.0,
     )
+
+
+def _own(plan, array, dtype):
+    """The caller's (n, B) array as a block and its exponent, so that 1e308 fits in float32."""
+    if array is None:
+        return None, 0
+    power = int(np.frexp(np.abs(array).max())[1])
+    power = power if plan.exponent and abs(power) > 40 else 0
+    with np.errstate(over="ignore", under="ignore"):  # what native arithmetic does with them
+        return blocks.pack(np.ldexp(array, -power), dtype), power
 
 
 class Filled:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pykernel import observables, stream
 from pykernel.engines import heads
-from pykernel.engines.block import Block, slopes, values
+from pykernel.engines.block import Block, ldexp, slopes, values
 from pykernel.plan import NORM_EPS, NORMS, Plan
 
 LOG10_2 = math.log10(2)
@@ -111,7 +111,7 @@ def _run_replica(plan, operator, replica, rows, trace):
         a.append(a[l - k].plus(v.times(plan.residual_scale[l - 1])) if k and l % k == 0 else v)
         put("log10_mean_square_preactivation", l - 1, z[l].log10_mean_square())
         put("log10_mean_square_activation", l - 1, a[l].log10_mean_square())
-        put("mean_activation", l - 1, np.ldexp(a[l].x.mean(dtype=np.float64), a[l].e))
+        put("mean_activation", l - 1, ldexp(a[l].x.mean(dtype=np.float64), a[l].e))
         put("similarity", l - 1, _similarity(a[l].x))
         trace.keep("activation", l, a[l].true)
         trace.keep("preactivation", l, z[l].true)
@@ -155,7 +155,7 @@ def _input(plan, replica):
 def bias(plan, replica, layer):
     """b[layer] of a replica, (n[l], 1) float64."""
     if plan.bias_distribution == "given":
-        return plan.biases[layer - 1][:, None]
+        return plan.bias_scale[layer - 1] * plan.biases[layer - 1][:, None]
     n = int(plan.widths[layer])
     return plan.bias_scale[layer - 1] * stream.tall(plan.seed, stream.BIAS, layer, replica, n, 1, plan.bias_distribution).astype(np.float64)
 
@@ -219,7 +219,7 @@ def _observe_delta(plan, layer, delta, u, put, trace):
         put("log10_grad_bias", layer - 1, bias.log10_norm())
         put("log10_grad_weight", layer - 1, _log10_outer_norm(delta, _moving(plan, u)))
     trace.keep("grad_bias", layer, lambda: _clipped(bias.true()[:, 0], plan.clip_value))
-    trace.keep("grad_weight", layer, lambda: _clipped(np.ldexp(delta.x @ u.x.T, delta.e + u.e), plan.clip_value))
+    trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), plan.clip_value))
 
 
 def _moving(plan, u):
@@ -245,7 +245,7 @@ def _clipped(gradient, bound):
 
 def _log10_clipped_norm(gradient, e, bound):
     """log10 norm of gradient * 2^e with every entry clamped to +-bound."""
-    scaled = np.ldexp(bound, max(min(-e, 2000), -2000))
+    scaled = ldexp(bound, -e)
     if scaled < 1e-150:  # every entry that is not zero is clamped
         return math.log10(bound) + 0.5 * np.log10(np.count_nonzero(gradient))
     return np.log10(np.linalg.norm(np.clip(gradient, -scaled, scaled))) + e * LOG10_2

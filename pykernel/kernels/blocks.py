@@ -174,12 +174,12 @@ def add(x, e, y, e_y, count, bound):
 
 
 @jit
-def add_vector(x, e, v, panels, B, bound):
-    """x += v (one column, exponent 0) on every input; the exponent."""
-    if e != 0 and top(x, panels * B * 16) == 0.0:
-        e = 0
-    up = max(e, 0)
-    fx, fv = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(-up, -1000)))
+def add_vector(x, e, v, e_v, panels, B, bound):
+    """x += v (one column) on every input; the exponent."""
+    if e != e_v and top(x, panels * B * 16) == 0.0:
+        e = e_v
+    up = max(e, e_v)
+    fx, fv = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(e_v - up, -1000)))
     for p in range(panels):
         c = widen(load(v, p * 16)) * fv
         for b in range(B):

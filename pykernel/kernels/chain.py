@@ -46,7 +46,7 @@ SPEC = {
     **dict.fromkeys(("depth", "batch", "norm", "order", "every", "bound", "draw", "bias_draw", "row", "count"), _INT),
     **dict.fromkeys(("parameter", "row_parameter", "correlation", "clip"), _FLOAT),
     **dict.fromkeys(("key0", "key1"), _WORD),
-    **dict.fromkeys(("compiled", "callback"), _INT),
+    **dict.fromkeys(("compiled", "callback", "x_exponent", "cotangent_exponent"), _INT),
     **dict.fromkeys(("widths", "scale", "residual_scale", "bias_scale", "facts", "matrices", "matrix_at", "biases", "bias_at"), _INT),
     **dict.fromkeys(("x", "cotangent", "rows", "stop", "phases"), _INT),
 }
@@ -123,7 +123,9 @@ def begin(spec, work, replica):
     a, e = _block(spec, work.a), pointer(work.exponents, 1)
     if spec.x != 0:
         blocks.copy(_block(spec, spec.x), 0, a, 0, count)
+        e[A] = spec.x_exponent
     else:
+        e[A] = 0
         blocks.draw_tall(a, n, B, False, spec.key0, spec.key1, _address(spec, 0, stream.INPUT), np.uint32(replica))
         if c != 0.0:
             v = _block(spec, work.vector)
@@ -131,7 +133,7 @@ def begin(spec, work, replica):
             own, common = math.sqrt(1 - c), math.sqrt(c)
             for i in range(count):
                 a[i] = cast_like(common * float(v[i // (16 * B) * 16 + i % 16]) + own * float(a[i]), a)
-    e[A] = blocks.renormalise(a, count, 0, spec.bound)
+    e[A] = blocks.renormalise(a, count, e[A], spec.bound)
     if spec.every:
         blocks.copy(a, 0, _block(spec, work.held), 0, count)
         e[HELD] = e[A]
@@ -294,8 +296,8 @@ def after(spec, work, l, replica, index):
         else:
             uniform = spec.bias_draw == BIAS_UNIFORM
             blocks.draw_tall(v, n, 1, uniform, spec.key0, spec.key1, _address(spec, l, stream.BIAS), np.uint32(replica))
-            blocks.multiply_by(v, panels * 16, _number(spec.bias_scale, l - 1))
-        e[Z] = blocks.add_vector(z, e[Z], v, panels, B, spec.bound)
+        e_v = blocks.scale(v, panels * 16, _number(spec.bias_scale, l - 1), 0, spec.bound)
+        e[Z] = blocks.add_vector(z, e[Z], v, e_v, panels, B, spec.bound)
     _put(spec, MEAN_SQUARE_PREACTIVATION, index, l - 1, 2 * blocks.log10_norm(blocks.sum_of_squares(z, count) / (n * B), e[Z]))
     if spec.order == 0:
         e[A] = _activate(spec, work, l, z, e[Z], a, n)
@@ -319,13 +321,15 @@ def draw_cotangent(spec, work, replica):
     """dJ/da[L] = C in g, drawn or given."""
     n, B = _units(spec, spec.depth), spec.batch
     count = blocks.size(n, B)
-    g = _block(spec, work.g)
+    g, e = _block(spec, work.g), pointer(work.exponents, 1)
     if spec.cotangent != 0:
         blocks.copy(_block(spec, spec.cotangent), 0, g, 0, count)
+        e[G] = spec.cotangent_exponent
     else:
+        e[G] = 0
         blocks.draw_tall(g, n, B, False, spec.key0, spec.key1, _address(spec, spec.depth, stream.COTANGENT), np.uint32(replica))
         blocks.multiply_by(g, count, 1 / math.sqrt(n * B))
-    pointer(work.exponents, 1)[G] = blocks.renormalise(g, count, 0, spec.bound)
+    e[G] = blocks.renormalise(g, count, e[G], spec.bound)
 
 
 @jit

@@ -234,7 +234,12 @@ def _resolve(cell: Cell, known: dict) -> dict:
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
         alike = chain if chain.width is None else chain.replace(depth=depth)
         words = {name: run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
-        known[same] = known[question] = engines.choose(lower(alike, **words), run["engine"], run["backend"])[:2]
+        lowered = lower(alike, **words)
+        if lowered.batch != run["batch"]:
+            raise ValueError(
+                f"batch={run['batch']} contradicts head targets of {lowered.batch} inputs: give the sweep batch={lowered.batch}"
+            )
+        known[same] = known[question] = engines.choose(lowered, run["engine"], run["backend"])[:2]
     run["engine"], run["backend"] = known[same]
     return run
 

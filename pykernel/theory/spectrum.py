@@ -13,7 +13,7 @@ from pykernel import checks, machine, stream
 from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.engines.block import Block, slopes, values
-from pykernel.plan import Plan, lower, with_samples
+from pykernel.plan import NORMS, Plan, lower, with_samples
 from pykernel.theory.finite import digamma
 from pykernel.theory.quadrature import HOMOGENEOUS
 
@@ -106,7 +106,7 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     if chain.norm == "batch":
         raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
     replicas = checks.integer("replicas", replicas, 1, 10**6)
-    plan = lower(chain, seed=seed, dtype="float64", x=None if x is None else np.reshape(np.asarray(x, float), (-1, 1)))
+    plan = lower(chain.replace(head=None), seed=seed, dtype="float64", x=None if x is None else np.reshape(np.asarray(x, float), (-1, 1)))
     complete = int(plan.widths.max()) <= LARGEST_FULL
     if not complete:
         machine.require_memory(8 * chain.weight_count, "every weight of this chain", "widths up to 512 need one layer at a time")
@@ -124,15 +124,20 @@ def _one(plan: Plan, replica: int, complete: bool):
     n0, smallest = int(plan.widths[0]), int(plan.widths.min())
     if complete:
         basis, triangle, exponent = np.eye(n0), np.eye(n0), np.zeros(n0)
-        growth = np.zeros(n0)
+        growth, rank = np.zeros(n0), smallest
         for apply in steps:
+            rank = min(rank, apply.rank())
             q, r = np.linalg.qr(apply(basis))
             sign = np.where(np.diag(r) < 0, -1.0, 1.0)
             basis, r = q * sign, r * sign[:, None]
             with np.errstate(divide="ignore"):
                 growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
             triangle, exponent = _multiply(r, triangle, exponent)
-        return _singular(triangle, exponent)[:smallest] / math.log(10), (growth / plan.depth)[:smallest]
+        singular, growth = _singular(triangle, exponent)[:smallest], (growth / plan.depth)[:smallest]
+        if rank < smallest:  # exact zeros, of which rounding left some 1e-16; the columns of Q that stood for them mean nothing
+            singular[rank:] = -np.inf
+            growth = singular / plan.depth
+        return singular / math.log(10), growth
     v = stream.tall(plan.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float)
     every, top = list(steps), -math.inf
     for _ in range(30):
@@ -207,7 +212,8 @@ def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) ->
     cosine = 1 / np.sqrt(1 + (part * shrink) ** 2)
     rows[i] = cosine[:, None] * (p + (part * shrink**2)[:, None] * r)
     rows[j] = cosine[:, None] * (r - part[:, None] * p)
-    return float(np.max(np.abs(pr) / np.sqrt(pp * rr)))
+    product = pp * rr
+    return float(np.max(np.abs(pr) / np.sqrt(np.where(product > 0, product, np.inf))))
 
 
 def _steps(plan: Plan, replica: int) -> Iterator[_Step]:
@@ -222,7 +228,7 @@ def _steps(plan: Plan, replica: int) -> Iterator[_Step]:
         preimage, back = reference.normalise(plan, z if first else a)
         slope = slopes(plan.activation, preimage, Block(np.ones((len(preimage.x), 1))))[0].true()
         value = values(plan.activation, preimage)
-        group.append(_Layer(W, slope, back, first))
+        group.append(_Layer(W, slope, back, first, plan.norm == NORMS.index("layer")))
         a = value if first else reference._linear(plan, _Known(W / (plan.scale[layer - 1] or 1.0)), replica, layer, value)
         if k and layer % k == 0:
             a = skip.plus(a.times(plan.residual_scale[layer - 1]))
@@ -246,8 +252,13 @@ class _Known:
 class _Layer:
     """One layer's Jacobian; that of a norm is symmetric."""
 
-    def __init__(self, W: np.ndarray, slope: np.ndarray, back: Callable, first: bool):
-        self.W, self.slope, self.back, self.first = W, slope, back, first
+    def __init__(self, W: np.ndarray, slope: np.ndarray, back: Callable, first: bool, centred: bool):
+        self.W, self.slope, self.back, self.first, self.centred = W, slope, back, first, centred
+
+    def rank(self) -> int:
+        """A bound on the rank: units that pass something on, rows and columns of W that are not zero, a layer norm's lost mean."""
+        live = (int(np.count_nonzero(units)) for units in (self.slope, self.W.any(axis=1), self.W.any(axis=0)))
+        return min(*live, len(self.slope) - self.centred)
 
     def __call__(self, v: np.ndarray, transpose: bool) -> np.ndarray:
         norm = lambda x: self.back(Block(x)).true()
@@ -261,6 +272,10 @@ class _Step:
 
     def __init__(self, layers: list[_Layer], skip: float, scale: float):
         self.layers, self.skip, self.scale = layers, skip, scale
+
+    def rank(self) -> int:
+        """A bound on the rank: where a skip connection bridges the layers there is none but their width."""
+        return len(self.layers[-1].W) if self.skip else min(layer.rank() for layer in self.layers)
 
     def __call__(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         image = v if v.ndim == 2 else v[:, None]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Magnitudes that no float32 holds, in every place where a caller can put them, and exact zeros: the same answer from every backend."""
+
+import numpy as np
+import pytest
+
+import pykernel as pk
+
+BACKENDS = ("cpp", "numba", "reference")
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_a_samplers_size_is_a_factor(size):
+    """ReLU is homogeneous: weights c times as large shift log10 |dJ/dW| by (L - 1) log10 c."""
+    draw = lambda c: pk.Init(sampler=lambda rows, columns, seed: c * np.random.default_rng(seed).standard_normal((rows, columns)))
+    run = lambda c: pk.propagate(pk.Chain(3, 8, init=draw(c)), replicas=2, backend="cpp")
+    np.testing.assert_allclose(run(size).log10_grad_weight, run(1.0).log10_grad_weight + 2 * np.log10(size), atol=1e-5)
+
+
+@pytest.mark.xdist_group("numba")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_callers_own_arrays_may_be_huge(backend, dtype):
+    run = lambda **own: pk.propagate(pk.Chain(3, 8, activation="tanh", bias_std=own.pop("std", 0)), backend=backend, dtype=dtype, **own)
+    biased = run(biases=[np.full(8, 1e300)] * 3, engine="dense")
+    np.testing.assert_allclose(biased.log10_mean_square_preactivation, 600, atol=1e-5)
+    drawn = run(std=1e300, engine="dense").log10_mean_square_preactivation
+    np.testing.assert_allclose(drawn, 600 + run(std=1e9, engine="dense").log10_mean_square_preactivation - 18, atol=1e-5)
+    far = run(x=np.full((8, 1), 1e308), engine="dense").log10_mean_square_preactivation[0, 0]
+    assert far == pytest.approx(600 + run(x=np.full((8, 1), 1e8), engine="dense").log10_mean_square_preactivation[0, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "mish", "silu", "softplus"])
+def test_exponents_beyond_int32(activation):
+    chain = pk.Chain(6, 1, activation=activation, init="lecun_normal", gain=1e8)
+    words = {"batch": 2, "replicas": 3, "seed": 1, "engine": "dense", "dtype": "float64"}
+    ours, compiled = (pk.propagate(chain, backend=b, **words).log10_grad_weight for b in ("reference", "cpp"))
+    assert ours[np.isfinite(ours)].min() < -1e14
+    both = np.isfinite(ours) & np.isfinite(compiled)  # how far below 10^-10^15 a zero begins is each backend's own
+    assert both.any() and not np.isnan(ours).any()
+    np.testing.assert_allclose(ours[both], compiled[both], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_singular_jacobian_says_its_rank():
+    """Singular values beyond the fewest live units of any layer are exact zeros, not rounding; a layer norm loses the mean."""
+    s = pk.jacobian_spectrum(pk.Chain(widths=[6, 10, 11, 11, 15, 8, 13, 13], order="norm-activation-linear"), replicas=4)
+    assert np.isfinite(s.log10_singular).sum(axis=1).tolist() == [1, 2, 2, 1]
+    assert (s.log10_singular[np.isfinite(s.log10_singular)] > -5).all()
+    normed = pk.jacobian_spectrum(pk.Chain(3, 8, norm="layer", activation="tanh"))
+    assert np.isfinite(normed.log10_singular[0]).tolist() == [True] * 7 + [False]
+
+
+def test_targets_say_the_batch():
+    chain = pk.Chain(3, 8, head=pk.Head("softmax", 3, targets=(0, 1, 2, 1)))
+    assert pk.propagate(chain).batch == 4
+    assert pk.weights(chain, layer=4).shape == (3, 8)
+    assert pk.jacobian_spectrum(chain).complete
+    assert pk.depth_scales(chain) == pk.depth_scales(chain.replace(head=None))
+    assert pk.recommend(chain, batch=4).batch == 4
+    with pytest.raises(ValueError, match="batch=3 contradicts head targets of 4 inputs"):
+        pk.propagate(chain, batch=3)
+    with pytest.raises(ValueError, match="give the sweep batch=4"):
+        pk.sweep([chain], replicas=2)
