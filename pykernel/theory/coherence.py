@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from pykernel.plan import Plan
-from pykernel.theory.correlation import _arc
+from pykernel.theory.correlation import FAR, _arc
 from pykernel.theory.quadrature import legendre, rule, special_points
 
-STEP = 0.02  # of a layer's log deviation and log distance, between which the kept share is a straight line: 1e-4 of what is lost
+BEND = 0.1  # of the log deviation and log distance off a straight line over layers that are not looked at one by one
+CLOSE = 3e-4  # of what is lost in a layer
 NODES = 6
 
 
@@ -59,6 +60,8 @@ def kept_share(row: Any, std: float, distance: float) -> float:
     """
     d = min(max(distance, 0.0), 2.0)
     arc = _arc(row)
+    if not arc and std > FAR and math.isfinite(row.left) and math.isfinite(row.right) and row.left**2 + row.right**2 > 0:
+        arc = float(row.left), float(row.right)
     if arc:
         even, odd = (arc[1] - arc[0]) / 2, (arc[1] + arc[0]) / 2  # phi'(z) = odd + even sign z
         lost = 4 / math.pi * math.asin(math.sqrt(d / 2))
@@ -80,18 +83,29 @@ def kept_shares(plan: Plan, log_std: np.ndarray, log_distance: np.ndarray) -> np
     alive = np.flatnonzero(np.isfinite(log_std) & (log_distance > -60))
     if not len(alive):
         return out
+    at = at[alive]
     known: dict[tuple[float, float], float] = {}
-    chosen = [alive[0]]  # a chain that changes slowly is looked at where it has moved on
-    for k, i in enumerate(alive[1:-1], 1):
-        if np.abs(at[alive[k + 1]] - at[chosen[-1]]).max() > STEP:
-            chosen.append(i)
-    if len(alive) > 1:
-        chosen.append(alive[-1])
-    values = []
-    for i in chosen:
-        key = round(float(at[i, 0]), 3 + 3 * (L < 100)), round(float(at[i, 1]), 3 + 3 * (L < 100))
+
+    def value(k: int) -> float:
+        digits = 6 if len(known) < 200 else 3  # of a chain that never runs straight
+        key = round(float(at[k, 0]), digits), round(float(at[k, 1]), digits)
         if key not in known:
             known[key] = kept_share(row, math.exp(min(max(key[0], -340.0), 340.0)), math.exp(key[1]))
-        values.append(known[key])
-    out[alive] = np.interp(alive, chosen, values)
+        return known[key]
+
+    found = np.empty(len(alive))
+    spans = [(0, len(alive) - 1)]
+    while spans:  # halved until the chain moves on a straight line and so does what it keeps
+        low, high = spans.pop()
+        middle = (low + high) // 2
+        part = np.linspace(0.0, 1.0, high - low + 1)
+        first, last = value(low), value(high)
+        found[low : high + 1] = first + (last - first) * part
+        if high - low < 2:
+            continue
+        bend = np.abs(at[low : high + 1] - at[low] - part[:, None] * (at[high] - at[low])).max()
+        off = abs(value(middle) - found[middle])
+        if bend > BEND or off > CLOSE * (1 - value(middle)) + 1e-7:
+            spans += [(low, middle), (middle, high)]
+    out[alive] = found
     return out
