@@ -101,7 +101,7 @@ class Propagation:
 
     @property
     def verdict(self) -> str:
-        """ "vanishing", "exploding", "stable" or "dead", by the default bounds of `judge`."""
+        """ "vanishing", "exploding", "stable", "dead" or "undefined" (not a number), by the default bounds of `judge`."""
         return self.judge()
 
     def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
@@ -111,7 +111,7 @@ class Propagation:
             vanishing, exploding: decades over the whole chain, for the ratio of larger magnitude.
 
         Returns:
-            "vanishing", "exploding", "stable" or "dead".
+            "vanishing", "exploding", "stable", "dead" or "undefined" (not a number).
 
         Examples:
             >>> import pykernel as pk
@@ -255,7 +255,7 @@ class Propagation:
         out |= {name: plain(self.median(name)) for name in DERIVED}
         failure = self.failure
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
-        out["diagnosis"] = str(self.diagnose())
+        out["diagnosis"] = self.diagnose().sentence
         if layers:
             shown = self._medians()
             out["layers"] = {row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"}
@@ -269,11 +269,28 @@ class Propagation:
 
     def _heading(self):
         r, b = self.replicas, self.batch
+        why = self._why_engine()
         lines = [
             str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else ""),
             f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
+            *([f"{self.engine}: {why}"] if why else []),
         ]
         return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
+
+    def _why_engine(self) -> str:
+        """Why this engine fits the chain: what `auto` goes by; nothing where dense was asked for by name."""
+        distribution = self.chain.init.distribution
+        if self.engine == "matrix_free":
+            return f"exact for {'orthogonal' if distribution == 'haar' else 'Gaussian'} weights"
+        if "weights" in self.given:
+            return "the caller's own weights are used as they are"
+        if distribution not in ("normal", "haar"):
+            return f"{distribution} weights have no exact law"
+        if self.precision == "native":
+            return "plain arithmetic needs every weight"
+        if self.chain.clip is not None and self.chain.clip.value:
+            return "clipping by value needs every entry of a gradient"
+        return ""
 
     def _table(self):
         yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
@@ -305,13 +322,40 @@ class Propagation:
         e, s, k = (self.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
         yield f"verdict: {self.verdict}"
         if np.isfinite(k):
-            yield textwrap.fill(str(self.diagnose()), 80, initial_indent="  ", subsequent_indent="  ")
+            yield textwrap.fill(self.diagnose().sentence, 80, initial_indent="  ", subsequent_indent="  ")
             yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
             yield f"           weight gradient, first over last:     {e:+.4g} decades"
+        notes = self._notes()
+        if notes:
+            yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")
+
+    def _notes(self) -> list[str]:
+        """What is zero, inf or nan, in how many replicas, and why."""
+        failure, notes = self.failure, []
         if self.chain.norm == "batch" and self.batch == 1:
-            yield "  batch norm of a single input is zero: use a batch of 2 or more"
-        if self.failure is not None:
-            yield f"  {self.failure}"
+            from pykernel.theory.diagnosis import ONE_NORMED_INPUT
+
+            return [ONE_NORMED_INPUT]
+        if failure is None:
+            return []
+        notes.append(str(failure))
+        table = self.log10_mean_square_activation if failure.direction == "forward" else self.log10_grad_activation[:, ::-1]
+        bad = ~np.isfinite(table)
+        lost = bad.any(axis=1)
+        if self.replicas > 1:
+            first = bad[lost].argmax(axis=1)
+            layers = first + 1 if failure.direction == "forward" else self.chain.depth - first
+            which = "all" if lost.all() else f"{lost.sum()} of"
+            verb = "die" if failure.kind == "zero" else "leave the numbers"
+            notes.append(f"{which} {self.replicas} replicas {verb}, at layer {np.median(layers):g} in the median")
+        if failure.direction == "forward" and failure.kind != "zero":
+            backward = self.median("log10_grad_activation")
+            if not np.isposinf(backward).any():
+                notes.append(
+                    "backward, slopes of zero or nan meet these numbers and leave zero or nan: the verdict is that of the signal, "
+                    "which comes first"
+                )
+        return notes
 
 
 def slopes(log10_grad_activation) -> np.ndarray:

@@ -11,12 +11,14 @@ import numpy as np
 
 from pykernel import checks, engines, machine, observables, stream
 from pykernel.chain import Chain
+from pykernel.engines import cost
 from pykernel.plan import MAX_REPLICAS, Plan, lower, sampled, with_samples
 from pykernel.propagation import Propagation
 
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
 FAR = 2 * (60 - 10) * np.log10(2)
 LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
+LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 
 
 def propagate(
@@ -86,8 +88,11 @@ def propagate(
         weights=weights,
         biases=biases,
     )
+    asked = engine
     engine, backend, module = engines.choose(plan, engine, backend, keep)
     _require_memory(plan, module, replicas, threads)
+    if asked == "auto":
+        _warn_long(plan, engine, backend, replicas, threads)
     start = time.perf_counter()
     rows = _run(module, plan, 0, replicas, threads, keep)
     kept = rows.pop("keep", None)
@@ -134,6 +139,24 @@ def run_rows(
     _warn_beyond(plan, rows)
     clip_by_norm(chain.clip, rows)
     return rows
+
+
+def _warn_long(plan: Plan, engine: str, backend: str, replicas: int, threads: int) -> None:
+    """Say beforehand that a run which nobody chose to be dense takes more than ten minutes."""
+    if engine != "dense":
+        return
+    one = cost.seconds(engine, backend, plan.widths, plan.batch, plan.distribution)
+    teams = min(replicas, threads) if backend == "numba" else threads  # C++ shares one network among threads
+    estimate = one * replicas / max(1 if backend == "reference" else teams, 1)
+    if estimate > LONG:
+        time_needed = f"{estimate / 3600:.2g} hours" if estimate > 7200 else f"{estimate / 60:.0f} minutes"
+        warnings.warn(
+            f"every weight is drawn (dense engine, {plan.distribution} weights), which may take about {time_needed}; the matrix_free "
+            "engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), orthogonal; "
+            'engine="dense" asks for this run without a warning',
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_beyond(plan: Plan, rows) -> None:

@@ -18,7 +18,8 @@ def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exp
 
     Returns:
         "dead" where the median input gradient is exactly zero; else from whichever ratio has the larger median magnitude: in a chain of
-        homogeneous functions the weight gradients are equal at all layers however fast the signal's gradient shrinks.
+        homogeneous functions the weight gradients are equal at all layers however fast the signal's gradient shrinks. "undefined" where
+        that ratio is not a number.
 
     Examples:
         >>> classify([0.0, 0.0], [-30.0, -31.0])

@@ -47,9 +47,14 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
         ax.plot(layer, prediction.log10_grad_activation, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
         mean, std = prediction.log10_grad_activation_mean, prediction.log10_grad_activation_std
         if mean is not None:
-            ax.plot(layer, mean, color=GREY, ls=":", lw=1.6, label="theory at this width: mean")
-            for side, label in ((-1, "theory at this width: middle 80 %"), (1, None)):
+            whose = "theory at this width" + (", one input" if p.batch > 1 else "")
+            ax.plot(layer, mean, color=GREY, ls=":", lw=1.6, label=f"{whose}: mean")
+            for side, label in ((-1, f"{whose}: middle 80 %"), (1, None)):
                 ax.plot(layer, mean + side * 1.2816 * std, color=GREY, ls="-", lw=0.6, label=label)
+    lost = int(np.isneginf(p.log10_grad_activation).any(axis=1).sum())
+    if lost:
+        note = f"the gradient is exactly zero in {lost} of {p.replicas} replicas: no line there"
+        ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
     ax.set_xlabel("layer l (0 is the input)")
     ax.set_ylabel(r"log$_{10}$ norm of dJ/da[l]  (decades)")
     ax.set_title(f"{p.chain}\n{p.verdict}", fontsize=9)
@@ -111,7 +116,9 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
             mean = prediction.signal_end_to_end_mean
             x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
             density = np.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * np.sqrt(2 * np.pi))
-            ax.plot(x, density, color=DARK, lw=1.4, label="normal law with theory's mean and deviation")
+            ax.plot(
+                x, density, color=DARK, lw=1.4, label="normal law with theory's mean and deviation" + (", one input" if p.batch > 1 else "")
+            )
         ax.axvline(prediction.signal_end_to_end, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
     ax.set_ylim(top=1.45 * ax.get_ylim()[1])
     ax.set_xlabel("gradient norm at the input over that at the output  (decades)")

@@ -98,9 +98,10 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
     points.sort(key=lambda p: (not p[3], p[0]))
     gain, q, par, stable = points[0]
     others = tuple(p[0] for p in points[1:])
-    where = "at any q" if math.isnan(q) else "in the limit of small signals" if q == 0 else f"q = {q:.4g}"
-    character = "stable" if stable else "unstable: q runs away from it"
-    note = f"{row}: critical at sigma_w = {gain:.6g} (std {gain:.6g} / sqrt(fan_in)), {where}, chi_par = {par:.4g}, {character}"
+    where = "in the limit of small signals" if q == 0 else f"at mean square q = {q:.4g}"
+    character = "to which signals return" if stable else "from which signals run away"
+    fixed = f"at any mean square q (chi_par = {par:.4g})" if math.isnan(q) else f"{where}, a fixed point {character} (chi_par = {par:.4g})"
+    note = f"{row} keeps its gradient at sigma_w = {gain:.6g} (weights of standard deviation {gain:.6g} / sqrt(fan_in)), {fixed}"
     if gain > 5:
         note += "; a large weight scale that no scheme in use comes near"
     return CriticalPoint(str(row), bias_std, norm, order, True, gain, q, 1.0, par, stable, others, note)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from pykernel.verdict import EXPLODING, VANISHING
 
 FLOAT32_TINY, FLOAT32_HUGE = math.log10(2.0**-149), math.log10(2.0**128)
 CONFIDENCE = 0.95
+ONE_NORMED_INPUT = (
+    "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip connections do; use a batch of 2 or more"
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,7 @@ class Diagnosis:
         decades: its median over replicas.
         interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95 from 6 replicas on.
         decades_theory, decades_theory_std: mean and standard deviation over draws that theory gives, nan without.
-        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (the
-        law of the spread is one input's).
+        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (laws are one input's).
         derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
         layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
         sentence: all of it in words.
@@ -50,7 +53,7 @@ class Diagnosis:
     sentence: str
 
     def __str__(self):
-        return self.sentence
+        return textwrap.fill(self.sentence, 80)
 
 
 class Unhealthy(AssertionError):
@@ -152,7 +155,7 @@ def diagnose(
     mean, error = _mean(values)
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
-    comparable = prediction is not None and not (p.batch > 1 and math.isfinite(spread))  # the law is one input's
+    comparable = prediction is not None and p.batch == 1  # no law of a batch's spread is known
     z = (mean - expected) / error if comparable and error > 0 and math.isfinite(mean - expected) else math.nan
     with np.errstate(all="ignore"):
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
@@ -209,11 +212,13 @@ def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     if d["verdict"] == "dead":
         zero = int(np.sum(np.isneginf(p.log10_grad_activation[:, 0])))
         return f"dead: the gradient at the input is exactly zero in {zero} of {p.replicas} replicas"
+    if p.chain.norm == "batch" and p.batch == 1:
+        return f"{d['verdict']}: {ONE_NORMED_INPUT}"
     verb = {"vanishing": "vanishes", "exploding": "explodes"}.get(d["verdict"], d["verdict"])
     rate = f"{d['slope']:+.3g} decades a layer"
     if d["slope_error"] > 0:
         rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a layer"
-    which = "theory for one input" if p.batch > 1 and d["decades_theory_std"] > 0 else "theory"
+    which = "theory for one input" if p.batch > 1 and p.chain.norm != "batch" else "theory"
     parts = [f"{verb}: {rate}" + (f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
     parts.append(_end_to_end(p.replicas, d, which, bounds))
     if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):

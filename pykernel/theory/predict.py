@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from pykernel.plan import LOSSES, NORMS, Plan, lower
 from pykernel.propagation import plain, slopes
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table
+from pykernel.theory.diagnosis import ONE_NORMED_INPUT, refusal
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
+from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
 from pykernel.verdict import EXPLODING, VANISHING, classify
 
 LOG10 = math.log(10)
@@ -153,19 +156,24 @@ class Prediction:
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
     def __str__(self):
-        lines = [str(self.chain), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}"]
-        lines.append(
-            f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width, {self.slope:+.4g} a layer"
-        )
+        lines = [*textwrap.wrap(str(self.chain), 80), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}, predicted"]
+        if NORMS[self.plan.norm] == "batch" and self.batch == 1:
+            lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
+            return "\n".join(lines)
+        lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
+        lines.append(f"                                        {self.slope:+.4g} a layer")
         if self.log10_grad_activation_std is not None:
-            lines.append(
-                f"  at this width: {self.signal_end_to_end_mean:+.4g} decades on average, "
-                f"standard deviation {self.signal_end_to_end_std:.3g}"
+            whose = "; ".join(
+                (["one input"] if self.batch > 1 else []) + (["networks without a dead layer"] if self.dead_chance > 1e-3 else [])
             )
+            lines.append(f"  at this width{f' ({whose})' if whose else ''}:")
+            lines.append(f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}")
         lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
-            lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}")
-        return "\n".join([*lines, "", f"finite width: {self.law}", *self.validity])
+            lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
+        for note in (f"finite width: {self.law}", *self.validity):
+            lines += ["", *textwrap.wrap(note, 80)] if note.startswith("finite width") else textwrap.wrap(note, 80)
+        return "\n".join(lines)
 
 
 def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Prediction:
@@ -272,6 +280,17 @@ def _validity(plan: Plan, prediction: Prediction) -> list[str]:
         out.append(
             "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it"
         )
+    reason = refusal(prediction.chain)
+    if reason is not None:
+        out.append(f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite width")
+    elif plan.residual_every and NORMS[plan.norm] is None:
+        t = prediction.signal.preimage
+        c = moments(plan.activation)(np.where(np.isfinite(t), t, 0.0))
+        if np.max(c[LOG_VALUE2] - 2 * t - c[LOG_SLOPE2] + np.log(np.maximum(c[ELASTICITY], 1e-300))) > 0.02:
+            out.append(
+                "skip connections, and a gradient along the signal that grows by more than one across it (chi_par > chi_perp): "
+                "at finite width the gradient grows by more than these rows say"
+            )
     if plan.batch > 1 and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
     if plan.x is not None or plan.cotangent is not None:

@@ -14,7 +14,7 @@ from pykernel.chain import Chain, Residual
 from pykernel.plan import ORDERS, lower
 from pykernel.theory.critical import critical_gain
 from pykernel.theory.diagnosis import governing, theory
-from pykernel.verdict import EXPLODING
+from pykernel.verdict import EXPLODING, classify
 
 # Roberts, Yaida, Hanin 2022, The Principles of Deep Learning Theory, ch. 5: where chi_perp = chi_par = 1 for GELU.
 GELU_POINT = (1.98305826, 0.17292239)
@@ -92,7 +92,7 @@ class Recommendation:
 
     def __str__(self):
         o = self.original
-        lines = [*_wrapped(f"{o.chain}: {o.verdict}, {o.measured:+.3g} decades end to end (theory {_number(o.predicted)})"), ""]
+        lines = [*_wrapped(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}"), ""]
         lines.append(f"{'change':<37}{'theory':>8}{'measured':>9}{'spread':>7}{'bad':>5}  {'preserves':<9}")
         for c in self.candidates:
             words = _wrapped(c.change, 36)
@@ -105,15 +105,25 @@ class Recommendation:
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds (backward), "
-            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both"
+            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy medians first, "
+            "at most 20 % bad draws before more, then the smaller change (a number, an init, a part, another function or shape), "
+            "then what preserves both; the best is the first healthy one"
         )
         return "\n".join(lines)
+
+    def _theory(self) -> str:
+        """What theory says of the original, with its verdict where that is not the measured one."""
+        decades = self.original.predicted
+        if math.isnan(decades):
+            return ""
+        verdict = classify([math.nan], [decades], vanishing=-self.bound, exploding=self.bound)
+        return f" (theory {_number(decades)}" + ("" if verdict == self.original.verdict else f", {verdict}") + ")"
 
     @property
     def summary(self) -> str:
         """One sentence."""
         if self.original.healthy:
-            return "the chain is healthy as it is: nothing has to change"
+            return f"the chain is healthy as it is, measured{self._theory()}: nothing has to change"
         best = self.best
         if best is None:
             return "none of the candidates in this list keeps the gradient within bounds: a shallower or wider chain is needed"
@@ -353,7 +363,11 @@ def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
         retuned = tuned_gain(changed, batch)
         changed = changed.replace(gain=retuned if retuned is not None else gain)
         words = f"{widest} units wide, gain {changed.gain:.4g}"
-        out.append(Candidate(words, changed, 4, "16 times the weights; half the spread over draws", "Hanin, Nica 2018"))
+        out.append(
+            Candidate(
+                words, changed, 4, "16 times the weights; the spread over draws halves where depth over width sets it", "Hanin, Nica 2018"
+            )
+        )
     return out
 
 
