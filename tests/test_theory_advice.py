@@ -235,3 +235,25 @@ def test_variance_of_squared_singular_values(activation, init, gain):
     s = pk.jacobian_spectrum(pk.Chain(depth=3, width=100, activation=activation, init=init, gain=gain), replicas=4)
     assert s.variance_theory == pytest.approx({"lecun_normal": 3, "he_normal": 6, "orthogonal": 3}[init])
     assert s.relative_variance.mean() == pytest.approx(s.variance_theory, rel=0.15)
+
+
+def test_words_say_whose_law_it_is():
+    """A batch is compared with no z; the law of living networks is not the law of chains that mostly die; lines fit a terminal."""
+    p = pk.propagate(pk.Chain(depth=152, width=512), batch=8, replicas=8)
+    d = p.diagnose()
+    assert math.isnan(d.z) and "z =" not in d.sentence and "theory for one input" in d.sentence
+    narrow = pk.Chain(depth=100, width=4)
+    predicted, measured = pk.predict(narrow), pk.propagate(narrow, replicas=30)
+    assert predicted.verdict == measured.verdict == "dead" and "without a dead layer" in str(predicted)
+    assert "30 replicas die, at layer" in " ".join(str(measured).split())
+    normed = pk.Chain(depth=50, width=64, norm="batch", residual=pk.Residual(2))
+    for text in (str(predicted), str(d), str(pk.predict(normed)), str(pk.propagate(normed))):
+        assert max(map(len, text.splitlines())) <= 80 and "nan deca" not in text and "-inf a layer" not in text
+
+
+def test_long_dense_runs_are_announced():
+    from pykernel import simulate
+    from pykernel.plan import lower
+
+    with pytest.warns(UserWarning, match="hours.*he_normal"):
+        simulate._warn_long(lower(pk.Chain(depth=20, width=10**6, init="he_uniform")), "dense", "cpp", 1, 2)

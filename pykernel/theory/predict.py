@@ -122,6 +122,8 @@ class Prediction:
 
     def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
         """The verdict under other bounds, in decades over the whole chain."""
+        if self.dead_chance > 0.5:  # the median network's gradient is exactly zero
+            return "dead"
         typical = self.signal_end_to_end_mean
         return classify(
             [self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding
