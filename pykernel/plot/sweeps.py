@@ -44,6 +44,8 @@ from pykernel.verdict import EXPLODING, VANISHING
 
 FILLS = {"stable": "#ffffff", "vanishing": "#9ecae1", "exploding": "#f4a582", "dead": "#636363"}
 KINDS = ("gradient", "heat", "spread", "verdict")
+ENOUGH = 4  # draws that a standard deviation is shown of, where some cells have as many
+ROUNDING = 1e-5  # decades: below it a spread is float32's, not the weights'
 _SIGNAL = "decades of gradient, input over output"
 
 
@@ -241,7 +243,9 @@ def spread(ds: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = ds.signal_end_to_end.where(np.isfinite(ds.signal_end_to_end))
-        std = values.std("replica", ddof=1)
+        drawn = np.isfinite(values).sum("replica")
+        few = f"; cells of {ENOUGH} draws or more" if min(ENOUGH, int(drawn.max())) > int(drawn.min()) else ""
+        std = values.std("replica", ddof=1).where(drawn >= min(ENOUGH, int(drawn.max())))
     ratio = ds.depth / ds.width
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
@@ -251,7 +255,7 @@ def spread(ds: Any) -> Any:
             x, y = (a.values.ravel() for a in _broadcast(ratio, y))
             order = np.argsort(x)
             x, y = x[order], y[order]
-            good = np.isfinite(y) & (y > 1e-7)
+            good = np.isfinite(y) & (y > ROUNDING)
             if good.any():
                 (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
         ends = np.array([float(ratio.min()), float(ratio.max())])
@@ -259,7 +263,8 @@ def spread(ds: Any) -> Any:
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log", title=act or "")
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(10, (1, 2, 5) if high < 300 * low else (1,), numticks=12))
             axis.set_major_formatter(lambda value, _: f"{value:.3g}")
             axis.set_minor_formatter(NullFormatter())
         panel.title.set_fontsize(9)
@@ -269,7 +274,7 @@ def spread(ds: Any) -> Any:
         panel.set_xlabel("depth / width", fontsize=9)
     figure.supylabel("standard deviation over draws (decades)", fontsize=9)
     legend_below(figure, {label: line for label, line in legend.items() if label != "all"})
-    title_of(figure, "Spread of the gradient over draws of the weights, and the finite-width laws" + note)
+    title_of(figure, "Spread of the gradient over draws of the weights, and the finite-width laws" + few + note)
     return figure
 
 

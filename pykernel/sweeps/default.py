@@ -22,4 +22,4 @@ DEPTHS = (10, 30, 100, 300, 1000)
 GRID = {"activation": list(ACTIVATIONS), "init": list(INITS), "width": list(WIDTHS), "depth": list(DEPTHS)}
 # Uniform schemes must draw every weight: a second a chain at 1000 layers of 1024 units. Wide chains also differ least from one draw
 # to the next, so a few of them say as much as many narrow ones.
-RUN = {"batch": 1, "seed": 0, "replicas": Replicas(most=24, seconds=0.6, least=2)}
+RUN = {"batch": 1, "seed": 0, "replicas": Replicas(most=24, seconds=0.3, least=2)}

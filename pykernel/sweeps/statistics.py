@@ -299,16 +299,21 @@ def summarise(forest: dict[tuple[int, int], Node]) -> Summary:
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted quantiles along the last axis of (Q, S, M), at the middle of each value's step (Hazen); (Q, len(QUANTILES), S)."""
-    order = np.argsort(values, axis=-1)
-    values = np.take_along_axis(values, order, axis=-1)
-    weights = weights[order]
+    alike = (weights == weights[0]).all()  # up to KEPT replicas: one row of steps serves all
+    if alike:
+        values = np.sort(values, axis=-1)
+    else:
+        order = np.argsort(values, axis=-1)
+        values = np.take_along_axis(values, order, axis=-1)
+        weights = weights[order]
     ends = np.cumsum(weights, axis=-1)
     middles = (ends - weights / 2) / ends[..., -1:]
     levels = np.array(QUANTILES)
     upper = np.clip((middles[..., None] < levels).sum(axis=-2), 0, values.shape[-1] - 1)  # (Q, S, levels)
     lower = np.clip(upper - 1, 0, None)
-    low, high = (np.take_along_axis(values, at, axis=-1) for at in (lower, upper))
-    begin, end = (np.take_along_axis(middles, at, axis=-1) for at in (lower, upper))
+    take = (lambda table, at: table[..., at]) if alike else (lambda table, at: np.take_along_axis(table, at, axis=-1))
+    low, high = (take(values, at) for at in (lower, upper))
+    begin, end = (take(middles, at) for at in (lower, upper))
     share = np.clip(np.divide(levels - begin, end - begin, out=np.ones_like(low), where=end > begin), 0.0, 1.0)
     with np.errstate(invalid="ignore"):
         between = low + share * (high - low)
