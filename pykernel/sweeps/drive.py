@@ -252,7 +252,7 @@ class _Sweep:
         self.known = self.store.predictions() if self.store is not None and self.predict is not False else {}
         mine = {piece.key for piece in blocks.shard(self._whole(), *self.shard)} if self.shard is not None else None
         cells = [cell for cell in self.plan.cells if mine is None or cell.key in mine]
-        self.unasked = len(self.names) - len(self.known) if self.predict is None and len(self.names) > theory.FREELY else 0
+        self.unasked = len(self.names.keys() - self.known.keys()) if self.predict is None and len(self.names) > theory.FREELY else 0
         return Beside([] if self.unasked or self.predict is False else cells, self.known)
 
     def _theory(self, made: Beside) -> theory.Known:
