@@ -15,9 +15,10 @@ from functools import partial
 
 import numpy as np
 
-from pykernel import cfunctions
+from pykernel import cfunctions, checks
 
 LOG2_E = math.log2(math.e)
+LARGEST_PARAMETER = 1e15  # times the 2^60 up to which functions are evaluated it stays in float32
 SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, arXiv 1706.02515
 GELU_CUBIC = 0.044715  # Hendrycks, Gimpel 2016, arXiv 1606.08415
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -90,6 +91,7 @@ class Activation:
         if not self.builtin:
             for key in ("value", "slope"):
                 self._complete(key, _of_arrays(key, getattr(self, key)))
+        self._check_facts()
         self._complete("name", self.name or getattr(self.value, "__name__", "custom"))
         self._complete("parameters", tuple(float(p) for p in self.parameters))
         self._complete("kinks", tuple(sorted(float(k) for k in self.kinks)))
@@ -101,6 +103,35 @@ class Activation:
 
     def _complete(self, key, value):
         object.__setattr__(self, key, value)
+
+    def _check_facts(self):
+        if not isinstance(self.name, str):
+            raise TypeError(f"activation name must be a text, got {self.name!r}")
+        for key in ("left", "right", "before_zero", "after_zero", "at_zero", "max_slope"):
+            if getattr(self, key) is not None:
+                check = checks.not_negative if key == "max_slope" else checks.finite
+                self._complete(key, check(f"activation {key}", getattr(self, key)))
+        for key in FUNCTIONS[2:]:
+            if getattr(self, key) is not None and not callable(getattr(self, key)):
+                raise TypeError(f"activation {key} must be a function of an array or None, got {getattr(self, key)!r}")
+
+    def evaluate(self, key, z):
+        """One of its functions at an array; what a user's own does wrong is told under its name.
+
+        Raises:
+            RuntimeError: the function raised, with its error as the cause.
+            ValueError: its answer has another shape than the array.
+        """
+        function = getattr(self, key)
+        if self.builtin:
+            return function(z)
+        try:
+            answer = function(z)
+        except Exception as error:
+            raise RuntimeError(f"activation {self.name!r}: {key} raised {type(error).__name__}: {error}") from error
+        if not key.startswith("log2") and np.shape(answer) != np.shape(z):
+            raise ValueError(f"activation {self.name!r}: {key} must return the shape it is given, {np.shape(z)}, got {np.shape(answer)}")
+        return answer
 
     @property
     def is_superlinear(self):
@@ -179,7 +210,10 @@ def _check_slope(row):
     for kink in row.kinks:
         z, h = z[np.abs(z - kink) > 1e-3], h[np.abs(z - kink) > 1e-3]
     with np.errstate(all="ignore"):
-        value, slope = (np.asarray(f(z), dtype=np.float64) for f in (row.value, row.slope))
+        value, slope = (np.asarray(f(z)) for f in (row.value, row.slope))
+        if np.iscomplexobj(value) or np.iscomplexobj(slope):
+            raise TypeError(f"activation {row.name!r}: value and slope must return real numbers, got complex ones")
+        value, slope = value.astype(np.float64), slope.astype(np.float64)
         if value.shape != z.shape or slope.shape != z.shape:
             raise ValueError(
                 f"activation {row.name!r}: value and slope must return arrays of the shape they are given, {z.shape}, "
@@ -212,8 +246,8 @@ def _row(defaults=(), parameters=None, **facts):
             if len(values) > len(defaults):
                 raise ValueError(f"activation {name!r} takes {len(defaults)} parameters, got {len(values)}")
             p = tuple(float(v) for v in values) + tuple(defaults[len(values) :])
-            if not all(math.isfinite(v) for v in p):
-                raise ValueError(f"activation {name!r}: parameters must be finite, got {p}")
+            if not all(abs(v) <= LARGEST_PARAMETER for v in p):
+                raise ValueError(f"activation {name!r}: parameters must be finite and at most {LARGEST_PARAMETER:g} in magnitude, got {p}")
             bound = {key: partial(getattr(cls, key), *p) if p else getattr(cls, key) for key in FUNCTIONS if hasattr(cls, key)}
             known = {key: fact(*p) if callable(fact) else fact for key, fact in facts.items()}
             base = {"left": 1.0, "right": 1.0, "before_zero": 1.0, "after_zero": 1.0, "at_zero": 0.0, "max_slope": 1.0, "flat": False}
@@ -243,7 +277,9 @@ def get(activation, parameters=()):
         return activation
     if not isinstance(activation, str):
         raise TypeError(f"activation must be a name or a pykernel.Activation, got {activation!r}")
-    name, _, rest = activation.strip().partition("(")
+    name, opened, rest = activation.strip().partition("(")
+    if opened and not rest.endswith(")"):
+        raise ValueError(f"activation {activation!r} must close its parenthesis, as in 'leaky_relu(0.2)'")
     name = ALIASES.get(name.strip().lower(), name.strip().lower())
     if rest:
         try:

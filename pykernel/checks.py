@@ -68,7 +68,7 @@ def fraction(name, value):
 
 def choice(name, value, known):
     """One of the known names (None among them where it is listed), or the nearest one as a hint."""
-    if value in known:
+    if not isinstance(value, np.ndarray) and value in known:
         return value
     names = [k for k in known if isinstance(k, str)]
     if value is not None and not isinstance(value, str):

@@ -20,6 +20,13 @@ TRUNCATED_STD = 0.8796256610342398
 MODES = ("fan_in", "fan_out", "fan_avg")
 DISTRIBUTIONS = ("normal", "uniform", "truncated")
 GAUSSIAN = ("normal", "haar")
+BIASES = ("zero", "normal", "uniform")
+# Of each family the check of its number, what it is called, and its range.
+PARAMETERS = {
+    "sparse": (checks.fraction, 'init parameter (the density of "sparse")'),
+    "student": (checks.within, 'init parameter (degrees of freedom of "student")', 1.0, 1e6),
+    "stable": (checks.within, 'init parameter (alpha of "stable")', 0.5, 2.0),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,11 @@ class Init:
             differs for every layer and replica. All weights of a replica are then kept in memory.
         parameter: density of "sparse", degrees of freedom of "student", alpha of "stable".
         name: how tables call it.
-        bias_distribution: "zero", or "uniform" with `bias_scale` (fan_in, fan_out) -> half-width.
+        bias_distribution: "zero", or "uniform" or "normal" with `bias_scale` (fan_in, fan_out) -> half-width or standard deviation.
         fixup: whether residual branches are scaled and their last layers zeroed, as `Fixup` does.
+
+    Raises:
+        ValueError, TypeError: an unknown distribution, a parameter outside its family's range, a scale or sampler that is no function.
 
     Examples:
         >>> wide = Init(distribution="normal", scale=lambda fan_in, fan_out: 3 / fan_in**0.5, name="wide")
@@ -63,6 +73,15 @@ class Init:
             raise TypeError(f"init sampler must be a function of (rows, columns, seed), got {self.sampler!r}")
         elif self.distribution != "given":
             raise ValueError(f"an init has a distribution or a sampler, not both, got {self.distribution!r} and {self.sampler!r}")
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"init name must be a text, got {self.name!r}")
+        check, *allowed = PARAMETERS.get(self.distribution, (checks.finite, "init parameter"))
+        object.__setattr__(self, "parameter", check(*allowed[:1], self.parameter, *allowed[1:]))
+        checks.choice("init bias_distribution", self.bias_distribution, BIASES)
+        if self.bias_distribution != "zero" and not callable(self.bias_scale):
+            raise TypeError(f"init bias_scale must be a function of (fan_in, fan_out), got {self.bias_scale!r}")
+        if not isinstance(self.fixup, bool):
+            raise TypeError(f"init fixup must be True or False, got {self.fixup!r}")
 
     def __str__(self):
         return self.name
@@ -379,9 +398,16 @@ class Given(Init):
             raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
         weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))
         if biases is not None:
+            if isinstance(biases, (str, bytes)) or not hasattr(biases, "__len__"):
+                raise TypeError(f"biases must be a sequence of arrays, one a layer, got {type(biases).__name__}")
             if len(biases) != len(weights):
                 raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
             biases = tuple(_frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
+        for i, w in enumerate(weights):
+            if i and w.shape[1] != len(weights[i - 1]):
+                raise ValueError(f"weights[{i}] must have {len(weights[i - 1])} columns, the rows of weights[{i - 1}], got shape {w.shape}")
+            if biases is not None and len(biases[i]) != len(w):
+                raise ValueError(f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {biases[i].shape}")
         _complete(self, distribution="given", scale=_Same(1.0), name=name)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
@@ -402,6 +428,8 @@ class Given(Init):
 
 
 def _frozen(name, value, dimensions):
+    if np.iscomplexobj(value):
+        raise TypeError(f"{name} must be real, got a complex array")
     array = np.array(value, dtype=np.float64)
     if array.ndim != dimensions or array.size == 0:
         raise ValueError(f"{name} must be a {'matrix' if dimensions == 2 else 'vector'}, got shape {array.shape}")
@@ -495,7 +523,9 @@ def get(init):
         return init
     if not isinstance(init, str):
         raise TypeError(f"init must be a name or a pykernel.Init, got {init!r}")
-    name, _, rest = init.strip().lower().partition("(")
+    name, opened, rest = init.strip().lower().partition("(")
+    if opened and not rest.endswith(")"):
+        raise ValueError(f"init {init!r} must close its parenthesis, as in 'normal(0.01)'")
     for alias, family in ALIASES.items():
         name = name.replace(alias, family)
     name = f"{name}_normal" if name in _FAMILIES else name

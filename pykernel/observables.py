@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("log10_grad_weight", "layer", "decades", "Frobenius norm of dJ/dW[l]"),
-    Row("log10_grad_bias", "layer", "decades", "2-norm of dJ/db[l]"),
+    Row("log10_grad_bias", "layer", "decades", "2-norm of dJ/db[l]; rounding noise where batch norm makes it 0"),
     Row("log10_grad_preactivation", "layer", "decades", "Frobenius norm of dJ/dz[l]"),
     Row("log10_grad_activation", "node", "decades", "Frobenius norm of dJ/da[l], the input's first"),
     Row("log10_mean_square_preactivation", "layer", "decades", "mean of z[l]^2 over units and batch"),

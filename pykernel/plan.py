@@ -110,7 +110,7 @@ def lower(
         list(zip(n[:-1].tolist(), n[1:].tolist(), strict=True)) if chain.widths is not None else [(chain.width, chain.width)] * chain.depth
     )
     init = chain.init
-    distribution, scale = init.distribution, _scales(init.scale, fans) * chain.gain * _branch_factors(chain)
+    distribution, scale = init.distribution, _scales(init, "scale", fans) * chain.gain * _branch_factors(chain)
     gain = 1.0
     if isinstance(init, Given) and weights is None:
         weights, gain = init.weights, chain.gain
@@ -128,7 +128,7 @@ def lower(
     elif chain.bias_std:
         bias_distribution, bias_scale = "normal", np.full(chain.depth, chain.bias_std)
     elif init.bias_distribution != "zero" and weights is None:
-        bias_distribution, bias_scale = init.bias_distribution, _scales(init.bias_scale, fans)
+        bias_distribution, bias_scale = init.bias_distribution, _scales(init, "bias_scale", fans)
     if not (np.isfinite(scale).all() and np.isfinite(bias_scale).all()):
         raise ValueError(f"init {init} with gain {chain.gain:g} gives a scale that is not finite")
     targets = None if head is None else _targets(head, cotangent, batch)
@@ -199,10 +199,16 @@ def _batch(batch, x, cotangent, targets):
     return batch
 
 
-def _scales(function, fans):
+def _scales(init, key, fans):
     """The scale of each layer, each distinct pair of fans asked once, (L,) float64."""
-    known = {pair: float(function(*pair)) for pair in set(fans)}
-    return np.array([known[pair] for pair in fans])
+    known = {}
+    for pair in set(fans):
+        try:
+            known[pair] = float(getattr(init, key)(*pair))
+        except Exception as error:
+            where = f"init {init}: {key}{pair} of layer {fans.index(pair) + 1}"
+            raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
+    return np.array([known[pair] for pair in fans]) if len(known) > 1 else np.full(len(fans), known[fans[0]])
 
 
 def _by_powers_of_two(weights, exponent):
@@ -235,7 +241,11 @@ def _branch_factors(chain) -> np.ndarray:
 def sampled(plan: Plan, layer: int, replica: int) -> np.ndarray:
     """W[layer] of a replica from the user's own sampler, (n[l], n[l-1]) float64."""
     rows, columns = int(plan.widths[layer]), int(plan.widths[layer - 1])
-    draw = plan.sampler(rows, columns, stream.sampler_seed(plan.seed, layer, replica))
+    try:
+        draw = plan.sampler(rows, columns, stream.sampler_seed(plan.seed, layer, replica))
+    except Exception as error:
+        name = getattr(plan.sampler, "__name__", "custom")
+        raise RuntimeError(f"the init's sampler {name} raised {type(error).__name__} for layer {layer}: {error}") from error
     with np.errstate(over="ignore", under="ignore"):
         matrix = plan.scale[layer - 1] * checks.array(f"the init sampler's answer for layer {layer}", draw, (rows, columns))
     if not np.isfinite(matrix).all():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel import observables, stream
-from pykernel.verdict import EXPLODING, VANISHING, classify
+from pykernel.verdict import EXPLODING, VANISHING, classify, require_bounds
 
 DERIVED = ("slope", "end_to_end", "signal_end_to_end")
 
@@ -113,12 +113,16 @@ class Propagation:
         Returns:
             "vanishing", "exploding", "stable", "dead" or "undefined" (not a number).
 
+        Raises:
+            ValueError, TypeError: bounds that are not finite numbers, vanishing below exploding.
+
         Examples:
             >>> import pykernel as pk
             >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"))
             >>> p.judge(), p.judge(vanishing=-5)  # 0.5^10 is 10^-3.01
             ('vanishing', 'stable')
         """
+        require_bounds(vanishing, exploding)
         if self.precision == "native" and self.failure is not None:
             return "vanishing" if self.failure.kind == "zero" else "exploding"
         return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)

@@ -64,15 +64,14 @@ def propagate(
 
     Raises:
         ValueError, TypeError: before any work, saying what was given and what is allowed.
-        TooLarge (a ValueError and MemoryError): the job does not fit in memory.
+        TooLarge (a ValueError and MemoryError): the job does not fit in memory, or would take more than a year.
 
     Examples:
         >>> p = propagate(Chain(depth=20, width=32, activation="sigmoid", init="lecun_normal"), replicas=4)
         >>> p.verdict
         'vanishing'
     """
-    if not isinstance(chain, Chain):
-        raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+    _require_chain(chain)
     replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
     threads = machine.cores(threads)
     keep = _keep(keep)
@@ -91,6 +90,7 @@ def propagate(
     asked = engine
     engine, backend, module = engines.choose(plan, engine, backend, keep)
     _require_memory(plan, module, replicas, threads)
+    _require_time(plan, engine, backend, replicas, threads)
     if asked == "auto":
         _warn_long(plan, engine, backend, replicas, threads)
     start = time.perf_counter()
@@ -239,6 +239,7 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     """
     from pykernel.engines import reference
 
+    _require_chain(chain)
     plan = lower(chain, seed=seed)
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
@@ -277,6 +278,7 @@ def gradients(
         >>> len(grads), grads[0].shape
         (3, (8, 8))
     """
+    _require_chain(chain)
     plan = lower(chain, batch=batch, seed=seed, dtype="float64", x=x, cotangent=cotangent, weights=weights, biases=biases)
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     needed = 16 * chain.weight_count + 8 * 4 * plan.batch * int(plan.widths.sum())
@@ -293,12 +295,25 @@ def gradients(
     return [g * 10.0**c for g, c in zip(grads, change, strict=True)]
 
 
+def _require_chain(chain):
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+
+
 def _keep(keep):
     from pykernel.engines.reference import Trace
 
     if isinstance(keep, str) or not hasattr(keep, "__iter__"):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
     return tuple(checks.choice("keep", name, Trace.NAMES) for name in keep)
+
+
+def _require_time(plan: Plan, engine: str, backend: str, replicas: int, threads: int) -> None:
+    """Refuse what nobody will wait for."""
+    years = cost.seconds(engine, backend, plan.widths, plan.batch, plan.distribution) * replicas / threads / (365 * 86400)
+    if years > 1:
+        size = f"{replicas} replicas of {plan.depth} layers of up to {int(plan.widths.max())} units with a batch of {plan.batch}"
+        raise machine.TooLarge(f"{size} would take about {years:.2g} years on {threads} threads, at most 1 is allowed: ask for less")
 
 
 def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from pykernel import checks
+
 VANISHING, EXPLODING = -3.0, 3.0
+
+
+def require_bounds(vanishing: float, exploding: float) -> None:
+    """Refuse bounds that are no numbers or leave nothing between them."""
+    low, high = checks.finite("vanishing", vanishing), checks.finite("exploding", exploding)
+    if not low < high:
+        raise ValueError(f"vanishing must be below exploding, got vanishing={low:g} and exploding={high:g}")
 
 
 def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:

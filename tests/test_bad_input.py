@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import pykernel as pk
+from pykernel import simulate
+from pykernel.plan import lower
 
 NAN, INF = float("nan"), float("inf")
 
@@ -35,6 +37,38 @@ CASES = [
     (lambda: pk.Chain(widths=[4, 0, 4]), ValueError, "widths[1] must be a positive int, got 0"),
     (lambda: pk.Chain(widths="44"), TypeError, "widths must be a sequence of ints"),
     (lambda: pk.Chain(widths=[4, 5], depth=3), ValueError, "contradicts widths"),
+    # schemes and functions of one's own
+    (lambda: pk.Init("sparse"), ValueError, 'init parameter (the density of "sparse") must be above 0 and at most 1, got 0'),
+    (lambda: pk.Init("sparse", parameter=5.0), ValueError, "at most 1, got 5"),
+    (lambda: pk.Init("sparse", parameter="x"), TypeError, "must be a number, got 'x'"),
+    (lambda: pk.Init("student"), ValueError, 'degrees of freedom of "student") must be from 1 to'),
+    (lambda: pk.Init("student", parameter=NAN), ValueError, "must be finite, got nan"),
+    (lambda: pk.Init("stable", parameter=77), ValueError, "must be from 0.5 to 2, got 77"),
+    (lambda: pk.Init("normal", bias_distribution="foo"), ValueError, "init bias_distribution must be one of"),
+    (lambda: pk.Init("normal", bias_distribution="uniform"), TypeError, "init bias_scale must be a function"),
+    (lambda: pk.Init("normal", name=None), TypeError, "init name must be a text, got None"),
+    (lambda: run({"init": pk.Init("normal", scale=lambda i, o: 1 / 0, name="mine")}), ValueError, "init mine: scale(4, 4) of layer 1"),
+    (lambda: run({"init": pk.Init(sampler=lambda r, c, s: 1 / 0)}), RuntimeError, "raised ZeroDivisionError for layer 1"),
+    (lambda: pk.Activation(np.sin, np.cos, left="a"), TypeError, "activation left must be a number, got 'a'"),
+    (lambda: pk.Activation(np.sin, np.cos, left=NAN), ValueError, "activation left must be finite, got nan"),
+    (lambda: pk.Activation(np.sin, np.cos, max_slope=-1), ValueError, "activation max_slope must be 0 or a positive number, got -1"),
+    (lambda: pk.Activation(np.sin, np.cos, name=3), TypeError, "activation name must be a text, got 3"),
+    (lambda: pk.Activation(np.sin, np.cos, plain_value=3), TypeError, "activation plain_value must be a function"),
+    (lambda: pk.Activation(np.sin, np.cos, log2_slope=3), TypeError, "activation log2_slope must be a function"),
+    (lambda: pk.Activation(lambda z: z * 1j, np.cos), TypeError, "must return real numbers, got complex"),
+    (lambda: chain(activation="leaky_relu(1e308)"), ValueError, "at most 1e+15 in magnitude"),
+    (lambda: pk.critical_gain("tanh", bias_std=1e300), ValueError, "bias_std must be from 0 to 1e+100, got 1e+300"),
+    (lambda: pk.weights(3, layer=1), TypeError, "chain must be a pykernel.Chain, got int"),
+    (lambda: pk.gradients(3), TypeError, "chain must be a pykernel.Chain, got int"),
+    (lambda: pk.Given([np.eye(2) * 1j]), TypeError, "weights[0] must be real, got a complex array"),
+    (lambda: pk.Given([np.ones((3, 2)), np.ones((2, 2))]), ValueError, "weights[1] must have 3 columns"),
+    (lambda: pk.Given([np.ones((3, 2))], biases=[np.ones(2)]), ValueError, "biases[0] must have shape (3,)"),
+    (lambda: run().judge(3, -3), ValueError, "vanishing must be below exploding"),
+    (lambda: run().judge(NAN), ValueError, "vanishing must be finite, got nan"),
+    (lambda: run().assert_healthy(vanishing=3), ValueError, "vanishing must be below exploding"),
+    (lambda: chain(activation="relu("), ValueError, "must close its parenthesis"),
+    (lambda: chain(init="normal(0.1"), ValueError, "must close its parenthesis"),
+    (lambda: chain(norm=np.array(["batch"])), TypeError, "norm must be one of"),
     # names and numbers of the chain
     (lambda: chain(activation="rel"), ValueError, "did you mean 'relu'"),
     (lambda: chain(activation="leaky_relu(a)"), ValueError, "parameters must be numbers"),
@@ -104,7 +138,7 @@ CASES = [
     (lambda: run(x=X, weights=[np.eye(4), np.eye(4) * NAN, np.eye(4)]), ValueError, "weights[1] must be finite, got nan"),
     (lambda: run(x=X, biases=[np.ones(4)] * 4), ValueError, "biases must hold one array a layer"),
     (lambda: run({"head": pk.Head("mse", 2)}, cotangent=np.ones((4, 1))), ValueError, "a head has its own objective"),
-    (lambda: run({"head": pk.Head("softmax", 3, targets=[0, 1])}, batch=3), ValueError, "head targets must have shape (3, 3)"),
+    (lambda: run({"head": pk.Head("softmax", 3, targets=[0, 1])}, batch=3), ValueError, "batch=3 contradicts head targets of 2 inputs"),
     (lambda: run({"init": "fixup"}), ValueError, "fixup needs residual branches"),
     # combinations that an engine refuses, with one that can
     (lambda: run({"init": "he_uniform"}, engine="matrix_free"), ValueError, 'engine="dense" can'),
@@ -139,3 +173,10 @@ def test_arrays_of_any_layout_are_taken():
     same = [x, np.asfortranarray(x), x.astype(">f8"), x.astype(int), x.tolist(), np.repeat(x, 2, axis=1)[:, ::2]]
     rows = [pk.propagate(chain(), x=given, engine="dense", backend="reference").log10_grad_weight for given in same]
     assert all(np.array_equal(rows[0], r) for r in rows)
+
+
+def test_what_takes_years_is_refused():
+    plan = lower(pk.Chain(2**10, 2**31 - 64))
+    with pytest.raises(pk.TooLarge, match=r"would take about .* years on 2 threads"):
+        simulate._require_time(plan, "dense", "cpp", 1, 2)
+    simulate._require_time(lower(pk.Chain(100_000, 512)), "dense", "cpp", 1, 1)

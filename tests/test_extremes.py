@@ -62,3 +62,25 @@ def test_targets_say_the_batch():
         pk.propagate(chain, batch=3)
     with pytest.raises(ValueError, match="give the sweep batch=4"):
         pk.sweep([chain], replicas=2)
+
+
+def _late(change):
+    """sin, well behaved where an Activation looks at it, and not for the arrays of a chain of 7 units."""
+
+    def value(z):
+        return change(z) if np.size(z) in (7, 16, 14, 32) else np.sin(z)
+
+    return pk.Activation(value, np.cos, name="late")
+
+
+@pytest.mark.xdist_group("numba")
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_an_activation_that_turns_bad_is_named(backend):
+    def fail(z):
+        raise KeyError("later")
+
+    run = lambda change: pk.propagate(pk.Chain(2, 7, activation=_late(change)), backend=backend, engine="dense")
+    with pytest.raises(RuntimeError, match="activation 'late': value raised KeyError: 'later'"):
+        run(fail)
+    with pytest.raises(ValueError, match="activation 'late': value must return the shape it is given"):
+        run(lambda z: np.ravel(z)[:1])

@@ -97,17 +97,17 @@ def values(row, block):
     """phi(block)."""
     x, e = block.x, block.e
     if not block.exponent:
-        return block.like(row.plain_value(x).astype(x.dtype), 0)
+        return block.like(row.evaluate("plain_value", x).astype(x.dtype), 0)
     if e < 0 and row.at_zero == 0:
         return block.like(np.where(x > 0, row.after_zero, row.before_zero) * x, e)
     true, far = _clipped(block)
-    value = row.value(true)
+    value = row.evaluate("value", true)
     if e > 0 and (row.left or row.right):
         value = np.where(far, np.where(x > 0, row.right, row.left) * x, ldexp(value, -e))
     else:
         e = 0
     if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():
-        return from_log2(*row.log2_value(true))
+        return from_log2(*row.evaluate("log2_value", true))
     return block.like(value, e)
 
 
@@ -115,18 +115,18 @@ def slopes(row, block, g):
     """The block g * phi'(block), and the plain slopes."""
     x, e = block.x, block.e
     if not block.exponent:
-        s = row.plain_slope(x).astype(x.dtype)
+        s = row.evaluate("plain_slope", x).astype(x.dtype)
         return block.like(g.x * s, 0), s
     true, far = _clipped(block)
     if e < 0:
-        s = np.where(x > 0, row.after_zero, np.where(x < 0, row.before_zero, row.slope(np.zeros_like(x))))
+        s = np.where(x > 0, row.after_zero, np.where(x < 0, row.before_zero, row.evaluate("slope", np.zeros_like(x))))
     else:
-        s = row.slope(true)
+        s = row.evaluate("slope", true)
         if row.left or row.right:
             s = np.where(far, np.where(x > 0, row.right, row.left), s)
     out = g.x * s
     if row.log2_slope is not None and e >= 0 and np.abs(out).max() < 2.0**-400:
-        sign, log2 = row.log2_slope(true)
+        sign, log2 = row.evaluate("log2_slope", true)
         log2 = log2 + np.log2(np.abs(g.x))
         out = from_log2(sign * np.sign(g.x), log2)
         return g.like(out.x, out.e + g.e), s

@@ -72,17 +72,17 @@ class Row:
         try:
             with np.errstate(all="ignore"):
                 if what == activate.ASK_VALUE:
-                    out[:] = row.value(z)
+                    out[:] = row.evaluate("value", z)
                 elif what == activate.ASK_SLOPE:
-                    out[:] = row.slope(z)
+                    out[:] = row.evaluate("slope", z)
                 elif what == activate.ASK_LOG2_VALUE:
-                    sign[:], out[:] = row.log2_value(z)
+                    sign[:], out[:] = row.evaluate("log2_value", z)
                 elif what == activate.ASK_LOG2_SLOPE:
-                    sign[:], out[:] = row.log2_slope(z)
+                    sign[:], out[:] = row.evaluate("log2_slope", z)
                 elif what == activate.ASK_PLAIN_VALUE:
-                    out[:] = row.plain_value(z.astype(self._plain)).astype(self._plain)
+                    out[:] = row.evaluate("plain_value", z.astype(self._plain)).astype(self._plain)
                 else:
-                    out[:] = row.plain_slope(z.astype(self._plain)).astype(self._plain)
+                    out[:] = row.evaluate("plain_slope", z.astype(self._plain)).astype(self._plain)
         except Exception as error:
             self._error = self._error or error
             out[:] = np.nan

@@ -16,6 +16,7 @@ from pykernel.theory.mean_field import bias_log, log_add, weight_log
 from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
 
 LOG_LARGEST = math.log(1e4)  # of sigma_w: beyond it nobody initialises
+LARGEST_BIAS = 1e100  # its square, and those of what it is compared with, stay in float64
 LOWEST, HIGHEST = -16.0, 14.0  # log standard deviations searched for a fixed point
 
 
@@ -71,7 +72,7 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
         False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so.
 
     Raises:
-        ValueError, TypeError: an unknown activation, norm or order, a negative bias_std.
+        ValueError, TypeError: an unknown activation, norm or order, a bias_std outside 0 .. 1e100.
 
     Notes:
         Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1, sigma_w^2 = 1 / E
@@ -87,7 +88,7 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
         True
     """
     row = activations.get(activation)
-    bias_std = checks.not_negative("bias_std", bias_std)
+    bias_std = checks.within("bias_std", bias_std, 0.0, LARGEST_BIAS)
     checks.choice("norm", norm, NORMS)
     checks.choice("order", order, ORDERS)
     if norm is not None:
