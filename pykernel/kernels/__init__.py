@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from pathlib import Path
 
 import numba
 from numba.core import event
+from numba.core.caching import IndexDataCacheFile
 
 
 def _stamp():
@@ -42,10 +45,39 @@ class _Announcer(event.Listener):
 event.register("numba:compile", _Announcer())
 
 
+class _SharedCacheFile(IndexDataCacheFile):
+    """Numba's cache of one function, for processes that compile at the same time.
+
+    Numba reads the index, picks a free file name and writes both without a lock: two processes may give float32 and float64 code one name,
+    and a third loads the wrong one.
+    """
+
+    @contextlib.contextmanager
+    def _locked(self):
+        with contextlib.ExitStack() as stack:
+            try:
+                import fcntl
+
+                file = stack.enter_context(open(os.path.join(self._cache_path, "lock"), "a"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except (ImportError, OSError):  # no such folder yet, read-only, or a file system without locks
+                pass
+            yield
+
+    def save(self, key, data):
+        with self._locked():
+            super().save(key, data)
+
+    def load(self, key):
+        with self._locked():
+            return super().load(key)
+
+
 def jit(function):
     """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk."""
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    compiled._cache._cache_file._source_stamp = STAMP
+    cache = compiled._cache._cache_file
+    cache.__class__, cache._source_stamp = _SharedCacheFile, STAMP
     return compiled
 
 
