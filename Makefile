@@ -17,7 +17,7 @@ run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in resu
 	$(BIN)/pykernel sweep --default
 
 test: .venv/tools ## the test suite
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
 
 lint: .venv/tools ## format, lint and types
 	$(BIN)/ruff check .

@@ -19,8 +19,3 @@ def numba_cache_of_sources() -> Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(numba_cache_of_sources()))
-
-
-def pytest_collection_modifyitems(items):
-    """Tests that compile Numba kernels go first, and to one worker (xdist_group): two would compile the same minutes of code."""
-    items.sort(key=lambda item: (mark := item.get_closest_marker("xdist_group")) is None or mark.args[0] != "numba")
