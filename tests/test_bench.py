@@ -30,7 +30,7 @@ def suite():
     del os.environ["PYKERNEL_BENCH"]
 
 
-@pytest.mark.parametrize("module", [pytest.param(m, marks=pytest.mark.xdist_group("numba" if m == "kernels" else m)) for m in MODULES])
+@pytest.mark.parametrize("module", MODULES)
 def test_benchmarks_run(suite, module):
     found = importlib.import_module(f"benchmarks.{module}")
     ran = 0

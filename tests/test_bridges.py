@@ -84,7 +84,6 @@ def test_a_sequence_of_layers_is_a_chain():
     assert pk.from_torch(Sequential(*before), init="orthogonal").order == "norm-activation-linear"
 
 
-@pytest.mark.xdist_group("numba")
 def test_own_weights_and_a_linear_head_give_the_gradients_of_plain_arithmetic():
     parts = mlp([6, 7, 5, 3], Tanh)
     rng = np.random.default_rng(0)
@@ -114,7 +113,6 @@ def test_own_weights_and_a_linear_head_give_the_gradients_of_plain_arithmetic():
     np.testing.assert_allclose(doubled, 2 * single, rtol=1e-12)
 
 
-@pytest.mark.xdist_group("numba")
 def test_a_linear_head_is_the_same_in_every_backend():
     chain = pk.Chain(depth=4, width=20, activation="tanh", head=pk.Head("linear", 3), init="lecun_normal")
     runs = [pk.propagate(chain, batch=5, replicas=3, backend=b, dtype="float64", engine="dense") for b in ("reference", "cpp", "numba")]

@@ -40,7 +40,7 @@ def test_examples_of_docstrings_run(path, monkeypatch):
 @pytest.mark.examples
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=pytest.mark.xdist_group("numba" if p.stem == "embedding" else p.stem)) for p in PAGES],
+    PAGES,
     ids=lambda p: p.stem,
 )
 def test_snippets_of_the_pages_run(path):

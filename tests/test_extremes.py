@@ -17,7 +17,6 @@ def test_a_samplers_size_is_a_factor(size):
     np.testing.assert_allclose(run(size).log10_grad_weight, run(1.0).log10_grad_weight + 2 * np.log10(size), atol=1e-5)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_callers_own_arrays_may_be_huge(backend, dtype):
@@ -73,7 +72,6 @@ def _late(change):
     return pk.Activation(value, np.cos, name="late")
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 def test_an_activation_that_turns_bad_is_named(backend):
     def fail(z):

@@ -154,7 +154,6 @@ def close(chain, p, q, tolerance):
         np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance, err_msg=row)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("name", CHAINS)
 def test_compiled_backends_agree_with_the_definition(name, batch):
@@ -165,7 +164,6 @@ def test_compiled_backends_agree_with_the_definition(name, batch):
     close(chain, n, q, 1e-7)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
 def test_compiled_backends_agree_in_float32_and_over_several_chunks(init):
     """Float32 rounding of a few eps a layer in norms of thousands of terms; widths that are no multiple of anything."""
@@ -175,7 +173,6 @@ def test_compiled_backends_agree_in_float32_and_over_several_chunks(init):
     close(chain, n, q, 2e-5)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_batch_as_wide_as_the_layer_keeps_its_digits(dtype):
     """The frame of a square Gaussian matrix divides by its smallest singular value: in float32 sums this lost four digits."""
@@ -186,7 +183,6 @@ def test_a_batch_as_wide_as_the_layer_keeps_its_digits(dtype):
     close(chain, n, q, tolerance)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("activation", ["linear", "relu", "sigmoid", "tanh", "softplus", "selu"])
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
 def test_single_input_agrees_with_the_definition(activation, order):
@@ -199,7 +195,6 @@ def test_single_input_agrees_with_the_definition(activation, order):
         close(chain, run(chain, "matrix_free", 3, dtype="float32"), q, 2e-4)  # units of the narrow layer may cancel to a few hundred eps
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
 @pytest.mark.parametrize("backend", ["cpp", "numba"])
@@ -217,7 +212,6 @@ def test_bits_do_not_depend_on_threads_or_replicas(batch, init, backend, monkeyp
     np.testing.assert_array_equal(one.log10_grad_weight[:1], first.log10_grad_weight)
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("residual", [None, pk.Residual(2, 0.7)])
 def test_numba_gives_the_same_bits_from_checkpoints(residual, monkeypatch):
     from pykernel.engines import numba_dense
@@ -371,7 +365,6 @@ def test_control_c_ends_a_wide_batch():
         timer.join()
 
 
-@pytest.mark.xdist_group("numba")
 @pytest.mark.parametrize("backend", ["cpp", "numba"])
 def test_memory_is_not_asked_for_where_it_is_not_needed(backend):
     """One input keeps sums; a few inputs keep segments. The issue's promise: below 2 GiB."""

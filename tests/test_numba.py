@@ -19,8 +19,6 @@ from pykernel.engines import numba_dense, numba_matrix_free, reference, referenc
 from pykernel.kernels import rows
 from pykernel.plan import lower
 
-pytestmark = pytest.mark.xdist_group("numba")
-
 SEED = (3 << 33) + 7
 
 
@@ -262,6 +260,21 @@ def test_second_process_loads_from_the_cache():
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     again = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert again.stdout.split() == ["1", "0"]
+
+
+def test_machine_code_is_named_alike_in_every_process():
+    """Processes share a cache by the names in it: if these told which dtype came first, float64 code could run in a float32 call."""
+    script = (
+        "import sys, numba, numpy as np; from pykernel.engines.numba_dense import record; from pykernel.kernels import chain, single\n"
+        "for d in sys.argv[1:]: numba.typeof(record(chain.spec_dtype(np.dtype(d))).record)\n"
+        "kinds = [chain.spec_dtype(np.dtype(d)) for d in ('float32', 'float64')] + [chain.work_dtype(), single.work_dtype()]\n"
+        "print([numba.typeof(record(kind).record).mangling_args for kind in kinds])"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script, *o], check=True, capture_output=True) for o in (["float64"], ["float32", "float64"])
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert len(set(eval(runs[0].stdout))) == 4
 
 
 def test_an_interrupt_ends_a_long_run():

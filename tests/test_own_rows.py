@@ -10,8 +10,6 @@ import stand_in
 
 import pykernel as pk
 
-pytestmark = pytest.mark.xdist_group("numba")
-
 MINE = pk.Activation(value=stand_in.single, slope=stand_in.single_slope, kinks=(0,), flat=False, name="mine")
 OURS = pk.leaky_relu(0.1)
 INIT = pk.Init("normal", scale=stand_in.steep, name="steep")

@@ -233,6 +233,7 @@ class Filled:
 
 def record(dtype, **fields):
     """A record of numbers and of the addresses of arrays."""
+    chain.record_type(dtype)  # before a kernel meets it
     box = np.zeros(1, dtype)
     arrays = {name: np.ascontiguousarray(value) for name, value in fields.items() if isinstance(value, np.ndarray)}
     for name, value in fields.items():

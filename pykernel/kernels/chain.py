@@ -9,7 +9,9 @@ Plan and workspace are records of numbers and addresses: arrays as arguments
 
 from __future__ import annotations
 
+import functools
 import math
+import zlib
 
 import numpy as np
 from numba import types
@@ -75,6 +77,18 @@ def spec_dtype(dtype):
 def work_dtype():
     """The structured dtype of WORK."""
     return np.dtype([*WORK.items()], align=True)
+
+
+@functools.cache
+def record_type(dtype):
+    """Numba's type of a structured dtype, kept alive under a number that does not depend on the process.
+
+    Numba names compiled functions by the number at which a process first met a record type. Machine code that another process wrote to the
+    cache, having met float32 and float64 in the other order, would then answer for the wrong one.
+    """
+    found = from_dtype(dtype)
+    found._code = 1 << 30 | zlib.crc32(str(found).encode()) >> 2
+    return found
 
 
 @inline
@@ -513,7 +527,7 @@ PHASES = (
 
 def phases(dtype, products=(forward_product, backward_product)):
     """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64; `products`: an engine's own."""
-    records = from_dtype(spec_dtype(dtype)), from_dtype(work_dtype())
+    records = record_type(spec_dtype(dtype)), record_type(work_dtype())
     out = []
     for phase, numbers in PHASES:
         phase = {forward_product: products[0], backward_product: products[1]}.get(phase, phase)
