@@ -10,7 +10,7 @@ import numpy as np
 
 import pykernel as pk
 
-from .points import EFFORT, SECONDS, pick, seconds_of
+from .points import ROUNDS, pick, seconds_in_turn
 
 WIDTH, DEPTH = pick([16], [256], [256])[0], pick([4], [64], [64])[0]
 BATCHES = pick([2], [1, 16], [1, 4, 16, 64])
@@ -95,9 +95,8 @@ class EmbeddedLayer:
         def own():
             pk.propagate(chain, batch=batch, engine="dense", backend="cpp", threads=1)
 
-        # In turn, so that what else the machine does meets both
-        pairs = [(seconds_of(loop, SECONDS / 5), seconds_of(own, SECONDS / 5)) for _ in range(1 if EFFORT == "smallest" else 5)]
-        return 100 * (min(loop for loop, _ in pairs) / min(own for _, own in pairs) - 1)
+        embedded_seconds, own_seconds = seconds_in_turn([loop, own], rounds=ROUNDS)
+        return 100 * (embedded_seconds / own_seconds - 1)
 
 
 class OwnActivation:
@@ -129,6 +128,5 @@ class OwnActivation:
             chain = pk.Chain(depth=DEPTH, width=WIDTH, activation=activation, init="glorot_normal")
             return lambda: pk.propagate(chain, batch=batch, engine="dense", backend="cpp", threads=1)
 
-        both = (run(own), run(row))
-        pairs = [[seconds_of(work, SECONDS / 5) for work in both] for _ in range(1 if EFFORT == "smallest" else 5)]
-        return min(mine for mine, _ in pairs) / min(theirs for _, theirs in pairs)
+        own_seconds, row_seconds = seconds_in_turn([run(own), run(row)], rounds=ROUNDS)
+        return own_seconds / row_seconds

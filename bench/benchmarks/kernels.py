@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pykernel as pk
 
-from .points import POINTS, SECONDS, he_relu, need, parse, pick, replicas_at
+from .points import POINTS, ROUNDS, SECONDS, he_relu, need, parse, pick, replicas_at, seconds_in_turn
 
 
 class Propagate:
@@ -55,19 +55,34 @@ class Memory:
         pk.propagate(he_relu(width, depth), batch=batch, replicas=1, seed=0, engine=engine, backend="cpp")
 
 
-class OneLargeNetwork:
-    """One network alone must use all cores: seconds by number of threads."""
+class Ratios:
+    """Of two ways in the same run: Numba's time over that of C++, and one thread's over that of two."""
 
-    params = (pick([1], [1, 2], [1, 2]), pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"]))
-    param_names = ("threads", "point")
-    repeat = (1, 5, SECONDS)
-    number = 1
-    rounds = 1
-    warmup_time = 1e-9
+    timeout = 600
 
-    def setup(self, threads, point):
+    def setup(self, *_):
         need("dense", "cpp")
 
-    def time_one_network(self, threads, point):
+    def times(self, point, replicas, *ways):
         width, depth, batch = parse(point)
-        pk.propagate(he_relu(width, depth), batch=batch, replicas=1, seed=0, engine="dense", backend="cpp", threads=threads)
+        chain = he_relu(width, depth)
+
+        def run(words):
+            return lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, **words)
+
+        return seconds_in_turn([run(words) for words in ways], rounds=ROUNDS)
+
+    def track_numba_over_cpp(self, engine, point):
+        need(engine, "numba")
+        replicas = replicas_at(*parse(point))
+        cpp, numba = self.times(point, replicas, *({"engine": engine, "backend": name} for name in ("cpp", "numba")))
+        return numba / cpp
+
+    def track_two_threads(self, engine, point):
+        one, two = self.times(point, 64 if point in POINTS else 1, *({"engine": engine, "threads": threads} for threads in (1, 2)))
+        return one / two
+
+    track_numba_over_cpp.params = (["dense", "matrix_free"], POINTS)
+    track_two_threads.params = (["dense"], [POINTS[0], *pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"])])
+    track_numba_over_cpp.param_names = track_two_threads.param_names = ("engine", "point")
+    track_numba_over_cpp.unit, track_two_threads.unit = "of the time of C++", "times the speed of one thread"

@@ -13,6 +13,7 @@ from pykernel import engines
 # "smallest": each class once, in the test suite; "quick": minutes; "full": every point of the side-by-side table and larger.
 EFFORT = os.environ.get("PYKERNEL_BENCH", "quick")
 SECONDS = {"smallest": 0.0, "quick": 0.25, "full": 1.0}[EFFORT]
+ROUNDS = {"smallest": 1, "quick": 3, "full": 5}[EFFORT]  # of works in turn
 
 
 def pick(smallest: list, quick: list, full: list) -> list:
@@ -48,15 +49,22 @@ def he_relu(width: int, depth: int) -> pk.Chain:
 
 def seconds_of(work, at_least: float = SECONDS) -> float:
     """The shortest of repeated calls, after one that is not counted; a minimum is what a shared machine disturbs least."""
-    work()
-    best, spent = float("inf"), 0.0
-    while True:
-        start = time.perf_counter()
-        work()
-        took = time.perf_counter() - start
-        best, spent = min(best, took), spent + took
-        if spent >= at_least:
-            return best
+    return seconds_in_turn([work], at_least)[0]
+
+
+def seconds_in_turn(works, at_least: float = SECONDS, rounds: int = 1) -> list[float]:
+    """The shortest call of each work: all take turns, `rounds` times, so that what else the machine does meets every one."""
+    best = [float("inf")] * len(works)
+    for _ in range(rounds):
+        for i, work in enumerate(works):
+            work()
+            spent, calls = 0.0, 0
+            while not calls or spent < at_least / rounds:
+                start = time.perf_counter()
+                work()
+                took = time.perf_counter() - start
+                best[i], spent, calls = min(best[i], took), spent + took, calls + 1
+    return best
 
 
 def need(engine: str, backend: str) -> None:

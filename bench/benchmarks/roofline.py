@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The dense engine beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a chain reaches.
 
-All is measured once, in one process (`setup_cache`), so that the fractions compare figures of the same minute.
+All is measured once, in one process (`setup_cache`), ceilings and chains in turn: the fractions compare figures of the same minutes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 import pykernel as pk
 from pykernel import _core
 
-from .points import POINTS, he_relu, parse, pick, replicas_at, seconds_of
+from .points import POINTS, ROUNDS, he_relu, parse, pick, replicas_at, seconds_in_turn
 
 CORES = len(os.sched_getaffinity(0))
+POOL = ThreadPoolExecutor(CORES)
 ORDER = pick([16], [1024], [2048])[0]
 DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
 # Beside the points of the other benchmarks: widths where the weights of a layer leave one cache after the other, odd ones among them.
@@ -24,32 +25,30 @@ WIDTHS = pick([], [], [256, 512, 1000, 1023, 1024, 1025, 2047, 2048, 4096])
 ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for n in WIDTHS for B in (1, 16, 32))]))
 
 
-def on_all_cores(work) -> float:
-    """Seconds of work(core) done by one thread per core at once."""
-    with ThreadPoolExecutor(CORES) as pool:
-        return seconds_of(lambda: list(pool.map(work, range(CORES))))
+def on_all_cores(work):
+    """A function that has one thread per core do work(core), all at once."""
+    return lambda: list(POOL.map(work, range(CORES)))
 
 
-def peaks() -> dict:
-    """Operations per second by (what, whose): a multiply and an add count as two, as in GFLOP/s."""
+def ceilings() -> dict:
+    """(operations, work) by (what, whose): a multiply and an add count as two, as in GFLOP/s."""
     a, b = (np.random.default_rng(seed).standard_normal((ORDER, ORDER), dtype=np.float32) for seed in (0, 1))
     generators = [np.random.Generator(np.random.SFC64(core)) for core in range(CORES)]
     found = {
-        ("multiply_add", "numpy"): 2 * ORDER**3 / seconds_of(lambda: a @ b),
-        ("draw", "numpy"): CORES * DRAWS / on_all_cores(lambda core: generators[core].standard_normal(DRAWS, dtype=np.float32)),
+        ("multiply_add", "numpy"): (2 * ORDER**3, lambda: a @ b),
+        ("draw", "numpy"): (CORES * DRAWS, on_all_cores(lambda core: generators[core].standard_normal(DRAWS, dtype=np.float32))),
     }
     if hasattr(_core.kernels, "peak_multiply_add"):
-        found["multiply_add", "pykernel"] = CORES * 2 * 16 * DRAWS / on_all_cores(lambda core: _core.kernels.peak_multiply_add(DRAWS))
-        found["draw", "pykernel"] = CORES * DRAWS / on_all_cores(lambda core: _core.kernels.peak_draw(DRAWS))
+        found["multiply_add", "pykernel"] = (CORES * 2 * 16 * DRAWS, on_all_cores(lambda core: _core.kernels.peak_multiply_add(DRAWS)))
+        found["draw", "pykernel"] = (CORES * DRAWS, on_all_cores(lambda core: _core.kernels.peak_draw(DRAWS)))
     return found
 
 
-def speed(point: str) -> tuple[int, int, float]:
-    """(weights, batch, seconds) of the replicas of a point."""
+def chain_at(point: str):
+    """(weights, work) of the replicas of a point."""
     width, depth, batch = parse(point)
     chain, replicas = he_relu(width, depth), replicas_at(width, depth, batch)
-    seconds = seconds_of(lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense"))
-    return replicas * depth * width**2, batch, seconds
+    return replicas * depth * width**2, lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense")
 
 
 class Measured:
@@ -58,7 +57,12 @@ class Measured:
     timeout = 600
 
     def setup_cache(self):
-        return {"peaks": peaks(), "points": {point: speed(point) for point in ROOFLINE}}
+        peaks, chains = ceilings(), {point: chain_at(point) for point in ROOFLINE}
+        seconds = iter(seconds_in_turn([work for _, work in [*peaks.values(), *chains.values()]], rounds=ROUNDS))
+        return {
+            "peaks": {name: operations / next(seconds) for name, (operations, _) in peaks.items()},
+            "points": {point: (weights, parse(point)[2], next(seconds)) for point, (weights, _) in chains.items()},
+        }
 
 
 class Peaks(Measured):
