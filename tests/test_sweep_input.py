@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Bad input to a sweep: named, with what was given and what is allowed, before anything is written."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import pykernel as pk
 from pykernel.cli import main
-from pykernel.sweeps import StoreError, grid
+from pykernel.sweeps import StoreError, grid, identity
 
 SMALL = ["--depth", "2", "--width", "4"]
 
@@ -145,3 +149,58 @@ def test_a_figure_that_cannot_be_written_costs_no_table(name, code, capsys, tmp_
     assert main(["run", *SMALL, "--plot", name]) == code
     said = capsys.readouterr()
     assert "verdict:" in said.out and f"no figure in {name}: " in said.err
+
+
+def _reader():
+    return lambda z: FACTOR * _helper(z)
+
+
+FACTOR = 2.0
+
+
+def _helper(z):
+    return z if FACTOR > 0 else _reader()(z)
+
+
+def _is_known(z):
+    return z in {"a", "b", "c", "d", "e", "f"}
+
+
+def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
+    """By its code alone, functions of other constants, defaults or helpers would have one key, and one the other's numbers."""
+    keys = [identity.digest(identity.describe(_reader()))]
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    keys.append(identity.digest(identity.describe(_reader())))
+    monkeypatch.setitem(globals(), "_helper", lambda z: z + 1)
+    keys.append(identity.digest(identity.describe(_reader())))
+    keys += [identity.digest(identity.describe(lambda z, k=k: k * z)) for k in (1, 2)]
+    assert len(set(keys)) == 5
+
+
+def test_the_key_of_a_function_is_the_same_in_every_process():
+    """A set among a function's constants stands in another order in every process."""
+    code = "import test_sweep_input as t; from pykernel.sweeps import identity; print(identity.digest(identity.describe(t._is_known)))"
+    here = os.path.dirname(__file__)
+    keys = {
+        subprocess.run([sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True).stdout
+        for seed in "123"
+    }
+    assert len(keys) == 1 and keys != {b""}
+
+
+def test_run_words_of_several_values_are_axes(capsys, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        "replicas = 2\nbatch = 4\n[base]\nwidth = 4\n[grid]\ndepth = [2, 3]\n[[zip]]\ngain = [1.0, 2.0]\nbias_std = [0.0, 0.1]\n"
+    )
+    assert main(["sweep", *SMALL, "--batch", "1", "2", "--seed", "0:2:3", "--dry-run"]) == 0
+    assert "cells    6: 2 batch x 3 seed" in capsys.readouterr().out
+    assert main(["sweep", "--dry-run", "--batch", "1", "2", str(path)]) == 0
+    assert "cells    8: 2 depth x 2 gain_bias_std x 2 batch" in capsys.readouterr().out
+    for words, said in (
+        (["--replicas", "2", "3", *SMALL], "--replicas takes one value, got 2"),
+        (["--batch", "2", "3"], "the default sweep has its own grid"),
+        ([str(path), "--gain", "1"], "--gain cannot replace one of them"),
+    ):
+        assert main(["sweep", "--dry-run", *words]) == 2
+        assert said in capsys.readouterr().err

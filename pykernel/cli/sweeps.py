@@ -46,7 +46,10 @@ def add(commands: Any, formatter: Any) -> None:
     sweep.add_argument("--default", action="store_true", help="the default sweep (also without any argument)")
     words.add_flags(sweep.add_argument_group("chain: several values make an axis"), words.CHAIN, many=True)
     words.add_flags(
-        sweep.add_argument_group("run"), words.RUN, many=False, defaults={"batch": 1, "replicas": 100, "seed": 0, "dtype": "float32"}
+        sweep.add_argument_group("run: several values make an axis, too (but one of replicas and of threads)"),
+        words.RUN,
+        many=True,
+        defaults={"batch": 1, "replicas": 100, "seed": 0, "dtype": "float32"},
     )
     where = sweep.add_argument_group("where")
     where.add_argument("--store", metavar="DIR", help="keep results here; the default sweep uses results")
@@ -108,27 +111,38 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
     import pykernel as pk
 
     flags = {name: words.values(name, getattr(given, name)) for name in words.CHAIN if getattr(given, name) is not None}
-    run = words.run(given)
+    run, several = {}, {}
+    for name in words.RUN:
+        found = words.values(name, getattr(given, name) or [])
+        if len(found) > 1 and name in ("replicas", "threads"):
+            raise ValueError(f"--{name} takes one value, got {len(found)}")
+        if found:
+            (several if len(found) > 1 else run)[name] = found if len(found) > 1 else found[0]
     if given.file:
         result = words.read_toml(given.file)
         result["grid"].update({name: found for name, found in flags.items() if len(found) > 1})
         singles = {name: found[0] for name, found in flags.items() if len(found) == 1}
         result["base"] = {**result["base"], **singles}
-        for name in singles:
+        for name in (*singles, *run):
             result["grid"].pop(name, None)
+            if held := [key for key in result["grid"] if name in key and isinstance(key, tuple)]:
+                raise ValueError(f"{given.file} zips {', '.join(held[0])}: --{name.replace('_', '-')} cannot replace one of them")
         result.update(run)
+        result["grid"].update(several)
     elif flags and not given.default:
         grid = {name: found for name, found in flags.items() if len(found) > 1}
         base = {name: found[0] for name, found in flags.items() if len(found) == 1}
-        if not grid:
+        if not (grid or several):
             name = "depth" if "depth" in base else next(iter(base))
             grid = {name: [base.pop(name)]}
-        result = {"grid": grid, "base": base, **run}
+        result = {"grid": {**grid, **several}, "base": base, **run}
     else:
         from pykernel.sweeps import default
 
         if flags:
             raise ValueError(f"--default has its own grid; leave out --{next(iter(flags)).replace('_', '-')}")
+        if several:
+            raise ValueError(f"the default sweep has its own grid: --{next(iter(several))} takes one value, or give --depth and others")
         result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
     if given.store:
         result["store"] = given.store
@@ -147,10 +161,19 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _find_file(given: argparse.Namespace) -> None:
+    """A file after a flag of several values is the file, not one of them."""
+    for name in (*words.CHAIN, *words.RUN):
+        found = getattr(given, name)
+        if found and len(found) > 1 and found[-1].endswith(".toml") and given.file is None:
+            given.file = found.pop()
+
+
 def _sweep(given: argparse.Namespace) -> int:
     import pykernel as pk
     from pykernel.sweeps import SweepInterrupted, report
 
+    _find_file(given)
     arguments = _describe(given)
     is_default = given.default or not (given.file or any(getattr(given, name) is not None for name in words.CHAIN))
     if given.workers is not None and given.dask:
@@ -171,16 +194,15 @@ def _sweep(given: argparse.Namespace) -> int:
     finally:
         if client is not None:
             client.close()
-    if given.shard:
+    if given.shard and not given.quiet:
         print(
             f"shard {given.shard} is done; where shards share this store, `pykernel status {arguments['store']}` says whether all are; "
             "where each has its own, `pykernel merge ALL SHARD ...` joins them and `pykernel status ALL` says so",
             file=sys.stderr,
         )
-        return 1 if ds.attrs["failed_cells"] else 0
-    if not given.quiet:
+    elif not given.quiet:
         print(report.table(ds))
-    if is_default:
+    if is_default and not given.shard:
         _keep(ds, Path(arguments["store"]))
     return 1 if ds.attrs["failed_cells"] else 0
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -42,11 +43,9 @@ def describe(value: Any) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, functools.partial):
         return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
-    code = getattr(value, "__code__", None) or getattr(getattr(value, "py_func", None), "__code__", None)
-    if code is not None:
-        inside = [describe(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
-        own = {} if _is_ours(value) else {"code": _code(code)}
-        return {"function": f"{value.__module__}.{value.__qualname__}", "closure": inside, **own}
+    plain = getattr(value, "py_func", value)  # of what Numba compiled
+    if hasattr(plain, "__code__"):
+        return _function(plain)
     if isinstance(value, np.ufunc):
         return {"ufunc": value.__name__}
     if isinstance(value, type):
@@ -63,10 +62,55 @@ def _is_ours(value: Any) -> bool:
     return value.__module__.partition(".")[0] == "pykernel"
 
 
+def _function(value: Any) -> dict:
+    """A function by name and closure; of a user's own also its code, its defaults, and the functions and constants that these read."""
+    name = f"{value.__module__}.{value.__qualname__}"
+    inside = [describe(cell.cell_contents) for cell in value.__closure__ or () if cell.cell_contents is not value]
+    if _is_ours(value):
+        return {"function": name, "closure": inside}
+    own: dict[str, Any] = {"code": _code(value.__code__)}
+    if value.__defaults__ or value.__kwdefaults__:
+        own["defaults"] = describe([value.__defaults__, value.__kwdefaults__])
+    if read := _read(value):
+        own["reads"] = read
+    return {"function": name, "closure": inside, **own}
+
+
+def _read(function: Any) -> dict:
+    """What a user's function reads from its package: constants, and the code of other functions with what they read in turn."""
+    package = function.__module__.partition(".")[0]
+    found: dict[str, Any] = {}
+    todo = [function]
+    while todo:
+        reader = todo.pop()
+        for word in _names(reader.__code__) & reader.__globals__.keys():
+            read = reader.__globals__[word]
+            other = getattr(read, "py_func", read)
+            where = f"{reader.__module__}.{word}"
+            if where in found or other is function:
+                continue
+            if isinstance(read, bool | int | float | str | tuple | np.ndarray | np.generic):
+                with contextlib.suppress(TypeError):
+                    found[where] = describe(read)
+            elif hasattr(other, "__code__") and str(other.__module__).partition(".")[0] == package:
+                found[where] = _code(other.__code__)
+                todo.append(other)
+    return found
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
 def _code(code: types.CodeType) -> str:
     digest = hashlib.sha256(code.co_code)
     for constant in code.co_consts:
-        digest.update(_code(constant).encode() if isinstance(constant, types.CodeType) else repr(constant).encode())
+        if isinstance(constant, types.CodeType):
+            text = _code(constant)
+        else:  # a set's order is another in every process
+            text = repr(sorted(map(repr, constant))) if isinstance(constant, frozenset) else repr(constant)
+        digest.update(text.encode())
     digest.update(repr(code.co_names).encode())
     return digest.hexdigest()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -68,7 +69,7 @@ class Reporter:
             self.callback(now)
         if not self.shows:
             return
-        if self.bar is None and (_in_notebook() or sys.stderr.isatty()):
+        if self.bar is None and (_in_notebook() or _on_screen()):
             self.bar = self._bar(1000)
         if self.bar is not None:
             text = f"{now.cells_done}/{now.cells} cells, {rate(now.chains_per_second)} chains/s, "
@@ -126,6 +127,13 @@ def _in_notebook() -> bool:
     shell = sys.modules.get("IPython")
     with contextlib.suppress(Exception):
         return shell is not None and "IPKernelApp" in shell.get_ipython().config
+    return False
+
+
+def _on_screen() -> bool:
+    """Whether somebody sees a bar: a terminal of no lines, as some programs give to what they start, shows none."""
+    with contextlib.suppress(OSError, ValueError):
+        return sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 0
     return False
 
 
