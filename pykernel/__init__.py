@@ -11,7 +11,7 @@ _WHERE = {
     "Residual": "chain",
     "Head": "chain",
     "Clip": "chain",
-    "Activation": "activations",
+    "Activation": "activation",
     "leaky_relu": "activations",
     "elu": "activations",
     "Init": "inits",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pykernel import activations
+from pykernel.activation import Activation
 
 mpmath.mp.dps = 50
 exp, erf, erfc, sqrt, pi, tanh, log = mpmath.exp, mpmath.erf, mpmath.erfc, mpmath.sqrt, mpmath.pi, mpmath.tanh, mpmath.log
@@ -109,9 +110,7 @@ def test_rows_compare_hash_and_pickle():
 
 
 def test_a_users_function_is_measured_and_checked():
-    row = activations.Activation(
-        value=lambda z: np.where(z > 0, z, 0.3 * z), slope=lambda z: np.where(z > 0, 1.0, 0.3), name="mine", kinks=(0.0,)
-    )
+    row = Activation(value=lambda z: np.where(z > 0, z, 0.3 * z), slope=lambda z: np.where(z > 0, 1.0, 0.3), name="mine", kinks=(0.0,))
     assert (row.left, row.right, row.before_zero, row.after_zero, row.at_zero, row.max_slope) == (0.3, 1.0, 0.3, 1.0, 0.0, 1.0)
     with pytest.raises(ValueError, match=r"at z = .* belong in kinks"):
-        activations.Activation(value=lambda z: np.abs(z), slope=lambda z: np.sign(z) * (np.abs(z) > 1))
+        Activation(value=lambda z: np.abs(z), slope=lambda z: np.sign(z) * (np.abs(z) > 1))

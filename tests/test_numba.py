@@ -13,7 +13,7 @@ import pytest
 
 import pykernel.numba as pkn
 from pykernel import activations, inits, stream
-from pykernel.activations import Activation
+from pykernel.activation import Activation
 from pykernel.chain import Chain, Clip, Head, Residual
 from pykernel.engines import numba_dense, numba_matrix_free, reference, reference_matrix_free
 from pykernel.kernels import rows

@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from pykernel.activations import Activation
+from pykernel.activation import Activation
 from pykernel.chain import Chain, Head, Residual
 from pykernel.plan import ORDERS
 

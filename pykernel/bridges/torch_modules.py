@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.activations import Activation
+from pykernel.activation import Activation
 from pykernel.bridges import recognise
 from pykernel.bridges.steps import Network, Step, assemble
 from pykernel.chain import Chain
