@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pykernel import checks
@@ -35,9 +37,14 @@ def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exp
         'vanishing'
     """
     weight, signal = (float(np.median(v)) if np.size(v) else np.nan for v in (end_to_end, signal_end_to_end))
+    return judge(weight, signal, vanishing, exploding)
+
+
+def judge(weight: float, signal: float, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+    """The verdict from the medians of `end_to_end` and `signal_end_to_end`."""
     if signal == -np.inf:
         return "dead"
-    decades = signal if not np.isfinite(weight) or abs(signal) >= abs(weight) else weight
-    if np.isnan(decades):
+    decades = signal if not math.isfinite(weight) or abs(signal) >= abs(weight) else weight
+    if math.isnan(decades):
         return "undefined"
     return "vanishing" if decades < vanishing else "exploding" if decades > exploding else "stable"

@@ -50,6 +50,18 @@ def test_bits_do_not_depend_on_the_cut_nor_on_order(replicas, inner, random):
         np.testing.assert_array_equal(a, b)
 
 
+def test_cells_side_by_side_have_the_bits_of_each_alone(monkeypatch):
+    monkeypatch.setattr(statistics, "LAYERS_AT_ONCE", 8)  # two cells at once
+    forests = []
+    for seed, (replicas, layers, holes) in enumerate(itertools.product((1, 7, 70), (2, 3, 5), (True, False, True, True))):
+        nodes = statistics.reduce(values_of(replicas, seed, holes)[:, :, :layers], 0, WITH_QUANTILES)
+        forests.append(gather(nodes.items()))
+    for alone, together in zip(map(summarise, forests), statistics.summaries(forests), strict=True):
+        for a, b in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert statistics.summaries([]) == []
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 7, 32, 100, 1000])
 def test_moments_are_those_of_the_finite_values(replicas):
     values = values_of(replicas)

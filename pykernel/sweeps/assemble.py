@@ -12,7 +12,7 @@ from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
-from pykernel.verdict import classify
+from pykernel.verdict import judge
 
 _UNITS = {row.name: row.unit for row in observables.ROWS}
 _MEANINGS = {
@@ -61,6 +61,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     each = np.full((p, n, most, s), np.nan) if kept.replicas else None
     known = np.zeros(n, dtype=np.int64)
     verdicts = np.full(n, "missing", dtype=object)
+    forests: dict[int, dict] = {}
     own = {
         batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in {cell[5] for cell in cells}
     }
@@ -73,22 +74,24 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         if known[i] == 0:
             verdicts[i] = "failed" if key in failed else "missing"
             continue
-        values = shelf.scalars(key, goal)
-        scalars[:, i, :goal] = values
-        verdicts[i] = verdict(values, plan["run"].get("precision", "exponent"))
-        if not kept.rows:
-            continue
-        forest = shelf.profiles(key, goal)
-        if forest:
-            summary = statistics.summarise(forest)
-            where = places[depth]
-            at_rows = (own[batch][:, None], i, where)
-            for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
-                table[at_rows] = found
-            quantiles[np.array(own_quantiles[batch], dtype=int)[:, None], i, :, where] = summary.quantiles.transpose(0, 2, 1)
+        scalars[:, i, :goal] = shelf.scalars(key, goal)
+        if kept.rows and (forest := shelf.profiles(key, goal)):
+            forests[i] = forest
         if each is not None:
             found = shelf.replicas(key, goal, (len(own[batch]), len(at[depth])))
             each[own[batch][:, None, None], i, np.arange(goal)[:, None], places[depth]] = found
+
+    goals = np.array([targets[cell[0]] for cell in cells])
+    for goal in np.unique(goals[known > 0]):
+        some = np.flatnonzero((goals == goal) & (known > 0))
+        verdicts[some] = _verdicts(scalars[:, some, :goal], plan["run"].get("precision", "exponent"))
+    for i, summary in zip(forests, statistics.summaries(list(forests.values())), strict=True):
+        _, depth, _, _, _, batch = cells[i]
+        where = places[depth]
+        at_rows = (own[batch][:, None], i, where)
+        for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
+            table[at_rows] = found
+        quantiles[np.array(own_quantiles[batch], dtype=int)[:, None], i, :, where] = summary.quantiles.transpose(0, 2, 1)
 
     # Rows that belong to layers have no value at the input.
     outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
@@ -163,11 +166,22 @@ _UNITS_EXTENT = {row.name: row.extent == "node" for row in observables.ROWS}
 
 def verdict(values: np.ndarray, precision: str) -> str:
     """The verdict on a cell from the scalars (len(SCALARS), R) of the replicas that are known."""
-    dead = values[SCALARS.index("dead")]
-    known = ~np.isnan(dead)
-    word = classify(values[SCALARS.index("end_to_end"), known], values[SCALARS.index("signal_end_to_end"), known])
+    known = ~np.isnan(values[SCALARS.index("dead")])
+    return _verdicts(values[:, None, known], precision)[0]
+
+
+def _verdicts(values: np.ndarray, precision: str) -> list[str]:
+    """The verdicts on cells from their scalars (len(SCALARS), cells, R), columns of nan where a replica is not known."""
+    known = ~np.isnan(values[SCALARS.index("dead")])
+    if not known.all():
+        return [verdict(values[:, i], precision) for i in range(values.shape[1])]
+    if not known.size:
+        return ["undefined"] * len(known)
+    medians = (np.median(values[SCALARS.index(name)], axis=-1).tolist() for name in ("end_to_end", "signal_end_to_end"))
+    found = [judge(weight, signal) for weight, signal in zip(*medians, strict=True)]
     # Plain arithmetic makes zeros by underflow and nan by overflow.
-    return {"dead": "vanishing", "undefined": "exploding"}.get(word, word) if precision == "native" else word
+    plain = {"dead": "vanishing", "undefined": "exploding"} if precision == "native" else {}
+    return [plain.get(one, one) for one in found]
 
 
 def _version() -> str:

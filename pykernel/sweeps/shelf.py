@@ -28,6 +28,8 @@ class Shelf:
         entries = self.entries.get(key)
         if not entries:
             return [(0, replicas)]
+        if len(entries) == 1 and entries[0].first == 0 and entries[0].count == replicas:
+            return []
         # Nodes of children may be at hand where the parent is asked for: merged, they give it.
         known = {place for entry in entries for place in entry.nodes}
         return statistics.missing(_closed(known), 0, replicas)

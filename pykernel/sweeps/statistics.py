@@ -8,6 +8,7 @@ computed at once or added later: so blocks may be cut by measured cost, and a re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from pykernel import checks, observables, propagation
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
 # at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
 KEPT = 32
+LAYERS_AT_ONCE = 4096  # of several cells, summarised side by side within a few megabytes
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SCALARS = (
     "end_to_end",
@@ -238,8 +240,10 @@ def merge(a: Node, b: Node, index: int) -> Node:
 def gather(nodes: Iterable[tuple[tuple[int, int], Node]]) -> dict[tuple[int, int], Node]:
     """The nodes that remain, by replica, after all siblings are merged; nodes inside others are dropped."""
     forest: dict[tuple[int, int], Node] = {}
-    for (level, index), node in sorted(nodes, key=lambda item: -item[0][0]):
-        if any((level + up, index >> up) in forest for up in range(33 - level)):
+    ordered = sorted(nodes, key=lambda item: -item[0][0])
+    top = 0  # the highest level in the forest
+    for (level, index), node in ordered:
+        if any((level + up, index >> up) in forest for up in range(top + 1 - level)):
             continue
         while (level, index ^ 1) in forest:
             sibling = forest.pop((level, index ^ 1))
@@ -247,6 +251,7 @@ def gather(nodes: Iterable[tuple[tuple[int, int], Node]]) -> dict[tuple[int, int
             level, index = level + 1, index >> 1
             node = merge(*pair, index)
         forest[level, index] = node
+        top = max(top, level)
     return dict(sorted(forest.items(), key=lambda item: item[0][1] << item[0][0]))
 
 
@@ -280,6 +285,30 @@ class Summary(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     quantiles: np.ndarray
+
+
+def summaries(forests: list[dict[tuple[int, int], Node]]) -> list[Summary]:
+    """`summarise` of many forests: those of the same nodes side by side, a few thousand layers at once."""
+    alike: dict[tuple, list[int]] = {}
+    for i, forest in enumerate(forests):
+        alike.setdefault(tuple((place, isinstance(node.count, float)) for place, node in forest.items()), []).append(i)
+    found: dict[int, Summary] = {}
+    for kind, members in alike.items():
+        layers = np.array([next(iter(forests[i].values())).mean.shape[1] for i in members])
+        for begin, end in itertools.pairwise([*range(0, len(members), max(1, LAYERS_AT_ONCE // int(layers.max()))), len(members)]):
+            side = [list(forests[i].values()) for i in members[begin:end]]
+            nodes = [
+                Node(
+                    1.0 * (1 << level) if whole else np.concatenate([nodes[j].count for nodes in side], axis=1),
+                    *(np.concatenate([getattr(nodes[j], word) for nodes in side], axis=1) for word in ("mean", "square", "sorted")),
+                )
+                for j, ((level, _), whole) in enumerate(kind)
+            ]
+            whole = summarise({place: node for (place, _), node in zip(kind, nodes, strict=True)})
+            cuts = np.cumsum(layers[begin : end - 1])
+            tables = (np.split(table, cuts, axis=-1) for table in whole)
+            found.update(zip(members[begin:end], map(Summary._make, zip(*tables, strict=True)), strict=True))
+    return [found[i] for i in range(len(forests))]
 
 
 def summarise(forest: dict[tuple[int, int], Node]) -> Summary:

@@ -6,6 +6,7 @@ A block is a pure function of its pieces: any worker, any number of times, gives
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def decode(header: dict, blob: np.ndarray) -> list[tuple[str, Entry]]:
 
     def take(*shape: int) -> np.ndarray:
         nonlocal at
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         at += size
         return blob[at - size : at].reshape(shape)
 
