@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel.theory.coherence import kept_share, pair_mean
+from pykernel.theory.coherence import kept_share
+from pykernel.theory.correlation import pair_loss
 
 ROWS = ("log10_grad_weight", "log10_grad_bias", "log10_grad_preactivation", "log10_grad_activation")
 CHAINS = {
@@ -74,12 +75,13 @@ def test_kept_share_against_drawn_normals(name, distance):
     )
 
 
-def test_pair_mean_closed_forms():
-    """E u1 u2 and E u1^3 u2^3 = 9 c + 6 c^3 of a unit pair, at any distance."""
-    for d in (0.0, 1e-9, 0.3, 1.0, 2.0):
-        c = 1 - d
-        np.testing.assert_allclose(pair_mean(lambda z: z, 1.0, d), (c, 1), atol=1e-8)
-        np.testing.assert_allclose(pair_mean(lambda z: z**3, 1.0, d), (9 * c + 6 * c**3, 15), atol=1e-6)
+def test_pair_loss_closed_forms():
+    """E u1 u2 and E u1^3 u2^3 = 9 c + 6 c^3 of a unit pair; of signs 2/pi asin c. At any distance, small ones to as many digits."""
+    for d in (0.0, 1e-9, 0.3, 1.0, 1.4, 2.0):
+        assert pair_loss(lambda z: z, 1.0, d) == pytest.approx((d, 1), rel=1e-9)
+        assert pair_loss(lambda z: z**3, 1.0, d) == pytest.approx(((27 * d - 18 * d * d + 6 * d**3) / 15, 15), rel=1e-7)
+        angle = 2 * math.asin(math.sqrt(d / 2))
+        assert pair_loss(np.sign, 1.0, d, rough=True) == pytest.approx((2 / math.pi * angle, 1), rel=1e-7)
 
 
 def test_equal_inputs_have_equal_gradients():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -58,28 +59,45 @@ def distance_map(row: Any, std: float, distance: float) -> float:
         q = std * std
         return (1 + math.exp(-q * (2 - d))) * math.expm1(-q * d) / math.expm1(-2 * q)
     points = special_points(row)
-    x, w = rule(std, points, NODES)
-    second = float(w @ np.asarray(row.value(std * x)) ** 2)
-    if second == 0:
-        return math.nan
     if d < 1e-11:
-        return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second
+        x, w = rule(std, points, NODES)
+        second = float(w @ np.asarray(row.value(std * x)) ** 2)
+        return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second if second else math.nan
+    return pair_loss(row.value, std, d, points, _kinks(row))[0]
+
+
+def pair_loss(
+    function: Callable, std: float, distance: float, points: tuple[float, ...] = (0.0,), rough: bool = False
+) -> tuple[float, float]:
+    """1 - E f(u1) f(u2) / E f(u)^2 (nan where f is zero) and E f(u)^2, (u1, u2) Gaussian of variance std^2 and correlation 1 - distance.
+
+    Args:
+        function: elementwise, varying on scales of 1 or more between `points`.
+        std, distance: positive; 0 .. 2.
+        points: where f has its structure; with `rough` f or its slope jumps there.
+    """
+    d = min(max(distance, 0.0), 2.0)
+    x, w = rule(std, points, NODES)
+    second = float(w @ np.asarray(function(std * x)) ** 2)
+    if second == 0 or d == 0:
+        return (0.0 if second else math.nan), second
     common, spread = std * math.sqrt(abs(1 - d)), std * math.sqrt(min(d, 2 - d))
-    varies = max(spread, 0.0 if _kinks(row) else 1.0)  # the scale on which the conditional moments vary
+    varies = max(spread, 0.0 if rough else 1.0)  # the scale on which the conditional moments vary
     x, w = np.zeros(1), np.ones(1)
     if common > 1e-12 * std:
         x, w = rule(common, points, NODES, finest=0.5 * min(common, varies) or None)
     keep = w > 1e-18
     x, w = common * x[keep], w[keep]
-    shift, variance = _given(row, spread, x, points)
+    shift, variance = _given(function, spread, x, points, rough)
     if d <= 1:
-        return float(w @ variance) / second
-    mirrored, _ = _given(row, spread, -x, points)
-    value = lambda z: np.asarray(row.value(z))
-    return 1 - float(w @ ((value(x) + shift) * (value(-x) + mirrored))) / second
+        return float(w @ variance) / second, second
+    mirrored, _ = _given(function, spread, -x, points, rough)
+    value = lambda z: np.asarray(function(z))
+    return 1 - float(w @ ((value(x) + shift) * (value(-x) + mirrored))) / second, second
 
 
 def _kinks(row: Any) -> bool:
+    """Whether phi or its slope jumps."""
     return bool(len(getattr(row, "kinks", ()) or ()))
 
 
@@ -90,21 +108,23 @@ def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     return r, w / w.sum()
 
 
-def _given(row: Any, spread: float, x: np.ndarray, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """E phi(x + spread r) - phi(x) and Var phi(x + spread r), r standard normal, for each x.
+def _given(
+    function: Callable, spread: float, x: np.ndarray, points: tuple[float, ...], rough: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """E f(x + spread r) - f(x) and Var f(x + spread r), r standard normal, for each x.
 
-    Where phi is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of phi, graded towards `points`, under the normal density
+    Where f is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of f, graded towards `points`, under the normal density
     around each x.
     """
-    here = np.asarray(row.value(x), float)
+    here = np.asarray(function(x), float)
     gap = np.min(np.abs(x[:, None] - np.array(points)), axis=1)
-    coarse = _kinks(row) or spread > 1.0
+    coarse = rough or spread > 1.0
     near = gap < REACH * spread if coarse else np.zeros(x.shape, bool)
     shift, variance = np.zeros(x.shape), np.zeros(x.shape)
     far = ~near
     if far.any():
         r, w = _hermite(48 if spread > 0.5 else 32 if spread > 0.1 else 12)
-        difference = np.asarray(row.value(x[far, None] + spread * r)) - here[far, None]
+        difference = np.asarray(function(x[far, None] + spread * r)) - here[far, None]
         shift[far] = difference @ w
         variance[far] = ((difference - shift[far, None]) ** 2) @ w
     if near.any():
@@ -115,7 +135,7 @@ def _given(row: Any, spread: float, x: np.ndarray, points: tuple[float, ...]) ->
         at, w = panels(edges[np.concatenate([[True], np.diff(edges) > 1e-12 * spread])], NODES)
         offset = (at - x[near, None]) / spread
         density = np.exp(-0.5 * offset * offset) * (w / (spread * math.sqrt(2 * math.pi)))
-        difference = np.asarray(row.value(at)) - here[near, None]
+        difference = np.asarray(function(at)) - here[near, None]
         density *= difference
         shift[near] = density.sum(axis=1)
         variance[near] = np.einsum("ij,ij->i", density, difference) - shift[near] ** 2

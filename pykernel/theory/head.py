@@ -10,7 +10,8 @@ import numpy as np
 
 from pykernel.inits import unit_variance
 from pykernel.plan import LOSSES, Plan
-from pykernel.theory.coherence import pair_mean
+from pykernel.theory.correlation import pair_loss
+from pykernel.theory.quadrature import gaussian_mean
 
 SAMPLE = 20_000  # logits of a softmax
 
@@ -72,9 +73,8 @@ def _moments(plan: Plan, q: float, gap: float) -> tuple[float, float, float]:
     if kind == "sigmoid":
         if s == 0:
             return 0.0, 0.0, K * math.log(2)
-        cross, square = pair_mean(lambda z: np.tanh(z / 2) / 2, s, gap)
-        loss, _ = pair_mean(lambda z: np.sqrt(np.logaddexp(0, z)), s, 0.0)  # E log(1 + e^z)
-        return K * square, K * cross, K * loss
+        lost, square = pair_loss(lambda z: np.tanh(z / 2) / 2, s, gap)
+        return K * square, K * square * (1 - lost), K * gaussian_mean(lambda z: np.logaddexp(0, z), s)
     draws = np.random.default_rng(0)
     count = max(100, min(SAMPLE, 4_000_000 // K))
     first = draws.standard_normal((count, K))

@@ -131,7 +131,8 @@ class _Forward:
         self.table = moments(plan.activation)
         self.norm = NORMS[plan.norm]
         self.every, self.scale = plan.residual_every, plan.residual_scale.tolist()
-        self.leans = bool(self.every) and abs(self.table.column(0.0, MEAN)) > 1e-14  # an odd function has no mean
+        # an odd function has no mean at any scale; selu has none at scale 1 alone
+        self.leans = bool(self.every) and any(abs(self.table.column(t, MEAN)) > 1e-14 for t in (0.0, 0.7))
         self.uniform = not self.every and len(set(weight)) == len(set(bias)) == 1 and math.isfinite(weight[0])
 
     def preimage(self, raw: float) -> float:

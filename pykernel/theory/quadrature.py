@@ -15,6 +15,7 @@ REACH = 12.0  # standard deviations; the weight beyond is below 1e-31
 HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 CELLS = 16  # parts of a panel that recursions read by a short polynomial
 FURTHEST = 345.0  # |log of the standard deviation| up to which a table is computed (mean squares 1e-300 .. 1e300); asymptotes beyond
+SETTLED = 40.0  # the same for functions that are their asymptotes there: what is left of a bend is exp(-40) = 4e-18
 COLUMNS = (
     "log_value2",  # log E phi^2
     "log_slope2",  # log E phi'^2
@@ -299,13 +300,20 @@ def _asymptote(t: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarray:
     return at_edge
 
 
+def _settled(row: Any, side: int) -> bool:
+    """Whether what is found at the end of all numbers is what power laws from `SETTLED` on foretell."""
+    near, far = measure(row, side * SETTLED), measure(row, side * FURTHEST)
+    return np.allclose(_asymptote(np.array(side * FURTHEST), side * SETTLED, near), far, rtol=1e-12, atol=1e-12)
+
+
 class Moments(Table):
     """COLUMNS of one activation as functions of the log of the standard deviation of its argument."""
 
     def __init__(self, row: Any):
         self.row = row
         self.level = math.log((float(row.left) ** 2 + float(row.right) ** 2) / 2) if row.name in HOMOGENEOUS else None
-        super().__init__(lambda t: measure(row, t), FURTHEST, _asymptote)
+        furthest = SETTLED if self.level is not None or all(_settled(row, side) for side in (-1, 1)) else FURTHEST
+        super().__init__(lambda t: measure(row, t), furthest, _asymptote)
 
     def column(self, t: float, column: int) -> float:
         """One column at one argument; without rounding where phi is homogeneous."""
