@@ -159,3 +159,13 @@ def test_dead_units_of_a_batch():
     z = math.sqrt(0.7) * rng.normal(size=(200_000, 1)) + math.sqrt(0.3) * rng.normal(size=(200_000, 4))
     share = (z <= 0).all(1).mean()
     assert correlation.common_probability(flat, 1.0, 0.3, 4) == pytest.approx(share, abs=5 * math.sqrt(share / 200_000))
+
+
+@pytest.mark.parametrize("name", ["elu", "selu", "gelu", "silu", "softplus", "mish"])
+def test_tables_end_where_power_laws_begin(name):
+    """Moments at scales far beyond the table are those of the quadrature: 1e-10 of the log (its own rounding of a thousand panels)."""
+    row = activations.get(name)
+    table = quadrature.moments(row)
+    assert table.furthest < 100
+    for t in (-300.0, -60.0, 60.0, 300.0):
+        np.testing.assert_allclose(table(np.array([t]))[:, 0], quadrature.measure(row, t), atol=1e-10)

@@ -130,6 +130,22 @@ def test_residual_growth():
     assert 10 ** (2 * p.signal_end_to_end) == pytest.approx(51, rel=1e-3)
 
 
+def test_means_of_skips_over_selu():
+    """SELU has no mean at scale 1 and one at every other: sums over skips carry it. By 100 Gauss-Legendre nodes on either side: 1e-9."""
+    x, w = np.polynomial.legendre.leggauss(100)
+    x, w = np.concatenate([6 * x - 6, 6 * x + 6]), 6 * np.concatenate([w, w])
+    w = w * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    row, square, mean, total = pk.activations.get("selu"), 1.0, 0.0, 0.0
+    for _ in range(60):
+        z = math.sqrt(0.3 * square) * x
+        total += 0.5 * math.log10(1 + 0.25 * 0.3 * (w @ row.slope(z) ** 2))
+        value = row.value(z)
+        square += 0.25 * (w @ value**2) + 2 * 0.5 * mean * (w @ value)
+        mean += 0.5 * (w @ value)
+    p = pk.predict(pk.Chain(depth=60, width=64, activation="selu", init=LECUN, gain=0.3**0.5, residual=pk.Residual(1, 0.5)))
+    assert p.signal_end_to_end == pytest.approx(total, abs=1e-9)
+
+
 def test_selu_and_torch_default():
     p = pk.predict(pk.Chain(depth=200, width=64, activation="selu", init=LECUN))
     assert 10 ** p.log10_mean_square_activation[-1] == pytest.approx(1, abs=1e-6)

@@ -108,9 +108,7 @@ def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     return r, w / w.sum()
 
 
-def _given(
-    function: Callable, spread: float, x: np.ndarray, points: tuple[float, ...], rough: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _given(function: Callable, spread: float, x: np.ndarray, points: tuple[float, ...], rough: bool) -> tuple[np.ndarray, np.ndarray]:
     """E f(x + spread r) - f(x) and Var f(x + spread r), r standard normal, for each x.
 
     Where f is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of f, graded towards `points`, under the normal density
