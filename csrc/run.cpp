@@ -34,6 +34,14 @@ void known(const char* distribution) {
 
 // multiply-adds of the largest layer: below this a network is not worth a team
 constexpr double worth_a_team = 1 << 18;
+// and of a whole call: below this it is over before another thread is awake
+constexpr double worth_a_thread = 1 << 17;
+
+// At least so many for a layer whatever its engine: 2 us, and what a unit and input costs outside dense products
+double least_work(const Plan& plan, int64_t l) {
+  const double units = (double)std::max(plan.widths[l], plan.widths[l - 1]), B = (double)plan.batch;
+  return std::max(2048.0, units * B * (64 + 4 * B));
+}
 
 }  // namespace
 
@@ -89,12 +97,16 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   // Workers side by side as far as the least that each needs fits.
   std::vector<std::unique_ptr<Linear<T>>> linears;
   linears.push_back(make(plan, how.threads));
-  double work = 0;
-  for (int64_t l = 1; l <= plan.depth; l++) work = std::max(work, linears[0]->work(plan, l));
+  double work = 0, total = 0;
+  for (int64_t l = 1; l <= plan.depth; l++) {
+    const double layer = linears[0]->work(plan, l);
+    work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(plan, l));
+  }
+  const bool brief = total < worth_a_thread;
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
   const int64_t least = least_bytes(plan, plan.clip_value > 0 || linears[0]->needs_input() ? 2 : 1, sizeof(T));
   const int64_t fit = std::max<int64_t>(1, how.memory / std::max<int64_t>(1, least));
-  int64_t workers = std::min<int64_t>({how.threads, how.count, fit});
+  int64_t workers = brief ? 1 : std::min<int64_t>({how.threads, how.count, fit});
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
   int64_t alone = 0;
   if (team_pays) alone = workers < how.threads ? how.count : how.count % workers;
@@ -136,6 +148,10 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
       throw;
     }
   };
+  if (brief) {
+    for (int64_t r = 0; r < how.count; r++) replica(0, r);
+    return;
+  }
   std::atomic<int64_t> next{0};
   if (const int64_t together = how.count - alone)
     run_on_threads((int)workers, guarded([&](int worker) {

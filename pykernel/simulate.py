@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import warnings
 
@@ -194,9 +195,10 @@ def _look_again(module, plan: Plan, first: int, rows, threads: int) -> None:
     if plan.dtype != "float32" or not plan.exponent or not np.all(plan.residual_scale):
         return
     gradients = ("log10_grad_weight", "log10_grad_activation")
-    passed = np.isfinite(rows["log10_mean_square_activation"]).all(axis=1) & (rows["dead"] < 1).all(axis=1)
     zero = {name: np.isneginf(rows[name]) for name in gradients}
-    for i in np.flatnonzero(passed & np.any([z.any(axis=1) for z in zero.values()], axis=0)):
+    for i in np.flatnonzero(np.any([z.any(axis=1) for z in zero.values()], axis=0)):
+        if not np.isfinite(rows["log10_mean_square_activation"][i]).all() or not (rows["dead"][i] < 1).all():
+            continue
         again = module.run(dataclasses.replace(plan, dtype="float64"), first + int(i), 1, threads=threads)
         if any((zero[name][i] & np.isfinite(again[name][0])).any() for name in gradients):
             for name in observables.NAMES:
@@ -320,11 +322,11 @@ def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:
     if plan.sampler is not None:
         weights = sum(int(m) * int(k) for m, k in zip(plan.widths[1:], plan.widths[:-1], strict=True))
         machine.require_memory(16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none")
-    answer = sum(8 * np.prod(observables.shape(row, replicas, plan.depth), dtype=object) for row in observables.ROWS)
+    answer = sum(8 * math.prod(observables.shape(row, replicas, plan.depth)) for row in observables.ROWS)
     machine.require_memory(
-        int(answer),
+        answer,
         f"the answer of {replicas} replicas at depth {plan.depth}",
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
     size = f"{plan.depth} layers of up to {int(plan.widths.max())} units with a batch of {plan.batch}"
-    machine.require_memory(int(answer) + int(module.memory(plan, 1)), size, "ask for a smaller width, depth or batch")
+    machine.require_memory(answer + int(module.memory(plan, 1)), size, "ask for a smaller width, depth or batch")

@@ -139,10 +139,10 @@ def test_control_c_ends_a_long_run():
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_fork_and_from_several_python_threads():
-    lowered = plan.lower(Chain(depth=10, width=64, activation="relu"))
-    one = cpp.run(lowered, 0, 4, threads=2)
+    lowered = plan.lower(Chain(depth=10, width=64, activation="relu"))  # 40 replicas: long enough that threads take part
+    one = cpp.run(lowered, 0, 40, threads=2)
     results = []
-    callers = [threading.Thread(target=lambda: results.append(cpp.run(lowered, 0, 4, threads=3))) for _ in range(4)]
+    callers = [threading.Thread(target=lambda: results.append(cpp.run(lowered, 0, 40, threads=3))) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -153,7 +153,7 @@ def test_after_fork_and_from_several_python_threads():
     child = os.fork()
     if child == 0:
         try:
-            again = cpp.run(lowered, 0, 4, threads=2)
+            again = cpp.run(lowered, 0, 40, threads=2)
             os._exit(0 if all(np.array_equal(one[key], again[key], equal_nan=True) for key in one) else 1)
         finally:
             os._exit(2)
