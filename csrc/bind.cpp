@@ -72,6 +72,7 @@ struct HeldPlan {
     }
 
     plan.norm = py::cast<int>(get("norm"));
+    plan.norm_eps = py::cast<double>(get("norm_eps"));
     plan.order = py::cast<int>(get("order"));
     plan.residual_every = py::cast<int64_t>(get("residual_every"));
     plan.residual_scale = hold(get("residual_scale"), {plan.depth}, "residual_scale");

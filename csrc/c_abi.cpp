@@ -98,7 +98,8 @@ struct HeldLayer {
             l.bias,
             row_of(l.activation, callback),
             l.norm,
-            l.exponent != 0};
+            l.exponent != 0,
+            l.norm_eps ? l.norm_eps : LayerSpec{}.norm_eps};
   }
 };
 
@@ -131,6 +132,7 @@ struct HeldPlan {
     plan.correlation = p.correlation, plan.x = p.x, plan.cotangent = p.cotangent, plan.weights = p.weights, plan.biases = p.biases;
     plan.loss = p.loss, plan.outputs = p.outputs, plan.head_distribution = p.head_distribution;
     plan.head_parameter = p.head_parameter, plan.head_scale = p.head_scale, plan.targets = p.targets, plan.clip_value = p.clip_value;
+    if (p.norm_eps) plan.norm_eps = p.norm_eps;
   }
 };
 

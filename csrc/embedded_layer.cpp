@@ -95,7 +95,7 @@ template <class T> class Room {
   // What the steps and `check` of a run want to know.
   void describe() {
     plan_.depth = 1, plan_.widths = widths_, plan_.batch = spec_.batch, plan_.seed = spec_.seed, plan_.exponent = spec_.exponent;
-    plan_.activation = spec_.activation, plan_.norm = spec_.norm;
+    plan_.activation = spec_.activation, plan_.norm = spec_.norm, plan_.norm_eps = spec_.norm_eps;
     plan_.distribution = "normal", plan_.scale = plan_.residual_scale = &spec_.scale;
     plan_.bias_distribution = bias_of(spec_), plan_.bias_scale = &spec_.bias_scale;
     plan_.biases = strcmp(plan_.bias_distribution, "given") ? nullptr : &spec_.bias;

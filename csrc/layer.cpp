@@ -304,7 +304,7 @@ template <class T> void Layer<T>::normalise(const Block<T>& z, Block<T>& h) {
     return;
   }
   if (plan_.norm == batch_norm) {
-    chunks(z.n, [&](int64_t, int64_t units, int64_t o) { kernels_.batch_norm(z.data + o, h.data + o, units, B_, (T)norm_eps); });
+    chunks(z.n, [&](int64_t, int64_t units, int64_t o) { kernels_.batch_norm(z.data + o, h.data + o, units, B_, (T)plan_.norm_eps); });
   } else {
     column_statistics(z);
     chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
@@ -338,7 +338,7 @@ template <class T> void Layer<T>::column_statistics(const Block<T>& z) {
     });
     sum_chunks();
   }
-  for (int64_t b = 0; b < B_; b++) factor_[(size_t)b] = (T)(1 / ::sqrt(total[B_ + b] / (double)z.n + norm_eps));
+  for (int64_t b = 0; b < B_; b++) factor_[(size_t)b] = (T)(1 / ::sqrt(total[B_ + b] / (double)z.n + plan_.norm_eps));
 }
 
 template <class T> Measure Layer<T>::normalise_backward(const Block<T>& z, const Block<T>& h, const Block<T>& g, Block<T>& dz) {
@@ -348,7 +348,7 @@ template <class T> Measure Layer<T>::normalise_backward(const Block<T>& z, const
   SlopeSums sums;
   if (plan_.norm == batch_norm) {
     sums = chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
-      return kernels_.batch_norm_backward(z.data + o, g.data + o, dz.data + o, units, B_, (T)norm_eps);
+      return kernels_.batch_norm_backward(z.data + o, g.data + o, dz.data + o, units, B_, (T)plan_.norm_eps);
     });
   } else {
     const int64_t count = (z.n + chunk_units - 1) / chunk_units;
@@ -378,7 +378,7 @@ template <class T> Measure Layer<T>::normalise_far(const Block<T>& z, const Bloc
     const int64_t i = over_batch ? group : member, b = over_batch ? member : group;
     return (i / 16 * B_ + b) * 16 + i % 16;
   };
-  const double eps = ldexp(norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0),
+  const double eps = ldexp(plan_.norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0),
                up = ldexp(1., e > 0 ? 0 : (int)(e < -2000 ? -2000 : e));
   Vector<double> row((size_t)members);
   const auto visit = [&](auto use) {  // use(result, place)

@@ -74,6 +74,7 @@ void check(const Plan& plan) {
   require(!strcmp(plan.bias_distribution, "given") == (plan.biases != nullptr),
           "biases must be given with bias_distribution \"given\", and only then");
   require(plan.norm >= no_norm && plan.norm <= rms_norm, "norm must be 0 to 3");
+  require(plan.norm_eps >= 1e-30 && plan.norm_eps <= 1e30, "norm_eps must be from 1e-30 to 1e30");
   require(plan.order == linear_norm_activation || plan.order == norm_activation_linear, "order must be 0 or 1");
   require(plan.loss >= no_loss && plan.loss <= linear_loss, "loss must be 0 to 4");
   require(plan.loss ? plan.outputs >= 1 && plan.outputs < (int64_t)1 << 32 : true, "outputs must be at least 1 and below 2^32");

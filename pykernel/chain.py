@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.plan import LOSSES, MAX_DEPTH, MAX_WIDTH, NORMS, ORDERS
+from pykernel.plan import LOSSES, MAX_DEPTH, MAX_WIDTH, NORM_EPS, NORMS, ORDERS
 
 BRANCH_SCALES = ("inverse_sqrt_depth",)
 REAL = ("mse", "linear")  # losses whose targets are any numbers
@@ -163,6 +163,7 @@ class Chain:
         gain: multiplier on the standard deviation of the weights.
         bias_std: standard deviation of normal biases; 0 leaves the scheme's own (zero for all but "torch_linear_default").
         norm: None, "batch", "layer" or "rms".
+        norm_eps: what the norm adds to the variance (mean square for "rms") before it divides by the root.
         order: "linear-norm-activation" or "norm-activation-linear" (pre-activation).
         residual: None or `Residual`.
         head: None or `Head`.
@@ -186,6 +187,7 @@ class Chain:
     gain: float = 1.0
     bias_std: float = 0.0
     norm: str | None = None
+    norm_eps: float = NORM_EPS
     order: str = ORDERS[0]
     residual: Residual | None = None
     head: Head | None = None
@@ -196,6 +198,7 @@ class Chain:
         self._set(activation=activations.get(self.activation), init=inits.get(self.init))
         self._set(gain=checks.finite("gain", self.gain), bias_std=checks.not_negative("bias_std", self.bias_std))
         checks.choice("norm", self.norm, NORMS)
+        self._set(norm_eps=checks.within("norm_eps", self.norm_eps, 1e-30, 1e30))
         checks.choice("order", self.order, ORDERS)
         for key, kind in (("residual", Residual), ("head", Head), ("clip", Clip)):
             value = getattr(self, key)
@@ -293,7 +296,7 @@ class Chain:
         parts = [size, str(self.activation), str(self.init)]
         parts += [f"gain {self.gain:g}"] if self.gain != 1 else []
         parts += [f"bias std {self.bias_std:g}"] if self.bias_std else []
-        parts += [f"{self.norm} norm"] if self.norm else []
+        parts += [f"{self.norm} norm" + (f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else "")] if self.norm else []
         parts += ["pre-activation"] if self.order == ORDERS[1] else []
         parts += [f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None]
         return ", ".join(parts)

@@ -14,7 +14,7 @@ from pykernel.inits import Given
 NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
-NORM_EPS = 1e-5
+NORM_EPS = 1e-5  # by default, as in most frameworks
 # Matrix-free, of squared lengths: a column whose part outside the directions already found is below 2^-20 of its length is taken to lie
 # inside them; columns are taken in their own order unless one sticks out less than a quarter as far as another.
 LOST, PREFER = 2.0**-40, 2.0**-4
@@ -34,7 +34,7 @@ class Plan:
         dtype: "float32" or "float64", the arithmetic of the kernels.
         exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
         activation: a row of `pykernel.activations` (a frozen object with `name`, `value`, `slope`, `parameters` ...).
-        norm: index into NORMS.  order: index into ORDERS.
+        norm: index into NORMS.  norm_eps: what a norm adds to the variance.  order: index into ORDERS.
         residual_every: 0 for none, else k.  residual_scale: (L,) float64, s of each layer (used where k divides l).
         distribution: name of the unit draw ("normal", "uniform", "truncated", "sparse", "student", "stable",
             "identity", "constant", "haar", "given"); distribution_parameter: density, degrees of freedom or alpha (else 0).
@@ -57,6 +57,7 @@ class Plan:
     exponent: bool
     activation: Any
     norm: int
+    norm_eps: float
     order: int
     residual_every: int
     residual_scale: np.ndarray
@@ -141,6 +142,7 @@ def lower(
         exponent=precision == "exponent",
         activation=chain.activation,
         norm=NORMS.index(chain.norm),
+        norm_eps=chain.norm_eps,
         order=ORDERS.index(chain.order),
         residual_every=0 if residual is None else residual.every,
         residual_scale=np.full(chain.depth, 1.0 if residual is None else residual.factor(chain.depth)),

@@ -82,6 +82,8 @@ CASES = [
     (lambda: chain(gain="1"), TypeError, "gain must be a number, got '1'"),
     (lambda: chain(bias_std=-0.1), ValueError, "bias_std must be 0 or a positive number, got -0.1"),
     (lambda: chain(norm="bach"), ValueError, "did you mean 'batch'"),
+    (lambda: chain(norm_eps=0), ValueError, "norm_eps must be from 1e-30 to 1e+30, got 0"),
+    (lambda: chain(norm_eps="1"), TypeError, "norm_eps must be a number"),
     (lambda: chain(order="activation-first"), ValueError, "order must be one of"),
     (lambda: chain(residual=2), TypeError, "residual must be None or a pykernel.Residual"),
     (lambda: chain(residual=pk.Residual(every=4)), ValueError, "more than the depth 3"),

@@ -52,7 +52,9 @@ class LayerNorm:
 
 
 class RMSNorm(LayerNorm):
-    eps = None
+    def __init__(self, n, eps=None):
+        super().__init__(n)
+        self.eps = eps
 
 
 class Sequential:
@@ -170,7 +172,8 @@ REFUSED = [
     (lambda: [Tanh(), Linear(4, 4), Tanh()], "comes after the last Linear"),
     (lambda: [Tanh()], "no Linear layer"),
     (lambda: [Linear(4, 4), Dropout(), Tanh()], "call .eval() on it"),
-    (lambda: [Linear(4, 4), RMSNorm(4), Tanh()], "give RMSNorm eps=1e-5"),
+    (lambda: [Linear(4, 4), RMSNorm(4, 0.0), Tanh()], "has eps 0; a chain's norms have one from 1e-30"),
+    (lambda: [Linear(4, 4), RMSNorm(4, 0.1), Tanh(), Linear(4, 4), RMSNorm(4, 0.2), Tanh()], "has rms with eps 0.1 and that of layer 3"),
     (lambda: [Linear(4, 4), LayerNorm(3), Tanh()], "normalises over shape (3,)"),
     (lambda: [p := Linear(64, 64), Tanh(), p, Tanh()], "share one weight"),
     (trained, "layer 2 has "),
@@ -225,6 +228,16 @@ def test_given_weights_compare_by_their_numbers():
     for weights, error in (("ab", TypeError), ([], TypeError), ([np.ones(3)], ValueError), ([np.full((2, 2), np.nan)], ValueError)):
         with pytest.raises(error, match="weights"):
             pk.Given(weights)
+
+
+def test_norms_bring_their_eps():
+    """None, RMSNorm's default, is the rounding of the dtype."""
+    single = np.ones(40, np.float32)
+    for eps, weight, expected in [(0.02, None, 0.02), (None, None, 2.0**-52), (None, single, 2.0**-23)]:
+        parts = mlp([40, 40, 5], Tanh, norm=lambda n, eps=eps: RMSNorm(n, eps))
+        parts[1].weight = parts[1].weight if weight is None else weight
+        chain = pk.from_torch(Sequential(*parts))
+        assert (chain.norm, chain.norm_eps) == ("rms", expected)
 
 
 @needs_torch

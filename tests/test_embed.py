@@ -66,7 +66,8 @@ def described(plan, engine, replicas):
     words += [plan.residual_every, *numbers(plan.residual_scale)]
     words += [plan.distribution, plan.distribution_parameter, *numbers(plan.scale), plan.bias_distribution, *numbers(plan.bias_scale)]
     words += [plan.correlation, *numbers(plan.x), *numbers(plan.cotangent)]
-    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex(), *numbers(plan.targets), plan.clip_value]
+    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex(), *numbers(plan.targets)]
+    words += [plan.clip_value, plan.norm_eps]
     return " ".join(map(str, words))
 
 
@@ -78,7 +79,7 @@ CHAINS = {
     "float64": (dict(depth=12, width=47, activation="gelu"), {"dtype": "float64", "batch": 9}),
     "residual": (dict(depth=24, width=40, activation="softplus", residual=pk.Residual(every=2, scale=0.5)), {"batch": 5}),
     "pre-activation": (dict(depth=21, width=40, norm="layer", order="norm-activation-linear", residual=pk.Residual()), {"batch": 2}),
-    "layer norm": (dict(depth=25, width=130, activation="silu", norm="layer"), {"batch": 3}),
+    "layer norm": (dict(depth=25, width=130, activation="silu", norm="layer", norm_eps=0.2), {"batch": 3}),
     "batch norm": (dict(depth=20, width=64, norm="batch"), {"batch": 5}),
     "softmax head": (dict(depth=15, width=30, activation="tanh", head=pk.Head("softmax", 10)), {"batch": 5}),
     "linear head": (dict(depth=15, width=30, activation="selu", head=pk.Head("linear", 3)), {"batch": 2}),
@@ -219,6 +220,7 @@ BAD_PLANS = {
     "distribution.*must be given": {"distribution": None},
     "size must be": {"size": 3},
     "norm must be": {"norm": 9},
+    "norm_eps must be": {"norm_eps": -1.0},
     "loss must be": {"loss": -1},
     "must be given": {"scale": None},
     "correlation must be": {"correlation": 2.0},

@@ -76,6 +76,8 @@ def test_rows_agree_with_the_table(name):
 CHAINS = {
     "tanh": Chain(depth=4, width=21, activation="tanh", bias_std=0.1),
     "widths, layer norm": Chain(widths=[7, 40, 18, 300, 33, 5], activation="gelu", norm="layer"),
+    "batch norm, eps": Chain(depth=5, width=21, activation="silu", norm="batch", norm_eps=0.3),
+    "rms norm, eps, tiny signals": Chain(depth=5, width=21, activation="tanh", norm="rms", norm_eps=1e-20, gain=1e-30),
     "batch norm, residual": Chain(depth=7, width=21, activation="relu", norm="batch", residual=Residual(every=2, scale=0.5)),
     "rms norm, second order, residual": Chain(
         depth=7, width=21, activation="silu", norm="rms", order="norm-activation-linear", residual=Residual(every=3, scale=0.5)

@@ -82,7 +82,7 @@ def test_gradients_are_those_of_finite_differences(case):
 @pytest.mark.parametrize(("norm", "order", "residual"), list(itertools.product(NORMS, ORDERS, RESIDUALS)))
 def test_backward_is_the_adjoint_of_forward(norm, order, residual):
     """<J v, c> = <v, J^T c>, with J v by complex-free central differences of the whole chain."""
-    chain = pk.Chain(widths=[5, 5, 5, 5, 5], activation="tanh", norm=norm, order=order, residual=residual)
+    chain = pk.Chain(widths=[5, 5, 5, 5, 5], activation="tanh", norm=norm, norm_eps=0.1, order=order, residual=residual)
     rng = np.random.default_rng(3)
     arrays = net(chain, rng)
     v = rng.normal(size=arrays["x"].shape)

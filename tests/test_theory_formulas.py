@@ -117,6 +117,16 @@ def test_norms_and_branches():
     assert np.all(pk.propagate(chain, replicas=2).signal_end_to_end == 0)
 
 
+@pytest.mark.parametrize(("norm", "batch"), [("batch", 8), ("layer", 1), ("rms", 1)])
+def test_an_eps_that_matters(norm, batch):
+    """Beside the variance of a small gain: the size of signals and gradients as measured, to 0.03 decades in 12 layers of 1500 units."""
+    chain = pk.Chain(depth=12, width=1500, activation="tanh", init=LECUN, gain=0.7, bias_std=0.1, norm=norm, norm_eps=0.5)
+    p, q = pk.propagate(chain, batch=batch, replicas=6, seed=1), pk.predict(chain, batch=batch)
+    for row in ("log10_grad_activation", "log10_mean_square_activation"):
+        np.testing.assert_allclose(np.median(getattr(p, row), 0), np.ravel(getattr(q, row)), atol=0.05)
+    assert abs(q.signal_end_to_end) > 0.7  # with the default eps: 0.1
+
+
 def test_residual_tanh_is_sub_exponential():
     """Yang, Schoenholz 2017: exp(O(sqrt L)): four times the depth doubles the decades; an exponential would make them fourfold."""
     deep = [

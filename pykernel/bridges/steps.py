@@ -9,7 +9,7 @@ from typing import Any
 
 from pykernel.activation import Activation
 from pykernel.chain import Chain, Head, Residual
-from pykernel.plan import ORDERS
+from pykernel.plan import NORM_EPS, ORDERS
 
 INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
 
@@ -22,7 +22,7 @@ class Step:
         kind: "linear", "norm", "activation" or "sum".
         where: how messages call it.
         linear: whatever the reader needs to find the weight again; sizes: its (n_out, n_in).
-        norm: a name of `plan.NORMS`.  activation: a row.
+        norm: a name of `plan.NORMS`, with its eps.  activation: a row.
         start, scale: of a sum: how many steps came before the value that is added, and the factor on the branch.
     """
 
@@ -30,7 +30,7 @@ class Step:
     where: str
     linear: Any = None
     sizes: tuple = ()
-    norm: str | None = None
+    norm: tuple[str, float] | None = None
     activation: Activation | None = None
     start: int = 0
     scale: float = 1.0
@@ -56,7 +56,7 @@ class Network:
     head: Step | None
     order: str
     activation: Any
-    norm: str | None
+    norm: tuple[str, float] | None
     residual: Residual | None
 
     def chain(self, init, *, head_init=None, loss="linear", **fields) -> Chain:
@@ -74,7 +74,8 @@ class Network:
             widths=[sizes[0][1], *(s[0] for s in sizes)],
             activation=self.activation,
             init=init,
-            norm=self.norm,
+            norm=self.norm and self.norm[0],
+            norm_eps=self.norm[1] if self.norm else NORM_EPS,
             order=self.order,
             residual=self.residual,
             head=head,
@@ -163,7 +164,7 @@ def _same(first, layer, last):
 
 
 def _name(what):
-    return "none" if what is None else str(what)
+    return "none" if what is None else f"{what[0]} with eps {what[1]:g}" if isinstance(what, tuple) else str(what)
 
 
 def _residual(layers):

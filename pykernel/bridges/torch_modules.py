@@ -14,8 +14,8 @@ from pykernel.activation import Activation
 from pykernel.bridges import recognise
 from pykernel.bridges.steps import Network, Step, assemble
 from pykernel.chain import Chain
-from pykernel.plan import NORM_EPS
 
+EPS = (1e-30, 1e30)  # as Chain.norm_eps
 # Modules and functions without parameters, each the name of a row.
 PLAIN = {
     "ReLU": "relu",
@@ -58,7 +58,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         TypeError: it is no module.
 
     Notes:
-        Norms must have eps = 1e-5 and affine parameters 1 and 0, batch norm its batch's statistics (training mode). Clipping, optimisers
+        Norms must have one eps and affine parameters 1 and 0, batch norm its batch's statistics (training mode). Clipping, optimisers
         and the gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
@@ -140,7 +140,7 @@ def read(module, own=None) -> Network:
     """The network of a module."""
     if not hasattr(module, "forward") and not hasattr(module, "children"):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    reader = _Reader({} if own is None else {kind: activations.get(row) for kind, row in own.items()})
+    reader = _Reader(module, {} if own is None else {kind: activations.get(row) for kind, row in own.items()})
     reader.walk(module, "")
     _refuse_shared([s for s in reader.steps if s.kind == "linear"])
     return assemble(reader.steps)
@@ -157,9 +157,9 @@ def _refuse_shared(linears):
 class _Reader:
     """Collects the steps of a module, in order."""
 
-    def __init__(self, own):
+    def __init__(self, root, own):
         self.steps: list[Step] = []
-        self.own = own
+        self.root, self.own = root, own
 
     def walk(self, module, path):
         if type(module) in self.own:
@@ -187,7 +187,7 @@ class _Reader:
             rows, columns = module.weight.shape
             self.steps.append(Step("linear", where, linear=module, sizes=(int(rows), int(columns))))
         elif kind in ("BatchNorm1d", "LayerNorm", "RMSNorm"):
-            self.steps.append(Step("norm", where, norm=_norm(kind, module, where, self._width())))
+            self.steps.append(Step("norm", where, norm=_norm(kind, module, where, self._width(), self.root)))
         else:
             self.steps.append(Step("activation", where, activation=_activation(kind, module, where)))
 
@@ -402,12 +402,17 @@ def _function(name, given):
     return None
 
 
-def _norm(kind, module, where, width):
-    eps = module.eps
-    if eps is None:
-        raise ValueError(f"{where} has eps=None, the rounding of its dtype; a chain's norms have eps 1e-05: give RMSNorm eps=1e-5")
-    if abs(eps / NORM_EPS - 1) > 1e-6:
-        raise ValueError(f"{where} has eps {eps:g}; a chain's norms have {NORM_EPS:g}")
+def _rounding(module, root):
+    """The eps of an RMSNorm without one: torch takes the rounding of the dtype that comes in, of half precisions float32's."""
+    parameters = [getattr(module, "weight", None), *(root.parameters() if hasattr(root, "parameters") else ())]
+    dtype = next((str(p.dtype) for p in parameters if p is not None), "float32")
+    return float(np.finfo("float64" if dtype.endswith("float64") else "float32").eps)
+
+
+def _norm(kind, module, where, width, root):
+    eps = _rounding(module, root) if module.eps is None else float(module.eps)
+    if not EPS[0] <= eps <= EPS[1]:
+        raise ValueError(f"{where} has eps {eps:g}; a chain's norms have one from {EPS[0]:g} to {EPS[1]:g}")
     if kind == "BatchNorm1d":
         if not module.training and module.running_mean is not None:
             raise ValueError(f"{where} is in eval mode and normalises by running statistics; a chain by the batch's: call .train() on it")
@@ -420,7 +425,7 @@ def _norm(kind, module, where, width):
         parameter = getattr(module, name, None)
         if parameter is not None and not _is_meta(parameter) and not (_array(parameter, where) == plain).all():
             raise ValueError(f"{where} has a trained {name}; a chain's norms have weight 1 and bias 0")
-    return {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}[kind]
+    return {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}[kind], eps
 
 
 def _is_meta(parameter):

@@ -11,10 +11,10 @@ from typing import Any
 
 from pykernel import checks
 
-CHAIN = ("depth", "width", "widths", "activation", "init", "gain", "bias_std", "norm", "order", "residual", "head", "clip")
+CHAIN = ("depth", "width", "widths", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "residual", "head", "clip")
 RUN = ("batch", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
 _INTS = {"depth", "width", "batch", "replicas", "seed", "threads"}
-_FLOATS = {"gain", "bias_std", "correlation"}
+_FLOATS = {"gain", "bias_std", "norm_eps", "correlation"}
 _HELP = {
     "depth": "weight layers",
     "width": "units of every layer",
@@ -24,6 +24,7 @@ _HELP = {
     "gain": "multiplier on the weights' standard deviation",
     "bias_std": "standard deviation of the biases",
     "norm": "none, batch, layer or rms",
+    "norm_eps": "what the norm adds to the variance",
     "order": "linear-norm-activation or norm-activation-linear",
     "residual": "a sum at every K-th layer: K or K:SCALE",
     "head": "a loss on top: mse, sigmoid, softmax or linear, or LOSS:OUTPUTS",

@@ -191,6 +191,7 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
         cotangent_exponent=cotangent_exponent,
         batch=plan.batch,
         norm=plan.norm,
+        norm_eps=float(plan.norm_eps),
         order=plan.order,
         every=plan.residual_every,
         bound=BOUNDS[plan.dtype] if plan.exponent else 0,

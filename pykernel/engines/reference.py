@@ -10,7 +10,7 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.engines import heads
 from pykernel.engines.block import Block, ldexp, slopes, values
-from pykernel.plan import NORM_EPS, NORMS, Plan
+from pykernel.plan import NORMS, Plan
 
 LOG10_2 = math.log10(2)
 
@@ -183,9 +183,9 @@ def normalise(plan, block):
     x, e = block.x, block.e
     c = x - centre(x)
     if e >= 0:  # r = 2^-e / sqrt(var + eps 2^-2e), and y has exponent 0
-        r, e_y, e_r = 1 / np.sqrt(np.maximum(mean(c * c) + math.ldexp(NORM_EPS, -2 * e), np.finfo(np.float64).tiny)), 0, -e
+        r, e_y, e_r = 1 / np.sqrt(np.maximum(mean(c * c) + math.ldexp(plan.norm_eps, -2 * e), np.finfo(np.float64).tiny)), 0, -e
     else:  # var 2^2e is far below eps or comes near it
-        r, e_y, e_r = 1 / np.sqrt(np.ldexp(mean(c * c), max(2 * e, -2000)) + NORM_EPS), e, 0
+        r, e_y, e_r = 1 / np.sqrt(np.ldexp(mean(c * c), max(2 * e, -2000)) + plan.norm_eps), e, 0
     y = Block(c * r.astype(c.dtype), e_y, plan.exponent)
     true = y.true().astype(c.dtype)
 

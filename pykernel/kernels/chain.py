@@ -46,7 +46,7 @@ _INT, _FLOAT, _WORD = np.int64, np.float64, np.uint32
 # A plan in plain numbers, read only, shared by all threads; from `widths` on, addresses of arrays. A field `zero` has the dtype of the run.
 SPEC = {
     **dict.fromkeys(("depth", "batch", "norm", "order", "every", "bound", "draw", "bias_draw", "row", "count"), _INT),
-    **dict.fromkeys(("parameter", "row_parameter", "correlation", "clip"), _FLOAT),
+    **dict.fromkeys(("norm_eps", "parameter", "row_parameter", "correlation", "clip"), _FLOAT),
     **dict.fromkeys(("key0", "key1"), _WORD),
     **dict.fromkeys(("compiled", "callback", "x_exponent", "cotangent_exponent"), _INT),
     **dict.fromkeys(("widths", "scale", "residual_scale", "bias_scale", "facts", "matrices", "matrix_at", "biases", "bias_at"), _INT),
@@ -244,7 +244,7 @@ def _activate(spec, work, l, x, e, out, n):
     blocks.copy(x, 0, y, 0, blocks.size(n, spec.batch))
     if spec.norm:
         r = advance(pointer(work.r, 1.0), _at(work.r_at, l - 1))
-        e, e_r = norms.forward(spec.norm, y, e, n, spec.batch, r, spec.bound)
+        e, e_r = norms.forward(spec.norm, spec.norm_eps, y, e, n, spec.batch, r, spec.bound)
         pointer(work.r_e, 1)[l - 1] = e_r
     pointer(work.preimage_e, 1)[l - 1] = e
     return activate.values(spec, work, y, e, out, n)

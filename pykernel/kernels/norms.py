@@ -9,14 +9,13 @@ import numpy as np
 
 from pykernel.kernels import blocks, jit
 from pykernel.kernels.lanes import fma, load, narrow_like, spread, sqrt, store, total, widen
-from pykernel.plan import NORM_EPS
 
 BATCH, LAYER, RMS = 1, 2, 3
 _TINY = float(np.finfo(np.float64).tiny)
 
 
 @jit
-def forward(kind, x, e, n, B, r, bound):
+def forward(kind, eps, x, e, n, B, r, bound):
     """x becomes Norm(x); r takes 1 / sqrt(variance + eps) (batch: a unit each, else: an input each).
 
     Returns:
@@ -25,7 +24,7 @@ def forward(kind, x, e, n, B, r, bound):
     panels = (n + 15) // 16
     # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes near it.
     up = 2 * e if e < 0 else 0
-    eps = NORM_EPS if e < 0 else max(math.ldexp(NORM_EPS, max(-2 * e, -2000)), _TINY if e > 0 else 0.0)
+    eps = eps if e < 0 else max(math.ldexp(eps, max(-2 * e, -2000)), _TINY if e > 0 else 0.0)
     spread_up = math.ldexp(1.0, max(up, -1022))
     if kind == BATCH:
         for p in range(panels):

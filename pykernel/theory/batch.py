@@ -19,6 +19,7 @@ import numpy as np
 from pykernel.plan import NORM_EPS
 from pykernel.theory.quadrature import Table, legendre, panels, special_points
 
+LOG_EPS = math.log(NORM_EPS)
 NEGLIGIBLE = math.log(1e-9)  # of eps over the variance within the batch
 
 
@@ -136,9 +137,9 @@ class BatchTable(Table):
         planes = Table(lambda t: plane_moments(row, batch, math.exp(t)), 60.0, lambda t, edge, at_edge: at_edge)
         super().__init__(lambda t: measure(planes, batch, t + self.CENTRE), 40.0, _limits)
 
-    def at(self, log_distance: float) -> BatchMoments:
+    def at(self, log_distance: float, log_eps: float = LOG_EPS) -> BatchMoments:
         """Statistics where the variance minus the covariance of the preimage is exp(log_distance)."""
-        t = math.log(NORM_EPS) - log_distance
+        t = log_eps - log_distance
         t = max(t, NEGLIGIBLE) if self.exact else t
         if self.last is None or self.last[0] != t:
             exact = self.exact and t == NEGLIGIBLE

@@ -57,7 +57,9 @@ class CriticalPoint:
         return self.note
 
 
-def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = None, order: str = ORDERS[0]) -> CriticalPoint:
+def critical_gain(
+    activation="relu", bias_std: float = 0.0, norm: str | None = None, order: str = ORDERS[0], norm_eps: float = NORM_EPS
+) -> CriticalPoint:
     """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp = sigma_w^2 E
     phi'(z)^2 = 1.
 
@@ -66,6 +68,7 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
         bias_std: standard deviation of the biases, sigma_b.
         norm: None, "layer" or "rms" (then the factor hardly depends on the gain; "batch" never is critical).
         order: of the layer's parts.
+        norm_eps: what the norm adds to the variance.
 
     Returns:
         CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none is, `exists` is
@@ -92,7 +95,7 @@ def critical_gain(activation="relu", bias_std: float = 0.0, norm: str | None = N
     checks.choice("norm", norm, NORMS)
     checks.choice("order", order, ORDERS)
     if norm is not None:
-        return _normalised(row, bias_std, norm, order)
+        return _normalised(row, bias_std, norm, order, checks.within("norm_eps", norm_eps, 1e-30, 1e30))
     points = _critical_points(row, bias_std)
     if not points:
         return _closest(row, bias_std, order)
@@ -237,7 +240,7 @@ def fixed_point(row: Any, log_w: np.ndarray, log_b: np.ndarray) -> np.ndarray:
     return out.reshape(log_w.shape)
 
 
-def _normalised(row: Any, bias_std: float, norm: str, order: str) -> CriticalPoint:
+def _normalised(row: Any, bias_std: float, norm: str, order: str, eps: float) -> CriticalPoint:
     """With a norm before phi the signal's size does not depend on the gain: the growth rate, and whether it is 1."""
     if norm == "batch":
         slope, mean2, mean = (
@@ -260,7 +263,7 @@ def _normalised(row: Any, bias_std: float, norm: str, order: str) -> CriticalPoi
     if room <= 0:
         note = f"{row} with {norm} norm and biases: no gain is critical, the squared gradient shrinks by {chi:.5g} or more a layer"
         return CriticalPoint(str(row), bias_std, norm, order, False, math.inf, 1.0, chi, 0.0, False, (), note)
-    gain = math.sqrt((bias_std**2 + NORM_EPS) / room)
+    gain = math.sqrt((bias_std**2 + eps) / room)
     return CriticalPoint(
         str(row), bias_std, norm, order, True, gain, 1.0, 1.0, 0.0, True, (), f"{row} with {norm} norm: critical at sigma_w = {gain:.6g}"
     )
@@ -390,7 +393,7 @@ def depth_scales(chain: Chain) -> DepthScales:
     if chain.norm is not None:
         c = table(np.array([0.0]))[:, 0]
         raw = log_add(w + c[LOG_VALUE2], b)
-        raw_eps = log_add(raw, math.log(NORM_EPS))
+        raw_eps = log_add(raw, math.log(chain.norm_eps))
         t, par = (raw - raw_eps) / 2, 0.0
         perp = math.exp(w + table.column(t, LOG_SLOPE2) - raw_eps)
         q = math.exp(raw)

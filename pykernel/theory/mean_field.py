@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from pykernel import inits
-from pykernel.plan import NORM_EPS, NORMS, Plan
+from pykernel.plan import NORMS, Plan
 from pykernel.theory import correlation
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.quadrature import LOG_SLOPE2, LOG_VALUE2, MEAN, Moments, moments
 
-LOG_EPS = math.log(NORM_EPS)
 CONVERGED = 1e-15
 
 
@@ -129,7 +128,7 @@ class _Forward:
     def __init__(self, plan: Plan, weight: list[float], bias: list[float], out: Signal):
         self.plan, self.weight, self.bias, self.out = plan, weight, bias, out
         self.table = moments(plan.activation)
-        self.norm = NORMS[plan.norm]
+        self.norm, self.log_eps = NORMS[plan.norm], math.log(plan.norm_eps)
         self.every, self.scale = plan.residual_every, plan.residual_scale.tolist()
         # an odd function has no mean at any scale; selu has none at scale 1 alone
         self.leans = bool(self.every) and any(abs(self.table.column(t, MEAN)) > 1e-14 for t in (0.0, 0.7))
@@ -141,7 +140,7 @@ class _Forward:
             return raw / 2
         if self.norm == "batch":  # one input: its own mean is subtracted, nothing is left
             return -math.inf
-        return (raw - log_add(raw, LOG_EPS)) / 2
+        return (raw - log_add(raw, self.log_eps)) / 2
 
     def value(self, t: float) -> tuple[float, float]:
         """log E phi^2 and E phi / sqrt(E phi^2)."""
@@ -190,7 +189,7 @@ class _Forward:
         elif self.norm == "batch":
             out.preimage[:] = -np.inf
         else:
-            out.preimage[:] = (out.raw - np.logaddexp(out.raw, LOG_EPS)) / 2
+            out.preimage[:] = (out.raw - np.logaddexp(out.raw, self.log_eps)) / 2
         out.mean[:] = self.means(np.zeros(L + 1))
 
     def run_residual(self) -> None:
@@ -263,9 +262,8 @@ class _Forward:
         with np.errstate(invalid="ignore"):
             out.distance[:] = np.exp(np.array(D) - np.array(A))
 
-    @staticmethod
-    def normalised(table: Any, spread: float) -> tuple[float, float, float]:
-        m = table.at(spread)
+    def normalised(self, table: Any, spread: float) -> tuple[float, float, float]:
+        m = table.at(spread, self.log_eps)
         if m.value2 <= 0:
             return -math.inf, 0.0, -math.inf
         gap = m.value2 - m.cross
@@ -404,7 +402,7 @@ class Gradient:
 def backward(plan: Plan, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
     """Squared gradient norms of every layer, given the forward pass and (log squared norm, coherence) of dJ/da[L]."""
     L = plan.depth
-    batch = NORMS[plan.norm] == "batch"
+    batch, log_eps = NORMS[plan.norm] == "batch", math.log(plan.norm_eps)
     G, Z, C = [0.0] * (L + 1), [0.0] * L, [0.0] * L
     kept = np.ones(L)
     if not batch:
@@ -443,7 +441,7 @@ def backward(plan: Plan, signal: Signal, start: float = 0.0, coherence: float = 
             Z[i], C[i] = g, o
             g += weight[i]
         if batch:
-            slopes[i], o = _through_batch(table, float(signal.spread[i]), o, plan.batch)
+            slopes[i], o = _through_batch(table, float(signal.spread[i]), log_eps, o, plan.batch)
         o *= kept[i]
         g += slopes[i]
         if plan.order == 0:
@@ -461,7 +459,7 @@ def derivative_log(plan: Plan, signal: Signal) -> np.ndarray:
     at = float(np.asarray(plan.activation.slope(np.zeros(1)))[0])
     slope = np.where(inside, slope, 2 * math.log(abs(at)) if at else -math.inf)
     if NORMS[plan.norm] in ("layer", "rms"):
-        slope = slope - np.logaddexp(signal.raw, LOG_EPS)
+        slope = slope - np.logaddexp(signal.raw, math.log(plan.norm_eps))
     return slope
 
 
@@ -473,10 +471,10 @@ def _merge(g: float, o: float, h: float, p: float) -> tuple[float, float]:
     return total, math.exp(g - total) * o + math.exp(h - total) * p
 
 
-def _through_batch(table: Any, spread: float, o: float, batch: int) -> tuple[float, float]:
+def _through_batch(table: Any, spread: float, log_eps: float, o: float, batch: int) -> tuple[float, float]:
     """log factor on the squared norm, and the new coherence: behind the norm gradients sum to zero over the batch."""
     if table is None or spread == -math.inf:
         return -math.inf, 0.0
-    m = table.at(spread)
+    m = table.at(spread, log_eps)
     factor = (1 - o) * m.own + o * m.common
     return (math.log(factor) - spread if factor > 0 else -math.inf), -1.0 / (batch - 1)

@@ -256,7 +256,7 @@ def _fractions(plan: Plan, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
             zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
             return np.full(L, float(zero < 0.01 * row.max_slope)), np.full(L, float(zero == 0))
         table = batch_table(row, B)
-        return np.array([table.at(float(s)).saturated for s in signal.spread]), np.zeros(L)
+        return np.array([table.at(float(s), math.log(plan.norm_eps)).saturated for s in signal.spread]), np.zeros(L)
     std = np.exp(np.clip(signal.preimage, -700, 345))
     saturated = correlation.probability(correlation.saturated_set(row), std)
     flat = correlation.dead_set(row)

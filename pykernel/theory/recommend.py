@@ -198,6 +198,7 @@ def _law(chain: Chain) -> tuple:
     return (
         chain.activation,
         chain.norm,
+        chain.norm_eps,
         chain.order,
         chain.residual,
         chain.bias_std,

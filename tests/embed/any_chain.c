@@ -22,7 +22,7 @@ int main(void) {
   plan.bias_distribution = read_word(), plan.bias_scale = read_numbers();
   plan.correlation = read_number(), plan.x = read_numbers(), plan.cotangent = read_numbers();
   plan.head_distribution = read_word(), plan.head_parameter = read_number(), plan.head_scale = read_number();
-  plan.targets = read_numbers(), plan.clip_value = read_number();
+  plan.targets = read_numbers(), plan.clip_value = read_number(), plan.norm_eps = read_number();
 
   size_t bytes[2];
   int status = pk_chain_bytes(&plan, engine, dtype, &bytes[1], &bytes[0], message, sizeof message);

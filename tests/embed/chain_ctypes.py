@@ -45,6 +45,7 @@ class Plan(c.Structure):
         ("head_scale", c.c_double),
         ("targets", c.c_void_p),
         ("clip_value", c.c_double),
+        ("norm_eps", c.c_double),
     ]
 
 

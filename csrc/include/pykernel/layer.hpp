@@ -24,7 +24,8 @@ struct LayerSpec {
   const double* bias;  // of "given", (rows)
   ActivationRow activation;
   int norm;
-  bool exponent;  // magnitudes may leave the range of T
+  bool exponent;           // magnitudes may leave the range of T
+  double norm_eps = 1e-5;  // what the norm adds to the variance
 };
 
 struct SlopeCount {

@@ -30,7 +30,6 @@ inline ActivationRow activation_row(const Callback& callback) {
 enum Norm { no_norm, batch_norm, layer_norm, rms_norm };
 enum Order { linear_norm_activation, norm_activation_linear };
 enum Loss { no_loss, mse, sigmoid, softmax, linear_loss };
-constexpr double norm_eps = 1e-5;
 
 // W[l] = scale[l] * unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter),
 // "student" (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
@@ -60,8 +59,9 @@ struct Plan {
   int64_t outputs;
   const char* head_distribution;
   double head_parameter, head_scale;
-  const double* targets;  // (outputs, B), or null: drawn
-  double clip_value;      // 0 for none
+  const double* targets;   // (outputs, B), or null: drawn
+  double clip_value;       // 0 for none
+  double norm_eps = 1e-5;  // what a norm adds to the variance
 };
 
 // Arrays (count, depth), (count, depth + 1) for log10_grad_activation, (count) for loss.

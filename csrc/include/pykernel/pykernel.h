@@ -103,6 +103,7 @@ typedef struct {
   const double* bias;
   const pk_activation* activation;
   int32_t norm, exponent; /* pk_norm; whether magnitudes may leave the range of the dtype */
+  double norm_eps;        /* what the norm adds to the variance; 0: 1e-5 */
 } pk_layer;
 
 PK_API int64_t pk_block_entries(int64_t n, int64_t batch);
@@ -153,6 +154,7 @@ typedef struct {
   double head_parameter, head_scale;
   const double* targets; /* (outputs, batch), or null: drawn */
   double clip_value;     /* 0 for none */
+  double norm_eps;       /* what the norm adds to the variance; 0: 1e-5 */
 } pk_plan;
 
 /* Arrays (count, depth); (count, depth + 1) for log10_grad_activation; (count) for loss. Null where a row is not wanted. */
