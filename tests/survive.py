@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Kills sweeps at random moments and holds what comes of them to an undisturbed run, bit for bit. Anyone can run it:
 
-python tests/survive.py --kills 30                      the driver, SIGKILL
-python tests/survive.py --kills 10 --executor pool      workers of a process pool
-python tests/survive.py --kills 10 --executor dask      workers of a Dask LocalCluster
+python tests/survive.py --kills 30                                     the driver, SIGKILL
+python tests/survive.py --kills 10 --executor pool                     workers of a process pool
+python tests/survive.py --kills 10 --executor dask                     workers of a Dask LocalCluster
+python tests/survive.py --kills 10 --executor dask --victim driver     the driver of such workers (or of a pool's)
 """
 
 from __future__ import annotations
@@ -83,6 +84,13 @@ def parts(store: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in store.glob("parts/*.part")}
 
 
+def wait_for_a_part(process: subprocess.Popen, store: Path) -> None:
+    """Wait until one more part is finished, or the process ends."""
+    before = len(parts(store))
+    while len(parts(store)) == before and process.poll() is None:
+        time.sleep(0.02)
+
+
 def computed(store: Path) -> Counter:
     """How often each replica of each cell was computed and kept."""
     from pykernel.sweeps.store import Store
@@ -111,7 +119,7 @@ def finished(store: Path, whole) -> None:
     assert set(often.values()) == {1} and len(often) == 12 * REPLICAS, "some replicas were computed twice or not at all"
 
 
-def kill_drivers(room: Path, whole, kills: int, seed: int = 0, say=print) -> None:
+def kill_drivers(room: Path, whole, kills: int, executor: str = "none", seed: int = 0, say=print) -> None:
     """Kill drivers at so many random moments; each goes on where the one before fell, and a finished sweep begins anew."""
     import pykernel as pk
 
@@ -119,8 +127,10 @@ def kill_drivers(room: Path, whole, kills: int, seed: int = 0, say=print) -> Non
     store = room / "0"
     for kill in range(kills):
         begin, before = time.monotonic(), parts(store)
-        process = start(store, "none")
+        process = start(store, executor)
         running = time.monotonic()
+        if executor != "none" and kill % 3:  # workers take seconds to begin: two of three when there is something to lose
+            wait_for_a_part(process, store)
         try:
             _, said = process.communicate(timeout=dice.random() * seconds)
             assert process.returncode == 0, said
@@ -142,7 +152,7 @@ def kill_drivers(room: Path, whole, kills: int, seed: int = 0, say=print) -> Non
             known = there.slope.notnull()
             np.testing.assert_array_equal(there.slope.where(known, 0.0).values, whole.slope.where(known, 0.0).values)
     if store.exists():
-        process = start(store, "none")
+        process = start(store, executor)
         _, said = process.communicate()
         assert process.returncode == 0, said
         finished(store, whole)
@@ -156,9 +166,8 @@ def kill_workers(room: Path, whole, kills: int, executor: str, seed: int = 0, sa
         sweeps += 1
         process = start(store, executor)
         while process.poll() is None and done < kills:
-            before = len(parts(store))
-            while done % 3 and len(parts(store)) == before and process.poll() is None:  # two of three when there is something to lose
-                time.sleep(0.02)
+            if done % 3:  # two of three when there is something to lose
+                wait_for_a_part(process, store)
             time.sleep(dice.random())
             workers = members(process.pid, "spawn_main")
             if workers and process.poll() is None:
@@ -175,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--executor", choices=EXECUTORS, default="none")
+    parser.add_argument("--victim", choices=("driver", "worker"), help="by default the driver, and of pool and dask a worker")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", metavar="STORE", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -183,8 +193,10 @@ def main() -> None:
         return
     whole = run(None)
     with tempfile.TemporaryDirectory() as room:
-        if given.executor == "none":
-            kill_drivers(Path(room), whole, given.kills, given.seed)
+        if (given.victim or ("driver" if given.executor == "none" else "worker")) == "driver":
+            kill_drivers(Path(room), whole, given.kills, given.executor, given.seed)
+        elif given.executor == "none":
+            parser.error("there are no workers without --executor pool or dask")
         else:
             kill_workers(Path(room), whole, given.kills, given.executor, given.seed)
     print(f"{given.kills} kills: the same bits, nothing finished computed twice, no process left")

@@ -62,6 +62,7 @@ def add(commands: Any, formatter: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="theory beside every cell to the end (default: up to 1000 cells, half a minute)",
     )
+    where.add_argument("--no-profiles", action="store_true", help="keep scalars only: little memory and disk")
     where.add_argument("--dry-run", action="store_true", help="print cells, time, memory and disk; run nothing")
     where.add_argument("--quiet", action="store_true", help="no progress, no table")
     sweep.set_defaults(call=_sweep)
@@ -146,6 +147,8 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
     if given.store:
         result["store"] = given.store
+    if given.no_profiles:
+        result["profiles"] = False
     if given.predict is not None:
         result["predict"] = given.predict
     if given.until:
@@ -238,9 +241,9 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     description = plan.description()
     pieces = plan.pieces(shelf, goals(description, shelf))
     pace = blocks.Pace()
-    blocks.calibrate(pieces, pace)
     cores = workers or machine.cores(full["threads"])
-    figures = plan.estimate(pieces, cores, pace)
+    blocks.calibrate(pieces, pace, plan.kept, min(cores, machine.cores(None)))
+    figures = plan.estimate(pieces, cores, pace, workers or 1)
     predicted = Store(full["store"]).predictions() if full["store"] else {}
     asked = full["predict"] if full["predict"] is not None else len(plan.cells) <= theory.FREELY
     ahead = theory.seconds(cell for cell in plan.cells if cell.key not in predicted) if asked else 0.0

@@ -56,8 +56,12 @@ class Beside:
     def wait(self, patience: float | None, stop: Callable[[], bool], tell: Callable[[int, int, float], None]) -> theory.Known:
         """Wait for the rest, telling how many of how many are done and the seconds left; what was made when patience or `stop` ends it."""
         end = time.monotonic() + (float("inf") if patience is None else patience)
+        told = False
         while not self.over.wait(0.2) and not stop() and time.monotonic() < end:
             tell(len(self.made), len(self.wanted), min(self.seconds_left(), end - time.monotonic()))
+            told = True
+        if told and self.over.is_set():
+            tell(len(self.made), len(self.wanted), 0.0)
         self.quit.set()
         if self.error is not None:
             raise self.error

@@ -118,6 +118,7 @@ def sweep(
     if threads is not None:
         machine.cores(threads)
     plan = SweepPlan.make(grid, base, run, replicas, until, Profiles.of(profiles))
+    executors.require_sendable((cell.chain for cell in plan.cells), executor)
     try:
         return _Sweep(plan, at, executor, threads, reporter, shard, predict).run()
     finally:

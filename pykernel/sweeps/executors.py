@@ -10,11 +10,13 @@ from __future__ import annotations
 import concurrent.futures as futures
 import contextlib
 import os
+import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pykernel import machine
@@ -86,6 +88,33 @@ def require(executor: Any) -> None:
         raise ValueError(f"executor must be a positive number of worker processes, at most {MAX_PROCESSES}, got {executor}")
 
 
+def require_sendable(chains: Iterable[Any], executor: Any) -> None:
+    """Refuse chains that the workers of a process pool could not read, before blocks are blamed for it.
+
+    Raises:
+        TypeError: naming the part that stays at home.
+    """
+    own = isinstance(executor, int)
+    if not (own or isinstance(executor, futures.ProcessPoolExecutor)):
+        return
+    forks = not own and executor._mp_context.get_start_method() == "fork"  # what it was made with is private
+    nameless = not forks and not hasattr(sys.modules["__main__"], "__file__")  # a notebook or a prompt, which workers cannot import
+    parts = {id(part): part for chain in chains for part in (chain.activation, chain.init, chain.head)}
+    for part in parts.values():
+        try:
+            sent = pickle.dumps(part)
+        except Exception as error:
+            why = str(error)
+        else:
+            if not (nameless and b"__main__" in sent):
+                continue
+            why = "it is defined in this session"
+        raise TypeError(
+            f"{part} cannot be sent to worker processes ({why}): put its functions into a file that they can import, "
+            "or run with executor=None or a Dask client"
+        )
+
+
 class _Pool:
     """An executor behind one face: how many workers, and a new one for a broken one."""
 
@@ -137,7 +166,8 @@ def _check(pool: _Pool) -> None:
         except futures.BrokenExecutor as error:
             if not left:
                 raise ExecutorError(
-                    'worker processes do not start; a script that uses them must keep its own work under `if __name__ == "__main__":`'
+                    "worker processes do not start; a script that uses them must be a file (not standard input), "
+                    'and keep its own work under `if __name__ == "__main__":`'
                 ) from error
             pool.renew(error)
 

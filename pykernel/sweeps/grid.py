@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +92,7 @@ def _check_word(word: Any, words: list[str], seen: set) -> None:
 
 
 def _values(key: Any, values: Any) -> list:
-    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+    if isinstance(values, str | bytes | Set | Mapping) or not hasattr(values, "__iter__"):  # a set has no order
         raise TypeError(f"grid[{key!r}] must be a list of values, got {values!r}")
     found = list(itertools.islice(values, MAX_CELLS + 1))
     if len(found) > MAX_CELLS:

@@ -141,7 +141,7 @@ class SweepPlan:
             cells.append(cell._replace(run=resolved, replicas=count, key=keys.key(cell.chain, rests[ran])))
         _require_memory(axes, cells)
         plan = cls(axes, tuple(cells), int(replicas), until, kept)
-        instead = "ask for fewer cells, replicas or profiles (profiles=False keeps scalars only)"
+        instead = "ask for fewer cells, replicas or profiles (profiles=False, --no-profiles, keeps scalars only)"
         machine.require_memory(plan.memory(), f"the result of {len(cells)} cells", instead)
         return plan
 
@@ -184,8 +184,8 @@ class SweepPlan:
         each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
         return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
 
-    def estimate(self, pieces: list[blocks.Piece], workers: int, pace: blocks.Pace | None = None) -> dict[str, float]:
-        """What a run would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
+    def estimate(self, pieces: list[blocks.Piece], cores: int, pace: blocks.Pace | None = None, workers: int = 1) -> dict[str, float]:
+        """What a run on so many cores by so many processes would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
         pace = pace or blocks.Pace()
         layers = {depth: len(self.kept.at(depth)) for depth in {cell.chain.depth for cell in self.cells}}
         disk = 0
@@ -197,7 +197,7 @@ class SweepPlan:
         return {
             "cells": len(self.cells),
             "chains": sum(piece.count for piece in pieces),
-            "seconds": sum(pace.of(piece) for piece in pieces) / workers,
+            "seconds": sum(pace.of(piece) - blocks.OVERHEAD for piece in pieces) / cores + blocks.OVERHEAD * len(pieces) / workers,
             "memory_bytes": disk + self.memory(),
             "disk_bytes": disk,
         }

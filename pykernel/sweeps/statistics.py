@@ -291,9 +291,10 @@ def summaries(forests: list[dict[tuple[int, int], Node]]) -> list[Summary]:
     """`summarise` of many forests: those of the same nodes side by side, a few thousand layers at once."""
     alike: dict[tuple, list[int]] = {}
     for i, forest in enumerate(forests):
-        alike.setdefault(tuple((place, isinstance(node.count, float)) for place, node in forest.items()), []).append(i)
+        rows = next(iter(forest.values())).mean.shape[0]  # a batch has one more than a single input
+        alike.setdefault((rows, *((place, isinstance(node.count, float)) for place, node in forest.items())), []).append(i)
     found: dict[int, Summary] = {}
-    for kind, members in alike.items():
+    for (_, *kind), members in alike.items():
         layers = np.array([next(iter(forests[i].values())).mean.shape[1] for i in members])
         for begin, end in itertools.pairwise([*range(0, len(members), max(1, LAYERS_AT_ONCE // int(layers.max()))), len(members)]):
             side = [list(forests[i].values()) for i in members[begin:end]]
