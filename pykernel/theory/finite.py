@@ -17,6 +17,7 @@ from pykernel.theory import quadrature as q
 from pykernel.theory.mean_field import Gradient, Signal
 
 LOG_NORMAL = "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers are wider than about 30"
+LEFT_OUT = 0.01  # decades of the mean, about sum 1/width^2, from which the orders that are left out are mentioned
 
 
 def digamma(x: float) -> float:
@@ -72,6 +73,26 @@ def haar_relu(width: int) -> tuple[float, float, float]:
         return digamma(k / 2) - tail[0] + math.log(2), trigamma(k / 2) - tail[1]
 
     return _binomial_law(width, law)
+
+
+@lru_cache(maxsize=4096)
+def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
+    """Mean and variance of the log of the share of a gradient's squared norm that slopes of `left` or `right`, by fair coins, leave.
+
+    Notes:
+        Given which are live, W's signs are free (Hanin, Nica 2018, Prop. 2), so the gradient is isotropic: the share is A/B, A = sum d_i^2
+        g_i^2, B = sum g_i^2 over normal g, and independent of B (Basu 1955). For E exponential log(E/A) has the survival function M(e^y)^n,
+        M(t) = E exp(-t d^2 g^2): log A has the mean -gamma - E log(E/A) and the variance Var log(E/A) - pi^2/6.
+    """
+    n, l2, r2 = width, left * left, right * right
+    y = np.arange(-45.0 - math.log(n * max(l2, r2)), 100 - math.log(min(l2, r2)), 0.1)
+    t = np.exp(y)
+    per = np.log((1 + 2 * l2 * t) ** -0.5 + (1 + 2 * r2 * t) ** -0.5) - math.log(2)
+    falls = n * np.exp(n * per) * (l2 * t * (1 + 2 * l2 * t) ** -1.5 + r2 * t * (1 + 2 * r2 * t) ** -1.5) / (2 * np.exp(per))
+    falls /= falls.sum()
+    middle = float(falls @ y)
+    mean = -float(np.euler_gamma) - middle - digamma(n / 2) - math.log(2)
+    return mean, float(falls @ (y - middle) ** 2) - math.pi**2 / 6 - trigamma(n / 2)
 
 
 def _binomial_law(n: int, law) -> tuple[float, float, float]:
@@ -133,32 +154,30 @@ def law(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
 
 
 def _exact(plan: Plan, signal: Signal) -> FiniteWidth | None:
-    n_in, n_out = plan.widths[:-1], plan.widths[1:]
-    if plan.norm or np.any(plan.bias_scale) or plan.activation.name not in ("linear", "relu") or plan.loss:
+    n_in, n_out, row = plan.widths[:-1], plan.widths[1:], plan.activation
+    if plan.norm or np.any(plan.bias_scale) or row.name not in q.HOMOGENEOUS or plan.loss:
         return None
-    relu = plan.activation.name == "relu"
+    left, right = float(row.left), float(row.right)
     units = (n_out if plan.order == 0 else n_in).tolist()  # whose phi'
-    if plan.distribution == "normal":
-        # Backward, a layer multiplies by a ReLU mask and by W^T, whose fan-in entries are fresh: chi^2 of n_in, the mask's share is a Beta.
-        laws = []
-        for m, n in zip(units, n_in.tolist(), strict=True):
-            mean, variance = gaussian_linear(n)
-            if relu:
-                mask = haar_relu(m)
-                mean, variance = mean + mask[0], variance + mask[1]
-            laws.append((mean, variance))
-        name = "exact: (2/n) chi^2_K, K binomial, for each layer" if relu else "exact: chi^2_n / n for each layer"
-    elif plan.distribution == "haar" and np.all(n_in == n_out):
-        laws = [haar_relu(n)[:2] if relu else (0.0, 0.0) for n in units]
-        name = "exact: 2 Beta(K/2, (n-K)/2), K binomial, for each layer" if relu else "exact: no spread at all"
+    # Backward, a layer multiplies by the slopes, coins of their own, and by W^T, whose fan-in entries are fresh: chi^2 of n_in.
+    if row.name == "linear":
+        masks, factor = [(0.0, 0.0)] * len(units), "chi^2_n / n"
+    elif left == 0:
+        masks = [(mean - math.log(2), variance) for mean, variance, _ in map(haar_relu, units)]
+        factor = "(2/n) chi^2_K, K binomial,"
+    elif right:
+        masks, factor = [leaky_share(n, left, right) for n in units], "chi^2_n and slopes by fair coins"
     else:
         return None
-    layers = np.array(laws)
-    if relu:
-        layers[:, 0] -= math.log(2)
-    level = signal.weight  # the mask's mean 1/2 was taken out of the Beta above and comes back here
-    mean = layers[:, 0] + level
-    return FiniteWidth(_from_top(mean), _from_top(layers[:, 1]), dead_probability(plan), name)
+    layers = np.array(masks)
+    if plan.distribution == "normal":
+        layers += [gaussian_linear(n) for n in n_in.tolist()]
+    elif plan.distribution == "haar" and np.all(n_in == n_out):
+        factor = {"linear": "no spread at all", "relu": "2 Beta(K/2, (n-K)/2), K binomial,"}.get(row.name, "slopes by fair coins")
+    else:
+        return None
+    name = f"exact: {factor}" + (" for each layer" if row.name != "linear" or plan.distribution == "normal" else "")
+    return FiniteWidth(_from_top(layers[:, 0] + signal.weight), _from_top(layers[:, 1]), dead_probability(plan), name)
 
 
 def _from_top(values: np.ndarray) -> np.ndarray:
@@ -169,13 +188,10 @@ def _from_top(values: np.ndarray) -> np.ndarray:
 def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
     """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
 
-    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient (3 kappa
-    - 3 over n,
-    kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n). The mean adds -1/2 of each variance, the curvature of the maps, and the part of the
-    gradient along the
-    signal, which multiplies by chi_par^2 instead of chi_perp (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm
-    fix the length of z:
-    what fluctuates is projected off it.
+    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient
+    (3 kappa - 3 over n, kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n), the last two to second order. The mean adds -1/2 of each variance,
+    the curvature of the maps, and the part of the gradient along the signal, which multiplies by chi_par^2 instead of chi_perp
+    (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm fix the length of z: what fluctuates is projected off it.
     """
     table, t = q.moments(plan.activation), signal.preimage
     if not np.all(np.isfinite(t)):
@@ -237,6 +253,7 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         return None
     if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:  # draws sit in different phases: no expansion around one of them
         return None
+    second_mean, second_variance = _second_order(kappa, np.exp(c[q.LOG_SLOPE6]), N, n_in, haar)
     # backward: what a unit of log E phi^2 of layer l does to all later slopes
     after, afters = 0.0, [0.0]
     for r, x, e in zip(follow[:0:-1].tolist(), tilt[:0:-1].tolist(), elasticity[:0:-1].tolist()):
@@ -246,10 +263,10 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     own = slope_noise + weight_noise + 2 * shared_noise * later + later**2 * value_noise
     if norm:
         own = own + length_noise
-    variance = _from_top(own)
+    variance = _from_top(own + second_variance)
     # what fluctuated before layer l + 1 reaches layers l + 1 .. L through log q
     variance[:L] += (tilt + elasticity * later) ** 2 * var_q
-    shift = slope_flat - slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
+    shift = second_mean + slope_flat - slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
         # Behind a norm gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and the mean of phi'^2
         # under what is left is another; the norm then takes out the parts along z and, centred, along 1 (which its variance lacks, too).
@@ -265,6 +282,23 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     if not np.isfinite(mean).all():
         return None
     return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(plan), LOG_NORMAL)
+
+
+def _second_order(kappa: np.ndarray, sixth: np.ndarray, N: np.ndarray, n_in: np.ndarray, haar: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer's slopes and W^T add to mean and variance beyond first order, (L,) each.
+
+    The share A/B = sum phi'^2 g^2 / sum g^2 of normal g is independent of B (Basu 1955), chi^2_N; log A by the cumulants v / N and mu / N^2
+    of its terms, W^T's chi^2_n exactly.
+    """
+
+    def beyond(n: np.ndarray) -> np.ndarray:
+        """Mean and variance of log(chi^2_n / n) less their first order."""
+        kinds, back = np.unique(n, return_inverse=True)
+        return np.array([[digamma(k / 2) - math.log(k / 2) + 1 / k, trigamma(k / 2) - 2 / k] for k in kinds]).T[:, back]
+
+    v, mu = 3 * kappa - 1, 15 * sixth - 9 * kappa + 2
+    mean, variance = np.array([mu / 3 - 0.75 * v * v, 2.5 * v * v - mu]) / (N * N) - beyond(N) + (0.0 if haar else beyond(n_in))
+    return mean, variance
 
 
 def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

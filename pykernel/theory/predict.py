@@ -308,6 +308,10 @@ def _validity(plan: Plan, prediction: Prediction) -> list[str]:
     if LOSSES[plan.loss] == "softmax":
         out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")
     std = prediction.log10_grad_activation_std
-    if std is not None and "first order" in prediction.law and std[0] > 0.5:
-        out.append("the spread is not small: first order in 1/width understates it")
+    if std is not None and "first order" in prediction.law:
+        left = float(np.sum(1.0 / plan.widths[1:].astype(float) ** 2))
+        if left > finite.LEFT_OUT:
+            out.append(f"orders of 1/width that are left out move the mean by about {left:.1g} decades (measured: the sum of 1/width^2)")
+        if std[0] > 0.5:
+            out.append("the spread is not small: first order in 1/width understates it")
     return out

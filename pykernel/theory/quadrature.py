@@ -30,6 +30,7 @@ COLUMNS = (
     "slope2_first",  # E phi'^2 z / (sqrt(q) E phi'^2)
     "value2_fourth",  # E phi^2 z^4 / (q^2 E phi^2)
     "slope2_fourth",  # E phi'^2 z^4 / (q^2 E phi'^2)
+    "log_slope6",  # log E phi'^6 / (E phi'^2)^3
 )
 (
     LOG_VALUE2,
@@ -45,6 +46,7 @@ COLUMNS = (
     SLOPE2_FIRST,
     VALUE2_FOURTH,
     SLOPE2_FOURTH,
+    LOG_SLOPE6,
 ) = range(len(COLUMNS))
 
 
@@ -137,6 +139,7 @@ def measure(row: Any, log_std: float) -> np.ndarray:
     if D > 0:
         out[LOG_SLOPE2] = math.log(D) + 2 * math.log(steep)
         out[LOG_SLOPE4] = math.log(w @ (slope2 * slope2)) - 2 * math.log(D)
+        out[LOG_SLOPE6] = math.log(w @ slope2**3) - 3 * math.log(D)
         out[SLOPE2_SQUARE] = (w @ (slope2 * x * x)) / D
         out[SLOPE2_FIRST] = (w @ (slope2 * x)) / D
         out[SLOPE2_FOURTH] = (w @ (slope2 * x**4)) / D
@@ -171,6 +174,7 @@ def _measure_sin(log_std: float) -> np.ndarray:
     out[LOG_SLOPE2] = math.log(D)
     out[LOG_VALUE4] = math.log(fourth / A**2) if q > 1e-100 else math.log(3)
     out[LOG_SLOPE4] = math.log((3 / 8 + e2 / 2 + e8 / 8) / D**2)
+    out[LOG_SLOPE6] = math.log((10 + 15 * e2 + 6 * e8 + math.exp(-18 * q)) / 32 / D**3)
     out[LOG_MIXED] = math.log(-math.expm1(-8 * q) / 8 / (A * D)) if q > 1e-300 else 0.0
     swing = q * e2 / A if q > 1e-300 else 1.0
     out[ELASTICITY], out[VALUE2_SQUARE], out[SLOPE2_SQUARE] = swing, 1 + 2 * swing, 1 - 2 * q * e2 / D
