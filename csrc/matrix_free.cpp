@@ -26,6 +26,11 @@ double largest(const double* x, int64_t n) {
   return m;
 }
 
+// Whether float would lose some coefficient, or what it multiplies.
+bool uneven(const double* x, int64_t n) {
+  return std::any_of(x, x + n, [](double c) { return c != 0 && !(fabs(c) > 0x1p-80 && fabs(c) < 0x1p60); });
+}
+
 // Multiplies x by scale / 2^e and returns e, chosen so that numbers of size `top` times the factor stay in range of float.
 int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) {
   int e = 0;
@@ -183,10 +188,12 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   }
   input_.solve(out_.data(), B_, false);
   const Factor X = {out_.data(), input_.order.data(), r};
-  const double top = std::max(largest(f_.data(), s * B_), largest(out_.data(), r * B_) * u.largest);
+  double top = largest(f_.data(), s * B_);  // row by row: where inputs differ much in size, a small one has large coefficients
+  for (int64_t i = 0; i < r; i++) top = std::max(top, largest(out_.data() + i * B_, B_) * sqrt(gram[input_.order[(size_t)i] * (B_ + 1)]));
   du.exponent = delta.exponent + fold(plan_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
+  const bool in_double = thinnest < thin || uneven(f_.data(), s * B_) || uneven(out_.data(), r * B_);
   pass(N, team,
-       [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, X, E, chunk, N, du.data, B_, thinnest < thin, room); });
+       [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room); });
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {

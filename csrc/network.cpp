@@ -249,9 +249,9 @@ template <class T> double Network<T>::similarity(const double* gram) const {
   int64_t pairs = 0;
   for (int64_t b = 0; b < B_; b++)
     for (int64_t c = 0; c < b; c++) {
-      const double square = gram[b * B_ + b] * gram[c * B_ + c];
-      if (square == 0) continue;
-      sum += gram[b * B_ + c] / sqrt(square), pairs++;
+      const double lengths = sqrt(gram[b * B_ + b]) * sqrt(gram[c * B_ + c]);  // the product of the squares may vanish
+      if (lengths == 0) continue;
+      sum += gram[b * B_ + c] / lengths, pairs++;
     }
   return pairs ? sum / (double)pairs : NAN;
 }

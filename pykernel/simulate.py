@@ -18,6 +18,7 @@ from pykernel.propagation import Propagation
 
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
 FAR = 2 * (60 - 10) * np.log10(2)
+UNEVEN = 2.0**80
 LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
 LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 
@@ -179,12 +180,23 @@ def _warn_beyond(plan: Plan, rows) -> None:
 def _run(module, plan: Plan, first: int, count: int, threads: int, keep=()) -> dict:
     """The module's rows; a user's sampler is asked for one replica's weights at a time."""
     if plan.sampler is None:
+        if plan.dtype == "float32" and plan.exponent and (_uneven(plan.x) or _uneven(plan.cotangent)):
+            plan = dataclasses.replace(plan, dtype="float64")
         rows = module.run(plan, first, count, threads=threads, keep=keep)
         _look_again(module, plan, first, rows, threads)
         return rows
     parts = [_run(module, with_samples(plan, r), r, 1, threads, keep) for r in range(first, first + count)]
     rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
     return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
+
+
+def _uneven(columns) -> bool:
+    """Whether the caller's columns differ so much in size that float32, with one exponent for all, would lose digits of some."""
+    if columns is None:
+        return False
+    sizes = np.abs(columns).max(axis=0)
+    sizes = sizes[sizes > 0]
+    return bool(sizes.size) and sizes.max() / UNEVEN > sizes.min()
 
 
 def _look_again(module, plan: Plan, first: int, rows, threads: int) -> None:

@@ -50,6 +50,27 @@ def test_a_singular_jacobian_says_its_rank():
     assert np.isfinite(normed.log10_singular[0]).tolist() == [True] * 7 + [False]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["elu", "selu"])
+def test_a_block_that_is_all_on_the_flat_side(activation, dtype, backend):
+    """phi(-1e90) is -1, also where nothing of the block is near: the layer behind it sees a constant."""
+    chain = pk.Chain(2, 1, activation=activation)
+    p = pk.propagate(chain, x=[[-1e90, -1e91]], backend=backend, dtype=dtype, weights=[[[1.0]], [[1e30]]])
+    low = {"elu": -1.0, "selu": -1.7580993408473766}[activation]
+    np.testing.assert_allclose(p.mean_activation, [[low, low]], rtol=1e-6)
+    assert p.similarity[0, 0] == pytest.approx(1)
+
+
+def test_similarity_of_columns_whose_squares_multiply_to_nothing():
+    """|a1|^2 |a2|^2 = 10^-600 of their unit: the cosine is 1, not left out."""
+    x = np.array([[1.0], [2.0]]) * [1.0, 1e-140, 1e-140]
+    p = pk.propagate(pk.Chain(2, 2, activation="linear"), x=x, dtype="float64", backend="cpp")
+    np.testing.assert_allclose(p.similarity, 1, atol=1e-6)
+    y = x * [1, 1, -1]
+    np.testing.assert_allclose(pk.propagate(pk.Chain(2, 2, activation="linear"), x=y, dtype="float64").similarity, -1 / 3, atol=1e-6)
+
+
 def test_targets_say_the_batch():
     chain = pk.Chain(3, 8, head=pk.Head("softmax", 3, targets=(0, 1, 2, 1)))
     assert pk.propagate(chain).batch == 4

@@ -354,6 +354,21 @@ def test_factor_reveals_rank():
     np.testing.assert_allclose((c.T @ c - columns.T @ columns) / np.outer(scale, scale), 0, atol=1e-8)
 
 
+@pytest.mark.parametrize("where", ["x", "cotangent", "both"])
+@pytest.mark.parametrize("decades", [10, 25])
+def test_columns_of_very_different_size(decades, where):
+    """Inputs and gradients 10^20 or 10^50 apart: coefficients u X beyond float32 were lost, and columns below 2^-149 of the largest."""
+    rng = np.random.default_rng(0)
+    size = np.array([10.0**-decades, 1.0, 10.0**decades])
+    x, c = rng.normal(size=(2, 40, 3))
+    given = {"x": x * size if where != "cotangent" else x, "cotangent": c * size if where != "x" else c}
+    for init, activation, norm in (("he_normal", "relu", None), ("orthogonal", "tanh", None), ("he_normal", "tanh", "layer")):
+        chain = pk.Chain(depth=3, width=40, activation=activation, init=init, norm=norm)
+        p, n, q = (run(chain, "matrix_free", 1, 3, backend, **given) for backend in ("cpp", "numba", "reference"))
+        close(chain, p, q, 2e-5)  # float32 rounding, or better
+        close(chain, n, q, 2e-5)
+
+
 def test_control_c_ends_a_wide_batch():
     """Every pass over a wide layer looks at the flag, not only every layer: else this would go on for minutes."""
     chain = pk.Chain(depth=3000, width=100_000, activation="tanh")

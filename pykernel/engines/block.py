@@ -102,9 +102,10 @@ def values(row, block):
         return block.like(np.where(x > 0, row.after_zero, row.before_zero) * x, e)
     true, far = _clipped(block)
     value = row.evaluate("value", true)
-    if e > 0 and (row.left or row.right):
-        value = np.where(far, np.where(x > 0, row.right, row.left) * x, ldexp(value, -e))
-    else:
+    line = np.where(far, np.where(x > 0, row.right, row.left) * x, 0.0)
+    if e > 0 and line.any():
+        value = np.where(far & (line != 0), line, ldexp(value, -e))
+    else:  # near, or all on a side where phi is bounded
         e = 0
     if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():
         return from_log2(*row.evaluate("log2_value", true))

@@ -116,12 +116,16 @@ def values(spec, work, x, e, out, n):
         _ask(spec, ASK_PLAIN_VALUE, count, z, y, sign)
     else:
         _ask(spec, ASK_VALUE, count, z, y, sign)
+        on_a_line = False
         if e > 0 and (facts[LEFT] != 0.0 or facts[RIGHT] != 0.0):
+            for i in range(count):
+                on_a_line |= abs(z[i]) > _FAR and (facts[RIGHT] if x[i] > 0 else facts[LEFT]) != 0.0
+        if on_a_line:
             for i in range(count):
                 v = float(x[i])
                 far = v * (facts[RIGHT] if v > 0 else facts[LEFT])
-                y[i] = far if abs(z[i]) > _FAR else math.ldexp(y[i], max(-e, -3000))
-        else:
+                y[i] = far if abs(z[i]) > _FAR and far != 0.0 else math.ldexp(y[i], max(-e, -3000))
+        else:  # near, or all on a side where phi is bounded
             e = 0
     blocks.clear_padding(y, n, B)
     if spec.bound and facts[LOG2_VALUE] != 0.0 and blocks.top(y, count) < _TINY and blocks.top(x, count) > 0.0:

@@ -39,7 +39,7 @@ CHUNK = 64  # panels
 STRETCH = 16  # panels whose draws lie in a worker's room
 # Directions that stick out less than this make the coefficients of nearly parallel columns large and opposite: sums are then in float64.
 THIN = 2.0**-6
-_HUGE = 2.0**60
+_TINY, _HUGE = 2.0**-80, 2.0**60
 INPUT, COTANGENT, FRAME, INSIDE, ALONG, X, E, OWN, SLOTS = (np.int64(i) for i in range(9))
 
 
@@ -209,11 +209,12 @@ def _round(entries, count, B, out, deep):
 
 
 @jit
-def _largest(x, count):
-    m = 0.0
+def _uneven(x, count):
+    """Whether float32 would lose some coefficient, or what it multiplies: inputs or gradients of very different size."""
+    found = False
     for i in range(count):
-        m = max(m, abs(x[i]))
-    return m
+        found |= x[i] != 0.0 and not _TINY < abs(x[i]) < _HUGE
+    return found
 
 
 # -- passes over units
@@ -506,7 +507,7 @@ def backward_close(spec, work, l):
     for i in range(rank):
         for b in range(B):
             x[order[1 + i] * B + b] = rows[i * B + b]
-    if _largest(x, B * B) > _HUGE or _largest(e, count * B) > _HUGE:
+    if _uneven(x, B * B) or _uneven(e, count * B):
         smallest[0] = 0.0
     _round(x, B, B, _rounded(spec, work, 0), _deep(spec, work, 0))
     _round(e, count, B, _rounded(spec, work, 1), _deep(spec, work, 1))
