@@ -207,12 +207,12 @@ def test_shares_of_two_slopes():
 
 
 def test_relu_with_small_biases_has_nearly_its_exact_law():
-    """12 layers of 64 units: the general law and the exact one without biases agree to 1 percent of the deviation, 6e-4 decades of the
-    mean (third order, L / n^3 = 5e-5, times about 8); to first order alone 3 percent and 3e-3.
+    """12 layers of 64 units: the general law and the exact one without biases agree to 1 percent of the deviation, 1e-3 decades of the
+    mean (a third of L / n^2); to first order alone 3 percent and 3e-3.
     """
     exact, general = (pk.predict(pk.Chain(depth=12, width=64, bias_std=b)) for b in (0.0, 1e-9))
     assert general.law.startswith("first order")
-    assert general.signal_end_to_end_mean == pytest.approx(exact.signal_end_to_end_mean, abs=6e-4)
+    assert general.signal_end_to_end_mean == pytest.approx(exact.signal_end_to_end_mean, abs=1e-3)
     assert general.signal_end_to_end_std == pytest.approx(exact.signal_end_to_end_std, rel=0.01)
 
 
