@@ -40,7 +40,7 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-sanitize: .venv/tools ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
+sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
 	  $(BIN)/ctest --preset $$preset || exit 1; done
@@ -52,6 +52,11 @@ clean: ## forget environments, builds and results
 .venv/made .venv-peers/made:
 	$(PYTHON) -m venv $(@D) 2>/dev/null || { rm -rf $(@D); \
 	  $(PYTHON) -m pip install --quiet --target .boot virtualenv && PYTHONPATH=.boot $(PYTHON) -m virtualenv --quiet $(@D); }
+	touch $@
+
+# What the C and C++ programs need: no Python package of ours.
+.venv/cmake: | .venv/made
+	$(PIP) cmake ninja
 	touch $@
 
 # Editable: Python sources are used where they stand, C++ sources are built again when they are newer.
