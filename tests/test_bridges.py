@@ -258,6 +258,46 @@ def test_torch_modules_have_the_gradients_of_autograd():
 
 
 @needs_torch
+def test_blocks_before_a_read_out_and_a_branch_taken_off():
+    """Pre-activation blocks x - 0.3 f(x) with RMSNorm's own eps, then the Linear that is read out."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = nn.RMSNorm(9), nn.Linear(9, 9)
+
+        def forward(self, x):
+            return x - 0.3 * self.linear(nn.functional.gelu(self.norm(x)))
+
+    torch.manual_seed(0)
+    module = nn.Sequential(Block(), Block(), nn.Linear(9, 3)).double()
+    x, c = torch.randn(5, 9, dtype=torch.float64, requires_grad=True), torch.randn(5, 3, dtype=torch.float64)
+    (module(x) * c).sum().backward()
+    chain = pk.from_torch(module, weights=True)
+    assert (chain.residual.scale, chain.head.outputs, chain.norm_eps) == (-0.3, 3, 2.0**-52)
+    p = pk.propagate(chain, x=x.detach().T.numpy(), cotangent=c.T.numpy(), dtype="float64")
+    np.testing.assert_allclose(10 ** p.log10_grad_activation[0, 0], x.grad.norm().item(), rtol=1e-12)
+
+
+@needs_torch
+def test_what_computes_something_else_than_it_says_is_refused():
+    from torch import nn
+
+    for change, message in [
+        (lambda m: m.register_forward_hook(lambda *a: a[2] * 2), "has a hook"),
+        (nn.utils.parametrizations.weight_norm, "by a parametrization"),
+    ]:
+        module = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+        change(module[0])
+        with pytest.raises(ValueError, match=message):
+            pk.from_torch(module, weights=True)
+    with pytest.raises(ValueError, match="has no weight yet"):
+        pk.from_torch(nn.Sequential(nn.LazyLinear(6), nn.Tanh()))
+
+
+@needs_torch
 @pytest.mark.parametrize("scheme", ["he_normal", "glorot_uniform", "orthogonal", "torch_linear_default", "student_t(3)"])
 def test_torch_modules_take_the_bits_of_the_stream(scheme):
     from torch import nn

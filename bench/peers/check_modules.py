@@ -81,7 +81,7 @@ ACTS = (
     nn.Hardtanh,
     nn.Sigmoid,
 )
-NORMS = (None, nn.BatchNorm1d, nn.LayerNorm, lambda n: nn.RMSNorm(n, eps=1e-5))
+NORMS = (None, nn.BatchNorm1d, nn.LayerNorm, nn.RMSNorm)
 
 
 def modules():

@@ -99,7 +99,7 @@ def assemble(steps: list[Step]) -> Network:
     layers = _group(steps, order)
     head = None
     plain = [layer for layer in layers if layer.norm is None and layer.activation is None]
-    if order == ORDERS[0] and len(layers) > 1 and plain == layers[-1:] and layers[-1].sum is None:
+    if len(layers) > 1 and plain == layers[-1:] and layers[-1].sum is None:
         head = layers.pop().linear
     for layer in layers[1:]:
         _same(layers[0], layer, layer is layers[-1] and order == ORDERS[0])

@@ -140,6 +140,9 @@ def read(module, own=None) -> Network:
     """The network of a module."""
     if not hasattr(module, "forward") and not hasattr(module, "children"):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    for path, part in module.named_modules() if hasattr(module, "named_modules") else ():
+        _refuse_changed(part, _where(part, path))
     reader = _Reader(module, {} if own is None else {kind: activations.get(row) for kind, row in own.items()})
     reader.walk(module, "")
     _refuse_shared([s for s in reader.steps if s.kind == "linear"])
@@ -152,6 +155,23 @@ def _refuse_shared(linears):
         first = seen.setdefault(id(step.linear.weight), step)
         if first is not step:
             raise ValueError(f"{first.where} and {step.where} share one weight; a chain has a weight of its own at every layer")
+
+
+def _refuse_changed(module, where):
+    """Refuse what computes something other than its class says."""
+    if type(module).__module__.startswith("torch.jit"):
+        raise ValueError(f"{where} is compiled by torch.jit and cannot be read; give the module that it was made from")
+    if type(getattr(module, "weight", None)).__name__ == "UninitializedParameter":
+        raise ValueError(f"{where} has no weight yet; call the module once on an input")
+    for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+        for hook in (getattr(module, kind, None) or {}).values():
+            name = getattr(hook, "__name__", type(hook).__name__)
+            raise ValueError(f"{where} has a hook ({name}) that may change what it computes; remove it first")
+    if hasattr(module, "parametrizations"):
+        raise ValueError(
+            f"{where} computes its {' and '.join(module.parametrizations)} by a parametrization; a chain has plain weights: "
+            "call torch.nn.utils.parametrize.remove_parametrizations first"
+        )
 
 
 class _Reader:
@@ -181,9 +201,6 @@ class _Reader:
             if module.p and module.training:
                 raise ValueError(f"{where} drops units at random in training mode; call .eval() on it to read the network without")
         elif kind == "Linear":
-            hooks = [type(hook).__name__ for hook in getattr(module, "_forward_pre_hooks", {}).values()]
-            if {"WeightNorm", "SpectralNorm"} & set(hooks):
-                raise ValueError(f"{where} computes its weight by {hooks[0]}, which a chain has not")
             rows, columns = module.weight.shape
             self.steps.append(Step("linear", where, linear=module, sizes=(int(rows), int(columns))))
         elif kind in ("BatchNorm1d", "LayerNorm", "RMSNorm"):
@@ -266,6 +283,8 @@ class _Graph:
             return None
         if name in ("add", "iadd", "add_"):
             return self._add(node)
+        if name in ("sub", "isub", "sub_"):
+            return self._add(node, -1)
         if name in ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv"):
             return self._scale(name, node)
         now = self._now(node.args[0], name)
@@ -308,9 +327,9 @@ class _Graph:
             raise ValueError(f"{self.where} multiplies two values; a chain scales the branch of a sum by one number")
         return value[0], value[1] / factor if divides else value[1] * factor
 
-    def _add(self, node):
+    def _add(self, node, sign=1):
         left, right = (self.values.get(a) if isinstance(a, _node_type()) else None for a in node.args[:2])
-        alpha = node.kwargs.get("alpha", 1)
+        alpha = sign * node.kwargs.get("alpha", 1)
         if not (isinstance(left, tuple) and isinstance(right, tuple)):
             raise ValueError(f"{self.where} adds something that is no output of a layer; a chain adds an earlier value")
         right = (right[0], right[1] * alpha)
