@@ -171,3 +171,23 @@ def test_dask_gives_the_same_bits_even_when_a_worker_is_killed(whole, tmp_path, 
             got = sweep(executor=client, store=tmp_path / "b", replicas=60)
             killer.join()
             equal(got, sweep(replicas=60))
+
+
+def test_functions_that_workers_cannot_read_are_refused_before_any_work(tmp_path):
+    act = pk.Activation(value=lambda z: 2.0 * z, slope=lambda z: 2.0 * np.ones_like(z), name="twice")
+    with pytest.raises(TypeError, match=r"twice cannot be sent to worker processes \((.|\n)*put its functions into a file"):
+        sweep({"activation": ["tanh", act]}, {"depth": 2, "width": 4}, executor=2, store=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_functions_of_a_prompt_are_refused_for_processes_that_are_spawned():
+    """They can be pickled, by name, and no worker finds the name."""
+    code = """
+import numpy as np, pykernel as pk
+def twice(z): return 2.0 * z
+def two(z): return 2.0 * np.ones_like(z)
+act = pk.Activation(value=twice, slope=two, name="twice")
+pk.sweep({"activation": [act]}, {"depth": 2, "width": 4}, executor=2)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "twice cannot be sent to worker processes (it is defined in this session)" in said

@@ -2,6 +2,7 @@
 """The store: what it holds is whole or named as damaged, whoever kills, flips, cuts or fills what."""
 
 import errno
+import multiprocessing.connection  # noqa: F401  # it keeps the os.write that it finds when first imported
 import os
 import shutil
 import signal
@@ -325,6 +326,29 @@ def test_until_adds_replicas_where_the_error_is_large(tmp_path):
         warnings.simplefilter("error")
         equal(pk.open(tmp_path), ds)
     equal(sweep(replicas=10, until=rule), ds)
+
+
+@pytest.mark.parametrize("victim", ["one part", "the plan", "everything"])
+def test_what_is_taken_away_while_a_sweep_runs_is_computed_again(tmp_path, monkeypatch, capsys, victim):
+    monkeypatch.setattr(executors, "FIRST", 1e-3)
+    monkeypatch.setattr(executors, "IN_PROCESS", 1e-3)
+    store, taken = tmp_path / "out", []
+
+    def take(_):
+        if len(Store(store).names()) == 3 and not taken:
+            taken.append(victim)
+            if victim == "everything":
+                shutil.rmtree(store)
+            else:
+                (store / ("plan.json" if victim == "the plan" else f"parts/{Store(store).names()[0]}")).unlink()
+
+    ds = pk.sweep(GRID, BASE, replicas=20, store=store, progress=take, backend="reference")
+    assert taken
+    gone = {"one part": "1 finished part of", "the plan": "0 finished parts of", "everything": "3 finished parts of"}[victim]
+    assert f"{gone} {store} taken away" in capsys.readouterr().err
+    equal(ds, sweep())
+    equal(pk.open(store), ds)
+    assert (store / "driver.lock").exists()
 
 
 DRIVER = """

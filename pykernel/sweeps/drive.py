@@ -19,7 +19,7 @@ from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
 from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import SCALARS, Profiles
-from pykernel.sweeps.store import Damage, Store, StoreError, split
+from pykernel.sweeps.store import LOCK, PLAN, Damage, Store, StoreError, split
 
 SAID = 5  # failures that are told one by one
 
@@ -205,11 +205,13 @@ class _Sweep:
         self.names = {cell.key: cell for cell in plan.cells}
         self.shelf, self.pace, self.stop = Shelf(), Pace(), Stop()
         self.failed: dict[str, str] = {}
+        self.kept: set[str] = set()  # parts that this run relies on
         self.latest = ""
-        self.finished = False
+        self.losses, self.finished = 0, False
 
     def run(self) -> Any:
         with contextlib.ExitStack() as stack:
+            self.stack = stack
             if self.store is not None:
                 stack.enter_context(self.store.hold(self.shard))
                 stack.enter_context(self._resumable(self.store))
@@ -224,10 +226,11 @@ class _Sweep:
                 if self.shard is not None:
                     pieces = blocks.shard(self._whole(), *self.shard)
                     pieces = [part for piece in pieces for part in self._unknown(piece)]
-                if not pieces:
+                if pieces:
+                    self._work(pieces)
+                elif self.store is None or not self._vanished(self.store):
                     self.finished = True
                     break
-                self._work(pieces)
             if self.finished and self.store is None:
                 stack.enter_context(self.stop.listen(self._stopping))
             known = self._theory(theory_beside)
@@ -297,6 +300,21 @@ class _Sweep:
         for name in store.damaged:
             self._say(f"{store.parts / name} was damaged: set aside as {name}.damaged, and computed again")
         store.set_aside(store.damaged)
+        self.kept = set(store.names())
+
+    def _vanished(self, store: Store) -> bool:
+        """Whether somebody took parts or the plan out of the store meanwhile; what is gone is then computed again."""
+        gone = self.kept - set(store.names())
+        if not gone and (store.directory / PLAN).exists():
+            return False
+        self.losses += 1
+        if self.losses > 3:
+            raise StoreError(f"parts of {store.directory} vanish again and again: is something clearing that directory?")
+        self._say(f"{len(gone)} finished part{'s' * (len(gone) != 1)} of {store.directory} taken away while the sweep ran: computed again")
+        if not (store.directory / LOCK).exists():
+            self.stack.enter_context(store.hold(self.shard))
+        self._recall(store)
+        return True
 
     def _whole(self) -> list[Piece]:
         return self.plan.pieces(Shelf(), goals(self.description, Shelf()))
@@ -323,7 +341,7 @@ class _Sweep:
         if not pieces:
             return
         if self.store is not None:
-            self.store.put(result.content)
+            self.kept.add(self.store.put(result.content).name)
         self.shelf.add(work.decode(*split(result.content)))
         for piece in pieces:
             self._count(piece)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import textwrap
@@ -251,8 +252,8 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form or 'a file without an ending'!r}")
     temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if form == "nc":
             encoding = {str(name): {"zlib": True, "complevel": 1} for name in ds.data_vars if ds[name].dtype.kind == "f" and ds[name].size}
             ds.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
@@ -261,6 +262,9 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
         else:
             frame(ds, replicas).to_parquet(temporary, index=False)
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} could not be written ({error.strerror or error}); --output FILE writes elsewhere") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path

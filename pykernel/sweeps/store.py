@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 VERSION = 1
-PLAN = "plan.json"
+PLAN, LOCK = "plan.json", "driver.lock"
 
 
 class StoreError(RuntimeError):
@@ -124,7 +124,7 @@ class Store:
             raise StoreError(f"store {self.directory} cannot be written: {error.strerror or error}") from error
         with contextlib.ExitStack() as stack:
             # A whole run excludes every shard; shards share the store and exclude only themselves.
-            stack.enter_context(self._lock("driver.lock", shared=shard is not None))
+            stack.enter_context(self._lock(LOCK, shared=shard is not None))
             if shard is not None:
                 stack.enter_context(self._lock(f"driver-{shard[0]}-of-{shard[1]}.lock", shared=False))
             if shard is None:
@@ -171,7 +171,7 @@ class Store:
             if os.getpid() == owner:
                 _close_quietly(handle)
 
-    def driver(self, name: str = "driver.lock") -> str:
+    def driver(self, name: str = LOCK) -> str:
         """Who holds a lock, in words."""
         try:
             holder = json.loads((self.directory / name).read_bytes())
@@ -184,7 +184,7 @@ class Store:
         import fcntl
 
         try:
-            handle = os.open(self.directory / "driver.lock", os.O_RDONLY)
+            handle = os.open(self.directory / LOCK, os.O_RDONLY)
         except OSError:
             return False
         try:
