@@ -203,19 +203,58 @@ def test_spectrum_is_of_the_chain_that_propagate_runs(order, every):
         assert math.log10(np.linalg.norm(v)) == pytest.approx(p.log10_grad_activation[replica, 0], abs=1e-6)
 
 
-def test_largest_singular_value_of_wide_chains(monkeypatch):
-    """Power iteration against the full spectrum of the same draws: 1e-6, relative gap of the two largest values 1e-2 or more."""
+@pytest.mark.parametrize(
+    ("fields", "smallest"),
+    [
+        ({"depth": 12, "width": 24, "activation": "tanh", "bias_std": 0.2}, "finite"),
+        ({"depth": 400, "width": 20, "activation": "softplus"}, "finite"),
+        ({"depth": 1, "width": 40, "activation": "linear"}, "finite"),
+        ({"depth": 6, "width": 24, "activation": "arctan", "residual": pk.Residual(2, 0.5)}, "finite"),
+        ({"depth": 5, "width": 24, "activation": "gelu", "order": "norm-activation-linear", "norm": "rms"}, "finite"),
+        ({"depth": 12, "width": 24, "order": "norm-activation-linear", "norm": "rms"}, "zero"),
+        ({"widths": [24, 30, 20], "activation": "tanh"}, "unknown"),
+    ],
+)
+def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
+    """Lanczos on layers and on their inverses against the full spectrum of the same draws: 1e-8 (layers of condition 1e3 to 1e5)."""
     from pykernel.theory import spectrum
 
-    for fields in ({"activation": "tanh", "bias_std": 0.2}, {"activation": "relu", "order": "norm-activation-linear", "norm": "rms"}):
-        chain = pk.Chain(depth=12, width=24, **fields)
-        full = pk.jacobian_spectrum(chain, replicas=2)
-        monkeypatch.setattr(spectrum, "LARGEST_FULL", 8)
-        top = pk.jacobian_spectrum(chain, replicas=2)
-        monkeypatch.undo()
-        assert not top.complete
-        assert np.isnan(top.log10_condition).all()
-        np.testing.assert_allclose(top.log10_singular[:, 0], full.log10_singular[:, 0], atol=1e-5)
+    chain = pk.Chain(**fields)
+    full = pk.jacobian_spectrum(chain, replicas=2)
+    monkeypatch.setattr(spectrum, "LARGEST_FULL", 8)
+    ends = pk.jacobian_spectrum(chain, replicas=2)
+    assert not ends.complete
+    np.testing.assert_allclose(ends.log10_singular[:, 0], full.log10_singular[:, 0], atol=1e-8)
+    if smallest == "unknown":
+        assert np.isnan(ends.log10_condition).all()
+    else:
+        assert np.isfinite(ends.log10_condition).all() == (smallest == "finite")
+        np.testing.assert_allclose(ends.log10_singular[:, 1], full.log10_singular[:, -1], atol=1e-8)
+    assert {"finite": "condition", "zero": "smallest: 0", "unknown": "not computed"}[smallest] in str(ends)
+
+
+@pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
+@pytest.mark.parametrize("fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}])
+def test_singular_values_where_slopes_differ_by_any_factor(fields, order):
+    """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5 decades are lost)."""
+    from pykernel.plan import lower
+    from pykernel.theory.spectrum import _steps
+
+    chain = pk.Chain(width=20, order=order, **fields)
+    parts = [step.layers[0] for step in _steps(lower(chain, dtype="float64"), 0)]
+    determinant = sum(np.log10(part.slope).sum() + np.linalg.slogdet(part.W)[1] / math.log(10) for part in parts)
+    assert min(part.slope.min() for part in parts) < 1e-12
+    assert pk.jacobian_spectrum(chain).log10_singular.sum() == pytest.approx(determinant, abs=1e-8)
+
+
+def test_spectrum_from_the_narrow_end(monkeypatch):
+    """A wide input and a narrow output: all singular values, by the transpose."""
+    from pykernel.theory import spectrum
+
+    chain = pk.Chain(widths=[40, 30, 36, 7], activation="gelu")
+    full = pk.jacobian_spectrum(chain)
+    monkeypatch.setattr(spectrum, "LARGEST_FULL", 8)
+    np.testing.assert_allclose(pk.jacobian_spectrum(chain).log10_singular, full.log10_singular, atol=1e-10)
 
 
 @pytest.mark.parametrize("depth", [1000, pytest.param(4000, marks=pytest.mark.slow)])

@@ -14,10 +14,11 @@ from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.engines.block import Block, slopes, values
 from pykernel.plan import NORMS, Plan, lower, with_samples
+from pykernel.theory.extremes import extremes
 from pykernel.theory.finite import digamma
 from pykernel.theory.quadrature import HOMOGENEOUS
 
-LARGEST_FULL = 512  # widths up to which all singular values are computed
+LARGEST_FULL = 512  # inputs or outputs up to which all singular values are computed
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Spectrum:
 
     Attributes:
         chain: what was computed.
-        log10_singular: (replicas, k), decreasing; k = the smallest width where all were computed, else 1: the largest.
-        lyapunov: (replicas, k), natural logs per layer: mean growth of a volume's k-th edge, from the QR factors.
+        log10_singular: (replicas, k), decreasing; k = the smallest width where all were computed, else 2: the largest and the smallest
+            (nan where widths differ: no inverse leads to it).
+        lyapunov: (replicas, k), natural logs per layer: mean growth of a volume's k-th edge, from the QR factors (of two, the logs of the
+            singular values over the depth).
         lyapunov_theory: (k,) for Gaussian linear chains with equal widths, else None.
         largest_theory: predicted log10 of the largest singular value of a wide chain, nan where there is no formula.
         variance_theory: predicted `relative_variance` of a wide chain at criticality, nan where there is no formula.
@@ -44,14 +47,12 @@ class Spectrum:
 
     @property
     def log10_condition(self) -> np.ndarray:
-        """log10 of largest over smallest singular value, (replicas,); nan where only the largest was computed."""
-        if not self.complete:
-            return np.full(len(self.log10_singular), np.nan)
+        """log10 of largest over smallest singular value, (replicas,); nan where the smallest was not computed."""
         return self.log10_singular[:, 0] - self.log10_singular[:, -1]
 
     @property
     def relative_variance(self) -> np.ndarray:
-        """Variance over mean squared of the squared singular values, (replicas,); nan where only the largest was computed."""
+        """Variance over mean squared of the squared singular values, (replicas,); nan where not all were computed."""
         if not self.complete:
             return np.full(len(self.log10_singular), np.nan)
         squares = 100.0 ** (self.log10_singular - self.log10_singular[:, :1])
@@ -64,9 +65,13 @@ class Spectrum:
             f"largest singular value: 10^{top:+.4g}"
             + (f" (theory 10^{self.largest_theory:+.4g})" if math.isfinite(self.largest_theory) else ""),
         ]
-        if self.complete:
-            low = float(np.median(self.log10_singular[:, -1]))
+        low = float(np.median(self.log10_singular[:, -1]))
+        if low == -math.inf:
+            lines.append("smallest: 0")
+        elif math.isfinite(low):
             lines.append(f"smallest: 10^{low:+.4g}; condition number 10^{float(np.median(self.log10_condition)):.4g}")
+        else:
+            lines.append("smallest: not computed: widths above 512 differ")
         return "\n".join(lines)
 
 
@@ -74,8 +79,8 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     """Singular values of the Jacobian of the output with respect to one input, at any depth.
 
     Args:
-        chain: without batch norm. Widths up to 512 give all singular values; larger ones only the largest, by power iteration in the log
-            domain (the smallest would take the inverse of every layer: it is not computed, and `log10_condition` is nan).
+        chain: without batch norm. Widths up to 512, or an input or output of up to 512, give all singular values; else the largest and, of
+            equal widths, the smallest, by Lanczos iteration on the layers and on their inverses, sizes kept as logs.
         replicas: independent draws of the weights, the same as `propagate` uses in its dense engine.
         seed: of the draws: weights, biases and input are those of `propagate` with this seed, one input.
         x: the input, (n[0],); drawn without.
@@ -107,9 +112,10 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
     replicas = checks.integer("replicas", replicas, 1, 10**6)
     plan = lower(chain.replace(head=None), seed=seed, dtype="float64", x=None if x is None else np.reshape(np.asarray(x, float), (-1, 1)))
-    complete = int(plan.widths.max()) <= LARGEST_FULL
-    if not complete:
-        machine.require_memory(8 * chain.weight_count, "every weight of this chain", "widths up to 512 need one layer at a time")
+    complete = int(min(plan.widths[[0, -1]])) <= LARGEST_FULL
+    if int(plan.widths[0]) > LARGEST_FULL:
+        held = "every weight of this chain" + ("" if complete else " and every inverse")
+        machine.require_memory((8 if complete else 16) * chain.weight_count, held, "inputs up to 512 need one layer at a time")
     with np.errstate(over="ignore", under="ignore"):  # of numbers whose exponent is kept apart
         results = [_one(plan, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
@@ -120,39 +126,45 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
 
 def _one(plan: Plan, replica: int, complete: bool):
     """log10 singular values and Lyapunov exponents of one draw."""
-    steps: Iterable[_Step] = _steps(plan, replica)
+    steps = _steps(plan, replica)
     n0, smallest = int(plan.widths[0]), int(plan.widths.min())
+    ordered: Iterable[_Step]
     if complete:
-        basis, triangle, exponent = np.eye(n0), np.eye(n0), np.zeros(n0)
-        growth, rank = np.zeros(n0), smallest
-        for apply in steps:
+        transposed = n0 > LARGEST_FULL  # from the narrow end: a matrix and its transpose have the same singular values
+        n, ordered = (int(plan.widths[-1]), reversed(list(steps))) if transposed else (n0, steps)
+        basis, triangle, exponent = np.eye(n), np.eye(n), np.zeros(n)
+        growth, rank = np.zeros(n), smallest
+        for apply in ordered:
             rank = min(rank, apply.rank())
-            q, r = np.linalg.qr(apply(basis))
-            sign = np.where(np.diag(r) < 0, -1.0, 1.0)
-            basis, r = q * sign, r * sign[:, None]
-            with np.errstate(divide="ignore"):
-                growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
-            triangle, exponent = _multiply(r, triangle, exponent)
+            for part in apply.parts(transposed):
+                q, r = _factors(part(basis))
+                sign = np.where(np.diag(r) < 0, -1.0, 1.0)
+                basis, r = q * sign, r * sign[:, None]
+                with np.errstate(divide="ignore"):
+                    growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
+                triangle, exponent = _multiply(r, triangle, exponent)
         singular, growth = _singular(triangle, exponent)[:smallest], (growth / plan.depth)[:smallest]
         if rank < smallest:  # exact zeros, of which rounding left some 1e-16; the columns of Q that stood for them mean nothing
             singular[rank:] = -np.inf
             growth = singular / plan.depth
         return singular / math.log(10), growth
-    v = stream.tall(plan.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float)
-    every, top = list(steps), -math.inf
-    for _ in range(30):
-        v, log = v / np.linalg.norm(v), 0.0
-        for transpose in (False, True):
-            for apply in every[:: -1 if transpose else 1]:
-                v = apply(v, transpose)
-                size = np.linalg.norm(v)
-                if size == 0:
-                    return np.array([-np.inf]), np.array([-np.inf])
-                v, log = v / size, log + math.log(size)
-        done, top = abs(log / 2 - top) < 1e-6, log / 2
-        if done:
-            break
-    return np.array([top / math.log(10)]), np.array([top / plan.depth])
+    every = list(steps)
+    start = stream.tall(plan.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float).ravel()
+    ends = np.array(extremes(every, start, min(step.rank() for step in every) < smallest))
+    return ends / math.log(10), ends / plan.depth
+
+
+def _factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Q and R, the longest rows first on the way: rows of very different sizes (slopes of 1e-20) then keep their own digits.
+
+    Notes:
+        Cox, Higham 1998, Stability of Householder QR factorization for weighted least squares problems.
+    """
+    order = np.argsort(-np.abs(matrix).max(axis=1), kind="stable")
+    q, r = np.linalg.qr(matrix[order])
+    out = np.empty_like(q)
+    out[order] = q
+    return out, r
 
 
 def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray):
@@ -260,6 +272,16 @@ class _Layer:
         live = (int(np.count_nonzero(units)) for units in (self.slope, self.W.any(axis=1), self.W.any(axis=0)))
         return min(*live, len(self.slope) - self.centred)
 
+    def parts(self, transpose: bool) -> list[Callable]:
+        """The same as factors that end in the slopes, where these differ much: a matrix behind them would mix small rows with large."""
+        live = np.abs(self.slope[self.slope != 0])
+        if self.first != transpose or not len(live) or live.min() > 1e-3 * live.max():
+            return [lambda v: self(v, transpose)]
+        norm = lambda x: self.back(Block(x)).true()
+        if self.first:
+            return [lambda v: self.slope * v, lambda v: self.W.T @ norm(v)]
+        return [lambda v: self.slope * norm(v), lambda v: self.W @ v]
+
     def __call__(self, v: np.ndarray, transpose: bool) -> np.ndarray:
         norm = lambda x: self.back(Block(x)).true()
         if self.first:  # z = W a, then norm, then phi
@@ -276,6 +298,12 @@ class _Step:
     def rank(self) -> int:
         """A bound on the rank: where a skip connection bridges the layers there is none but their width."""
         return len(self.layers[-1].W) if self.skip else min(layer.rank() for layer in self.layers)
+
+    def parts(self, transpose: bool) -> list[Callable]:
+        """Factors of the step, in the order in which they act."""
+        if self.skip or len(self.layers) > 1 or self.scale != 1.0:
+            return [lambda v: self(v, transpose)]
+        return self.layers[0].parts(transpose)
 
     def __call__(self, v: np.ndarray, transpose: bool = False) -> np.ndarray:
         image = v if v.ndim == 2 else v[:, None]
