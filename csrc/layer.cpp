@@ -29,6 +29,11 @@ void operator+=(SlopeSums& a, const SlopeSums& b) {
 // log2 of the largest magnitude, far below everything for zero
 template <class T> int64_t height(const Block<T>& x) { return x.largest > 0 ? x.exponent + ilogb(x.largest) : INT64_MIN / 4; }
 
+// What a block is multiplied with to be at exponent e: nothing where it is zero, whose own exponent says nothing.
+template <class T> T present(const Block<T>& x, double factor, int64_t e) {
+  return x.largest == 0 && e ? T(0) : scaled<T>(factor, x.exponent - e);
+}
+
 }  // namespace
 
 template <class T> Buffer<T>::Buffer(size_t count) {
@@ -147,7 +152,7 @@ template <class T> Measure Layer<T>::add(const Block<T>& x, const Block<T>& y, d
     const int64_t hx = height(x), hy = factor ? height(y) + ilogb(factor) : INT64_MIN / 4, h = hx > hy ? hx : hy;
     e = h >= -range<T> && h <= range<T> ? 0 : h < INT64_MIN / 8 ? 0 : h;
   }
-  const T fx = power<T>(x.exponent - e), fy = scaled<T>(factor, y.exponent - e);
+  const T fx = present(x, 1, e), fy = present(y, factor, e);
   const Sums sums = chunks(
       x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, y.data + o, out.data + o, units, B_, fx, fy); });
   out.n = x.n, out.exponent = e;
@@ -172,7 +177,7 @@ template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double la
     e = h >= -range<T> && h <= range<T> ? 0 : h < INT64_MIN / 8 ? 0 : h;
   }
   if (factor == 0) return settle(z);
-  const T fz = power<T>(z.exponent - e), fb = scaled<T>(factor, -e);
+  const T fz = present(z, 1, e), fb = present(bias, factor, e);
   const Sums sums =
       chunks(z.n, [&](int64_t first, int64_t units, int64_t o) { return kernels_.add_bias(z.data + o, b + first, units, B_, fz, fb); });
   z.exponent = e;

@@ -62,6 +62,22 @@ def test_a_block_that_is_all_on_the_flat_side(activation, dtype, backend):
     assert p.similarity[0, 0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+def test_nothing_beside_something_tiny(engine, backend, dtype):
+    """A zero block has no exponent: added to numbers near 10^-150 it leaves them as they are, in every sum of a chain."""
+    run = lambda chain, **own: pk.propagate(chain, engine=engine, backend=backend, dtype=dtype, **own)
+    skipped = pk.Chain(2, 4, activation="tanh", order="norm-activation-linear", residual=pk.Residual(1, 0.0))
+    through = run(skipped, cotangent=np.full((4, 2), 1e-150)).log10_grad_activation
+    np.testing.assert_allclose(through, np.log10(np.sqrt(8)) - 150, atol=1e-5)
+    biased = run(pk.Chain(2, 4, activation="tanh", bias_std=1e-150), x=np.zeros((4, 2)))
+    usual = run(pk.Chain(2, 4, activation="tanh", bias_std=1e-4), x=np.zeros((4, 2)))  # tanh is linear here to 1e-7
+    np.testing.assert_allclose(biased.log10_mean_square_activation + 292, usual.log10_mean_square_activation, atol=1e-5)
+    joined = run(pk.Chain(2, 4, activation="tanh", bias_std=1e-150, residual=pk.Residual(1, 1.0)), x=np.zeros((4, 2)))
+    np.testing.assert_allclose(joined.log10_mean_square_activation[:, 0], biased.log10_mean_square_activation[:, 0], atol=1e-5)
+
+
 def test_similarity_of_columns_whose_squares_multiply_to_nothing():
     """|a1|^2 |a2|^2 = 10^-600 of their unit: the cosine is 1, not left out."""
     x = np.array([[1.0], [2.0]]) * [1.0, 1e-140, 1e-140]
