@@ -49,6 +49,8 @@ void require(bool holds, const char* message) {
   if (!holds) throw std::invalid_argument(message);
 }
 
+constexpr int64_t large = (int64_t)1 << 32;
+
 // A struct of the caller's header, older or newer than ours: what it lacks is zero.
 template <class S> S read(const S* given) {
   require(given, "a struct must be given, got null");
@@ -182,7 +184,7 @@ int64_t pk_panel_entries(int64_t rows, int64_t columns) { return panel_entries(r
 
 int pk_pack(int dtype, const void* x, int64_t n, int64_t batch, pk_block* block, char* message, size_t message_size) {
   return done(message, message_size, [&] {
-    require(x && n >= 1 && batch >= 1, "x must be given, n and batch at least 1");
+    require(x && n >= 1 && n < large && batch >= 1 && batch < large, "x must be given, n and batch at least 1 and below 2^32");
     with_dtype(dtype, [&](auto t) {
       Block<decltype(t)> b = block_of<decltype(t)>(block);
       pack(static_cast<const decltype(t)*>(x), n, batch, b);
@@ -192,7 +194,8 @@ int pk_pack(int dtype, const void* x, int64_t n, int64_t batch, pk_block* block,
 }
 int pk_unpack(int dtype, const pk_block* block, int64_t batch, void* x, char* message, size_t message_size) {
   return done(message, message_size, [&] {
-    require(x && batch >= 1, "x must be given, batch at least 1");
+    require(block && block->n >= 1 && block->n < large && x && batch >= 1 && batch < large,
+            "a block of at least one unit and x must be given, batch at least 1 and below 2^32");
     with_dtype(dtype, [&](auto t) { unpack(block_of<decltype(t)>(block), batch, static_cast<decltype(t)*>(x)); });
   });
 }

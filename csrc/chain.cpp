@@ -103,7 +103,7 @@ template <class T> WorkspaceSize chain_bytes(const Plan& plan, Engine engine) {
 template <class T>
 bool run_chain(const Plan& plan, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace, size_t bytes, Stop stop) {
   check_engine(plan, engine);
-  if (first < 0 || count < 0 || first + count > (int64_t)1 << 32)
+  if (first < 0 || count < 0 || count > (int64_t)1 << 32 || first > ((int64_t)1 << 32) - count)
     throw std::invalid_argument("first and count must not be negative, replicas below 2^32");
   const int64_t rest = (int64_t)std::min(bytes, (size_t)1 << 60) - fixed_bytes<T>(plan, engine);
   const int64_t stored = stored_bytes(plan, engine, sizeof(T), rest);

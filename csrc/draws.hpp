@@ -4,10 +4,13 @@
 #include "isa.hpp"
 #include "memory.hpp"
 #include "pykernel/plan.hpp"
+#include "pykernel/stream.hpp"
 #include "team.hpp"
 
 namespace pykernel {
 
+// Throws std::invalid_argument where the distribution takes no such parameter.
+void check_parameter(Distribution distribution, double parameter);
 // The block of a tall array, the team splits it.
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team);
 // (outputs, B) row-major: normals, fair bits, or one-hot columns of uniform classes

@@ -21,15 +21,31 @@ Distribution distribution_of(const LayerSpec& layer) {
 }
 const char* bias_of(const LayerSpec& layer) { return layer.bias_distribution ? layer.bias_distribution : "zero"; }
 
+// What the steps of a run want to know. Throws std::invalid_argument.
+Plan described(const LayerSpec& spec, const int64_t* widths) {
+  check_parameter(distribution_of(spec), spec.distribution_parameter);
+  if (!spec.layer || spec.layer >= (1 << 24)) throw std::invalid_argument("layer must be at least 1 and below 2^24");
+  if (is_given(spec) != (spec.weights != nullptr))
+    throw std::invalid_argument("weights must be given with distribution \"given\", and only then");
+  Plan plan = {};
+  plan.depth = 1, plan.widths = widths, plan.batch = spec.batch, plan.seed = spec.seed, plan.exponent = spec.exponent;
+  plan.activation = spec.activation, plan.norm = spec.norm, plan.norm_eps = spec.norm_eps;
+  plan.distribution = "normal", plan.scale = plan.residual_scale = &spec.scale;
+  plan.bias_distribution = bias_of(spec), plan.bias_scale = &spec.bias_scale;
+  plan.biases = strcmp(plan.bias_distribution, "given") ? nullptr : &spec.bias;
+  check(plan);
+  return plan;
+}
+
 template <class T> class Room {
  public:
   Room(const LayerSpec& spec, void* workspace, size_t bytes)
-      : spec_(checked(spec)),
-        lent_(workspace, bytes),
+      : spec_(spec),
         widths_{spec.columns, spec.rows},
-        plan_{},
+        plan_(described(spec, widths_)),
+        lent_(workspace, bytes),
         team_(1, never_),
-        layer_((describe(), plan_), elementwise_table<T>(), team_, std::max(spec.rows, spec.columns)) {}
+        layer_(plan_, elementwise_table<T>(), team_, std::max(spec.rows, spec.columns)) {}
 
   Measure multiply(const Block<T>& u, Block<T>& z) {
     int shift;
@@ -83,27 +99,10 @@ template <class T> class Room {
   }
 
  private:
-  static const LayerSpec& checked(const LayerSpec& spec) {
-    distribution_of(spec);
-    if (!spec.layer || spec.layer >= (1 << 24)) throw std::invalid_argument("layer must be at least 1 and below 2^24");
-    if (is_given(spec) != (spec.weights != nullptr))
-      throw std::invalid_argument("weights must be given with distribution \"given\", and only then");
-    if (!isfinite(spec.scale)) throw std::invalid_argument("scale must be finite");
-    return spec;
-  }
-
-  // What the steps and `check` of a run want to know.
-  void describe() {
-    plan_.depth = 1, plan_.widths = widths_, plan_.batch = spec_.batch, plan_.seed = spec_.seed, plan_.exponent = spec_.exponent;
-    plan_.activation = spec_.activation, plan_.norm = spec_.norm, plan_.norm_eps = spec_.norm_eps;
-    plan_.distribution = "normal", plan_.scale = plan_.residual_scale = &spec_.scale;
-    plan_.bias_distribution = bias_of(spec_), plan_.bias_scale = &spec_.bias_scale;
-    plan_.biases = strcmp(plan_.bias_distribution, "given") ? nullptr : &spec_.bias;
-    check(plan_);
-  }
-
   void expect(const Block<T>& x, int64_t n) const {
-    if (x.n != n || n > std::max(spec_.rows, spec_.columns)) throw std::invalid_argument("a block's units are not those of the layer");
+    if (x.n != n || n < 1 || n > std::max(spec_.rows, spec_.columns))
+      throw std::invalid_argument("a block's units are not those of the layer");
+    if (x.exponent > (int64_t)1 << 60 || x.exponent < -((int64_t)1 << 60)) throw std::invalid_argument("a block's exponent must be set");
     expect(x);
   }
   static void expect(const Block<T>& x) {
@@ -142,9 +141,9 @@ template <class T> class Room {
   }
 
   const LayerSpec& spec_;
-  Lent lent_;
   const int64_t widths_[2];
-  Plan plan_;
+  const Plan plan_;
+  Lent lent_;
   const std::atomic<bool> never_{false};
   Team team_;
   Layer<T> layer_;
@@ -153,12 +152,18 @@ template <class T> class Room {
 }  // namespace
 
 template <class T> void pack_weights(const T* matrix, int64_t rows, int64_t columns, T* panels) {
-  if (!matrix || !panels || rows < 1 || columns < 1) throw std::invalid_argument("pack_weights needs a matrix, panels and a shape");
+  const int64_t large = (int64_t)1 << 32;
+  if (!matrix || !panels || rows < 1 || columns < 1 || rows >= large || columns >= large)
+    throw std::invalid_argument("pack_weights needs a matrix, panels, and rows and columns at least 1 and below 2^32");
   product_table<T>().pack(matrix, rows, columns, 0, panels_of(rows), panels);
 }
 
 template <class T> size_t layer_bytes(const LayerSpec& s) {
-  if (s.rows < 1 || s.columns < 1 || s.batch < 1) throw std::invalid_argument("rows, columns and batch must be at least 1");
+  const int64_t widths[] = {s.columns, s.rows};
+  LayerSpec sizes = {};  // the rest may not be set yet
+  sizes.rows = s.rows, sizes.columns = s.columns, sizes.batch = s.batch, sizes.layer = 1, sizes.distribution = "normal";
+  sizes.activation = activation_row("linear");
+  described(sizes, widths);
   const int64_t largest = std::max(s.rows, s.columns), block = block_entries(largest, s.batch) * (int64_t)sizeof(T);
   const int64_t chunks = (largest + chunk_units - 1) / chunk_units;
   return (size_t)(2 * block + (int64_t)backward_scratch<T>(s.rows, s.batch) + padded(s.rows) * (int64_t)sizeof(T) +

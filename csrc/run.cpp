@@ -26,10 +26,10 @@ void finite(const double* x, int64_t n, const char* what) {
     if (!isfinite(x[i])) throw std::invalid_argument(std::string(what) + " must be finite");
 }
 
-void known(const char* distribution) {
+void known(const char* distribution, double parameter) {
   for (const char* name : {"given", "identity", "constant", "haar"})
     if (!strcmp(name, distribution)) return;
-  distribution_called(distribution);
+  check_parameter(distribution_called(distribution), parameter);
 }
 
 // multiply-adds of the largest layer: below this a network is not worth a team
@@ -58,19 +58,28 @@ void check(const Plan& plan) {
   for (int64_t l = 0; l <= plan.depth; l++) {
     require(plan.widths[l] >= 1 && plan.widths[l] < (int64_t)1 << 32, "widths must be at least 1 and below 2^32");
     size(padded(plan.widths[l]), plan.batch);
+    require(!l || ((!plan.weights || plan.weights[l - 1]) && (!plan.biases || plan.biases[l - 1])),
+            "weights and biases must be given for every layer");
     if (plan.weights && l) finite(plan.weights[l - 1], size(plan.widths[l], plan.widths[l - 1]), "weights");
     if (plan.biases && l) finite(plan.biases[l - 1], plan.widths[l], "biases");
   }
   require(plan.activation.name && plan.distribution && plan.bias_distribution && (plan.loss <= no_loss || plan.head_distribution),
           "activation, distribution, bias_distribution and head_distribution must be given");
-  known(plan.distribution);
-  if (plan.loss > no_loss) known(plan.head_distribution);
+  known(plan.distribution, plan.distribution_parameter);
+  if (plan.loss > no_loss) {
+    require(strcmp(plan.head_distribution, "given"), "head_distribution must be one that is drawn, not \"given\"");
+    known(plan.head_distribution, plan.head_parameter);
+    finite(&plan.head_scale, 1, "head_scale");
+  }
   const ActivationRow& f = plan.activation;
   require(isfinite(f.left) && isfinite(f.right) && isfinite(f.before_zero) && isfinite(f.after_zero) && isfinite(f.at_zero) &&
               isfinite(f.max_slope),
           "the activation's slopes and value at zero must be finite");
   require(!strcmp(plan.distribution, "given") == (plan.weights != nullptr),
           "weights must be given with distribution \"given\", and only then");
+  require(!strcmp(plan.bias_distribution, "zero") || !strcmp(plan.bias_distribution, "normal") ||
+              !strcmp(plan.bias_distribution, "uniform") || !strcmp(plan.bias_distribution, "given"),
+          "bias_distribution must be \"zero\", \"normal\", \"uniform\" or \"given\"");
   require(!strcmp(plan.bias_distribution, "given") == (plan.biases != nullptr),
           "biases must be given with bias_distribution \"given\", and only then");
   require(plan.norm >= no_norm && plan.norm <= rms_norm, "norm must be 0 to 3");

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "draws.hpp"
 #include "isa.hpp"
 
 namespace pykernel {
@@ -46,6 +47,15 @@ Distribution distribution_called(const char* name) {
                               "; drawn by address are normal, uniform, truncated, sparse, student, stable");
 }
 
+void check_parameter(Distribution distribution, double parameter) {
+  const bool density = distribution == Distribution::sparse, student = distribution == Distribution::student;
+  if (density && !(parameter > 0 && parameter <= 1)) throw std::invalid_argument("the density of \"sparse\" must be above 0 and at most 1");
+  if (student && !(parameter >= 1 && parameter <= 1e6))
+    throw std::invalid_argument("the degrees of freedom of \"student\" must be from 1 to 1e6");
+  if (distribution == Distribution::stable && !(parameter >= .5 && parameter <= 2))
+    throw std::invalid_argument("alpha of \"stable\" must be from 0.5 to 2");
+}
+
 void draw_words(const Address& a, int64_t units, int64_t columns, uint32_t* out) {
   check(a, units, columns, out);
   for (int64_t b = 0; b < columns; b++)
@@ -66,6 +76,7 @@ void draw_weights(const Address& a, Distribution distribution, double parameter,
   if (first_row < 0 || first_column < 0 || first_row > largest - rows || first_column > largest - columns)
     throw std::invalid_argument("the tile must lie within rows and columns 0 to 2^32");
   if (distribution < Distribution::normal || distribution > Distribution::stable) throw std::invalid_argument("unknown distribution");
+  check_parameter(distribution, parameter);
   constexpr int64_t piece = 256;
   alignas(64) float tile[16 * piece];
   const int64_t last_row = first_row + rows, last_column = first_column + columns;

@@ -148,6 +148,10 @@ def test_two_threads_with_separate_workspaces(consumers):
     assert run(consumers / "two_threads_cpp").endswith("equal")
 
 
+def test_wrong_calls_give_a_status_and_a_sentence(consumers):
+    assert run(consumers / "wrong_calls_cpp") == "0 wrong"
+
+
 def test_ctypes_example():
     text = run(sys.executable, EMBED / "chain_ctypes.py", pk.get_library())
     tile, gradient = text.split("\n")
