@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -36,13 +37,17 @@ template <class T> T present(const Block<T>& x, double factor, int64_t e) {
 
 }  // namespace
 
-template <class T> Buffer<T>::Buffer(size_t count) {
+template <class T> Buffer<T>::Buffer(size_t count, const Team* team) {
   size_t bytes;
   if (__builtin_mul_overflow(count, sizeof(T), &bytes) || bytes > SIZE_MAX - 64) throw std::bad_alloc();
   bytes = (bytes + 63) / 64 * 64 + 64;
   if (bytes >= worth_pages && !is_lent()) pages_ = Pages(bytes);
   if (!pages_.get()) data_ = {static_cast<T*>(take(bytes)), Free{bytes}};
-  memset(static_cast<void*>(get()), 0, bytes);
+  constexpr size_t piece = (size_t)16 << 20;
+  for (size_t done = 0; done < bytes; done += piece) {
+    if (done && team && team->stopped()) throw Stopped{};
+    memset(reinterpret_cast<char*>(get()) + done, 0, std::min(piece, bytes - done));
+  }
 }
 
 template <class T>

@@ -19,7 +19,8 @@ namespace pykernel {
 template <class T> class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t count);
+  // Large ones take long to clear: with a team, Stopped is thrown where the run should end.
+  explicit Buffer(size_t count, const Team* team = nullptr);
   T* get() const { return pages_.get() ? static_cast<T*>(pages_.get()) : data_.get(); }
 
  private:

@@ -92,9 +92,9 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
     buffers_.emplace_back((size_t)size);
     *block = {buffers_.back().get(), 0, 0, 0};
   }
-  store_ = Buffer<T>((size_t)segments_.extent.size);
-  if (keep_inputs_) inputs_ = Buffer<T>((size_t)segments_.extent.size);
-  checkpoints_ = Buffer<T>((size_t)segments_.extent.checkpoint);
+  store_ = Buffer<T>((size_t)segments_.extent.size, &team);
+  if (keep_inputs_) inputs_ = Buffer<T>((size_t)segments_.extent.size, &team);
+  checkpoints_ = Buffer<T>((size_t)segments_.extent.checkpoint, &team);
   const size_t segments = segments_.starts.size();
   checkpoint_a_.resize(segments), checkpoint_skip_.resize(segments);
   const size_t per = segments_.extent.checkpoint ? (size_t)segments_.extent.checkpoint / segments : 0;

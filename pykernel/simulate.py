@@ -341,4 +341,7 @@ def _require_memory(plan: Plan, module, replicas: int, threads: int) -> None:
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
     size = f"{plan.depth} layers of up to {int(plan.widths.max())} units with a batch of {plan.batch}"
-    machine.require_memory(answer + int(module.memory(plan, 1)), size, "ask for a smaller width, depth or batch")
+    needed = answer + int(module.memory(plan, 1))
+    if needed > machine.free_memory():
+        instead = engines.smaller(plan, module, machine.free_memory() - answer) or "ask for a smaller width, depth or batch"
+        machine.require_memory(needed, size, instead)

@@ -149,6 +149,11 @@ CASES = [
     (lambda: run(x=X, weights=WEIGHTS, engine="matrix_free"), ValueError, 'engine="dense"'),
     (lambda: run(keep=("activation",), backend="cpp"), ValueError, 'backend="reference" does'),
     # jobs that cannot fit
+    (
+        lambda: pk.propagate(pk.Chain(depth=10**6, width=10**4), batch=4, engine="matrix_free", backend="reference"),
+        pk.TooLarge,
+        'backend="cpp" can run this in',
+    ),
     (lambda: pk.propagate(pk.Chain(depth=1000, width=8), replicas=2**32), pk.TooLarge, "ask for fewer replicas"),
     (lambda: pk.propagate(pk.Chain(depth=10**6, width=10**6), engine="dense", batch=1000), MemoryError, "is free"),
     (lambda: pk.weights(pk.Chain(depth=1, width=10**6), layer=1), ValueError, "1000000 x 1000000 weight matrix needs about"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from pykernel import checks
+from pykernel import checks, machine
 from pykernel.engines import cost
 
 TABLE = {
@@ -61,6 +61,17 @@ def choose(plan, engine="auto", backend="auto", keep=()):
     if slower:  # without C++, matrix-free NumPy may take longer than compiled draws of every weight
         return min(slower, key=lambda found: found[0])[1:]
     raise ValueError(reasons[0])
+
+
+def smaller(plan, module, free: int) -> str | None:
+    """Which other backend of a module's engine can run the plan in so many bytes, in words; None where there is none."""
+    engines = [engine for (engine, _), name in TABLE.items() if name == module.__name__]
+    for (engine, backend), name in TABLE.items():
+        if engine in engines and name != module.__name__:
+            other = importlib.import_module(name)
+            if other.refusal(plan) is None and other.memory(plan, 1) <= free:
+                return f'backend="{backend}" can run this in {machine.bytes_text(other.memory(plan, 1))}'
+    return None
 
 
 def matrix_free_refusal(plan) -> str | None:
