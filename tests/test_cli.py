@@ -238,6 +238,19 @@ def test_figures_of_a_large_sweep(large, tmp_path):
         figures.save(large.isel(gain=0), tmp_path, "heat")
 
 
+def test_profiles_of_one_depth_show_theory_at_the_input():
+    """A cross below the output's mean by what theory says; none for student_t, which has no theory here."""
+    from pykernel.plot import sweeps as figures
+
+    ds = pk.sweep({"depth": [30], "init": ["he_normal", "student_t(1.5)"]}, {"width": 32}, replicas=40, progress=False)
+    figure = figures.gradient(ds)
+    assert "theory at the input" in figure.legends[0].texts[-1].get_text()
+    (cross,) = (line for line in figure.axes[0].lines if line.get_marker() == "x")
+    top = ds.log10_grad_activation_mean.sel(init="he_normal").isel(layer=-1).item()
+    assert cross.get_ydata()[0] == pytest.approx(top + pk.predict(pk.Chain(30, 32)).signal_end_to_end_mean)
+    assert cross.get_xdata()[0] == 0
+
+
 def test_heat_map_marks_the_critical_gain(large):
     from pykernel.plot import sweeps as figures
 

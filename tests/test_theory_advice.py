@@ -296,3 +296,10 @@ def test_long_dense_runs_are_announced():
 
     with pytest.warns(UserWarning, match="hours.*he_normal"):
         simulate._warn_long(lower(pk.Chain(depth=20, width=10**6, init="he_uniform")), "dense", "cpp", 1, 2)
+
+
+def test_a_healthy_median_of_unsure_draws_says_so():
+    """Half of the draws beyond the bounds: the next seed's median may be, too."""
+    r = pk.recommend(pk.Chain(80, 128, activation="softplus"))
+    assert r.original.healthy and r.original.outside > 0.2
+    assert "only in the median" in r.summary and "surer: gain" in r.summary

@@ -358,3 +358,11 @@ def test_a_users_function_without_a_slope_at_0():
     )
     assert not pk.critical_gain(mine).exists
     assert pk.predict(pk.Chain(depth=30, width=64, activation=mine, init=LECUN), 3).verdict == "vanishing"
+
+
+def test_functions_that_grow_as_a_power_have_no_edge_at_infinity():
+    """z^3 without biases: every fixed point has chi_perp = 27/15, and none draws an input of mean square 1."""
+    cube = pk.Activation(value=lambda z: z**3, slope=lambda z: 3 * z * z, name="cube")
+    point = pk.critical_gain(cube)
+    assert not point.exists and math.isnan(point.gain)
+    assert "no critical gain" in point.note

@@ -52,8 +52,8 @@ _SIGNAL = "decades of gradient, input over output"
 def gradient(ds: Any) -> Any:
     """Gradient magnitude against depth under each scheme: small multiples over activation and width.
 
-    With a single depth, against layer. Points are medians over replicas, bars the middle 80 percent; lines are theory (the mean at this
-    width where a law is known, else infinite width), dotted lines join points that have none.
+    With a single depth, against layer, theory as a cross at the input. Points are medians over replicas, bars the middle 80 percent;
+    lines are theory (the mean at this width where a law is known, else infinite width), dotted lines join points that have none.
 
     Returns:
         matplotlib Figure.
@@ -114,6 +114,7 @@ def _profiles(ds: Any) -> Any:
         raise ValueError(f"this sweep kept no profile of {name}: run it with profiles=True, or with several depths")
     ds, note = settle(ds, "layer")
     ds, said = fit(ds, "layer")
+    theory, mark = _theory(ds), None
     figure, panels, legend = multiples(ds, "layer")
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
@@ -126,6 +127,15 @@ def _profiles(ds: Any) -> Any:
             style = {**style_of(i), "markevery": max(1, len(x) // 8)}
             (legend[label],) = panel.plot(x, y, **style)
             panel.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.15, lw=0)
+            if theory is None or cell.verdict.size > 1:
+                continue
+            expected = y[x == x.max()] + theory.isel({**at, **where}).values.ravel()
+            if np.isfinite(expected).all():
+                bar = np.nan_to_num(cell.predicted_signal_end_to_end_std.values.ravel())
+                cross = {"color": "k", "marker": "x", "ms": 8, "mew": 1.4, "ls": "none", "zorder": 5, "elinewidth": 1.2, "capsize": 4}
+                mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
+    if mark is not None:
+        legend["theory at the input, bar one standard deviation"] = mark
     finish(
         figure,
         panels,

@@ -170,7 +170,8 @@ def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
     """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest to 1 over gains up
     to 1e4."""
     limit = (row.left**2 + row.right**2) / 2
-    if limit > 0:
+    straight = abs(float(moments(row)(np.array([HIGHEST]))[ELASTICITY, 0]) - 1) < 1e-3  # far out phi is two lines
+    if limit > 0 and straight:
         gain = limit**-0.5
         note = (
             f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> {gain:.6g}, "
@@ -186,6 +187,9 @@ def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
     x = fixed_point(row, 2 * np.log(gains), np.full(400, 2 * math.log(bias_std) if bias_std else -math.inf))
     c = moments(row)(np.clip(x, -600, 680) / 2)
     distance = np.where(np.isfinite(x), np.abs(2 * np.log(gains) + c[LOG_SLOPE2]), np.inf)
+    if not np.isfinite(distance).any():
+        note = f"{row}: no critical gain with sigma_b = {bias_std:g}; signals die out or grow without end, whatever the gain"
+        return CriticalPoint(str(row), bias_std, None, order, False, math.nan, math.nan, math.nan, math.nan, False, (), note)
     i = int(np.argmin(distance))
     w, perp = float(gains[i]), math.exp(2 * math.log(gains[i]) + c[LOG_SLOPE2, i])
     par = math.exp(2 * math.log(w) + c[LOG_VALUE2, i] - x[i]) * c[ELASTICITY, i]

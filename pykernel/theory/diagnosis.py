@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel.verdict import EXPLODING, VANISHING
 
+ROUNDING = 2.0**-24  # of float32, in decades a layer: a spread within it is none
 FLOAT32_TINY, FLOAT32_HUGE = math.log10(2.0**-149), math.log10(2.0**128)
 CONFIDENCE = 0.95
 ONE_NORMED_INPUT = (
@@ -156,7 +157,7 @@ def diagnose(
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
     comparable = prediction is not None and p.batch == 1  # no law of a batch's spread is known
-    z = (mean - expected) / error if comparable and error > 0 and math.isfinite(mean - expected) else math.nan
+    z = (mean - expected) / error if comparable and error > ROUNDING * p.chain.depth and math.isfinite(mean - expected) else math.nan
     with np.errstate(all="ignore"):
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
     layers = FLOAT32_TINY / slope if slope < 0 else FLOAT32_HUGE / slope if slope > 0 else math.inf

@@ -121,9 +121,9 @@ def measure(row: Any, log_std: float) -> np.ndarray:
     z = std * x
     with np.errstate(all="ignore"):  # a user's formula far from where he thought of it
         phi, slope = np.asarray(row.value(z), np.float64), np.asarray(row.slope(z), np.float64)
-    top, steep = np.max(np.abs(phi)), np.max(np.abs(slope))
+        top, steep = np.max(np.abs(phi)), np.max(np.abs(slope))
+        phi, slope = phi / (top or 1.0), slope / (steep or 1.0)
     out = np.zeros(len(COLUMNS))
-    phi, slope = phi / (top or 1.0), slope / (steep or 1.0)
     value2, slope2 = phi * phi, slope * slope
     A, D = w @ value2, w @ slope2
     if A > 0:

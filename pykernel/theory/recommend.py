@@ -19,6 +19,7 @@ from pykernel.verdict import EXPLODING, classify
 # Roberts, Yaida, Hanin 2022, The Principles of Deep Learning Theory, ch. 5: where chi_perp = chi_par = 1 for GELU.
 GELU_POINT = (1.98305826, 0.17292239)
 DRAW, FRAME = "no cost: other draws of the same weights", "a QR decomposition a layer, once"
+UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
 FORWARD_BOUND = 4.0  # decades of mean square: a factor 100 in amplitude
 
 
@@ -106,7 +107,7 @@ class Recommendation:
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds (backward), "
             f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy medians first, "
-            "at most 20 % bad draws before more, then the smaller change (a number, an init, a part, another function or shape), "
+            f"at most {UNSURE:.0%} bad draws before more, then the smaller change (a number, an init, a part, another function or shape), "
             "then what preserves both; the best is the first healthy one"
         )
         return "\n".join(lines)
@@ -123,11 +124,17 @@ class Recommendation:
     def summary(self) -> str:
         """One sentence."""
         if self.original.healthy:
-            return f"the chain is healthy as it is, measured{self._theory()}: nothing has to change"
+            text = f"the chain is healthy as it is, measured{self._theory()}"
+            if self.original.outside <= UNSURE:
+                return f"{text}: nothing has to change"
+            surer = next((c for c in self.candidates if c.healthy and c.outside <= UNSURE), None)
+            text += f", but only in the median: {self.original.outside:.0%} of the draws end beyond the bounds"
+            return text + (f"; surer: {surer.change}" if surer else "")
         best = self.best
         if best is None:
             return "none of the candidates in this list keeps the gradient within bounds: a shallower or wider chain is needed"
-        tail = f"; still {best.outside:.0%} of the draws end beyond the bounds" if best.outside > 0.05 else ""
+        unsure = ", and another seed's median may, too" if best.outside > 2 * UNSURE else ""
+        tail = f"; still {best.outside:.0%} of the draws end beyond the bounds{unsure}" if best.outside > 0.05 else ""
         return f"best: {best.change}{tail}"
 
 
@@ -181,7 +188,7 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
     measured = [run.measure(c) for c in promising]
     order = sorted(
         measured,
-        key=lambda c: (not c.healthy, c.outside > 0.2, c.effort, c.preserves != "both", _changes(chain, c.chain), round(c.outside, 1)),
+        key=lambda c: (not c.healthy, c.outside > UNSURE, c.effort, c.preserves != "both", _changes(chain, c.chain), round(c.outside, 1)),
     )
     return Recommendation(original, order, replicas, batch, bound)
 
