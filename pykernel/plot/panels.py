@@ -126,25 +126,35 @@ def title_of(figure: Any, text: str, size: int = 10) -> None:
 
 
 def legend_below(figure: Any, legend: dict) -> None:
-    """A legend below, in as many columns as the figure has room for."""
-    room = figure.get_size_inches()[0] * 72 / (4.6 * max(map(len, legend)) + 40)
-    columns = max(1, min(len(legend), int(room)))
+    """A legend below, in as many columns as the figure has room for; the figure grows to hold one."""
+    need = (4.6 * max(map(len, legend)) + 40) / 72
+    width, height = figure.get_size_inches()
+    if need > width:
+        figure.set_size_inches(need, height)
+    columns = max(1, min(len(legend), int(width / need)))
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
-def name_sides(grid: Any, table: list[list[tuple[str, str, dict]]]) -> None:
-    """Columns of panels bear their value on top, rows theirs at the right: each is said once."""
+def name_sides(grid: Any, table: list[list[tuple[str, str, dict]]], width: float) -> None:
+    """Columns of panels bear their value on top, rows theirs at the right: each is said once, in panels so many inches wide."""
     for panel, (column, _, _) in zip(grid[0], table[0], strict=True):
-        panel.set_title(column, fontsize=9)
+        panel.set_title("\n".join(textwrap.wrap(column, int(width * 72 / 4.9))), fontsize=9)
     for line, (_, row, _) in zip(grid, (row[-1] for row in table), strict=True):
         line[-1].annotate(row.replace(", ", "\n"), (1, 0.5), (5, 0), "axes fraction", "offset points", va="center", fontsize=8)
 
 
 def tick_values(axis: Any, values: np.ndarray) -> None:
-    """Ticks at the swept values, where they are few."""
-    if len(values) <= 12:
-        axis.set_ticks(values, [word_of(v) for v in values])
-        axis.set_ticks([], minor=True)
+    """Ticks at the swept values, or at as many of them as have room, the first and the last among them."""
+    at = np.log(values) if axis.get_scale() == "log" else np.asarray(values, dtype=float)
+    order = np.argsort(at)
+    gap, kept = 0.085 * (at.max() - at.min()), [order[0]]
+    for i in order[1:]:
+        if at[i] - at[kept[-1]] >= gap:
+            kept.append(i)
+    if kept[-1] != order[-1]:
+        kept[-1] = order[-1]
+    axis.set_ticks(values[kept], [word_of(v) for v in values[kept]])
+    axis.set_ticks([], minor=True)
 
 
 def sides(names: list[str]) -> tuple[list[str], list[str]]:
@@ -170,7 +180,7 @@ def multiples(ds: Any, x: str) -> tuple[Any, list, dict]:
     rows, columns = len(table), len(table[0])
     size = (max(1.8 + 2.4 * columns, 5.5), 1.6 + (2.3 if rows < 4 else 1.7) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(grid, table)
+    name_sides(grid, table, 2.3)
     panels = [
         (panel, where, list(places(ds, lines)))
         for row, line in zip(grid, table, strict=True)
@@ -188,7 +198,7 @@ def finish(figure: Any, panels: list, legend: dict, x: str, y: str, title: str) 
         if panel.get_subplotspec().rowspan.start == bottom:
             panel.set_xlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=9)
-    title_of(figure, title)
     legend.pop("all", None)
     if legend:
         legend_below(figure, legend)
+    title_of(figure, title)

@@ -39,7 +39,7 @@ from pykernel.plot.panels import (
     title_of,
     word_of,
 )
-from pykernel.sweeps.report import LETTERS, axes
+from pykernel.sweeps.report import LETTERS, axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
 FILLS = {"stable": "#ffffff", "vanishing": "#9ecae1", "exploding": "#f4a582", "dead": "#636363"}
@@ -65,13 +65,14 @@ def gradient(ds: Any) -> Any:
     low, middle, high = (over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
     theory = _theory(ds)
     figure, panels, legend = multiples(ds, "depth")
+    edges: dict[str, None] = {}
     reach = np.nanmax(np.abs(middle.values[np.isfinite(middle.values)]), initial=4.0)
     for panel, at, lines in panels:
         panel.axhspan(VANISHING, EXPLODING, color="0.92", zorder=0)
         for i, (name, where) in enumerate(lines):
             x = ds.depth.values
             y, lower, upper = (part.isel({**at, **where}).values for part in (middle, low, high))
-            zero = np.isneginf(y)
+            zero, infinite = np.isneginf(y), np.isposinf(y)
             y = np.where(np.isfinite(y), y, np.nan)
             with np.errstate(invalid="ignore"):
                 bars = np.nan_to_num(np.abs(np.stack([y - lower, upper - y])), nan=0.0, posinf=0.0)
@@ -81,8 +82,13 @@ def gradient(ds: Any) -> Any:
                 panel.plot(x, expected, color=style["color"], ls=style["ls"], lw=1.3, zorder=1)
                 style["ls"] = "none" if np.isfinite(expected).any() else (0, (1, 4))
             (line, *_) = panel.errorbar(x, y, yerr=bars, **style, elinewidth=0.8, label=name)
-            if zero.any():
-                panel.plot(x[zero], np.full(zero.sum(), -reach * 1.6), MARKERS[i % 9], color=line.get_color(), mfc="none", ms=5)
+            for edge, end, meaning in (
+                (zero, -1.6 * reach, "at the lower edge: exactly zero"),
+                (infinite, 1.6 * reach, "at the upper: inf"),
+            ):
+                if edge.any():
+                    panel.plot(x[edge], np.full(edge.sum(), end), MARKERS[i % 9], color=line.get_color(), mfc="none", ms=4 + 1.5 * (i % 4))
+                    edges[meaning] = None
             legend[name] = line
         if theory is not None:
             (legend["line: theory"],) = panel.plot([], [], color="0.4", lw=1.3)
@@ -93,8 +99,9 @@ def gradient(ds: Any) -> Any:
         panel.set_ylim(-2 * reach, 2 * reach)
         panel.minorticks_off()
         tick_values(panel.xaxis, ds.depth.values)
-    title = "Gradient against depth: medians over draws, bars from 10 to 90 %; grey: stable"
+    title = "Gradient against depth: medians over draws, bars from 10 to 90 %\ngrey: stable"
     title += "; lines: theory" if theory is not None else ""
+    title += "; ".join(["", *edges])
     finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + note + said)
     return figure
 
@@ -174,13 +181,16 @@ def heat(ds: Any) -> Any:
     height = 1.1 + (2.6 if rows < 4 else 1.8) * rows
     size = (max(2.4 + 2.7 * columns, 6), height)
     figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(panels, table)
+    name_sides(panels, table, 2.2)
     log = ds.depth.values.max() > 5 * ds.depth.values.min()
     for panel, (*_, where) in zip(panels.flat, (item for row in table for item in row), strict=True):
         z = middle.isel(where).transpose("depth", "gain").values
         z = np.where(np.isinf(z), np.sign(z) * 1e9, z)  # what is missing stays blank
         mesh = panel.pcolormesh(_edges(ds.gain.values, False), _edges(ds.depth.values, log), z, cmap="RdBu_r", norm=scale)
         panel.set_facecolor("0.8")
+        for infinite, letter in ((-1e9, "0"), (1e9, r"\infty")):  # both ends of the colours are dark in grey
+            i, j = np.nonzero(z == infinite)
+            panel.scatter(ds.gain.values[j], ds.depth.values[i], 18, "w", marker=f"${letter}$", lw=0.1)
         if min(z.shape) > 1 and np.isfinite(z).any():
             lines = panel.contour(
                 ds.gain.values, ds.depth.values, z, levels=[VANISHING, EXPLODING], colors="k", linestyles=["--", "-"], linewidths=1
@@ -199,7 +209,8 @@ def heat(ds: Any) -> Any:
     bar = figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
     bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
-    title = "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding); dotted: theory's critical gain"
+    title = "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding)\ndotted: theory's critical gain"
+    title += "; 0: exactly zero" if np.isneginf(middle.values).any() else ""
     title_of(figure, title + note + said, 9)
     return figure
 
@@ -256,6 +267,8 @@ def spread(ds: Any) -> Any:
         drawn = np.isfinite(values).sum("replica")
         few = f"; cells of {ENOUGH} draws or more" if min(ENOUGH, int(drawn.max())) > int(drawn.min()) else ""
         std = values.std("replica", ddof=1).where(drawn >= min(ENOUGH, int(drawn.max())))
+    if not (std > ROUNDING).any():
+        raise ValueError("no cell has a spread to show: it takes several draws of gradients that are neither zero nor infinite")
     ratio = ds.depth / ds.width
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
@@ -268,7 +281,7 @@ def spread(ds: Any) -> Any:
             good = np.isfinite(y) & (y > ROUNDING)
             if good.any():
                 (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
-        ends = np.array([float(ratio.min()), float(ratio.max())])
+        ends = np.array([float(ratio.min()), float(ratio.max())]) * ((0.7, 1.4) if ratio.size == 1 else (1, 1))
         for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log", title=act or "")
@@ -312,10 +325,13 @@ def verdict(ds: Any) -> Any:
         note += said
     table = split(ds, [name for name in rest if name not in y])
     lines = [label for label, _ in places(ds, y)]
+    steps = [word_of(v) for v in ds[x].values] if coordinates(ds, x) == [x] else [label for label, _ in places(ds, [x])]
     rows, columns = len(table), len(table[0])
-    size = (max(2.5 + max(1.6, 0.3 * ds.sizes[x]) * columns, 5), 1.2 + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)))
+    wide, beside = max(1.6, 0.3 * ds.sizes[x]), 0.068 * max(len(line) for line in (*lines, *(row for row, _ in places(ds, down))))
+    below = 0.07 * max(map(len, steps))
+    size = (max(0.9 + beside + wide * columns, 5), 1.1 + below + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)))
     figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(panels, table)
+    name_sides(panels, table, wide)
     for row, line in zip(panels, table, strict=True):
         for panel, (*_, where) in zip(row, line, strict=True):
             part = ds.verdict.isel(where)
@@ -327,9 +343,8 @@ def verdict(ds: Any) -> Any:
                 panel.scatter(j, i, 22, "w" if word == "dead" else "k", marker=f"${LETTERS.get(word, '?')}$", lw=0.1)
             panel.set_xlim(-0.5, words.shape[1] - 0.5)
             panel.set_ylim(words.shape[0] - 0.5, -0.5)
-            panel.set_xticks(range(ds.sizes[x]), [word_of(v) for v in ds[x].values], fontsize=7, rotation=90)
-            if y:
-                panel.set_yticks(range(len(lines)), lines, fontsize=8 if len(lines) < 12 else 6.5)
+            panel.set_xticks(range(ds.sizes[x]), steps, fontsize=7, rotation=90)
+            panel.set_yticks(range(len(lines)), lines if y else [""], fontsize=8 if len(lines) < 12 else 6.5)
             panel.tick_params(length=0)
     present = [word for word in LETTERS if (ds.verdict.values == word).any()]
     handles = [

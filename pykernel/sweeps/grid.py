@@ -136,15 +136,25 @@ def labels(axis: Axis) -> dict[str, list]:
                 words[field.name] = _uniform(column)
         return {"chain": list(range(len(chains))), **words}
     columns = {word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"}
-    return columns if len(columns) == 1 else {axis.name: list(range(len(axis.values))), **columns}
+    return (
+        {word: _distinct(column) for word, column in columns.items()}
+        if len(columns) == 1
+        else {axis.name: list(range(len(axis.values))), **columns}
+    )
 
 
 def _uniform(column: list) -> list:
     """One type a column: a mixture of numbers and words becomes words."""
     if all(isinstance(item, int | float) and not isinstance(item, bool) for item in column):
         return column
-    texts = [item if isinstance(item, str) else str(item) for item in column]
-    return [f"{text} #{i}" if texts.count(text) > 1 else text for i, text in enumerate(texts)] if len(set(texts)) < len(texts) else texts
+    return [item if isinstance(item, str) else str(item) for item in column]
+
+
+def _distinct(column: list) -> list:
+    """The values of a dimension told apart: two objects may print alike."""
+    return (
+        [f"{item} #{i}" if column.count(item) > 1 else item for i, item in enumerate(column)] if len(set(column)) < len(column) else column
+    )
 
 
 def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[Cell]:
