@@ -224,10 +224,11 @@ def clip_by_norm(clip, rows) -> None:
     bound = np.log10(clip.norm)
     with np.errstate(all="ignore"):
         squares = np.stack([2 * rows[name] for name in LOG10_CLIP])
-        axes = 0 if clip.per_layer else (0, 2)
-        top = squares.max(axis=axes, keepdims=True)
+        if not clip.per_layer:  # one after the other: the order of np.sum depends on the number of replicas
+            squares = squares.transpose(0, 2, 1).reshape(-1, squares.shape[1], 1)
+        top = squares.max(axis=0)
         top = np.where(np.isfinite(top), top, 0.0)
-        norm = 0.5 * (np.log10((10.0 ** (squares - top)).sum(axis=axes, keepdims=True)) + top)[0]
+        norm = 0.5 * (np.log10(np.cumsum(10.0 ** (squares - top), axis=0)[-1]) + top)
         for name in LOG10_CLIP:
             rows[name] = rows[name] + np.minimum(0.0, bound - norm)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import activations
+from pykernel import activations, simulate
 from pykernel.engines.reference import Trace
 
 LOG10_2 = np.log10(2)
@@ -178,6 +178,20 @@ def test_heads_survive_huge_logits(loss):
     assert np.isfinite(stable.loss).all()
     assert np.isfinite(stable.log10_grad_weight).all()
     assert not np.isfinite(plain.loss).all()
+
+
+def test_a_clipped_replica_does_not_depend_on_the_others():
+    """To the bit, whichever way NumPy would add up arrays of so many replicas."""
+    rng = np.random.default_rng(0)
+    for depth in (2, 9, 40):
+        logs = rng.normal(size=(2, 60, depth))
+
+        def clip(some, logs=logs):
+            rows = dict(zip(simulate.LOG10_CLIP, logs[:, some].copy(), strict=True))
+            simulate.clip_by_norm(pk.Clip(norm=0.1), rows)
+            return rows["log10_grad_weight"]
+
+        np.testing.assert_array_equal(np.concatenate([clip(slice(r, r + 1)) for r in range(60)]), clip(slice(None)))
 
 
 def test_clipping():
