@@ -21,6 +21,7 @@ from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import SCALARS, Profiles
 from pykernel.sweeps.store import LOCK, PLAN, Damage, Store, StoreError, split
 
+EARLY = 0.1  # of a sweep's cost: before, its own pace tells less of the time left than the cost model
 SAID = 5  # failures that are told one by one
 
 
@@ -203,6 +204,7 @@ class _Sweep:
         self.reporter, self.shard, self.predict = reporter, shard, predict
         self.description = plan.description()
         self.names = {cell.key: cell for cell in plan.cells}
+        self.lanes = executor if isinstance(executor, int) else machine.cores(threads) if executor is None else None
         self.shelf, self.pace, self.stop = Shelf(), Pace(), Stop()
         self.failed: dict[str, str] = {}
         self.kept: set[str] = set()  # parts that this run relies on
@@ -385,8 +387,12 @@ class _Sweep:
         round_seconds = time.monotonic() - self.round
         fraction = min(self.spent / self.cost, 1.0)
         done = sum(not count for count in self.left.values())
-        # What the cost model expects of the rest, in step with how fast the round has gone so far.
-        left = round_seconds * (1 - fraction) / fraction if fraction > 0 else float(self.queue.seconds())
+        if fraction > EARLY or (
+            fraction > 0 and self.lanes is None
+        ):  # the cost model's rest, in step with how fast the round has gone so far
+            left = round_seconds * (1 - fraction) / fraction
+        else:  # workers that start and kernels that load say little of the rest
+            left = (1 - fraction) * self.cost * self.pace.factor("all") / (self.lanes or 1)
         cells = len(self.names)
         self.reporter.update(
             Progress(
