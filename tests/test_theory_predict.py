@@ -366,3 +366,29 @@ def test_functions_that_grow_as_a_power_have_no_edge_at_infinity():
     point = pk.critical_gain(cube)
     assert not point.exists and math.isnan(point.gain)
     assert "no critical gain" in point.note
+
+
+@pytest.mark.parametrize(
+    ("fields", "batch", "correlation"),
+    [
+        ({"activation": "relu"}, 2, 0.0),
+        ({"activation": "relu", "order": "norm-activation-linear"}, 16, 0.5),
+        ({"activation": "linear", "init": LECUN}, 8, 0.0),
+        ({"activation": "leaky_relu(0.3)"}, 8, 0.9),
+        ({"activation": "relu", "widths": [40, 90, 60, 30, 80, 64, 48, 50]}, 8, 0.0),
+    ],
+)
+def test_law_of_a_batch(fields, batch, correlation):
+    """A sum over inputs fluctuates less than one: deviation within 15 percent and its error, mean within its error and a fifth of the
+    deviation; that of one input is larger by a quarter and more.
+    """
+    shape = {} if "widths" in fields else {"depth": 16, "width": 64}
+    chain, R = pk.Chain(**{"init": "he_normal"} | shape | fields), 400
+    values = pk.propagate(chain, batch=batch, correlation=correlation, replicas=R, seed=1).signal_end_to_end
+    p, one = pk.predict(chain, batch, correlation=correlation), pk.predict(chain)
+    assert p.law_batch == batch
+    assert values.std(ddof=1) == pytest.approx(p.signal_end_to_end_std, rel=0.15 + 4 / math.sqrt(2 * R))
+    assert values.mean() == pytest.approx(p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(R) + 0.2 * values.std())
+    assert one.signal_end_to_end_std > 1.1 * p.signal_end_to_end_std
+    deep = pk.predict(pk.Chain(depth=20_000, width=16), 4)  # gradients of all inputs have fallen together
+    assert deep.signal_end_to_end_std == pytest.approx(pk.predict(deep.chain).signal_end_to_end_std, rel=0.01)

@@ -47,7 +47,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
         ax.plot(layer, prediction.log10_grad_activation, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
         mean, std = prediction.log10_grad_activation_mean, prediction.log10_grad_activation_std
         if mean is not None:
-            whose = "theory at this width" + (", one input" if p.batch > 1 else "")
+            whose = "theory at this width" + (", one input" if p.batch > prediction.law_batch else "")
             ax.plot(layer, mean, color=GREY, ls=":", lw=1.6, label=f"{whose}: mean")
             for side, label in ((-1, f"{whose}: middle 80 %"), (1, None)):
                 ax.plot(layer, mean + side * 1.2816 * std, color=GREY, ls="-", lw=0.6, label=label)
@@ -116,9 +116,8 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
             mean = prediction.signal_end_to_end_mean
             x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
             density = np.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * np.sqrt(2 * np.pi))
-            ax.plot(
-                x, density, color=DARK, lw=1.4, label="normal law with theory's mean and deviation" + (", one input" if p.batch > 1 else "")
-            )
+            whose = ", one input" if p.batch > prediction.law_batch else ""
+            ax.plot(x, density, color=DARK, lw=1.4, label="normal law with theory's mean and deviation" + whose)
         ax.axvline(prediction.signal_end_to_end, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
     ax.set_ylim(top=1.45 * ax.get_ylim()[1])
     ax.set_xlabel("gradient norm at the input over that at the output  (decades)")

@@ -80,7 +80,7 @@ def _one(chain: Any, batch: int, correlation: float) -> list:
                 p = pk.predict(chain, batch, correlation=correlation)
                 numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
             law = p.law.partition(";")[0]
-            if batch > 1 and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
+            if batch > p.law_batch and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
                 numbers = (p.slope, math.nan, p.end_to_end, p.signal_end_to_end, math.nan, math.nan)
                 law = "infinite width only: the law of the spread is known for one input"
             return [*map(float, numbers), law]
@@ -97,27 +97,31 @@ def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[i
 
     Returns:
         Values and attributes by name. z = (mean over replicas - theory's mean) / (standard deviation / sqrt(replicas)), the
-        larger of theory's and the measured deviation; nan where theory has no law of the spread.
+        larger of theory's and the measured deviation; nan where theory has no law of the spread, or a rough one
+        (that of a batch).
     """
     missing = [math.nan] * len(PREDICTED) + ["not computed: predict=True asks for it"]
+    from pykernel.theory import finite
+
     rows = [known.get(key, missing) for key in keys]
     out: dict[str, tuple[np.ndarray, dict]] = {}
     for j, (name, (unit, meaning)) in enumerate(PREDICTED.items()):
         out[name] = np.array([float(row[j]) for row in rows]), {"units": unit, "long_name": meaning}
     rounding = ROUNDING * np.array(depths, dtype=float)
+    rough = np.array([str(row[-1]).startswith(finite.OF_BATCH[:10]) for row in rows])
     for name, (measured, expected) in Z.items():
         values = scalars[SCALARS.index(measured)]
-        finite = np.isfinite(values)
-        count = finite.sum(axis=-1)
+        counted = np.isfinite(values)
+        count = counted.sum(axis=-1)
         with np.errstate(all="ignore"):
-            values = np.where(finite, values, 0.0)
+            values = np.where(counted, values, 0.0)
             mean = values.sum(axis=-1) / count
-            spread = np.sqrt(np.where(finite, (values - mean[:, None]) ** 2, 0.0).sum(axis=-1) / np.maximum(count - 1, 1))
+            spread = np.sqrt(np.where(counted, (values - mean[:, None]) ** 2, 0.0).sum(axis=-1) / np.maximum(count - 1, 1))
             law = out["predicted_slope_std" if measured == "slope" else f"{expected[:-5]}_std"][0]
             floor = rounding / (np.array(depths) if measured == "slope" else 1)
             z = (mean - out[expected][0]) / (np.maximum(np.maximum(spread, law), floor) / np.sqrt(count))
         out[name] = (
-            np.where(np.isfinite(law), z, np.nan),
+            np.where(np.isfinite(law) & ~rough, z, np.nan),
             {"units": "1", "long_name": f"standard errors from theory to mean {measured}"},
         )
     out["theory"] = np.array([row[-1] for row in rows]), {"long_name": "law that the prediction rests on, or why there is none"}

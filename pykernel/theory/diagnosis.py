@@ -31,7 +31,7 @@ class Diagnosis:
         decades: its median over replicas.
         interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95 from 6 replicas on.
         decades_theory, decades_theory_std: mean and standard deviation over draws that theory gives, nan without.
-        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (laws are one input's).
+        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (laws are one input's, or rough).
         derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
         layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
         sentence: all of it in words.
@@ -178,7 +178,8 @@ def diagnose(
         weight=weight,
         layers_float32=layers,
     )
-    return Diagnosis(**known, sentence=_sentence(p, known, (vanishing, exploding)))
+    law_batch = p.batch if p.chain.norm == "batch" or prediction is None else prediction.law_batch
+    return Diagnosis(**known, sentence=_sentence(p, known | {"law_batch": law_batch}, (vanishing, exploding)))
 
 
 def _expected(prediction, measure: str) -> tuple[float, float, float]:
@@ -219,7 +220,7 @@ def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     rate = f"{d['slope']:+.3g} decades a layer"
     if d["slope_error"] > 0:
         rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a layer"
-    which = "theory for one input" if p.batch > 1 and p.chain.norm != "batch" else "theory"
+    which = "theory" if d["law_batch"] == p.batch else "theory for one input"
     parts = [f"{verb}: {rate}" + (f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
     parts.append(_end_to_end(p.replicas, d, which, bounds))
     if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):

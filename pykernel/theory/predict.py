@@ -38,7 +38,7 @@ class Prediction:
         log10 gradient norm
             relative to the output's, shifted to the row's value there; None where no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
-        law: where mean and std come from.  validity: what the numbers assume.
+        law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the numbers assume.
 
     Examples:
         >>> p = predict(Chain(depth=30, width=100))
@@ -51,7 +51,7 @@ class Prediction:
         self.plan, self.signal, self.gradient = plan, signal, gradient
         self.rows = _rows(plan, signal, gradient, loss)
         known = finite.law(plan, signal, gradient)
-        self.law = known.law if known else NO_LAW
+        self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else finite.dead_probability(plan)
         if known:
@@ -74,13 +74,13 @@ class Prediction:
 
     @property
     def slope_mean(self) -> float:
-        """The slope's mean over draws at this width (one input) where a law is known, else the slope."""
+        """The slope's mean over draws at this width (of one input unless `law_batch` says more) where a law is known, else the slope."""
         mean = self.log10_grad_activation_mean
         return self.slope if mean is None else float(slopes(mean[None])[0])
 
     @property
     def slope_std(self) -> float:
-        """The slope's standard deviation over draws at this width (one input); nan where no law is known.
+        """The slope's standard deviation over draws at this width (see `law_batch`); nan where no law is known.
 
         Layers contribute independently: a layer's share of the variance counts by the square of the weights of all layers below it.
         """
@@ -106,13 +106,13 @@ class Prediction:
 
     @property
     def signal_end_to_end_mean(self) -> float:
-        """Mean over draws of the same at this width (one input); nan where no law is known."""
+        """Mean over draws of the same at this width (see `law_batch`); nan where no law is known."""
         mean = self.log10_grad_activation_mean
         return math.nan if mean is None else float(mean[0] - mean[-1])
 
     @property
     def signal_end_to_end_std(self) -> float:
-        """Standard deviation over draws of the same at this width (one input); nan where no law is known."""
+        """Standard deviation over draws of the same at this width (see `law_batch`); nan where no law is known."""
         return math.nan if self.log10_grad_activation_std is None else float(self.log10_grad_activation_std[0])
 
     @property
@@ -165,9 +165,9 @@ class Prediction:
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
         lines.append(f"                                        {self.slope:+.4g} a layer")
         if self.log10_grad_activation_std is not None:
-            whose = "; ".join(
-                (["one input"] if self.batch > 1 else []) + (["networks without a dead layer"] if self.dead_chance > 1e-3 else [])
-            )
+            words = ["one input"] if self.batch > self.law_batch else []
+            words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
+            whose = "; ".join(words)
             lines.append(f"  at this width{f' ({whose})' if whose else ''}:")
             lines.append(f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}")
         lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
@@ -293,7 +293,7 @@ def _validity(plan: Plan, prediction: Prediction) -> list[str]:
                 "skip connections, and a gradient along the signal that grows by more than one across it (chi_par > chi_perp): "
                 "at finite width the gradient grows by more than these rows say"
             )
-    if plan.batch > 1 and prediction.log10_grad_activation_std is not None:
+    if plan.batch > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
     if plan.x is not None or plan.cotangent is not None:
         out.append("the caller's arrays are not looked at")
