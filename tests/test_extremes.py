@@ -78,6 +78,14 @@ def test_nothing_beside_something_tiny(engine, backend, dtype):
     np.testing.assert_allclose(joined.log10_mean_square_activation[:, 0], biased.log10_mean_square_activation[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bias_that_no_exponent_reaches_is_nothing(backend):
+    """Biases of 1e-5 beside 1e600: zero, and a unit at zero is off, whatever the bias's sign."""
+    x = np.array([[0.0, 1e300]] * 8)
+    p = pk.propagate(pk.Chain(2, 8, bias_std=1e-5, gain=1e300), x=x, backend=backend, dtype="float64")
+    assert (p.saturated >= 0.5).all()
+
+
 def test_similarity_of_columns_whose_squares_multiply_to_nothing():
     """|a1|^2 |a2|^2 = 10^-600 of their unit: the cosine is 1, not left out."""
     x = np.array([[1.0], [2.0]]) * [1.0, 1e-140, 1e-140]

@@ -167,7 +167,7 @@ def add(x, e, y, e_y, count, bound):
             store(x, i, load(y, i))
         return renormalise(x, count, e_y, bound)
     up = max(e, e_y)
-    fx, fy = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(e_y - up, -1000)))
+    fx, fy = spread(math.ldexp(1.0, max(e - up, -3000))), spread(math.ldexp(1.0, max(e_y - up, -3000)))
     for i in range(0, count, 16):
         store(x, i, narrow_like(fma(widen(load(y, i)), fy, widen(load(x, i)) * fx), x))
     return renormalise(x, count, up, bound)
@@ -179,7 +179,7 @@ def add_vector(x, e, v, e_v, panels, B, bound):
     if e != e_v and top(x, panels * B * 16) == 0.0:
         e = e_v
     up = max(e, e_v)
-    fx, fv = spread(math.ldexp(1.0, max(e - up, -1000))), spread(math.ldexp(1.0, max(e_v - up, -1000)))
+    fx, fv = spread(math.ldexp(1.0, max(e - up, -3000))), spread(math.ldexp(1.0, max(e_v - up, -3000)))
     for p in range(panels):
         c = widen(load(v, p * 16)) * fv
         for b in range(B):
