@@ -36,8 +36,8 @@ constexpr int64_t panel_entries(int64_t rows, int64_t columns) { return (rows + 
 // matrix (rows, columns) row by row into panels of panel_entries(rows, columns) numbers.
 template <class T> void pack_weights(const T* matrix, int64_t rows, int64_t columns, T* panels);
 
-// Bytes of workspace that the functions below need; rows, columns and batch decide. What lies there is lost at the end of a call; calls from several
-// threads need a workspace each. All throw std::invalid_argument, and std::bad_alloc where `bytes` is too few.
+// Bytes of workspace that the functions below need; rows, columns and batch decide. What lies there is lost at the end of a call; calls
+// from several threads need a workspace each. All throw std::invalid_argument, and std::bad_alloc where `bytes` is too few.
 template <class T> size_t layer_bytes(const LayerSpec& layer);
 
 // z = W u + b. u (columns, B), z (rows, B).
