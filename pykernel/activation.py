@@ -129,12 +129,12 @@ class Activation:
         return bool((far > 1.05 * near + 1e-9).any())
 
     def _measure(self):
-        slope = lambda *z: np.asarray(self.slope(np.array(z)), dtype=np.float64)
+        slope = lambda *z: np.asarray(self.evaluate("slope", np.array(z)), dtype=np.float64)
         with np.errstate(all="ignore"):
             left, right = slope(-1e6, 1e6)
             before, after = slope(-1e-30, 1e-30)
             top = np.abs(slope(*np.linspace(-40, 40, 16001))).max()
-            zero = np.asarray(self.value(np.zeros(1)), dtype=np.float64)[0]
+            zero = np.asarray(self.evaluate("value", np.zeros(1)), dtype=np.float64)[0]
         measured = {"left": left, "right": right, "before_zero": before, "after_zero": after, "max_slope": top, "at_zero": zero}
         for key, number in measured.items():
             if getattr(self, key) is None:
@@ -201,6 +201,9 @@ def _check_slope(row):
         value, slope = (np.asarray(f(z)) for f in (row.value, row.slope))
         if np.iscomplexobj(value) or np.iscomplexobj(slope):
             raise TypeError(f"activation {row.name!r}: value and slope must return real numbers, got complex ones")
+        for name, answer in (("value", value), ("slope", slope)):
+            if answer.dtype.kind == "f" and answer.dtype.itemsize < 8:
+                raise TypeError(f"activation {row.name!r}: {name} must keep the float64 it is given, got {answer.dtype}")
         value, slope = value.astype(np.float64), slope.astype(np.float64)
         if value.shape != z.shape or slope.shape != z.shape:
             raise ValueError(

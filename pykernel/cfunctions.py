@@ -21,17 +21,45 @@ _NUMBA = {
     "(float64,) -> float64": SCALAR,
     "(float64*, float64*, int64, void*) -> none": ARRAY,
 }
+MOST_NOTED = 1024
 ALLOWED = "double (double) or void (const double *z, double *out, int64_t n, void *user)"
+
+
+class Failure:
+    """Where compiled code notes what a user's function was given when it raised, as an exception cannot leave it.
+
+    Attributes:
+        numbers: how many, then the arguments.  address: of these.
+    """
+
+    def __init__(self):
+        self.numbers = np.zeros(1 + MOST_NOTED)
+        self.address = self.numbers.ctypes.data
+
+    def forget(self):
+        self.numbers[0] = 0
+
+    def check(self, activation, what):
+        """Raise what the function raised, by calling it once more in Python.
+
+        Raises:
+            RuntimeError: naming the activation and the function.
+        """
+        count = int(self.numbers[0])
+        if count:
+            activation.evaluate(what, self.numbers[1 : count + 1].copy())
+            raise RuntimeError(f"activation {activation.name!r}: {what} raised in compiled code what it does not raise in Python")
 
 
 class CFunction:
     """A C function of one of the two signatures: called with a float64 array it gives an array, elementwise.
 
     Attributes:
-        address: of the C function.  scalar: whether it is `double (double)`.
+        address: of the C function.  scalar: whether it is `double (double)`.  failure: of what we compiled, else None.
     """
 
-    def __init__(self, function, kind, source):
+    def __init__(self, function, kind, source, failure=None):
+        self.failure = failure
         self.address, self.scalar = ctypes.cast(function, ctypes.c_void_p).value, kind is SCALAR
         self._call, self._source = kind(self.address), source  # the source keeps the code alive
         self.__name__ = getattr(source, "__name__", "c_function")
@@ -122,6 +150,8 @@ def _compile(function):
         import numba
         from numba.core.errors import NumbaError
         from numba.np.ufunc.dufunc import DUFunc
+
+        from pykernel.kernels.callbacks import note
     except ImportError:
         return None
     try:
@@ -129,9 +159,17 @@ def _compile(function):
             function = function.over_arrays()
         inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
 
-        def fill(z, out, n, user):
-            numba.carray(out, n)[:] = inner(numba.carray(z, n))
+        failure = Failure()
+        noted = failure.address
 
-        return wrap(numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill), "value")
+        def fill(z, out, n, user):
+            try:
+                numba.carray(out, n)[:] = inner(numba.carray(z, n))
+            except Exception:
+                note(noted, z, n)
+                numba.carray(out, n)[:] = np.nan
+
+        compiled = numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill)
+        return CFunction(ARRAY(compiled.address), ARRAY, compiled, failure)
     except (NumbaError, TypeError, NotImplementedError):
         return None

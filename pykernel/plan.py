@@ -43,6 +43,7 @@ class Plan:
         correlation: pairwise correlation of the drawn inputs.
         x, cotangent: the caller's (n0, B), (nL, B) float64 arrays, or None: drawn.
         sampler: a user's function (rows, columns, seed) -> unit draw of W[l]; resolved to `weights`, a replica at a time, before a run.
+            sampler_of: its init's name.
         weights, biases: tuples of the caller's float64 arrays, or None.
         loss: index into LOSSES; outputs: rows of the head's weight (0 without); head_distribution, head_parameter,
             head_scale: its draw; targets: (outputs, B) float64 or None: drawn (for softmax one-hot columns).
@@ -79,6 +80,7 @@ class Plan:
     targets: np.ndarray | None
     clip_value: float
     sampler: Any = None
+    sampler_of: str = ""
     head_weight: np.ndarray | None = None
     head_bias: np.ndarray | None = None
 
@@ -164,6 +166,7 @@ def lower(
         targets=targets,
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
         sampler=init.sampler if weights is None else None,
+        sampler_of=str(init),
         **_head_arrays(head, int(n[-1])),
     )
 
@@ -243,15 +246,15 @@ def _branch_factors(chain) -> np.ndarray:
 def sampled(plan: Plan, layer: int, replica: int) -> np.ndarray:
     """W[layer] of a replica from the user's own sampler, (n[l], n[l-1]) float64."""
     rows, columns = int(plan.widths[layer]), int(plan.widths[layer - 1])
+    where = f"init {plan.sampler_of}: the sampler's answer for layer {layer}"
     try:
         draw = plan.sampler(rows, columns, stream.sampler_seed(plan.seed, layer, replica))
     except Exception as error:
-        name = getattr(plan.sampler, "__name__", "custom")
-        raise RuntimeError(f"the init's sampler {name} raised {type(error).__name__} for layer {layer}: {error}") from error
+        raise RuntimeError(f"init {plan.sampler_of}: the sampler raised {type(error).__name__} for layer {layer}: {error}") from error
     with np.errstate(over="ignore", under="ignore"):
-        matrix = plan.scale[layer - 1] * checks.array(f"the init sampler's answer for layer {layer}", draw, (rows, columns))
+        matrix = plan.scale[layer - 1] * checks.array(where, draw, (rows, columns))
     if not np.isfinite(matrix).all():
-        raise ValueError(f"the init sampler's answer for layer {layer} times its scale {plan.scale[layer - 1]:g} must be finite")
+        raise ValueError(f"{where} times its scale {plan.scale[layer - 1]:g} must be finite")
     return matrix
 
 

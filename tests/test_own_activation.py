@@ -125,6 +125,38 @@ def test_what_cannot_be_compiled_is_refused_with_what_can(numba):
         rows(logarithms, "cpp")
 
 
+@pytest.mark.parametrize("backend", ["cpp", "numba", "reference"])
+@pytest.mark.parametrize("what", ["value", "slope"])
+def test_an_error_inside_compiled_code_is_told_with_its_row(numba, backend, what):
+    """An exception cannot leave compiled code: without a note of it the numbers of the failed block would be anything."""
+
+    @numba.njit
+    def value(z):
+        if what == "value" and 0.0305 < z < 0.0345:  # not where the row is checked
+            raise ValueError("too small for me")
+        return math.tanh(z)
+
+    @numba.njit
+    def slope(z):
+        if what == "slope" and 0.0305 < z < 0.0345:
+            raise ValueError("too small for me")
+        return 1 - math.tanh(z) ** 2
+
+    own = pk.Activation(value=value, slope=slope, name="brittle")
+    chain = pk.Chain(depth=3, width=100, activation=own, init="lecun_normal")
+    for seed in (0, 1):  # the second call finds the note of the first one wiped
+        with pytest.raises(RuntimeError, match=f"activation 'brittle': {what} raised ValueError: too small for me"):
+            pk.propagate(chain, batch=5, seed=seed, backend=backend, engine="dense")
+    large = np.full((100, 5), 3.0)
+    weights = [np.eye(100)] * 3
+    pk.propagate(chain, x=large, weights=weights, backend=backend, engine="dense")
+
+
+def test_float32_from_a_row_is_refused():
+    with pytest.raises(TypeError, match="'narrow': value must keep the float64 it is given, got float32"):
+        pk.Activation(value=lambda z: np.tanh(z).astype(np.float32), slope=lambda z: 1 - np.tanh(z) ** 2, name="narrow")
+
+
 def test_slopes_beyond_float32_are_kept(numba):
     """exp(-z^2 / 2) at |z| of 30 is 1e-196: lost in float32, not in the double numbers of the callback."""
     own = pk.Activation(value=lambda z: z * np.exp(-z * z / 2), slope=lambda z: (1 - z * z) * np.exp(-z * z / 2), left=0.0, right=0.0)

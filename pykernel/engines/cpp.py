@@ -30,7 +30,13 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
     own = () if plan.activation.builtin else cfunctions.compiled(plan.activation)
-    return _core.run(plan, engine, first, count, threads, memory, [(f.address, f.scalar) for f in own])
+    failures = [(f.failure, what) for f, what in zip(own, ("value", "slope"), strict=False) if f.failure]
+    for failure, _ in failures:
+        failure.forget()
+    rows = _core.run(plan, engine, first, count, threads, memory, [(f.address, f.scalar) for f in own])
+    for failure, what in failures:
+        failure.check(plan.activation, what)
+    return rows
 
 
 def memory(plan: Plan, threads: int, copies: int | None = None) -> int:

@@ -13,17 +13,30 @@ import numba
 import numpy as np
 from numba.core.errors import NumbaError
 
-from pykernel.cfunctions import Elementwise
-from pykernel.kernels import activate
+from pykernel.cfunctions import MOST_NOTED, Elementwise, Failure
+from pykernel.kernels import activate, jit
+from pykernel.kernels.lanes import pointer
 
 _POINTER = ctypes.POINTER(ctypes.c_double)
 _TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, _POINTER, _POINTER, _POINTER)
 _SIGNATURE = "void(int64, int64, CPointer(float64), CPointer(float64), CPointer(float64))"
 
 
+@jit
+def note(address, z, count):
+    """Keep the first arguments at which a user's function raised, in the numbers of a Failure."""
+    numbers = numba.carray(pointer(address, 0.0), MOST_NOTED + 1)
+    if numbers[0] == 0:
+        count = min(count, MOST_NOTED)
+        for i in range(count):
+            numbers[1 + i] = z[i]
+        numbers[0] = count
+
+
 @functools.lru_cache(64)
 def compiled(activation):
-    """The compiled value and slope of a user's row (its `.address` goes to kernels), or None where Numba cannot compile them."""
+    """The compiled value and slope of a user's row (its `.address` goes to kernels) and the Failures of both, or None where Numba cannot
+    compile them."""
     if activation.builtin:
         return None
     functions = (f.over_arrays() if isinstance(f, Elementwise) else f for f in (activation.value, activation.slope))
@@ -32,14 +45,21 @@ def compiled(activation):
     except TypeError:
         return None
 
+    failures = Failure(), Failure()
+    of_value, of_slope = (f.address for f in failures)
+
     def fill(what, count, z, out, sign):
-        if what == activate.ASK_VALUE:
-            numba.carray(out, count)[:] = value(numba.carray(z, count))
-        else:
-            numba.carray(out, count)[:] = slope(numba.carray(z, count))
+        try:
+            if what == activate.ASK_VALUE:
+                numba.carray(out, count)[:] = value(numba.carray(z, count))
+            else:
+                numba.carray(out, count)[:] = slope(numba.carray(z, count))
+        except Exception:
+            note(of_value if what == activate.ASK_VALUE else of_slope, z, count)
+            numba.carray(out, count)[:] = np.nan
 
     try:
-        return numba.cfunc(_SIGNATURE)(fill)
+        return numba.cfunc(_SIGNATURE)(fill), failures
     except (NumbaError, TypeError, NotImplementedError):
         return None
 
@@ -54,7 +74,9 @@ class Row:
         self._function = _TYPE(self._fill)
 
     def __enter__(self):
-        self.compiled = self._compiled.address if self._compiled else 0
+        self.compiled, self._failures = (self._compiled[0].address, self._compiled[1]) if self._compiled else (0, ())
+        for failure in self._failures:
+            failure.forget()
         self.address = ctypes.cast(self._function, ctypes.c_void_p).value
         return self
 
@@ -65,6 +87,8 @@ class Row:
         """Raise the first exception of the row's own functions."""
         if self._error is not None:
             raise self._error
+        for failure, what in zip(self._failures, ("value", "slope"), strict=False):
+            failure.check(self._activation, what)
 
     def _fill(self, what, count, z, out, sign):
         z, out, sign = (np.ctypeslib.as_array(p, (count,)) for p in (z, out, sign))
