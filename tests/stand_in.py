@@ -4,6 +4,8 @@
 import hashlib
 import os
 import signal
+import struct
+import sys
 
 import numpy as np
 
@@ -45,6 +47,20 @@ def stumbling(z):
     if np.ndim(z) == 2 and path and not os.path.exists(path):
         with open(path, "w"):
             os.kill(os.getpid(), signal.SIGKILL)
+    return np.tanh(z)
+
+
+def cut_off(z):
+    """tanh that kills its process once, as `stumbling`, in the middle of an answer: a length, and fewer bytes than that."""
+    path = os.environ.get("PYKERNEL_TEST_STUMBLE")
+    if np.ndim(z) == 2 and path and not os.path.exists(path):
+        open(path, "w").close()
+        for frame in sys._current_frames().values():
+            while frame is not None:
+                if "result_queue" in frame.f_locals:
+                    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1 << 20) + b"cut")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                frame = frame.f_back
     return np.tanh(z)
 
 

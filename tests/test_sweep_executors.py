@@ -22,6 +22,7 @@ BASE = {"width": 4, "activation": "tanh"}
 GRID = {"depth": [2, 3], "init": ["he_normal", "he_uniform"]}
 PLAIN = {"engine": "dense", "backend": "reference"}  # which calls an activation with the whole layer
 DEADLY = pk.Activation(value=stand_in.deadly, slope=stand_in.deadly_slope, name="deadly", flat=False)
+CUT_OFF = pk.Activation(value=stand_in.cut_off, slope=stand_in.deadly_slope, name="cut off", flat=False)
 STUMBLING = pk.Activation(value=stand_in.stumbling, slope=stand_in.deadly_slope, name="stumbling", flat=False)
 
 
@@ -72,9 +73,13 @@ def test_a_callers_pool_is_used_and_left_running(whole):
         assert pool.submit(os.getpid).result() != os.getpid()
 
 
-def test_a_killed_worker_costs_its_block_not_the_sweep(tmp_path, monkeypatch):
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("activation", [STUMBLING, CUT_OFF], ids=str)
+def test_a_killed_worker_costs_its_block_not_the_sweep(tmp_path, monkeypatch, activation):
+    """Also one that dies in the middle of its answer, for whose rest the pool would wait for ever."""
     monkeypatch.setenv("PYKERNEL_TEST_STUMBLE", str(tmp_path / "stumbled"))
-    grid = {"depth": [2, 3], "activation": [STUMBLING]}
+    monkeypatch.setattr(executors, "NOTICED", 0.3)
+    grid = {"depth": [2, 3], "activation": [activation]}
     got = sweep(grid, {"width": 4}, executor=2, **PLAIN)
     assert (tmp_path / "stumbled").exists()
     equal(got, sweep(grid, {"width": 4}, **PLAIN))

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ from pykernel.sweeps.statistics import Profiles
 # Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it costs nothing.
 IN_PROCESS, ELSEWHERE, FIRST = 1.5, 5.0, 0.5
 TRIES = 2  # a block may kill a worker once by bad luck
+NOTICED = 3.0  # seconds in which a pool notices the death of a worker, unless it is stuck
 MAX_PROCESSES = 1024
 STRIKES = 25  # failures in a row, without one block done, after which the executor is given up
 
@@ -120,13 +122,39 @@ class _Pool:
 
     def __init__(self, executor: Any, workers: int, renew: Callable[[], Any] | None) -> None:
         self.executor, self.workers, self._renew = executor, workers, renew
+        self._dead_since: float | None = None
+
+    def attend(self) -> bool:
+        """Let a process pool notice a worker that died in the middle of its answer; False where it will never notice anything again.
+
+        CPython's pool waits for ever for the rest of that answer, as the pipe stays open on its own side.
+        """
+        pool = self.executor
+        if not isinstance(pool, futures.ProcessPoolExecutor):
+            return True
+        manager = getattr(pool, "_executor_manager_thread", None)
+        if manager is not None and not manager.is_alive():
+            _kill(pool)
+            return False
+        processes = (getattr(pool, "_processes", None) or {}).values()
+        if all(process.exitcode in (None, 0) for process in list(processes)):
+            self._dead_since = None
+        elif self._dead_since is None:
+            self._dead_since = time.monotonic()
+        elif time.monotonic() - self._dead_since > NOTICED:
+            # Without workers, and without this copy of their end of the pipe, the pool reads the end of the file.
+            _kill(pool)
+            with contextlib.suppress(Exception):
+                pool._result_queue._writer.close()  # type: ignore[attr-defined]
+            self._dead_since = None
+        return True
 
     def renew(self, error: BaseException) -> None:
         if self._renew is None:
             raise ExecutorError(f"the executor {type(self.executor).__name__} broke ({error}) and cannot be started again") from error
         with contextlib.suppress(Exception):
             self.executor.shutdown(wait=False, cancel_futures=True)
-        self.executor = self._renew()
+        self.executor, self._dead_since = self._renew(), None
 
 
 @contextlib.contextmanager
@@ -236,6 +264,10 @@ class _Driver:
                 for future in futures.wait(self.pending, timeout=0.25, return_when=futures.FIRST_COMPLETED).done:
                     if future in self.pending:
                         self._take(future)
+                if not self.pool.attend() and not any(future.done() for future in self.pending):
+                    error = futures.BrokenExecutor("the pool's own thread ended")
+                    self._strike(error)
+                    self._break(error)
         finally:
             for future in self.pending:
                 future.cancel()
