@@ -20,6 +20,7 @@ from pykernel.plan import NORM_EPS
 from pykernel.theory.quadrature import Table, legendre, panels, special_points
 
 LOG_EPS = math.log(NORM_EPS)
+KEPT = 10_000  # arguments whose statistics are remembered
 NEGLIGIBLE = math.log(1e-9)  # of eps over the variance within the batch
 
 
@@ -133,7 +134,7 @@ class BatchTable(Table):
     def __init__(self, row: Any, batch: int):
         self.row, self.batch = row, batch
         self.exact = batch >= 4
-        self.last: tuple[float, BatchMoments] | None = None
+        self.known: dict[float, BatchMoments] = {}
         planes = Table(lambda t: plane_moments(row, batch, math.exp(t)), 60.0, lambda t, edge, at_edge: at_edge)
         super().__init__(lambda t: measure(planes, batch, t + self.CENTRE), 40.0, _limits)
 
@@ -141,11 +142,19 @@ class BatchTable(Table):
         """Statistics where the variance minus the covariance of the preimage is exp(log_distance)."""
         t = log_eps - log_distance
         t = max(t, NEGLIGIBLE) if self.exact else t
-        if self.last is None or self.last[0] != t:
-            exact = self.exact and t == NEGLIGIBLE
-            values = self.function(t - self.CENTRE) if exact else self(np.array([min(t - self.CENTRE, 1e6)]))[:, 0]
-            self.last = t, BatchMoments(*values.tolist())
-        return self.last[1]
+        found = self.known.get(t)
+        if found is None:
+            x = t - self.CENTRE
+            if self.exact and t == NEGLIGIBLE:
+                values = self.function(x).tolist()
+            elif abs(x) < self.furthest:
+                values = [self.column(x, k) for k in range(len(BatchMoments._fields))]
+            else:
+                values = self(np.array([min(x, 1e6)]))[:, 0].tolist()
+            if len(self.known) >= KEPT:
+                self.known.clear()
+            found = self.known[t] = BatchMoments(*values)
+        return found
 
 
 _tables: dict[Any, BatchTable] = {}
