@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The Numba backend: the stream's bits, rows and chains against the reference, threads, cache, the user's own functions."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -240,17 +241,25 @@ def test_activation_names_for_compiled_code():
         pkn.activation(Activation(value=np.sin, slope=np.cos))
 
 
-def test_a_simulator_of_ones_own_with_the_librarys_layer():
-    import runpy
-
-    solver = runpy.run_path(str(Path(__file__).parent / "embed" / "ode_network.py"))
-    found = solver["ensemble"](32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
+def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
+    solver = importlib.import_module("ode_network")  # by its name: Numba's cache must find the module again in the next process
+    found = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
     chain = Chain(depth=10, width=32, activation="tanh", init="lecun_normal", residual=Residual(1, 0.125))
     expected = numba_dense.run(lower(chain, batch=2, seed=SEED), 0, 5)["log10_grad_activation"][:, 0]
     # 0.125 is a power of two, so every rounding is the engine's; only the last sum of squares runs in another order.
     np.testing.assert_allclose(found, expected, atol=1e-14)
-    tied = solver["ensemble"](32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, True)
+    tied = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, True)
     assert (tied != found).all()
+
+
+def test_kernels_compile_where_no_cache_folder_is_writable():
+    script = (
+        "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
+        "import numpy as np, pykernel.numba as p; p.normals(np.empty((4, 1)), 1, 3, 0, 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert "in every process: no cache folder is writable" in run.stderr
 
 
 def test_second_process_loads_from_the_cache():

@@ -34,8 +34,7 @@ class _Announcer(event.Listener):
         if self.said or not (dispatcher.py_func.__module__ or "").startswith(__name__):
             return
         self.said = True
-        where = getattr(dispatcher._cache, "cache_path", None)
-        kept = f"once; kept in {where}" if where else "in every process: no cache folder is writable"
+        kept = f"once; kept in {_cached_in}" if _cached_in else "in every process: no cache folder is writable"
         logging.getLogger("pykernel").warning("compiling the Numba kernels: up to a minute, %s", kept)
 
     def on_end(self, event):
@@ -73,10 +72,18 @@ class _SharedCacheFile(IndexDataCacheFile):
             return super().load(key)
 
 
+_cached_in = None  # the folder
+
+
 def jit(function):
-    """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk."""
-    compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    cache = compiled._cache._cache_file
+    """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk where a folder is writable."""
+    global _cached_in
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    try:
+        compiled.enable_caching()
+    except RuntimeError:  # Numba's word for no such folder
+        return compiled
+    cache, _cached_in = compiled._cache._cache_file, compiled._cache.cache_path
     cache.__class__, cache._source_stamp = _SharedCacheFile, STAMP
     return compiled
 
