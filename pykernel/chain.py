@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.plan import LOSSES, MAX_DEPTH, MAX_WIDTH, NORM_EPS, NORMS, ORDERS
 
+NORMS = (None, "batch", "layer", "rms")
+ORDERS = ("linear-norm-activation", "norm-activation-linear")
+LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
+NORM_EPS = 1e-5  # by default, as in most frameworks
+MAX_DEPTH = 2**24 - 2
+MAX_WIDTH = 2**31 - 64
 BRANCH_SCALES = ("inverse_sqrt_depth",)
 REAL = ("mse", "linear")  # losses whose targets are any numbers
 

@@ -9,17 +9,12 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks, stream
+from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.inits import Given
 
-NORMS = (None, "batch", "layer", "rms")
-ORDERS = ("linear-norm-activation", "norm-activation-linear")
-LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
-NORM_EPS = 1e-5  # by default, as in most frameworks
 # Matrix-free, of squared lengths: a column whose part outside the directions already found is below 2^-20 of its length is taken to lie
 # inside them; columns are taken in their own order unless one sticks out less than a quarter as far as another.
 LOST, PREFER = 2.0**-40, 2.0**-4
-MAX_DEPTH = 2**24 - 2
-MAX_WIDTH = 2**31 - 64
 MAX_REPLICAS = 2**32
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pykernel.activation import Activation
-from pykernel.chain import Chain, Head, Residual
-from pykernel.plan import NORM_EPS, ORDERS
+from pykernel.chain import NORM_EPS, ORDERS, Chain, Head, Residual
 
 INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
 
@@ -22,7 +21,7 @@ class Step:
         kind: "linear", "norm", "activation" or "sum".
         where: how messages call it.
         linear: whatever the reader needs to find the weight again; sizes: its (n_out, n_in).
-        norm: a name of `plan.NORMS`, with its eps.  activation: a row.
+        norm: a name of `chain.NORMS`, with its eps.  activation: a row.
         start, scale: of a sum: how many steps came before the value that is added, and the factor on the branch.
     """
 

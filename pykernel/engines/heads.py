@@ -9,8 +9,8 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.activations import LOG2_E, _log2_sigmoid
+from pykernel.chain import LOSSES
 from pykernel.engines.block import Block, from_log2, ldexp
-from pykernel.plan import LOSSES
 
 
 def objective(plan, replica, last):

@@ -8,9 +8,10 @@ import math
 import numpy as np
 
 from pykernel import observables, stream
+from pykernel.chain import NORMS
 from pykernel.engines import heads
 from pykernel.engines.block import Block, ldexp, slopes, values
-from pykernel.plan import NORMS, Plan
+from pykernel.plan import Plan
 
 LOG10_2 = math.log10(2)
 

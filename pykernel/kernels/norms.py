@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; numbers as in `plan.NORMS`."""
+"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; numbers as in `chain.NORMS`."""
 
 from __future__ import annotations
 

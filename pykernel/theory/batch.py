@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel.plan import NORM_EPS
+from pykernel.chain import NORM_EPS
 from pykernel.theory.quadrature import Table, legendre, panels, special_points
 
 LOG_EPS = math.log(NORM_EPS)

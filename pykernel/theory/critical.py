@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks
-from pykernel.chain import Chain
-from pykernel.plan import NORM_EPS, NORMS, ORDERS, lower
+from pykernel.chain import NORM_EPS, NORMS, ORDERS, Chain
+from pykernel.plan import lower
 from pykernel.theory.mean_field import bias_log, log_add, weight_log
 from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
 

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pykernel.plan import NORMS, Plan
+from pykernel.chain import NORMS
+from pykernel.plan import Plan
 from pykernel.theory import quadrature as q
 from pykernel.theory.mean_field import Gradient, Signal
 from pykernel.theory.over_batch import shares

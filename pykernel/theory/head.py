@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pykernel.chain import LOSSES
 from pykernel.inits import unit_variance
-from pykernel.plan import LOSSES, Plan
+from pykernel.plan import Plan
 from pykernel.theory.correlation import pair_loss
 from pykernel.theory.quadrature import gaussian_mean
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from pykernel import inits
-from pykernel.plan import NORMS, Plan
+from pykernel.chain import NORMS
+from pykernel.plan import Plan
 from pykernel.theory import correlation
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks, observables
-from pykernel.chain import Chain
-from pykernel.plan import LOSSES, NORMS, Plan, lower
+from pykernel.chain import LOSSES, NORMS, Chain
+from pykernel.plan import Plan, lower
 from pykernel.propagation import plain, slopes
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from pykernel import checks
-from pykernel.chain import Chain, Residual
-from pykernel.plan import ORDERS, lower
+from pykernel.chain import ORDERS, Chain, Residual
+from pykernel.plan import lower
 from pykernel.theory.critical import critical_gain
 from pykernel.theory.diagnosis import governing, theory
 from pykernel.verdict import EXPLODING, classify
