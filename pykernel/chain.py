@@ -120,6 +120,11 @@ class Head:
             raise ValueError("head targets of a softmax must sum to 1 over the outputs")
         return given
 
+    def __repr__(self):
+        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
+        words += [f"targets={self.targets!r}"] if self.targets is not None else []
+        return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
+
     def __str__(self):
         return f"{self.loss} ({self.outputs} outputs)"
 
@@ -377,8 +382,9 @@ class Chain:
             name = sorted(unknown)[0]
             checks.choice("chain field", name, tuple(f.name for f in fields(self)))
         if changes.get("blocks") is not None and self.blocks is None:
-            changes = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None, "widths": None, **changes}
-        if "widths" in changes:
+            keyword = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None}
+            changes = {**keyword, **({} if self.widths is None else {"widths": None, "width": self.widths[0]}), **changes}
+        elif "widths" in changes:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
             changes = {"widths": None, **changes}
