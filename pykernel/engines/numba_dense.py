@@ -10,7 +10,7 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.engines import heads, numba_threads
-from pykernel.engines.block import Block
+from pykernel.block import Block
 from pykernel.kernels import activate, blocks, callbacks, chain, draws, product, rows
 
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
