@@ -31,7 +31,7 @@ _WHERE = {
     "init_torch_": "bridges.torch_modules",
     "from_jax": "bridges.arrays",
     "init_jax": "bridges.arrays",
-    "propagate": "simulate",
+    "propagate": "propagation",
     "weights": "simulate",
     "gradients": "simulate",
     "Propagation": "propagation",
