@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import machine
+from pykernel.inits import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell
 from pykernel.sweeps.statistics import Profiles
@@ -232,7 +233,7 @@ def _resolve(cell: Cell, known: dict) -> dict:
         known[same] = known[question]
     if same not in known:
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
-        alike = chain if chain.width is None else chain.replace(depth=depth)
+        alike = chain if chain.width is None or isinstance(chain.init, Given) else chain.replace(depth=depth)
         words = {name: run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
         lowered = lower(alike, **words)
         if lowered.batch != run["batch"]:
