@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from pykernel import _core, cfunctions, machine
+from pykernel import _core, machine
+from pykernel.cfunctions import CFunction
 from pykernel.plan import Plan
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
@@ -15,12 +16,23 @@ def refusal(plan: Plan, able: str = '"numba" or "reference"') -> str | None:
     row = plan.activation
     if not row.builtin:
         others = row.log2_value or row.log2_slope or (not plan.exponent and (row.plain_value, row.plain_slope) != (row.value, row.slope))
-        if others or cfunctions.compiled(row) is None:
+        if others or c_functions(row) is None:
             what = "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
             return f'backend="cpp" {what} cannot run activation {row.name!r}; backend={able} can'
     if plan.head_weight is not None:
         return f'backend="cpp" draws the head\'s weight; backend={able} can run a head with a weight of your own'
     return None
+
+
+def c_functions(row) -> tuple[CFunction, CFunction] | None:
+    """(value, slope) of a user's row as C functions; None where they are not, and Numba cannot compile them or is not installed."""
+    if isinstance(row.value, CFunction) and isinstance(row.slope, CFunction):
+        return row.value, row.slope
+    try:
+        from pykernel.kernels import callbacks
+    except ImportError:
+        return None
+    return callbacks.c_functions(row)
 
 
 def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int | None = None) -> dict:
@@ -29,7 +41,7 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
-    own = () if plan.activation.builtin else cfunctions.compiled(plan.activation)
+    own = () if plan.activation.builtin else c_functions(plan.activation)
     failures = [(f.failure, what) for f, what in zip(own, ("value", "slope"), strict=False) if f.failure]
     for failure, _ in failures:
         failure.forget()
