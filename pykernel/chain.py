@@ -120,6 +120,11 @@ class Head:
             raise ValueError("head targets of a softmax must sum to 1 over the outputs")
         return given
 
+    def __repr__(self):
+        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
+        words += [f"targets={self.targets!r}"] if self.targets is not None else []
+        return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
+
     def __str__(self):
         return f"{self.loss} ({self.outputs} outputs)"
 
@@ -349,6 +354,13 @@ class Chain:
         skips = lambda blocks: sum(block.skip is not None for block in blocks)
         return max(1, skips(self.first) + self.depth * skips(self.blocks) + skips(self.last))
 
+    @property
+    def ends(self):
+        """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of blocks."""
+        if self.blocks is None:
+            return slice(None)
+        return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
+
     def _names(self, which):
         if self.blocks is None:
             words = ["linear"] * self.depth if which == 0 else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]
@@ -379,8 +391,9 @@ class Chain:
             name = sorted(unknown)[0]
             checks.choice("chain field", name, tuple(f.name for f in fields(self)))
         if changes.get("blocks") is not None and self.blocks is None:
-            changes = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None, "widths": None, **changes}
-        if "widths" in changes:
+            keyword = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None}
+            changes = {**keyword, **({} if self.widths is None else {"widths": None, "width": self.widths[0]}), **changes}
+        elif "widths" in changes:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
             changes = {"widths": None, **changes}
