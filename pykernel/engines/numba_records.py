@@ -132,7 +132,7 @@ def _functions(program, functions):
     for activation, function in zip(program.activations, functions, strict=True):
         row, parameter = activation_lanes.number(activation)
         if not program.exponent and row != activation_lanes.PIECEWISE:
-            row = activation_lanes.CALLBACK
+            row = activation_lanes.OTHER
         kernels_of_row = activation_lanes.addresses(row) if row > 0 else (0, 0)
         facts.append(activate.facts(activation, parameter))
         calls.append((row, *kernels_of_row, function.compiled, function.address))

@@ -34,8 +34,8 @@ from pykernel.kernels.lanes import (
     where,
 )
 
-# PIECEWISE covers every function that is linear on each side of zero; CALLBACK every function that is not in this file.
-CALLBACK, PIECEWISE = -1, 0
+# PIECEWISE covers every function that is linear on each side of zero; OTHER every function that is not in this file.
+OTHER, PIECEWISE = -1, 0
 
 
 class Row(NamedTuple):
@@ -363,13 +363,13 @@ def addresses(row):
 
 
 def number(activation):
-    """The row number of an Activation and its one parameter, CALLBACK where this file has no formula for it."""
+    """The row number of an Activation and its one parameter, OTHER where this file has no formula for it."""
     linear_sides = activation.at_zero == 0 and activation.left == activation.before_zero and activation.right == activation.after_zero
     if activation.builtin and activation.name in ("linear", "relu", "leaky_relu") and linear_sides:
         return PIECEWISE, 0.0
     if activation.builtin and activation.name in ROWS:
         return NAMES.index(activation.name), float(activation.parameters[0]) if activation.parameters else 0.0
-    return CALLBACK, 0.0
+    return OTHER, 0.0
 
 
 def slope_at_zero(activation):
