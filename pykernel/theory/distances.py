@@ -33,23 +33,33 @@ class Function:
     def __init__(self, row: Any):
         self.row, self.table = row, moments(row)
         self.passes, self.exact = row.name == "linear", correlation.two_slopes(row) is not None
-        self._column, self._odd = self.table.column, row.name in ODD
+        self._odd = row.name in ODD
         at = float(row.evaluate("value", np.zeros(1))[0])
         self._at_zero = (2 * math.log(abs(at)), math.copysign(1.0, at)) if at else (-math.inf, 0.0)
+        self._low = self._high = self._middle = math.nan  # the cell that was read last: neighbours in depth share it
+        self._square, self._mean = (0.0,) * 6, (0.0,) * 6
         self._rates: dict[tuple[int, int], float] = {}
 
     def value(self, t: float) -> tuple[float, float]:
         """log E phi^2 and E phi / sqrt(E phi^2) at the log standard deviation t."""
-        if t == -math.inf:
-            return self._at_zero
-        return self._column(t, LOG_VALUE2), 0.0 if self._odd else self._column(t, MEAN)
+        if not self._low <= t < self._high:
+            if t == -math.inf:
+                return self._at_zero
+            self._low, self._high, self._middle, (self._square, self._mean) = self.table.cell(t, (LOG_VALUE2, MEAN))
+        x = t - self._middle
+        a, b, c, d, e, f = self._square
+        square = a + x * (b + x * (c + x * (d + x * (e + x * f))))
+        if self._odd:
+            return square, 0.0
+        a, b, c, d, e, f = self._mean
+        return square, a + x * (b + x * (c + x * (d + x * (e + x * f))))
 
     def apart(self, step: int, t: float, d: float) -> float:
         """1 - cosine of phi's outputs, where its inputs have the log deviation t and are d apart; `step` is its number, from 0."""
         if t == -math.inf:
             return 0.0
         if d < COLLINEAR:
-            return d * math.exp(min(self._column(t, LOG_SLOPE2) + 2 * t - self._column(t, LOG_VALUE2), 700.0))
+            return d * math.exp(min(self.table.column(t, LOG_SLOPE2) + 2 * t - self.table.column(t, LOG_VALUE2), 700.0))
         if self.exact or step < EXACT:
             return self._map(t, d)
         cell = round(CELLS * t), round(CELLS * math.log(d))

@@ -20,7 +20,7 @@ from pykernel.program import Program, Stretch
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.distances import DistanceWalk, Function
-from pykernel.theory.logs import log_add, log_square
+from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
 from pykernel.theory.structure import place
@@ -97,29 +97,23 @@ def _as_arrays(rows: Any) -> Any:
 
 
 class Walk:
-    """What both passes of a program share: the numbers of its ops as plain lists.
+    """What both passes of a program share.
 
     Attributes:
         program, columns: what is walked.
-        weight, bias: logs of sigma_w^2 and sigma_b^2.
         at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line: the identity.
-        skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
+        normed: whether there is a batch norm, which ties columns together: mean squares then depend on distances.
     """
 
-    def __init__(self, program: Program, weight: np.ndarray, bias: np.ndarray):
+    def __init__(self, program: Program):
         self.program, self.columns = program, program.columns
-        self.weight, self.bias = weight.tolist(), bias.tolist()
         functions = [Function(row) for row in program.activations]
-        steps = program.steps
-        self.at = [(functions[r], program.norms[n]) for r, n in zip(steps.row.tolist(), steps.norm.tolist(), strict=True)]
+        pairs = {(r, n): (functions[r], norm) for r in range(len(functions)) for n, norm in enumerate(program.norms)}
+        self.at = [pairs[key] for key in zip(program.steps.row.tolist(), program.steps.norm.tolist(), strict=True)]
         self.norms = [program.norms[n] for n in program.norm_steps.tolist()]
         self.line = Function(activations.get("linear"))
-        signed = lambda factors: [(log_square(s), math.copysign(1.0, s)) for s in factors.tolist()]
-        self.skip, self.branch, self.factors = signed(program.joins.skip), signed(program.joins.branch), signed(program.factors)
-
-    def compiled(self, stretch: Stretch, which: str) -> list[Callable[[int], None]]:
-        """The ops of a stretch as functions of the repetition: their "moments", "distance" or "backward"."""
-        return [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+        used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
+        self.normed = any(program.norms[n].kind == "batch" for n in used)
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
@@ -131,24 +125,28 @@ class Forward(Walk):
 
     Attributes:
         square, mean, distance: register -> log mean square, mean over root mean square, 1 - cosine of two columns.
+        weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
+        skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
         rows: the Signal that is filled.
     """
 
     def __init__(self, program: Program):
-        super().__init__(program, weight_log(program), bias_log(program))
+        super().__init__(program)
+        self.weight, self.bias = weight_log(program).tolist(), bias_log(program).tolist()
+        signed = lambda factors: [(log_square(s), math.copysign(1.0, s)) for s in factors.tolist()]
+        self.skip, self.branch, self.factors = signed(program.joins.skip), signed(program.joins.branch), signed(program.factors)
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, J, N = n.layer, n.activation, n.norm, n.join, n.node + 1
         sizes = (L, L, L, S, S, S, S, S, S, S, M, M, M, M, J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
-        self.normed = any(norm.kind == "batch" for norm in (*(norm for _, norm in self.at), *self.norms))
 
     def run(self) -> Signal:
         """Every row."""
         pairs = self.columns > 1
         apart = 1.0 - self.program.correlation
-        together = self.normed and pairs  # batch norm's mean squares depend on distances
+        together = self.normed and pairs
         self.rows.activation[0], self.rows.mean[0] = 0.0, 0.0
         if pairs:
             self.rows.distance[0] = self.distance[0] = max(apart, NEAREST) if together else apart
@@ -168,18 +166,22 @@ class Forward(Walk):
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
         """Repetitions until nothing changes any more; the rest is like the last."""
-        settles = self.alike(stretch)
-        known = [(math.nan, math.nan)] * 2
+        settles, square, mean = self.alike(stretch), self.square, self.mean
+        q, m, quiet = square[0], mean[0], 0
         for i in range(stretch.count):
             for step in steps:
                 step(i)
-            if settles:
-                now = self.square[0], self.mean[0]
-                near = CONVERGED * (1 + abs(now[0]))
-                if all(abs(now[0] - q) <= near and abs(now[1] - m) <= CONVERGED for q, m in known) and i > 1:
-                    self.repeat(stretch, i)
-                    return
-                known = [known[1], now]
+            if settles and abs(square[0] - q) <= CONVERGED * (1 + abs(q)) and abs(mean[0] - m) <= CONVERGED:
+                quiet += 1
+                if quiet == 2:
+                    return self.repeat(stretch, i)
+            else:
+                quiet = 0
+            q, m = square[0], mean[0]
+
+    def compiled(self, stretch: Stretch, which: str) -> list[Callable[[int], None]]:
+        """The ops of a stretch as functions of the repetition: their "moments" or "distance"."""
+        return [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
 
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""
@@ -234,51 +236,83 @@ class Forward(Walk):
 class Backward(Walk):
     """Squared gradient norms of the registers, from the last op to the first.
 
+    Each op passes on a share of the squared norm, and of its correlation between two columns, that does not depend on them: so a stretch
+    is walked once, all repetitions in one array, relative to what comes in from above; the shares are then multiplied. Batch norm's
+    share depends on the correlation: such programs go repetition by repetition.
+
     Attributes:
         signal: the forward pass.  rows: the Gradient that is filled.
+        weight: log sigma_w^2.  skip, branch, factors: logs of the squares of the factors of sums and of plain factors.
         slope: log E phi'^2 of each activation step.  kept: what phi' leaves of the correlation of two columns' gradients.
+        alike_value, alike_factor: what the other side of a gate leaves of it.
     """
 
     def __init__(self, program: Program, signal: Signal, coherence: float):
-        super().__init__(program, signal.weight, signal.bias)
-        self.signal = Signal(*(getattr(signal, f.name).tolist() for f in fields(signal)))
+        super().__init__(program)
+        self.signal, self.weight = signal, signal.weight
+        with np.errstate(divide="ignore"):
+            squares = (2 * np.log(np.abs(f)) for f in (program.joins.skip, program.joins.branch, program.factors))
+        self.skip, self.branch, self.factors = squares
         n = program.counts
-        self.slope = slope_log(program, signal).tolist()
+        self.slope = slope_log(program, signal)
         norms = np.array([norm.kind in ("layer", "rms") for norm in program.norms])[program.steps.norm]
         eps = np.log([norm.eps for norm in program.norms])[program.steps.norm]
-        derivative = (np.array(self.slope) - np.where(norms, np.logaddexp(signal.raw, eps), 0.0)).tolist()
-        self.rows = Gradient([0.0] * (n.node + 1), [0.0] * n.layer, derivative, [0.0] * n.layer)
-        self.kept = np.ones(n.activation)
-        if self.columns > 1 and coherence:
-            self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
-        self.kept = self.kept.tolist()
-        self._held: list[tuple[float, float] | None] = [None] * program.registers
+        derivative = self.slope - np.where(norms, np.logaddexp(signal.raw, eps), 0.0)
+        self.rows = Gradient(np.zeros(n.node + 1), np.zeros(n.layer), derivative, np.zeros(n.layer))
+        self.kept = self.alike_value = self.alike_factor = np.ones(n.activation)
+        if self.columns > 1:
+            self.alike_value, self.alike_factor = 1 - signal.value_distance, 1 - signal.factor_distance
+            if coherence or self.normed:
+                self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
+        self._held: dict[int, tuple[Any, Any]] = {}
 
-    def take(self, register: int) -> tuple[float, float]:
+    def take(self, register: int) -> tuple[Any, Any]:
         """Log squared norm and correlation of a register's gradient, which then has none."""
-        held, self._held[register] = self._held[register], None
-        return held  # type: ignore[return-value]  # what is read was written
+        return self._held.pop(register)
 
-    def give(self, register: int, g: float, o: float) -> None:
+    def give(self, register: int, g: Any, o: Any) -> None:
         """Add an independent gradient to a register's: squared norms add, correlations in proportion to them."""
-        held = self._held[register]
-        if held is not None:
-            h, p = held
-            total = log_add(g, h)
-            o = 0.0 if total == -math.inf else math.exp(g - total) * o + math.exp(h - total) * p
-            g = total
+        if register in self._held:
+            h, p = self._held[register]
+            total = np.logaddexp(g, h)
+            share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
+            g, o = total, share * o + (1 - share) * p
         self._held[register] = g, o
 
     def run(self, start: float, coherence: float) -> Gradient:
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
-        self.give(0, start, coherence)
         for stretch in self.program.stretches[::-1]:
-            steps = self.compiled(stretch, "backward")[::-1]
-            for i in range(stretch.count - 1, -1, -1):
-                for step in steps:
-                    step(i)
-        self.rows.activation[0] = self.take(0)[0]
-        return _as_arrays(self.rows)
+            ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
+            walk = self.one_by_one if self.normed else self.at_once
+            start, coherence = walk(stretch, ops, start, coherence)
+        self.rows.activation[0] = start
+        return self.rows
+
+    def one_by_one(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
+        """The repetitions of a stretch, the last first."""
+        self.give(0, start, coherence)
+        for i in range(stretch.count - 1, -1, -1):
+            for backward, op, first, each in ops:
+                backward(self, op, first + i * each)
+        return self.take(0)
+
+    def at_once(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
+        """All repetitions of a stretch: what each passes on, then the products from the top."""
+        count = stretch.count
+        self.give(0, np.zeros(count), np.ones(count))
+        for backward, op, first, each in ops:
+            backward(self, op, slice(first, first + each * count, each))
+        passed, alike = (np.broadcast_to(v, count)[::-1] for v in self.take(0))
+        above = start + np.concatenate([[0.0], np.cumsum(passed)])
+        shares = coherence * np.concatenate([[1.0], np.cumprod(alike)])
+        for _, op, first, each in ops:
+            numbers = slice(first, first + each * count, each)
+            if op.kind == "linear":
+                self.rows.preactivation[numbers] += above[-2::-1]
+                self.rows.coherence[numbers] *= shares[-2::-1]
+            elif op.kind == "node":
+                self.rows.activation[numbers] += above[-2::-1]
+        return float(above[-1]), float(shares[-1])
 
     def through_batch(self, function: Function, norm: Any, raw: float, d: float, o: float) -> tuple[float, float]:
         """log factor of batch norm and phi on the squared norm, and the new correlation: gradients then sum to zero over the columns."""

@@ -59,15 +59,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, skip, branch = walk.take, walk.give, walk.skip, walk.branch
-    (a, v), out = op.ins, op.out
-
-    def step(i):
-        j = first + i * each
-        g, o = take(out)
-        give(v, g + branch[j][0], o)
-        give(a, g + skip[j][0], o)
-
-    return step
+def backward(walk, op, j):
+    (a, v), (g, o) = op.ins, walk.take(op.out)
+    walk.give(v, g + walk.branch[j], o)
+    walk.give(a, g + walk.skip[j], o)

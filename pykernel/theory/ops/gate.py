@@ -6,9 +6,8 @@ Mean square E phi^2 q_v; cosines of phi(g) and of v multiply; of the squared gra
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
-from pykernel.theory.logs import log_add
 from pykernel.theory.structure import NoTheory
 
 ROWS = ("raw", "preimage", "value", "factor")
@@ -56,19 +55,10 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, out, kept = walk.take, walk.give, op.out, walk.kept
-    value, factor, slope, derivative = walk.signal.value, walk.signal.factor, walk.slope, walk.rows.derivative
-    value_apart, factor_apart = walk.signal.value_distance, walk.signal.factor_distance
-    g, v = op.ins
-
-    def step(i):
-        s = first + i * each
-        G, o = take(out)
-        to_gate, to_value = factor[s] + slope[s], value[s]
-        derivative[s] = log_add(to_gate, to_value)
-        give(g, G + to_gate, o * kept[s] * (1 - factor_apart[s]) if o else 0.0)
-        give(v, G + to_value, o * (1 - value_apart[s]) if o else 0.0)
-
-    return step
+def backward(walk, op, s):
+    (g, v), (G, o) = op.ins, walk.take(op.out)
+    signal = walk.signal
+    to_gate, to_value = signal.factor[s] + walk.slope[s], signal.value[s]
+    walk.rows.derivative[s] = np.logaddexp(to_gate, to_value)
+    walk.give(g, G + to_gate, o * walk.kept[s] * walk.alike_factor[s])
+    walk.give(v, G + to_value, o * walk.alike_value[s])

@@ -49,14 +49,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out = walk.take, walk.give, op.ins[0], op.out
-    weight, norm, alike = walk.weight, walk.rows.preactivation, walk.rows.coherence
-
-    def step(i):
-        l = first + i * each
-        norm[l], alike[l] = g, o = take(out)
-        give(source, g + weight[l], o)
-
-    return step
+def backward(walk, op, l):
+    g, o = walk.take(op.out)
+    walk.rows.preactivation[l], walk.rows.coherence[l] = g, o
+    walk.give(op.ins[0], g + walk.weight[l], o)

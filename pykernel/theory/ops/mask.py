@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 ROWS = FAR_ROWS = ()
 
 
@@ -39,13 +41,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out, masks = walk.take, walk.give, op.ins[0], op.out, walk.program.masks.tolist()
-
-    def step(i):
-        left = 1 - masks[first + i * each]
-        g, o = take(out)
-        give(source, g - math.log(left), o * left)
-
-    return step
+def backward(walk, op, m):
+    left = 1 - walk.program.masks[m]
+    g, o = walk.take(op.out)
+    walk.give(op.ins[0], g - np.log(left), o * left)

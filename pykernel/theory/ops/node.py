@@ -34,13 +34,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out, rows = walk.take, walk.give, op.ins[0], op.out, walk.rows.activation
-
-    def step(i):
-        g, o = take(out)
-        rows[first + i * each] = g
-        give(source, g, o)
-
-    return step
+def backward(walk, op, i):
+    g, o = walk.take(op.out)
+    walk.rows.activation[i] = g
+    walk.give(op.ins[0], g, o)

@@ -79,18 +79,11 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out = walk.take, walk.give, op.ins[0], op.out
-    signal, levels, norms = walk.signal, walk.signal.norm_level, walk.norms
-
-    def step(i):
-        n = first + i * each
-        g, o = take(out)
-        if norms[n].kind == "batch":
-            factor, o = walk.through_batch(walk.line, norms[n], signal.norm_raw[n], signal.norm_distance[n], o)
-            give(source, g + factor, o)
-        else:
-            give(source, g - levels[n], o)
-
-    return step
+def backward(walk, op, n):
+    g, o = walk.take(op.out)
+    signal = walk.signal
+    if walk.normed and walk.norms[n].kind == "batch":
+        factor, o = walk.through_batch(walk.line, walk.norms[n], signal.norm_raw[n], signal.norm_distance[n], o)
+        walk.give(op.ins[0], g + factor, o)
+    else:
+        walk.give(op.ins[0], g - signal.norm_level[n], o)

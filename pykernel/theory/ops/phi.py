@@ -56,20 +56,10 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out = walk.take, walk.give, op.ins[0], op.out
-    derivative, kept, at, signal = walk.rows.derivative, walk.kept, walk.at, walk.signal
-    raw, apart = signal.raw, signal.raw_distance
-
-    def step(i):
-        s = first + i * each
-        g, o = take(out)
-        row, norm = at[s]
-        if norm.kind == "batch":
-            derivative[s], o = walk.through_batch(row, norm, raw[s], apart[s], o)
-        else:
-            o *= kept[s]
-        give(source, g + derivative[s], o)
-
-    return step
+def backward(walk, op, s):
+    g, o = walk.take(op.out)
+    if walk.normed and walk.at[s][1].kind == "batch":
+        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], walk.signal.raw[s], walk.signal.raw_distance[s], o)
+    else:
+        o = o * walk.kept[s]
+    walk.give(op.ins[0], g + walk.rows.derivative[s], o)

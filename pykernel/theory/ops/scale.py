@@ -30,12 +30,6 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, number):
-    first, each = number
-    take, give, source, out, factors = walk.take, walk.give, op.ins[0], op.out, walk.factors
-
-    def step(i):
-        g, o = take(out)
-        give(source, g + factors[first + i * each][0], o)
-
-    return step
+def backward(walk, op, f):
+    g, o = walk.take(op.out)
+    walk.give(op.ins[0], g + walk.factors[f], o)
