@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pykernel.theory.predict import predict
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
 from pykernel.verdict import EXPLODING, VANISHING
 
@@ -96,8 +97,6 @@ def governing(end_to_end, signal_end_to_end) -> str:
 
 def theory(chain, batch: int = 1, correlation: float = 0.0):
     """The prediction for a chain, or None where there is none."""
-    from pykernel.theory.predict import predict
-
     if refusal(chain) is not None:
         return None
     try:

@@ -13,14 +13,13 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.propagation import plain, slopes
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
 from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
-from pykernel.verdict import EXPLODING, VANISHING, classify
+from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
 SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
@@ -72,14 +71,14 @@ class Prediction:
 
     @property
     def slope(self) -> float:
-        """Decades per layer travelled backwards, as `Propagation.slope`."""
-        return float(slopes(self.log10_grad_activation[None])[0])
+        """Decades per layer travelled backwards, of a chain of blocks per repetition of the pattern, as `Propagation.slope`."""
+        return float(slopes(self.log10_grad_activation[None, self.chain.ends])[0])
 
     @property
     def slope_mean(self) -> float:
         """The slope's mean over draws at this width (of one input unless `law_batch` says more) where a law is known, else the slope."""
         mean = self.log10_grad_activation_mean
-        return self.slope if mean is None else float(slopes(mean[None])[0])
+        return self.slope if mean is None else float(slopes(mean[None, self.chain.ends])[0])
 
     @property
     def slope_std(self) -> float:
@@ -90,22 +89,22 @@ class Prediction:
         std = self.log10_grad_activation_std
         if std is None:
             return math.nan
-        L = self.chain.depth
-        distance = L / 2 - np.arange(L + 1)
-        reach = np.cumsum(distance / (distance @ distance))[:-1]
+        share = np.zeros(len(std))  # of each node in the slope
+        count = len(share[self.chain.ends])
+        distance = (count - 1) / 2 - np.arange(count)
+        share[self.chain.ends] = distance / (distance @ distance)
+        reach = np.cumsum(share)[:-1]
         return math.sqrt(max(float(reach**2 @ np.maximum(-np.diff(std**2), 0)), 0.0))
 
     @property
     def end_to_end(self) -> float:
         """First over last weight gradient, in decades."""
-        with np.errstate(invalid="ignore"):
-            return float(self.log10_grad_weight[0] - self.log10_grad_weight[-1])
+        return float(first_over_last(self.log10_grad_weight[None])[0])
 
     @property
     def signal_end_to_end(self) -> float:
         """Norm of dJ/da[0] over that of dJ/da[L], in decades, at infinite width."""
-        with np.errstate(invalid="ignore"):
-            return float(self.log10_grad_activation[0] - self.log10_grad_activation[-1])
+        return float(first_over_last(self.log10_grad_activation[None])[0])
 
     @property
     def signal_end_to_end_mean(self) -> float:
@@ -166,7 +165,7 @@ class Prediction:
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(f"                                        {self.slope:+.4g} a layer")
+        lines.append(f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}")
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
