@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The door to Python: the only file that includes Python, and no arithmetic in it.
+// The door to Python: plans in, rows out, and no arithmetic.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -127,26 +127,14 @@ py::dict run(const py::object& plan, const std::string& engine, int64_t first, i
   const HeldPlan held(plan, own);
   if (count < 0) throw py::value_error("count must not be negative");
   py::dict out;
-  const auto row = [&](const char* name, const std::vector<py::ssize_t>& shape) {
-    py::array_t<double> array(shape);
-    out[name] = array;
-    return array.mutable_data();
-  };
-  const py::ssize_t L = held.plan.depth;
+  const pykernel::RowExtents extents = {held.plan.depth, held.plan.depth, held.plan.depth};
   pykernel::Rows rows{};
-  rows.log10_grad_weight = row("log10_grad_weight", {count, L});
-  rows.log10_grad_bias = row("log10_grad_bias", {count, L});
-  rows.log10_grad_preactivation = row("log10_grad_preactivation", {count, L});
-  rows.log10_grad_activation = row("log10_grad_activation", {count, L + 1});
-  rows.log10_mean_square_preactivation = row("log10_mean_square_preactivation", {count, L});
-  rows.log10_mean_square_activation = row("log10_mean_square_activation", {count, L});
-  rows.mean_activation = row("mean_activation", {count, L});
-  rows.saturated = row("saturated", {count, L});
-  rows.dead = row("dead", {count, L});
-  rows.similarity = row("similarity", {count, L});
-  rows.log10_weight_factor = row("log10_weight_factor", {count, L});
-  rows.log10_derivative_factor = row("log10_derivative_factor", {count, L});
-  rows.loss = row("loss", {count});
+  for (const pykernel::RowFact& row : pykernel::row_facts) {
+    const bool one = row.extent == pykernel::RowExtent::replica;
+    py::array_t<double> array(one ? std::vector<py::ssize_t>{count} : std::vector<py::ssize_t>{count, extents.of(row.extent)});
+    rows.*row.of = array.mutable_data();
+    out[row.name] = array;
+  }
   const pykernel::Run how{first, count, threads, memory, poll_signals};
   if (held.dtype != "float32" && held.dtype != "float64") throw py::value_error("dtype must be float32 or float64");
   const auto make32 = engine_of<float>(engine, memory / 2);

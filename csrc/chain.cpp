@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "check.hpp"
 #include "dense.hpp"
 #include "matrix_free.hpp"
 #include "memory.hpp"
@@ -81,12 +82,9 @@ int64_t draw_bytes(const Plan& plan, Engine engine) {
 // The rows of one replica; those that nobody wants go to `unwanted`.
 Rows rows_of(const Rows& rows, int64_t index, int64_t L, double* unwanted) {
   Rows one;
-  double* const* from = &rows.log10_grad_weight;
-  double** to = &one.log10_grad_weight;
-  static_assert(sizeof(Rows) == 13 * sizeof(double*));
-  for (int i = 0; i < 13; i++) {
-    const int64_t length = from + i == &rows.log10_grad_activation ? L + 1 : from + i == &rows.loss ? 1 : L;
-    to[i] = from[i] ? from[i] + index * length : unwanted;
+  for (const RowFact& row : row_facts) {
+    double* all = rows.*row.of;
+    one.*row.of = all ? all + index * RowExtents{L, L, L}.of(row.extent) : unwanted;
   }
   return one;
 }

@@ -150,9 +150,9 @@ template <class T> class Dense final : public Linear<T> {
     const int64_t B = plan_.batch;
     for (int64_t b = 0; b < B; b++) {
       double sum = 0;
-      for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[(i / 16 * B + b) * 16 + i % 16];
+      for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[entry_at(i, b, B)];
       const T value = (T)((double)scale * sum);
-      for (int64_t i = 0; i < padded(y.n); i++) y.data[(i / 16 * B + b) * 16 + i % 16] = i < y.n ? value : T(0);
+      for (int64_t i = 0; i < padded(y.n); i++) y.data[entry_at(i, b, B)] = i < y.n ? value : T(0);
     }
   }
 
@@ -175,8 +175,7 @@ template <class T> std::shared_ptr<Vector<Buffer<T>>> pack_given(const Plan& pla
     const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
     given->emplace_back((size_t)(padded(rows) * columns));
     for (int64_t i = 0; i < rows; i++)
-      for (int64_t k = 0; k < columns; k++)
-        given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
+      for (int64_t k = 0; k < columns; k++) given->back().get()[entry_at(i, k, columns)] = (T)plan.weights[l - 1][i * columns + k];
   }
   return given;
 }

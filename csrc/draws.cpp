@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "draws.hpp"
 
+#include "pykernel/block.hpp"
+
 namespace pykernel {
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team) {
   constexpr int64_t group = 64;  // panels: a multiple of four
@@ -35,7 +37,7 @@ Vector<double> draw_targets(Tall address, int loss, int64_t outputs, int64_t B, 
   address.draw = loss == mse || loss == linear_loss ? TallDraw::normal : TallDraw::bit;
   draw_tall(block.data(), outputs, B, address, team);
   for (int64_t o = 0; o < outputs; o++)
-    for (int64_t b = 0; b < B; b++) t[(size_t)(o * B + b)] = block[(size_t)((o / 16 * B + b) * 16 + o % 16)];
+    for (int64_t b = 0; b < B; b++) t[(size_t)(o * B + b)] = block[(size_t)(entry_at(o, b, B))];
   return t;
 }
 

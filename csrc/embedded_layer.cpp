@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "check.hpp"
 #include "draws.hpp"
 #include "isa.hpp"
 #include "layer.hpp"
 #include "pykernel/layer.hpp"
-#include "run.hpp"
 
 namespace pykernel {
 namespace {

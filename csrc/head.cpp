@@ -27,7 +27,7 @@ template <class T> double Head<T>::differentiate(const Block<T>& y, const double
   const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
   for (int64_t o = 0; o < plan_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
-      const double x = ldexp((double)y.data[(o / 16 * B + b) * 16 + o % 16], e);
+      const double x = ldexp((double)y.data[entry_at(o, b, B)], e);
       y_[(size_t)(o * B + b)] = fmin(fmax(x, -1e300), 1e300);
     }
   const double loss = plan_.loss == mse       ? mean_square_error(y, t)
@@ -55,7 +55,7 @@ template <class T> double Head<T>::mean_square_error(const Block<T>& y, const do
   for (int64_t o = 0; o < plan_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
       const size_t i = (size_t)(o * B + b);
-      const double mantissa = (double)y.data[(o / 16 * B + b) * 16 + o % 16];
+      const double mantissa = (double)y.data[entry_at(o, b, B)];
       const bool far = y.exponent > 900 && mantissa != 0;
       const double d = far ? mantissa : y_[i] - t[i];
       sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d)) + (far ? (double)y.exponent : 0);
@@ -121,7 +121,7 @@ template <class T> void Head<T>::write(Block<T>& g) {
   for (int64_t o = 0; o < plan_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
       const size_t i = (size_t)(o * B + b);
-      g.data[(o / 16 * B + b) * 16 + o % 16] = (T)(sign_[i] * exp2(log2_[i] - e) / (double)B);
+      g.data[entry_at(o, b, B)] = (T)(sign_[i] * exp2(log2_[i] - e) / (double)B);
     }
   g.exponent = (int64_t)e;
 }
@@ -133,9 +133,9 @@ template <class T> double Head<T>::plain(const Block<T>& y, const double* target
   for (int64_t b = 0; b < B; b++) {
     T total = 0;
     if (plan_.loss == softmax)
-      for (int64_t o = 0; o < n; o++) total += exp(y.data[(o / 16 * B + b) * 16 + o % 16]);
+      for (int64_t o = 0; o < n; o++) total += exp(y.data[entry_at(o, b, B)]);
     for (int64_t o = 0; o < n; o++) {
-      const int64_t i = (o / 16 * B + b) * 16 + o % 16;
+      const int64_t i = entry_at(o, b, B);
       const T x = y.data[i], t = (T)targets[o * B + b];
       T d;
       if (plan_.loss == linear_loss) {

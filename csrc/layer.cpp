@@ -37,19 +37,6 @@ template <class T> T present(const Block<T>& x, double factor, int64_t e) {
 
 }  // namespace
 
-template <class T> Buffer<T>::Buffer(size_t count, const Team* team) {
-  size_t bytes;
-  if (__builtin_mul_overflow(count, sizeof(T), &bytes) || bytes > SIZE_MAX - 64) throw std::bad_alloc();
-  bytes = (bytes + 63) / 64 * 64 + 64;
-  if (bytes >= worth_pages && !is_lent()) pages_ = Pages(bytes);
-  if (!pages_.get()) data_ = {static_cast<T*>(take(bytes)), Free{bytes}};
-  constexpr size_t piece = (size_t)16 << 20;
-  for (size_t done = 0; done < bytes; done += piece) {
-    if (done && team && team->stopped()) throw Stopped{};
-    memset(reinterpret_cast<char*>(get()) + done, 0, std::min(piece, bytes - done));
-  }
-}
-
 template <class T>
 Layer<T>::Layer(const Plan& plan, const Elementwise<T>& kernels, Team& team, int64_t largest_width)
     : plan_(plan),
@@ -241,7 +228,7 @@ template <class T> Measure Layer<T>::activate_tail(const Block<T>& h, Block<T>& 
   const auto over = [&](auto f) {
     for (int64_t i = 0; i < h.n; i++)
       for (int64_t b = 0; b < B_; b++) {
-        const int64_t o = (i / 16 * B_ + b) * 16 + i % 16;
+        const int64_t o = entry_at(i, b, B_);
         f(tails_->value((double)h.data[o] * true_scale, plan_.activation.parameters), v.data[o]);
       }
   };
@@ -290,7 +277,7 @@ template <class T> Measure Layer<T>::differentiate_tail(const Block<T>& h, const
   const auto over = [&](auto f) {
     for (int64_t i = 0; i < h.n; i++)
       for (int64_t b = 0; b < B_; b++) {
-        const int64_t o = (i / 16 * B_ + b) * 16 + i % 16;
+        const int64_t o = entry_at(i, b, B_);
         f(tails_->slope((double)h.data[o] * true_scale, plan_.activation.parameters), (double)g.data[o], out.data[o]);
       }
   };
@@ -386,7 +373,7 @@ template <class T> Measure Layer<T>::normalise_far(const Block<T>& z, const Bloc
   const int64_t groups = over_batch ? z.n : B_, members = over_batch ? B_ : z.n, e = z.exponent;
   const auto at = [&](int64_t group, int64_t member) {
     const int64_t i = over_batch ? group : member, b = over_batch ? member : group;
-    return (i / 16 * B_ + b) * 16 + i % 16;
+    return entry_at(i, b, B_);
   };
   const double eps = ldexp(plan_.norm_eps, e > 0 ? (int)(e > 2000 ? -4000 : -2 * e) : 0),
                up = ldexp(1., e > 0 ? 0 : (int)(e < -2000 ? -2000 : e));
@@ -420,8 +407,6 @@ template <class T> Measure Layer<T>::normalise_far(const Block<T>& z, const Bloc
   return settle(out);
 }
 
-template class Buffer<float>;
-template class Buffer<double>;
 template class Layer<float>;
 template class Layer<double>;
 

@@ -3,36 +3,15 @@
 #pragma once
 #include <stdint.h>
 
-#include <memory>
-
+#include "buffer.hpp"
 #include "kernels/elementwise.hpp"
 #include "linear.hpp"
 #include "memory.hpp"
-#include "pages.hpp"
 #include "pykernel/layer.hpp"
 #include "pykernel/plan.hpp"
 #include "tails.hpp"
 
 namespace pykernel {
-
-// Zeroed and aligned to a cache line.
-template <class T> class Buffer {
- public:
-  Buffer() = default;
-  // Large ones take long to clear: with a team, Stopped is thrown where the run should end.
-  explicit Buffer(size_t count, const Team* team = nullptr);
-  T* get() const { return pages_.get() ? static_cast<T*>(pages_.get()) : data_.get(); }
-
- private:
-  struct Free {
-    size_t bytes;
-    void operator()(T* p) const { give_back(p, bytes); }
-  };
-  std::unique_ptr<T, Free> data_;
-  Pages pages_;  // where it is large
-};
-
-constexpr int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 
 template <class T> class Layer {
  public:

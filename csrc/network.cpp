@@ -433,7 +433,7 @@ template <class T> double Network<T>::log2_clipped_weight(const Block<T>& delta,
     for (int64_t i = block * 64; i < std::min(delta.n, block * 64 + 64); i++) {
       std::fill(row.begin(), row.end(), T(0));
       for (int64_t b = 0; b < B_; b++) {
-        const T d = delta.data[(i / 16 * B_ + b) * 16 + i % 16];
+        const T d = delta.data[entry_at(i, b, B_)];
         for (int64_t p = 0; p * 16 < u.n; p++)
           for (int64_t j = 0; j < std::min<int64_t>(16, u.n - p * 16); j++) row[(size_t)(p * 16 + j)] += d * u.data[(p * B_ + b) * 16 + j];
       }
@@ -457,7 +457,7 @@ template <class T> double Network<T>::log2_clipped_bias(const Block<T>& delta) {
   double square = 0;
   for (int64_t i = 0; i < delta.n; i++) {
     T sum = 0;
-    for (int64_t b = 0; b < B_; b++) sum += delta.data[(i / 16 * B_ + b) * 16 + i % 16];
+    for (int64_t b = 0; b < B_; b++) sum += delta.data[entry_at(i, b, B_)];
     const double y = all ? (sum != 0) : std::min(fabs((double)sum), c);
     square += sum == sum ? y * y : (double)sum;
   }

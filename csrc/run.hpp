@@ -24,6 +24,4 @@ struct Run {
 // Throws std::invalid_argument for a plan that does not make sense, Stopped after `poll` has thrown.
 template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T>& make, const Rows& rows);
 
-void check(const Plan& plan);
-
 }  // namespace pykernel

@@ -17,6 +17,7 @@ constexpr double log10_2 = 0.30102999566398119521;
 // z of a node is summed as it is while sigma lies in 2^+-range; sums below 2^-lost of what they are compared with have lost digits.
 template <class T> constexpr int range = std::is_same_v<T, float> ? 40 : 200;
 constexpr double lost = 0x1p-60;
+typedef SingleSums Sum;
 
 Wide settled(double x, int64_t e) {
   int shift = 0;
@@ -82,15 +83,16 @@ template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide si
   } else {
     parts_.resize((size_t)chunks);
     team.each(chunks, [&](int64_t c) { parts_[(size_t)c] = kernel_(call, *phi, c, n); });
-    double* total = &node.sums.z;
-    for (int k = 0; k < single_sums; k++) {
-      total[k] = 0;
-      for (int64_t c = 0; c < chunks; c++) total[k] += (&parts_[(size_t)c].z)[k];
+    for (int k = 0; k < SingleSums::count; k++) {
+      node.sums.of[k] = 0;
+      for (int64_t c = 0; c < chunks; c++) node.sums.of[k] += parts_[(size_t)c].of[k];
     }
   }
   const SingleSums& s = node.sums;
-  if (phi == phi_ && !scale_free) return s.HH > lost * s.hh && s.aa > lost * std::min((double)n, s.zz) && isfinite(s.aa + s.zz + s.AA);
-  return isfinite(s.aa + s.zz);
+  if (phi == phi_ && !scale_free)
+    return s[Sum::HH] > lost * s[Sum::hh] && s[Sum::aa] > lost * std::min((double)n, s[Sum::zz]) &&
+           isfinite(s[Sum::aa] + s[Sum::zz] + s[Sum::AA]);
+  return isfinite(s[Sum::aa] + s[Sum::zz]);
 }
 
 template <class T> bool SingleChain<T>::replica(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -102,7 +104,7 @@ template <class T> bool SingleChain<T>::replica(int64_t replica, const Rows& row
     if (l < plan_.depth) {
       const Node& node = nodes_[(size_t)l];
       const Wide scale = settled(plan_.scale[l], 0);
-      sigma = settled(sqrt(node.sums.aa) * node.unit.x * scale.x, node.unit.e + scale.e);
+      sigma = settled(sqrt(node.sums[Sum::aa]) * node.unit.x * scale.x, node.unit.e + scale.e);
     }
   }
   backward(rows, index);
@@ -116,10 +118,10 @@ template <class T> void SingleChain<T>::forward_rows(int64_t l, const Rows& rows
   const int64_t i = index * plan_.depth + l - 1;
   const bool after = plan_.order == linear_norm_activation;
   const auto mean_square = [&](double sum) { return log10_of(sum / n * node.unit.x * node.unit.x, 2 * node.unit.e); };
-  rows.log10_mean_square_preactivation[i] = mean_square(s.zz);
-  rows.log10_mean_square_activation[i] = mean_square(after ? s.aa : s.zz);
+  rows.log10_mean_square_preactivation[i] = mean_square(s[Sum::zz]);
+  rows.log10_mean_square_activation[i] = mean_square(after ? s[Sum::aa] : s[Sum::zz]);
   const int64_t e = node.unit.e;
-  rows.mean_activation[i] = ldexp((after ? s.a : s.z) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
+  rows.mean_activation[i] = ldexp((after ? s[Sum::a] : s[Sum::z]) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
   rows.similarity[i] = NAN;
 }
 
@@ -136,26 +138,26 @@ template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index
     const auto square = [&](double aa, double ah, double hh) {
       return std::max(0., alpha * alpha * aa + 2 * alpha * beta * ah + beta * beta * hh);
     };
-    const double delta = sqrt(square(s.AA, s.AH, s.HH)), g_delta = alpha * s.gA + beta * s.gH;
-    const double before = log10_of(sqrt(square(s.aa, s.ah, s.hh)), e), behind = log10_of(delta, e);
+    const double delta = sqrt(square(s[Sum::AA], s[Sum::AH], s[Sum::HH])), g_delta = alpha * s[Sum::gA] + beta * s[Sum::gH];
+    const double before = log10_of(sqrt(square(s[Sum::aa], s[Sum::ah], s[Sum::hh])), e), behind = log10_of(delta, e);
     rows.log10_grad_activation[index * (L + 1) + l] = after ? before : behind;
     if (l < L) rows.log10_weight_factor[index * L + l] = before - log10_delta;
     if (l < L || after) {
       const int64_t i = index * L + l - (after ? 1 : 0);
       if (l || !after) {
         rows.log10_derivative_factor[i] = behind - before;
-        rows.saturated[i] = s.saturated / n;
-        rows.dead[i] = plan_.activation.flat ? s.dead / n : 0;
+        rows.saturated[i] = s[Sum::saturated] / n;
+        rows.dead[i] = plan_.activation.flat ? s[Sum::dead] / n : 0;
       }
     }
     if (l == 0) break;
     const Node& node = nodes_[(size_t)l - 1];
     const int64_t i = index * L + l - 1;
     rows.log10_grad_preactivation[i] = rows.log10_grad_bias[i] = log10_delta = behind;
-    const double length = sqrt(node.sums.aa);
+    const double length = sqrt(node.sums[Sum::aa]);
     rows.log10_grad_weight[i] = behind + log10_of(length * node.unit.x, node.unit.e);
     const Wide scale = settled(plan_.scale[l - 1], 0);
-    alpha = length > 0 ? scale.x * (g_delta - delta * node.sums.ah / length) / length : 0;
+    alpha = length > 0 ? scale.x * (g_delta - delta * node.sums[Sum::ah] / length) / length : 0;
     beta = scale.x * delta;
     if (plan_.widths[l - 1] == 1 && length > 0) alpha = scale.x * g_delta / length, beta = 0;  // nothing lies outside one direction
     const double top = std::max(fabs(alpha) * length, fabs(beta));

@@ -10,6 +10,7 @@
 
 #include "draws.hpp"
 #include "isa.hpp"
+#include "pykernel/block.hpp"
 
 namespace pykernel {
 namespace {
@@ -33,7 +34,7 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
       const int64_t B = std::min(piece, columns - b), n = std::min<int64_t>(64, units - unit);
       product_table<float>().tall(address, units, b, B, unit / 16, unit / 16 + panels_of(n), block);
       for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < B; j++) out[(unit + i) * columns + b + j] = block[(i / 16 * B + j) * 16 + i % 16];
+        for (int64_t j = 0; j < B; j++) out[(unit + i) * columns + b + j] = block[entry_at(i, j, B)];
     }
 }
 
