@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
+from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Block, block_of, roles
+from pykernel.pattern import Pattern
 
-NORMS = (None, "batch", "layer", "rms")
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
-NORM_EPS = 1e-5  # by default, as in most frameworks
 MAX_DEPTH = 2**24 - 2
-MAX_WIDTH = 2**31 - 64
-BRANCH_SCALES = ("inverse_sqrt_depth",)
+# Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
+PER_LAYER = {
+    "activation": activations.get,
+    "init": inits.get,
+    "gain": lambda value: checks.finite("gain", value),
+    "bias_std": lambda value: checks.not_negative("bias_std", value),
+    "norm": lambda value: checks.choice("norm", value, NORMS),
+}
 REAL = ("mse", "linear")  # losses whose targets are any numbers
 
 
@@ -114,6 +120,11 @@ class Head:
             raise ValueError("head targets of a softmax must sum to 1 over the outputs")
         return given
 
+    def __repr__(self):
+        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
+        words += [f"targets={self.targets!r}"] if self.targets is not None else []
+        return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
+
     def __str__(self):
         return f"{self.loss} ({self.outputs} outputs)"
 
@@ -157,15 +168,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain of `depth` weight layers with random weights: what is simulated.
+    """A deep network of random weights: `depth` equal layers by keywords, or `depth` repetitions of a pattern of blocks.
 
     Args:
-        depth: number of weight layers L.
-        width: units of every layer, the input's included.
+        depth: number of weight layers L; with `blocks`, repetitions of the pattern (by default 1).
+        width: units of every layer, the input's included; with `blocks`, units of the input.
         widths: instead of both, the L + 1 widths n[0] .. n[L].
-        activation: name, "name(parameter)" or `Activation`.
-        init: name, "name(numbers)" or `Init`: how weights are drawn.
-        gain: multiplier on the standard deviation of the weights.
+        activation: name, "name(parameter)" or `Activation`; by default "relu".
+        init: name, "name(numbers)" or `Init`: how weights are drawn; with `blocks`, of the steps that name none.
+        gain: multiplier on the standard deviation of the weights, beside a step's own.
         bias_std: standard deviation of normal biases; 0 leaves the scheme's own (zero for all but "torch_linear_default").
         norm: None, "batch", "layer" or "rms".
         norm_eps: what the norm adds to the variance (mean square for "rms") before it divides by the root.
@@ -173,6 +184,11 @@ class Chain:
         residual: None or `Residual`.
         head: None or `Head`.
         clip: None or `Clip`.
+        blocks: the pattern that is repeated, `Block`s or bare steps (a bare step is a block without skip). Beside it activation, norm,
+            order, residual and widths have nothing to say and are refused.
+        first, last: blocks once before and once after.
+
+    Without `blocks`, activation, init, gain, bias_std and norm also take a list, one value a layer.
 
     Raises:
         ValueError, TypeError: before any work, saying what was given and what is allowed.
@@ -182,27 +198,42 @@ class Chain:
         2
         >>> Chain(depth=3, width=8) == Chain(widths=[8, 8, 8, 8])
         True
+        >>> from pykernel.layers import Linear, Norm
+        >>> mlp = Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0)
+        >>> Chain(depth=12, width=64, blocks=[mlp]).layers[:2]
+        ('1.linear1', '1.linear2')
     """
 
     depth: int = None  # type: ignore[assignment]  # always an int once made
     width: int | None = None
     widths: Sequence[int] | None = None
-    activation: Any = "relu"  # a name becomes its Activation
+    activation: Any = None  # a name becomes its Activation, a list a tuple of them; None with blocks
     init: Any = "he_normal"  # a name becomes its Init
-    gain: float = 1.0
-    bias_std: float = 0.0
-    norm: str | None = None
+    gain: Any = 1.0
+    bias_std: Any = 0.0
+    norm: Any = None
     norm_eps: float = NORM_EPS
     order: str = ORDERS[0]
     residual: Residual | None = None
     head: Head | None = None
     clip: Clip | None = None
+    blocks: tuple | None = None
+    first: tuple = ()
+    last: tuple = ()
 
     def __post_init__(self):
-        self._check_sizes()
-        self._set(activation=activations.get(self.activation), init=inits.get(self.init))
-        self._set(gain=checks.finite("gain", self.gain), bias_std=checks.not_negative("bias_std", self.bias_std))
-        checks.choice("norm", self.norm, NORMS)
+        if self.blocks is None:
+            for key in ("first", "last"):
+                if getattr(self, key):
+                    raise ValueError(f"{key} goes with blocks: give the pattern that is repeated, too")
+                self._set(**{key: ()})
+            self._set(activation="relu" if self.activation is None else self.activation)
+            self._check_sizes()
+        else:
+            self._check_blocks()
+        for key, plain in PER_LAYER.items():
+            if key != "activation" or self.blocks is None:
+                self._set(**{key: self._one_or_each(key, getattr(self, key), plain)})
         self._set(norm_eps=checks.within("norm_eps", self.norm_eps, 1e-30, 1e30))
         checks.choice("order", self.order, ORDERS)
         for key, kind in (("residual", Residual), ("head", Head), ("clip", Clip)):
@@ -211,6 +242,42 @@ class Chain:
                 raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
         if self.residual is not None:
             self._check_residual()
+        if self.blocks is not None:
+            Pattern(self)  # says what does not fit together
+
+    def _one_or_each(self, key, value, plain):
+        """The plain form of one value, or of a list with one value a layer."""
+        if not isinstance(value, (list, tuple)):
+            return plain(value)
+        if self.blocks is not None:
+            raise ValueError(f"{key} must be one value beside blocks, got a list of {len(value)}; a step takes its own {key}")
+        if len(value) != self.depth:
+            raise ValueError(f"{key} must be one value or a list of one a layer, {self.depth}, got a list of {len(value)}")
+        each = tuple(plain(v) for v in value)
+        if key == "init" and any(isinstance(init, inits.Given) for init in each):
+            raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
+        return each[0] if len(set(each)) == 1 else each
+
+    def _check_blocks(self):
+        for key, default in (("activation", None), ("norm", None), ("order", ORDERS[0]), ("residual", None), ("widths", None)):
+            if getattr(self, key) != default:
+                raise ValueError(f"{key} is for chains of equal layers; beside blocks say it in a step or a Block, got {key}={getattr(self, key)!r}")
+        if self.width is None:
+            raise TypeError("a chain of blocks needs width, the units of its input")
+        self._set(depth=checks.integer("depth", 1 if self.depth is None else self.depth, 1, MAX_DEPTH))
+        self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
+        for key in ("first", "blocks", "last"):
+            value = getattr(self, key)
+            if isinstance(value, str) or not hasattr(value, "__iter__"):
+                raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
+            self._set(**{key: tuple(block_of(part) for part in value)})
+        if not self.blocks:
+            raise ValueError("blocks must hold at least one Block or step")
+        each = [len(roles(block)[0]) for block in self.blocks]
+        once = sum(len(roles(block)[0]) for block in (*self.first, *self.last))
+        count = once + self.depth * sum(each)
+        if not 1 <= count <= MAX_DEPTH:
+            raise ValueError(f"a chain must have 1 to {MAX_DEPTH} weight layers, these blocks have {count}")
 
     def _set(self, **values):
         for key, value in values.items():
@@ -252,15 +319,56 @@ class Chain:
 
     @property
     def layer_widths(self) -> np.ndarray:
-        """n[0] .. n[L], (L + 1,) int64."""
+        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64."""
+        if self.blocks is not None:
+            return Pattern(self).nodes
         return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
 
     @property
     def weight_count(self) -> int:
         """Entries of all weight matrices."""
+        if self.blocks is not None:
+            pattern = Pattern(self)
+            return int((pattern.units.astype(object) * pattern.columns).sum())
         if self.width is not None:
             return self.depth * self.width**2
         return sum(a * b for a, b in itertools.pairwise(self.layer_widths.tolist()))
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether some word has one value a layer."""
+        return any(isinstance(getattr(self, key), tuple) for key in PER_LAYER)
+
+    def layer_word(self, key, layer):
+        """The value of "activation", "init", "gain", "bias_std" or "norm" at layer 1 .. L of a chain made by keywords."""
+        value = getattr(self, key)
+        return value[layer - 1] if isinstance(value, tuple) else value
+
+    @property
+    def branches(self) -> int:
+        """Blocks that have a skip, what "inverse_sqrt_depth" counts; at least 1."""
+        if self.blocks is None:
+            return 1 if self.residual is None else max(1, self.depth // self.residual.every)
+        skips = lambda blocks: sum(block.skip is not None for block in blocks)
+        return max(1, skips(self.first) + self.depth * skips(self.blocks) + skips(self.last))
+
+    def _names(self, which):
+        if self.blocks is None:
+            words = ["linear"] * self.depth if which == 0 else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]
+            return tuple(f"{l}.{word}" for l, word in enumerate(words, 1))
+        every = (*self.first, *self.blocks * self.depth, *self.last)
+        known = {block: roles(block)[which] for block in set(every)}
+        return tuple(f"{i}.{role}" for i, block in enumerate(every, 1) for role in known[block])
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the weight layers: block, from 1 through first, blocks and last, and what the layer is in it."""
+        return self._names(0)
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Names of the activation steps: block and function."""
+        return self._names(1)
 
     def replace(self, **changes) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.
@@ -273,7 +381,10 @@ class Chain:
         if unknown:
             name = sorted(unknown)[0]
             checks.choice("chain field", name, tuple(f.name for f in fields(self)))
-        if "widths" in changes:
+        if changes.get("blocks") is not None and self.blocks is None:
+            keyword = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None}
+            changes = {**keyword, **({} if self.widths is None else {"widths": None, "width": self.widths[0]}), **changes}
+        elif "widths" in changes:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
             changes = {"widths": None, **changes}
@@ -285,23 +396,42 @@ class Chain:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name in ("activation", "init"):
-                parts.append(f"{f.name}={str(value)!r}")
+                if value is not None:
+                    parts.append(f"{f.name}={[str(v) for v in value] if isinstance(value, tuple) else str(value)!r}")
             elif f.name == "widths" and value is not None and len(value) > 12:
                 parts.append(f"widths=({', '.join(map(str, value[:6]))}, ... {len(value)} in all)")
+            elif f.name in PER_LAYER and isinstance(value, tuple):
+                parts.append(f"{f.name}={list(value)!r}")
             elif value != f.default and not (f.name == "depth" and self.widths is not None):
                 parts.append(f"{f.name}={value!r}")
         return f"Chain({', '.join(parts)})"
 
     def __str__(self):
-        size = (
-            f"{self.depth} layers of {self.width} units"
-            if self.widths is None
-            else f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
-        )
-        parts = [size, str(self.activation), str(self.init)]
-        parts += [f"gain {self.gain:g}"] if self.gain != 1 else []
-        parts += [f"bias std {self.bias_std:g}"] if self.bias_std else []
-        parts += [f"{self.norm} norm" + (f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else "")] if self.norm else []
+        parts = [self._size()]
+        parts += [] if self.blocks is not None else [_spoken(self.activation)]
+        parts += [_spoken(self.init)]
+        parts += [f"gain {_spoken(self.gain)}"] if self.gain != 1 else []
+        parts += [f"bias std {_spoken(self.bias_std)}"] if self.bias_std else []
+        eps = f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else ""
+        parts += [f"{_spoken(self.norm)} norm{eps}"] if self.norm else []
         parts += ["pre-activation"] if self.order == ORDERS[1] else []
         parts += [f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None]
         return ", ".join(parts)
+
+    def _size(self):
+        if self.blocks is not None:
+            said = lambda blocks: "; ".join(map(str, blocks))
+            parts = [said(self.first), f"{self.depth} times [{said(self.blocks)}]", said(self.last)]
+            return f"{', then '.join(part for part in parts if part)}, from {self.width} units"
+        if self.widths is None:
+            return f"{self.depth} layers of {self.width} units"
+        return f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
+
+
+def _spoken(value):
+    """One value, or a list in its runs: "relu x 7, sigmoid"."""
+    if not isinstance(value, tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    runs = [(v, len(list(group))) for v, group in itertools.groupby(value)]
+    words = [_spoken(v) + (f" x {count}" if count > 1 else "") for v, count in runs]
+    return ", ".join(words if len(words) <= 6 else [*words[:4], f"... ({len(value)} layers)"])

@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One measured quantity. `extent` is "layer" (R, L), "node" (R, L + 1) with a[0] first, or "replica" (R,)."""
+    """One measured quantity.
+
+    `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "node" (R, N) for the end of each block,
+    "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal layers L = P = N.
+    """
 
     name: str
     extent: str
@@ -19,20 +23,22 @@ ROWS = (
     Row("log10_grad_weight", "layer", "decades", "Frobenius norm of dJ/dW[l]"),
     Row("log10_grad_bias", "layer", "decades", "2-norm of dJ/db[l]; rounding noise where batch norm makes it 0"),
     Row("log10_grad_preactivation", "layer", "decades", "Frobenius norm of dJ/dz[l]"),
-    Row("log10_grad_activation", "node", "decades", "Frobenius norm of dJ/da[l], the input's first"),
+    Row("log10_grad_activation", "input", "decades", "Frobenius norm of dJ/da[l], the input's first"),
     Row("log10_mean_square_preactivation", "layer", "decades", "mean of z[l]^2 over units and batch"),
-    Row("log10_mean_square_activation", "layer", "decades", "mean of a[l]^2 over units and batch"),
-    Row("mean_activation", "layer", "1", "mean of a[l] over units and batch"),
-    Row("saturated", "layer", "fraction", "(unit, input) pairs with a slope below 1 percent of the largest"),
-    Row("dead", "layer", "fraction", "units whose slope is 0 for the whole batch"),
-    Row("similarity", "layer", "1", "mean pairwise cosine of the inputs' activations"),
+    Row("log10_mean_square_activation", "node", "decades", "mean of a[l]^2 over units and batch"),
+    Row("mean_activation", "node", "1", "mean of a[l] over units and batch"),
+    Row("saturated", "activation", "fraction", "(unit, input) pairs with a slope below 1 percent of the largest"),
+    Row("dead", "activation", "fraction", "units whose slope is 0 for the whole batch"),
+    Row("similarity", "node", "1", "mean pairwise cosine of the inputs' activations"),
     Row("log10_weight_factor", "layer", "decades", "norm of W[l]^T delta[l] over norm of delta[l]"),
-    Row("log10_derivative_factor", "layer", "decades", "norm after over norm before the step back through phi and Norm"),
+    Row("log10_derivative_factor", "activation", "decades", "norm after over norm before the step back through phi and Norm"),
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
 
 
-def shape(row: Row, replicas: int, depth: int) -> tuple[int, ...]:
-    """The shape of a row's array for so many replicas and layers."""
-    return {"layer": (replicas, depth), "node": (replicas, depth + 1), "replica": (replicas,)}[row.extent]
+def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
+    """The shape of a row's array for so many replicas of a program with these `program.Counts`."""
+    if row.extent == "replica":
+        return (replicas,)
+    return (replicas, counts.node + 1 if row.extent == "input" else getattr(counts, row.extent))

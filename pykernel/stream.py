@@ -11,7 +11,7 @@ import numpy as np
 
 VERSION = 1
 
-WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER = range(10)
+WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER, DROPOUT = range(11)
 
 # Draws that take two words an entry; the others take one.
 TWO_WORDS = ("student", "stable")
@@ -246,3 +246,8 @@ def classes(seed, layer, replica, count, columns):
     """Uniform classes below `count` at the TARGET addresses of unit 0: floor(w count 2^-32), int64 (columns,)."""
     words = tall_words(seed, TARGET, layer, replica, 1, columns)[0].astype(np.uint64)
     return ((words * np.uint64(count)) >> np.uint64(32)).astype(np.int64)
+
+
+def mask(seed, number, replica, units, columns, p):
+    """Which entries dropout of probability p leaves, at the DROPOUT addresses of its number from 1: word >= floor(p 2^32), bool."""
+    return tall_words(seed, DROPOUT, number, replica, units, columns) >= np.uint32(int(p * 2.0**32))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import pykernel as pk
+from pykernel import engines
 
 BACKENDS = ("cpp", "numba", "reference")
 
@@ -63,8 +64,7 @@ def test_a_block_that_is_all_on_the_flat_side(activation, dtype, backend):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+@pytest.mark.parametrize(("engine", "backend"), engines.TABLE)
 def test_nothing_beside_something_tiny(engine, backend, dtype):
     """A zero block has no exponent: added to numbers near 10^-150 it leaves them as they are, in every sum of a chain."""
     run = lambda chain, **own: pk.propagate(chain, engine=engine, backend=backend, dtype=dtype, **own)

@@ -82,7 +82,7 @@ class Ratios:
         one, two = self.times(point, 64 if point in POINTS else 1, *({"engine": engine, "threads": threads} for threads in (1, 2)))
         return one / two
 
-    track_numba_over_cpp.params = (["dense", "matrix_free"], POINTS)
+    track_numba_over_cpp.params = (["dense"], POINTS)
     track_two_threads.params = (["dense"], [POINTS[0], *pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"])])
     track_numba_over_cpp.param_names = track_two_threads.param_names = ("engine", "point")
     track_numba_over_cpp.unit, track_two_threads.unit = "of the time of C++", "times the speed of one thread"

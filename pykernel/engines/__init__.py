@@ -8,7 +8,6 @@ of workspace.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 from pykernel import checks, machine
 from pykernel.engines import cost
@@ -18,7 +17,6 @@ TABLE = {
     ("dense", "numba"): "pykernel.engines.numba_dense",
     ("dense", "reference"): "pykernel.engines.reference",
     ("matrix_free", "cpp"): "pykernel.engines.cpp_matrix_free",
-    ("matrix_free", "numba"): "pykernel.engines.numba_matrix_free",
     ("matrix_free", "reference"): "pykernel.engines.reference_matrix_free",
 }
 # In the order in which `auto` prefers them, as long as C++ can run the chain; without it the cheapest by `cost`.
@@ -48,8 +46,9 @@ def choose(plan, engine="auto", backend="auto", keep=()):
             reasons.append(reason)
             continue
         for b in backends:
-            if importlib.util.find_spec(TABLE[e, b]) is None:
-                reasons.append(f'engine="{e}" has no backend="{b}" yet')
+            if (e, b) not in TABLE:
+                others = " or ".join(f'"{other}"' for other in BACKENDS if (e, other) in TABLE)
+                reasons.append(f'engine="{e}" does not run in backend="{b}"; backend={others} can, a user\'s own activation included')
                 continue
             module = importlib.import_module(TABLE[e, b])
             reason = module.refusal(plan)

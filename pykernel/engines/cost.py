@@ -17,8 +17,7 @@ def seconds(engine: str, backend: str, widths: np.ndarray, batch: int, distribut
     """
     depth, units = len(widths) - 1, float(widths[1:].sum()) * batch
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        numba = backend == "numba"
-        return depth * ((9e-4 + 4e-5 * batch) if numba else (3.3e-3 + 1e-4 * batch)) + units * (3e-7 if numba else 1e-6)
+        return depth * (3.3e-3 + 1e-4 * batch) + units * 1e-6
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 12e-9
     if engine == "matrix_free":
         total += units * (8e-9 + 2e-9 * batch)

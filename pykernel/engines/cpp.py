@@ -10,16 +10,16 @@ from pykernel.plan import Plan
 MEMORY = 2**30
 
 
-def refusal(plan: Plan) -> str | None:
-    """Why this module cannot run the plan, or None."""
+def refusal(plan: Plan, able: str = '"numba" or "reference"') -> str | None:
+    """Why this module cannot run the plan, or None; able: the backends that can."""
     row = plan.activation
     if not row.builtin:
         others = row.log2_value or row.log2_slope or (not plan.exponent and (row.plain_value, row.plain_slope) != (row.value, row.slope))
         if others or cfunctions.compiled(row) is None:
             what = "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
-            return f'backend="cpp" {what} cannot run activation {row.name!r}; backend="numba" or "reference" can'
+            return f'backend="cpp" {what} cannot run activation {row.name!r}; backend={able} can'
     if plan.head_weight is not None:
-        return 'backend="cpp" draws the head\'s weight; backend="numba" or "reference" can run a head with a weight of your own'
+        return f'backend="cpp" draws the head\'s weight; backend={able} can run a head with a weight of your own'
     return None
 
 

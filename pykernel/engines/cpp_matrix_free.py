@@ -12,7 +12,7 @@ run = partial(cpp.run, engine="matrix_free")
 
 def refusal(plan) -> str | None:
     """Why this module cannot run the plan, or None."""
-    return matrix_free_refusal(plan) or cpp.refusal(plan)
+    return matrix_free_refusal(plan) or cpp.refusal(plan, '"reference"')
 
 
 def memory(plan, threads: int) -> int:

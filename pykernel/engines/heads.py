@@ -9,34 +9,33 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.activations import LOG2_E, _log2_sigmoid
-from pykernel.chain import LOSSES
-from pykernel.engines.block import Block, from_log2, ldexp
+from pykernel.block import Block, from_log2, ldexp
 
 
-def objective(plan, replica, last):
-    """dJ/da[L] and J for the last activation block."""
-    n, outputs = int(plan.widths[-1]), plan.outputs
-    weight = plan.head_weight
+def objective(program, replica, last):
+    """dJ/da[N] and J for the block of the last node."""
+    head, address = program.head, program.depth + 1
+    weight = head.weight
     if weight is None:
-        weight = stream.matrix(plan.seed, plan.depth + 1, replica, outputs, n, plan.head_distribution, plan.head_parameter)
+        weight = stream.matrix(program.seed, address, replica, head.outputs, len(last.x), *head.draw)
     weight = weight.astype(last.x.dtype)
-    y = Block(weight @ last.x, last.e, plan.exponent).times(plan.head_scale)
-    if plan.head_bias is not None:
-        y = y.plus(Block.of(plan, np.broadcast_to(plan.head_bias[:, None], y.x.shape)))
-    t = plan.targets if plan.targets is not None else _targets(plan, replica)
-    function = (_STABLE if plan.exponent else _PLAIN)[LOSSES[plan.loss]]
-    dy, loss = function(y, t.astype(last.x.dtype))
-    dy = dy.times(1 / plan.batch)
-    return Block(weight.T @ dy.x, dy.e, plan.exponent).times(plan.head_scale), float(loss / plan.batch)
+    y = Block(weight @ last.x, last.e, program.exponent).times(head.scale)
+    if head.bias is not None:
+        y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
+    t = head.targets if head.targets is not None else _targets(program, replica, address)
+    dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
+    dy = dy.times(1 / program.columns)
+    return Block(weight.T @ dy.x, dy.e, program.exponent).times(head.scale), float(loss / program.columns)
 
 
-def _targets(plan, replica):
-    kind, layer, outputs = LOSSES[plan.loss], plan.depth + 1, plan.outputs
-    if kind in ("mse", "linear"):
-        return stream.tall(plan.seed, stream.TARGET, layer, replica, outputs, plan.batch).astype(np.float64)
-    if kind == "sigmoid":
-        return stream.bits(plan.seed, layer, replica, outputs, plan.batch)
-    return (np.arange(outputs)[:, None] == stream.classes(plan.seed, layer, replica, outputs, plan.batch)).astype(np.float64)
+def _targets(program, replica, address):
+    """Drawn targets, (outputs, columns) float64."""
+    seed, outputs, columns = program.seed, program.head.outputs, program.columns
+    if program.head.loss in ("mse", "linear"):
+        return stream.tall(seed, stream.TARGET, address, replica, outputs, columns).astype(np.float64)
+    if program.head.loss == "sigmoid":
+        return stream.bits(seed, address, replica, outputs, columns)
+    return (np.arange(outputs)[:, None] == stream.classes(seed, address, replica, outputs, columns)).astype(np.float64)
 
 
 def _linear(y, t):

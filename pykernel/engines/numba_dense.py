@@ -10,8 +10,8 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.engines import heads, numba_threads
-from pykernel.engines.block import Block
-from pykernel.kernels import activate, blocks, callbacks, chain, draws, matrix_free, product, rows
+from pykernel.block import Block
+from pykernel.kernels import activate, blocks, callbacks, chain, draws, product, rows
 
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
@@ -35,9 +35,9 @@ def refusal(plan):
     return None
 
 
-def memory(plan, threads, free=False):
-    """Bytes of workspace for so many replicas at a time; free: of the matrix-free engine."""
-    sizes = _sizes(plan, free=free)
+def memory(plan, threads):
+    """Bytes of workspace for so many replicas at a time."""
+    sizes = _sizes(plan)
     return threads * sum(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in sizes.values())
 
 
@@ -48,12 +48,12 @@ def run(plan, first, count, *, threads=1, keep=()):
     out = rows_array(plan, count)
     stop = np.zeros(1, np.int64)
     with callbacks.Row(plan.activation, plan.dtype if not plan.exponent else "float64") as row:
-        spec = specify(plan, row, out, stop)
+        spec = _specify(plan, row, out, stop)
         if count < threads and int((plan.widths[1:] * plan.widths[:-1]).max()) >= SPLIT_WEIGHTS:
             work = workspace(plan, threads)
             with numba_threads.Team(threads, stop) as team:
                 for index in range(count):
-                    run_split(plan, spec.record, work, first + index, out, index, team, _split_products)
+                    _run_split(plan, spec.record, work, first + index, out, index, team)
         else:
             work_off = partial(replicas, plan, spec.record, first, out)
             in_pieces(work_off, lambda: workspace(plan, 1), count, threads, stop)
@@ -102,10 +102,10 @@ def replicas(plan, spec, first, out, work, start, end):
         chain.replicas(spec, work.record, first, index, index + 1, 4)
 
 
-def run_split(plan, spec, work, replica, out, index, team, products):
-    """One replica, the products of each layer cut among the team: products(plan, spec, work, replica, team) -> forward, backward."""
+def _run_split(plan, spec, work, replica, out, index, team):
+    """One replica, the products of each layer cut among the team."""
     alone = lambda function, *args: team.run([lambda: function(spec, work.record, *args)])
-    forward_product, backward_product = products(plan, spec, work, replica, team)
+    forward_product, backward_product = _split_products(plan, spec, work, replica, team)
     segments, length = int(work.record["segments"]), int(work.record["length"])
     layers = lambda s: range(s * length + 1, min((s + 1) * length, plan.depth) + 1)
 
@@ -164,9 +164,9 @@ def _head(plan, work, replica, out, index):
     work.exponents[chain.G] = blocks.renormalise(work.g, count, e, BOUNDS[plan.dtype] if plan.exponent else 0)
 
 
-def specify(plan, row, out, stop, products=(chain.forward_product, chain.backward_product), dtype=None):
-    """The plan in the kernels' numbers, for kernels in `dtype` (the run's)."""
-    dtype = np.dtype(dtype or plan.dtype)
+def _specify(plan, row, out, stop):
+    """The plan in the kernels' numbers."""
+    dtype = np.dtype(plan.dtype)
     number, parameter = rows.number(plan.activation)
     if not plan.exponent and number != rows.PIECEWISE:
         number = rows.CALLBACK
@@ -209,7 +209,7 @@ def specify(plan, row, out, stop, products=(chain.forward_product, chain.backwar
         count=out.shape[1],
         rows=out,
         stop=stop,
-        phases=_phases(dtype.name, products) if products else None,
+        phases=_phases(dtype.name),
         zero=0.0,
     )
 
@@ -244,8 +244,8 @@ def record(dtype, **fields):
 
 
 @functools.cache
-def _phases(dtype, products):
-    return chain.phases(np.dtype(dtype), products)
+def _phases(dtype):
+    return chain.phases(np.dtype(dtype))
 
 
 def _offsets(sizes):
@@ -262,16 +262,14 @@ def _layers(plan):
 
 
 def _keeps_inputs(plan):
-    """Whether the tape holds u[l] rather than its Gram matrix: for clipped entries, and where a batch is larger than the layer.
-
-    The matrix-free engine keeps both."""
+    """Whether the tape holds u[l] rather than its Gram matrix: for clipped entries, and where a batch is larger than the layer."""
     return bool(plan.clip_value) or 8 * plan.batch * plan.depth > np.dtype(plan.dtype).itemsize * int(plan.widths[:-1].sum())
 
 
-def _segments(plan, free):
+def _segments(plan):
     """How many segments the layers are cut into, and layers in each: one where the tape fits, else what needs the least memory."""
     n, size, B = (plan.widths + 15) // 16 * 16, np.dtype(plan.dtype).itemsize, plan.batch
-    tape = (n[1:] + n[:-1] * (free or _keeps_inputs(plan))) * B * size + 8 * B * B
+    tape = (n[1:] + n[:-1] * _keeps_inputs(plan)) * B * size + 8 * B * B
     if tape.sum(dtype=float) <= TAPE_BYTES:
         return 1, plan.depth
     checkpoint = int(n.max()) * B * size * (2 if plan.residual_every else 1)
@@ -285,17 +283,16 @@ def _tape(sizes, length):
     return at, int((at + sizes).max())
 
 
-def _sizes(plan, workers=1, free=False):
-    """Shape and dtype of the arrays of a workspace; free: of the matrix-free engine."""
+def _sizes(plan, workers=1):
+    """Shape and dtype of the arrays of a workspace."""
     n, tiles, kept = _layers(plan)
-    segments, length = _segments(plan, free)
+    segments, length = _segments(plan)
     B, L, T, top = plan.batch, plan.depth, plan.dtype, int(n.max())
     acted = n[:-1] if plan.order else n[1:]
     block = top * B
     whole = block if rows.number(plan.activation)[0] != rows.PIECEWISE or not plan.exponent else 0
-    inputs = free or _keeps_inputs(plan)
-    haar = plan.distribution == "haar" and not free
-    chunks = -(-top // (16 * matrix_free.CHUNK))
+    inputs = _keeps_inputs(plan)
+    haar = plan.distribution == "haar"
     return {
         "a": (block, T),
         "u": (block if plan.order else 0, T),
@@ -304,7 +301,7 @@ def _sizes(plan, workers=1, free=False):
         "held": (block if plan.residual_every else 0, T),
         "skip": (block if plan.residual_every else 0, T),
         "vector": (top, T),
-        "tiles": ((workers, 0 if free else 4 * product.CHUNK * 16), T),
+        "tiles": ((workers, 4 * product.CHUNK * 16), T),
         "columns": ((workers, 64 * B), T),
         "wide0": (whole, "float64"),
         "wide1": (block, "float64"),
@@ -315,47 +312,40 @@ def _sizes(plan, workers=1, free=False):
         "r_at": (L, "int64"),
         "inputs": (_tape(n[:-1], length)[1] * B if inputs else 0, T),
         "inputs_at": (L, "int64"),
-        "gram": (B * B * (length if free or not inputs else 1), "float64"),
+        "gram": (B * B * (length if not inputs else 1), "float64"),
         "gram_at": (L, "int64"),
         "gram_a": (B * B, "float64"),
         "gram_g": (B * B, "float64"),
-        "kept": (0 if free else int(tiles[kept].sum()), T),
+        "kept": (int(tiles[kept].sum()), T),
         "kept_at": (L, "int64"),
         **dict.fromkeys(("matrix", "scratch0", "scratch1"), (int(tiles.max()) if haar else 1, "float64")),
         "line": (64, "float32"),
         "exponents": (6, "int64"),
         "checkpoints": (segments * block * (2 if plan.residual_every else 1) if segments > 1 else 0, T),
         "checkpoint_e": (2 * segments, "int64"),
-        "small": (matrix_free.SLOTS * B * B + 2 * B + 1 if free else 0, "float64"),
-        "orders": (3 * (2 * B + 1) + 2 * B if free else 0, "int64"),
-        "rounded": (2 * B * B if free else 0, T),
-        "partials": (chunks * 2 * B * B if free else 0, "float64"),
-        "draws": (workers * matrix_free.STRETCH * 16 * B if free else 0, T),
-        "wide": (workers * 16 * B if free else 0, "float64"),
         "preimage_e": (L, "int64"),
         "r_e": (L, "int64"),
         "inputs_e": (L, "int64"),
     }
 
 
-def workspace(plan, workers, free=False):
-    """Arrays and record (chain.WORK) for one replica at a time, products cut among so many workers; free: of the matrix-free engine."""
+def workspace(plan, workers):
+    """Arrays and record (chain.WORK) for one replica at a time, products cut among so many workers."""
     n, tiles, kept = _layers(plan)
-    segments, length = _segments(plan, free)
+    segments, length = _segments(plan)
     acted = n[:-1] if plan.order else n[1:]
-    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _sizes(plan, workers, free).items()}
+    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in _sizes(plan, workers).items()}
     arrays["preimage_at"][:] = _tape(acted, length)[0] * plan.batch
     arrays["r_at"][:] = _tape(np.maximum(acted, plan.batch), length)[0]
     arrays["inputs_at"][:] = _tape(n[:-1], length)[0] * plan.batch
-    keeps_grams = free or not arrays["inputs"].size
+    keeps_grams = not arrays["inputs"].size
     arrays["gram_at"][:] = np.arange(plan.depth) % length * plan.batch**2 if keeps_grams else -1
     arrays["kept_at"][:] = np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
     for name in ("exponents", "preimage_e", "r_e", "inputs_e"):
         arrays[name][:] = 0
     if not plan.order:
         arrays["u"] = arrays["a"]
-    for name in ("inputs", "small"):
-        if not arrays[name].size:
-            arrays[name] = None
+    if not arrays["inputs"].size:
+        arrays["inputs"] = None
     block = int(n.max()) * plan.batch
     return record(chain.work_dtype(), **arrays, segments=segments, length=length, checkpoint_size=block)

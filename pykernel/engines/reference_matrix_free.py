@@ -10,19 +10,23 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.engines import matrix_free_refusal, reference
-from pykernel.plan import LOST, PREFER
+
+# Of squared lengths: a column whose part outside the directions already found is below 2^-20 of its length is taken to lie inside them;
+# columns are taken in their own order unless one sticks out less than a quarter as far as another.
+LOST, PREFER = 2.0**-40, 2.0**-4
 
 refusal = matrix_free_refusal
 
 
-def run(plan, first, count, *, threads=1, keep=()):
+def run(program, first, count, *, threads=1, keep=()):
     """Rows of replicas first .. first + count - 1, as `reference.run` returns them. There are no weight matrices to keep."""
-    return reference.run_operators(plan, first, count, Conditioned, keep)
+    return reference.run_operators(program, first, count, Conditioned, keep)
 
 
-def memory(plan, threads=1):
+def memory(program, threads=1):
     """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight."""
-    return int(8 * 10 * plan.batch * plan.widths.astype(object).sum() + 200 * plan.batch * int(plan.widths.max()))
+    units = program.layers.units.astype(object)
+    return int(8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max()))
 
 
 def factor(gram, lengths=None, limit=None):
@@ -68,13 +72,19 @@ class Conditioned:
     `forward` is to be called once for every layer before `backward`; the layer's scale is applied by the caller.
     """
 
-    def __init__(self, plan, replica):
-        self.plan, self.replica, self.haar, self.known = plan, replica, plan.distribution == "haar", {}
+    def __init__(self, program, replica):
+        self.program, self.replica, self.known = program, replica, {}
+
+    def _haar(self, layer):
+        return self.program.draw(layer).distribution == "haar"
+
+    def _address(self, layer):
+        return int(self.program.layers.address[layer - 1])
 
     def _normals(self, purpose, layer, units, columns, order):
         """Standard normals (units, columns), zero in the columns of lost directions."""
         g = np.zeros((units, columns))
-        g[:, order] = stream.tall(self.plan.seed, purpose, layer, self.replica, units, columns)[:, order]
+        g[:, order] = stream.tall(self.program.seed, purpose, self._address(layer), self.replica, units, columns)[:, order]
         return g
 
     def forward(self, layer, u):
@@ -86,12 +96,12 @@ class Conditioned:
         Returns:
             (units, B) float64.
         """
-        units = int(self.plan.widths[layer])
-        full = max(units, len(u)) if self.haar else units
+        units, haar = int(self.program.layers.units[layer - 1]), self._haar(layer)
+        full = max(units, len(u)) if haar else units
         u, scale = _scaled(u)
         r, order = factor(u.T @ u, limit=len(u))
         g = self._normals(stream.FORWARD, layer, full, u.shape[1], order)
-        if self.haar:
+        if haar:
             g = _frame(g, order)
         q = np.zeros(u.shape)
         q[:, order] = np.linalg.solve(r[np.ix_(order, order)].T, u[:, order].T).T if order else 0.0
@@ -108,19 +118,20 @@ class Conditioned:
             (N, B) float64.
         """
         q, g = self.known.pop(layer)
+        haar = self._haar(layer)
         delta, scale = _scaled(delta)
         inside = g.T @ delta
         gram, limit = delta.T @ delta, len(delta)
         lengths = np.sqrt(np.diag(gram))
         full, rank = len(q), int(np.count_nonzero(q.any(axis=0)))
-        if self.haar:
+        if haar:
             full = max(len(q), len(delta))
             gram, limit = gram - inside.T @ inside, full - rank
         limit = min(limit, len(delta))
         c, order = factor(gram, lengths, limit)
         h = self._normals(stream.BACKWARD, layer, full, delta.shape[1], order)
         h[: len(q)] -= q @ (q.T @ h[: len(q)])
-        if self.haar:
+        if haar:
             h = _frame(h, order)
         return (q @ inside + h[: len(q)] @ c) * scale
 

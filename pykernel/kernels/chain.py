@@ -55,15 +55,13 @@ SPEC = {
 # What one replica needs while it runs: addresses. A block each: a, u, z, g, held (a[l - k]), skip (dJ/da[l] of the skip),
 # wide0 .. wide2 (float64). Tapes over the layers of a segment, each with its offsets `_at`: preimage (what phi acts on), r (reciprocal
 # deviations of the norms), inputs (u, or null), gram (Gram matrices of u, offset -1: made from u when asked for), kept (transposed tiles
-# of weights, offset -1: drawn again). checkpoints: a and held where each segment begins, if there are several. From `small` on, see
-# `matrix_free`.
+# of weights, offset -1: drawn again). checkpoints: a and held where each segment begins, if there are several.
 WORK = dict.fromkeys(
     (
         *("a", "u", "z", "g", "held", "skip", "vector", "tiles", "columns", "wide0", "wide1", "wide2"),
         *("preimage", "preimage_at", "preimage_e", "r", "r_at", "r_e", "inputs", "inputs_at", "inputs_e"),
         *("gram", "gram_at", "gram_a", "gram_g", "kept", "kept_at", "matrix", "scratch0", "scratch1", "line", "exponents"),
         *("segments", "length", "checkpoints", "checkpoint_e", "checkpoint_size"),
-        *("small", "orders", "rounded", "partials", "draws", "wide"),
     ),
     _INT,
 )
@@ -211,7 +209,7 @@ def _remember_input(spec, work, l, u, e):
     if at < 0:
         return
     out = advance(pointer(work.gram, 1.0), at)
-    if _moving(spec) and work.small == 0:
+    if _moving(spec):
         z = _block(spec, work.z)
         blocks.centre(u, z, panels, B)
         blocks.gram(z, panels, B, out)
@@ -259,7 +257,7 @@ def before(spec, work, l, replica):
     else:
         e[U] = _activate(spec, work, l, a, e[A], u, _units(spec, l - 1))
     _remember_input(spec, work, l, u, e[U])
-    if spec.draw == product.HAAR and work.small == 0:
+    if spec.draw == product.HAAR:
         _haar(spec, work, l, replica)
 
 
@@ -397,7 +395,7 @@ def before_back(spec, work, l, replica, index):
         bias = blocks.log10_norm(blocks.batch_sum_square(g, panels, B), e[G])
     _put(spec, GRAD_WEIGHT, index, l - 1, weight)
     _put(spec, GRAD_BIAS, index, l - 1, bias)
-    if spec.draw == product.HAAR and work.small == 0 and _at(work.kept_at, l - 1) < 0:
+    if spec.draw == product.HAAR and _at(work.kept_at, l - 1) < 0:
         _haar(spec, work, l, replica)
 
 
@@ -525,12 +523,11 @@ PHASES = (
 )
 
 
-def phases(dtype, products=(forward_product, backward_product)):
-    """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64; `products`: an engine's own."""
+def phases(dtype):
+    """Addresses of the compiled phases for a dtype, in the order in which `replicas` calls them, int64."""
     records = record_type(spec_dtype(dtype)), record_type(work_dtype())
     out = []
     for phase, numbers in PHASES:
-        phase = {forward_product: products[0], backward_product: products[1]}.get(phase, phase)
         key = (*records, *([types.int64] * numbers))
         phase.compile(key)
         compiled = phase.overloads[key]

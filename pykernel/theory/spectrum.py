@@ -12,7 +12,7 @@ import numpy as np
 from pykernel import checks, machine, stream
 from pykernel.chain import NORMS, Chain
 from pykernel.engines import reference
-from pykernel.engines.block import Block, slopes, values
+from pykernel.block import Block, slopes, values
 from pykernel.plan import Plan, lower, with_samples
 from pykernel.theory.extremes import extremes
 from pykernel.theory.finite import digamma

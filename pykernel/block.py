@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A block of the reference engine: an array of mantissas times 2**exponent, and activation functions on such blocks."""
+"""A block: an array of mantissas times 2**exponent, in plain NumPy, and activation functions on such blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ldexp(x, e):
 
 
 class Block:
-    """x * 2**e, shape (units, batch). With `exponent` False e stays 0 and x keeps the dtype of plain arithmetic."""
+    """x * 2**e, shape (units, columns). With `exponent` False e stays 0 and x keeps the dtype of plain arithmetic."""
 
     def __init__(self, x, e=0, exponent=True):
         self.x, self.e, self.exponent = x, e, exponent
@@ -26,9 +26,9 @@ class Block:
             self._renormalise()
 
     @classmethod
-    def of(cls, plan, x):
-        """A block of given or drawn numbers, in the dtype of plain arithmetic where the plan asks for that."""
-        return cls(np.asarray(x, dtype=np.float64 if plan.exponent else plan.dtype), 0, plan.exponent)
+    def of(cls, program, x):
+        """A block of given or drawn numbers, in the dtype of plain arithmetic where the program asks for that."""
+        return cls(np.asarray(x, dtype=np.float64 if program.exponent else program.dtype), 0, program.exponent)
 
     def _renormalise(self):
         top = np.abs(self.x).max()
@@ -61,6 +61,10 @@ class Block:
         if not other.x.any():
             return self
         return self.like(ldexp(self.x, self.e - e) + ldexp(other.x, other.e - e), e)
+
+    def product(self, other):
+        """The product entry by entry."""
+        return self.like(self.x * other.x, self.e + other.e)
 
     def true(self):
         """The numbers themselves, float64; inf or 0 beyond its range."""

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The words of a chain of blocks: Block and its steps, frozen, hashable, validated where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pykernel import activations, checks, inits
+from pykernel.activation import Activation
+
+NORMS = (None, "batch", "layer", "rms")
+NORM_EPS = 1e-5  # by default, as in most frameworks
+MAX_WIDTH = 2**31 - 64
+BRANCH_SCALES = ("inverse_sqrt_depth",)
+
+
+class Step:
+    """What a block is made of. An activation function is a step, too; a name stands for it."""
+
+    def __repr__(self):
+        """The call that makes it, with what differs from the defaults."""
+        shown = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
+        words = [f"{f.name}={_word(v)}" for f, v in shown if v != f.default]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
+class Weighted(Step):
+    """A step with weights of its own: init, gain and bias_std, each by default the chain's."""
+
+    init: Any
+    gain: float
+    bias_std: float | None
+
+    def _check_draw(self, name):
+        _set(self, init=None if self.init is None else inits.get(self.init), gain=checks.finite(f"{name} gain", self.gain))
+        if self.bias_std is not None:
+            _set(self, bias_std=checks.not_negative(f"{name} bias_std", self.bias_std))
+
+
+@dataclass(frozen=True, repr=False)
+class Linear(Weighted):
+    """A layer of weights, z = W u + b.
+
+    Args:
+        units: rows of W; by default as many as come in.
+        init: name, "name(numbers)" or `Init`; by default the chain's.
+        gain: factor on the standard deviation of the weights, beside the chain's.
+        bias_std: standard deviation of normal biases; by default the chain's.
+
+    Raises:
+        ValueError, TypeError: units that are no positive int, an unknown init, a gain or bias_std that is not a finite number.
+
+    Examples:
+        >>> Linear(3072, init="normal(0.02)").units
+        3072
+    """
+
+    units: int | None = None
+    init: Any = None
+    gain: float = 1.0
+    bias_std: float | None = None
+
+    def __post_init__(self):
+        if self.units is not None:
+            _set(self, units=checks.integer("linear units", self.units, 1, MAX_WIDTH))
+        self._check_draw("linear")
+
+    def __str__(self):
+        return "linear" if self.units is None else f"linear {self.units}"
+
+
+@dataclass(frozen=True, repr=False)
+class Norm(Step):
+    """A normalisation, differentiated through its statistics.
+
+    Args:
+        kind: "batch" (per unit over all inputs and positions), "layer" or "rms" (per input and position over the units).
+        eps: what is added to the variance before the root divides; by default the chain's norm_eps.
+
+    Raises:
+        ValueError, TypeError: an unknown kind, an eps outside 1e-30 to 1e30.
+
+    Examples:
+        >>> Norm("rms", eps=1e-6).kind
+        'rms'
+    """
+
+    kind: str
+    eps: float | None = None
+
+    def __post_init__(self):
+        checks.choice("norm kind", self.kind, NORMS[1:])
+        if self.eps is not None:
+            _set(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
+
+    def __str__(self):
+        return f"{self.kind} norm"
+
+
+@dataclass(frozen=True, repr=False)
+class Gated(Weighted):
+    """Two layers on one input, multiplied entry by entry: z = phi(G u) * (V u).
+
+    Args:
+        units: rows of G and of V; by default as many as come in.
+        activation: phi, as for a chain ("silu": SwiGLU, "gelu": GEGLU, "relu": ReGLU, "sigmoid": GLU).
+        init, gain, bias_std: of both, as for `Linear`.
+
+    Raises:
+        ValueError, TypeError: as for `Linear`; an unknown activation.
+
+    Notes:
+        Dauphin et al. 2017 (arXiv 1612.08083); Shazeer 2020 (2002.05202).
+
+    Examples:
+        >>> str(Gated(2048))
+        'silu gate 2048'
+    """
+
+    units: int | None = None
+    activation: Any = "silu"
+    init: Any = None
+    gain: float = 1.0
+    bias_std: float | None = None
+
+    def __post_init__(self):
+        if self.units is not None:
+            _set(self, units=checks.integer("gated units", self.units, 1, MAX_WIDTH))
+        _set(self, activation=activations.get(self.activation))
+        self._check_draw("gated")
+
+    def __str__(self):
+        return f"{self.activation} gate" + ("" if self.units is None else f" {self.units}")
+
+
+@dataclass(frozen=True, repr=False)
+class Dropout(Step):
+    """Entries zeroed with probability p, the rest divided by 1 - p; backward sees the same mask.
+
+    Args:
+        p: the probability, from 0 to below 1.
+
+    Raises:
+        ValueError, TypeError: p is not such a number.
+
+    Examples:
+        >>> str(Dropout(0.1))
+        'dropout 0.1'
+    """
+
+    p: float = 0.5
+
+    def __post_init__(self):
+        _set(self, p=checks.within("dropout p", self.p, 0.0, 1.0))
+        if self.p == 1:
+            raise ValueError("dropout p must be below 1, got 1")
+
+    def __str__(self):
+        return f"dropout {self.p:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Scale(Step):
+    """A number that multiplies the signal.
+
+    Args:
+        s: the number.
+
+    Raises:
+        ValueError, TypeError: s is not a finite number.
+
+    Examples:
+        >>> str(Scale(0.5))
+        'times 0.5'
+    """
+
+    s: float = 1.0
+
+    def __post_init__(self):
+        _set(self, s=checks.finite("scale s", self.s))
+
+    def __str__(self):
+        return f"times {self.s:g}"
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Block:
+    """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
+
+    Args:
+        *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a skip)^(-1/2), or steps of
+            its own (a projection); None for no skip.
+        scale: factor on f, or "inverse_sqrt_depth".
+        after: a step or several that act on the sum; no layers among them.
+
+    Raises:
+        ValueError, TypeError: no steps, something that is no step, layers in `after`, "inverse_sqrt_depth" without a skip.
+
+    Notes:
+        Pre-norm: f begins with a norm, skip=1. Post-norm: `after` is a norm. DeepNorm: skip=(2 N)**.25 (Wang et al. 2022, arXiv
+        2203.00555). ResNet v1: after="relu" (He et al. 2016).
+
+    Examples:
+        >>> print(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
+        a + (layer norm, linear 256, gelu, linear 64)
+    """
+
+    steps: tuple
+    skip: Any
+    scale: float | str
+    after: tuple
+
+    def __init__(self, *steps, skip=None, scale=1.0, after=()):
+        if not steps:
+            raise ValueError("a block needs at least one step")
+        _set(self, steps=tuple(step_of(s) for s in steps), after=_steps("block after", after))
+        for step in self.after:
+            if isinstance(step, Weighted):
+                raise ValueError(f"block after must hold no layers, got {step}; they belong among the steps of the next block")
+        if skip is None or isinstance(skip, str) and skip in BRANCH_SCALES:
+            _set(self, skip=skip)
+        elif isinstance(skip, str | Step | Activation | tuple | list):
+            _set(self, skip=_steps("block skip", skip))
+        else:
+            _set(self, skip=checks.finite("block skip", skip))
+        if isinstance(scale, str):
+            checks.choice("block scale", scale, BRANCH_SCALES)
+            if skip is None:
+                raise ValueError(f'scale="{scale}" counts the blocks that have a skip, and this block has none; give skip or a number')
+            _set(self, scale=scale)
+        else:
+            _set(self, scale=checks.finite("block scale", scale))
+
+    def __repr__(self):
+        words = [_word(s) for s in self.steps]
+        if isinstance(self.skip, tuple):
+            words.append(f"skip=[{', '.join(map(_word, self.skip))}]")
+        elif self.skip is not None:
+            words.append(f"skip={self.skip!r}")
+        words += [f"scale={self.scale!r}"] if self.scale != 1.0 else []
+        if self.after:
+            words.append(f"after=({', '.join(map(_word, self.after))},)")
+        return f"Block({', '.join(words)})"
+
+    def __str__(self):
+        inside = ", ".join(map(str, self.steps))
+        out = inside if self.scale == 1.0 else f"{_factor(self.scale)} ({inside})"
+        if self.skip is not None:
+            projection = f"({', '.join(map(str, self.skip))})(a)" if isinstance(self.skip, tuple) else None
+            a = projection or ("a" if self.skip == 1.0 else f"{_factor(self.skip)} a")
+            out = f"{a} + {out}" if self.scale != 1.0 else f"{a} + ({inside})"
+        return out + (f", then {', '.join(map(str, self.after))}" if self.after else "")
+
+
+def roles(block):
+    """Names of a block's layers, in the order of use, and of its activation steps; numbered where a block has several of one name.
+
+    Examples:
+        >>> roles(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
+        (('linear1', 'linear2'), ('gelu',))
+    """
+    weights, functions = [], []
+    passing = block.skip if isinstance(block.skip, tuple) else ()
+    for prefix, steps in (("", block.steps), ("skip.", passing), ("after.", block.after)):
+        for step in steps:
+            if isinstance(step, Linear):
+                weights.append(f"{prefix}linear")
+            elif isinstance(step, Gated):
+                weights += [f"{prefix}gate", f"{prefix}value"]
+                functions.append(f"{prefix}{step.activation.name}")
+            elif isinstance(step, Activation):
+                functions.append(f"{prefix}{step.name}")
+    return _numbered(weights), _numbered(functions)
+
+
+def _numbered(names):
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(f"{name}{seen[name]}" if names.count(name) > 1 else name)
+    return tuple(out)
+
+
+def step_of(step):
+    """A step as it is kept: an activation's name becomes its `Activation`."""
+    if isinstance(step, Step | Activation):
+        return step
+    if isinstance(step, str):
+        return activations.get(step)
+    raise TypeError(f"a step must be a Linear, Norm, Gated, Dropout, Scale or an activation (a name or an Activation), got {step!r}")
+
+
+def block_of(part):
+    """A block of a pattern: a bare step is a block of one step without skip."""
+    return part if isinstance(part, Block) else Block(part)
+
+
+def _steps(name, given):
+    given = given if isinstance(given, tuple | list) else (given,)
+    if name == "block skip" and not given:
+        raise ValueError("block skip must be a number or hold at least one step, got none")
+    return tuple(step_of(s) for s in given)
+
+
+def _word(value):
+    """A field as it is written in a call."""
+    return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
+
+
+def _factor(factor):
+    return factor.replace("_", " ") if isinstance(factor, str) else f"{factor:g}"
+
+
+def _set(part, **values):
+    for key, value in values.items():
+        object.__setattr__(part, key, value)

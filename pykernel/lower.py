@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From a chain and the arguments of a run to a Program, once: init schemes, gains, fans and patterns are decided here and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pykernel import checks
+from pykernel.inits import Given
+from pykernel.pattern import Pattern
+from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
+
+
+def lower(
+    chain,
+    *,
+    batch=1,
+    positions=(),
+    seed=0,
+    dtype="float32",
+    precision="exponent",
+    correlation=0.0,
+    x=None,
+    cotangent=None,
+    weights=None,
+    biases=None,
+) -> Program:
+    """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
+
+    Args:
+        chain: Chain.
+        batch: inputs; taken from x, cotangent or the head's targets where they are given.
+        positions: of one input, an int or one int an axis; () for inputs without positions.
+        x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one array a layer
+            (n[l], n[l-1]) and (n[l],).
+
+    Raises:
+        ValueError, TypeError: what was given and what is allowed.
+    """
+    checks.choice("dtype", dtype, ("float32", "float64"))
+    checks.choice("precision", precision, ("exponent", "native"))
+    positions = _positions(positions)
+    head = chain.head
+    if head is not None and cotangent is not None and head.loss != "linear":
+        raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
+    batch = _batch(batch, positions, x, cotangent, head.targets if head is not None and cotangent is None else None)
+    pattern = Pattern(chain)
+    n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
+    exponent = precision == "exponent"
+    layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
+    return Program(
+        stretches=tuple(pattern.stretches),
+        registers=pattern.registers,
+        nodes=pattern.nodes,
+        batch=batch,
+        positions=positions,
+        layers=layers,
+        steps=pattern.steps,
+        norm_steps=pattern.norm_steps,
+        joins=pattern.joins,
+        factors=pattern.factors,
+        masks=pattern.masks,
+        draws=tuple(pattern.draws.rows),
+        activations=tuple(pattern.activations.rows),
+        norms=tuple(pattern.norms.rows),
+        weights=weights,
+        biases=biases,
+        samplers=samplers,
+        x=None if x is None else _columns("x", x, n_in, batch, positions),
+        cotangent=None if cotangent is None or head is not None else _columns("cotangent", cotangent, n_out, batch, positions),
+        correlation=checks.within("correlation", correlation, 0.0, 1.0),
+        head=_head(head, n_out, cotangent, batch, positions),
+        clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
+        seed=checks.integer("seed", seed, 0, 2**64 - 1),
+        dtype=dtype,
+        exponent=exponent,
+    )
+
+
+def _positions(positions):
+    if isinstance(positions, (int, np.integer)) and not isinstance(positions, bool):
+        positions = (positions,)
+    if isinstance(positions, str) or not hasattr(positions, "__iter__"):
+        raise TypeError(f"positions must be an int or a sequence of one or two ints, got {positions!r}")
+    positions = tuple(checks.integer("positions", t, 1, 2**31 - 1) for t in positions)
+    if len(positions) > 2:
+        raise ValueError(f"positions must have one or two axes, got {positions}")
+    return positions
+
+
+def _batch(batch, positions, x, cotangent, targets):
+    """The batch that was asked for, or that the caller's arrays have."""
+    batch = checks.integer("batch", batch, 1, 2**31 - 1)
+    allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
+    for name, given in (("x", x), ("cotangent", cotangent), ("head targets", targets)):
+        if given is None:
+            continue
+        shape = np.shape(given)
+        if len(shape) != 2 + len(positions) or shape[2:] != positions:
+            raise ValueError(f"{name} must have shape {allowed}, got {shape}")
+        if shape[1] < 1:
+            raise ValueError(f"{name} must hold at least one input, got shape {shape}")
+        if batch not in (1, shape[1]):
+            raise ValueError(f"batch={batch} contradicts {name} of {shape[1]} inputs")
+        batch = shape[1]
+    return batch
+
+
+def _columns(name, given, units, batch, positions):
+    """The caller's array as (units, columns) float64, position fastest."""
+    return checks.array(name, given, (units, batch, *positions)).reshape(units, -1)
+
+
+def _head(head, n, cotangent, batch, positions):
+    if head is None:
+        return Head()
+    weight = bias = targets = None
+    if isinstance(head.init, Given):
+        (weight,), biases = head.init.weights, head.init.biases
+        weight = checks.array("head weight", weight, (head.outputs, n))
+        bias = None if biases is None else checks.array("head bias", biases[0], (head.outputs,))
+    if cotangent is not None:  # dJ/dy of a linear one as its targets: J takes the mean over the columns
+        given = _columns("cotangent", cotangent, head.outputs, batch, positions)
+        targets = given.shape[1] * given
+    elif head.targets is not None:
+        targets = _columns("head targets", head.targets, head.outputs, batch, positions)
+    draw = Draw(head.init.distribution, float(head.init.parameter))
+    return Head(head.loss, head.outputs, draw, float(head.init.scale(n, head.outputs)), weight, bias, targets)
+
+
+def _draws(chain, pattern, weights, biases, exponent):
+    """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases, samplers."""
+    shapes = list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True))
+    scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
+    draw, gain, samplers = pattern.draw, 1.0, None
+    if isinstance(chain.init, Given) and weights is None:
+        weights, gain = chain.init.weights, pattern.gain
+        biases = chain.init.biases if biases is None else biases
+    if weights is not None:
+        weights = _arrays("weights", weights, shapes)
+        weights, powers = by_powers_of_two(weights, exponent)
+        scale = gain * powers
+        draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
+    elif any(init.sampler is not None for init in pattern.inits.rows):
+        samplers = tuple(init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init))
+    if biases is not None:
+        biases = _arrays("biases", biases, [(units,) for units, _ in shapes], absent=True)
+        own = np.array([b is not None for b in biases])
+        biases, powers = by_powers_of_two(biases, exponent)
+        bias_draw = np.where(own, BIASES.index("given"), 0)
+        bias_scale = np.where(own, powers, 0.0)
+    elif weights is not None:  # the scheme's own biases go with its weights
+        bias_draw, bias_scale = pattern.chosen_bias
+    if not (np.isfinite(scale).all() and np.isfinite(bias_scale).all()):
+        layer = int(np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))[0])
+        init = pattern.inits.rows[pattern.init[layer]]
+        raise ValueError(f"init {init} with gain {pattern.gain[layer]:g} gives a scale that is not finite")
+    return pattern.layers(draw, scale, bias_draw, bias_scale), weights, biases, samplers
+
+
+def _arrays(name, given, shapes, absent=False):
+    """The caller's arrays, one a layer, of exactly these shapes; `absent`: None where a layer has none."""
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise TypeError(f"{name} must be a sequence of arrays, one a layer, got {type(given).__name__}")
+    if len(given) != len(shapes):
+        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}, got {len(given)}")
+    return tuple(
+        None if array is None and absent else checks.array(f"{name}[{i}]", array, shape)
+        for i, (array, shape) in enumerate(zip(given, shapes, strict=True))
+    )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A node: the end of a block, where signal and gradient are looked at on their way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pykernel.block import ldexp
+
+TABLE = "node"
+
+
+def forward(run, op, number):
+    """Mean square, mean and similarity of what passes on into `out`."""
+    a = run.registers[op.ins[0]]
+    run.put("log10_mean_square_activation", number, a.log10_mean_square())
+    run.put("mean_activation", number, ldexp(a.x.mean(dtype=np.float64), a.e))
+    run.put("similarity", number, _similarity(a.x))
+    run.trace.keep("activation", number + 1, a.true)
+    run.registers[op.out] = a
+
+
+def backward(run, op, number, kept):
+    """The norm of its gradient."""
+    g = run.take(op.out)
+    run.put("log10_grad_activation", number + 1, g.log10_norm())
+    run.trace.keep("grad_activation", number + 1, g.true)
+    run.give(op.ins[0], g)
+
+
+def _similarity(x):
+    """Mean cosine over pairs of non-zero columns; nan without any."""
+    norms = np.linalg.norm(x, axis=0)
+    x = x[:, norms > 0].astype(np.float64)
+    columns = x.shape[1]
+    if columns < 2:
+        return math.nan
+    lengths = norms[norms > 0]
+    cosines = (x.T @ x) / np.outer(lengths, lengths)
+    return (cosines.sum() - np.trace(cosines)) / (columns * (columns - 1))

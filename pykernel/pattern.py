@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The stretches and numbers of a chain, pattern by pattern: how blocks and keyword layers become ops over registers. Used by `lower` only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from pykernel import ops
+from pykernel.activation import Activation
+from pykernel.layers import BRANCH_SCALES, Dropout, Gated, Linear, Norm, Scale, Weighted
+from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, NormRow, Op, Stretch
+
+A = 0  # the register of the signal
+
+
+class Rows:
+    """A table of rows, each kept once."""
+
+    def __init__(self, *first):
+        self.rows = list(first)
+        self._known = {row: i for i, row in enumerate(first)}
+
+    def number(self, row):
+        """The place of a row, which is added where it is new."""
+        if row not in self._known:
+            self._known[row] = len(self.rows)
+            self.rows.append(row)
+        return self._known[row]
+
+
+class Pattern:
+    """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
+
+    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred.
+    """
+
+    def __init__(self, chain):
+        self.chain = chain
+        self.draws, self.activations, self.norms, self.inits = Rows(), Rows(), Rows(NormRow(None, chain.norm_eps)), Rows()
+        self.stretches: list[Stretch] = []
+        self.done, self.registers = Counts(), 1
+        self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
+        self._scales: dict = {}
+        self._width = chain.width if chain.widths is None else int(chain.widths[0])
+        self._numbers["nodes"].append(np.array([self._width]))
+        self._begin()
+        if chain.blocks is None:
+            self._keyword_layers()
+        else:
+            for block in chain.first:
+                self._repeat([block], 1)
+            self._repeat(chain.blocks, chain.depth)
+            for block in chain.last:
+                self._repeat([block], 1)
+        self._join_arrays()
+
+    # -- the words
+
+    def _repeat(self, blocks, count):
+        """A pattern so many times. From the second repetition on widths are the same, since a step either names its units or keeps them."""
+        before = self._width
+        for block in blocks:
+            self._block(block)
+        if before == self._width or count == 1:
+            return self._end(count)
+        self._end(1)
+        for block in blocks:
+            self._block(block)
+        self._end(count - 1)
+
+    def _keyword_layers(self):
+        """The layers of a chain made by keywords: one block a layer, or one a branch of `residual.every` layers with nodes inside."""
+        chain, L = self.chain, self.chain.depth
+        every = L if chain.residual is None else chain.residual.every
+        branch = 1.0 if chain.residual is None else chain.residual.factor(L)
+        alike = chain.widths is None and not chain.has_lists
+        if chain.residual is None:
+            for l in range(1, 2 if alike else L + 1):
+                self._close(self._layer(l, A, False))
+                self._end(L if alike else 1)
+            return
+        whole = L // every
+        for i in range(1 if alike else whole):
+            cur = A
+            for l in range(i * every + 1, (i + 1) * every + 1):
+                cur = self._layer(l, cur, True)
+                if l < (i + 1) * every:
+                    self._node(cur, cur)
+            self._join(A, cur, 1.0, branch)
+            self._end(whole if alike else 1)
+        rest = L - whole * every
+        for l in range(L - rest + 1, L - rest + 2 if alike and rest else L + 1):
+            self._close(self._layer(l, A, False))
+            self._end(rest if alike else 1)
+
+    def _layer(self, l, cur, held):
+        """Layer l of a keyword chain from register `cur`; where its branch's signal is then. `held`: register A is still needed."""
+        chain = self.chain
+        units = int(chain.width if chain.widths is None else chain.widths[l])
+        activation, norm = chain.layer_word("activation", l), chain.layer_word("norm", l)
+        words = [chain.layer_word(name, l) for name in ("init", "gain", "bias_std")]
+        factor = self._keyword_fixup(l)
+        if chain.order == "linear-norm-activation":
+            cur = self._linear(cur, held, units, *words, factor, norm == "batch")
+            return self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        cur = self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        return self._linear(cur, held, units, *words, factor, False)
+
+    def _keyword_fixup(self, l):
+        chain = self.chain
+        if not chain.layer_word("init", l).fixup:
+            return 1.0
+        if chain.residual is None or chain.residual.every < 2:
+            raise ValueError("init fixup needs residual branches of 2 layers or more, as in Residual(every=2)")
+        return _fixup(chain.residual.every, max(1, chain.depth // chain.residual.every), l % chain.residual.every == 0)
+
+    def _block(self, block):
+        held, before = block.skip is not None, self._width
+        cur = self._steps(block.steps, A, held, (), self._block_fixup(block))
+        scale = self._factor(block.scale)
+        if not held:
+            if scale != 1.0:
+                cur = self._elementwise("scale", cur, held, (), factors=scale)
+        elif isinstance(block.skip, tuple):
+            width, self._width = self._width, before
+            passed = self._steps(block.skip, A, False, (cur,), [1.0] * len(block.skip))
+            self._require_equal(block, self._width, width)
+            cur = self._add(passed, cur, 1.0, scale)
+        else:
+            self._require_equal(block, before, self._width)
+            cur = self._add(A, cur, self._factor(block.skip), scale)
+        self._close(self._steps(block.after, cur, False, (), []))
+
+    def _block_fixup(self, block):
+        """Fixup's factor on each layer of a branch, a gate and its value counting as one; ones without it."""
+        inits = [self._init(step) for step in block.steps if isinstance(step, Weighted)]
+        m = len(inits)
+        if block.skip is None or not any(init.fixup for init in inits):
+            return [1.0] * m
+        if m < 2:
+            raise ValueError(f"init fixup needs branches of 2 layers or more, got {m} in block {block}")
+        return [_fixup(m, self.chain.branches, i == m - 1) if init.fixup else 1.0 for i, init in enumerate(inits)]
+
+    def _steps(self, steps, cur, held, busy, factors):
+        """Steps one after another from register `cur`; the register of their result. `busy`: registers that hold something else.
+
+        An activation takes the norm before it along.
+        """
+        chain, factors = self.chain, iter(factors)
+        for i, step in enumerate(steps):
+            following = steps[i + 1] if i + 1 < len(steps) else None
+            centred = isinstance(following, Norm) and following.kind == "batch"
+            if isinstance(step, Linear):
+                words = self._words(step)
+                cur = self._linear(cur, held, step.units or self._width, *words, next(factors), centred, busy)
+            elif isinstance(step, Gated):
+                cur = self._gated(step, cur, held, busy, next(factors))
+            elif isinstance(step, Norm):
+                row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
+                if isinstance(following, Activation):
+                    cur = self._phi(cur, held, following, row, busy)
+                else:
+                    cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
+            elif isinstance(step, Activation):
+                if not (i and isinstance(steps[i - 1], Norm)):
+                    cur = self._phi(cur, held, step, self.norms.rows[0], busy)
+            elif isinstance(step, Dropout):
+                if step.p:
+                    cur = self._elementwise("mask", cur, held, busy, masks=step.p)
+            elif isinstance(step, Scale):
+                cur = self._elementwise("scale", cur, held, busy, factors=step.s)
+        return cur
+
+    def _gated(self, step, cur, held, busy, factor):
+        words, units, width = self._words(step), step.units or self._width, self._width
+        gate = self._linear(cur, True, units, *words, 1.0, False, (*busy, cur))
+        self._width = width
+        value = self._linear(cur, True, units, *words, factor, False, (*busy, cur, gate))
+        return self._emit("gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0)
+
+    def _init(self, step):
+        return self.chain.init if step.init is None else step.init
+
+    def _words(self, step):
+        chain = self.chain
+        return self._init(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
+
+    def _factor(self, factor):
+        return self.chain.branches**-0.5 if factor in BRANCH_SCALES else float(factor)
+
+    def _require_equal(self, block, skip, branch):
+        if skip != branch:
+            raise ValueError(
+                f"a skip needs as many units as its branch: {skip} pass by, {branch} come out of it in block {block}; "
+                f"end the branch in Linear({skip}), or give the skip steps of its own, skip=[Linear({branch})]"
+            )
+
+    # -- ops
+
+    def _linear(self, cur, held, units, init, gain, bias_std, factor, centred, busy=()):
+        fans = (self._width, units)
+        bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
+        own = bias if bias_std or init.bias_distribution == "zero" else (init.bias_distribution, self._scale(init, "bias_scale", fans))
+        columns, self._width = self._width, units
+        return self._emit(
+            "linear",
+            (cur,),
+            held,
+            (*busy, cur),
+            units=units,
+            columns=columns,
+            scale=self._scale(init, "scale", fans) * gain * factor,
+            gain=gain,
+            draw=self.draws.number(Draw(init.distribution, float(init.parameter))),
+            init=self.inits.number(init),
+            bias_draw=BIASES.index(own[0]),
+            bias_scale=own[1],
+            chosen_draw=BIASES.index(bias[0]),
+            chosen_scale=bias[1],
+            centred=centred,
+        )
+
+    def _scale(self, init, key, fans):
+        """The scale of a scheme for a layer's fans, each distinct pair asked once."""
+        if (init, key, fans) not in self._scales:
+            try:
+                self._scales[init, key, fans] = float(getattr(init, key)(*fans))
+            except Exception as error:
+                layer = self.done.layer + len(self._rep["units"]) + 1
+                where = f"init {init}: {key}{fans} of layer {layer}"
+                raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
+        return self._scales[init, key, fans]
+
+    def _phi(self, cur, held, activation, norm, busy=()):
+        number = 0 if norm.kind is None else self.norms.number(norm)
+        return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
+
+    def _elementwise(self, kind, cur, held, busy, **numbers):
+        return self._emit(kind, (cur,), held, (*busy, cur), **numbers)
+
+    def _add(self, passed, cur, skip, branch):
+        return self._emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
+
+    def _join(self, passed, cur, skip, branch):
+        self._close(self._add(passed, cur, skip, branch))
+
+    def _close(self, cur):
+        """The end of a block: its result is the signal."""
+        self._node(cur, A)
+
+    def _node(self, cur, out):
+        self._emit("node", (cur,), False, (), out=out, nodes=self._width)
+
+    def _emit(self, kind, ins, held, busy, out=None, **numbers):
+        """An op and its numbers; the register that it writes: A where that is free, else the first that is."""
+        if out is None:
+            out = next(r for r in range(1 if held else 0, len(busy) + 2) if r not in busy)
+        table = ops.TABLES[kind]
+        self._ops.append(Op(kind, out, ins, self._here[table]))
+        self._here[table] += 1
+        self.registers = max(self.registers, out + 1)
+        for name, number in numbers.items():
+            self._rep[name].append(number)
+        return out
+
+    # -- repetitions
+
+    def _begin(self):
+        self._ops, self._here, self._rep = [], dict.fromkeys(Counts._fields, 0), defaultdict(list)
+
+    def _end(self, count):
+        """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the same ops."""
+        done = tuple(self._ops)
+        each = Counts(**self._here)
+        if self.stretches and self.stretches[-1].ops == done:
+            last = self.stretches[-1]
+            self.stretches[-1] = last._replace(count=last.count + count)
+        else:
+            self.stretches.append(Stretch(done, count, self.done, each))
+        self.done = self.done.plus(each, count)
+        for name, column in self._rep.items():
+            self._numbers[name].append(np.tile(column, count))
+        self._begin()
+
+    def _join_arrays(self):
+        column = lambda name, dtype: np.concatenate([np.zeros(0), *self._numbers[name]]).astype(dtype)
+        for name in ("units", "columns", "draw", "init", "bias_draw", "nodes", "norm_steps"):
+            setattr(self, name, column(name, np.int64))
+        for name in ("scale", "gain", "bias_scale", "factors", "masks"):
+            setattr(self, name, column(name, np.float64))
+        self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
+        self.steps = Activations(column("row", np.int64), column("norm", np.int64))
+        self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
+        self.centred = column("centred", bool)
+
+    def layers(self, draw, scale, bias_draw, bias_scale):
+        """The layers, with what stands in the place of their draws."""
+        address = np.arange(1, len(self.units) + 1)
+        return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
+
+
+def _fixup(layers, branches, last):
+    """Factor on a layer of a branch of so many layers (Zhang, Dauphin, Ma 2019, arXiv 1901.09321)."""
+    return 0.0 if last else branches ** (-1 / (2 * layers - 2))

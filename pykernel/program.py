@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A chain as every backend and the theory run it: stretches of ops over registers, and the numbers of their layers in arrays.
+
+A register names a running block (units x columns); register 0 is the signal a from repetition to repetition, all others are dead between them.
+Ops name registers, tables and the place of their number within one repetition; nothing but the arrays depends on depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pykernel import checks, stream
+
+BIASES = ("zero", "normal", "uniform", "given")
+MAX_REPLICAS = 2**32
+
+
+class Counts(NamedTuple):
+    """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no activation follows,
+    sums with a skip, factors, masks, and nodes (block ends)."""
+
+    layer: int = 0
+    activation: int = 0
+    norm: int = 0
+    join: int = 0
+    factor: int = 0
+    mask: int = 0
+    node: int = 0
+
+    def plus(self, other, times=1):
+        """These and `times` the others."""
+        return Counts(*(a + times * b for a, b in zip(self, other, strict=True)))
+
+
+class Op(NamedTuple):
+    """One step: which registers it reads and writes, and the place of its number among those of its kind in one repetition.
+
+    Attributes:
+        kind: a key of `pykernel.ops.TABLES`.
+        out: the register that is written; it may be one of `ins`.
+        ins: the registers that are read.
+        at: 0-based place in its table, from the beginning of the repetition.
+    """
+
+    kind: str
+    out: int
+    ins: tuple[int, ...]
+    at: int
+
+
+class Stretch(NamedTuple):
+    """`count` repetitions of the same ops. The number of an op in repetition i is first + i * each + op.at, of its table."""
+
+    ops: tuple[Op, ...]
+    count: int
+    first: Counts
+    each: Counts
+
+    def number(self, table: str, op: Op, repetition: int) -> int:
+        """0-based number of an op in its table."""
+        return getattr(self.first, table) + repetition * getattr(self.each, table) + op.at
+
+
+class Draw(NamedTuple):
+    """A distribution of unit draws, with its parameter (density, degrees of freedom or alpha; else 0)."""
+
+    distribution: str
+    parameter: float
+
+
+class NormRow(NamedTuple):
+    """A norm: None, "batch", "layer" or "rms", and what it adds to the variance."""
+
+    kind: str | None
+    eps: float
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Numbers of the weight layers 1 .. L, arrays (L,).
+
+    Attributes:
+        units, columns: int64, rows and columns of W[l].
+        address: int64, its layer in the stream, from 1; uses of one tied weight share it.
+        draw: int64, index into `Program.draws`.
+        scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into float32).
+        bias_draw: int64, index into BIASES; bias_scale: float64, a factor on the draws or on the caller's array.
+        centred: bool, its output goes straight into a batch norm, so that delta sums to zero over the columns.
+    """
+
+    units: np.ndarray
+    columns: np.ndarray
+    address: np.ndarray
+    draw: np.ndarray
+    scale: np.ndarray
+    bias_draw: np.ndarray
+    bias_scale: np.ndarray
+    centred: np.ndarray
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Of each activation step (phi or gate): `row`, index into `Program.activations`; `norm`, index into `Program.norms` of the norm that
+    acts on its input (0: none; gates have none). int64."""
+
+    row: np.ndarray
+    norm: np.ndarray
+
+
+@dataclass(frozen=True)
+class Joins:
+    """Of each sum a = skip * a + branch * v: both factors, float64."""
+
+    skip: np.ndarray
+    branch: np.ndarray
+
+
+@dataclass(frozen=True)
+class Head:
+    """One more weight layer behind the last node, and a loss.
+
+    Attributes:
+        loss: a name of `chain.LOSSES`, None for no head (then J = sum(cotangent * a[N])).
+        outputs: rows of its weight; draw, scale: as of a layer.
+        weight, bias: the caller's (outputs, n[N]) and (outputs,) float64, or None.
+        targets: (outputs, columns) float64 or None: drawn (for softmax one-hot columns).
+    """
+
+    loss: str | None = None
+    outputs: int = 0
+    draw: Draw = Draw("normal", 0.0)
+    scale: float = 0.0
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    targets: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a backend runs.
+
+    Attributes:
+        stretches: the ops, in order.  registers: how many they name.
+        nodes: (N + 1,) int64, units of a[0] .. a[N].
+        batch: inputs propagated together.  positions: of one input, along each axis; () for one.
+        layers, steps, norm_steps, joins, factors, masks: the numbers of the ops, by table (see Counts); norm_steps (index into norms),
+            factors and masks (probabilities) are plain arrays.
+        draws, activations, norms: the rows that the arrays name; norms[0] is none.
+        weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
+        samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved to `weights`, a
+            replica at a time, before a run.
+        x, cotangent: the caller's (n0, columns), (nN, columns) float64 arrays, or None: drawn.  correlation: of the drawn inputs.
+        head: see Head.
+        clip_value: bound on every entry of the parameter gradients, or 0 for none.
+        seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
+        exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
+    """
+
+    stretches: tuple[Stretch, ...]
+    registers: int
+    nodes: np.ndarray
+    batch: int
+    positions: tuple[int, ...]
+    layers: Layers
+    steps: Activations
+    norm_steps: np.ndarray
+    joins: Joins
+    factors: np.ndarray
+    masks: np.ndarray
+    draws: tuple[Draw, ...]
+    activations: tuple[Any, ...]
+    norms: tuple[NormRow, ...]
+    weights: tuple | None
+    biases: tuple | None
+    samplers: tuple | None
+    x: np.ndarray | None
+    cotangent: np.ndarray | None
+    correlation: float
+    head: Head
+    clip_value: float
+    seed: int
+    dtype: str
+    exponent: bool
+
+    @property
+    def depth(self) -> int:
+        """L, the number of weight layers."""
+        return len(self.layers.units)
+
+    @property
+    def columns(self) -> int:
+        """Columns of every block: inputs times positions."""
+        return self.batch * int(np.prod(self.positions, dtype=np.int64))
+
+    @property
+    def counts(self) -> Counts:
+        """How many there are of everything."""
+        total = Counts()
+        for stretch in self.stretches:
+            total = total.plus(stretch.each, stretch.count)
+        return total
+
+    def draw(self, layer: int) -> Draw:
+        """The distribution of layer 1 .. L."""
+        return self.draws[self.layers.draw[layer - 1]]
+
+    def sampled(self, layer: int, replica: int) -> np.ndarray:
+        """W[layer] of a replica from the sampler of the user's init, (n[l], n[l-1]) float64."""
+        init, scale = self.samplers[layer - 1], self.layers.scale[layer - 1]
+        rows, columns, address = (int(a[layer - 1]) for a in (self.layers.units, self.layers.columns, self.layers.address))
+        where = f"init {init}: the sampler's answer for layer {layer}"
+        try:
+            draw = init.sampler(rows, columns, stream.sampler_seed(self.seed, address, replica))
+        except Exception as error:
+            raise RuntimeError(f"init {init}: the sampler raised {type(error).__name__} for layer {layer}: {error}") from error
+        with np.errstate(over="ignore", under="ignore"):
+            matrix = scale * checks.array(where, draw, (rows, columns))
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"{where} times its scale {scale:g} must be finite")
+        return matrix
+
+    def with_samples(self, replica: int) -> Program:
+        """The program of one replica with every weight that has a sampler drawn from it."""
+        chosen = [l for l in range(1, self.depth + 1) if self.samplers[l - 1] is not None]
+        given, powers = by_powers_of_two([self.sampled(l, replica) for l in chosen], self.exponent)
+        weights = list(self.weights or (None,) * self.depth)
+        scale = self.layers.scale.copy()
+        for l, array, power in zip(chosen, given, powers, strict=True):
+            weights[l - 1] = array
+            scale[l - 1] = power
+        return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
+
+
+def by_powers_of_two(arrays, exponent):
+    """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers, float64.
+
+    An entry None stays, with a power of 1. Without `exponent` nothing is taken out.
+    """
+    powers = [0 if a is None or not exponent else int(np.frexp(np.abs(a).max())[1]) for a in arrays]
+    powers = [p if abs(p) > 40 else 0 for p in powers]
+    return tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True)), np.ldexp(1.0, powers)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every op and random programs of ops: the backward pass is that of finite differences and the adjoint of the forward pass."""
+
+import numpy as np
+import pytest
+from random_chains import random_chain
+
+from pykernel.chain import Chain, Residual
+from pykernel.engines import reference
+from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.lower import lower
+from pykernel.ops import OPS
+
+STEPS = {
+    "linear": [Linear(7)],
+    "phi": [Linear(6), "tanh"],
+    "phi behind a norm": [Linear(6), Norm("layer"), "gelu"],
+    "gate": [Gated(9), Linear(5)],
+    "norm": [Norm("batch"), Linear(5)],
+    "rms norm": [Norm("rms", eps=0.1), Linear(5)],
+    "scale": [Linear(5), Scale(-0.6)],
+    "mask": [Linear(5), Dropout(0.4)],
+}
+
+
+def reference_run(chain, **arguments):
+    return reference.run(lower(chain, dtype="float64", **arguments), 0, 1, keep=reference.Trace.NAMES)
+
+
+def arrays_of(chain, rng, batch, positions=()):
+    """Weights, biases, x and cotangent of a chain's shapes, to be moved by tests."""
+    program = lower(chain)
+    shapes = list(zip(program.layers.units, program.layers.columns, strict=True))
+    out = {
+        "x": rng.normal(size=(program.nodes[0], batch, *positions)),
+        "weights": [rng.normal(size=shape) / shape[1] ** 0.5 for shape in shapes],
+        "biases": [0.3 * rng.normal(size=units) for units, _ in shapes],
+    }
+    if chain.head is None:
+        out["cotangent"] = rng.normal(size=(program.nodes[-1], batch, *positions))
+    return out
+
+
+def objective(chain, arrays, positions):
+    rows = reference_run(chain, positions=positions, **arrays)
+    kept = rows["keep"][0]
+    if chain.head is not None:
+        return rows["loss"][0], kept
+    last = kept["activation"][max(kept["activation"])]
+    return (last * arrays["cotangent"].reshape(last.shape)).sum(), kept
+
+
+def check_gradients(chain, seed, positions=()):
+    """Along a random direction in each array, central differences of the objective against the gradients."""
+    rng = np.random.default_rng(seed)
+    arrays = arrays_of(chain, rng, 3, positions)
+    _, kept = objective(chain, arrays, positions)
+    h = 1e-6
+    targets = [(arrays["x"], kept["grad_activation"][0])]
+    targets += [(array, kept["grad_weight"][i]) for i, array in enumerate(arrays["weights"], 1)]
+    targets += [(array, kept["grad_bias"][i]) for i, array in enumerate(arrays["biases"], 1)]
+    for array, gradient in targets:
+        direction = rng.normal(size=array.shape)
+        ends = []
+        for sign in (1, -1):
+            array += sign * h * direction
+            ends.append(objective(chain, arrays, positions)[0])
+            array -= sign * h * direction
+        # Central differences: h^2 J''' and the rounding eps |J| / h, both times the condition of the norms.
+        exact = (gradient.reshape(array.shape) * direction).sum()
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(exact, rel=2e-5, abs=2e-7 * (1 + np.abs(gradient).max()))
+
+
+@pytest.mark.parametrize("skip", [None, 1.0, 0.7, "projection"])
+@pytest.mark.parametrize("name", STEPS)
+def test_each_op_is_differentiated(name, skip):
+    skip = [Linear(5)] if skip == "projection" else skip
+    block = Block(*STEPS[name], *([Linear(5)] if skip and name in ("linear", "phi", "phi behind a norm") else []), skip=skip, scale=0.8)
+    check_gradients(Chain(width=5, depth=2 if skip else 1, blocks=[block]), 1, positions=(2,))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_programs_are_differentiated(seed):
+    check_gradients(random_chain(seed, smooth=True), seed, positions=() if seed % 2 else (2,))
+
+
+def test_every_op_occurs():
+    """In the tests above: a new op must take part."""
+    seen = set()
+    for seed in range(40):
+        seen |= {op.kind for stretch in lower(random_chain(seed, smooth=True)).stretches for op in stretch.ops}
+    assert seen == set(OPS)
+
+
+def test_keyword_chains_are_chains_of_blocks():
+    """The same numbers, whichever way the chain is said."""
+    mlp = Block(Norm("rms"), "tanh", Linear(8), skip=1.0, scale=0.5)
+    words = Chain(depth=5, width=8, activation="tanh", norm="rms", order="norm-activation-linear", residual=Residual(1, 0.5))
+    blocks = Chain(depth=5, width=8, blocks=[mlp])
+    a, b = (reference.run(lower(chain, batch=3), 0, 2) for chain in (words, blocks))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_a_list_says_what_blocks_say():
+    """One value a layer, against the same layers one after another."""
+    words = Chain(depth=3, width=8, activation=["relu", "relu", "sigmoid"], init=["he_normal", "he_normal", "glorot_normal"], gain=[1, 2, 3.0])
+    steps = [(Linear(8, gain=1.0), "relu"), (Linear(8, gain=2.0), "relu"), (Linear(8, init="glorot_normal", gain=3.0), "sigmoid")]
+    blocks = Chain(width=8, blocks=[Block(*pair) for pair in steps])
+    a, b = (reference.run(lower(chain, batch=3), 0, 2) for chain in (words, blocks))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert words.layers == ("1.linear", "2.linear", "3.linear")
+    assert blocks.activations == ("1.relu", "2.relu", "3.sigmoid")
+
+
+def test_dropout_keeps_one_in_so_many_and_backward_sees_the_same():
+    """x -> mask of x: signal and gradient are the same entries of their blocks, scaled alike; a share of p is zero."""
+    chain = Chain(width=400, blocks=["linear", Dropout(0.25)], last=[Linear(400, init="identity(1)")])
+    x, cotangent = np.ones((400, 50)), np.ones((400, 50))
+    kept = reference_run(chain, x=x, cotangent=cotangent)["keep"][0]
+    out, back = kept["activation"][3], kept["grad_activation"][0]
+    np.testing.assert_array_equal(out, back)
+    assert set(np.unique(out)) == {0.0, 1 / 0.75}
+    assert (out == 0).mean() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / out.size) ** 0.5)  # five standard deviations
