@@ -17,6 +17,8 @@ template <class T> class Buffer {
   Buffer() = default;
   // Large ones take long to clear: with a team, Stopped is thrown where the run should end.
   explicit Buffer(size_t count, const Team* team = nullptr);
+  // What it takes of a workspace.
+  static constexpr int64_t bytes(int64_t count) { return taken<T>(count) + 64; }
   T* get() const { return pages_.get() ? static_cast<T*>(pages_.get()) : data_.get(); }
 
  private:

@@ -25,6 +25,10 @@ void reflect(const double* v, double* x, int64_t n) {
 
 }  // namespace
 
+int64_t frame_bytes(int64_t rows, int64_t columns) {
+  return Buffer<float>::bytes(padded(rows) * columns) + 2 * Buffer<double>::bytes(rows * columns) + taken<double>(std::min(rows, columns));
+}
+
 template <class T> void draw_frame(const Weights<T>& w, T* panels, const Products<T>& table, Team& team) {
   const int64_t rows = w.rows, columns = w.columns, m = std::max(rows, columns), n = std::min(rows, columns);
   const bool wide = rows < columns;  // then the frame is the transpose's

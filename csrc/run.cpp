@@ -20,30 +20,30 @@ constexpr double worth_a_team = 1 << 18;
 // and of a whole call: below this it is over before another thread is awake
 constexpr double worth_a_thread = 1 << 17;
 
-// At least so many for a layer whatever its engine: 2 us, and what a unit and input costs outside dense products
-double least_work(const Plan& plan, int64_t l) {
-  const double units = (double)std::max(plan.widths[l], plan.widths[l - 1]), B = (double)plan.batch;
+// At least so many for a layer whatever its engine: 2 us, and what a unit and column costs outside dense products
+double least_work(const Program& program, int64_t l) {
+  const double units = (double)std::max(program.units[l - 1], program.columns[l - 1]), B = (double)columns_of(program);
   return std::max(2048.0, units * B * (64 + 4 * B));
 }
 
 }  // namespace
 
-template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T>& make, const Rows& rows) {
-  check(plan);
+template <class T> void run(const Program& program, const Run& how, const MakeLinear<T>& make, const Rows& rows) {
+  check(program);
   if (how.threads < 1 || how.count < 0 || how.first < 0)
     throw std::invalid_argument("threads must be positive, first and count must not be negative");
   if (how.count == 0) return;
   // Workers side by side as far as the least that each needs fits.
   std::vector<std::unique_ptr<Linear<T>>> linears;
-  linears.push_back(make(plan, how.threads));
+  linears.push_back(make(program, how.threads));
   double work = 0, total = 0;
-  for (int64_t l = 1; l <= plan.depth; l++) {
-    const double layer = linears[0]->work(plan, l);
-    work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(plan, l));
+  for (int64_t l = 1; l <= program.counts[Table::layer]; l++) {
+    const double layer = linears[0]->work(l);
+    work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(program, l));
   }
   const bool brief = total < worth_a_thread;
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
-  const int64_t least = least_bytes(plan, plan.clip_value > 0 || linears[0]->needs_input() ? 2 : 1, sizeof(T));
+  const int64_t least = Network<T>::least_bytes(program, linears[0]->needs_input());
   const int64_t fit = std::max<int64_t>(1, how.memory / std::max<int64_t>(1, least));
   int64_t workers = brief ? 1 : std::min<int64_t>({how.threads, how.count, fit});
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
@@ -56,7 +56,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
   std::vector<std::unique_ptr<Team>> teams;
   std::vector<std::unique_ptr<Network<T>>> networks;
   const auto add = [&](int size) {
-    if (linears.size() == teams.size()) linears.push_back(make(plan, (int)workers));
+    if (linears.size() == teams.size()) linears.push_back(make(program, (int)workers));
     teams.push_back(std::make_unique<Team>(size, stop));
     networks.emplace_back();
   };
@@ -64,7 +64,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
 
   const auto replica = [&](size_t w, int64_t r) {
     if (linears[w]->alone(how.first + r, rows, r, *teams[w])) return;
-    if (!networks[w]) networks[w] = std::make_unique<Network<T>>(plan, *linears[w], *teams[w], how.memory / workers);
+    if (!networks[w]) networks[w] = std::make_unique<Network<T>>(program, *linears[w], *teams[w], how.memory / workers);
     networks[w]->replica(how.first + r, rows, r);
   };
 
@@ -117,7 +117,7 @@ template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T
                    poll);
   }
 }
-template void run(const Plan&, const Run&, const MakeLinear<float>&, const Rows&);
-template void run(const Plan&, const Run&, const MakeLinear<double>&, const Rows&);
+template void run(const Program&, const Run&, const MakeLinear<float>&, const Rows&);
+template void run(const Program&, const Run&, const MakeLinear<double>&, const Rows&);
 
 }  // namespace pykernel

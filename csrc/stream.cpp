@@ -8,7 +8,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "draws.hpp"
 #include "isa.hpp"
 #include "pykernel/block.hpp"
 
@@ -41,11 +40,12 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
 }  // namespace
 
 Distribution distribution_called(const char* name) {
-  constexpr const char* names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
+  constexpr const char* names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};  // in the order of Distribution
   for (int i = 0; name && i < 6; i++)
     if (!strcmp(name, names[i])) return (Distribution)i;
-  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") +
-                              "; drawn by address are normal, uniform, truncated, sparse, student, stable");
+  std::string known;
+  for (const char* one : names) known += (known.empty() ? "" : ", ") + std::string(one);
+  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") + "; drawn by address are " + known);
 }
 
 void check_parameter(Distribution distribution, double parameter) {

@@ -12,9 +12,8 @@ struct Rows {
       *loss;
 };
 
-// What a row has one number of: each weight layer, each node (block end), each node and the input before them, each activation step; or
-// the whole replica.
-enum class RowExtent { layer, node, node_and_input, activation, replica };
+// What a row has one number of: each weight layer, each activation step, each node (block end), the input and each node, or the replica.
+enum class RowExtent { layer, activation, node, input, replica };
 
 struct RowFact {
   const char* name;
@@ -25,7 +24,7 @@ inline constexpr RowFact row_facts[] = {
     {"log10_grad_weight", RowExtent::layer, &Rows::log10_grad_weight},
     {"log10_grad_bias", RowExtent::layer, &Rows::log10_grad_bias},
     {"log10_grad_preactivation", RowExtent::layer, &Rows::log10_grad_preactivation},
-    {"log10_grad_activation", RowExtent::node_and_input, &Rows::log10_grad_activation},
+    {"log10_grad_activation", RowExtent::input, &Rows::log10_grad_activation},
     {"log10_mean_square_preactivation", RowExtent::layer, &Rows::log10_mean_square_preactivation},
     {"log10_mean_square_activation", RowExtent::node, &Rows::log10_mean_square_activation},
     {"mean_activation", RowExtent::node, &Rows::mean_activation},
@@ -48,7 +47,7 @@ struct RowExtents {
         return layers;
       case RowExtent::node:
         return nodes;
-      case RowExtent::node_and_input:
+      case RowExtent::input:
         return nodes + 1;
       case RowExtent::activation:
         return activations;
