@@ -352,6 +352,13 @@ class Chain:
         skips = lambda blocks: sum(block.skip is not None for block in blocks)
         return max(1, skips(self.first) + self.depth * skips(self.blocks) + skips(self.last))
 
+    @property
+    def ends(self):
+        """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of blocks."""
+        if self.blocks is None:
+            return slice(None)
+        return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
+
     def _names(self, which):
         if self.blocks is None:
             words = ["linear"] * self.depth if which == 0 else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]

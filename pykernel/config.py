@@ -7,7 +7,7 @@ import platform
 
 import numpy
 
-from pykernel import __version__, _core, machine, stream
+from pykernel import _core, machine, stream
 
 
 def show_config() -> dict:
@@ -24,7 +24,7 @@ def show_config() -> dict:
         ['cores', 'free_memory', 'instruction_set']
     """
     return {
-        "pykernel": __version__,
+        "pykernel": _core.version,
         "stream_version": stream.VERSION,
         "instruction_set": _core.isa(),
         "usable_instruction_sets": list(_core.kernels.isas()),

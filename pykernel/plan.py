@@ -11,6 +11,7 @@ import numpy as np
 from pykernel import checks, stream
 from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.inits import Given
+from pykernel.program import BIASES
 
 # Matrix-free, of squared lengths: a column whose part outside the directions already found is below 2^-20 of its length is taken to lie
 # inside them; columns are taken in their own order unless one sticks out less than a quarter as far as another.
@@ -257,3 +258,63 @@ def with_samples(plan: Plan, replica: int) -> Plan:
     """The plan of one replica with every weight drawn from the user's sampler."""
     given, scale = _by_powers_of_two([sampled(plan, layer, replica) for layer in range(1, plan.depth + 1)], plan.exponent)
     return replace(plan, sampler=None, weights=given, scale=scale)
+
+
+def plan_of(program) -> Plan:
+    """The plan of a program of equal layers, for the parts that do not run programs yet."""
+    reason = not_plain(program)
+    if reason is not None:
+        raise ValueError(reason)
+    stretch = program.stretches[0]
+    layers, head, joins = program.layers, program.head, program.joins
+    order = 0 if stretch.ops[0].kind == "linear" else 1
+    joined = any(op.kind == "add" for op in stretch.ops)
+    every = stretch.each.layer if joined else 0
+    L = program.depth
+    given = program.weights is not None
+    draw = program.draws[layers.draw[0]]
+    norm = program.norms[program.steps.norm[0]]
+    return Plan(
+        widths=np.concatenate([program.nodes[:1], layers.units]),
+        batch=program.batch,
+        seed=program.seed,
+        dtype=program.dtype,
+        exponent=program.exponent,
+        activation=program.activations[program.steps.row[0]],
+        norm=NORMS.index(norm.kind),
+        norm_eps=norm.eps,
+        order=order,
+        residual_every=every,
+        residual_scale=np.full(L, joins.branch[0] if joined else 1.0),
+        distribution="given" if given else draw.distribution,
+        distribution_parameter=draw.parameter,
+        scale=layers.scale,
+        bias_distribution=BIASES[layers.bias_draw[0]],
+        bias_scale=layers.bias_scale,
+        correlation=program.correlation,
+        x=program.x,
+        cotangent=program.cotangent,
+        weights=program.weights,
+        biases=program.biases,
+        loss=LOSSES.index(head.loss),
+        outputs=head.outputs,
+        head_distribution=head.draw.distribution,
+        head_parameter=head.draw.parameter,
+        head_scale=head.scale,
+        targets=head.targets,
+        clip_value=program.clip_value,
+        head_weight=head.weight,
+        head_bias=head.bias,
+    )
+
+
+def not_plain(program) -> str | None:
+    """Why a program is no chain of equal layers, or None."""
+    kinds = {op.kind for stretch in program.stretches for op in stretch.ops}
+    same = all(len(set(a.tolist())) == 1 for a in (program.steps.row, program.steps.norm, program.layers.draw, program.layers.bias_draw))
+    if not same or not kinds <= {"linear", "phi", "add", "node"} or program.positions or len(program.steps.row) != program.depth:
+        return 'this backend runs chains of equal layers only; backend="reference" runs every chain'
+    if (program.joins.skip != 1).any() or len(set(program.joins.branch.tolist())) > 1:
+        return 'this backend runs chains of equal layers only; backend="reference" runs every chain'
+    nodes = sum(stretch.each.node * stretch.count for stretch in program.stretches)
+    return None if nodes == program.depth else 'this backend runs chains of equal layers only; backend="reference" runs every chain'

@@ -1,33 +1,95 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Propagation: what was measured in one ensemble of chains, and what follows from it."""
+"""propagate, and the Propagation that it returns: what was measured in one ensemble of chains, in words, theory, tables and figures."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import NamedTuple
 
 import numpy as np
 
 from pykernel import observables, stream
-from pykernel.verdict import EXPLODING, VANISHING, classify, require_bounds
-
-DERIVED = ("slope", "end_to_end", "signal_end_to_end")
-
-
-class Failure(NamedTuple):
-    """Where plain arithmetic gave up: the first layer, in the direction of travel, of the first replica that did."""
-
-    layer: int
-    direction: str
-    kind: str
-    replica: int
-
-    def __str__(self):
-        what = "signal" if self.direction == "forward" else "gradient"
-        return f"the {what} is {self.kind} from layer {self.layer} on ({self.direction}, replica {self.replica})"
+from pykernel._core import version
+from pykernel.chain import Chain
+from pykernel.engines import run
+from pykernel.measured import DERIVED, Measured
+from pykernel.theory.refusals import ONE_NORMED_INPUT
+from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
-class Propagation:
+def propagate(
+    chain: Chain,
+    *,
+    batch: int = 1,
+    positions: int | tuple[int, ...] = (),
+    replicas: int = 1,
+    seed: int = 0,
+    engine: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    threads: int | None = None,
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    x=None,
+    cotangent=None,
+    weights=None,
+    biases=None,
+    keep=(),
+) -> Propagation:
+    """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
+
+    Args:
+        chain: what to simulate.
+        batch: inputs propagated together, B.
+        positions: of one input (tokens, pixels), an int or one int an axis; () for inputs without.
+        replicas: independent draws of all weights, R. Replica r is the same however many are asked for.
+        seed: int in [0, 2^64), the key of the random stream.
+        engine: "dense" draws every weight; "matrix_free" (Gaussian and orthogonal weights) is exact in law without drawing any;
+            "auto" takes the latter; for an activation of your own, which C++ does not have, whichever is cheaper.
+        backend: "cpp", "numba", "reference" or "auto".
+        dtype: "float32" or "float64", the arithmetic; the weights are the same numbers in both.
+        threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
+        precision: "exponent" keeps magnitudes exact beyond float range; "native" shows what plain arithmetic of the dtype does.
+        correlation: pairwise correlation of the drawn inputs, 0 to 1.
+        x: the caller's input, (n[0], B, *positions); drawn iid standard normal without.
+        cotangent: dJ/da of the last node, (n, B, *positions); drawn iid N(0, 1/(n B T)) without, T all positions of an input.
+        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
+            "grad_weight", "grad_bias" (reference backend).
+
+    Returns:
+        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them.
+
+    Raises:
+        ValueError, TypeError: before any work, saying what was given and what is allowed.
+        TooLarge (a ValueError and MemoryError): the job does not fit in memory, or would take more than a year.
+
+    Examples:
+        >>> p = propagate(Chain(depth=20, width=32, activation="sigmoid", init="lecun_normal"), replicas=4)
+        >>> p.verdict
+        'vanishing'
+    """
+    measured = run.measure(
+        chain,
+        replicas=replicas,
+        batch=batch,
+        positions=positions,
+        seed=seed,
+        engine=engine,
+        backend=backend,
+        dtype=dtype,
+        threads=threads,
+        precision=precision,
+        correlation=correlation,
+        x=x,
+        cotangent=cotangent,
+        weights=weights,
+        biases=biases,
+        keep=keep,
+    )
+    return Propagation(**vars(measured))
+
+
+class Propagation(Measured):
     """The rows that `propagate` measured, as attributes of float64 arrays (replicas, depth), and derived numbers.
 
     Attributes:
@@ -42,90 +104,6 @@ class Propagation:
         >>> round(float(p.slope[0]), 5), p.verdict
         (-0.30103, 'vanishing')
     """
-
-    def __init__(self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, kept=None, given=()):
-        self.chain, self.batch, self.seed = chain, batch, seed
-        self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
-        self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
-        self.rows = rows
-        self.replicas = len(rows["log10_grad_weight"])
-
-    def __getattr__(self, name):
-        if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
-        raise AttributeError(f"Propagation has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}")
-
-    def __dir__(self):
-        return [*super().__dir__(), *observables.NAMES]
-
-    @property
-    def slope(self) -> np.ndarray:
-        """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,)."""
-        return slopes(self.log10_grad_activation)
-
-    @property
-    def end_to_end(self) -> np.ndarray:
-        """First over last weight gradient, in decades, (replicas,)."""
-        with np.errstate(invalid="ignore"):
-            return self.log10_grad_weight[:, 0] - self.log10_grad_weight[:, -1]
-
-    @property
-    def signal_end_to_end(self) -> np.ndarray:
-        """Norm of dJ/da[0] over that of dJ/da[L], in decades, (replicas,)."""
-        with np.errstate(invalid="ignore"):
-            return self.log10_grad_activation[:, 0] - self.log10_grad_activation[:, -1]
-
-    def median(self, name: str):
-        """Median over replicas of a row or a derived number, by its name.
-
-        Args:
-            name: one of `pykernel.observables.ROWS`, or "slope", "end_to_end", "signal_end_to_end".
-
-        Returns:
-            A float64 array (depth,) or (depth + 1,); a float for what has one number a replica. Units as the row's.
-
-        Raises:
-            ValueError: for another name.
-
-        Examples:
-            >>> import pykernel as pk
-            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"), replicas=3)
-            >>> p.median("log10_grad_activation").shape, round(p.median("signal_end_to_end"), 3)
-            ((11,), -3.01)
-        """
-        if name not in self.rows and name not in DERIVED:
-            raise ValueError(f"median of what? {name!r} is none of {', '.join([*observables.NAMES, *DERIVED])}")
-        with np.errstate(invalid="ignore"):
-            middle = np.median(getattr(self, name), axis=0)
-        return middle if middle.ndim else float(middle)
-
-    @property
-    def verdict(self) -> str:
-        """ "vanishing", "exploding", "stable", "dead" or "undefined" (not a number), by the default bounds of `judge`."""
-        return self.judge()
-
-    def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
-        """The verdict under other bounds.
-
-        Args:
-            vanishing, exploding: decades over the whole chain, for the ratio of larger magnitude.
-
-        Returns:
-            "vanishing", "exploding", "stable", "dead" or "undefined" (not a number).
-
-        Raises:
-            ValueError, TypeError: bounds that are not finite numbers, vanishing below exploding.
-
-        Examples:
-            >>> import pykernel as pk
-            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"))
-            >>> p.judge(), p.judge(vanishing=-5)  # 0.5^10 is 10^-3.01
-            ('vanishing', 'stable')
-        """
-        require_bounds(vanishing, exploding)
-        if self.precision == "native" and self.failure is not None:
-            return "vanishing" if self.failure.kind == "zero" else "exploding"
-        return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)
 
     def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
         """The verdict with slope and error, interval, theory and a plain sentence: a `pykernel.theory.diagnosis.Diagnosis`.
@@ -150,28 +128,6 @@ class Propagation:
         from pykernel.theory import diagnosis
 
         diagnosis.assert_healthy(self, vanishing=vanishing, exploding=exploding)
-
-    @property
-    def failure(self) -> Failure | None:
-        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite.
-
-        Examples:
-            >>> import pykernel as pk
-            >>> half = pk.Chain(depth=200, width=2, activation="linear", init="identity(0.5)")
-            >>> pk.propagate(half).failure is None, pk.propagate(half, precision="native").failure.kind
-            (True, 'zero')
-        """
-        forward = self.log10_mean_square_activation
-        backward = self.log10_grad_activation[:, ::-1]
-        for direction, table in (("forward", forward), ("backward", backward)):
-            bad = ~np.isfinite(table)
-            if bad.any():
-                at = int(bad.any(axis=0).argmax())
-                replica = int(bad[:, at].argmax())
-                value = table[replica, at]
-                kind = "nan" if np.isnan(value) else "inf" if value > 0 else "zero"
-                return Failure(at + 1 if direction == "forward" else self.chain.depth - at, direction, kind, replica)
-        return None
 
     def to_xarray(self):
         """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes.
@@ -225,12 +181,11 @@ class Propagation:
             True
         """
         from pykernel.plot import chain
+        from pykernel.theory import diagnosis
 
-        return chain.gradient(self, ax=ax)
+        return chain.gradient(self, ax=ax, prediction=diagnosis.beside(self))
 
     def _provenance(self):
-        from pykernel import __version__
-
         return {
             "chain": str(self.chain),
             "batch": self.batch,
@@ -239,7 +194,7 @@ class Propagation:
             "backend": self.backend,
             "dtype": self.dtype,
             "precision": self.precision,
-            "pykernel": __version__,
+            "pykernel": version,
             "stream_version": stream.VERSION,
         }
 
@@ -337,8 +292,6 @@ class Propagation:
         """What is zero, inf or nan, in how many replicas, and why."""
         failure, notes = self.failure, []
         if self.chain.norm == "batch" and self.batch == 1:
-            from pykernel.theory.diagnosis import ONE_NORMED_INPUT
-
             return [ONE_NORMED_INPUT]
         if failure is None:
             return []
@@ -362,23 +315,6 @@ class Propagation:
         return notes
 
 
-def slopes(log10_grad_activation) -> np.ndarray:
-    """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite, (R,)."""
-    g = np.asarray(log10_grad_activation)
-    distance = np.arange(g.shape[1])[::-1] - (g.shape[1] - 1) / 2
-    finite = np.where(np.isfinite(g), g, 0.0)
-    # A sum by rows, not a matrix product: BLAS adds in an order that depends on how many rows there are.
-    fit = ((finite - finite.mean(axis=1, keepdims=True)) * distance).sum(axis=1) / (distance @ distance)
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(g).all(axis=1), fit, np.where(np.isfinite(g), 0.0, g).sum(axis=1))
-
-
 def _sample(depth):
     """Layers for a table: all up to 12, else about a dozen from the first to the last."""
     return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
-
-
-def plain(value) -> float | str | None:
-    """A number as JSON can hold it: "-inf" (an exact zero in a log row) and "inf" as text, None for nan."""
-    value = float(value)
-    return value if np.isfinite(value) else None if np.isnan(value) else str(value)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The one decision between vanishing, exploding, stable and dead, shared by single chains and sweeps."""
+"""How a gradient scales with depth: slope, ratios end to end, and the one decision between vanishing, exploding, stable and dead.
+
+Shared by measurements, theory and sweeps.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,24 @@ import numpy as np
 from pykernel import checks
 
 VANISHING, EXPLODING = -3.0, 3.0
+
+
+def slopes(log10_grad_activation) -> np.ndarray:
+    """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite, (R,)."""
+    g = np.asarray(log10_grad_activation)
+    distance = np.arange(g.shape[1])[::-1] - (g.shape[1] - 1) / 2
+    finite = np.where(np.isfinite(g), g, 0.0)
+    # A sum by rows, not a matrix product: BLAS adds in an order that depends on how many rows there are.
+    fit = ((finite - finite.mean(axis=1, keepdims=True)) * distance).sum(axis=1) / (distance @ distance)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(g).all(axis=1), fit, np.where(np.isfinite(g), 0.0, g).sum(axis=1))
+
+
+def first_over_last(decades) -> np.ndarray:
+    """The first over the last of each row of logs, in decades, (R,): of weight gradients, or the signal's input over its output."""
+    table = np.asarray(decades)
+    with np.errstate(invalid="ignore"):
+        return table[:, 0] - table[:, -1]
 
 
 def require_bounds(vanishing: float, exploding: float) -> None:
@@ -48,3 +69,9 @@ def judge(weight: float, signal: float, vanishing: float = VANISHING, exploding:
     if math.isnan(decades):
         return "undefined"
     return "vanishing" if decades < vanishing else "exploding" if decades > exploding else "stable"
+
+
+def plain(value) -> float | str | None:
+    """A number as JSON can hold it: "-inf" (an exact zero in a log row) and "inf" as text, None for nan."""
+    value = float(value)
+    return value if np.isfinite(value) else None if np.isnan(value) else str(value)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 
 from pykernel import observables
+from pykernel.program import Counts
 
 
 def run_rows(piece, first, count, threads=None):
@@ -18,7 +19,7 @@ def run_rows(piece, first, count, threads=None):
     words = f"{piece.chain.init} {piece.chain.activation} {piece.chain.gain} {width} {piece.run['seed']}"
     start = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "little")
     rate = (start % 100 - 50) / 1000 + np.log10(max(piece.chain.gain, 1e-3))
-    rows = {row.name: np.zeros(observables.shape(row, count, L)) for row in observables.ROWS}
+    rows = {row.name: np.zeros(observables.shape(row, count, Counts(layer=L, activation=L, node=L))) for row in observables.ROWS}
     for r in range(count):
         rng = np.random.default_rng([start, first + r])
         steps = rate + rng.normal(size=L) / width**0.5

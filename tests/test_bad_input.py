@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import simulate
-from pykernel.plan import lower
+from pykernel.engines import run as runs
 
 NAN, INF = float("nan"), float("inf")
 
@@ -183,7 +182,7 @@ def test_arrays_of_any_layout_are_taken():
 
 
 def test_what_takes_years_is_refused():
-    plan = lower(pk.Chain(2**10, 2**31 - 64))
+    job = runs.prepare(pk.Chain(2**10, 2**31 - 64), engine="dense", backend="cpp")
     with pytest.raises(pk.TooLarge, match=r"would take about .* years on 2 threads"):
-        simulate._require_time(plan, "dense", "cpp", 1, 2)
-    simulate._require_time(lower(pk.Chain(100_000, 512)), "dense", "cpp", 1, 1)
+        runs.require_time(job, 1, 2)
+    runs.require_time(runs.prepare(pk.Chain(100_000, 512), engine="dense", backend="cpp"), 1, 1)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import activations, simulate
+from pykernel import activations
+from pykernel.engines import run as runs
 from pykernel.engines.reference import Trace
 
 LOG10_2 = np.log10(2)
@@ -187,8 +188,8 @@ def test_a_clipped_replica_does_not_depend_on_the_others():
         logs = rng.normal(size=(2, 60, depth))
 
         def clip(some, logs=logs):
-            rows = dict(zip(simulate.LOG10_CLIP, logs[:, some].copy(), strict=True))
-            simulate.clip_by_norm(pk.Clip(norm=0.1), rows)
+            rows = dict(zip(runs.LOG10_CLIP, logs[:, some].copy(), strict=True))
+            runs.clip_by_norm(pk.Clip(norm=0.1), rows)
             return rows["log10_grad_weight"]
 
         np.testing.assert_array_equal(np.concatenate([clip(slice(r, r + 1)) for r in range(60)]), clip(slice(None)))

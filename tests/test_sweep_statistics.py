@@ -243,12 +243,11 @@ def test_dear_cells_may_have_fewer_replicas():
 
 def test_without_cpp_auto_takes_the_cheapest_engine():
     import pykernel as pk
-    from pykernel import engines
-    from pykernel.plan import lower
+    from pykernel.engines import run
 
     def chosen(width, batch=1, activation="tanh", **words):
         chain = pk.Chain(depth=3, width=width, activation=activation, init="lecun_normal")
-        return engines.choose(lower(chain, batch=batch), **words)[:2]
+        return run.prepare(chain, batch=batch, **words).choice[:2]
 
     mine = pk.Activation(value=np.tanh, slope=lambda z: 1 / np.cosh(z) ** 2, name="mine")
     assert chosen(64) == chosen(4096) == ("matrix_free", "cpp")

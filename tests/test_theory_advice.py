@@ -140,11 +140,11 @@ def test_lyapunov_exponents_of_gaussian_products():
 def test_figures():
     plot = pytest.importorskip("matplotlib") and pytest.importorskip("pykernel.plot.chain")
     p = pk.propagate(pk.Chain(depth=8, width=16), replicas=6, engine="dense")
-    for draw in (plot.gradient, plot.factors, plot.distribution):
-        ax = draw(p)
+    theory = pk.predict(p.chain)
+    for ax in (p.plot(), plot.gradient(p, prediction=theory), plot.factors(p), plot.distribution(p, prediction=theory)):
         assert "decade" in ax.get_ylabel() + ax.get_xlabel()
         assert ax.get_legend_handles_labels()[1]
-    labels = plot.gradient(p).get_legend_handles_labels()[1]
+    labels = p.plot().get_legend_handles_labels()[1]
     assert any("80 %" in label for label in labels)
     assert "sigma_w" in pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot().get_xlabel()
 
@@ -292,11 +292,10 @@ def test_words_say_whose_law_it_is():
 
 
 def test_long_dense_runs_are_announced():
-    from pykernel import simulate
-    from pykernel.plan import lower
+    from pykernel.engines import run
 
     with pytest.warns(UserWarning, match="hours.*he_normal"):
-        simulate._warn_long(lower(pk.Chain(depth=20, width=10**6, init="he_uniform")), "dense", "cpp", 1, 2)
+        run.announce(run.prepare(pk.Chain(depth=20, width=10**6, init="he_uniform"), engine="dense", backend="cpp"), 1, 2)
 
 
 def test_a_healthy_median_of_unsure_draws_says_so():

@@ -9,7 +9,8 @@ import numpy as np
 
 from pykernel import checks, inits
 from pykernel.chain import Chain, Head
-from pykernel.plan import MAX_REPLICAS, lower
+from pykernel.lower import lower
+from pykernel.program import MAX_REPLICAS
 
 
 def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
@@ -92,21 +93,22 @@ def init_jax(chain: Chain, *, seed: int = 0, replica: int = 0, dtype: str = "flo
         >>> [w.shape for w, _ in init_jax(Chain(widths=[4, 6, 2]))]
         [(4, 6), (6, 2)]
     """
-    from pykernel.engines import reference
+    from pykernel.ops import linear
     from pykernel.simulate import weights
 
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
-    plan = lower(chain, seed=seed)
+    program = lower(chain, seed=seed)
+    head = program.head
     pairs = []
-    for layer in range(1, plan.depth + 1 + bool(plan.loss)):
+    for layer in range(1, program.depth + 1 + (head.loss is not None)):
         weight = weights(chain, layer=layer, replica=replica, seed=seed, dtype=dtype).T
         bias = np.zeros(weight.shape[1])
-        if layer > plan.depth:
-            bias = bias if plan.head_bias is None else plan.head_bias
-        elif plan.bias_distribution != "zero":
-            bias = reference.bias(plan, replica, layer)[:, 0]
+        if layer > program.depth:
+            bias = bias if head.bias is None else head.bias
+        elif program.layers.bias_draw[layer - 1]:
+            bias = linear.bias(program, replica, layer)[:, 0]
         pairs.append((np.ascontiguousarray(weight), bias.astype(dtype)))
     return pairs

@@ -111,21 +111,21 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
         >>> str(pk.init_torch_(net, "orthogonal", seed=1))  # doctest: +SKIP
         '1 layers of 64 units, tanh, orthogonal'
     """
-    from pykernel.engines import reference
-    from pykernel.plan import lower
+    from pykernel.lower import lower
+    from pykernel.ops.linear import bias as bias_of
     from pykernel.simulate import weights
 
     network = read(module, activations)
     chain = network.chain(scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std))
-    plan = lower(chain, seed=seed)
+    program = lower(chain, seed=seed)
     linears = [layer.linear for layer in network.layers] + ([network.head] if network.head is not None else [])
     for step in linears:
         _require_numbers(step)
     for i, step in enumerate(linears, 1):
         _fill(step.linear.weight, weights(chain, layer=i, replica=replica, seed=seed, dtype="float32"))
         if getattr(step.linear, "bias", None) is not None:
-            drawn = plan.bias_distribution != "zero" and i <= plan.depth
-            _fill(step.linear.bias, reference.bias(plan, replica, i)[:, 0] if drawn else np.zeros(step.sizes[0]))
+            drawn = i <= program.depth and program.layers.bias_draw[i - 1]
+            _fill(step.linear.bias, bias_of(program, replica, i)[:, 0] if drawn else np.zeros(step.sizes[0]))
     return chain
 
 

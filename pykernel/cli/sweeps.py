@@ -226,7 +226,7 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
 
     import pykernel as pk
     from pykernel import machine
-    from pykernel.sweeps import blocks, theory
+    from pykernel.sweeps import blocks, estimate, theory
     from pykernel.sweeps.beside import PATIENCE
     from pykernel.sweeps.drive import goals, recall
     from pykernel.sweeps.plan import SweepPlan
@@ -242,8 +242,8 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     pieces = plan.pieces(shelf, goals(description, shelf))
     pace = blocks.Pace()
     cores = workers or machine.cores(full["threads"])
-    blocks.calibrate(pieces, pace, plan.kept, min(cores, machine.cores(None)))
-    figures = plan.estimate(pieces, cores, pace, workers or 1)
+    estimate.calibrate(pieces, pace, plan.kept, min(cores, machine.cores(None)))
+    figures = estimate.resources(plan, pieces, cores, pace, workers or 1)
     predicted = Store(full["store"]).predictions() if full["store"] else {}
     asked = full["predict"] if full["predict"] is not None else len(plan.cells) <= theory.FREELY
     ahead = theory.seconds(cell for cell in plan.cells if cell.key not in predicted) if asked else 0.0
@@ -276,7 +276,7 @@ def _status(given: argparse.Namespace) -> int:
     plan = store.read_plan()
     shelf = recall(store, plan, quiet=True)
     targets = goals(plan, shelf)
-    keys = {cell[0] for cell in plan["cells"]}
+    keys = {cell.key for cell in plan["cells"]}
     known = {key: shelf.known(key, targets[key]) for key in keys}
     complete = sum(known[key] >= targets[key] for key in keys)
     failed = {key: record for key, record in store.failed().items() if key in keys}
@@ -288,7 +288,7 @@ def _status(given: argparse.Namespace) -> int:
     if shelf.others:
         print(f"others   {len(shelf.others)} cells of earlier grids; run one again, and it is shown from what is kept:")
         for earlier in store.earlier_plans():
-            if shelf.others.isdisjoint(cell[0] for cell in earlier["cells"]):
+            if shelf.others.isdisjoint(cell.key for cell in earlier["cells"]):
                 continue
             print(f"         {earlier['hash'][:12]}: {' x '.join(_axis(axis) for axis in earlier['axes'])}")
     for name in store.damaged:

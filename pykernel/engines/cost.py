@@ -8,23 +8,40 @@ from __future__ import annotations
 
 import numpy as np
 
+from pykernel.pattern import Pattern
 
-def seconds(engine: str, backend: str, widths: np.ndarray, batch: int, distribution: str) -> float:
-    """Nominal seconds of one replica.
 
-    Args:
-        widths: n[0] .. n[L].  batch: inputs.  distribution: of the weights (see `Plan`).
-    """
-    depth, units = len(widths) - 1, float(widths[1:].sum()) * batch
+def seconds(program, engine: str, backend: str) -> float:
+    """Nominal seconds of one replica of a program."""
+    layers = program.layers
+    distributions = np.array([draw.distribution for draw in program.draws])[layers.draw]
+    return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions)
+
+
+def seconds_of(chain, run: dict) -> float:
+    """The same of a chain under the words of a run, without lowering it."""
+    columns = run["batch"] * int(np.prod(run.get("positions", ()), dtype=np.int64))
+    if chain.blocks is None and not chain.has_lists:
+        n = chain.layer_widths
+        return _seconds(run["engine"], run["backend"], n[1:], n[:-1], columns, np.array([chain.init.distribution]))
+    pattern = Pattern(chain)
+    distributions = np.array([draw.distribution for draw in pattern.draws.rows])[pattern.draw]
+    return _seconds(run["engine"], run["backend"], pattern.units, pattern.columns, columns, distributions)
+
+
+def _seconds(engine, backend, rows, columns_of_weight, columns, distributions):
+    """`rows`, `columns_of_weight`: of each W[l].  columns: of every block.  distributions: of each layer, or one of all."""
+    depth, units = len(rows), float(rows.sum()) * columns
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        return depth * (3.3e-3 + 1e-4 * batch) + units * 1e-6
+        return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 12e-9
     if engine == "matrix_free":
-        total += units * (8e-9 + 2e-9 * batch)
+        total += units * (8e-9 + 2e-9 * columns)
     else:
-        weights = float(np.dot(widths[1:].astype(float), widths[:-1]))
-        total += weights * (1.2e-9 + 0.08e-9 * batch) * (distribution not in ("identity", "constant"))
-        if distribution == "haar":
-            low, high = np.minimum(widths[1:], widths[:-1]), np.maximum(widths[1:], widths[:-1]).astype(float)
-            total += float((high * low.astype(float) ** 2).sum()) * 0.5e-9
+        weights = rows.astype(float) * columns_of_weight
+        drawn = ~np.isin(distributions, ("identity", "constant"))
+        total += float((weights * drawn).sum()) * (1.2e-9 + 0.08e-9 * columns)
+        haar = distributions == "haar"
+        if haar.any():
+            total += float((weights * np.minimum(rows, columns_of_weight) * haar).sum()) * 0.5e-9
     return total * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from pykernel.engines import cpp, matrix_free_refusal
+from pykernel.engines import cpp
 
 run = partial(cpp.run, engine="matrix_free")
 
 
 def refusal(plan) -> str | None:
     """Why this module cannot run the plan, or None."""
-    return matrix_free_refusal(plan) or cpp.refusal(plan, '"reference"')
+    return cpp.refusal(plan, '"reference"')
 
 
 def memory(plan, threads: int) -> int:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Figures of one chain: gradient against layer, factors by layer, spread against its law; and the phase diagram.
 
+They draw what they are handed (a `Propagation`, and a `Prediction` where one shall lie beside it), and compute nothing.
+
 They read in greyscale: lines differ by dash and marker, bands by shade, regions by label.
 """
 
@@ -25,15 +27,12 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     """Log10 norm of dJ/da[l] against the layer: median and middle 80 percent of the replicas, theory and its band at this width.
 
     Args:
-        p: `Propagation`.  ax: matplotlib axes, made without.  prediction: `Prediction`, made without.
+        p: `Propagation`.  ax: matplotlib axes, made without.  prediction: `Prediction`, left out without.
 
     Returns:
         The axes.
     """
-    from pykernel.theory.diagnosis import beside
-
     ax = _axes(ax)
-    prediction = beside(p) if prediction is None else prediction
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.depth + 1)
     low, middle, high = np.full((3, len(layer)), np.nan)
@@ -93,10 +92,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
     """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives. Returns the
     axes.
     """
-    from pykernel.theory.diagnosis import beside
-
     ax = _axes(ax)
-    prediction = beside(p) if prediction is None else prediction
     values = p.signal_end_to_end[np.isfinite(p.signal_end_to_end)]
     lost = p.replicas - len(values)
     if len(values):

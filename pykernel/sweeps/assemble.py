@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import observables
+from pykernel._core import version
 from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.shelf import Shelf
@@ -150,7 +151,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         if word not in coordinates and word not in variables and word in plan["base"]:
             coordinates[word] = plan["base"][word]
     about: dict[str, Any] = {
-        "pykernel": _version(),
+        "pykernel": version,
         "plan": plan["hash"],
         "replicas": plan["replicas"],
         **{f"run_{name}": value for name, value in plan["run"].items() if value is not None},
@@ -182,9 +183,3 @@ def _verdicts(values: np.ndarray, precision: str) -> list[str]:
     # Plain arithmetic makes zeros by underflow and nan by overflow.
     plain = {"dead": "vanishing", "undefined": "exploding"} if precision == "native" else {}
     return [plain.get(one, one) for one in found]
-
-
-def _version() -> str:
-    import pykernel
-
-    return pykernel.__version__

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
-import itertools
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -25,7 +23,7 @@ class Piece(NamedTuple):
 
 def seconds_per_replica(chain: Any, run: dict) -> float:
     """Nominal seconds of one replica on one core (AVX2, 2026); `Pace` learns the factor between this and the machine at hand."""
-    return cost.seconds(run["engine"], run["backend"], chain.layer_widths, run["batch"], chain.init.distribution)
+    return cost.seconds_of(chain, run)
 
 
 OVERHEAD = 1e-3  # seconds for one piece, whatever its size: lowering, statistics
@@ -34,7 +32,9 @@ UNMEASURED = 0.02  # nominal seconds at most of a piece whose family was never t
 
 def family(piece: Piece) -> tuple:
     """What shares one factor between nominal and measured time."""
-    return piece.run["engine"], piece.run["backend"], piece.run["dtype"], piece.chain.init.distribution, piece.chain.activation.name
+    chain, run = piece.chain, piece.run
+    function = str(chain.activation) if chain.blocks is None else "blocks"
+    return run["engine"], run["backend"], run["dtype"], getattr(chain.init, "distribution", "several"), function
 
 
 class Pace:
@@ -68,40 +68,6 @@ class Pace:
             total = self.sums[kind]
             total[0] = 0.9 * total[0] + max(seconds - OVERHEAD, 1e-5)
             total[1] = 0.9 * total[1] + nominal
-
-
-def calibrate(pieces: list[Piece], pace: Pace, kept: Any, cores: int, seconds: float = 1.5) -> None:
-    """Time some replicas of each family of pieces on all cores, as a run would on this machine as busy as it is; dear families first.
-
-    Of each family a piece is timed in which half of its cost is reached, or the dearest that its share of the time allows.
-    """
-    import time
-
-    from pykernel.sweeps import work
-
-    families: dict[Any, list[tuple[float, Piece]]] = {}
-    for piece in pieces:
-        families.setdefault(family(piece), []).append((pace.per_replica(piece), piece))
-    share = seconds / max(len(families), 1)
-    end = time.perf_counter() + 2 * seconds  # nominal figures may be far off
-    for found in sorted(families.values(), key=lambda found: -sum(each * piece.count for each, piece in found)):
-        found.sort(key=lambda pair: pair[0])
-        costs = list(itertools.accumulate(each * piece.count for each, piece in found))
-        middle = bisect.bisect_left(costs, costs[-1] / 2)
-        affordable = bisect.bisect_right(found, share * cores / 4, key=lambda pair: pair[0] * cores) - 1
-        if affordable < 0 or time.perf_counter() > end:
-            continue
-        each, piece = found[min(middle, affordable)]
-        count = cores * max(int(share / 4 / each), 1)
-        begin = time.perf_counter()
-        work.run_block([found[0][1]._replace(count=1)], kept, cores)  # the first call loads and compiles
-        end += time.perf_counter() - begin
-        times = []
-        for _ in (1, 2):
-            begin = time.perf_counter()
-            work.run_block([piece._replace(count=count)], kept, cores)
-            times.append(time.perf_counter() - begin)
-        pace.learn(piece._replace(count=count), (min(times) - OVERHEAD) * cores + OVERHEAD)
 
 
 class Queue:

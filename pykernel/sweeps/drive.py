@@ -166,7 +166,7 @@ def recall(store: Any, plan: Any, quiet: bool = False) -> Shelf:
         return shelf
     at = store if isinstance(store, Store) else Store(store)
     cells = plan.cells if isinstance(plan, SweepPlan) else plan["cells"]
-    mine = {cell.key if isinstance(plan, SweepPlan) else cell[0] for cell in cells}
+    mine = {cell.key for cell in cells}
     for _, header, blob in at.read():
         for key, entry in work.decode(header, blob):
             if key in mine:
@@ -183,14 +183,14 @@ def goals(plan: dict, shelf: Shelf) -> dict[str, int]:
     """How many replicas each cell of a plan has or will have, as far as is known, by key."""
     until = StandardError(**plan["until"]) if plan["until"] else None
     result: dict[str, int] = {}
-    for key, _, _, _, goal, _ in plan["cells"]:
-        begin = goal
-        while until is not None and not shelf.missing(key, goal):
-            grown = until.next(shelf.scalars(key, goal)[SCALARS.index(until.of)], begin)
+    for cell in plan["cells"]:
+        goal = cell.replicas
+        while until is not None and not shelf.missing(cell.key, goal):
+            grown = until.next(shelf.scalars(cell.key, goal)[SCALARS.index(until.of)], cell.replicas)
             if grown == goal:
                 break
             goal = grown
-        result[key] = max(goal, result.get(key, 0))
+        result[cell.key] = max(goal, result.get(cell.key, 0))
     return result
 
 

@@ -40,6 +40,17 @@ class Cell(NamedTuple):
     key: str = ""
 
 
+class PlanCell(NamedTuple):
+    """A cell as a plan file lists it: what labels and counts its numbers without the objects that made them."""
+
+    key: str
+    depth: int
+    engine: str
+    backend: str
+    replicas: int
+    batch: int
+
+
 def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
     """The axes that a grid means: a mapping of words to values, or a sequence of chains (one axis, `chain`)."""
     from pykernel.chain import Chain

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pykernel import machine
+from pykernel import machine, stream
 from pykernel.sweeps import blocks, grid, identity, statistics
-from pykernel.sweeps.grid import Axis, Cell
+from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.statistics import Profiles
 
 
@@ -118,8 +118,6 @@ class SweepPlan:
         Raises:
             ValueError, TypeError: naming the cell and what is wrong with it.
         """
-        from pykernel import stream
-
         budget = replicas if isinstance(replicas, Replicas) else None
         replicas = budget.most if budget else replicas
         if isinstance(replicas, bool) or not isinstance(replicas, int | np.integer) or replicas < 1:
@@ -158,7 +156,7 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [[c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]] for c in self.cells]
+        cells = [PlanCell(c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]) for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
         held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}
@@ -184,24 +182,6 @@ class SweepPlan:
         each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
         return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
 
-    def estimate(self, pieces: list[blocks.Piece], cores: int, pace: blocks.Pace | None = None, workers: int = 1) -> dict[str, float]:
-        """What a run on so many cores by so many processes would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
-        pace = pace or blocks.Pace()
-        layers = {depth: len(self.kept.at(depth)) for depth in {cell.chain.depth for cell in self.cells}}
-        disk = 0
-        for cell in self.cells:
-            nodes, kept = cell.replicas.bit_count(), layers[cell.chain.depth]
-            values = nodes * kept * 3 * len(self.kept.rows) + kept * len(self.kept.quantiles) * min(cell.replicas, statistics.KEPT * nodes)
-            values += cell.replicas * (len(statistics.SCALARS) + self.kept.replicas * kept * len(self.kept.rows))
-            disk += 8 * values + 150
-        return {
-            "cells": len(self.cells),
-            "chains": sum(piece.count for piece in pieces),
-            "seconds": sum(pace.of(piece) - blocks.OVERHEAD for piece in pieces) / cores + blocks.OVERHEAD * len(pieces) / workers,
-            "memory_bytes": disk + self.memory(),
-            "disk_bytes": disk,
-        }
-
 
 def _resolve(cell: Cell, known: dict) -> dict:
     """The run of a cell with its engine and backend chosen, so that `auto` means one thing in a store for ever.
@@ -209,8 +189,7 @@ def _resolve(cell: Cell, known: dict) -> dict:
     Raises:
         ValueError, TypeError: for what no engine can run.
     """
-    from pykernel import engines
-    from pykernel.plan import lower
+    from pykernel.engines import run as runs
 
     chain, run = cell.chain, dict(cell.run)
     # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
@@ -233,13 +212,11 @@ def _resolve(cell: Cell, known: dict) -> dict:
     if same not in known:
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
         alike = chain if chain.width is None else chain.replace(depth=depth)
-        words = {name: run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
-        lowered = lower(alike, **words)
-        if lowered.batch != run["batch"]:
-            raise ValueError(
-                f"batch={run['batch']} contradicts head targets of {lowered.batch} inputs: give the sweep batch={lowered.batch}"
-            )
-        known[same] = known[question] = engines.choose(lowered, run["engine"], run["backend"])[:2]
+        job = runs.prepare(alike, **run)
+        batch = job.plan.batch
+        if batch != run["batch"]:
+            raise ValueError(f"batch={run['batch']} contradicts head targets of {batch} inputs: give the sweep batch={batch}")
+        known[same] = known[question] = job.choice.engine, job.choice.backend
     run["engine"], run["backend"] = known[same]
     return run
 
@@ -250,8 +227,7 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     Raises:
         TooLarge: naming the cell.
     """
-    from pykernel import engines, simulate
-    from pykernel.plan import lower
+    from pykernel.engines import run as runs
 
     largest: dict[tuple, tuple[float, Cell]] = {}
     for cell in cells:
@@ -261,9 +237,8 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell
     for _, cell in largest.values():
-        words = {name: cell.run[name] for name in ("batch", "seed", "dtype", "precision", "correlation")}
-        lowered = lower(cell.chain, **words)
+        job = runs.prepare(cell.chain, **cell.run)
         try:
-            simulate._require_memory(lowered, engines.choose(lowered, cell.run["engine"], cell.run["backend"])[2], 1, 1)
+            runs.require_memory(job, 1)
         except machine.TooLarge as error:
             raise machine.TooLarge(f"cell {grid.name(cell, axes)}: {error}") from None

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel import checks, observables, propagation
+from pykernel import checks, observables
+from pykernel.verdict import first_over_last, slopes
 
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
 # at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
@@ -143,14 +144,11 @@ class Node(NamedTuple):
 def scalars(rows: dict[str, np.ndarray]) -> np.ndarray:
     """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64."""
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
-    with np.errstate(invalid="ignore"):
-        end_to_end = weight[:, 0] - weight[:, -1]
-        signal_end_to_end = activation[:, 0] - activation[:, -1]
     return np.stack(
         [
-            end_to_end,
-            signal_end_to_end,
-            propagation.slopes(activation),
+            first_over_last(weight),
+            first_over_last(activation),
+            slopes(activation),
             weight[:, 0],
             weight[:, -1],
             rows["dead"].mean(axis=1),

@@ -21,6 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from pykernel._core import version
+from pykernel.sweeps.grid import PlanCell
+
 VERSION = 1
 PLAN, LOCK = "plan.json", "driver.lock"
 
@@ -238,9 +241,7 @@ class Store:
 
     def put_predictions(self, known: dict[str, list]) -> None:
         """Keep what theory says of cells, by key; the version of pykernel is told, as theory may come to say more."""
-        from pykernel import __version__
-
-        content = frame("theory", json.dumps({"pykernel": __version__, "cells": known}, separators=(",", ":"), allow_nan=True).encode())
+        content = frame("theory", json.dumps({"pykernel": version, "cells": known}, separators=(",", ":"), allow_nan=True).encode())
         self.write(self.theory / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content)
 
     def write_plan(self, plan: dict) -> None:
@@ -288,7 +289,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
         try:
-            return json.loads(unframe("plan", content, path))
+            return _plan(content, path)
         except Damage as error:
             raise Damage(f"{error}; run the same sweep again to write it anew: finished parts are kept") from None
 
@@ -297,7 +298,7 @@ class Store:
         plans = []
         for path in sorted(self.directory.glob("plan-*.json"), key=lambda path: path.stat().st_mtime):
             with contextlib.suppress(StoreError, OSError, ValueError):
-                plans.append(json.loads(unframe("plan", path.read_bytes(), path)))
+                plans.append(_plan(path.read_bytes(), path))
         return plans
 
     def names(self) -> list[str]:
@@ -337,19 +338,23 @@ class Store:
 
     def predictions(self) -> dict[str, list]:
         """What theory says of cells, by key; damaged files and other versions' count as missing: they are cheap to make again."""
-        from pykernel import __version__
-
         known: dict[str, list] = {}
         for path in sorted(self.theory.glob("*.json")) if self.theory.is_dir() else []:
             with contextlib.suppress(OSError, ValueError, Damage):
                 found = json.loads(unframe("theory", path.read_bytes(), path))
-                if found["pykernel"] == __version__:
+                if found["pykernel"] == version:
                     known.update(found["cells"])
         return known
 
     def size(self) -> int:
         """Bytes of all parts."""
         return sum((self.parts / name).stat().st_size for name in self.names())
+
+
+def _plan(content: bytes, path: Path) -> dict:
+    """The plan of a file's bytes, its cells named."""
+    plan = json.loads(unframe("plan", content, path))
+    return {**plan, "cells": [PlanCell(*cell) for cell in plan["cells"]]}
 
 
 def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
@@ -391,9 +396,9 @@ def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
         if not (target.directory / PLAN).exists() and plans:
             target.write_plan(next(iter(plans.values())))
         with contextlib.suppress(StoreError):
-            shown = {cell[0] for cell in target.read_plan()["cells"]}
+            shown = {cell.key for cell in target.read_plan()["cells"]}
             for directory, plan in plans.items():
-                if foreign := len({cell[0] for cell in plan["cells"]} - shown):
+                if foreign := len({cell.key for cell in plan["cells"]} - shown):
                     report["foreign"][str(directory)] = foreign
     return report
 

@@ -70,14 +70,14 @@ def seconds(cells: Iterable[Cell], budget: float = 0.5) -> float:
 
 
 def _one(chain: Any, batch: int, correlation: float) -> list:
-    import pykernel as pk
-    from pykernel.theory import diagnosis
+    from pykernel.theory.predict import predict as predict_chain
+    from pykernel.theory.refusals import refusal
 
-    reason = diagnosis.refusal(chain)
+    reason = refusal(chain)
     if reason is None:
         try:
             with np.errstate(all="ignore"):
-                p = pk.predict(chain, batch, correlation=correlation)
+                p = predict_chain(chain, batch, correlation=correlation)
                 numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
             law = p.law.partition(";")[0]
             if batch > p.law_batch and math.isfinite(p.signal_end_to_end_std):  # the law is one input's

@@ -44,9 +44,9 @@ class Done(NamedTuple):
 
 def run_rows(piece: Piece, first: int, count: int, threads: int | None) -> dict[str, np.ndarray]:
     """The rows of some replicas of a chain."""
-    from pykernel import simulate
+    from pykernel.engines import run  # loads the kernels: workers that only plan do without
 
-    return simulate.run_rows(piece.chain, first=first, count=count, threads=threads, **piece.run)
+    return run.measure(piece.chain, first=first, replicas=count, threads=threads, **piece.run).rows
 
 
 def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop: Callable[[], bool] | None = None) -> Done:

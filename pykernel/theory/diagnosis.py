@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pykernel.theory.predict import predict
+from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
 from pykernel.verdict import EXPLODING, VANISHING
 
 ROUNDING = 2.0**-24  # of float32, in decades a layer: a spread within it is none
 FLOAT32_TINY, FLOAT32_HUGE = math.log10(2.0**-149), math.log10(2.0**128)
 CONFIDENCE = 0.95
-ONE_NORMED_INPUT = (
-    "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip connections do; use a batch of 2 or more"
-)
 
 
 @dataclass(frozen=True)
@@ -96,25 +95,8 @@ def governing(end_to_end, signal_end_to_end) -> str:
     return "end_to_end" if math.isfinite(weight) and weight > signal else "signal_end_to_end"
 
 
-# phi(-z) = -phi(z): a sum over skip connections then has no mean that a finite net would amplify.
-ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
-
-
-def refusal(chain) -> str | None:
-    """Why infinite width says nothing of a chain that could be measured, or None.
-
-    Skip connections around branches that end in a function that is not odd: their outputs add up to a mean, and the gradient's part
-    along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
-    """
-    if chain.residual is not None and chain.order == "linear-norm-activation" and chain.activation.name not in ODD:
-        return f"branches that end in {chain.activation} add up to a mean, which infinite width leaves out"
-    return None
-
-
 def theory(chain, batch: int = 1, correlation: float = 0.0):
     """The prediction for a chain, or None where there is none."""
-    from pykernel.theory.predict import predict
-
     if refusal(chain) is not None:
         return None
     try:

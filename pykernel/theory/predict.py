@@ -12,13 +12,12 @@ import numpy as np
 from pykernel import checks, observables
 from pykernel.chain import LOSSES, NORMS, Chain
 from pykernel.plan import Plan, lower
-from pykernel.propagation import plain, slopes
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table
-from pykernel.theory.diagnosis import ONE_NORMED_INPUT, refusal
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
-from pykernel.verdict import EXPLODING, VANISHING, classify
+from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
+from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
 NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
@@ -95,14 +94,12 @@ class Prediction:
     @property
     def end_to_end(self) -> float:
         """First over last weight gradient, in decades."""
-        with np.errstate(invalid="ignore"):
-            return float(self.log10_grad_weight[0] - self.log10_grad_weight[-1])
+        return float(first_over_last(self.log10_grad_weight[None])[0])
 
     @property
     def signal_end_to_end(self) -> float:
         """Norm of dJ/da[0] over that of dJ/da[L], in decades, at infinite width."""
-        with np.errstate(invalid="ignore"):
-            return float(self.log10_grad_activation[0] - self.log10_grad_activation[-1])
+        return float(first_over_last(self.log10_grad_activation[None])[0])
 
     @property
     def signal_end_to_end_mean(self) -> float:

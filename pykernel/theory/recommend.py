@@ -11,7 +11,7 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.chain import ORDERS, Chain, Residual
-from pykernel.plan import lower
+from pykernel.engines import run
 from pykernel.theory.critical import critical_gain
 from pykernel.theory.diagnosis import governing, theory
 from pykernel.verdict import EXPLODING, classify
@@ -176,16 +176,16 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
     bound = EXPLODING if target is None else checks.positive("target", target)
     replicas = checks.integer("replicas", replicas, 1, 10**6)
     batch = (16 if chain.norm == "batch" else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
-    run = _Bench(batch, replicas, seed, bound)
-    original = run.measure(Candidate("as it is", chain, 0, "nothing"))
+    bench = _Bench(batch, replicas, seed, bound)
+    original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
     known = {_law(chain)}
     for candidate in proposals_for(chain, batch):
         if _law(candidate.chain) not in known:
             known.add(_law(candidate.chain))
             proposals.append(candidate)
-    promising = [c for c in (run.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
-    measured = [run.measure(c) for c in promising]
+    promising = [c for c in (bench.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
+    measured = [bench.measure(c) for c in promising]
     order = sorted(
         measured,
         key=lambda c: (not c.healthy, c.outside > UNSURE, c.effort, c.preserves != "both", _changes(chain, c.chain), round(c.outside, 1)),
@@ -200,21 +200,12 @@ def _changes(before: Chain, after: Chain) -> int:
 
 def _law(chain: Chain) -> tuple:
     """What makes two chains the same in law: two schemes may differ in name only."""
-    plan = lower(chain)
-    scale = tuple(np.round(plan.scale, 12)[[0, -1]])
-    return (
-        chain.activation,
-        chain.norm,
-        chain.norm_eps,
-        chain.order,
-        chain.residual,
-        chain.bias_std,
-        chain.widths,
-        chain.width,
-        plan.distribution,
-        plan.bias_distribution,
-        scale,
-    )
+    program = run.lowered(chain)
+    layers, steps, joins = program.layers, program.steps, program.joins
+    arrays = (program.nodes, layers.units, layers.draw, layers.bias_draw, steps.row, steps.norm, program.norm_steps, program.masks)
+    numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
+    tables = (program.stretches, program.draws, program.activations, program.norms)
+    return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))
 
 
 class _Bench:
@@ -227,12 +218,10 @@ class _Bench:
         return _with(candidate, predicted=predicted_decades(candidate.chain, self.batch))
 
     def measure(self, candidate: Candidate) -> Candidate:
-        from pykernel.simulate import propagate
-
         chain, replicas = candidate.chain, self.replicas
         if chain.init.distribution not in ("normal", "haar"):  # every entry is drawn: about 2 ns each, a few seconds at most
             replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
-        p = propagate(chain, batch=self.batch, replicas=replicas, seed=self.seed)
+        p = run.measure(chain, batch=self.batch, replicas=replicas, seed=self.seed)
         measure = governing(p.end_to_end, p.signal_end_to_end)
         values = np.asarray(getattr(p, measure))
         finite = values[np.isfinite(values)]

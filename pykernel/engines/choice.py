@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which engine and backend run a program, and what one replica costs there."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from pykernel import checks, machine
+from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
+from pykernel.plan import not_plain, plan_of
+
+
+class Choice(NamedTuple):
+    """An engine and a backend that can run a program.
+
+    Attributes:
+        engine, backend: a key of `engines.TABLE`.  module: what it names.
+        seconds: nominal, of one replica on one core.  bytes: of workspace that a run on one thread cannot do without.
+    """
+
+    engine: str
+    backend: str
+    module: Any
+    seconds: float
+    bytes: int
+
+
+class _OfPlans:
+    """A module that runs plans of equal layers, as one that runs programs."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def refusal(self, program):
+        return not_plain(program) or self.module.refusal(plan_of(program))
+
+    def run(self, program, first, count, **words):
+        return self.module.run(plan_of(program), first, count, **words)
+
+    def memory(self, program, threads=1):
+        return self.module.memory(plan_of(program), threads)
+
+
+def module_of(engine, backend):
+    """The module of an engine and backend."""
+    module = importlib.import_module(TABLE[engine, backend])
+    return module if backend == "reference" or hasattr(module, "RUNS_PROGRAMS") else _OfPlans(module)
+
+
+def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
+    """The engine and backend for a program.
+
+    Raises:
+        ValueError: an unknown name, or a combination that cannot run the program, with one that can.
+    """
+    checks.choice("engine", engine, ("auto", *ENGINES))
+    checks.choice("backend", backend, ("auto", *BACKENDS))
+    engines = ENGINES if engine == "auto" else (engine,)
+    backends = ("reference",) if keep and backend == "auto" else BACKENDS if backend == "auto" else (backend,)
+    if keep and backends != ("reference",):
+        raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
+    reasons, slower = [], []
+    for e in engines:
+        reason = matrix_free_refusal(program) if e == "matrix_free" else None
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        for b in backends:
+            if (e, b) not in TABLE:
+                others = " or ".join(f'"{other}"' for other in BACKENDS if (e, other) in TABLE)
+                reasons.append(f'engine="{e}" does not run in backend="{b}"; backend={others} can, a user\'s own activation included')
+                continue
+            module = module_of(e, b)
+            reason = module.refusal(program)
+            if reason is None:
+                found = _choice(program, e, b, module)
+                if engine != "auto" or backend != "auto" or b == BACKENDS[0] or keep:
+                    return found
+                slower.append(found)
+            reasons.append(reason)
+    if slower:  # without C++, matrix-free NumPy may take longer than compiled draws of every weight
+        return min(slower, key=lambda found: found.seconds)
+    raise ValueError(reasons[0])
+
+
+def _choice(program, engine: str, backend: str, module: Any) -> Choice:
+    seconds = cost.seconds(program, engine, backend)
+    return Choice(engine, backend, module, seconds, int(module.memory(program, 1)))
+
+
+def smaller(program, chosen: Choice, free: int) -> str | None:
+    """Which other backend of a chosen engine can run the program in so many bytes, in words; None where there is none."""
+    for backend in BACKENDS:
+        if (chosen.engine, backend) not in TABLE:
+            continue
+        module = module_of(chosen.engine, backend)
+        if backend == chosen.backend or module.refusal(program) is not None:
+            continue
+        needed = module.memory(program, 1)
+        if needed <= free:
+            return f'backend="{backend}" can run this in {machine.bytes_text(needed)}'
+    return None

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Measured: the rows of one ensemble of chains, and the arithmetic on them that theory, sweeps and advice need."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pykernel import observables
+from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, require_bounds, slopes
+
+DERIVED = ("slope", "end_to_end", "signal_end_to_end")
+
+
+class Failure(NamedTuple):
+    """Where plain arithmetic gave up: the first layer, in the direction of travel, of the first replica that did."""
+
+    layer: int
+    direction: str
+    kind: str
+    replica: int
+
+    def __str__(self):
+        what = "signal" if self.direction == "forward" else "gradient"
+        return f"the {what} is {self.kind} from layer {self.layer} on ({self.direction}, replica {self.replica})"
+
+
+class Measured:
+    """The rows that an engine measured, as attributes of float64 arrays (see `pykernel.observables`), and derived numbers.
+
+    Attributes:
+        chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
+        given: names of the arrays that the caller gave.
+        log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
+        kept: list over replicas of the arrays asked for by `keep`, or None.
+    """
+
+    def __init__(
+        self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, positions=(), kept=None, given=()
+    ):
+        self.chain, self.batch, self.positions, self.seed = chain, batch, positions, seed
+        self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
+        self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
+        self.rows = rows
+
+    @property
+    def replicas(self) -> int:
+        return len(self.rows["log10_grad_weight"])
+
+    def __getattr__(self, name):
+        if name != "rows" and name in self.__dict__.get("rows", {}):
+            return self.rows[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}")
+
+    def __dir__(self):
+        return [*super().__dir__(), *observables.NAMES]
+
+    @property
+    def slope(self) -> np.ndarray:
+        """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
+
+        Of a chain of blocks: per repetition of the pattern, over the ends of its repetitions.
+        """
+        return slopes(self.log10_grad_activation[:, self.chain.ends])
+
+    @property
+    def end_to_end(self) -> np.ndarray:
+        """First over last weight gradient, in decades, (replicas,)."""
+        return first_over_last(self.log10_grad_weight)
+
+    @property
+    def signal_end_to_end(self) -> np.ndarray:
+        """Norm of dJ/da[0] over that of dJ/da[L], in decades, (replicas,)."""
+        return first_over_last(self.log10_grad_activation)
+
+    def median(self, name: str):
+        """Median over replicas of a row or a derived number, by its name.
+
+        Args:
+            name: one of `pykernel.observables.ROWS`, or "slope", "end_to_end", "signal_end_to_end".
+
+        Returns:
+            A float64 array (depth,) or (depth + 1,); a float for what has one number a replica. Units as the row's.
+
+        Raises:
+            ValueError: for another name.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"), replicas=3)
+            >>> p.median("log10_grad_activation").shape, round(p.median("signal_end_to_end"), 3)
+            ((11,), -3.01)
+        """
+        if name not in self.rows and name not in DERIVED:
+            raise ValueError(f"median of what? {name!r} is none of {', '.join([*observables.NAMES, *DERIVED])}")
+        with np.errstate(invalid="ignore"):
+            middle = np.median(getattr(self, name), axis=0)
+        return middle if middle.ndim else float(middle)
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "exploding", "stable", "dead" or "undefined" (not a number), by the default bounds of `judge`."""
+        return self.judge()
+
+    def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+        """The verdict under other bounds.
+
+        Args:
+            vanishing, exploding: decades over the whole chain, for the ratio of larger magnitude.
+
+        Returns:
+            "vanishing", "exploding", "stable", "dead" or "undefined" (not a number).
+
+        Raises:
+            ValueError, TypeError: bounds that are not finite numbers, vanishing below exploding.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=10, width=16, activation="linear", init="identity(0.5)"))
+            >>> p.judge(), p.judge(vanishing=-5)  # 0.5^10 is 10^-3.01
+            ('vanishing', 'stable')
+        """
+        require_bounds(vanishing, exploding)
+        if self.precision == "native" and self.failure is not None:
+            return "vanishing" if self.failure.kind == "zero" else "exploding"
+        return classify(self.end_to_end, self.signal_end_to_end, vanishing=vanishing, exploding=exploding)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> half = pk.Chain(depth=200, width=2, activation="linear", init="identity(0.5)")
+            >>> pk.propagate(half).failure is None, pk.propagate(half, precision="native").failure.kind
+            (True, 'zero')
+        """
+        forward = self.log10_mean_square_activation
+        backward = self.log10_grad_activation[:, ::-1]
+        for direction, table in (("forward", forward), ("backward", backward)):
+            bad = ~np.isfinite(table)
+            if bad.any():
+                at = int(bad.any(axis=0).argmax())
+                replica = int(bad[:, at].argmax())
+                value = table[replica, at]
+                kind = "nan" if np.isnan(value) else "inf" if value > 0 else "zero"
+                return Failure(at + 1 if direction == "forward" else forward.shape[1] - at, direction, kind, replica)
+        return None
