@@ -1,9 +1,10 @@
-// A chain as plain numbers and pointers, and the rows that a run fills: the C++ face of pykernel/plan.py and pykernel/observables.py.
+// A chain of one kind of layer as plain numbers and pointers.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
 #include "callback.hpp"
+#include "rows.hpp"
 
 namespace pykernel {
 
@@ -62,13 +63,6 @@ struct Plan {
   const double* targets;   // (outputs, B), or null: drawn
   double clip_value;       // 0 for none
   double norm_eps = 1e-5;  // what a norm adds to the variance
-};
-
-// Arrays (count, depth), (count, depth + 1) for log10_grad_activation, (count) for loss.
-struct Rows {
-  double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
-      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor, *log10_derivative_factor,
-      *loss;
 };
 
 }  // namespace pykernel
