@@ -94,6 +94,10 @@ struct HeldPlan {
     plan.head_distribution = head_distribution.c_str();
     plan.head_parameter = py::cast<double>(get("head_parameter"));
     plan.head_scale = py::cast<double>(get("head_scale"));
+    if (plan.loss) {
+      plan.head_weight = hold(get("head_weight"), {plan.outputs, plan.widths[plan.depth]}, "head_weight");
+      plan.head_bias = hold(get("head_bias"), {plan.outputs}, "head_bias");
+    }
     plan.targets = plan.loss ? hold(get("targets"), {plan.outputs, plan.batch}, "targets") : nullptr;
     plan.clip_value = py::cast<double>(get("clip_value"));
   }

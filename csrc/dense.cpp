@@ -170,13 +170,15 @@ template <class T> class Dense final : public Linear<T> {
 
 // The caller's matrices in panels, made once for all workers
 template <class T> std::shared_ptr<Vector<Buffer<T>>> pack_given(const Plan& plan) {
-  auto given = std::make_shared<Vector<Buffer<T>>>();
-  for (int64_t l = 1; plan.weights && l <= plan.depth; l++) {
-    const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
-    given->emplace_back((size_t)(padded(rows) * columns));
+  auto given = std::make_shared<Vector<Buffer<T>>>((size_t)plan.depth + 1);
+  for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++) {
+    const double* matrix = l > plan.depth ? plan.head_weight : plan.weights ? plan.weights[l - 1] : nullptr;
+    if (!matrix) continue;
+    const int64_t rows = l > plan.depth ? plan.outputs : plan.widths[l], columns = plan.widths[l - 1];
+    Buffer<T> panels((size_t)(padded(rows) * columns));
     for (int64_t i = 0; i < rows; i++)
-      for (int64_t k = 0; k < columns; k++)
-        given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
+      for (int64_t k = 0; k < columns; k++) panels.get()[(i / 16 * columns + k) * 16 + i % 16] = (T)matrix[i * columns + k];
+    (*given)[(size_t)l - 1] = std::move(panels);
   }
   return given;
 }

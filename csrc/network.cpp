@@ -112,7 +112,7 @@ Network<T>::Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t byt
   }
   const int64_t chunks = (largest_width(plan) + chunk_units - 1) / chunk_units;
   if (chunks > 1 && B_ > 1) gram_parts_.resize((size_t)(chunks * B_ * B_));
-  if (strcmp(plan.bias_distribution, "zero")) bias_.resize((size_t)padded(largest_width(plan)));
+  if (strcmp(plan.bias_distribution, "zero") || plan.head_bias) bias_.resize((size_t)padded(largest_width(plan)));
 }
 
 template <class T> void Network<T>::replica(int64_t replica, const Rows& rows, int64_t index) {
@@ -280,8 +280,12 @@ template <class T> Measure Network<T>::linear(int64_t l, const Block<T>& u, cons
   linear_.forward(l, u, gram, z, team_);
   if (team_.stopped()) throw Stopped{};
   Measure m = layer_.settle(z);
-  if (!bias_.empty() && l <= L_) {
+  if (l <= L_ ? strcmp(plan_.bias_distribution, "zero") != 0 : plan_.head_bias != nullptr) {
     Block<T> b = {bias_.data(), z.n, 0, 0};
+    if (l > L_) {
+      pack(plan_.head_bias, z.n, 1, b, plan_.exponent);
+      return layer_.add_bias(z, b.data, b.largest, ldexp(1, (int)b.exponent));
+    }
     if (plan_.biases) {
       pack(plan_.biases[l - 1], z.n, 1, b, false);
     } else {

@@ -67,7 +67,8 @@ void check(const Plan& plan) {
           "activation, distribution, bias_distribution and head_distribution must be given");
   known(plan.distribution, plan.distribution_parameter);
   if (plan.loss > no_loss) {
-    require(strcmp(plan.head_distribution, "given"), "head_distribution must be one that is drawn, not \"given\"");
+    require(!strcmp(plan.head_distribution, "given") == (plan.head_weight != nullptr),
+            "head_weight must be given with head_distribution \"given\", and only then");
     known(plan.head_distribution, plan.head_parameter);
     finite(&plan.head_scale, 1, "head_scale");
   }
@@ -87,7 +88,11 @@ void check(const Plan& plan) {
   require(plan.order == linear_norm_activation || plan.order == norm_activation_linear, "order must be 0 or 1");
   require(plan.loss >= no_loss && plan.loss <= linear_loss, "loss must be 0 to 4");
   require(plan.loss ? plan.outputs >= 1 && plan.outputs < (int64_t)1 << 32 : true, "outputs must be at least 1 and below 2^32");
-  if (plan.loss) finite(plan.targets, size(plan.outputs, plan.batch), "targets");
+  if (plan.loss) {
+    finite(plan.targets, size(plan.outputs, plan.batch), "targets");
+    finite(plan.head_weight, size(plan.outputs, plan.widths[plan.depth]), "head_weight");
+    finite(plan.head_bias, plan.outputs, "head_bias");
+  }
   require(plan.residual_every >= 0, "residual_every must not be negative");
   for (int64_t k = plan.residual_every, l = k; k && l <= plan.depth; l += k)
     require(plan.widths[l] == plan.widths[l - k], "layers joined by a residual must have the same width");

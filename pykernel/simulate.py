@@ -263,7 +263,7 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     columns = int(plan.widths[layer - 1])
     machine.require_memory(200 * rows * columns, f"a {rows} x {columns} weight matrix", "ask for a smaller layer")
     if layer > plan.depth and plan.head_weight is not None:
-        return plan.head_weight.astype(dtype)
+        return (plan.head_scale * plan.head_weight).astype(dtype)
     if layer > plan.depth:
         draw = stream.matrix(plan.seed, layer, replica, rows, columns, plan.head_distribution, plan.head_parameter)
         return (plan.head_scale * draw.astype(np.float64)).astype(dtype)

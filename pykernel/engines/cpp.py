@@ -18,8 +18,6 @@ def refusal(plan: Plan) -> str | None:
         if others or cfunctions.compiled(row) is None:
             what = "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
             return f'backend="cpp" {what} cannot run activation {row.name!r}; backend="numba" or "reference" can'
-    if plan.head_weight is not None:
-        return 'backend="cpp" draws the head\'s weight; backend="numba" or "reference" can run a head with a weight of your own'
     return None
 
 
@@ -48,5 +46,5 @@ def memory(plan: Plan, threads: int, copies: int | None = None) -> int:
     block = (int(plan.widths.max()) + 15) // 16 * 16 * plan.batch * (4 if plan.dtype == "float32" else 8)
     layer, checkpoint = copies * block + 8 * plan.batch**2, block * (2 if plan.residual_every > 1 else 1)
     stored = min(plan.depth * layer, 2 * int((plan.depth * layer * checkpoint) ** 0.5) + layer)
-    given = 0 if plan.weights is None else sum(w.nbytes for w in plan.weights)
+    given = sum(w.nbytes for w in [*(plan.weights or ()), *([] if plan.head_weight is None else [plan.head_weight])])
     return threads * 12 * block + stored + given
