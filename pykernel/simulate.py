@@ -39,6 +39,7 @@ def propagate(
     cotangent=None,
     weights=None,
     biases=None,
+    batch_first: bool = False,
     keep=(),
 ) -> Propagation:
     """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
@@ -58,6 +59,7 @@ def propagate(
         x: the caller's input, (n[0], B); drawn iid standard normal without.
         cotangent: dJ/da[L], (n[L], B); drawn iid N(0, 1/(n[L] B)) without.
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        batch_first: True where x and cotangent have one input a row, (B, units), as PyTorch and JAX keep them.
         keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
             "grad_weight", "grad_bias" (reference backend).
 
@@ -74,6 +76,7 @@ def propagate(
         'vanishing'
     """
     _require_chain(chain)
+    x, cotangent = _columns(chain, x, cotangent, batch_first)
     replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
     threads = machine.cores(threads)
     keep = _keep(keep)
@@ -273,12 +276,21 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
 
 
 def gradients(
-    chain: Chain, *, x=None, cotangent=None, weights=None, biases=None, batch: int = 1, seed: int = 0, replica: int = 0
+    chain: Chain,
+    *,
+    x=None,
+    cotangent=None,
+    weights=None,
+    biases=None,
+    batch_first: bool = False,
+    batch: int = 1,
+    seed: int = 0,
+    replica: int = 0,
 ) -> list[np.ndarray]:
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
-        chain, x, cotangent, weights, biases, batch, seed: as in `propagate`.
+        chain, x, cotangent, weights, biases, batch_first, batch, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
@@ -294,6 +306,7 @@ def gradients(
         (3, (8, 8))
     """
     _require_chain(chain)
+    x, cotangent = _columns(chain, x, cotangent, batch_first)
     plan = lower(chain, batch=batch, seed=seed, dtype="float64", x=x, cotangent=cotangent, weights=weights, biases=biases)
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     needed = 16 * chain.weight_count + 8 * 4 * plan.batch * int(plan.widths.sum())
@@ -313,6 +326,24 @@ def gradients(
 def _require_chain(chain):
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+
+
+def _columns(chain, x, cotangent, batch_first):
+    """The caller's x and cotangent with one input a column."""
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"batch_first must be True or False, got {batch_first!r}")
+    n = chain.layer_widths
+    last = n[-1] if chain.head is None else chain.head.outputs
+    out = []
+    for name, given, units in (("x", x, n[0]), ("cotangent", cotangent, last)):
+        given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given  # a tensor that a gradient is asked of
+        shape = () if given is None else np.shape(given)
+        axis = 1 if batch_first else 0
+        if len(shape) == 2 and shape[1 - axis] == units != shape[axis]:
+            wanted, other = ("(batch, units)", "without batch_first") if batch_first else ("(units, batch)", "with batch_first=True")
+            raise ValueError(f"{name} must have shape {wanted} with {units} units, got {shape}: transposed? Give it {other}, or its .T")
+        out.append(np.transpose(given) if batch_first and len(shape) == 2 else given)
+    return out
 
 
 def _keep(keep):
