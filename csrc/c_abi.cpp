@@ -136,6 +136,7 @@ struct HeldPlan {
     plan.loss = p.loss, plan.outputs = p.outputs, plan.head_distribution = p.head_distribution;
     plan.head_parameter = p.head_parameter, plan.head_scale = p.head_scale, plan.targets = p.targets, plan.clip_value = p.clip_value;
     if (p.norm_eps) plan.norm_eps = p.norm_eps;
+    plan.head_weight = p.head_weight, plan.head_bias = p.head_bias;
   }
 };
 

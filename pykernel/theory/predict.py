@@ -199,7 +199,8 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
         Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv
         1606.05340; Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and
         the gradients are means over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
-        Over a batch |dJ/dW|^2 = sum <delta_b, delta_b'> <u_b, u_b'>: pairs count where a head or batch norm makes the delta alike.
+        Over a batch the squared norm of dJ/dW is sum <delta_b, delta_b'> <u_b, u_b'>: pairs count where a head or batch norm makes the
+        delta alike.
 
     Examples:
         >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))

@@ -58,11 +58,13 @@ struct Plan {
   const double* const* biases;   // per layer (n[l]), or null
   int loss;
   int64_t outputs;
-  const char* head_distribution;
+  const char* head_distribution;  // independent entries as above, or "given"
   double head_parameter, head_scale;
-  const double* targets;   // (outputs, B), or null: drawn
-  double clip_value;       // 0 for none
-  double norm_eps = 1e-5;  // what a norm adds to the variance
+  const double* targets;                // (outputs, B), or null: drawn
+  double clip_value;                    // 0 for none
+  double norm_eps = 1e-5;               // what a norm adds to the variance
+  const double* head_weight = nullptr;  // (outputs, n[L]) row-major, of head_distribution "given"
+  const double* head_bias = nullptr;    // (outputs), or null: none
 };
 
 }  // namespace pykernel
