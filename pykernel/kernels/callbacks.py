@@ -12,8 +12,9 @@ import functools
 import numba
 import numpy as np
 from numba.core.errors import NumbaError
+from numba.np.ufunc.dufunc import DUFunc
 
-from pykernel.cfunctions import MOST_NOTED, Elementwise, Failure
+from pykernel.cfunctions import ARRAY, MOST_NOTED, CFunction, Elementwise, Failure
 from pykernel.kernels import activate, jit
 from pykernel.kernels.lanes import pointer
 
@@ -60,6 +61,34 @@ def compiled(activation):
 
     try:
         return numba.cfunc(_SIGNATURE)(fill), failures
+    except (NumbaError, TypeError, NotImplementedError):
+        return None
+
+
+@functools.lru_cache(64)
+def c_functions(activation):
+    """(value, slope) of a user's row as CFunctions, for C++; None where Numba cannot compile what is none yet."""
+    pair = [f if isinstance(f, CFunction) else _c_function(f) for f in (activation.value, activation.slope)]
+    return None if None in pair else tuple(pair)
+
+
+def _c_function(function):
+    failure = Failure()
+    noted = failure.address
+    try:
+        if isinstance(function, Elementwise):
+            function = function.over_arrays()
+        inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
+
+        def fill(z, out, n, user):
+            try:
+                numba.carray(out, n)[:] = inner(numba.carray(z, n))
+            except Exception:
+                note(noted, z, n)
+                numba.carray(out, n)[:] = np.nan
+
+        compiled = numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill)
+        return CFunction(ARRAY(compiled.address), ARRAY, compiled, failure)
     except (NumbaError, TypeError, NotImplementedError):
         return None
 

@@ -48,7 +48,7 @@ def describe(value: Any) -> Any:
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if getattr(value, "builtin", False):
-        return {"type": name, "name": value.name, "parameters": describe(value.parameters)}
+        return {"type": "pykernel.activation.Activation", "name": value.name, "parameters": describe(value.parameters)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field: describe(getattr(value, field)) for field in _fields(value)}
         return {"type": name, **fields, **_own_code(kind)}

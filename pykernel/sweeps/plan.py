@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from pykernel import machine, stream
+from pykernel.chain import Chain
+from pykernel.inits import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.statistics import Profiles
+
+# What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
+ASKED = tuple(field.name for field in dataclasses.fields(Chain) if field.name not in ("depth", "gain"))
 
 
 @dataclass(frozen=True)
@@ -190,19 +195,16 @@ def _resolve(cell: Cell, known: dict) -> dict:
         ValueError, TypeError: for what no engine can run.
     """
     from pykernel.engines import run as runs
-    from pykernel.inits import Given
 
     chain, run = cell.chain, dict(cell.run)
-    # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
-    whole = chain.width is None or isinstance(chain.init, Given)
-    depth = chain.depth if whole else min(chain.depth, 2 * (chain.residual.every if chain.residual else 1))
-    others = [getattr(chain, word) for word in chain.__dataclass_fields__ if word not in ("depth", "gain")] + list(run.values())
-    question = (depth, *others)
-    same = (depth, *map(id, others))  # cheaper than hashing; the objects live as long as the cells do
+    question = (*(getattr(chain, word) for word in ASKED), *run.values())
+    same = tuple(map(id, question))  # cheaper than hashing; the objects live as long as the cells do
     if same not in known and question in known:
         known[same] = known[question]
     if same not in known:
-        job = runs.prepare(chain if whole else chain.replace(depth=depth), **run)
+        shortened = chain.width is not None and not chain.has_lists and not isinstance(chain.init, Given)
+        depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
+        job = runs.prepare(chain.replace(depth=depth) if shortened else chain, **run)
         batch = job.program.batch
         if batch != run["batch"]:
             raise ValueError(f"batch={run['batch']} contradicts head targets of {batch} inputs: give the sweep batch={batch}")
