@@ -36,9 +36,13 @@ def copy(tmp_path):
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     if not list(package.glob("_core*")):
         shutil.copy(pykernel._core.__file__, package)
-    probe = "from pykernel.kernels import jit\n\n@jit\ndef probe():\n    return {}\n"
-    (package / "kernels" / "probe_rows.py").write_text("from pykernel.observables import NAMES\nROW = NAMES.index('dead')\n" + probe.format("ROW"))
-    (package / "kernels" / "probe_program.py").write_text("from pykernel.program import BIASES\nCOUNT = len(BIASES)\n" + probe.format("COUNT"))
+    frozen = {
+        "probe_rows": "from pykernel.observables import NAMES\nNUMBER = NAMES.index('dead')\n",
+        "probe_program": "from pykernel.program import BIASES\nNUMBER = len(BIASES)\n",
+    }
+    probe = "from pykernel.kernels import jit\n\n@jit\ndef probe():\n    return NUMBER\n"
+    for name, number in frozen.items():
+        (package / "kernels" / f"{name}.py").write_text(number + probe)
     return package
 
 
