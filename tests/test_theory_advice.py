@@ -200,7 +200,7 @@ def test_extremes_warn_nobody(fields, batch):
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_spectrum_is_of_the_chain_that_propagate_runs(order, every):
     """Same weights, biases and input: |J^T c| from the spectrum's own layers against the measured gradient: 1e-6."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
     from pykernel.theory.spectrum import _steps
 
     chain = pk.Chain(depth=7, width=9, activation="gelu", order=order, residual=pk.Residual(every, 0.8), bias_std=0.3)
@@ -247,7 +247,7 @@ def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
 @pytest.mark.parametrize("fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}])
 def test_singular_values_where_slopes_differ_by_any_factor(fields, order):
     """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5 decades are lost)."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
     from pykernel.theory.spectrum import _steps
 
     chain = pk.Chain(width=20, order=order, **fields)

@@ -97,7 +97,7 @@ def test_equal_inputs_have_equal_gradients():
 
 def test_layers_looked_at_are_enough():
     """A long chain, looked at where it has moved on, keeps the coherence that it has layer by layer: 1e-3."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
     from pykernel.theory.coherence import kept_shares
     from pykernel.theory.mean_field import forward
 
@@ -105,5 +105,5 @@ def test_layers_looked_at_are_enough():
     signal = forward(plan)
     gap = signal.spread - signal.raw
     found = kept_shares(plan, signal.preimage, gap)
-    each = np.array([kept_share(plan.activation, math.exp(t), math.exp(g)) for t, g in zip(signal.preimage, gap, strict=True)])
+    each = np.array([kept_share(plan.activations[0], math.exp(t), math.exp(g)) for t, g in zip(signal.preimage, gap, strict=True)])
     assert np.log(found).sum() == pytest.approx(np.log(each).sum(), abs=1e-3 * (1 + abs(np.log(each).sum())))

@@ -9,7 +9,6 @@ from pykernel.program import Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
 MEMORY = 2**30
-RUNS_PROGRAMS = True
 
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:

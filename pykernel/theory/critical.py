@@ -11,7 +11,7 @@ import numpy as np
 
 from pykernel import activations, checks
 from pykernel.chain import NORM_EPS, NORMS, ORDERS, Chain
-from pykernel.plan import lower
+from pykernel.lower import lower
 from pykernel.theory.mean_field import bias_log, log_add, weight_log
 from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
 
@@ -399,9 +399,10 @@ def depth_scales(chain: Chain) -> DepthScales:
         raise ValueError(
             f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope"
         )
-    plan = lower(chain)
-    row, table = plan.activation, moments(plan.activation)
-    w, b = float(weight_log(plan)[-1]), float(bias_log(plan)[-1])
+    program = lower(chain)
+    row = program.activations[program.steps.row[0]]
+    table = moments(row)
+    w, b = float(weight_log(program)[-1]), float(bias_log(program)[-1])
     if chain.norm is not None:
         c = table(np.array([0.0]))[:, 0]
         raw = log_add(w + c[LOG_VALUE2], b)
