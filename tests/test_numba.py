@@ -17,7 +17,7 @@ from pykernel import activations, inits, stream
 from pykernel.activation import Activation
 from pykernel.chain import Chain, Clip, Head, Residual
 from pykernel.engines import numba_dense, reference
-from pykernel.kernels import activation_lanes
+from pykernel.kernels import activation_lanes, sources
 from pykernel.lower import lower
 
 SEED = (3 << 33) + 7
@@ -245,6 +245,8 @@ def test_activation_names_for_compiled_code():
 
 
 def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
+    # A user's own cached function knows its own file only, so it has a folder for each state of what it calls.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
     monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
     solver = importlib.import_module("ode_network")  # by its name: Numba's cache must find the module again in the next process
     found = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from pykernel import stream
+from pykernel import activations, stream
 from pykernel.kernels import activate as engine
 from pykernel.kernels import activation_lanes, blocks, inline, jit, product
 from pykernel.kernels.lanes import address, advance, cast_like
@@ -24,8 +24,6 @@ _Work = collections.namedtuple("_Work", "wide0 wide1 wide2")
 
 
 def _facts_of(name):
-    from pykernel import activations
-
     facts = engine.facts(activations.get(name), 0.0)
     facts[engine.LOG2_VALUE] = facts[engine.LOG2_SLOPE] = 0
     return facts
