@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Block, block_of, roles
+from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, block_of, roles
 from pykernel.pattern import Pattern
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
@@ -261,7 +261,9 @@ class Chain:
     def _check_blocks(self):
         for key, default in (("activation", None), ("norm", None), ("order", ORDERS[0]), ("residual", None), ("widths", None)):
             if getattr(self, key) != default:
-                raise ValueError(f"{key} is for chains of equal layers; beside blocks say it in a step or a Block, got {key}={getattr(self, key)!r}")
+                raise ValueError(
+                    f"{key} is for chains of equal layers; beside blocks say it in a step or a Block, got {key}={getattr(self, key)!r}"
+                )
         if self.width is None:
             raise TypeError("a chain of blocks needs width, the units of its input")
         self._set(depth=checks.integer("depth", 1 if self.depth is None else self.depth, 1, MAX_DEPTH))

@@ -219,7 +219,7 @@ class Block:
         for step in self.after:
             if isinstance(step, Weighted):
                 raise ValueError(f"block after must hold no layers, got {step}; they belong among the steps of the next block")
-        if skip is None or isinstance(skip, str) and skip in BRANCH_SCALES:
+        if skip is None or (isinstance(skip, str) and skip in BRANCH_SCALES):
             _set(self, skip=skip)
         elif isinstance(skip, str | Step | Activation | tuple | list):
             _set(self, skip=_steps("block skip", skip))

@@ -26,9 +26,9 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import activations
-from pykernel.kernels import blocks, jit, loops, product, rows
+from pykernel.kernels import activation_lanes, blocks, embedded, jit, product
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
-from pykernel.kernels.loops import (
+from pykernel.kernels.embedded import (
     activate,
     activate_backward,
     chain,
@@ -76,10 +76,10 @@ def activation(name):
         >>> activation("leaky_relu(0.2)")
         (0, 0.2)
     """
-    row, parameter = rows.number(activations.get(name))
-    if row == rows.CALLBACK:
+    row, parameter = activation_lanes.number(activations.get(name))
+    if row == activation_lanes.OTHER:
         raise ValueError(f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own")
-    return (row, float(activations.get(name).left)) if row == rows.PIECEWISE else (row, parameter)
+    return (row, float(activations.get(name).left)) if row == activation_lanes.PIECEWISE else (row, parameter)
 
 
 @jit
@@ -114,9 +114,9 @@ def normals(out, seed, purpose, layer, replica):
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = loops._keys(seed)
+    key0, key1 = embedded._keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
-    loops.unpack(flat, out)
+    embedded.unpack(flat, out)
 
 
 @jit
@@ -130,7 +130,7 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
     height, columns = out.shape
     terms = (columns + 15) // 16 * 16
     tile = np.empty(terms * 16, out.dtype)
-    where = loops._address(seed, layer, replica)
+    where = embedded._address(seed, layer, replica)
     for i in range(0, height, 16):
         product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
         for j in range(min(16, height - i)):

@@ -360,7 +360,7 @@ def work(arguments) -> None:
 
 def selected(arguments) -> dict[str, Case]:
     """The cases that were asked for; --quick takes every seventh short one."""
-    every = {name: case for name, case in cases().items() if arguments.case in name}
+    every = {name: case for name, case in cases().items() if any(part in name for part in arguments.case)}
     if not arguments.quick:
         return every
     return {name: case for i, (name, case) in enumerate(every.items()) if i % 7 == 0 and not case.long}
@@ -386,21 +386,26 @@ def load(path):
     return about["names"], found, about["odd"]
 
 
+def in_a_process(path, backend, isa=None, passed=()):
+    """What `load` gives of one backend on one instruction set, measured by a process of its own into a file."""
+    command = [sys.executable, __file__, "--worker", str(path), "--backend", backend, *passed]
+    subprocess.run(command, check=True, env={**os.environ, **({"PYKERNEL_ISA": isa} if isa else {})})
+    return load(path)
+
+
 def run(arguments):
     """[(label of the worker, arrays by key, what differs)], each worker a process of its own."""
     from pykernel import _core
 
     isas = _core.kernels.isas() if arguments.isa is None else arguments.isa
     jobs = [(b, isa) for b in arguments.backend for isa in (isas if b == "cpp" else [None])]
-    passed = [f"--case={arguments.case}", *(["--quick"] if arguments.quick else []), "--engine", *arguments.engine]
+    passed = ["--case", *arguments.case, "--engine", *arguments.engine, *(["--quick"] if arguments.quick else [])]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
 
         def one(job):
             backend, isa = job
             path = Path(folder) / f"{backend}-{isa}.npz"
-            command = [sys.executable, __file__, "--worker", str(path), *passed, "--backend", backend]
-            subprocess.run(command, check=True, env={**os.environ, **({"PYKERNEL_ISA": isa} if isa else {})})
-            return (f"{backend} {isa}" if isa else backend, *load(path)[1:])
+            return (f"{backend} {isa}" if isa else backend, *in_a_process(path, backend, isa, passed)[1:])
 
         return list(pool.map(one, jobs))
 
@@ -440,7 +445,11 @@ def compare(path, found, arguments) -> int:
                 count += 1
         if not arguments.quick:
             asked = [f"{backend} {engine} " for engine in arguments.engine] if backend != "theory" else ["theory "]
-            lost = [k for k in golden.keys() - arrays.keys() if k.startswith(tuple(asked)) and arguments.case in k.partition(" | ")[2]]
+            lost = [
+                key
+                for key in golden.keys() - arrays.keys()
+                if key.startswith(tuple(asked)) and any(part in key.partition(" | ")[2] for part in arguments.case)
+            ]
             print(*(f"missing   {label} | {key}" for key in sorted(lost)), sep="\n", end="\n" if lost else "")
             count += len(lost)
     return count
@@ -453,7 +462,7 @@ def main() -> int:
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=list(BACKENDS[:3]))
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--isa", nargs="+", help="instruction sets of cpp; all that this machine has")
-    parser.add_argument("--case", default="", help="part of the name of a case")
+    parser.add_argument("--case", nargs="+", default=[""], help="parts of names of cases")
     parser.add_argument("--quick", action="store_true", help="a seventh of the short cases")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -51,7 +51,9 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
         if kind == 0 or (units_in != units_out and kind == 1):
             return Block(*steps(units_out), scale=pick(1.0, 0.7), after=after())
         if kind == 1:
-            return Block(*steps(units_out), skip=pick(1.0, 0.8, "inverse_sqrt_depth"), scale=pick(1.0, 0.5, "inverse_sqrt_depth"), after=after())
+            return Block(
+                *steps(units_out), skip=pick(1.0, 0.8, "inverse_sqrt_depth"), scale=pick(1.0, 0.5, "inverse_sqrt_depth"), after=after()
+            )
         return Block(*steps(units_out), skip=[linear(units_out)], scale=pick(1.0, 0.5), after=after())
 
     n_in, n = int(rng.integers(3, 2 * width)), int(rng.integers(3, 2 * width))

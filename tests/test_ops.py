@@ -104,7 +104,9 @@ def test_keyword_chains_are_chains_of_blocks():
 
 def test_a_list_says_what_blocks_say():
     """One value a layer, against the same layers one after another."""
-    words = Chain(depth=3, width=8, activation=["relu", "relu", "sigmoid"], init=["he_normal", "he_normal", "glorot_normal"], gain=[1, 2, 3.0])
+    words = Chain(
+        depth=3, width=8, activation=["relu", "relu", "sigmoid"], init=["he_normal", "he_normal", "glorot_normal"], gain=[1, 2, 3.0]
+    )
     steps = [(Linear(8, gain=1.0), "relu"), (Linear(8, gain=2.0), "relu"), (Linear(8, init="glorot_normal", gain=3.0), "sigmoid")]
     blocks = Chain(width=8, blocks=[Block(*pair) for pair in steps])
     a, b = (reference.run(lower(chain, batch=3), 0, 2) for chain in (words, blocks))

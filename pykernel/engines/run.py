@@ -17,8 +17,8 @@ import numpy as np
 from pykernel import checks, machine, observables
 from pykernel.chain import Chain
 from pykernel.engines.choice import Choice, choose, smaller
-from pykernel.measured import Measured
 from pykernel.lower import lower
+from pykernel.measured import Measured
 from pykernel.program import MAX_REPLICAS, Program
 
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units

@@ -1,27 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Numba kernels, and the one decorator they share: compiled without the GIL, cached on disk, stale when any file of this folder changes."""
+"""Numba kernels, and the decorators they share: compiled without the GIL, cached on disk, stale when a file changes that they import."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-from pathlib import Path
 
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 
-
-def _stamp():
-    # Numba looks at a function's own file only; a formula edited in a neighbour would silently keep its old machine code.
-    folder = Path(__file__).resolve().parent
-    files = sorted([*(set(folder.glob("*.py")) - {folder / "callbacks.py"}), folder.parent / "stream.py", folder.parent / "activations.py"])
-    stats = [file.stat() for file in files if file.exists()]
-    return max(s.st_mtime for s in stats), sum(s.st_size for s in stats)
-
-
-STAMP = _stamp()
+from pykernel.kernels import sources
 
 
 class _Announcer(event.Listener):
@@ -73,6 +64,8 @@ class _SharedCacheFile(IndexDataCacheFile):
 
 
 _cached_in = None  # the folder
+# Numba looks at a function's own file only; a formula edited in a neighbour would silently keep its old machine code.
+_stamp = functools.cache(sources.digest)
 
 
 def jit(function):
@@ -84,10 +77,17 @@ def jit(function):
     except RuntimeError:  # Numba's word for no such folder
         return compiled
     cache, _cached_in = compiled._cache._cache_file, compiled._cache.cache_path
-    cache.__class__, cache._source_stamp = _SharedCacheFile, STAMP
+    cache.__class__, cache._source_stamp = _SharedCacheFile, _stamp(function.__module__)
     return compiled
 
 
 def inline(function):
     """Compile a piece of a kernel that is always merged into its caller."""
     return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+
+
+def address_of(function, key):
+    """The address of a kernel compiled for these argument types, for `lanes.call`."""
+    function.compile(key)
+    compiled = function.overloads[key]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

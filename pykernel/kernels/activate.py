@@ -6,13 +6,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import overload
 
-from pykernel.kernels import blocks, jit, rows
+from pykernel.kernels import activation_lanes, blocks, jit
+from pykernel.kernels.activation_lanes import PIECEWISE
+from pykernel.kernels.calls import call_c, call_row
 from pykernel.kernels.lanes import (
     absolute,
+    advance,
     cast_like,
     greater,
     larger,
@@ -28,41 +30,45 @@ from pykernel.kernels.lanes import (
     zero_like,
 )
 
-# Facts of a row, by position in the float64 array that kernels receive.
-LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE = range(10)
+# Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number of a built-in row
+# and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that calls Python back.
+LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE, PARAMETER, FACTS = range(12)
+ROW, VALUE, SLOPE, COMPILED, CALLBACK, CALLS = range(6)
 # What a callback is asked for; it fills `out` (and `sign` for the log2 forms) from z.
 ASK_VALUE, ASK_SLOPE, ASK_LOG2_VALUE, ASK_LOG2_SLOPE, ASK_PLAIN_VALUE, ASK_PLAIN_SLOPE = range(6)
 _FAR = 2.0**60
 _TINY = 2.0**-900
 
 
-@intrinsic
-def call(typingctx, address, what, count, z, out, sign):
-    """Call the C function at an address: void (int64 what, int64 count, const double *z, double *out, double *sign)."""
-    if not all(a == types.CPointer(types.float64) for a in (z, out, sign)):
-        return None
-
-    def codegen(context, builder, sig, args):
-        whole = ir.IntType(64)
-        numbers = ir.DoubleType().as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [whole, whole, numbers, numbers, numbers])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.int64, types.int64, z, out, sign), codegen
+def ask(spec, phi, what, count, z, out, sign):
+    """Fill out (and sign, for the log2 forms) with what activation function `phi` of a run answers for z."""
+    raise NotImplementedError("for njit code")
 
 
-@jit
-def _ask(spec, what, count, z, out, sign):
-    if spec.row > rows.PIECEWISE and what <= ASK_SLOPE:
+@overload(ask)
+def _ask(spec, phi, what, count, z, out, sign):
+    """Of a record: by address. Of anything else the row number alone is known: a built-in row, no log2 forms."""
+    if isinstance(spec, types.Record):
+
+        def by_address(spec, phi, what, count, z, out, sign):
+            calls = advance(pointer(spec.calls, 1), phi * CALLS)
+            if what <= ASK_SLOPE and calls[VALUE] != 0:
+                call_row(calls[VALUE + what], calls[ROW], pointer(spec.facts, 1.0)[phi * FACTS + PARAMETER], z, out, count)
+            elif what <= ASK_SLOPE and calls[COMPILED] != 0:
+                call_c(calls[COMPILED], what, count, z, out, sign)
+            else:
+                call_c(calls[CALLBACK], what, count, z, out, sign)
+
+        return by_address
+
+    def built_in(spec, phi, what, count, z, out, sign):
+        parameter = pointer(spec.facts, 1.0)[PARAMETER]
         if what == ASK_VALUE:
-            rows.values(spec.row, spec.row_parameter, z, out, count)
+            activation_lanes.values(pointer(spec.calls, 1)[ROW], parameter, z, out, count)
         else:
-            rows.slopes(spec.row, spec.row_parameter, z, out, count)
-    elif what <= ASK_SLOPE and spec.compiled != 0:
-        call(spec.compiled, what, count, z, out, sign)
-    else:
-        call(spec.callback, what, count, z, out, sign)
+            activation_lanes.slopes(pointer(spec.calls, 1)[ROW], parameter, z, out, count)
+
+    return built_in
 
 
 @jit
@@ -98,12 +104,12 @@ def _narrow(wide, out, count):
 
 
 @jit
-def values(spec, work, x, e, out, n):
-    """out = phi(x 2^e) for a block of n units; the exponent of out."""
-    facts, B = pointer(spec.facts, 1.0), spec.batch
+def values(spec, work, phi, x, e, out, n, B):
+    """out = phi(x 2^e) for a block of n units and B columns, phi the number of an activation function of the run; the exponent of out."""
+    facts, row = advance(pointer(spec.facts, 1.0), phi * FACTS), pointer(spec.calls, 1)[phi * CALLS + ROW]
     count = blocks.size(n, B)
-    if spec.row == rows.PIECEWISE or (spec.bound and e < 0 and facts[AT_ZERO] == 0.0):
-        below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])
+    if row == PIECEWISE or (spec.bound and e < 0 and facts[AT_ZERO] == 0.0):
+        below, above = (facts[LEFT], facts[RIGHT]) if row == PIECEWISE else (facts[BEFORE], facts[AFTER])
         right, left, none = spread(cast_like(above, out)), spread(cast_like(below, out)), zero_like(out)
         for i in range(0, count, 16):
             v = load(x, i)
@@ -113,9 +119,9 @@ def values(spec, work, x, e, out, n):
     z, y, sign = pointer(work.wide0, 1.0), pointer(work.wide1, 1.0), pointer(work.wide2, 1.0)
     _true(x, e, count, z)
     if spec.bound == 0:
-        _ask(spec, ASK_PLAIN_VALUE, count, z, y, sign)
+        ask(spec, phi, ASK_PLAIN_VALUE, count, z, y, sign)
     else:
-        _ask(spec, ASK_VALUE, count, z, y, sign)
+        ask(spec, phi, ASK_VALUE, count, z, y, sign)
         on_a_line = False
         if e > 0 and (facts[LEFT] != 0.0 or facts[RIGHT] != 0.0):
             for i in range(count):
@@ -129,7 +135,7 @@ def values(spec, work, x, e, out, n):
             e = 0
     blocks.clear_padding(y, n, B)
     if spec.bound and facts[LOG2_VALUE] != 0.0 and blocks.top(y, count) < _TINY and blocks.top(x, count) > 0.0:
-        call(spec.callback, ASK_LOG2_VALUE, count, z, y, sign)
+        ask(spec, phi, ASK_LOG2_VALUE, count, z, y, sign)
         for i in range(count):
             if x[i] == 0 and facts[AT_ZERO] == 0.0:
                 y[i] = -math.inf
@@ -149,26 +155,26 @@ def _mask_padding(log2, n, B):
 
 
 @jit
-def slopes(spec, work, x, e, g, e_g, n):
-    """g *= phi'(x 2^e) for a block of n units.
+def slopes(spec, work, phi, x, e, g, e_g, n, B):
+    """g *= phi'(x 2^e) for a block of n units and B columns.
 
     Returns:
         The exponent of g, the fraction of saturated pairs, the fraction of dead units.
     """
-    facts, B = pointer(spec.facts, 1.0), spec.batch
+    facts, row = advance(pointer(spec.facts, 1.0), phi * FACTS), pointer(spec.calls, 1)[phi * CALLS + ROW]
     panels = (n + 15) // 16
     count = panels * B * 16
     z, s, sign = pointer(work.wide0, 1.0), pointer(work.wide1, 1.0), pointer(work.wide2, 1.0)
-    one_sided = spec.row == rows.PIECEWISE or (spec.bound and e < 0)
+    one_sided = row == PIECEWISE or (spec.bound and e < 0)
     if one_sided:
-        below, above = (facts[LEFT], facts[RIGHT]) if spec.row == rows.PIECEWISE else (facts[BEFORE], facts[AFTER])
+        below, above = (facts[LEFT], facts[RIGHT]) if row == PIECEWISE else (facts[BEFORE], facts[AFTER])
         right, left, middle, none = spread(above), spread(below), spread(facts[SLOPE_0]), spread(0.0)
         for i in range(0, count, 16):
             v = widen(load(x, i))
             store(s, i, where(greater(v, none), right, where(less(v, none), left, middle)))
     else:
         _true(x, e, count, z)
-        _ask(spec, ASK_SLOPE if spec.bound else ASK_PLAIN_SLOPE, count, z, s, sign)
+        ask(spec, phi, ASK_SLOPE if spec.bound else ASK_PLAIN_SLOPE, count, z, s, sign)
         if e > 0 and (facts[LEFT] != 0.0 or facts[RIGHT] != 0.0):
             for i in range(count):
                 if abs(z[i]) > _FAR:
@@ -180,7 +186,7 @@ def slopes(spec, work, x, e, g, e_g, n):
             store(g, i, narrow_like(widen(load(g, i)) * load(s, i), g))
         return blocks.renormalise(g, count, e_g, spec.bound), saturated, dead
     if spec.bound and facts[LOG2_SLOPE] != 0.0 and e >= 0 and _top_units(s, n, B) < _TINY:
-        call(spec.callback, ASK_LOG2_SLOPE, count, z, s, sign)
+        ask(spec, phi, ASK_LOG2_SLOPE, count, z, s, sign)
         for i in range(count):
             v = float(g[i])
             s[i] = s[i] + math.log2(abs(v)) if v != 0.0 else -math.inf
@@ -230,7 +236,7 @@ def _count(s, n, B, bound):
     return saturated / (n * B), dead / n
 
 
-def facts(activation):
+def facts(activation, parameter):
     """The float64 array of a row's facts."""
     return np.array(
         [
@@ -241,9 +247,10 @@ def facts(activation):
             activation.at_zero,
             activation.max_slope,
             activation.flat,
-            rows.slope_at_zero(activation),
+            activation_lanes.slope_at_zero(activation),
             activation.log2_value is not None,
             activation.log2_slope is not None,
+            parameter,
         ],
         dtype=np.float64,
     )

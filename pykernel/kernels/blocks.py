@@ -19,11 +19,13 @@ from pykernel.kernels.lanes import (
     fma,
     larger,
     largest,
+    less,
     load,
     narrow_like,
     spread,
     store,
     total,
+    where,
     widen,
     zero_like,
 )
@@ -171,6 +173,35 @@ def add(x, e, y, e_y, count, bound):
     for i in range(0, count, 16):
         store(x, i, narrow_like(fma(widen(load(y, i)), fy, widen(load(x, i)) * fx), x))
     return renormalise(x, count, up, bound)
+
+
+@jit
+def multiply(x, e, y, e_y, out, wide, count, bound):
+    """out = x * y entry by entry, out may be either, wide room for `count` float64; the exponent."""
+    for i in range(0, count, 16):
+        store(wide, i, widen(load(x, i)) * widen(load(y, i)))
+    e = renormalise(wide, count, e + e_y, bound)
+    for i in range(0, count, 16):
+        store(out, i, narrow_like(load(wide, i), out))
+    return e
+
+
+@jit
+def mask(x, n, B, p, key0, key1, c2, replica):
+    """Zero what `pykernel.stream.mask` of probability p leaves out: entries whose word is below p 2^32."""
+    panels = (n + 15) // 16
+    bound, none = spread(np.uint32(p * 2.0**32)), zero_like(x)
+    for b in range(B):
+        for group in range((panels + 3) // 4):
+            at = (4 * group * B + b) * 16
+            w0, w1, w2, w3 = draws.philox(count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1)
+            store(x, at, where(less(w0, bound), none, load(x, at)))
+            if 4 * group + 1 < panels:
+                store(x, at + 16 * B, where(less(w1, bound), none, load(x, at + 16 * B)))
+            if 4 * group + 2 < panels:
+                store(x, at + 32 * B, where(less(w2, bound), none, load(x, at + 32 * B)))
+            if 4 * group + 3 < panels:
+                store(x, at + 48 * B, where(less(w3, bound), none, load(x, at + 48 * B)))
 
 
 @jit

@@ -249,6 +249,29 @@ rint = _unary("rint", "Each lane to the nearest integer, halves to even.")
 absolute = _unary("fabs", "Magnitude of each lane.")
 
 
+def each(scalar):
+    """A function of float64 lanes: a scalar function of `math`, lane by lane."""
+
+    @intrinsic
+    def function(typingctx, a):
+        if a != FLOAT64:
+            return None
+        kind = typingctx.resolve_value_type(scalar)
+        inner = kind.get_call_type(typingctx, (types.float64,), {})
+
+        def codegen(context, builder, sig, args):
+            call = context.get_function(kind, inner)
+            out = ir.Constant(_vector(a), ir.Undefined)
+            for lane in range(WIDTH):
+                at = ir.Constant(_I32, lane)
+                out = builder.insert_element(out, call(builder, [builder.extract_element(args[0], at)]), at)
+            return out
+
+        return a(a), codegen
+
+    return function
+
+
 def _choice(comparison, text):
     @intrinsic
     def function(typingctx, a, b):

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; numbers as in `chain.NORMS`."""
+"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; kinds are places in `KINDS`."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numba.extending import register_jitable
 
 from pykernel.kernels import blocks, jit
 from pykernel.kernels.lanes import fma, load, narrow_like, spread, sqrt, store, total, widen
 
-BATCH, LAYER, RMS = 1, 2, 3
+KINDS = (None, "batch", "layer", "rms")
+_, BATCH, LAYER, RMS = range(len(KINDS))
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+@register_jitable
+def kept(n, B, kind):
+    """Bytes of what `forward` leaves in r for `backward`."""
+    return 8 * ((kind == BATCH) * ((n + 15) // 16 * 16) + (kind > BATCH) * B)
 
 
 @jit

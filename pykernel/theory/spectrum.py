@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pykernel import checks, machine, stream
+from pykernel.block import Block, slopes, values
 from pykernel.chain import NORMS, Chain
 from pykernel.engines import reference
-from pykernel.block import Block, slopes, values
 from pykernel.plan import Plan, lower, with_samples
 from pykernel.theory.extremes import extremes
 from pykernel.theory.finite import digamma

@@ -10,7 +10,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.kernels import activate as engine
-from pykernel.kernels import blocks, inline, jit, product, rows
+from pykernel.kernels import activation_lanes, blocks, inline, jit, product
 from pykernel.kernels.lanes import address, advance, cast_like
 
 BOUND_32, BOUND_64 = 40, 200  # log2 of the largest magnitude of a block, as in engines/numba_dense.py
@@ -18,20 +18,20 @@ KEPT_BYTES = 64 << 20  # of a chain's tiles, as there
 _LOW, _UP = np.uint64(0xFFFFFFFF), np.uint64(32)
 _STEP = 256  # numbers at a time through the activation functions: 4 KiB of scratch
 
-# What `activate` reads of a plan and of a workspace. Log2 forms are left out: they are the engine's where float64 underflows (2^-900).
-_Spec = collections.namedtuple("_Spec", "batch row row_parameter bound facts compiled callback")
+# What `activate` reads of a program and of a workspace. Log2 forms are left out: they are the engine's where float64 underflows (2^-900).
+_Spec = collections.namedtuple("_Spec", "bound facts calls")
 _Work = collections.namedtuple("_Work", "wide0 wide1 wide2")
 
 
 def _facts_of(name):
     from pykernel import activations
 
-    facts = engine.facts(activations.get(name))
+    facts = engine.facts(activations.get(name), 0.0)
     facts[engine.LOG2_VALUE] = facts[engine.LOG2_SLOPE] = 0
     return facts
 
 
-_FACTS = np.array([_facts_of("linear"), *(_facts_of(name) for name in rows.NAMES[1:])])
+_FACTS = np.array([_facts_of("linear"), *(_facts_of(name) for name in activation_lanes.NAMES[1:])])
 
 
 @inline
@@ -195,7 +195,7 @@ def activate(a, z, row, row_parameter):
         row, row_parameter: what `activation(name)` gives.
     """
     x, y = z.reshape(-1), a.reshape(-1)
-    if row == rows.PIECEWISE:
+    if row == activation_lanes.PIECEWISE:
         slope = cast_like(row_parameter, x)
         for i in range(len(x)):
             y[i] = x[i] * slope if x[i] < 0 else x[i]
@@ -205,7 +205,7 @@ def activate(a, z, row, row_parameter):
         count = min(_STEP, len(x) - start)
         for i in range(count):
             wide[i] = x[start + i]
-        rows.values(row, row_parameter, wide, out, (count + 15) // 16 * 16)
+        activation_lanes.values(row, row_parameter, wide, out, (count + 15) // 16 * 16)
         for i in range(count):
             y[start + i] = out[i]
 
@@ -219,11 +219,11 @@ def activate_backward(dz, da, z, row, row_parameter):
         count = min(_STEP, len(x) - start)
         for i in range(count):
             wide[i] = x[start + i]
-        if row == rows.PIECEWISE:
+        if row == activation_lanes.PIECEWISE:
             for i in range(count):
                 out[i] = 1.0 if wide[i] > 0 else row_parameter
         else:
-            rows.slopes(row, row_parameter, wide, out, (count + 15) // 16 * 16)
+            activation_lanes.slopes(row, row_parameter, wide, out, (count + 15) // 16 * 16)
         for i in range(count):
             d[start + i] = float(g[start + i]) * out[i]
 
@@ -231,9 +231,10 @@ def activate_backward(dz, da, z, row, row_parameter):
 @jit
 def _facts(row, row_parameter):
     facts = _FACTS[row].copy()
-    if row == rows.PIECEWISE:
+    facts[engine.PARAMETER] = row_parameter
+    if row == activation_lanes.PIECEWISE:
         facts[engine.LEFT] = facts[engine.BEFORE] = facts[engine.SLOPE_0] = row_parameter
-    elif row == rows.ELU:
+    elif row == activation_lanes.ELU:
         facts[engine.BEFORE] = facts[engine.SLOPE_0] = row_parameter
     return facts
 
@@ -263,8 +264,9 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
     count, panels, bound = blocks.size(n, B), (n + 15) // 16, _bound(x)
     a, z, g, tape = np.empty(count, x.dtype), np.empty(count, x.dtype), np.empty(count, x.dtype), np.empty(depth * count, x.dtype)
     wide0, wide1, wide2 = np.empty(count), np.empty(count), np.empty(count)
-    facts = _facts(row, row_parameter)
-    spec = _Spec(B, row, row_parameter, bound, address(facts), 0, 0)
+    facts, calls = _facts(row, row_parameter), np.zeros(engine.CALLS, np.int64)
+    calls[engine.ROW] = row
+    spec = _Spec(bound, address(facts), address(calls))
     work = _Work(address(wide0), address(wide1), address(wide2))
     grams, mine = np.empty((depth, B * B)), np.empty(B * B)
     e_u, e_z, norms = np.empty(depth, np.int64), np.empty(depth, np.int64), np.empty(depth)
@@ -282,12 +284,12 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         forward(_address(seed, t + 1, replica), distribution, parameter, a, z, n, n, B, tile, tiles, keep)
         e = e_z[t] = blocks.scale(z, count, scale, e, bound)
         blocks.copy(z, 0, tape, t * count, count)
-        e = engine.values(spec, work, z, e, a, n)
+        e = engine.values(spec, work, 0, z, e, a, n, B)
     pack(cotangent, g)
     e_g = blocks.renormalise(g, count, 0, bound)
     for t in range(depth - 1, -1, -1):
         y = tape[t * count : (t + 1) * count]
-        e_g, _, _ = engine.slopes(spec, work, y, e_z[t], g, e_g, n)
+        e_g, _, _ = engine.slopes(spec, work, 0, y, e_z[t], g, e_g, n, B)
         blocks.gram(g, panels, B, mine)
         norms[t] = blocks.log10_norm(blocks.gram_product(mine, grams[t], B * B), e_g + e_u[t])
         if t >= first:
@@ -303,7 +305,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
                 block[i] = math.ldexp(float(block[i]), max(min(exponent, 3000), -3000))
         unpack(block, array)
     # Numba frees an array after its last use, and an address is none: these must live to here.
-    if len(facts) + len(wide0) + len(wide1) + len(wide2) == 0:
+    if len(facts) + len(calls) + len(wide0) + len(wide1) + len(wide2) == 0:
         norms[:] = np.nan
     return out, back, norms
 

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A program and a workspace as the records of numbers and addresses that the Numba kernels take; what a run needs follows from its ops."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, product, records
+from pykernel.kernels.ops import KINDS, OPS
+from pykernel.kernels.run import kernels
+from pykernel.ops import TABLES
+
+# log2 of the largest magnitude a block may have, see docs/design.md section 4.
+BOUNDS = {"float32": 40, "float64": 200}
+DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
+    "identity": product.IDENTITY,
+    "constant": product.CONSTANT,
+    "haar": product.HAAR,
+}
+
+
+class Filled:
+    """A record whose addresses point into arrays that live as long as it does; the arrays are attributes."""
+
+    def __init__(self, record, arrays):
+        self.record = record
+        self.__dict__.update(arrays)
+
+
+def record(dtype, **fields):
+    """A record of numbers and of the addresses of arrays."""
+    records.record_type(dtype)  # before a kernel meets it
+    box = np.zeros(1, dtype)
+    arrays = {name: np.ascontiguousarray(value) for name, value in fields.items() if isinstance(value, np.ndarray)}
+    for name, value in fields.items():
+        if value is not None:
+            box[0][name] = arrays[name].ctypes.data if name in arrays else value
+    return Filled(box[0], arrays)
+
+
+# -- the program
+
+
+def specify(program, functions, out, stop):
+    """The program in the kernels' numbers; functions: a `callbacks.Row` of each activation; out: the rows; stop: the flag that ends a run."""
+    dtype = np.dtype(program.dtype)
+    layers, steps = program.layers, program.steps
+    stretches, ops = _ops(program)
+    x, x_exponent = _own(program, program.x)
+    cotangent, cotangent_exponent = _own(program, program.cotangent)
+    matrices, matrix_at = _joined(program.weights, program.depth)
+    biases, bias_at = _joined(program.biases, program.depth)
+    facts, calls = _functions(program, functions)
+    return record(
+        records.spec_dtype(dtype),
+        count=out.shape[1],
+        stride=out.shape[2],
+        registers=program.registers,
+        units=int(program.nodes[0]),
+        columns=program.columns,
+        depth=program.depth,
+        item=dtype.itemsize,
+        bound=BOUNDS[program.dtype] if program.exponent else 0,
+        correlation=float(program.correlation),
+        clip=float(program.clip_value),
+        key0=np.uint32(program.seed & 0xFFFFFFFF),
+        key1=np.uint32(program.seed >> 32),
+        stretches=stretches,
+        ops=ops,
+        phases=_kernels(program.dtype, tuple(sorted(_kinds(program)))),
+        rows=out,
+        stop=stop,
+        layer_units=layers.units,
+        layer_address=layers.address,
+        layer_draw=layer_draws(program),
+        layer_parameter=np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw],
+        layer_scale=layers.scale,
+        layer_centred=layers.centred.astype(np.int64),
+        bias_draw=layers.bias_draw,
+        bias_scale=layers.bias_scale,
+        matrices=matrices,
+        matrix_at=matrix_at,
+        biases=biases,
+        bias_at=bias_at,
+        step_row=steps.row,
+        step_norm=steps.norm,
+        facts=facts,
+        calls=calls,
+        norm_kind=_norm_kinds(program),
+        norm_eps=np.array([norm.eps for norm in program.norms], np.float64),
+        norm_steps=program.norm_steps,
+        skip=program.joins.skip,
+        branch=program.joins.branch,
+        factors=program.factors,
+        masks=program.masks,
+        x=x,
+        x_exponent=x_exponent,
+        cotangent=cotangent,
+        cotangent_exponent=cotangent_exponent,
+        zero=0.0,
+    )
+
+
+def _kinds(program):
+    return {op.kind for stretch in program.stretches for op in stretch.ops}
+
+
+@functools.cache
+def _kernels(dtype, kinds):
+    return kernels(np.dtype(dtype), kinds)
+
+
+def _ops(program):
+    """Tables of the stretches (see `records.STRETCH`) and of their ops (`records.OP`), int64."""
+    stretches, ops, start = [], [], 0
+    for stretch in program.stretches:
+        stretches.append((len(ops), len(stretch.ops), start))
+        start += stretch.count
+        for op in stretch.ops:
+            table, ins = TABLES[op.kind], (*op.ins, 0)
+            number = getattr(stretch.first, table) + op.at
+            ops.append((KINDS.index(op.kind), op.out, ins[0], ins[1], number, getattr(stretch.each, table)))
+    stretches.append((len(ops), 0, start))
+    return np.array(stretches, np.int64), np.array(ops, np.int64)
+
+
+def _functions(program, functions):
+    """Facts and calls of each activation function, see `activate`."""
+    facts, calls = [], []
+    for activation, function in zip(program.activations, functions, strict=True):
+        row, parameter = activation_lanes.number(activation)
+        if not program.exponent and row != activation_lanes.PIECEWISE:
+            row = activation_lanes.OTHER
+        kernels_of_row = activation_lanes.addresses(row) if row > 0 else (0, 0)
+        facts.append(activate.facts(activation, parameter))
+        calls.append((row, *kernels_of_row, function.compiled, function.address))
+    return np.array(facts, np.float64), np.array(calls, np.int64)
+
+
+def _norm_kinds(program):
+    return np.array([norms.KINDS.index(norm.kind) for norm in program.norms], np.int64)
+
+
+def layer_draws(program):
+    """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
+    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
+    if program.weights is not None:
+        drawn[[array is not None for array in program.weights]] = product.MATRIX
+    return drawn
+
+
+def _joined(arrays, depth):
+    """The caller's arrays one after another, float64, and where each begins."""
+    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays or (None,) * depth]
+    return np.concatenate([*flat, np.zeros(1)]), _offsets(np.array([len(array) for array in flat]))
+
+
+def _own(program, array):
+    """The caller's (n, columns) array as a block and its exponent, so that 1e308 fits in float32."""
+    if array is None:
+        return None, 0
+    power = int(np.frexp(np.abs(array).max())[1])
+    power = power if program.exponent and abs(power) > 40 else 0
+    with np.errstate(over="ignore", under="ignore"):  # what native arithmetic does with them
+        return blocks.pack(np.ldexp(array, -power), program.dtype), power
+
+
+# -- the workspace
+
+
+def workspace(program, workers, bounds):
+    """Arrays and record (records.WORK) for one replica at a time, products cut among so many workers; bounds: see `sizes`."""
+    found, cuts, kept_at = sizes(program, workers, bounds)
+    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
+    arrays["cuts"][:], arrays["kept_at"][:] = cuts, kept_at
+    arrays["slots"][:] = 0
+    slots = arrays["blocks"]
+    arrays["slots"][:, records.BLOCK] = slots.ctypes.data + slots.strides[0] * np.arange(len(slots))
+    filled = {name: array for name, array in arrays.items() if name != "blocks"}
+    size = arrays["checkpoints"].shape[1]
+    room = record(records.work_dtype(), **filled, segments=len(cuts) - 1, checkpoint_size=size)
+    room.blocks = slots
+    return room
+
+
+def sizes(program, workers, bounds):
+    """What a workspace is made of.
+
+    Args:
+        bounds: bytes of the tape beyond which it is cut into segments, and bytes of drawn weights that are kept between the passes.
+
+    Returns:
+        Shape and dtype of its arrays by name; the repetitions at which its segments begin, and their end; where the drawn tiles of each
+        layer are kept (-1: they are not).
+    """
+    tape_bytes, kept_bytes = bounds
+    B, T, item = program.columns, program.dtype, np.dtype(program.dtype).itemsize
+    units, layers = _padded(program.layers.units), program.layers
+    top = int(max(units.max(initial=0), _padded(program.nodes).max()))
+    block, node = top * B, int(_padded(program.nodes).max()) * B
+    tape = _tape(program)
+    cuts = _cuts(tape, tape_bytes, node * item)
+    segments = len(cuts) - 1
+    draw = layer_draws(program)
+    tiles = units * _padded(layers.columns) * ((draw <= draws.STABLE) | (draw == product.HAAR))
+    kept_at = _kept(tiles, kept_bytes // item)
+    piecewise = all(activation_lanes.number(a)[0] == activation_lanes.PIECEWISE for a in program.activations)
+    whole = 0 if piecewise and program.exponent else block
+    haar = int(tiles.max(initial=1, where=draw == product.HAAR))
+    found = {
+        "blocks": ((program.registers + records.ROOM, block), T),
+        "slots": ((program.registers + records.ROOM, records.SLOT), "int64"),
+        "state": (records.STATE, "int64"),
+        "tape": (int(np.add.reduceat(tape, cuts[:-1]).max()), "uint8"),
+        "vector": (top, T),
+        "tiles": ((workers, 4 * product.CHUNK * 16), T),
+        "mixed": ((workers, 64 * B), T),
+        "wide0": (whole, "float64"),
+        "wide1": (block, "float64"),
+        "wide2": (whole, "float64"),
+        **dict.fromkeys(("gram", "gram_delta", "gram_u"), (B * B, "float64")),
+        "kept": (int(tiles[kept_at >= 0].sum()), T),
+        "kept_at": (len(kept_at), "int64"),
+        **dict.fromkeys(("matrix", "scratch0", "scratch1"), (haar, "float64")),
+        "line": (64, "float32"),
+        "cuts": (segments + 1, "int64"),
+        "checkpoints": ((segments if segments > 1 else 0, node), T),
+        "checkpoint_facts": ((segments, 3), "int64"),
+    }
+    return found, cuts, kept_at
+
+
+def _padded(n):
+    return (n + 15) // 16 * 16
+
+
+def _offsets(lengths):
+    return np.cumsum(lengths) - lengths
+
+
+def _kept(tiles, most):
+    """Where the drawn tiles of each layer are kept, those of the last layers first as far as `most` numbers go; else -1."""
+    behind = np.cumsum(tiles[::-1].astype(np.float64))[::-1]
+    kept = (behind <= most) & (tiles > 0)
+    return np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
+
+
+def _tape(program):
+    """Bytes that each repetition keeps on the tape: the sum of what its ops say, int64."""
+    B, item = program.columns, np.dtype(program.dtype).itemsize
+    of = {"linear": lambda number: float(program.clip_value), "gate": lambda number: 0}
+    kinds = _norm_kinds(program)
+    of["phi"] = lambda number: kinds[program.steps.norm[number]]
+    of["norm"] = lambda number: kinds[program.norm_steps[number]]
+    out = []
+    for stretch in program.stretches:
+        repetition = np.arange(stretch.count)
+        units = {0: program.nodes[stretch.first.node + repetition * stretch.each.node]}
+        total = np.zeros(stretch.count, np.int64)
+        for op in stretch.ops:
+            number, n = stretch.number(TABLES[op.kind], op, repetition), units[op.ins[0]]
+            if hasattr(OPS[op.kind], "kept"):
+                total += np.asarray(OPS[op.kind].kept(n, B, item, of[op.kind](number)), np.int64) + 8 * records.FOOT
+            units[op.out] = program.layers.units[number] if op.kind == "linear" else n
+        out.append(total)
+    return np.concatenate(out)
+
+
+def _cuts(tape, most, checkpoint):
+    """The repetitions at which segments begin, and their end: one segment where the tape fits, else what needs the least memory."""
+    total = int(tape.sum())
+    if total <= most or len(tape) == 1:
+        return np.array([0, len(tape)])
+    length = max((total * float(checkpoint)) ** 0.5, float(tape.max()), 1.0)
+    segment = (np.cumsum(tape) - tape) // length
+    return np.concatenate([[0], 1 + np.flatnonzero(np.diff(segment)), [len(tape)]])

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A layer of weights: z = W u + b, and back W^T delta; only its products cost n^2, and they take a range, to be cut among threads."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from pykernel import stream
+from pykernel.kernels import blocks, draws, inline, jit, product
+from pykernel.kernels.lanes import advance, cast_like, pointer
+from pykernel.kernels.records import (
+    BEGINS,
+    BLOCK,
+    COLUMNS,
+    IN,
+    KEPT_E,
+    KEPT_UNITS,
+    KNOWN,
+    OUT,
+    ROW,
+    UNITS,
+    E,
+    block,
+    count,
+    entry,
+    first,
+    give,
+    log10_norm,
+    number,
+    pop,
+    push,
+    put,
+    second,
+    shape,
+    slot,
+    square,
+    stopped,
+    stream_address,
+    take,
+    write,
+)
+from pykernel.program import BIASES
+
+MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
+GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
+ZERO, _, UNIFORM, GIVEN = (BIASES.index(name) for name in ("zero", "normal", "uniform", "given"))
+
+
+@register_jitable
+def keeps_inputs(n, B, item, clip):
+    """Whether the tape holds u rather than its Gram matrix: for clipped entries, and where there are more columns than units."""
+    return (clip != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
+
+
+@register_jitable
+def kept(n, B, item, clip):
+    """Bytes on the tape for an input of n units and B columns."""
+    u = keeps_inputs(n, B, item, clip)
+    return u * ((n + 15) // 16 * 16 * B * item) + (1 - u) * (8 * B * B)
+
+
+@jit
+def _keep(spec, work, op, l):
+    """u or its Gram matrix onto the tape."""
+    r = entry(op, IN)
+    x = slot(work, r)
+    n, B, u = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
+    panels = (n + 15) // 16
+    foot = push(work, kept(n, B, spec.item, spec.clip), n, B)
+    foot[KEPT_E] = x[E]
+    to = work.tape + foot[BEGINS]
+    if keeps_inputs(n, B, spec.item, spec.clip):
+        blocks.copy(u, 0, block(spec, to), 0, panels * B * 16)
+        return
+    out, known, state = pointer(to, 1.0), pointer(work.gram, 1.0), pointer(work.state, 1)
+    if entry(spec.layer_centred, l):
+        centred = block(spec, slot(work, first(spec))[BLOCK])
+        blocks.centre(u, centred, panels, B)
+        blocks.gram(centred, panels, B, out)
+        return
+    if state[KNOWN] != r:
+        blocks.gram(u, panels, B, known)
+        state[KNOWN] = r
+    for i in range(B * B):
+        out[i] = known[i]
+
+
+@inline
+def _is_haar(spec, l):
+    return entry(spec.layer_draw, l) == product.HAAR
+
+
+@inline
+def _haar(spec, work, l, n_in, replica):
+    q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
+    line, n_out = pointer(work.line, np.float32(0)), entry(spec.layer_units, l)
+    c2 = stream_address(entry(spec.layer_address, l), stream.WEIGHT)
+    product.haar(q, v, out, line, n_out, n_in, spec.key0, spec.key1, c2, np.uint32(replica))
+
+
+@inline
+def _matrix(spec, work, l):
+    return pointer(work.matrix, 1.0) if _is_haar(spec, l) else advance(pointer(spec.matrices, 1.0), entry(spec.matrix_at, l))
+
+
+@inline
+def _weights(spec, l, replica):
+    """Where the weights of a layer are drawn."""
+    address = entry(spec.layer_address, l)
+    return spec.key0, spec.key1, stream_address(address, stream.WEIGHT), stream_address(address, stream.MASK), np.uint32(replica)
+
+
+@jit
+def open_forward(spec, work, op, l, replica, index):
+    """What the product needs: u on the tape, room for z."""
+    _keep(spec, work, op, l)
+    u = slot(work, entry(op, IN))
+    shape(slot(work, first(spec)), entry(spec.layer_units, l), u[COLUMNS])
+    if _is_haar(spec, l):
+        _haar(spec, work, l, u[UNITS], replica)
+
+
+@jit
+def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
+    """Panels p0 .. p1 - 1 of the unit draw of W times u."""
+    x, y = slot(work, entry(op, IN)), slot(work, first(spec))
+    n_in, n_out, B, u, z = x[UNITS], y[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
+    kept_tiles, tile = block(spec, work.kept), advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16)
+    height, at = (n_out + 15) // 16 * 16, entry(work.kept_at, l)
+    draw, parameter, matrix = entry(spec.layer_draw, l), number(spec.layer_parameter, l), _matrix(spec, work, l)
+    where = _weights(spec, l, replica)
+    p1 = min(p1, height // 16)
+    blocks.clear(advance(z, p0 * 16 * B), (p1 - p0) * 16 * B)
+    for p in range(p0, p1):
+        if stopped(spec):
+            return
+        for k in range(0, n_in, product.CHUNK):
+            terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
+            if draw <= draws.STABLE:
+                product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
+            else:
+                product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
+            product.multiply(tile, terms, u, k, z, p, B)
+            if at >= 0:
+                product.turn(tile, terms, kept_tiles, at + k * height, 16 * p, height)
+
+
+@jit
+def close_forward(spec, work, op, l, replica, index):
+    """z from the product of unit draws."""
+    x = slot(work, first(spec))
+    n, B, z = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
+    panels = (n + 15) // 16
+    blocks.clear_padding(z, n, B)
+    e = blocks.scale(z, count(x), number(spec.layer_scale, l), slot(work, entry(op, IN))[E], spec.bound)
+    kind = entry(spec.bias_draw, l)
+    if kind != ZERO:
+        v = block(spec, work.vector)
+        if kind == GIVEN:
+            blocks.clear(v, panels * 16)
+            for i in range(n):
+                v[i] = cast_like(number(spec.biases, entry(spec.bias_at, l) + i), v)
+        else:
+            c2 = stream_address(entry(spec.layer_address, l), stream.BIAS)
+            blocks.draw_tall(v, n, 1, kind == UNIFORM, spec.key0, spec.key1, c2, np.uint32(replica))
+        e_v = blocks.scale(v, panels * 16, number(spec.bias_scale, l), 0, spec.bound)
+        e = blocks.add_vector(z, e, v, e_v, panels, B, spec.bound)
+    x[E] = e
+    put(spec, MEAN_SQUARE, index, l, 2 * blocks.log10_norm(square(spec, x) / (n * B), e))
+    write(work, entry(op, OUT), first(spec))
+
+
+@jit
+def open_backward(spec, work, op, l, replica, index):
+    """delta, the rows of the parameter gradients, and room for W^T delta."""
+    take(spec, work, entry(op, OUT))
+    foot = pop(work)
+    x, y = slot(work, first(spec)), slot(work, second(spec))
+    n, n_in, B, delta = x[UNITS], foot[KEPT_UNITS], x[COLUMNS], block(spec, x[BLOCK])
+    panels, panels_in, at = (n + 15) // 16, (n_in + 15) // 16, work.tape + foot[BEGINS]
+    put(spec, GRAD, index, l, log10_norm(spec, x))
+    shape(y, n_in, B)
+    if spec.clip != 0.0:
+        weight, bias = blocks.clipped_norms(delta, block(spec, at), n, n_in, B, x[E], foot[KEPT_E], spec.clip)
+    else:
+        mine, theirs = pointer(work.gram_delta, 1.0), pointer(at, 1.0)
+        blocks.gram(delta, panels, B, mine)
+        if keeps_inputs(n_in, B, spec.item, spec.clip):
+            u, theirs = block(spec, at), pointer(work.gram_u, 1.0)
+            if entry(spec.layer_centred, l):
+                centred = block(spec, y[BLOCK])
+                blocks.centre(u, centred, panels_in, B)
+                u = centred
+            blocks.gram(u, panels_in, B, theirs)
+        weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), x[E] + foot[KEPT_E])
+        bias = blocks.log10_norm(blocks.batch_sum_square(delta, panels, B), x[E])
+    put(spec, GRAD_WEIGHT, index, l, weight)
+    put(spec, GRAD_BIAS, index, l, bias)
+    if _is_haar(spec, l) and entry(work.kept_at, l) < 0:
+        _haar(spec, work, l, n_in, replica)
+
+
+@jit
+def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
+    """Units 64 group0 .. 64 group1 - 1 of the unit draw of W, transposed, times delta."""
+    x, y = slot(work, first(spec)), slot(work, second(spec))
+    n_out, n_in, B, delta, out = x[UNITS], y[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
+    height, panels, at = (n_out + 15) // 16 * 16, (n_in + 15) // 16, entry(work.kept_at, l)
+    group1 = min(group1, (panels + 3) // 4)
+    if at >= 0:
+        tiles, p0, p1 = block(spec, work.kept), 4 * group0, min(4 * group1, panels)
+        blocks.clear(advance(out, p0 * 16 * B), (p1 - p0) * 16 * B)
+        for p in range(p0, p1):
+            if stopped(spec):
+                return
+            for i in range(0, height, product.CHUNK):
+                product.multiply(advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B)
+        return
+    tile, mixed = advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16), advance(block(spec, work.mixed), worker * 64 * B)
+    draw, parameter, matrix = entry(spec.layer_draw, l), number(spec.layer_parameter, l), _matrix(spec, work, l)
+    where = _weights(spec, l, replica)
+    for group in range(group0, group1):
+        if stopped(spec):
+            return
+        blocks.clear(mixed, 64 * B)
+        for i in range(0, height, product.CHUNK):
+            terms = min(product.CHUNK, height - i)
+            if draw <= draws.STABLE:
+                product.draw_columns(tile, draw, parameter, where, i, group, terms, n_out)
+            else:
+                product.fill_columns(tile, draw, matrix, i, group, terms, n_out, n_in)
+            for w in range(4):
+                product.multiply(advance(tile, w * terms * 16), terms, delta, i, mixed, w, B)
+        product.sort_columns(mixed, out, group, panels, B)
+
+
+@jit
+def close_backward(spec, work, op, l, replica, index):
+    """dJ/du from the product of unit draws."""
+    x, y = slot(work, first(spec)), slot(work, second(spec))
+    out = block(spec, y[BLOCK])
+    blocks.clear_padding(out, y[UNITS], y[COLUMNS])
+    y[E] = blocks.scale(out, count(y), number(spec.layer_scale, l), x[E], spec.bound)
+    put(spec, FACTOR, index, l, log10_norm(spec, y) - log10_norm(spec, x))
+    give(spec, work, entry(op, IN), second(spec))
+
+
+FORWARD = open_forward, multiply_forward, close_forward
+BACKWARD = open_backward, multiply_backward, close_backward
