@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pykernel"
 # Files that are being rewritten on other branches, and take names with an underscore until then.
-MOVING = {f"pykernel.{name}" for name in ("numba", "theory.coherence", "theory.mean_field", "theory.spectrum")}
+MOVING = {f"pykernel.{name}" for name in ("theory.coherence", "theory.mean_field", "theory.spectrum")}
 OF_NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 
