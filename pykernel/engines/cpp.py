@@ -41,7 +41,7 @@ def run(plan: Plan, first: int, count: int, *, threads: int, keep=(), engine: st
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
-    own = () if plan.activation.builtin else c_functions(plan.activation)
+    own = () if plan.activation.builtin else c_functions(plan.activation) or ()
     failures = [(f.failure, what) for f, what in zip(own, ("value", "slope"), strict=False) if f.failure]
     for failure, _ in failures:
         failure.forget()
