@@ -43,7 +43,7 @@ class Plan:
         weights, biases: tuples of the caller's float64 arrays, or None.
         loss: index into LOSSES; outputs: rows of the head's weight (0 without); head_distribution, head_parameter,
             head_scale: its draw; targets: (outputs, B) float64 or None: drawn (for softmax one-hot columns).
-        head_weight, head_bias: the caller's (outputs, n[L]) and (outputs,) float64, or None.
+        head_weight, head_bias: the caller's (outputs, n[L]), to be multiplied by head_scale, and (outputs,) float64, or None.
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
     """
 
@@ -158,12 +158,11 @@ def lower(
         outputs=0 if head is None else head.outputs,
         head_distribution="normal" if head is None else head.init.distribution,
         head_parameter=0.0 if head is None else float(head.init.parameter),
-        head_scale=0.0 if head is None else float(head.init.scale(int(n[-1]), head.outputs)),
         targets=targets,
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
         sampler=init.sampler if weights is None else None,
         sampler_of=str(init),
-        **_head_arrays(head, int(n[-1])),
+        **_head_arrays(head, int(n[-1]), precision == "exponent"),
     )
 
 
@@ -174,13 +173,19 @@ def _targets(head, cotangent, batch):
     return None if head.targets is None else checks.array("head targets", head.targets, (head.outputs, batch))
 
 
-def _head_arrays(head, n):
-    """The caller's own weight and bias of a head, as fields of a Plan."""
-    if head is None or not isinstance(head.init, Given):
-        return {}
-    (weight,), biases = head.init.weights, head.init.biases
+def _head_arrays(head, n, exponent):
+    """Scale, and the caller's own weight and bias, of a head, as fields of a Plan."""
+    if head is None:
+        return {"head_scale": 0.0}
+    if not isinstance(head.init, Given):
+        return {"head_scale": float(head.init.scale(n, head.outputs))}
+    if len(head.init.weights) != 1:
+        raise ValueError(f"head init must be one weight of shape ({head.outputs}, {n}), got {len(head.init.weights)} weights")
+    weight = checks.array("head weight", head.init.weights[0], (head.outputs, n))
+    (weight,), (scale,) = _by_powers_of_two([weight], exponent)
+    biases = head.init.biases
     bias = None if biases is None else checks.array("head bias", biases[0], (head.outputs,))
-    return {"head_weight": checks.array("head weight", weight, (head.outputs, n)), "head_bias": bias}
+    return {"head_weight": weight, "head_scale": float(scale), "head_bias": bias}
 
 
 def _batch(batch, x, cotangent, targets):

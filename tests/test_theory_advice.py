@@ -139,19 +139,28 @@ def test_lyapunov_exponents_of_gaussian_products():
 
 def test_figures():
     plot = pytest.importorskip("matplotlib") and pytest.importorskip("pykernel.plot.chain")
+    from matplotlib.figure import Figure
+
     p = pk.propagate(pk.Chain(depth=8, width=16), replicas=6, engine="dense")
     theory = pk.predict(p.chain)
-    for ax in (p.plot(), plot.gradient(p, prediction=theory), plot.factors(p), plot.distribution(p, prediction=theory)):
+    for draw, words in ((plot.gradient, {"prediction": theory}), (plot.factors, {}), (plot.distribution, {"prediction": theory})):
+        ax = draw(p, Figure(), **words)
         assert "decade" in ax.get_ylabel() + ax.get_xlabel()
         assert ax.get_legend_handles_labels()[1]
-    labels = p.plot().get_legend_handles_labels()[1]
+    labels = plot.gradient(p, Figure()).get_legend_handles_labels()[1]
     assert any("80 %" in label for label in labels)
-    assert "sigma_w" in pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot().get_xlabel()
+    assert "sigma_w" in pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot(Figure()).get_xlabel()
 
 
 def test_the_sentence_names_bounds_interval_and_theory():
     p = pk.propagate(pk.Chain(depth=40, width=64), replicas=12, engine="dense")
-    for words in ("within +-3 decades", "96% interval of the median", "order statistics of 12 replicas", "theory -0.348, z = "):
+    for words in (
+        "within +-3 decades",
+        "96% interval of the median",
+        "order statistics of 12 replicas",
+        "theory -0.348, z = ",
+        "standard errors from theory to the mean",
+    ):
         assert words in p.diagnose().sentence
     assert "beyond -0.01" in p.diagnose(vanishing=-0.01).sentence
     for activation in ("relu", "tanh"):  # a rough law of the batch; none
