@@ -165,7 +165,9 @@ class Prediction:
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}")
+        lines.append(
+            f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}"
+        )
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pykernel import checks, machine, stream
-from pykernel.chain import Chain
 from pykernel.block import Block, slopes, values
+from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.lower import lower
 from pykernel.ops.linear import bias

@@ -12,7 +12,6 @@ import numpy as np
 from pykernel.ops import TABLES
 from pykernel.program import Op, Program, Stretch
 
-
 # phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would amplify.
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
