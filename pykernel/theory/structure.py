@@ -27,7 +27,7 @@ class Law:
     Attributes:
         gaussian: whether a unit's entries (over the columns) are jointly normal with mean zero.
         made: the step that made them otherwise, in words.
-        sources: numbers of the draws that they come from unit by unit: two registers without a common one are independent given their means.
+        sources: numbers of what they come from unit by unit: registers without a common one are independent given their means.
         mean: the activation function that gave them a mean, "" where they have none.
     """
 
