@@ -114,7 +114,7 @@ def normals(out, seed, purpose, layer, replica):
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = embedded._keys(seed)
+    key0, key1 = embedded.seed_keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
     embedded.unpack(flat, out)
 
@@ -130,7 +130,7 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
     height, columns = out.shape
     terms = (columns + 15) // 16 * 16
     tile = np.empty(terms * 16, out.dtype)
-    where = embedded._address(seed, layer, replica)
+    where = embedded.weight_address(seed, layer, replica)
     for i in range(0, height, 16):
         product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
         for j in range(min(16, height - i)):

@@ -12,7 +12,6 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
-from pykernel.theory.refusals import ONE_NORMED_INPUT
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
@@ -305,6 +304,8 @@ class Propagation(Measured):
         """What is zero, inf or nan, in how many replicas, and why."""
         failure, notes = self.failure, []
         if self.chain.norm == "batch" and self.batch == 1:
+            from pykernel.theory.refusals import ONE_NORMED_INPUT
+
             return [ONE_NORMED_INPUT]
         if failure is None:
             return []

@@ -16,7 +16,6 @@ from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
 from pykernel.ops import TABLES
 
-RUNS_PROGRAMS = True
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
 # What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from checkpoints.

@@ -33,13 +33,13 @@ _FACTS = np.array([_facts_of("linear"), *(_facts_of(name) for name in activation
 
 
 @inline
-def _keys(seed):
+def seed_keys(seed):
     return np.uint32(np.uint64(seed) & _LOW), np.uint32(np.uint64(seed) >> _UP)
 
 
 @inline
-def _address(seed, layer, replica):
-    key0, key1 = _keys(seed)
+def weight_address(seed, layer, replica):
+    key0, key1 = seed_keys(seed)
     return key0, key1, np.uint32(layer | stream.WEIGHT << 24), np.uint32(layer | stream.MASK << 24), np.uint32(replica)
 
 
@@ -128,7 +128,7 @@ def _layer_forward(z, u, scale, seed, layer, replica, distribution, parameter, k
     x, out = np.empty(blocks.size(n_in, B), u.dtype), np.empty(blocks.size(n_out, B), u.dtype)
     pack(u, x)
     tile = np.empty(product.CHUNK * 16, u.dtype)
-    forward(_address(seed, layer, replica), distribution, parameter, x, out, n_in, n_out, B, tile, kept, keep)
+    forward(weight_address(seed, layer, replica), distribution, parameter, x, out, n_in, n_out, B, tile, kept, keep)
     blocks.multiply_by(out, len(out), scale)
     unpack(out, z)
 
@@ -167,7 +167,7 @@ def layer_backward(du, delta, scale, seed, layer, replica, distribution, paramet
     g, out = np.empty(blocks.size(n_out, B), delta.dtype), np.empty(blocks.size(n_in, B), delta.dtype)
     pack(delta, g)
     tile, mixed = np.empty(4 * product.CHUNK * 16, delta.dtype), np.empty(64 * B, delta.dtype)
-    backward(_address(seed, layer, replica), distribution, parameter, g, out, n_in, n_out, B, tile, mixed)
+    backward(weight_address(seed, layer, replica), distribution, parameter, g, out, n_in, n_out, B, tile, mixed)
     blocks.multiply_by(out, len(out), scale)
     unpack(out, du)
 
@@ -279,7 +279,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         blocks.gram(a, panels, B, grams[t])
         keep = t >= first
         tiles = kept[(t - first) * size :] if keep else kept
-        forward(_address(seed, t + 1, replica), distribution, parameter, a, z, n, n, B, tile, tiles, keep)
+        forward(weight_address(seed, t + 1, replica), distribution, parameter, a, z, n, n, B, tile, tiles, keep)
         e = e_z[t] = blocks.scale(z, count, scale, e, bound)
         blocks.copy(z, 0, tape, t * count, count)
         e = engine.values(spec, work, 0, z, e, a, n, B)
@@ -293,7 +293,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         if t >= first:
             backward_kept(kept[(t - first) * size :], g, z, n, n, B)
         else:
-            backward(_address(seed, t + 1, replica), distribution, parameter, g, z, n, n, B, tile, mixed)
+            backward(weight_address(seed, t + 1, replica), distribution, parameter, g, z, n, n, B, tile, mixed)
         e_g = blocks.scale(z, count, scale, e_g, bound)
         blocks.copy(z, 0, g, 0, count)
     out, back = np.empty_like(x), np.empty_like(x)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks
-from pykernel.plot.panels import Page
+from pykernel.plot.page import Page
 
 DARK, GREY, BAND = "#000000", "#555555", "#bdd7ee"
 _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}

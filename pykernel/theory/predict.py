@@ -167,7 +167,9 @@ class Prediction(observables.Rows):
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}")
+        lines.append(
+            f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}"
+        )
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
@@ -332,8 +334,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     width = int(program.nodes[-1])
     if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
         out.append(
-            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order outputs / width "
-            "of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
+            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order "
+            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
         )
     if program.head.loss == "softmax":
         out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")
