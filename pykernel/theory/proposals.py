@@ -69,12 +69,12 @@ def _init(init: str, *functions: str) -> Callable[[Situation], Change]:
 
 def _critical_orthogonal(s: Situation) -> Change:
     point = s.critical()
-    return point and (f"orthogonal weights, gain {point.gain:.4g}", s.base.replace(init="orthogonal", gain=point.gain))
+    return (f"orthogonal weights, gain {point.gain:.4g}", s.base.replace(init="orthogonal", gain=point.gain)) if point else None
 
 
 def _critical_gaussian(s: Situation) -> Change:
     point = s.critical()
-    return point and (f"init lecun_normal, gain {point.gain:.4g}", s.base.replace(init="lecun_normal", gain=point.gain))
+    return (f"init lecun_normal, gain {point.gain:.4g}", s.base.replace(init="lecun_normal", gain=point.gain)) if point else None
 
 
 def _gelu_point(s: Situation) -> Change:
@@ -86,8 +86,10 @@ def _gelu_point(s: Situation) -> Change:
 
 def _noisy_orthogonal(s: Situation) -> Change:
     point = s.critical(NOISE) if s.function in ("tanh", "erf", "arctan", "softsign", "hardtanh", "sin") else None
-    words = f"orthogonal weights, gain {point.gain:.4g}, bias std {NOISE:g}" if point else ""
-    return point and (words, s.base.replace(init="orthogonal", gain=point.gain, bias_std=NOISE))
+    if point is None:
+        return None
+    words = f"orthogonal weights, gain {point.gain:.4g}, bias std {NOISE:g}"
+    return words, s.base.replace(init="orthogonal", gain=point.gain, bias_std=NOISE)
 
 
 def _rms_norm(s: Situation) -> Change:
@@ -110,14 +112,13 @@ def _scale_branches(s: Situation) -> Change:
     return "branches times 1/sqrt(number of branches)", scaled
 
 
-def _tanh(s: Situation) -> Change:
-    changed = s.base.replace(activation="tanh", init="orthogonal") if s.function in ("sigmoid", "softplus") else None
-    return changed and ("tanh with orthogonal weights", changed)
+def _instead(words: str, activation: str, init: str) -> Callable[[Situation], Change]:
+    """Another function for those whose slope or mean no gain mends."""
 
+    def change(s: Situation) -> Change:
+        return (words, s.base.replace(activation=activation, init=init)) if s.function in ("sigmoid", "softplus") else None
 
-def _relu(s: Situation) -> Change:
-    changed = s.base.replace(activation="relu", init="he_normal") if s.function in ("sigmoid", "softplus") else None
-    return changed and ("relu, init he_normal", changed)
+    return change
 
 
 def _selu(s: Situation) -> Change:
@@ -165,8 +166,8 @@ PROPOSALS = (
         "De, Smith 2020 (SkipInit); ReZero",
     ),
     Proposal(_scale_branches, NUMBER, "one number", "Hayou et al. 2021"),
-    Proposal(_tanh, FUNCTION, "another function", "Saxe et al. 2014"),
-    Proposal(_relu, FUNCTION, "another function", "He et al. 2015"),
+    Proposal(_instead("tanh with orthogonal weights", "tanh", "orthogonal"), FUNCTION, "another function", "Saxe et al. 2014"),
+    Proposal(_instead("relu, init he_normal", "relu", "he_normal"), FUNCTION, "another function", "He et al. 2015"),
     Proposal(_selu, FUNCTION, "another function", "Klambauer et al. 2017"),
     Proposal(_wider, FUNCTION, "16 times the weights; the spread over draws halves where depth over width sets it", "Hanin, Nica 2018"),
 )
