@@ -355,6 +355,16 @@ class Chain:
         return max(1, skips(self.first) + self.depth * skips(self.blocks) + skips(self.last))
 
     @property
+    def extent(self) -> int:
+        """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain of equal layers."""
+        if self.blocks is None:
+            return self.depth
+        once, each = (*self.first, *self.last), self.blocks
+        blocks = len(once) + self.depth * len(each)
+        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
+        return max(blocks, *(count(once, which) + self.depth * count(each, which) for which in (0, 1)))
+
+    @property
     def ends(self):
         """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of blocks."""
         if self.blocks is None:

@@ -9,6 +9,7 @@ They read in greyscale: lines differ by dash and marker, bands by shade, regions
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
-CHAIN = {"gradient": gradient, "factors": factors, "distribution": distribution}
+CHAIN: dict[str, Callable[..., Any]] = {"gradient": gradient, "factors": factors, "distribution": distribution}
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
