@@ -29,19 +29,33 @@ from pykernel import activations
 from pykernel.kernels import activation_lanes, blocks, embedded, jit, product
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
 from pykernel.kernels.embedded import (
-    activate,
-    activate_backward,
-    chain,
-    chain_row,
     kept_size,
     layer_backward,
     layer_backward_kept,
     layer_forward,
     layer_forward_keep,
 )
+from pykernel.kernels.embedded_chain import chain, chain_row
+from pykernel.kernels.embedded_steps import (
+    BATCH_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+    activate,
+    activate_backward,
+    add,
+    gate,
+    gate_backward,
+    mask,
+    norm,
+    norm_backward,
+    norm_size,
+)
 
 __all__ = [
+    "BATCH_NORM",
+    "LAYER_NORM",
     "NORMAL",
+    "RMS_NORM",
     "SPARSE",
     "STABLE",
     "STUDENT",
@@ -50,13 +64,20 @@ __all__ = [
     "activate",
     "activate_backward",
     "activation",
+    "add",
     "chain",
     "chain_row",
+    "gate",
+    "gate_backward",
     "kept_size",
     "layer_backward",
     "layer_backward_kept",
     "layer_forward",
     "layer_forward_keep",
+    "mask",
+    "norm",
+    "norm_backward",
+    "norm_size",
     "normals",
     "philox",
     "weight_tile",
@@ -78,7 +99,9 @@ def activation(name):
     """
     row, parameter = activation_lanes.number(activations.get(name))
     if row == activation_lanes.OTHER:
-        raise ValueError(f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own")
+        raise ValueError(
+            f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own"
+        )
     return (row, float(activations.get(name).left)) if row == activation_lanes.PIECEWISE else (row, parameter)
 
 
@@ -114,7 +137,7 @@ def normals(out, seed, purpose, layer, replica):
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = embedded._keys(seed)
+    key0, key1 = embedded.keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
     embedded.unpack(flat, out)
 
@@ -130,7 +153,7 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
     height, columns = out.shape
     terms = (columns + 15) // 16 * 16
     tile = np.empty(terms * 16, out.dtype)
-    where = embedded._address(seed, layer, replica)
+    where = embedded.address_of_weight(seed, layer, replica)
     for i in range(0, height, 16):
         product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
         for j in range(min(16, height - i)):

@@ -33,7 +33,9 @@ def refusal(program):
 def memory(program, threads):
     """Bytes of workspace for so many replicas at a time."""
     found, _, _ = numba_records.sizes(program, 1, (TAPE_BYTES, KEPT_BYTES))
-    return threads * sum(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values())
+    return threads * sum(
+        int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values()
+    )
 
 
 def run(program, first, count, *, threads=1, keep=()):
@@ -66,7 +68,8 @@ def _rows(program, count):
 
 def _named(program, out):
     """Rows by name from that array."""
-    shapes = [observables.shape(row, out.shape[1], program.counts) for row in observables.ROWS]
+    counts = program.counts
+    shapes = [observables.shape(row, out.shape[1], counts) for row in observables.ROWS]
     return {
         row.name: out[i, :, 0].copy() if len(shape) == 1 else out[i, :, : shape[1]]
         for i, (row, shape) in enumerate(zip(observables.ROWS, shapes, strict=True))
@@ -103,7 +106,15 @@ class _Split:
     """One replica, the products of its layers cut among a team: the loop of `kernels.run` once more, in Python."""
 
     def __init__(self, program, spec, work, replica, index, team, out):
-        self.program, self.spec, self.work, self.replica, self.index, self.team, self.out = program, spec, work, replica, index, team, out
+        self.program, self.spec, self.work, self.replica, self.index, self.team, self.out = (
+            program,
+            spec,
+            work,
+            replica,
+            index,
+            team,
+            out,
+        )
         self.starts = np.cumsum([0, *(stretch.count for stretch in program.stretches)])
 
     def run(self):
@@ -123,7 +134,9 @@ class _Split:
                 self.forward(s)
                 self.alone(loop.restore, s)
             for op, address, number in reversed(list(self.ops(s))):
-                self.step(OPS[op.kind].BACKWARD, address, number, lambda l: -(-int(self.program.layers.columns[l]) // 64))
+                self.step(
+                    OPS[op.kind].BACKWARD, address, number, lambda l: -(-int(self.program.layers.columns[l]) // 64)
+                )
         self.alone(loop.finish, self.index)
 
     def forward(self, s):
@@ -157,8 +170,8 @@ class _Split:
 def _head(program, work, replica, out, index):
     """dJ/da[N] of a head as the gradient of register 0: small, so the reference's NumPy does it."""
     n, columns = int(program.nodes[-1]), program.columns
-    count, signal = -(-n // 16) * 16 * columns, work.slots[0]
-    x = work.blocks[(signal[records.BLOCK] - work.blocks.ctypes.data) // work.blocks.strides[0]]
+    signal, x = numba_records.slot(work, 0)
+    count = -(-n // 16) * 16 * columns
     dtype = np.float64 if program.exponent else program.dtype
     last = Block(blocks.unpack(x[:count], n, columns).astype(dtype), int(signal[records.E]), program.exponent)
     with np.errstate(all="ignore"):

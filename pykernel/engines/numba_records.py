@@ -145,7 +145,9 @@ def _norm_kinds(program):
 
 def layer_draws(program):
     """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
-    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
+    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[
+        program.layers.draw
+    ]
     if program.weights is not None:
         drawn[[array is not None for array in program.weights]] = product.MATRIX
     return drawn
@@ -153,7 +155,9 @@ def layer_draws(program):
 
 def _joined(arrays, depth):
     """The caller's arrays one after another, float64, and where each begins."""
-    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays or (None,) * depth]
+    if arrays is None:
+        return np.zeros(1), np.zeros(depth, np.int64)
+    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays]
     return np.concatenate([*flat, np.zeros(1)]), _offsets(np.array([len(array) for array in flat]))
 
 
@@ -175,14 +179,26 @@ def workspace(program, workers, bounds):
     found, cuts, kept_at = sizes(program, workers, bounds)
     arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
     arrays["cuts"][:], arrays["kept_at"][:] = cuts, kept_at
-    arrays["slots"][:] = 0
-    slots = arrays["blocks"]
-    arrays["slots"][:, records.BLOCK] = slots.ctypes.data + slots.strides[0] * np.arange(len(slots))
-    filled = {name: array for name, array in arrays.items() if name != "blocks"}
-    size = arrays["checkpoints"].shape[1]
-    room = record(records.work_dtype(), **filled, segments=len(cuts) - 1, checkpoint_size=size)
-    room.blocks = slots
+    owned = {name: arrays.pop(name) for name in ("blocks", "facts")}
+    owned["facts"][:] = 0
+    owned["facts"][:, records.BLOCK] = _rows_of(owned["blocks"])
+    arrays["slots"][:] = _rows_of(owned["facts"])
+    room = record(
+        records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1]
+    )
+    room.__dict__.update(owned)
     return room
+
+
+def _rows_of(array):
+    """The address of each row of an array."""
+    return array.ctypes.data + array.strides[0] * np.arange(len(array))
+
+
+def slot(room, s):
+    """The facts of a slot and its block, as arrays."""
+    i = (room.slots[s] - room.facts.ctypes.data) // room.facts.strides[0]
+    return room.facts[i], room.blocks[i]
 
 
 def sizes(program, workers, bounds):
@@ -211,7 +227,8 @@ def sizes(program, workers, bounds):
     haar = int(tiles.max(initial=1, where=draw == product.HAAR))
     found = {
         "blocks": ((program.registers + records.ROOM, block), T),
-        "slots": ((program.registers + records.ROOM, records.SLOT), "int64"),
+        "facts": ((program.registers + records.ROOM, records.SLOT), "int64"),
+        "slots": (program.registers + records.ROOM, "int64"),
         "state": (records.STATE, "int64"),
         "tape": (int(np.add.reduceat(tape, cuts[:-1]).max()), "uint8"),
         "vector": (top, T),

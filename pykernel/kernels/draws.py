@@ -173,8 +173,18 @@ def four(distribution, parameter, key0, key1, c2, mask_c2, replica, line, block)
         w0, w1, w2, w3 = philox(block << 1, line, third, fourth, key0, key1)
         v0, v1, v2, v3 = philox((block << 1) + np.uint32(1), line, third, fourth, key0, key1)
         if distribution == STUDENT:
-            return student(w0, w1, parameter), student(w2, w3, parameter), student(v0, v1, parameter), student(v2, v3, parameter)
-        return stable(w0, w1, parameter), stable(w2, w3, parameter), stable(v0, v1, parameter), stable(v2, v3, parameter)
+            return (
+                student(w0, w1, parameter),
+                student(w2, w3, parameter),
+                student(v0, v1, parameter),
+                student(v2, v3, parameter),
+            )
+        return (
+            stable(w0, w1, parameter),
+            stable(w2, w3, parameter),
+            stable(v0, v1, parameter),
+            stable(v2, v3, parameter),
+        )
     w0, w1, w2, w3 = philox(block, line, third, fourth, key0, key1)
     if distribution == UNIFORM:
         return uniforms(w0), uniforms(w1), uniforms(w2), uniforms(w3)

@@ -26,7 +26,12 @@ class Lanes(types.Type):
 
 
 FLOAT32, FLOAT64, UINT32, MASK = (Lanes(t) for t in (types.float32, types.float64, types.uint32, types.boolean))
-_SCALAR = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint32: ir.IntType(32), types.boolean: ir.IntType(1)}
+_SCALAR = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.uint32: ir.IntType(32),
+    types.boolean: ir.IntType(1),
+}
 _SUFFIX = {types.float32: "v16f32", types.float64: "v16f64"}
 _I32 = ir.IntType(32)
 
@@ -52,7 +57,9 @@ def _is_word(kind):
 def _spread(builder, scalar, count=WIDTH):
     vector = ir.VectorType(scalar.type, count)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_I32, count), [0] * count))
+    return builder.shuffle_vector(
+        one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_I32, count), [0] * count)
+    )
 
 
 def _constant(lanes, number):
@@ -132,7 +139,9 @@ def advance(typingctx, flat, count):
     """A pointer `count` numbers into a flat array or pointer."""
     if not _is_flat(flat) or not isinstance(count, types.Integer):
         return None
-    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(context, builder, flat, *args)
+    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(
+        context, builder, flat, *args
+    )
 
 
 @intrinsic
@@ -399,8 +408,12 @@ def multiply_wide(typingctx, words, factor):
         odd = builder.mul(builder.lshr(both, up), by)
         even, odd = (builder.bitcast(v, _vector(UINT32)) for v in (even, odd))
         order = ir.VectorType(_I32, WIDTH)
-        upper = builder.shuffle_vector(even, odd, ir.Constant(order, [i + 1 if i % 2 == 0 else WIDTH + i for i in range(WIDTH)]))
-        lower = builder.shuffle_vector(even, odd, ir.Constant(order, [i if i % 2 == 0 else WIDTH + i - 1 for i in range(WIDTH)]))
+        upper = builder.shuffle_vector(
+            even, odd, ir.Constant(order, [i + 1 if i % 2 == 0 else WIDTH + i for i in range(WIDTH)])
+        )
+        lower = builder.shuffle_vector(
+            even, odd, ir.Constant(order, [i if i % 2 == 0 else WIDTH + i - 1 for i in range(WIDTH)])
+        )
         return context.make_tuple(builder, sig.return_type, [upper, lower])
 
     return pair(UINT32, types.uint32), codegen
@@ -450,7 +463,10 @@ def _fold(combine, text):
     return function
 
 
-total = _fold(lambda builder, a, b: builder.fadd(a, b), "Sum of the lanes by a fixed tree: lane j + lane j + 8, then + 4, + 2, + 1.")
+total = _fold(
+    lambda builder, a, b: builder.fadd(a, b),
+    "Sum of the lanes by a fixed tree: lane j + lane j + 8, then + 4, + 2, + 1.",
+)
 largest = _fold(lambda builder, a, b: builder.select(builder.fcmp_unordered(">", a, b), a, b), "Largest lane.")
 
 
@@ -484,7 +500,10 @@ def transpose(typingctx, source, at, target, to):
                     mixed = {}
                     for i in range(half):
                         if not i & step:
-                            mixed[i], mixed[i + step] = mix(rows[i], rows[i + step], low), mix(rows[i], rows[i + step], high)
+                            mixed[i], mixed[i + step] = (
+                                mix(rows[i], rows[i + step], low),
+                                mix(rows[i], rows[i + step], high),
+                            )
                     rows = [mixed[i] for i in range(half)]
                 # After the rounds row i holds column c(i): the two low bits of the index come out swapped.
                 for i, row in enumerate(rows):

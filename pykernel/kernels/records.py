@@ -29,20 +29,35 @@ SPEC = {
     **dict.fromkeys(("key0", "key1"), _WORD),
     **dict.fromkeys(("stretches", "ops", "phases", "rows", "stop"), _INT),
     # over layers, and the caller's arrays with their offsets
-    **dict.fromkeys(("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"), _INT),
+    **dict.fromkeys(
+        ("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"), _INT
+    ),
     **dict.fromkeys(("bias_draw", "bias_scale", "matrices", "matrix_at", "biases", "bias_at"), _INT),
     # over activation steps, and the rows they name (see `activate`); over other steps
     **dict.fromkeys(("step_row", "step_norm", "facts", "calls", "norm_kind", "norm_eps", "norm_steps"), _INT),
     **dict.fromkeys(("skip", "branch", "factors", "masks"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
 }
-# What one replica needs while it runs. slots: see SLOT; state: see STATE; cuts: first repetition of each segment, and the end.
+# What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of each segment, and the end.
 # tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram, gram_delta, gram_u: Gram matrices, the first
 # that of register state[KNOWN]. kept: transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1,
 # line: room for Haar weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
 WORK = dict.fromkeys(
     (
-        *("slots", "state", "tape", "vector", "tiles", "mixed", "wide0", "wide1", "wide2", "gram", "gram_delta", "gram_u"),
+        *(
+            "slots",
+            "state",
+            "tape",
+            "vector",
+            "tiles",
+            "mixed",
+            "wide0",
+            "wide1",
+            "wide2",
+            "gram",
+            "gram_delta",
+            "gram_u",
+        ),
         *("kept", "kept_at", "matrix", "scratch0", "scratch1", "line"),
         *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts"),
     ),
@@ -125,7 +140,7 @@ def stream_address(layer, purpose):
 @inline
 def slot(work, s):
     """The facts of a slot."""
-    return pointer(work.slots + 8 * SLOT * s, 1)
+    return pointer(entry(work.slots, s), 1)
 
 
 @inline
@@ -168,9 +183,8 @@ def shape(x, units, columns):
 @inline
 def swap(work, r, s):
     """Exchange the blocks of two slots."""
-    x, y = slot(work, r), slot(work, s)
-    for i in range(SLOT):
-        x[i], y[i] = y[i], x[i]
+    slots = pointer(work.slots, 1)
+    slots[r], slots[s] = slots[s], slots[r]
 
 
 @inline

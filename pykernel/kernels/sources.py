@@ -3,51 +3,45 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
+_FROM = re.compile(rf"^[ \t]*from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+_IMPORT = re.compile(rf"^[ \t]*import ({PACKAGE.name}[\w.]*)", re.MULTILINE)
 
 
 def digest(module: str) -> str:
     """A hash of the sources of a module of this package and of all that it imports from this package."""
     sha = hashlib.sha256()
-    for name in sorted(_closure(module)):
-        sha.update(name.encode() + b"\0" + _file(name).read_bytes())
+    for name, text in sorted(_closure(module).items()):
+        sha.update(f"{name}\0{text}\0".encode())
     return sha.hexdigest()
 
 
 def _closure(module):
-    found, todo = set(), [module]
+    """The sources of a module and of what it imports, anywhere in them, by name."""
+    found, todo = {}, [module]
     while todo:
         name = todo.pop()
         if name not in found:
-            found.add(name)
-            todo += _imports(name)
+            found[name] = _file(name).read_text(encoding="utf-8")
+            todo += _imports(found[name])
     return found
 
 
-@functools.cache
-def _imports(module):
-    """Modules of this package that a module imports, anywhere in it; not the packages that contain them, unless it names things of theirs."""
-    tree, root = ast.parse(_file(module).read_bytes()), PACKAGE.name
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == root}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == root:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if _file(inner) else node.module)
-    return sorted(found - {module})
+def _imports(text):
+    """Modules of this package that a source imports; of `from package import name` the package only where the name is no module."""
+    found = set(_IMPORT.findall(text))
+    for module, names in _FROM.findall(text):
+        for name in re.findall(r"(\w+)(?: as \w+)?", names):
+            found.add(f"{module}.{name}" if _file(f"{module}.{name}") else module)
+    return found
 
 
 def _file(module):
     """The file of a module of this package; None for what is none."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
-    for file in (path.with_suffix(".py") if path != PACKAGE else path / "__init__.py", path / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
+    files = (path.parent / f"{path.name}.py", path / "__init__.py") if path != PACKAGE else (path / "__init__.py",)
+    return next((file for file in files if file.is_file()), None)
