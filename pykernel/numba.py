@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """pykernel inside your own Numba code: functions for `@njit` and `prange`, pure Numba, cached on disk, the bits of `propagate`.
 
-Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored: every function
-takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM (on (-1, 1)), TRUNCATED (at 2),
-and with a parameter SPARSE (density), STUDENT (degrees of freedom), STABLE (alpha). Your functions may use `cache=True`;
-Numba does not notice a new version of pykernel then, so clear `__pycache__` when you upgrade.
+Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored:
+every function takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM
+(on (-1, 1)), TRUNCATED (at 2), and with a parameter SPARSE (density), STUDENT (degrees of freedom), STABLE (alpha).
+Your functions may use `cache=True`; Numba does not notice a new version of pykernel then, so clear `__pycache__` when
+you upgrade.
 
     import numpy as np
     from numba import njit

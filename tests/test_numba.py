@@ -84,7 +84,8 @@ def test_rows_agree_with_the_table(name):
     for function, expected in ((activation_lanes.values, row.value), (activation_lanes.slopes, row.slope)):
         out = np.empty_like(z)
         function(number, parameter, z, out, len(z))
-        # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a tail).
+        # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a
+        # tail).
         np.testing.assert_allclose(out, expected(z), rtol=1e-12, atol=1e-14)
 
 
@@ -318,7 +319,8 @@ def test_steps_for_ones_own_code_are_those_of_the_reference():
         out = np.empty_like(x)
         step(out, x)
         np.testing.assert_allclose(out, expected[name], rtol=1e-14, atol=1e-15, err_msg=name)
-    # The adjoint of a gate at (g, v), by central differences along one direction: h^2 of the third derivative and eps / h.
+    # The adjoint of a gate at (g, v), by central differences along one direction: h^2 of the third derivative and eps /
+    # h.
     g, v, d, h = x, x[::-1].copy(), np.cos(x), 1e-6
     dg, dv = np.empty_like(x), np.empty_like(x)
     pkn.gate_backward(dg, dv, d, g, v, *pkn.activation("gelu"))

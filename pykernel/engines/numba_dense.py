@@ -19,9 +19,11 @@ from pykernel.ops import TABLES
 RUNS_PROGRAMS = True
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
-# What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from checkpoints.
+# What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from
+# checkpoints.
 TAPE_BYTES = 512 << 20
-# One network is cut among threads where a layer has at least this many weights: below, handing out work costs more than it gains.
+# One network is cut among threads where a layer has at least this many weights: below, handing out work costs more than
+# it gains.
 SPLIT_WEIGHTS = 1 << 18
 
 

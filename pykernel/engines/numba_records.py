@@ -205,11 +205,12 @@ def sizes(program, workers, bounds):
     """What a workspace is made of.
 
     Args:
-        bounds: bytes of the tape beyond which it is cut into segments, and bytes of drawn weights that are kept between the passes.
+        bounds: bytes of the tape beyond which it is cut into segments, and bytes of drawn weights that are kept between
+        the passes.
 
     Returns:
-        Shape and dtype of its arrays by name; the repetitions at which its segments begin, and their end; where the drawn tiles of each
-        layer are kept (-1: they are not).
+        Shape and dtype of its arrays by name; the repetitions at which its segments begin, and their end; where the
+        drawn tiles of each layer are kept (-1: they are not).
     """
     tape_bytes, kept_bytes = bounds
     B, T, item = program.columns, program.dtype, np.dtype(program.dtype).itemsize

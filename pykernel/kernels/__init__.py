@@ -38,8 +38,8 @@ event.register("numba:compile", _Announcer())
 class _SharedCacheFile(IndexDataCacheFile):
     """Numba's cache of one function, for processes that compile at the same time.
 
-    Numba reads the index, picks a free file name and writes both without a lock: two processes may give float32 and float64 code one name,
-    and a third loads the wrong one.
+    Numba reads the index, picks a free file name and writes both without a lock: two processes may give float32 and
+    float64 code one name, and a third loads the wrong one.
     """
 
     @contextlib.contextmanager

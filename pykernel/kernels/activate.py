@@ -30,8 +30,9 @@ from pykernel.kernels.lanes import (
     zero_like,
 )
 
-# Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number of a built-in row
-# and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that calls Python back.
+# Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number
+# of a built-in row and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that
+# calls Python back.
 LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE, PARAMETER, FACTS = range(12)
 ROW, VALUE, SLOPE, COMPILED, CALLBACK, CALLS = range(6)
 # What a callback is asked for; it fills `out` (and `sign` for the log2 forms) from z.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The built-in activation functions in lanes of float64: `pykernel.activations`, fast; a user's own row goes through a callback.
 
-Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of `pykernel.activations`.
+Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of
+`pykernel.activations`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Blocks (units x batch) as mantissas times 2**exponent: layout, draws, scaling, sums, and the sums that rows are made of. For njit code.
 
-A block is a flat array, unit i of input b at (i // 16 * B + b) * 16 + i % 16, padding zero; its exponent is an int beside it.
-Sums over units are in float64: lane partials over panels in order, then the fixed tree of `lanes.total`.
+A block is a flat array, unit i of input b at (i // 16 * B + b) * 16 + i % 16, padding zero; its exponent is an int
+beside it. Sums over units are in float64: lane partials over panels in order, then the fixed tree of `lanes.total`.
 """
 
 from __future__ import annotations

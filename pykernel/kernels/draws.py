@@ -162,8 +162,8 @@ def four(distribution, parameter, key0, key1, c2, mask_c2, replica, line, block)
     """Four entries of a matrix row for each lane: columns 4 block .. 4 block + 3 of row `line` (lanes of uint32).
 
     Args:
-        distribution: NORMAL .. STABLE; parameter: float64 density, degrees of freedom or alpha.
-        key0, key1: uint32 seed words; c2, mask_c2: uint32 layer | purpose << 24 of the draw and of the mask; replica: uint32.
+        distribution: NORMAL .. STABLE; parameter: float64 density, degrees of freedom or alpha. key0, key1: uint32 seed
+        words; c2, mask_c2: uint32 layer | purpose << 24 of the draw and of the mask; replica: uint32.
 
     Returns:
         Four lanes of float32.

@@ -27,7 +27,8 @@ from pykernel.kernels.lanes import address
 BOUND_32, BOUND_64 = 40, 200  # log2 of the largest magnitude of a block, as in engines/numba_records.py
 KEPT_BYTES = 64 << 20  # of a chain's tiles, as in engines/numba_dense.py
 
-# What `activate` reads of a program and of a workspace. Log2 forms are left out: they are the engine's where float64 underflows (2^-900).
+# What `activate` reads of a program and of a workspace. Log2 forms are left out: they are the engine's where float64
+# underflows (2^-900).
 _Spec = collections.namedtuple("_Spec", "bound facts calls")
 _Work = collections.namedtuple("_Work", "wide0 wide1 wide2")
 
@@ -77,8 +78,9 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         distribution, parameter: of the unit draws.
 
     Returns:
-        a[L] (n, B), dJ/da[0] (n, B), and log10 of the Frobenius norm of dJ/dW[l], (depth,) float64. Blocks carry exponents as in
-        `propagate`, so the norms are right far beyond float range; the first two arrays then hold inf or 0.
+        a[L] (n, B), dJ/da[0] (n, B), and log10 of the Frobenius norm of dJ/dW[l], (depth,) float64. Blocks carry
+        exponents as in `propagate`, so the norms are right far beyond float range; the first two arrays then hold inf
+        or 0.
     """
     n, B = x.shape
     count, panels, bound = blocks.size(n, B), (n + 15) // 16, _bound(x)
@@ -140,7 +142,8 @@ def chain(x, cotangent, depth, scale, value, slope, seed, replica, distribution,
     """`chain_row` with an activation function of your own, in plain arithmetic: the bits of `propagate` within float range.
 
     Args:
-        value, slope: your njit functions of one float64, phi and phi'. Numba keeps no code on disk that is given functions.
+        value, slope: your njit functions of one float64, phi and phi'. Numba keeps no code on disk that is given
+        functions.
     """
     n, B = x.shape
     size = kept_size(n, n)

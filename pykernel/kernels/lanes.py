@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sixteen lanes as one Numba value: the vector that every kernel in this folder is written in.
 
-A loop left to the compiler may or may not become vector code; these values always do, on AVX2 as two registers and on AVX-512 as one.
-Nothing is contracted or reassociated: `fma` is one rounding, everything else rounds as written, so bits do not depend on the processor.
+A loop left to the compiler may or may not become vector code; these values always do, on AVX2 as two registers and on
+AVX-512 as one. Nothing is contracted or reassociated: `fma` is one rounding, everything else rounds as written, so bits
+do not depend on the processor.
 """
 
 from __future__ import annotations
@@ -488,7 +489,8 @@ def transpose(typingctx, source, at, target, to):
         def mix(a, b, lanes):
             return builder.shuffle_vector(a, b, ir.Constant(order, lanes))
 
-        # Four blocks of 8 x 8, three rounds each, in the shuffles that stay within 128 bits first: one instruction a row and round on AVX2.
+        # Four blocks of 8 x 8, three rounds each, in the shuffles that stay within 128 bits first: one instruction a
+        # row and round on AVX2.
         for down in (0, half):
             for right in (0, half):
                 rows = [builder.load(place(0, args[0], args[1], down + i, right), align=align) for i in range(half)]

@@ -30,7 +30,8 @@ def forward(kind, eps, x, e, n, B, r, bound):
         The exponents of the result and of r.
     """
     panels = (n + 15) // 16
-    # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes near it.
+    # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes
+    # near it.
     up = 2 * e if e < 0 else 0
     eps = eps if e < 0 else max(math.ldexp(eps, max(-2 * e, -2000)), _TINY if e > 0 else 0.0)
     spread_up = math.ldexp(1.0, max(up, -1022))

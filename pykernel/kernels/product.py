@@ -2,9 +2,9 @@
 """Products of a weight with a block of units, one tile of sixteen lanes at a time, for njit code.
 
 Letters: n_out rows and n_in columns of W, B inputs. A block (units x batch) is a flat array with unit i of input b at
-(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros.
-A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
-Every output is one chain of fused multiply-adds over its terms in order, so tiles, chunks and threads do not change its bits.
+(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros. A tile is a flat array with term k of lane
+j at k * 16 + j, terms padded to a multiple of 16. Every output is one chain of fused multiply-adds over its terms in
+order, so tiles, chunks and threads do not change its bits.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
     """Rows line .. line + 15 of a weight, columns first .. first + terms - 1, as a tile: lane j holds row line + j.
 
     Args:
-        draw: distribution number; parameter: float64; address: (key0, key1, c2 of the weight, c2 of the mask, replica) uint32.
-        terms: multiple of 16; entries from `columns` on are zero.
+        draw: distribution number; parameter: float64; address: (key0, key1, c2 of the weight, c2 of the mask, replica)
+        uint32. terms: multiple of 16; entries from `columns` on are zero.
     """
     key0, key1, c2, mask_c2, replica = address
     rows = count_from(np.uint32(line))
@@ -202,7 +202,8 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
     """
     tall = rows >= columns
     m, n = (rows, columns) if tall else (columns, rows)
-    # v holds column k of the taller orientation at k m, contiguous, reflected in place; from the diagonal on, the reflector.
+    # v holds column k of the taller orientation at k m, contiguous, reflected in place; from the diagonal on, the
+    # reflector.
     for i in range(rows):
         for block in range(0, (columns + 3) // 4, 16):
             x0, x1, x2, x3 = draws.four_normals(
@@ -226,7 +227,8 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
             v[c + i] *= root
         for j in range(k + 1, n):
             _axpy(v, j * m, -_dot(v, c, v, j * m, k, m), v, c, k, m)
-    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive: alpha has the sign opposite to the reflector's head.
+    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive: alpha has the sign opposite to the
+    # reflector's head.
     for i in range(n * m):
         out[i] = 0.0
     for k in range(n - 1, -1, -1):

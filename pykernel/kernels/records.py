@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What ops and their loop share: a program and a replica's room as records of numbers and addresses, registers, and the tape.
 
-Arrays as arguments cost minutes of compilation, and counting references at each call. Letters as in docs/design.md; B is the number of
-columns of a block.
+Arrays as arguments cost minutes of compilation, and counting references at each call. Letters as in docs/design.md; B
+is the number of columns of a block.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pykernel.kernels.lanes import pointer
 ROW = {name: np.int64(i) for i, name in enumerate(observables.NAMES)}
 
 _INT, _FLOAT, _WORD = np.int64, np.float64, np.uint32
-# A program, read only, shared by all threads; addresses are those of arrays. `stride`: numbers of a replica in a row. `item`: bytes of a
-# number in the dtype of the run, which is that of `zero`.
+# A program, read only, shared by all threads; addresses are those of arrays. `stride`: numbers of a replica in a row.
+# `item`: bytes of a number in the dtype of the run, which is that of `zero`.
 SPEC = {
     **dict.fromkeys(("count", "stride", "registers", "units", "columns", "depth", "item", "bound"), _INT),
     **dict.fromkeys(("correlation", "clip"), _FLOAT),
@@ -38,10 +38,11 @@ SPEC = {
     **dict.fromkeys(("skip", "branch", "factors", "masks"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
 }
-# What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of each segment, and the end.
-# tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram, gram_delta, gram_u: Gram matrices, the first
-# that of register state[KNOWN]. kept: transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1,
-# line: room for Haar weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
+# What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
+# each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram,
+# gram_delta, gram_u: Gram matrices, the first that of register state[KNOWN]. kept: transposed tiles of weights, of a
+# layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar weights. checkpoints: register 0
+# where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
 WORK = dict.fromkeys(
     (
         *(
@@ -63,13 +64,13 @@ WORK = dict.fromkeys(
     ),
     _INT,
 )
-# A slot holds a block: forward that of a register, backward its gradient. Slots of the registers come first, then the gradient of register 0
-# while a segment is computed again, then two of room.
+# A slot holds a block: forward that of a register, backward its gradient. Slots of the registers come first, then the
+# gradient of register 0 while a segment is computed again, then two of room.
 BLOCK, E, UNITS, COLUMNS, HELD, SLOT = range(6)
 ROOM = 3
 TOP, KNOWN, STATE = range(3)
-# An op of the program: KIND is a place in `ops.KINDS`, its number in repetition i is FIRST + i * EACH. A stretch: its first op, how many,
-# its first repetition among all.
+# An op of the program: KIND is a place in `ops.KINDS`, its number in repetition i is FIRST + i * EACH. A stretch: its
+# first op, how many, its first repetition among all.
 KIND, OUT, IN, SECOND_IN, FIRST, EACH, OP = range(7)
 FIRST_OP, OPS, START, STRETCH = range(4)
 # Behind what an op keeps on the tape: where that begins, and of what shape and exponents it is.
@@ -90,8 +91,8 @@ def work_dtype():
 def record_type(dtype):
     """Numba's type of a structured dtype, kept alive under a number that does not depend on the process.
 
-    Numba names compiled functions by the number at which a process first met a record type. Machine code that another process wrote to the
-    cache, having met float32 and float64 in the other order, would then answer for the wrong one.
+    Numba names compiled functions by the number at which a process first met a record type. Machine code that another
+    process wrote to the cache, having met float32 and float64 in the other order, would then answer for the wrong one.
     """
     found = from_dtype(dtype)
     found._code = 1 << 30 | zlib.crc32(str(found).encode()) >> 2

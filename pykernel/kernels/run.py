@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The interpreter: a replica's program forward and backward, stretch by stretch, op by op, through a table of compiled kernels.
 
-What the backward pass needs lies on a tape. Where that would be too long, the repetitions are cut into segments: the signal at the
-beginning of each is kept, and a segment is computed again before its backward pass; what is computed again is written down again, the
-same bits.
+What the backward pass needs lies on a tape. Where that would be too long, the repetitions are cut into segments: the
+signal at the beginning of each is kept, and a segment is computed again before its backward pass; what is computed
+again is written down again, the same bits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ from pykernel.kernels.records import (
 
 GRAD_ACTIVATION = ROW["log10_grad_activation"]
 ALL = 1 << 40  # the end of a range that is not cut
-# Of each kind of op three kernels forward and three backward, the second and third may be none; then those of the whole.
+# Of each kind of op three kernels forward and three backward, the second and third may be none; then those of the
+# whole.
 KERNELS = 6
 BEGIN, COTANGENT, SAVE, RESUME, RESTORE, FINISH = range(6)
 
