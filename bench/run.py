@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 BENCH = Path(__file__).parent
@@ -87,10 +86,8 @@ def main() -> int:
 
     # Without a machine file asv asks; without a commit it throws the results of an existing environment away.
     asv("machine", "--yes")
-    with tempfile.TemporaryDirectory() as cache:  # Numba does not notice every edit
-        env["NUMBA_CACHE_DIR"] = cache
-        selection = [word for regex in arguments.bench for word in ("--bench", regex)]
-        code = asv("run", "-E", f"existing:{sys.executable}", "--set-commit-hash", commit, *selection, env=env)
+    selection = [word for regex in arguments.bench for word in ("--bench", regex)]
+    code = asv("run", "-E", f"existing:{sys.executable}", "--set-commit-hash", commit, *selection, env=env)
 
     for name, (params, values) in newest_results().items():
         print("\n" + table(name, params, values, unit_of(name)))

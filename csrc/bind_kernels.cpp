@@ -12,6 +12,7 @@
 
 #include "isa.hpp"
 #include "kernels/roofline.hpp"
+#include "pykernel/block.hpp"
 
 namespace py = pybind11;
 
@@ -37,18 +38,17 @@ template <class T> const Products<T>& products_of(const std::string& isa) {
     return isa_called(isa).double_products(0);
 }
 
-int64_t padded(int64_t n) { return panels_of(n) * 16; }
 template <class T> Aligned<T> to_block(const Array<T>& x) {
   const int64_t n = x.shape(0), B = x.shape(1);
   Aligned<T> block(padded(n) * B);
   for (int64_t i = 0; i < n; i++)
-    for (int64_t b = 0; b < B; b++) block.get()[(i / 16 * B + b) * 16 + i % 16] = x.at(i, b);
+    for (int64_t b = 0; b < B; b++) block.get()[entry_at(i, b, B)] = x.at(i, b);
   return block;
 }
 template <class T> py::array from_block(Aligned<T>& block, int64_t n, int64_t B) {  // padding too
   py::array_t<T> x({padded(n), B});
   for (int64_t i = 0; i < padded(n); i++)
-    for (int64_t b = 0; b < B; b++) x.mutable_at(i, b) = block.get()[(i / 16 * B + b) * 16 + i % 16];
+    for (int64_t b = 0; b < B; b++) x.mutable_at(i, b) = block.get()[entry_at(i, b, B)];
   return x;
 }
 
@@ -75,7 +75,7 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
     table.draw(w, 0, P, 0, columns, draws.get());
     std::vector<T> matrix((size_t)(rows * columns));
     for (int64_t i = 0; i < rows; i++)
-      for (int64_t k = 0; k < columns; k++) matrix[(size_t)(i * columns + k)] = draws.get()[(i / 16 * columns + k) * 16 + i % 16];
+      for (int64_t k = 0; k < columns; k++) matrix[(size_t)(i * columns + k)] = draws.get()[entry_at(i, k, columns)];
     table.pack(matrix.data(), rows, columns, 0, P, given.get());
     w.given = given.get();
   }
@@ -98,7 +98,7 @@ py::array draws(const std::string& isa, int distribution, double parameter, uint
   products_of<float>(isa).draw(w, 0, panels_of(rows), 0, columns, panels.get());
   py::array_t<float> matrix({rows, columns});
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < columns; k++) matrix.mutable_at(i, k) = panels.get()[(i / 16 * columns + k) * 16 + i % 16];
+    for (int64_t k = 0; k < columns; k++) matrix.mutable_at(i, k) = panels.get()[entry_at(i, k, columns)];
   return matrix;
 }
 

@@ -15,14 +15,14 @@ template <class T, class From> void pack(const From* x, int64_t n, int64_t B, Bl
   const int e = exponent && (largest > 0x1p30 || largest < 0x1p-30) && largest > 0 ? ilogb(largest) : 0;
   memset(static_cast<void*>(out.data), 0, sizeof(T) * (size_t)block_entries(n, B));
   for (int64_t i = 0; i < n; i++)
-    for (int64_t b = 0; b < B; b++) out.data[(i / 16 * B + b) * 16 + i % 16] = (T)ldexp((double)x[i * B + b], -e);
+    for (int64_t b = 0; b < B; b++) out.data[entry_at(i, b, B)] = (T)ldexp((double)x[i * B + b], -e);
   out.n = n, out.exponent = e, out.largest = ldexp(largest, -e);
 }
 
 template <class T> void unpack(const Block<T>& block, int64_t B, T* x) {
   const int e = (int)(block.exponent > 3000 ? 3000 : block.exponent < -3000 ? -3000 : block.exponent);
   for (int64_t i = 0; i < block.n; i++)
-    for (int64_t b = 0; b < B; b++) x[i * B + b] = (T)ldexp((double)block.data[(i / 16 * B + b) * 16 + i % 16], e);
+    for (int64_t b = 0; b < B; b++) x[i * B + b] = (T)ldexp((double)block.data[entry_at(i, b, B)], e);
 }
 
 template void pack(const float*, int64_t, int64_t, Block<float>&, bool);

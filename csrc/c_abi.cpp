@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "isa.hpp"
@@ -135,6 +136,7 @@ struct HeldPlan {
     plan.loss = p.loss, plan.outputs = p.outputs, plan.head_distribution = p.head_distribution;
     plan.head_parameter = p.head_parameter, plan.head_scale = p.head_scale, plan.targets = p.targets, plan.clip_value = p.clip_value;
     if (p.norm_eps) plan.norm_eps = p.norm_eps;
+    plan.head_weight = p.head_weight, plan.head_bias = p.head_bias;
   }
 };
 
@@ -275,6 +277,24 @@ int pk_chain_bytes(const pk_plan* plan, int engine, int dtype, size_t* least, si
 }
 
 namespace {
+
+constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
+    {&pk_rows::log10_grad_weight, &Rows::log10_grad_weight},
+    {&pk_rows::log10_grad_bias, &Rows::log10_grad_bias},
+    {&pk_rows::log10_grad_preactivation, &Rows::log10_grad_preactivation},
+    {&pk_rows::log10_grad_activation, &Rows::log10_grad_activation},
+    {&pk_rows::log10_mean_square_preactivation, &Rows::log10_mean_square_preactivation},
+    {&pk_rows::log10_mean_square_activation, &Rows::log10_mean_square_activation},
+    {&pk_rows::mean_activation, &Rows::mean_activation},
+    {&pk_rows::saturated, &Rows::saturated},
+    {&pk_rows::dead, &Rows::dead},
+    {&pk_rows::similarity, &Rows::similarity},
+    {&pk_rows::log10_weight_factor, &Rows::log10_weight_factor},
+    {&pk_rows::log10_derivative_factor, &Rows::log10_derivative_factor},
+    {&pk_rows::loss, &Rows::loss},
+};
+static_assert(sizeof c_rows / sizeof *c_rows == row_count, "every row has its place in pk_rows");
+
 struct Asked {
   int (*stop)(void*);
   void* user;
@@ -286,19 +306,8 @@ int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t first, int6
   const int status = guarded(message, message_size, [&] {
     const HeldPlan held(plan);
     const pk_rows r = read(rows);
-    const Rows to = {r.log10_grad_weight,
-                     r.log10_grad_bias,
-                     r.log10_grad_preactivation,
-                     r.log10_grad_activation,
-                     r.log10_mean_square_preactivation,
-                     r.log10_mean_square_activation,
-                     r.mean_activation,
-                     r.saturated,
-                     r.dead,
-                     r.similarity,
-                     r.log10_weight_factor,
-                     r.log10_derivative_factor,
-                     r.loss};
+    Rows to;
+    for (const auto& [from, row] : c_rows) to.*row = r.*from;
     Asked asked = {stop, user};
     const Stop ask = {stop ? +[](void* a) { return static_cast<Asked*>(a)->stop(static_cast<Asked*>(a)->user) != 0; } : nullptr, &asked};
     const bool finished = with_dtype(

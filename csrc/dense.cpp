@@ -3,190 +3,209 @@
 #include "dense.hpp"
 
 #include <math.h>
-#include <string.h>
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
+#include "draws.hpp"
 #include "haar.hpp"
 #include "isa.hpp"
-#include "layer.hpp"
 #include "pages.hpp"
 
 namespace pykernel {
 namespace {
 
-enum class Kind { drawn, given, identity, constant, haar };
-
-struct Source {
-  Kind kind;
-  Distribution distribution;
-  double parameter;
-};
-
-Source source_of(const char* name, double parameter) {
-  constexpr std::pair<const char*, Kind> others[] = {
-      {"given", Kind::given}, {"identity", Kind::identity}, {"constant", Kind::constant}, {"haar", Kind::haar}};
-  for (const auto& [other, kind] : others)
-    if (!strcmp(name, other)) return {kind, Distribution::normal, 0};
-  return {Kind::drawn, distribution_called(name), parameter};
-}
-
 // A call of a kernel is short enough that Ctrl-C is noticed, and long enough that a thread is worth waking.
 constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 
-template <class T> class Dense final : public Linear<T> {
- public:
-  Dense(const Plan& plan, std::shared_ptr<Vector<Buffer<T>>> given, int64_t bytes)
-      : plan_(plan),
-        table_(product_table<T>()),
-        body_(source_of(plan.distribution, plan.distribution_parameter)),
-        head_(body_),
-        given_(std::move(given)) {
-    if (plan.loss) head_ = source_of(plan.head_distribution, plan.head_parameter);
-    const int64_t last = plan.depth + (plan.loss != no_loss);
-    kept_.assign((size_t)last, nullptr), written_.assign((size_t)last, false);
-    Vector<int64_t> offsets((size_t)last, -1);
-    int64_t entries = 0, all = 0;
-    for (int64_t l = 1; l <= last && all <= bytes; l++)
-      if (at(l).kind == Kind::drawn) all += padded(rows(l)) * columns(l) * (int64_t)sizeof(float);
-    if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
-    for (int64_t l = last; l >= 1; l--) {
-      const int64_t size = padded(rows(l)) * columns(l);
-      if (at(l).kind != Kind::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
-      offsets[(size_t)l - 1] = entries, entries += size;
-    }
-    float* room;
-    if (is_lent())
-      room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back
-    else
-      pages_ = Pages((size_t)entries * sizeof(float)), room = static_cast<float*>(pages_.get());
-    for (size_t l = 0; l < kept_.size(); l++)
-      if (room && offsets[l] >= 0) kept_[l] = room + offsets[l];
-    if (body_.kind == Kind::haar || (plan.loss && head_.kind == Kind::haar)) {
-      int64_t largest = 0;
-      for (int64_t l = 1; l <= plan.depth + (plan.loss != no_loss); l++)
-        if (at(l).kind == Kind::haar) largest = std::max(largest, padded(rows(l)) * columns(l));
-      frames_ = Buffer<T>((size_t)largest);
-    }
-  }
+int64_t panel_size(const LayerOf& l) { return padded(l.rows) * l.columns; }
+Unit unit_of(const LayerOf& l) { return l.given ? Unit{Source::given, Distribution::normal, 0} : unit_of(l.draw); }
 
-  void begin(int64_t replica, Team&) override {
-    replica_ = (uint32_t)replica, framed_ = 0;
-    std::fill(written_.begin(), written_.end(), false);
-  }
-
-  void forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) override {
-    const Source& source = at(l);
-    int shift;
-    Weights<T> w = weights(l, source, team, shift);
-    z.exponent = u.exponent + shift;
-    if (source.kind == Kind::identity) return diagonal(u, w.scale, z);
-    if (source.kind == Kind::constant) return rank_one(u, w.scale, z);
-    float* keep = kept_[(size_t)l - 1];
-    if (written_[(size_t)l - 1]) w.kept = keep, keep = nullptr;  // a segment computed again
-    written_[(size_t)l - 1] = kept_[(size_t)l - 1];
-    const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * plan_.batch, 4, team);
-    team.each((panels + step - 1) / step, [&](int64_t c) {
-      if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), plan_.batch, u.data, z.data, keep);
-    });
-  }
-
-  void backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du, Team& team) override {
-    const Source& source = at(l);
-    int shift;
-    Weights<T> w = weights(l, source, team, shift);
-    du.exponent = delta.exponent + shift;
-    if (source.kind == Kind::identity) return diagonal(delta, w.scale, du);
-    if (source.kind == Kind::constant) return rank_one(delta, w.scale, du);
-    w.kept = kept_[(size_t)l - 1];
-    const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * plan_.batch, 4, team);
-    team.each((panels + step - 1) / step, [&](int64_t c) {
-      if (team.stopped()) return;
-      table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), plan_.batch, delta.data, du.data,
-                      thread_scratch(backward_scratch<T>(w.rows, plan_.batch)));
-    });
-  }
-
- private:
-  int64_t rows(int64_t l) const { return l <= plan_.depth ? plan_.widths[l] : plan_.outputs; }
-  int64_t columns(int64_t l) const { return plan_.widths[l - 1]; }
-  const Source& at(int64_t l) const { return l <= plan_.depth ? body_ : head_; }
-
-  // Scales that T might not hold give their power of two to the block's exponent.
-  Weights<T> weights(int64_t l, const Source& source, Team& team, int& shift) {
-    const double scale = l <= plan_.depth ? plan_.scale[l - 1] : plan_.head_scale;
-    shift = 0;
-    const bool far = plan_.exponent && scale != 0 && (fabs(scale) > 0x1p30 || fabs(scale) < 0x1p-30);
-    const double mantissa = far ? frexp(scale, &shift) : scale;
-    Weights<T> w = {rows(l),  columns(l), (T)mantissa, source.distribution, source.parameter, plan_.seed, (uint32_t)l,
-                    replica_, nullptr,    nullptr};
-    if (source.kind == Kind::given) w.given = (*given_)[(size_t)l - 1].get();
-    if (source.kind == Kind::haar) {
-      if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
-      framed_ = l;
-      w.given = frames_.get();
-    }
-    return w;
-  }
-
-  int64_t share(int64_t panels, int64_t work, int64_t multiple, const Team& team) const {
-    int64_t parts = panels * work / longest_call + 1;
-    if (team.size() > 1) parts = std::max(parts, std::min<int64_t>(4 * team.size(), panels * work / shortest_share + 1));
-    const int64_t step = (panels + parts - 1) / parts;
-    return (step + multiple - 1) / multiple * multiple;
-  }
-
-  void diagonal(const Block<T>& x, T scale, Block<T>& y) const {
-    const int64_t B = plan_.batch, shared = std::min(x.n, y.n);
-    for (int64_t p = 0; p < panels_of(y.n); p++)
-      for (int64_t b = 0; b < B; b++)
-        for (int64_t i = 0; i < 16; i++) y.data[(p * B + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B + b) * 16 + i] : T(0);
-  }
-
-  void rank_one(const Block<T>& x, T scale, Block<T>& y) const {
-    const int64_t B = plan_.batch;
-    for (int64_t b = 0; b < B; b++) {
-      double sum = 0;
-      for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[(i / 16 * B + b) * 16 + i % 16];
-      const T value = (T)((double)scale * sum);
-      for (int64_t i = 0; i < padded(y.n); i++) y.data[(i / 16 * B + b) * 16 + i % 16] = i < y.n ? value : T(0);
-    }
-  }
-
-  const Plan& plan_;
-  const Products<T>& table_;
-  Source body_, head_;
-  std::shared_ptr<Vector<Buffer<T>>> given_;
-  Pages pages_;
-  Vector<float*> kept_;   // of each layer, or null
-  Vector<bool> written_;  // in this replica
-  Buffer<T> frames_;
-  uint32_t replica_ = 0;
-  int64_t framed_ = 0;
-};
-
-// The caller's matrices in panels, made once for all workers
-template <class T> std::shared_ptr<Vector<Buffer<T>>> pack_given(const Plan& plan) {
-  auto given = std::make_shared<Vector<Buffer<T>>>();
-  for (int64_t l = 1; plan.weights && l <= plan.depth; l++) {
-    const int64_t rows = plan.widths[l], columns = plan.widths[l - 1];
-    given->emplace_back((size_t)(padded(rows) * columns));
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t k = 0; k < columns; k++)
-        given->back().get()[(i / 16 * columns + k) * 16 + i % 16] = (T)plan.weights[l - 1][i * columns + k];
-  }
-  return given;
+// The most that `size` says of a layer with an orthogonal weight.
+template <class Size> int64_t largest_frame(const Program& program, int64_t first, Size size) {
+  int64_t largest = 0;
+  for (int64_t l = first; l <= all_layers(program); l++)
+    if (const LayerOf of = layer_of(program, l); unit_of(of).source == Source::haar) largest = std::max<int64_t>(largest, size(of));
+  return largest;
 }
 
 }  // namespace
 
+template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t first_layer) : first_(first_layer) {
+  const int64_t last = all_layers(program);
+  if (!program.weights && !program.head.weight) return;
+  panels_.reserve((size_t)(last - first_ + 1));
+  for (int64_t l = first_; l <= last; l++) {
+    const LayerOf of = layer_of(program, l);
+    Buffer<T>& panels = of.given ? panels_.emplace_back((size_t)panel_size(of)) : panels_.emplace_back();
+    for (int64_t i = 0; of.given && i < of.rows; i++)
+      for (int64_t k = 0; k < of.columns; k++) panels.get()[entry_at(i, k, of.columns)] = (T)of.given[i * of.columns + k];
+  }
+}
+template <class T> int64_t GivenWeights<T>::bytes(const Program& program, int64_t first_layer) {
+  const int64_t last = all_layers(program);
+  if (!program.weights && !program.head.weight) return 0;
+  int64_t bytes = taken<Buffer<T>>(last - first_layer + 1);
+  for (int64_t l = first_layer; l <= last; l++)
+    if (const LayerOf of = layer_of(program, l); of.given) bytes += Buffer<T>::bytes(panel_size(of));
+  return bytes;
+}
+template class GivenWeights<float>;
+template class GivenWeights<double>;
+
+template <class T>
+Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> given, int64_t first_layer, int64_t bytes)
+    : program_(program),
+      table_(product_table<T>()),
+      first_(first_layer),
+      last_(all_layers(program)),
+      B_(columns_of(program)),
+      given_(std::move(given)) {
+  units_.reserve((size_t)program.draw_count + 2);
+  for (int64_t i = 0; i < program.draw_count; i++) units_.push_back(unit_of(program.draws[i]));
+  units_.push_back(program.head.loss && !program.head.weight ? unit_of(program.head.draw) : Unit{});
+  units_.push_back({Source::given, Distribution::normal, 0});
+  layers_.resize((size_t)std::max<int64_t>(0, last_ - first_ + 1));
+  keep_draws(bytes);
+  if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
+}
+
+template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first_layer) {
+  const int64_t size = largest_frame(program, first_layer, panel_size);
+  return taken<Unit>(program.draw_count + 2) + taken<Layer>(all_layers(program) - first_layer + 1) + (size ? Buffer<T>::bytes(size) : 0) +
+         largest_frame(program, first_layer, [](const LayerOf& of) { return frame_bytes(of.rows, of.columns); });
+}
+template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
+  int64_t entries = 0;
+  for (int64_t l = 1; l <= all_layers(program); l++) entries += panel_size(layer_of(program, l));
+  return entries * (int64_t)sizeof(float);
+}
+
+template <class T> const Unit& Dense<T>::unit(int64_t l) const {
+  if (layer_of(program_, l).given) return units_.back();
+  return units_[(size_t)(l > program_.counts[Table::layer] ? program_.draw_count : program_.draw[l - 1])];
+}
+
+template <class T> void Dense<T>::keep_draws(int64_t bytes) {
+  int64_t entries = 0, all = 0;
+  for (int64_t l = first_; l <= last_ && all <= bytes; l++)
+    if (unit(l).source == Source::drawn) all += panel_size(layer_of(program_, l)) * (int64_t)sizeof(float);
+  if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
+  const auto each_kept = [&](auto use) {
+    entries = 0;
+    for (int64_t l = last_; l >= first_; l--) {
+      const int64_t size = panel_size(layer_of(program_, l));
+      if (unit(l).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
+      use(at(l), entries);
+      entries += size;
+    }
+  };
+  each_kept([](Layer&, int64_t) {});
+  float* room;
+  if (is_lent()) {
+    room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back
+  } else {
+    pages_ = Pages((size_t)entries * sizeof(float));
+    room = static_cast<float*>(pages_.get());
+  }
+  if (room) each_kept([room](Layer& layer, int64_t offset) { layer.kept = room + offset; });
+}
+
+template <class T> void Dense<T>::begin(int64_t replica, Team&) {
+  replica_ = (uint32_t)replica;
+  framed_ = 0;
+  for (Layer& layer : layers_) layer.written = false;
+}
+
+template <class T> double Dense<T>::work(int64_t l) const {
+  const LayerOf of = layer_of(program_, l);
+  return (double)of.rows * (double)of.columns * (double)B_;
+}
+
+template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) {
+  int shift;
+  Weights<T> w = weights(l, team, shift);
+  z.exponent = u.exponent + shift;
+  if (unit(l).source == Source::identity) return diagonal(u, w.scale, z);
+  if (unit(l).source == Source::constant) return rank_one(u, w.scale, z);
+  Layer& layer = at(l);
+  float* keep = layer.kept;
+  if (layer.written) {  // a segment computed again
+    w.kept = keep;
+    keep = nullptr;
+  }
+  layer.written = layer.kept;
+  const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B_, team);
+  team.each((panels + step - 1) / step, [&](int64_t c) {
+    if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B_, u.data, z.data, keep);
+  });
+}
+
+template <class T>
+void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du, Team& team) {
+  int shift;
+  Weights<T> w = weights(l, team, shift);
+  du.exponent = delta.exponent + shift;
+  if (unit(l).source == Source::identity) return diagonal(delta, w.scale, du);
+  if (unit(l).source == Source::constant) return rank_one(delta, w.scale, du);
+  w.kept = at(l).kept;
+  const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * B_, team);
+  team.each((panels + step - 1) / step, [&](int64_t c) {
+    if (team.stopped()) return;
+    table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), B_, delta.data, du.data,
+                    thread_scratch(backward_scratch<T>(w.rows, B_)));
+  });
+}
+
+// Scales that T might not hold give their power of two to the block's exponent.
+template <class T> Weights<T> Dense<T>::weights(int64_t l, Team& team, int& shift) {
+  const LayerOf of = layer_of(program_, l);
+  const Unit& drawn = unit(l);
+  shift = 0;
+  const bool far = program_.exponent && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
+  const double mantissa = far ? frexp(of.scale, &shift) : of.scale;
+  Weights<T> w = {of.rows,  of.columns, (T)mantissa, drawn.distribution, drawn.parameter, program_.seed, (uint32_t)of.address,
+                  replica_, nullptr,    nullptr};
+  if (drawn.source == Source::given) w.given = given_->of(l);
+  if (drawn.source == Source::haar) {
+    if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
+    framed_ = l;
+    w.given = frames_.get();
+  }
+  return w;
+}
+
+// Panels of a call, of which there are as many as a team can use; in fours, as tall draws come.
+template <class T> int64_t Dense<T>::share(int64_t panels, int64_t work, const Team& team) const {
+  int64_t parts = panels * work / longest_call + 1;
+  if (team.size() > 1) parts = std::max(parts, std::min<int64_t>(4 * team.size(), panels * work / shortest_share + 1));
+  const int64_t step = (panels + parts - 1) / parts;
+  return (step + 3) / 4 * 4;
+}
+
+template <class T> void Dense<T>::diagonal(const Block<T>& x, T scale, Block<T>& y) const {
+  const int64_t shared = std::min(x.n, y.n);
+  for (int64_t p = 0; p < panels_of(y.n); p++)
+    for (int64_t b = 0; b < B_; b++)
+      for (int64_t i = 0; i < 16; i++) y.data[(p * B_ + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B_ + b) * 16 + i] : T(0);
+}
+
+template <class T> void Dense<T>::rank_one(const Block<T>& x, T scale, Block<T>& y) const {
+  for (int64_t b = 0; b < B_; b++) {
+    double sum = 0;
+    for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[entry_at(i, b, B_)];
+    const T value = (T)((double)scale * sum);
+    for (int64_t i = 0; i < padded(y.n); i++) y.data[entry_at(i, b, B_)] = i < y.n ? value : T(0);
+  }
+}
+
+template class Dense<float>;
+template class Dense<double>;
+
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes) {
-  return [given = std::shared_ptr<Vector<Buffer<T>>>(), keep_bytes](const Plan& plan, int workers) mutable -> std::unique_ptr<Linear<T>> {
-    if (!given) given = pack_given<T>(plan);
-    return std::make_unique<Dense<T>>(plan, given, keep_bytes / workers);
+  return [given = std::shared_ptr<const GivenWeights<T>>(), keep_bytes](const Program& program,
+                                                                        int workers) mutable -> std::unique_ptr<Linear<T>> {
+    if (!given) given = std::make_shared<const GivenWeights<T>>(program, 1);
+    return std::make_unique<Dense<T>>(program, given, 1, keep_bytes / workers);
   };
 }
 template MakeLinear<float> make_dense(int64_t);

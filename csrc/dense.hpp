@@ -1,11 +1,65 @@
 // The dense engine: every weight drawn by address (or kept), or the caller's own, or one of the few that need no product.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
+#include "buffer.hpp"
+#include "draws.hpp"
+#include "kernels/product.hpp"
 #include "run.hpp"
 
 namespace pykernel {
 
-// keep_bytes: for draws kept between the passes, of all workers together; half as many where a whole network does not fit
+// The caller's matrices in panels, by layer. One for all workers.
+template <class T> class GivenWeights {
+ public:
+  GivenWeights(const Program& program, int64_t first_layer);
+  static int64_t bytes(const Program& program, int64_t first_layer);
+  const T* of(int64_t layer) const { return panels_[(size_t)(layer - first_)].get(); }
+
+ private:
+  const int64_t first_;
+  Vector<Buffer<T>> panels_;
+};
+
+template <class T> class Dense final : public Linear<T> {
+ public:
+  // Layers first_layer and those behind it. bytes: for draws kept between the passes; half as many where a whole network does not fit.
+  Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> given, int64_t first_layer, int64_t bytes);
+  // What one takes of a workspace, without kept draws and the caller's matrices; and what all draws take.
+  static int64_t bytes(const Program& program, int64_t first_layer);
+  static int64_t draw_bytes(const Program& program);
+
+  void begin(int64_t replica, Team&) override;
+  double work(int64_t layer) const override;
+  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
+  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
+                Team&) override;
+
+ private:
+  struct Layer {
+    float* kept;   // draws of the forward pass, or null
+    bool written;  // in this replica
+  };
+  Layer& at(int64_t layer) { return layers_[(size_t)(layer - first_)]; }
+  const Unit& unit(int64_t layer) const;
+  void keep_draws(int64_t bytes);
+  Weights<T> weights(int64_t layer, Team& team, int& shift);
+  int64_t share(int64_t panels, int64_t work, const Team& team) const;
+  void diagonal(const Block<T>& x, T scale, Block<T>& y) const;
+  void rank_one(const Block<T>& x, T scale, Block<T>& y) const;
+
+  const Program& program_;
+  const Products<T>& table_;
+  const int64_t first_, last_, B_;
+  std::shared_ptr<const GivenWeights<T>> given_;
+  Vector<Unit> units_;  // of the program's draws, the head, and given weights
+  Vector<Layer> layers_;
+  Pages pages_;
+  Buffer<T> frames_;
+  uint32_t replica_ = 0;
+  int64_t framed_ = 0;
+};
+
+// keep_bytes: as above, of all workers together
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes);
 
 }  // namespace pykernel

@@ -2,7 +2,32 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "draws.hpp"
 
+#include <string.h>
+
+#include <utility>
+
+#include "pykernel/block.hpp"
+
 namespace pykernel {
+
+Unit unit_of(const Draw& draw) {
+  constexpr std::pair<const char*, Source> whole[] = {
+      {"given", Source::given}, {"identity", Source::identity}, {"constant", Source::constant}, {"haar", Source::haar}};
+  for (const auto& [name, source] : whole)
+    if (draw.distribution && !strcmp(draw.distribution, name)) return {source, Distribution::normal, 0};
+  const Distribution distribution = distribution_called(draw.distribution);
+  check_parameter(distribution, draw.parameter);
+  return {Source::drawn, distribution, draw.parameter};
+}
+
+LayerOf layer_of(const Program& p, int64_t l) {
+  const int64_t L = p.counts[Table::layer], i = l - 1;
+  if (l > L) return {p.head.outputs, p.nodes[p.counts[Table::node]], L + 1, p.head.draw, p.head.scale, p.head.weight};
+  return {p.units[i], p.columns[i], p.address[i], p.draws[p.draw[i]], p.scale[i], p.weights ? p.weights[i] : nullptr};
+}
+
+int64_t all_layers(const Program& p) { return p.counts[Table::layer] + (p.head.loss != no_loss); }
+
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team) {
   constexpr int64_t group = 64;  // panels: a multiple of four
   const int64_t panels = panels_of(units);
@@ -35,7 +60,7 @@ Vector<double> draw_targets(Tall address, int loss, int64_t outputs, int64_t B, 
   address.draw = loss == mse || loss == linear_loss ? TallDraw::normal : TallDraw::bit;
   draw_tall(block.data(), outputs, B, address, team);
   for (int64_t o = 0; o < outputs; o++)
-    for (int64_t b = 0; b < B; b++) t[(size_t)(o * B + b)] = block[(size_t)((o / 16 * B + b) * 16 + o % 16)];
+    for (int64_t b = 0; b < B; b++) t[(size_t)(o * B + b)] = block[(size_t)(entry_at(o, b, B))];
   return t;
 }
 

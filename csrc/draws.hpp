@@ -3,14 +3,33 @@
 #pragma once
 #include "isa.hpp"
 #include "memory.hpp"
-#include "pykernel/plan.hpp"
+#include "pykernel/program.hpp"
 #include "pykernel/stream.hpp"
 #include "team.hpp"
 
 namespace pykernel {
 
-// Throws std::invalid_argument where the distribution takes no such parameter.
-void check_parameter(Distribution distribution, double parameter);
+// What stands behind a weight: draws by address, or one of the few that need a whole matrix or none.
+enum class Source { drawn, given, identity, constant, haar };
+struct Unit {
+  Source source;
+  Distribution distribution;  // where it is drawn
+  double parameter;
+};
+// Throws std::invalid_argument for an unknown name or parameter.
+Unit unit_of(const Draw& draw);
+
+// Layer l of a program, from 1; the one behind the last is the head.
+struct LayerOf {
+  int64_t rows, columns, address;
+  Draw draw;
+  double scale;
+  const double* given;  // the caller's matrix, or null
+};
+LayerOf layer_of(const Program& program, int64_t l);
+// How many there are, the head included.
+int64_t all_layers(const Program& program);
+
 // The block of a tall array, the team splits it.
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team);
 // (outputs, B) row-major: normals, fair bits, or one-hot columns of uniform classes

@@ -1,4 +1,4 @@
-// The public layer: a plan of depth one around the caller's spec, the run loop's own steps on it, and the product at the caller's address.
+// The public layer: the ops' own steps on the caller's blocks, and the product at the caller's address.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <math.h>
 #include <string.h>
@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "check.hpp"
 #include "draws.hpp"
 #include "isa.hpp"
 #include "layer.hpp"
 #include "pykernel/layer.hpp"
-#include "run.hpp"
 
 namespace pykernel {
 namespace {
@@ -21,31 +21,34 @@ Distribution distribution_of(const LayerSpec& layer) {
 }
 const char* bias_of(const LayerSpec& layer) { return layer.bias_distribution ? layer.bias_distribution : "zero"; }
 
-// What the steps of a run want to know. Throws std::invalid_argument.
-Plan described(const LayerSpec& spec, const int64_t* widths) {
+void check_spec(const LayerSpec& spec) {
   check_parameter(distribution_of(spec), spec.distribution_parameter);
   if (!spec.layer || spec.layer >= (1 << 24)) throw std::invalid_argument("layer must be at least 1 and below 2^24");
   if (is_given(spec) != (spec.weights != nullptr))
     throw std::invalid_argument("weights must be given with distribution \"given\", and only then");
-  Plan plan = {};
-  plan.depth = 1, plan.widths = widths, plan.batch = spec.batch, plan.seed = spec.seed, plan.exponent = spec.exponent;
-  plan.activation = spec.activation, plan.norm = spec.norm, plan.norm_eps = spec.norm_eps;
-  plan.distribution = "normal", plan.scale = plan.residual_scale = &spec.scale;
-  plan.bias_distribution = bias_of(spec), plan.bias_scale = &spec.bias_scale;
-  plan.biases = strcmp(plan.bias_distribution, "given") ? nullptr : &spec.bias;
-  check(plan);
-  return plan;
+  check_width(spec.rows);
+  check_width(spec.columns);
+  check_batch(spec.batch);
+  check_finite(&spec.scale, 1, "scale");
+  check_finite(&spec.bias_scale, 1, "bias_scale");
+  check(spec.activation);
+  check(NormRow{spec.norm, spec.norm_eps});
+  const char* bias = bias_of(spec);
+  if (strcmp(bias, "zero") && strcmp(bias, "normal") && strcmp(bias, "uniform") && strcmp(bias, "given"))
+    throw std::invalid_argument("bias_distribution must be \"zero\", \"normal\", \"uniform\" or \"given\"");
+  if (!strcmp(bias, "given") && !spec.bias) throw std::invalid_argument("biases must be given with bias_distribution \"given\", and only then");
+  check_finite(strcmp(bias, "given") ? nullptr : spec.bias, spec.rows, "biases");
 }
 
 template <class T> class Room {
  public:
   Room(const LayerSpec& spec, void* workspace, size_t bytes)
-      : spec_(spec),
-        widths_{spec.columns, spec.rows},
-        plan_(described(spec, widths_)),
+      : spec_((check_spec(spec), spec)),
+        norm_{spec.norm, spec.norm_eps},
+        phi_(phi_of<T>(spec.activation)),
         lent_(workspace, bytes),
         team_(1, never_),
-        layer_(plan_, elementwise_table<T>(), team_, std::max(spec.rows, spec.columns)) {}
+        layer_(spec.exponent, spec.batch, std::max(spec.rows, spec.columns), team_) {}
 
   Measure multiply(const Block<T>& u, Block<T>& z) {
     int shift;
@@ -70,26 +73,26 @@ template <class T> class Room {
 
   Measure activate(Block<T>& z, Block<T>& v) {
     expect(z, z.n), expect(v);
-    if (!plan_.norm) return layer_.activate(z, v);
+    if (!norm_.kind) return layer_.activate(phi_, z, v);
     Buffer<T> room((size_t)block_entries(z.n, spec_.batch));
     Block<T> h = {room.get(), z.n, 0, 0};
-    layer_.normalise(z, h);
-    return layer_.activate(h, v);
+    layer_.normalise(norm_, z, h);
+    return layer_.activate(phi_, h, v);
   }
 
   Measure differentiate(Block<T>& z, const Block<T>& g, Block<T>& delta, SlopeCount& count) {
     expect(z, z.n), expect(g, z.n), expect(delta);
-    if (!plan_.norm) return layer_.differentiate(z, g, delta, count);
+    if (!norm_.kind) return layer_.differentiate(phi_, z, g, delta, count);
     Buffer<T> room((size_t)block_entries(z.n, spec_.batch));
     Block<T> h = {room.get(), z.n, 0, 0};
-    layer_.normalise(z, h);
-    layer_.differentiate(h, g, delta, count);
-    return layer_.normalise_backward(z, h, delta, delta);
+    layer_.normalise(norm_, z, h);
+    layer_.differentiate(phi_, h, g, delta, count);
+    return layer_.normalise_backward(norm_, z, h, delta, delta);
   }
 
   Measure add(const Block<T>& x, const Block<T>& y, double factor, Block<T>& out) {
     expect(x, x.n), expect(y, x.n), expect(out);
-    return layer_.add(x, y, factor, out);
+    return layer_.add(x, 1, y, factor, out);
   }
 
   Measure observe(Block<T> x) {
@@ -129,20 +132,18 @@ template <class T> class Room {
   Measure add_bias(Block<T>& z) {
     Buffer<T> room((size_t)padded(spec_.rows));
     T* b = room.get();
-    double largest = 0;
-    if (plan_.biases) {
+    if (!strcmp(bias_of(spec_), "given")) {
       for (int64_t i = 0; i < spec_.rows; i++) b[i] = (T)spec_.bias[i];
     } else {
       const TallDraw draw = strcmp(bias_of(spec_), "uniform") ? TallDraw::normal : TallDraw::uniform;
       draw_tall(b, spec_.rows, 1, {spec_.seed, (uint32_t)Purpose::bias, spec_.layer, spec_.replica, draw}, team_);
     }
-    for (int64_t i = 0; i < spec_.rows; i++) largest = std::max(largest, fabs((double)b[i]));
-    return layer_.add_bias(z, b, largest, spec_.bias_scale);
+    return layer_.add_bias(z, b, largest_of(Block<T>{b, spec_.rows, 0, 0}), spec_.bias_scale);
   }
 
   const LayerSpec& spec_;
-  const int64_t widths_[2];
-  const Plan plan_;
+  const NormRow norm_;
+  const Phi<T> phi_;
   Lent lent_;
   const std::atomic<bool> never_{false};
   Team team_;
@@ -159,16 +160,13 @@ template <class T> void pack_weights(const T* matrix, int64_t rows, int64_t colu
 }
 
 template <class T> size_t layer_bytes(const LayerSpec& s) {
-  const int64_t widths[] = {s.columns, s.rows};
   LayerSpec sizes = {};  // the rest may not be set yet
   sizes.rows = s.rows, sizes.columns = s.columns, sizes.batch = s.batch, sizes.layer = 1, sizes.distribution = "normal";
   sizes.activation = activation_row("linear");
-  described(sizes, widths);
-  const int64_t largest = std::max(s.rows, s.columns), block = block_entries(largest, s.batch) * (int64_t)sizeof(T);
-  const int64_t chunks = (largest + chunk_units - 1) / chunk_units;
-  return (size_t)(2 * block + (int64_t)backward_scratch<T>(s.rows, s.batch) + padded(s.rows) * (int64_t)sizeof(T) +
-                  chunks * (int64_t)(sizeof(Sums) + sizeof(SlopeSums)) + 2 * s.batch * (chunks + 1) * 8 + 4 * s.batch * 8 +
-                  8 * std::max(largest, s.batch) + 32 * 64);
+  check_spec(sizes);
+  const int64_t largest = std::max(s.rows, s.columns), slack = 16 * 64;  // between the arrays
+  return (size_t)(Layer<T>::bytes(s.exponent, s.batch, largest) + Buffer<T>::bytes(block_entries(largest, s.batch)) +
+                  Buffer<T>::bytes(padded(s.rows)) + (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
 }
 
 template <class T> Measure multiply(const LayerSpec& layer, const Block<T>& u, Block<T>& z, void* workspace, size_t bytes) {

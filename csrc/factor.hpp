@@ -22,6 +22,9 @@ struct SmallFactor {
   // x (rank, columns), row j for direction order[j]: solves R x = y (`transposed`: R^T x = y) in place, R = rows[order][order]
   void solve(double* x, int64_t columns, bool transposed) const;
 
+  // What one takes of a workspace.
+  static int64_t bytes(int64_t B) { return taken<double>(B * B) + 4 * taken<int32_t>(B) * 2 + 2 * taken<double>(B); }
+
  private:
   int64_t B_ = 0;
   Vector<double> unit_, rest_;

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 
-#include "layer.hpp"
+#include "buffer.hpp"
+#include "pykernel/block.hpp"
 
 namespace pykernel {
 namespace {
@@ -24,6 +25,10 @@ void reflect(const double* v, double* x, int64_t n) {
 
 }  // namespace
 
+int64_t frame_bytes(int64_t rows, int64_t columns) {
+  return Buffer<float>::bytes(padded(rows) * columns) + 2 * Buffer<double>::bytes(rows * columns) + taken<double>(std::min(rows, columns));
+}
+
 template <class T> void draw_frame(const Weights<T>& w, T* panels, const Products<T>& table, Team& team) {
   const int64_t rows = w.rows, columns = w.columns, m = std::max(rows, columns), n = std::min(rows, columns);
   const bool wide = rows < columns;  // then the frame is the transpose's
@@ -37,7 +42,7 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < m; i++) {
       const int64_t row = wide ? j : i, column = wide ? i : j;
-      a.get()[j * m + i] = (double)draws.get()[(row / 16 * columns + column) * 16 + row % 16];
+      a.get()[j * m + i] = (double)draws.get()[entry_at(row, column, columns)];
     }
   for (int64_t j = 0; j < n; j++) {
     if (team.stopped()) throw Stopped{};
@@ -64,8 +69,7 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
     }
   });
   for (int64_t i = 0; i < padded(rows); i++)
-    for (int64_t k = 0; k < columns; k++)
-      panels[(i / 16 * columns + k) * 16 + i % 16] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
+    for (int64_t k = 0; k < columns; k++) panels[entry_at(i, k, columns)] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
 }
 template void draw_frame(const Weights<float>&, float*, const Products<float>&, Team&);
 template void draw_frame(const Weights<double>&, double*, const Products<double>&, Team&);

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #include "pykernel/block.hpp"
-#include "pykernel/plan.hpp"
+#include "pykernel/rows.hpp"
 #include "team.hpp"
 
 namespace pykernel {
@@ -18,9 +18,7 @@ template <class T> class Linear {
   virtual bool alone(int64_t /*replica*/, const Rows&, int64_t /*index*/, Team&) { return false; }
   virtual void begin(int64_t /*replica*/, Team&) {}
   // Multiply-adds of a layer's product, or what takes as long; 0 where a team cannot share it.
-  virtual double work(const Plan& plan, int64_t layer) const {
-    return (double)plan.widths[layer] * (double)plan.widths[layer - 1] * (double)plan.batch;
-  }
+  virtual double work(int64_t layer) const = 0;
   // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is set by the caller.
   // Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
   virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) = 0;

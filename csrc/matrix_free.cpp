@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "dense.hpp"
+#include "draws.hpp"
 #include "isa.hpp"
-#include "layer.hpp"
+#include "tape.hpp"
 
 namespace pykernel {
 namespace {
@@ -45,14 +45,33 @@ int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, 
 
 }  // namespace
 
+namespace {
+// Sums of all chunks of the widest block, of two kinds.
+size_t partial_sums(const Program& program) {
+  const int64_t chunks = chunks_of(largest_width(program)), columns = columns_of(program);
+  return chunks > 1 ? (size_t)(2 * chunks * columns * columns) : 0;
+}
+}  // namespace
+
 template <class T>
-MatrixFreeLinear<T>::MatrixFreeLinear(const Plan& plan)
-    : plan_(plan), kernels_(matrix_free_table<T>()), B_(plan.batch), haar_(!strcmp(plan.distribution, "haar")), head_plan_(plan) {
-  head_plan_.distribution = "identity";
-  if (plan.loss) head_ = make_dense<T>(0)(head_plan_, 1);
-  if (SingleChain<T>::takes(plan)) single_.emplace(plan);
+MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
+    : program_(program), kernels_(matrix_free_table<T>()), B_(columns_of(program)), L_(program.counts[Table::layer]) {
+  haar_.reserve((size_t)program.draw_count);
+  for (int64_t i = 0; i < program.draw_count; i++) haar_.push_back(unit_of(program.draws[i]).source == Source::haar);
+  if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
+  if (one_input(program)) single_.emplace(program);
+  ascending_.reserve((size_t)B_);
   for (int64_t b = 0; b < B_; b++) ascending_.push_back((int32_t)b);
   for (auto* v : {&out_, &own_, &inside_, &f_, &x_}) v->resize((size_t)(B_ * B_));
+  partials_.reserve(partial_sums(program));
+}
+
+template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
+  const int64_t B = columns_of(program), first = program.counts[Table::layer] + 1;
+  return taken<char>(program.draw_count) + taken<int32_t>(B) + 5 * taken<double>(B * B) + 3 * SmallFactor::bytes(B) +
+         taken<double>((int64_t)partial_sums(program)) +
+         (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
+         (one_input(program) ? SingleChain<T>::bytes(program) : 0);
 }
 
 template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -65,8 +84,8 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
 }
 
 // A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
-template <class T> double MatrixFreeLinear<T>::work(const Plan& plan, int64_t layer) const {
-  const int64_t units = std::max(plan.widths[layer], plan.widths[layer - 1]);
+template <class T> double MatrixFreeLinear<T>::work(int64_t layer) const {
+  const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
   return units > chunk_units ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
 }
 
@@ -95,7 +114,7 @@ template <class T> void MatrixFreeLinear<T>::sum(int64_t units, Team& team, doub
 }
 
 template <class T> Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const {
-  return {plan_.seed, (uint32_t)layer | (uint32_t)purpose << 24, replica_, factor.sorted.data(), (int64_t)factor.sorted.size()};
+  return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_, factor.sorted.data(), (int64_t)factor.sorted.size()};
 }
 
 // The live rows of a factor, in ascending order of their directions.
@@ -105,20 +124,21 @@ template <class T> Factor MatrixFreeLinear<T>::rows(const SmallFactor& factor, d
 }
 
 template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
-  if (layer > plan_.depth) return head_->forward(layer, u, gram, z, team);
-  const int64_t N = plan_.widths[layer - 1], M = plan_.widths[layer], full = haar_ ? std::max(M, N) : M;
+  if (layer > L_) return head_->forward(layer, u, gram, z, team);
+  const bool haar = is_haar(layer);
+  const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], full = haar ? std::max(M, N) : M;
   input_.make(gram, gram, B_ + 1, B_, N);
   const Draws g = draws(Purpose::forward, layer, input_);
   const Factor F = rows(input_, f_.data());
-  if (haar_ && F.count) {
+  if (haar && F.count) {
     sum(full, team, nullptr, own_.data(), [&](int64_t chunk, double*, double* own, void* room) {
       kernels_.drawn(g, chunk, M, full, nullptr, z.data, B_, nullptr, own, true, room);
     });
     frame_.make_dense(own_.data(), B_, F.count);
     frame_.solve(f_.data(), B_, false);
   }
-  z.exponent = u.exponent + fold(plan_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
-  if (haar_ && F.count) {
+  z.exponent = u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
+  if (haar && F.count) {
     const Factor none = {nullptr, nullptr, 0};
     const bool thin_frame = frame_.smallest < thin;
     pass(M, team,
@@ -131,29 +151,30 @@ template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<
 template <class T>
 void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
                                    Block<T>& du, Team& team) {
-  if (layer > plan_.depth) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
-  const int64_t N = plan_.widths[layer - 1], M = plan_.widths[layer], wide = std::max(M, N);
+  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
+  const bool haar = is_haar(layer);
+  const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
   input_.make(gram, gram, B_ + 1, B_, N);
   const int64_t r = (int64_t)input_.order.size();
 
   // Nearly dependent inputs divide what is added up here by little, and a frame is subtracted from it.
-  const bool careful = haar_ || input_.smallest < thin;
+  const bool careful = haar || input_.smallest < thin;
 
   // inside: G^T delta, or U^T delta for the frame U that G becomes
   const Draws g = draws(Purpose::forward, layer, input_);
   if (r)
-    sum(haar_ ? wide : M, team, inside_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(g, chunk, M, haar_ ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
+    sum(haar ? wide : M, team, inside_.data(), haar ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
+      kernels_.drawn(g, chunk, M, haar ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
     });
   std::copy_n(delta_gram, B_ * B_, f_.data());
-  if (haar_ && r) {
+  if (haar && r) {
     frame_.make_dense(own_.data(), B_, r);
     frame_.solve(inside_.data(), B_, true);
     for (int64_t i = 0; i < r; i++)
       for (int64_t b = 0; b < B_; b++)
         for (int64_t c = 0; c < B_; c++) f_[(size_t)(b * B_ + c)] -= inside_[(size_t)(i * B_ + b)] * inside_[(size_t)(i * B_ + c)];
   }
-  cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar_ ? std::min(M, wide - r) : M);
+  cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M);
 
   double thinnest = input_.smallest;
 
@@ -163,13 +184,13 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const int64_t s = E.count;
   Vector<double>& along = x_;
   if (s)
-    sum(haar_ ? wide : N, team, out_.data(), haar_ ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(h, chunk, N, haar_ ? wide : N, u.data, du.data, B_, out, own, careful, room);
+    sum(haar ? wide : N, team, out_.data(), haar ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
+      kernels_.drawn(h, chunk, N, haar ? wide : N, u.data, du.data, B_, out, own, careful, room);
     });
   for (int64_t i = 0; i < r; i++)
     for (int64_t j = 0; j < s; j++) along[(size_t)(i * s + j)] = out_[(size_t)(j * B_ + input_.order[(size_t)i])];
   input_.solve(along.data(), s, true);
-  if (haar_ && s) {
+  if (haar && s) {
     for (int64_t i = 0; i < r; i++)
       for (int64_t j = 0; j < s; j++)
         for (int64_t k = 0; k < s; k++) own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
@@ -190,21 +211,29 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const Factor X = {out_.data(), input_.order.data(), r};
   double top = largest(f_.data(), s * B_);  // row by row: where inputs differ much in size, a small one has large coefficients
   for (int64_t i = 0; i < r; i++) top = std::max(top, largest(out_.data() + i * B_, B_) * sqrt(gram[input_.order[(size_t)i] * (B_ + 1)]));
-  du.exponent = delta.exponent + fold(plan_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
+  du.exponent = delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
   const bool in_double = thinnest < thin || uneven(f_.data(), s * B_) || uneven(out_.data(), r * B_);
   pass(N, team,
        [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room); });
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {
-  return [](const Plan& plan, int) -> std::unique_ptr<Linear<T>> {
-    if (strcmp(plan.distribution, "normal") && strcmp(plan.distribution, "haar"))
-      throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
-    if (plan.clip_value > 0 || !plan.exponent) throw std::invalid_argument("matrix_free has no clip_value and needs exponents");
-    return std::make_unique<MatrixFreeLinear<T>>(plan);
+  return [](const Program& program, int) -> std::unique_ptr<Linear<T>> {
+    const int64_t L = program.counts[Table::layer];
+    for (int64_t l = 1; l <= L; l++) {
+      const LayerOf of = layer_of(program, l);
+      if (of.given || (strcmp(of.draw.distribution, "normal") && strcmp(of.draw.distribution, "haar")))
+        throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
+      if (of.address != l) throw std::invalid_argument("matrix_free needs a weight of its own in every layer");
+    }
+    if (program.clip_value > 0 || !program.exponent) throw std::invalid_argument("matrix_free has no clip_value and needs exponents");
+    return std::make_unique<MatrixFreeLinear<T>>(program);
   };
 }
 template MakeLinear<float> make_matrix_free();
 template MakeLinear<double> make_matrix_free();
+
+template class MatrixFreeLinear<float>;
+template class MatrixFreeLinear<double>;
 
 }  // namespace pykernel

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "dense.hpp"
 #include "factor.hpp"
 #include "kernels/matrix_free.hpp"
 #include "kernels/weights.hpp"
@@ -22,11 +23,13 @@ namespace pykernel {
 // Gram matrices are read as double-precision sums. Cost a layer: about 5 n B^2 multiply-adds and 3 n B normals.
 template <class T> class MatrixFreeLinear final : public Linear<T> {
  public:
-  explicit MatrixFreeLinear(const Plan& plan);
+  explicit MatrixFreeLinear(const Program& program);
+  // What one takes of a workspace.
+  static int64_t bytes(const Program& program);
   bool needs_input() const override { return true; }
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
-  double work(const Plan& plan, int64_t layer) const override;
+  double work(int64_t layer) const override;
   void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
   void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
                 Team&) override;
@@ -38,12 +41,13 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Draws draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const;
   Factor rows(const SmallFactor& factor, double* out) const;
 
-  const Plan& plan_;
+  bool is_haar(int64_t layer) const { return haar_[(size_t)program_.draw[layer - 1]]; }
+
+  const Program& program_;
   const MatrixFree<T>& kernels_;
-  const int64_t B_;
-  const bool haar_;
-  Plan head_plan_;                   // the same chain with nothing drawn but the head
-  std::unique_ptr<Linear<T>> head_;  // its few rows are drawn as they are
+  const int64_t B_, L_;
+  Vector<char> haar_;                // of each draw: orthogonal instead of Gaussian
+  std::optional<Dense<T>> head_;     // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
   uint32_t replica_ = 0;
   Vector<int32_t> ascending_;
@@ -51,7 +55,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Vector<double> out_, own_, inside_, f_, x_, partials_;
 };
 
-// Throws std::invalid_argument for a plan whose law is not known.
+// Throws std::invalid_argument for a program whose law is not known.
 template <class T> MakeLinear<T> make_matrix_free();
 
 }  // namespace pykernel

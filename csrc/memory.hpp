@@ -47,5 +47,7 @@ template <class T> struct Taken {
   bool operator==(const Taken&) const { return true; }
 };
 template <class T> using Vector = std::vector<T, Taken<T>>;
+// What a Vector of `count` takes of a workspace.
+template <class T> constexpr int64_t taken(int64_t count) { return (count * (int64_t)sizeof(T) + 63) / 64 * 64; }
 
 }  // namespace pykernel

@@ -1,88 +1,117 @@
-// One worker's network: its blocks in memory, forward and backward through all layers, what is observed on the way.
+// One worker's interpreter of a program: registers forward, their gradients backward, the tape between them, and the rows on the way.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "draws.hpp"
-#include "head.hpp"
 #include "layer.hpp"
+#include "linear.hpp"
+#include "objective.hpp"
+#include "tape.hpp"
 
 namespace pykernel {
 
-// How many layers' blocks lie in memory together, and what that takes in elements. With one segment nothing is computed twice.
-struct Extent {
-  int64_t length;      // layers of a segment
-  int64_t size;        // of the largest segment
-  int64_t checkpoint;  // of all checkpoints
-};
-Extent extent_of(const Plan& plan, int copies, int64_t element_bytes, int64_t bytes);
-// Bytes of the blocks and Gram matrices that are stored so.
-int64_t bytes_of(const Plan& plan, const Extent& extent, int copies, int64_t element_bytes);
+constexpr double log10_2 = 0.30102999566398119521;
 
-struct Segments {
-  Extent extent;
-  Vector<int64_t> starts;   // first layer of each segment, from 1
-  Vector<int64_t> offsets;  // of each layer's block within its segment, in elements
+// The gradient of a register, with what was measured as it was made.
+template <class T> struct Gradient {
+  Block<T> block;
+  Measure measure;
+  bool held;
 };
-Segments segments_of(const Plan& plan, const Extent& extent);
-// Bytes of a worker's blocks where as little as possible is stored.
-int64_t least_bytes(const Plan& plan, int copies, int64_t element_bytes);
 
 template <class T> class Network {
  public:
-  Network(const Plan& plan, Linear<T>& linear, Team& team, int64_t bytes);
+  // bytes: for the tape and checkpoints; the results do not depend on it.
+  Network(const Program& program, Linear<T>& linear, Team& team, int64_t bytes);
   // Runs one replica and writes its rows at `index` of the arrays.
   void replica(int64_t replica, const Rows& rows, int64_t index);
 
- private:
-  struct Stored {  // what the backward pass needs of a layer
-    int64_t exponent;
-    double largest, *gram;
-    int64_t gram_exponent, input_exponent;
-    double input_largest;
-    double* moving;  // Gram matrix of the input without its batch mean, where only that moves the weight gradient
-    int64_t moving_exponent;
-  };
-  enum Pass { first_pass, again };
-
-  Tall address(Purpose purpose, int64_t layer, TallDraw draw = TallDraw::normal) const {
-    return {plan_.seed, (uint32_t)purpose, (uint32_t)layer, (uint32_t)replica_, draw};
+  // What one takes of a workspace: all but tape and checkpoints, and these within `limit` bytes, or the least there is. Without kernels'
+  // scratch.
+  static int64_t fixed_bytes(const Program& program, bool keep_inputs);
+  static int64_t tape_bytes(const Program& program, bool keep_inputs, int64_t limit);
+  static int64_t least_bytes(const Program& program, bool needs_input) {
+    const bool keep = keeps_inputs(program, needs_input);
+    return fixed_bytes(program, keep) + tape_bytes(program, keep, 0);
   }
-  void input();
-  void forward(int64_t layer, Pass pass, const Rows& rows, int64_t index);
-  double objective();
-  void backward(int64_t layer, const Rows& rows, int64_t index);
-  Measure linear(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z);
-  void checkpoint(size_t segment);
-  void resume(size_t segment);
-  void keep(int64_t layer, const Block<T>& u);
-  void centre(const Block<T>& x, Block<T>& out);
-  void gram(const Block<T>& x, const Measure& measure, double* out, int64_t* exponent);
-  void gram_of_uneven(const Block<T>& x, double* out) const;
-  double similarity(const double* gram) const;
-  double log2_clipped_weight(const Block<T>& delta, const Block<T>& u);
-  double log2_clipped_bias(const Block<T>& delta);
-  Block<T> stored(int64_t layer) const;
-  Block<T> stored_input(int64_t layer) const;
-  bool joins(int64_t layer) const { return plan_.residual_every && layer % plan_.residual_every == 0; }
-  int64_t width(int64_t layer) const { return plan_.widths[layer]; }
+  static bool keeps_inputs(const Program& program, bool linear_needs_input) { return program.clip_value > 0 || linear_needs_input; }
 
-  const Plan& plan_;
-  Linear<T>& linear_;
-  Team& team_;
-  const int64_t B_, L_;
-  const bool keep_inputs_, moving_;
+  // -- what ops see: forward
+  const Program& program;
+  const int64_t columns;  // of every block
+  Linear<T>& linear;
+  Team& team;
+  Layer<T> layer;
+  Rows rows = {};         // of this replica
+  bool observing = true;  // false where a segment is computed again
+
+  Block<T>& value(int32_t reg);
+  const Measure& measure(int32_t reg) const { return registers_[(size_t)reg].measure; }
+  const double* gram(int32_t reg);  // x^T x of the value's mantissas, valid until the register is written
+  // The value, which backward will find by kept().
+  Block<T>& keep(int32_t reg);
+  // Its Gram matrix (and the value, where the program or the engine needs it); centred: also that without the mean over the columns.
+  Kept<T>& keep_gram(int32_t reg, bool centred);
+  // Where the result of a step goes, n units; then the result itself.
+  Block<T> fresh(const Step& step, int64_t n);
+  void put(const Step& step, const Block<T>& block, const Measure& measure);
+  void move(int32_t from, int32_t to);
+  Block<T> scratch() { return {acquire(), 0, 0, 0}; }
+  void release(const Block<T>& block) { pool_.push_back(block.data); }
+
+  // -- backward
+  Kept<T>& kept() { return tape_.pop(); }
+  Gradient<T> take(int32_t reg);
+  void give(int32_t reg, const Gradient<T>& gradient);
+  Gradient<T> times(const Gradient<T>& gradient, double factor);  // in memory of its own
+  const double* gram_of_gradient(const Gradient<T>& gradient, int64_t* exponent);
+  void observe_slopes(int64_t number, int64_t units, const SlopeCount& count);
+
+  // -- numbers of the program
+  const Phi<T>& phi_of_step(int64_t number) const { return phis_[(size_t)program.step_activation[number]]; }
+  const NormRow& norm_of_step(int64_t number) const { return program.norms[program.step_norm[number]]; }
+  Tall address(Purpose purpose, int64_t layer, TallDraw draw = TallDraw::normal) const {
+    return {program.seed, (uint32_t)purpose, (uint32_t)layer, (uint32_t)replica_, draw};
+  }
+  T* bias() { return bias_.data(); }
+
+ private:
+  struct Register {
+    Block<T> own = {};   // where the value lies unless the tape has it
+    int64_t kept = -1;   // on the tape
+    Measure measure = {};
+    bool gram_made = false;
+    int64_t gram_exponent = 0;
+    Vector<double> gram;
+  };
+  T* acquire();
+  void forget();
+  int64_t on_tape(Register& r);
+  void input();
+  double objective();
+  void forward(int64_t first, int64_t last);
+  void backward(int64_t first, int64_t last);
+  void checkpoint(int64_t segment);
+  void resume(int64_t segment);
+  void make_gram(const Block<T>& x, const Measure& measure, double* out, int64_t* exponent);
+  void gram_of_uneven(const Block<T>& x, double* out) const;
+
+  const OpRow<T>* const ops_ = op_rows<T>();
+  const bool keep_inputs_;
+  const int64_t width_;  // the largest
+  Vector<Routine> routines_;
   Segments segments_;
-  Layer<T> layer_;
-  Head<T> head_;
+  Tape<T> tape_;
+  Objective<T> objective_;
   int64_t replica_ = 0;
+  Vector<Phi<T>> phis_;
+  Vector<Register> registers_;
+  Vector<Gradient<T>> gradients_;
   Vector<Buffer<T>> buffers_;
-  Buffer<T> store_, inputs_, checkpoints_;
-  Block<T> a_, skip_, z_, h_, u_, g_, dz_, dh_, skip_g_;  // g_: dJ/da
+  Vector<T*> pool_;  // buffers that nobody uses
+  Buffer<T> checkpoint_room_;
+  Vector<Block<T>> checkpoints_;
   Vector<T> bias_;
-  Vector<Stored> layers_;
-  Vector<double> grams_, moving_grams_, gram_a_, gram_delta_, gram_parts_;
-  int64_t gram_a_exponent_ = 0;
-  double g_norm_ = 0;  // log2 of dJ/da's norm
-  Vector<Block<T>> checkpoint_a_, checkpoint_skip_;
+  Vector<double> gram_of_gradient_, gram_parts_;
 };
 
 }  // namespace pykernel

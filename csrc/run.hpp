@@ -1,4 +1,4 @@
-// The run of a chain: replicas over threads, each forward and backward, rows out. Engines hand in who makes their linear operators.
+// The run of a program: replicas over threads, each forward and backward, rows out. Engines hand in who makes their linear operators.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
@@ -7,12 +7,13 @@
 #include <memory>
 
 #include "linear.hpp"
-#include "pykernel/plan.hpp"
+#include "pykernel/chain.hpp"
+#include "pykernel/program.hpp"
 
 namespace pykernel {
 
 // Makes the operator of one worker. Called once for each worker, on the calling thread; threads: how many workers there will be.
-template <class T> using MakeLinear = std::function<std::unique_ptr<Linear<T>>(const Plan&, int workers)>;
+template <class T> using MakeLinear = std::function<std::unique_ptr<Linear<T>>(const Program&, int workers)>;
 
 struct Run {
   int64_t first, count;  // replicas
@@ -21,9 +22,10 @@ struct Run {
   std::function<void()> poll;  // see run_on_threads
 };
 
-// Throws std::invalid_argument for a plan that does not make sense, Stopped after `poll` has thrown.
-template <class T> void run(const Plan& plan, const Run& how, const MakeLinear<T>& make, const Rows& rows);
+// Throws std::invalid_argument for a program that does not make sense, Stopped after `poll` has thrown.
+template <class T> void run(const Program& program, const Run& how, const MakeLinear<T>& make, const Rows& rows);
 
-void check(const Plan& plan);
+// Memory without which one worker cannot run the program, in bytes, or (one input, matrix-free) in all likelihood.
+template <class T> int64_t least_bytes(const Program& program, Engine engine);
 
 }  // namespace pykernel

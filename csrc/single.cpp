@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "isa.hpp"
+#include "layer.hpp"
 
 namespace pykernel {
 namespace {
@@ -17,6 +18,7 @@ constexpr double log10_2 = 0.30102999566398119521;
 // z of a node is summed as it is while sigma lies in 2^+-range; sums below 2^-lost of what they are compared with have lost digits.
 template <class T> constexpr int range = std::is_same_v<T, float> ? 40 : 200;
 constexpr double lost = 0x1p-60;
+typedef SingleSums Sum;
 
 Wide settled(double x, int64_t e) {
   int shift = 0;
@@ -24,47 +26,68 @@ Wide settled(double x, int64_t e) {
   return {x, x != 0 ? e + shift : 0};
 }
 double log10_of(double x, int64_t e) { return (log2(x) + (double)e) * log10_2; }
+constexpr ActivationRow identity = {"linear", nullptr, 1, 1, 1, 1, 0, 1, false}, two_slopes = {"two slopes", nullptr, 1, 1, 1, 1, 0, 1, false};
+// phi(s z) = s phi(z) for s above zero
+bool homogeneous(const ActivationRow& row) {
+  for (const char* name : {"linear", "relu", "leaky_relu", "two slopes"})
+    if (!strcmp(name, row.name)) return true;
+  return false;
+}
 uint32_t address(int64_t layer, Purpose purpose) { return (uint32_t)layer | (uint32_t)purpose << 24; }
 
 }  // namespace
 
-template <class T> bool SingleChain<T>::takes(const Plan& plan) {
-  return plan.batch == 1 && !strcmp(plan.distribution, "normal") && !plan.norm && !plan.residual_every && !plan.loss && !plan.x &&
-         !plan.cotangent && !plan.biases && plan.correlation == 0 && plan.exponent && !(plan.clip_value > 0);
+bool one_input(const Program& p) {
+  if (columns_of(p) != 1 || p.stretch_count != 1 || p.stretches[0].op_count != 3) return false;
+  const Op* ops = p.stretches[0].ops;
+  const bool after = ops[0].kind == OpKind::linear && ops[1].kind == OpKind::phi;
+  if (!(after || (ops[0].kind == OpKind::phi && ops[1].kind == OpKind::linear)) || ops[2].kind != OpKind::node) return false;
+  if (p.head.loss || p.x || p.cotangent || p.correlation != 0 || !p.exponent || p.clip_value > 0) return false;
+  for (int64_t l = 0; l < p.counts[Table::layer]; l++)
+    if (strcmp(p.draws[p.draw[l]].distribution, "normal") || (p.weights && p.weights[l]) || p.bias_draw[l] == given_bias ||
+        p.address[l] != l + 1 || p.norms[p.step_norm[l]].kind != no_norm)
+      return false;
+  return true;
 }
 
-template <class T> SingleChain<T>::SingleChain(const Plan& plan) : plan_(plan), kernel_(single_kernel<T>()) {
-  const Elementwise<T>& table = elementwise_table<T>();
-  const auto find = [&](const char* name) -> const Activation<T>* {
-    for (int i = 0; i < table.activation_count; i++)
-      if (!strcmp(table.activations[i].name, name)) return &table.activations[i];
-    return nullptr;
-  };
-  identity_ = find("linear"), two_slopes_ = find("two slopes"), phi_ = find(plan.activation.name);
-  for (const char* name : {"linear", "relu", "leaky_relu", "two slopes"})
-    homogeneous_ = homogeneous_ || !strcmp(name, plan.activation.name);
-  nodes_.resize((size_t)plan.depth + 1);
+template <class T>
+SingleChain<T>::SingleChain(const Program& program)
+    : program_(program),
+      L_(program.counts[Table::layer]),
+      after_(program.stretches[0].ops[0].kind == OpKind::linear),
+      kernel_(single_kernel<T>()),
+      identity_(phi_of<T>(identity).kernel),
+      two_slopes_(phi_of<T>(two_slopes).kernel),
+      nodes_((size_t)L_ + 1) {
+  phis_.reserve((size_t)program.activation_count);
+  for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]).kernel);
+}
+
+template <class T> int64_t SingleChain<T>::bytes(const Program& program) {
+  const int64_t chunks = (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) / chunk_units;
+  return taken<Node>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) + 2 * taken<SingleSums>(chunks);
 }
 
 // The sums of node l, whose z is sigma g + bias.
 template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide sigma, Team& team) {
   Node& node = nodes_[(size_t)l];
-  const ActivationRow& row = plan_.activation;
-  const int64_t n = plan_.widths[l], L = plan_.depth, chunks = (n + chunk_units - 1) / chunk_units;
-  const double bias = l && strcmp(plan_.bias_distribution, "zero") ? plan_.bias_scale[l - 1] : 0;
+  const ActivationRow& row = linear(l) ? identity : this->row(l);
+  const int64_t n = program_.nodes[l], chunks = (n + chunk_units - 1) / chunk_units;
+  const double bias = l && program_.bias_draw[l - 1] != zero_bias ? program_.bias_scale[l - 1] : 0;
   const double slopes[] = {row.before_zero, row.after_zero};
   Single call = {};
-  call.seed = plan_.seed, call.replica = replica;
+  call.seed = program_.seed, call.replica = replica;
   call.g = l ? address(l, Purpose::forward) : address(0, Purpose::input);
-  call.h = l < L ? address(l + 1, Purpose::backward) : address(L, Purpose::cotangent);
-  call.h_scale = l < L ? 1 : 1 / sqrt((double)n);
-  call.bias = address(l, Purpose::bias), call.bias_scale = bias, call.uniform_bias = !strcmp(plan_.bias_distribution, "uniform");
+  call.h = l < L_ ? address(l + 1, Purpose::backward) : address(L_, Purpose::cotangent);
+  call.h_scale = l < L_ ? 1 : 1 / sqrt((double)n);
+  call.bias = address(l, Purpose::bias), call.bias_scale = bias, call.uniform_bias = l && program_.bias_draw[l - 1] == uniform_bias;
   call.threshold = .01 * row.max_slope, call.parameters = row.parameters;
-  const Activation<T>* phi = linear(l) ? identity_ : phi_;
+  const Activation<T>* own = linear(l) ? identity_ : phis_[(size_t)program_.step_activation[after_ ? l - 1 : l]];
+  const Activation<T>* phi = own;
   const auto ordinary = [&](double x, int64_t e) { return x == 0 || (ilogb(x) + e >= -range<T> && ilogb(x) + e <= range<T>); };
-  const bool scale_free = (linear(l) || homogeneous_) && bias == 0, near = ordinary(sigma.x, sigma.e);
+  const bool scale_free = homogeneous(row) && bias == 0, near = ordinary(sigma.x, sigma.e);
   node.unit = {1, 0};
-  if (!ordinary(bias, 0) || !phi) return false;
+  if (!ordinary(bias, 0)) return false;
   if (near && !scale_free) {
     call.sigma = ldexp(sigma.x, (int)sigma.e);
   } else if (sigma.x == 0) {
@@ -82,27 +105,28 @@ template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide si
   } else {
     parts_.resize((size_t)chunks);
     team.each(chunks, [&](int64_t c) { parts_[(size_t)c] = kernel_(call, *phi, c, n); });
-    double* total = &node.sums.z;
-    for (int k = 0; k < single_sums; k++) {
-      total[k] = 0;
-      for (int64_t c = 0; c < chunks; c++) total[k] += (&parts_[(size_t)c].z)[k];
+    for (int k = 0; k < SingleSums::count; k++) {
+      node.sums.of[k] = 0;
+      for (int64_t c = 0; c < chunks; c++) node.sums.of[k] += parts_[(size_t)c].of[k];
     }
   }
   const SingleSums& s = node.sums;
-  if (phi == phi_ && !scale_free) return s.HH > lost * s.hh && s.aa > lost * std::min((double)n, s.zz) && isfinite(s.aa + s.zz + s.AA);
-  return isfinite(s.aa + s.zz);
+  if (!linear(l) && phi == own && !scale_free)
+    return s[Sum::HH] > lost * s[Sum::hh] && s[Sum::aa] > lost * std::min((double)n, s[Sum::zz]) &&
+           isfinite(s[Sum::aa] + s[Sum::zz] + s[Sum::AA]);
+  return isfinite(s[Sum::aa] + s[Sum::zz]);
 }
 
 template <class T> bool SingleChain<T>::replica(int64_t replica, const Rows& rows, int64_t index, Team& team) {
   Wide sigma = {1, 0};
-  for (int64_t l = 0; l <= plan_.depth; l++) {
+  for (int64_t l = 0; l <= L_; l++) {
     if (team.stopped()) throw Stopped{};
     if (!sum(l, (uint32_t)replica, sigma, team)) return false;
     if (l) forward_rows(l, rows, index);
-    if (l < plan_.depth) {
+    if (l < L_) {
       const Node& node = nodes_[(size_t)l];
-      const Wide scale = settled(plan_.scale[l], 0);
-      sigma = settled(sqrt(node.sums.aa) * node.unit.x * scale.x, node.unit.e + scale.e);
+      const Wide scale = settled(program_.scale[l], 0);
+      sigma = settled(sqrt(node.sums[Sum::aa]) * node.unit.x * scale.x, node.unit.e + scale.e);
     }
   }
   backward(rows, index);
@@ -112,52 +136,50 @@ template <class T> bool SingleChain<T>::replica(int64_t replica, const Rows& row
 template <class T> void SingleChain<T>::forward_rows(int64_t l, const Rows& rows, int64_t index) const {
   const Node& node = nodes_[(size_t)l];
   const SingleSums& s = node.sums;
-  const double n = (double)plan_.widths[l];
-  const int64_t i = index * plan_.depth + l - 1;
-  const bool after = plan_.order == linear_norm_activation;
+  const double n = (double)program_.nodes[l];
+  const int64_t i = index * L_ + l - 1;
   const auto mean_square = [&](double sum) { return log10_of(sum / n * node.unit.x * node.unit.x, 2 * node.unit.e); };
-  rows.log10_mean_square_preactivation[i] = mean_square(s.zz);
-  rows.log10_mean_square_activation[i] = mean_square(after ? s.aa : s.zz);
+  rows.log10_mean_square_preactivation[i] = mean_square(s[Sum::zz]);
+  rows.log10_mean_square_activation[i] = mean_square(after_ ? s[Sum::aa] : s[Sum::zz]);
   const int64_t e = node.unit.e;
-  rows.mean_activation[i] = ldexp((after ? s.a : s.z) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
+  rows.mean_activation[i] = ldexp((after_ ? s[Sum::a] : s[Sum::z]) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
   rows.similarity[i] = NAN;
 }
 
 template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index) const {
-  const bool after = plan_.order == linear_norm_activation;
-  const int64_t L = plan_.depth;
+  const int64_t L = L_;
   rows.loss[index] = NAN;
   double alpha = 0, beta = 1;  // what comes back is 2^e (alpha a + beta h), a as it was summed
   int64_t e = 0;
   double log10_delta = 0;  // of the layer above
   for (int64_t l = L; l >= 0; l--) {
     const SingleSums& s = nodes_[(size_t)l].sums;
-    const double n = (double)plan_.widths[l];
+    const double n = (double)program_.nodes[l];
     const auto square = [&](double aa, double ah, double hh) {
       return std::max(0., alpha * alpha * aa + 2 * alpha * beta * ah + beta * beta * hh);
     };
-    const double delta = sqrt(square(s.AA, s.AH, s.HH)), g_delta = alpha * s.gA + beta * s.gH;
-    const double before = log10_of(sqrt(square(s.aa, s.ah, s.hh)), e), behind = log10_of(delta, e);
-    rows.log10_grad_activation[index * (L + 1) + l] = after ? before : behind;
+    const double delta = sqrt(square(s[Sum::AA], s[Sum::AH], s[Sum::HH])), g_delta = alpha * s[Sum::gA] + beta * s[Sum::gH];
+    const double before = log10_of(sqrt(square(s[Sum::aa], s[Sum::ah], s[Sum::hh])), e), behind = log10_of(delta, e);
+    rows.log10_grad_activation[index * (L + 1) + l] = after_ ? before : behind;
     if (l < L) rows.log10_weight_factor[index * L + l] = before - log10_delta;
-    if (l < L || after) {
-      const int64_t i = index * L + l - (after ? 1 : 0);
-      if (l || !after) {
+    if (l < L || after_) {
+      const int64_t i = index * L + l - (after_ ? 1 : 0);
+      if (l || !after_) {
         rows.log10_derivative_factor[i] = behind - before;
-        rows.saturated[i] = s.saturated / n;
-        rows.dead[i] = plan_.activation.flat ? s.dead / n : 0;
+        rows.saturated[i] = s[Sum::saturated] / n;
+        rows.dead[i] = row(l).flat ? s[Sum::dead] / n : 0;
       }
     }
     if (l == 0) break;
     const Node& node = nodes_[(size_t)l - 1];
     const int64_t i = index * L + l - 1;
     rows.log10_grad_preactivation[i] = rows.log10_grad_bias[i] = log10_delta = behind;
-    const double length = sqrt(node.sums.aa);
+    const double length = sqrt(node.sums[Sum::aa]);
     rows.log10_grad_weight[i] = behind + log10_of(length * node.unit.x, node.unit.e);
-    const Wide scale = settled(plan_.scale[l - 1], 0);
-    alpha = length > 0 ? scale.x * (g_delta - delta * node.sums.ah / length) / length : 0;
+    const Wide scale = settled(program_.scale[l - 1], 0);
+    alpha = length > 0 ? scale.x * (g_delta - delta * node.sums[Sum::ah] / length) / length : 0;
     beta = scale.x * delta;
-    if (plan_.widths[l - 1] == 1 && length > 0) alpha = scale.x * g_delta / length, beta = 0;  // nothing lies outside one direction
+    if (program_.nodes[l - 1] == 1 && length > 0) alpha = scale.x * g_delta / length, beta = 0;  // nothing lies outside one direction
     const double top = std::max(fabs(alpha) * length, fabs(beta));
     int shift = 0;
     if (top > 0 && isfinite(top)) frexp(top, &shift);

@@ -8,8 +8,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "draws.hpp"
 #include "isa.hpp"
+#include "pykernel/block.hpp"
 
 namespace pykernel {
 namespace {
@@ -33,18 +33,19 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
       const int64_t B = std::min(piece, columns - b), n = std::min<int64_t>(64, units - unit);
       product_table<float>().tall(address, units, b, B, unit / 16, unit / 16 + panels_of(n), block);
       for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < B; j++) out[(unit + i) * columns + b + j] = block[(i / 16 * B + j) * 16 + i % 16];
+        for (int64_t j = 0; j < B; j++) out[(unit + i) * columns + b + j] = block[entry_at(i, j, B)];
     }
 }
 
 }  // namespace
 
 Distribution distribution_called(const char* name) {
-  constexpr const char* names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
+  constexpr const char* names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};  // in the order of Distribution
   for (int i = 0; name && i < 6; i++)
     if (!strcmp(name, names[i])) return (Distribution)i;
-  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") +
-                              "; drawn by address are normal, uniform, truncated, sparse, student, stable");
+  std::string known;
+  for (const char* one : names) known += (known.empty() ? "" : ", ") + std::string(one);
+  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") + "; drawn by address are " + known);
 }
 
 void check_parameter(Distribution distribution, double parameter) {

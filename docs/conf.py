@@ -51,12 +51,6 @@ def legible(gallery_conf, fname):
     )
 
 
-def folder(gallery_conf, script_vars):
-    """Where an example writes its figure while the gallery is made."""
-    return [str(Path(__file__).parent / "_build" / "figures")]
-
-
-(Path(__file__).parent / "_build" / "figures").mkdir(parents=True, exist_ok=True)
 os.environ.setdefault("MPLBACKEND", "agg")
 logging.getLogger("pykernel").setLevel(logging.ERROR)  # a note that Numba compiles is not of the site's making
 sphinx_gallery_conf = {
@@ -66,7 +60,6 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"/(?!\d\d_)[^/]*\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("conf.legible",),
-    "reset_argv": "conf.folder",
     "image_srcset": ["2x"],
     "abort_on_example_error": True,
     "download_all_examples": False,

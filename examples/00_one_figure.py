@@ -3,12 +3,10 @@
 One figure that says it all
 ===========================
 
-The gradient of 200 layers under seven choices of activation, weights and normalisation, on its way from the output back to the
-input. Lines are medians of ten networks of 256 units, dots the theory of infinite width; white is what float32 can hold.
+The gradient of 200 layers under seven choices of activation, weights and normalisation, on its way from the
+output back to the input. Lines are medians of ten networks of 256 units, dots the theory of infinite width;
+white is what float32 can hold.
 """
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,9 +35,20 @@ for (name, chain), line in zip(chains.items(), ("-", "--", "-", ":", "-.", "--",
     theory = pk.predict(chain, batch=p.batch).log10_grad_activation[::-1]
     (curve,) = ax.plot(back, linestyle=line)
     ax.plot(np.arange(0, 201, 20), theory[::20], ".", color=curve.get_color(), markersize=6)
-    ax.annotate(name, (204, back[-1] + {"ReLU, He (2/n)": 4, "tanh, LeCun (1/n)": -4}.get(name, 0)), va="center", annotation_clip=False)
+    ax.annotate(
+        name,
+        (204, back[-1] + {"ReLU, He (2/n)": 4, "tanh, LeCun (1/n)": -4}.get(name, 0)),
+        va="center",
+        annotation_clip=False,
+    )
     verdicts[name], ends[name] = p.verdict, (float(back[-1] - back[0]), theory[-1] - theory[0])
     print(f"{name:20} {ends[name][0]:+8.2f} decades, theory {ends[name][1]:+8.2f}: {p.verdict}")
 
-ax.set(xlabel="layers travelled backwards", ylabel="log10 of the gradient", ylim=(-140, 80), xlim=(0, 200), title="Gradients of 200 layers")
-figure.savefig(Path(*sys.argv[1:]) / "00_one_figure.png")
+ax.set(
+    xlabel="layers travelled backwards",
+    ylabel="log10 of the gradient",
+    ylim=(-140, 80),
+    xlim=(0, 200),
+    title="Gradients of 200 layers",
+)
+plt.show()

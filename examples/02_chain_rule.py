@@ -3,16 +3,15 @@
 The chain rule taken apart
 ==========================
 
-*Question.* A gradient is a product of derivatives and weights. "The derivative of the sigmoid is at most 1/4, so every layer
-divides the gradient by four; ReLU's is 0 or 1, half the units are off, so every layer halves it." What are the factors, measured?
+*Question.* A gradient is a product of derivatives and weights. "The derivative of the sigmoid is at most 1/4,
+so every layer divides the gradient by four; ReLU's is 0 or 1, half the units are off, so every layer halves
+it." What are the factors, measured?
 
-*Answer.* With weights of variance 1/n the weights contribute a factor 1, and the derivative .236 a layer for sigmoid (its mean
-square counts, not its maximum), .707 for ReLU (:math:`\\sqrt{1/2}`: half of the *squared* norm is lost, not half of the norm),
-and for tanh a factor that creeps towards 1. The product of all factors is the gradient, to the last digit.
+*Answer.* With weights of variance 1/n the weights contribute a factor 1, and the derivative .236 a layer for
+sigmoid (its mean square counts, not its maximum), .707 for ReLU (:math:`\\sqrt{1/2}`: half of the *squared*
+norm is lost, not half of the norm), and for tanh a factor that creeps towards 1. The product of all factors
+is the gradient, to the last digit.
 """
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +31,10 @@ for name, line in (("tanh", "^-"), ("ReLU", "s-"), ("sigmoid", "o-")):
     ax.plot(layers, derivative[name], line, markersize=4)
     ax.annotate(name, (31, derivative[name][-1] - 0.02), va="center", annotation_clip=False)
     ax.plot(layers, weight[name], line[0], color="0.65", markersize=3)
-    print(f"{name:8} derivative x weight at layer 30: {derivative[name][-1]:.3f} x {weight[name][-1]:.3f}", end="; ")
+    print(
+        f"{name:8} derivative x weight at layer 30: {derivative[name][-1]:.3f} x {weight[name][-1]:.3f}",
+        end="; ",
+    )
     print(f"all 30 layers: 10^{product.mean():.3f}, the gradient: 10^{p.signal_end_to_end.mean():.3f}")
 
 # Grey marks: what the weights contribute, for each of the three. Folklore is dotted.
@@ -44,4 +46,4 @@ ax.annotate("weights (grey): 1", (10, 1.04), color="0.35")
 ax.annotate("derivatives", (10, 0.76))
 ax.set(xlabel="layer", ylabel="factor on the gradient's norm", ylim=(0, 1.12), xlim=(0, 31))
 ax.set_title("What each layer multiplies the gradient by")
-figure.savefig(Path(*sys.argv[1:]) / "02_chain_rule.png")
+plt.show()

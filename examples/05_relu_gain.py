@@ -5,13 +5,10 @@ Does ReLU increase the danger of exploding? Does it still vanish?
 
 *Question.* ReLU does not saturate, so it "solves vanishing but risks exploding". Is either half true?
 
-*Answer.* It does both, with equal ease: the gradient is multiplied by gain per layer, on either side of He's scale, without end.
-Tanh vanishes in the same way below its critical scale, but explodes far more slowly above it, because its units saturate: at twice
-the critical weights by 1.16 a layer, where ReLU doubles.
+*Answer.* It does both, with equal ease: the gradient is multiplied by gain per layer, on either side of He's
+scale, without end. Tanh vanishes in the same way below its critical scale, but explodes far more slowly above
+it, because its units saturate: at twice the critical weights by 1.16 a layer, where ReLU doubles.
 """
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,10 +24,14 @@ for activation, init, line in (("relu", "he_normal", "o-"), ("tanh", "lecun_norm
     ds = pk.sweep({"gain": gains}, base, replicas=30, profiles=False, progress=False)
     factor[activation] = 10 ** ds.slope.mean("replica").values
     ax.plot(gains, factor[activation], line, linewidth=2)
-    print(f"{activation}: factor a layer {dict(zip(gains.tolist(), factor[activation].round(3).tolist(), strict=True))}")
+    print(
+        f"{activation}: "
+        f"factor a layer {dict(zip(gains.tolist(), factor[activation].round(3).tolist(), strict=True))}"
+    )
     print(f"  verdicts at depth 50: {' '.join(ds.verdict.values.tolist())}")
 
-# In a wide net the line of ReLU is exactly *factor = gain*: scaling all weights by g scales every signal and every gradient by g a layer.
+# In a wide net the line of ReLU is exactly *factor = gain*: scaling all weights by g scales every signal and
+# every gradient by g a layer.
 
 ax.axhline(1, color="0.5", linewidth=1)
 ax.axvline(1, color="0.5", linewidth=1)
@@ -39,6 +40,8 @@ ax.annotate("tanh", (1.8, 1.17))
 ax.annotate("critical line", (1.02, 0.5))
 ax.annotate("explodes", (0.55, 1.25), fontweight="bold")
 ax.annotate("vanishes", (1.5, 0.75), fontweight="bold")
-ax.set(xlabel="gain over the critical weights (He's; LeCun's for tanh)", ylabel="factor on the gradient a layer")
+ax.set(
+    xlabel="gain over the critical weights (He's; LeCun's for tanh)", ylabel="factor on the gradient a layer"
+)
 ax.set_title("Below 1 alike, above 1 not")
-figure.savefig(Path(*sys.argv[1:]) / "05_relu_gain.png")
+plt.show()

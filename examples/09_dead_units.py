@@ -3,16 +3,14 @@
 Dead units
 ==========
 
-*Question.* "A ReLU that is off for every input never learns again." How many are dead at the start, what does it depend on, and
-can a whole net be dead?
+*Question.* "A ReLU that is off for every input never learns again." How many are dead at the start, what does
+it depend on, and can a whole net be dead?
 
-*Answer.* One input switches off half of the units; a batch of B independent ones :math:`2^{-B}` in the first layer, but depth makes
-inputs alike and the share climbs back to half, whatever the width. The gain changes nothing without biases; shared biases make inputs
-alike sooner. A narrow deep net can be dead altogether, with chance :math:`1 - (1 - 2^{-n})^L`. Leaky ReLU has no dead units.
+*Answer.* One input switches off half of the units; a batch of B independent ones :math:`2^{-B}` in the first
+layer, but depth makes inputs alike and the share climbs back to half, whatever the width. The gain changes
+nothing without biases; shared biases make inputs alike sooner. A narrow deep net can be dead altogether, with
+chance :math:`1 - (1 - 2^{-n})^L`. Leaky ReLU has no dead units.
 """
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,7 +35,10 @@ for name, (case, batch, line, at) in cases.items():
     if line:
         top.plot(layers, dead[name], line)
         top.annotate(name, at, fontsize="small")
-    print(f"{name:28} dead in layer 1: {dead[name][0]:.3f}, layer 10: {dead[name][9]:.3f}, layer 100: {dead[name][99]:.3f}")
+    print(
+        f"{name:28} dead in layer 1: {dead[name][0]:.3f}, layer 10: "
+        f"{dead[name][9]:.3f}, layer 100: {dead[name][99]:.3f}"
+    )
 
 # Whole nets: one that has a layer with no unit on passes neither signal nor gradient.
 
@@ -48,10 +49,21 @@ for n, marker in ((3, "o"), (5, "s"), (8, "^")):
     bottom.plot(depths, chance[n], marker)
     bottom.plot(depths, 1 - (1 - 2.0**-n) ** depths, "k:")
     bottom.annotate(f"width {n}", (22, chance[n][2] - 0.07))
-    print(f"width {n}: chance that a net of 20 layers is dead {chance[n][2]:.3f}, theory {1 - (1 - 2.0**-n) ** 20:.3f}")
+    print(
+        f"width {n}: chance that a net of 20 layers is dead {chance[n][2]:.3f}, "
+        f"theory {1 - (1 - 2.0**-n) ** 20:.3f}"
+    )
 
-top.set(xlabel="layer", ylabel="share of dead units", title="Dead for the whole batch", xscale="log", ylim=(-0.01, 0.58))
-bottom.set(xlabel="depth", ylabel="share of dead nets", title="Dead altogether (dotted: theory)", xscale="log")
+top.set(
+    xlabel="layer",
+    ylabel="share of dead units",
+    title="Dead for the whole batch",
+    xscale="log",
+    ylim=(-0.01, 0.58),
+)
+bottom.set(
+    xlabel="depth", ylabel="share of dead nets", title="Dead altogether (dotted: theory)", xscale="log"
+)
 bottom.set_xticks(depths, depths)
 bottom.minorticks_off()
-figure.savefig(Path(*sys.argv[1:]) / "09_dead_units.png")
+plt.show()

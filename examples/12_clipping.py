@@ -3,16 +3,13 @@
 Clipping: what it changes, and what it cannot
 =============================================
 
-*Question.* Gradient clipping is the cure for exploding gradients. What does it do to a deep chain, and does it help a vanishing
-one?
+*Question.* Gradient clipping is the cure for exploding gradients. What does it do to a deep chain, and does
+it help a vanishing one?
 
-*Answer.* Clipping by norm multiplies all layers by one number: the step becomes finite, but the ratio between first and last
-layer stays what it was, so the last layers get next to nothing. Clipping layer by layer or by value flattens the profile where it
-explodes. None makes a gradient larger: what has vanished stays vanished.
+*Answer.* Clipping by norm multiplies all layers by one number: the step becomes finite, but the ratio between
+first and last layer stays what it was, so the last layers get next to nothing. Clipping layer by layer or by
+value flattens the profile where it explodes. None makes a gradient larger: what has vanished stays vanished.
 """
-
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,9 +27,14 @@ clips = {
 runs, ratio = {}, {}
 for kind, chain in (("exploding", exploding), ("vanishing", vanishing)):
     for name, clip in clips.items():
-        p = runs[kind, name] = pk.propagate(chain.replace(clip=clip), batch=4, replicas=5, engine="dense")  # the same networks
+        p = runs[kind, name] = pk.propagate(
+            chain.replace(clip=clip), batch=4, replicas=5, engine="dense"
+        )  # the same networks
         ratio[kind, name] = p.median("end_to_end")
-        print(f"{kind}, clip {name:21}: first over last weight gradient {ratio[kind, name]:+7.2f} decades", end="; ")
+        print(
+            f"{kind}, clip {name:21}: first over last weight gradient {ratio[kind, name]:+7.2f} decades",
+            end="; ",
+        )
         print(f"first layer's 10^{p.median('log10_grad_weight')[0]:.2f}")
 
 # %%
@@ -44,9 +46,14 @@ for ax, kind in zip(panels, ("exploding", "vanishing"), strict=True):
         middle = runs[kind, name].median("log10_grad_weight")
         ax.plot(np.arange(1, 61), middle, line, linewidth=width, color="0.75" if name == "none" else None)
     ax.set(ylabel="log10 of the weight gradient's norm", title=f"{kind.capitalize()} chain")
-texts = {"not clipped": (28, 4.5), "norm 1, each layer": (1, 0.25), "value 0.01 (dotted)": (33, -1), "norm 1, all together": (2, -4)}
+texts = {
+    "not clipped": (28, 4.5),
+    "norm 1, each layer": (1, 0.25),
+    "value 0.01 (dotted)": (33, -1),
+    "norm 1, all together": (2, -4),
+}
 for text, at in texts.items():
     panels[0].annotate(text, at)
 panels[1].annotate("all four alike", (5, -20))
 panels[1].set(xlabel="layer")
-figure.savefig(Path(*sys.argv[1:]) / "12_clipping.png")
+plt.show()

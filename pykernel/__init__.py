@@ -56,6 +56,7 @@ _WHERE = {
     "Profiles": "sweeps",
     "Replicas": "sweeps",
     "StoreError": "sweeps",
+    "plot_sweep": "plot.sweeps",
     "get_include": "embed",
     "get_cmake_dir": "embed",
     "get_library": "embed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -67,25 +68,22 @@ class Activation:
     plain_slope: Callable | None = field(default=None, repr=False)
     log2_value: Callable | None = field(default=None, repr=False)
     log2_slope: Callable | None = field(default=None, repr=False)
-    builtin: bool = field(default=False, repr=False)
+    builtin: ClassVar[bool] = False  # of `activations.BuiltIn`: a row of the table, known by name in every backend
 
     def __post_init__(self):
         for key in ("value", "slope"):
             self._complete(key, cfunctions.wrap(getattr(self, key), key))
             if not callable(getattr(self, key)):
                 raise TypeError(f"activation {key} must be a function of an array, got {getattr(self, key)!r}")
-        if not self.builtin:
-            for key in ("value", "slope"):
-                self._complete(key, _of_arrays(key, getattr(self, key)))
+            self._complete(key, _of_arrays(key, getattr(self, key)))
         self._check_facts()
         self._complete("name", self.name or getattr(self.value, "__name__", "custom"))
         self._complete("parameters", tuple(float(p) for p in self.parameters))
         self._complete("kinks", tuple(sorted(float(k) for k in self.kinks)))
         self._complete("plain_value", self.plain_value or self.value)
         self._complete("plain_slope", self.plain_slope or self.slope)
-        if not self.builtin:
-            _check_slope(self)
-            self._measure()
+        _check_slope(self)
+        self._measure()
 
     def _complete(self, key, value):
         object.__setattr__(self, key, value)
@@ -108,11 +106,8 @@ class Activation:
             RuntimeError: the function raised, with its error as the cause.
             ValueError: its answer has another shape than the array.
         """
-        function = getattr(self, key)
-        if self.builtin:
-            return function(z)
         try:
-            answer = function(z)
+            answer = getattr(self, key)(z)
         except Exception as error:
             raise RuntimeError(f"activation {self.name!r}: {key} raised {type(error).__name__}: {error}") from error
         if not key.startswith("log2") and np.shape(answer) != np.shape(z):
@@ -122,8 +117,6 @@ class Activation:
     @property
     def is_superlinear(self):
         """Whether the function still bends far away, so that its slopes at infinity do not continue it."""
-        if self.builtin:
-            return False
         with np.errstate(all="ignore"):
             near, far = (np.abs(np.asarray(self.slope(np.array([-z, z])), dtype=np.float64)) for z in (1e6, 1e9))
         return bool((far > 1.05 * near + 1e-9).any())
@@ -145,7 +138,7 @@ class Activation:
     @property
     def key(self):
         """What makes two activation functions the same."""
-        return (self.name, self.parameters) if self.builtin else (self.name, self.parameters, self.value, self.slope)
+        return (self.name, self.parameters, self.value, self.slope)
 
     def __eq__(self, other):
         return isinstance(other, Activation) and self.key == other.key
@@ -158,13 +151,6 @@ class Activation:
 
     def __str__(self):
         return self.name + (f"({', '.join(f'{p:g}' for p in self.parameters)})" if self.parameters else "")
-
-    def __reduce__(self):
-        if self.builtin:
-            from pykernel import activations
-
-            return activations.get, (self.name, self.parameters)
-        return super().__reduce__()
 
 
 def _of_arrays(key, function):

@@ -26,7 +26,27 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
-ROWS: dict[str, Callable[..., Activation]] = {}
+class BuiltIn(Activation):
+    """A row of the table: its facts are known, not measured, and its name stands for it in every backend and process."""
+
+    builtin = True
+    is_superlinear = False
+
+    def __post_init__(self):
+        """Nothing is to be checked: the table gives every fact."""
+
+    @property
+    def key(self):
+        return (self.name, self.parameters)
+
+    def evaluate(self, key, z):
+        return getattr(self, key)(z)
+
+    def __reduce__(self):
+        return get, (self.name, self.parameters)
+
+
+ROWS: dict[str, Callable[..., BuiltIn]] = {}
 
 
 def _row(defaults=(), parameters=None, **facts):
@@ -42,9 +62,10 @@ def _row(defaults=(), parameters=None, **facts):
             if not all(abs(v) <= LARGEST_PARAMETER for v in p):
                 raise ValueError(f"activation {name!r}: parameters must be finite and at most {LARGEST_PARAMETER:g} in magnitude, got {p}")
             bound = {key: partial(getattr(cls, key), *p) if p else getattr(cls, key) for key in FUNCTIONS if hasattr(cls, key)}
+            bound = {"plain_value": bound["value"], "plain_slope": bound["slope"], **bound}
             known = {key: fact(*p) if callable(fact) else fact for key, fact in facts.items()}
             base = {"left": 1.0, "right": 1.0, "before_zero": 1.0, "after_zero": 1.0, "at_zero": 0.0, "max_slope": 1.0, "flat": False}
-            return Activation(name=name, parameters=p, builtin=True, **{**base, **known, **bound})
+            return BuiltIn(name=name, parameters=p, **{**base, **known, **bound})
 
         ROWS[name] = make
         return cls
@@ -144,7 +165,7 @@ def _sigmoid(z):
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
-def _log2_sigmoid(z):
+def log2_sigmoid(z):
     return np.minimum(z, 0) * LOG2_E - np.log2(1 + _half(z))
 
 
@@ -173,10 +194,10 @@ class Sigmoid:
         return s * (1 - s)
 
     def log2_value(z):
-        return 1.0, _log2_sigmoid(z)
+        return 1.0, log2_sigmoid(z)
 
     def log2_slope(z):
-        return 1.0, _log2_sigmoid(z) + _log2_sigmoid(-z)
+        return 1.0, log2_sigmoid(z) + log2_sigmoid(-z)
 
 
 @_row(left=0.0, right=0.0)
@@ -191,7 +212,7 @@ class Tanh:
         return 1 - np.tanh(z) ** 2
 
     def log2_slope(z):
-        return 1.0, 2 + _log2_sigmoid(2 * z) + _log2_sigmoid(-2 * z)
+        return 1.0, 2 + log2_sigmoid(2 * z) + log2_sigmoid(-2 * z)
 
 
 @_row(kinks=(0.0,), left=0.0, before_zero=0.0, flat=True)
@@ -303,12 +324,12 @@ class Gelu_Tanh:
         return z * (1 + np.tanh(SQRT_2_OVER_PI * (z + GELU_CUBIC * z**3))) / 2
 
     def log2_value(z):
-        return np.sign(z), _log2(z) + _log2_sigmoid(Gelu_Tanh._argument(z)[0])
+        return np.sign(z), _log2(z) + log2_sigmoid(Gelu_Tanh._argument(z)[0])
 
     def log2_slope(z):
         y, dy = Gelu_Tanh._argument(z)
         factor = np.where(z < 1e3, 1 + np.minimum(z, 1e3) * dy * _sigmoid(-y), 1.0)
-        return np.sign(factor), _log2_sigmoid(y) + _log2(factor)
+        return np.sign(factor), log2_sigmoid(y) + _log2(factor)
 
 
 @_row(left=0.0, before_zero=0.5, after_zero=0.5, max_slope=1.0998394)
@@ -327,11 +348,11 @@ class Silu:
         return s * (1 + z * (1 - s))
 
     def log2_value(z):
-        return np.sign(z), _log2(z) + _log2_sigmoid(z)
+        return np.sign(z), _log2(z) + log2_sigmoid(z)
 
     def log2_slope(z):
         factor = 1 + z * _sigmoid(-z)
-        return np.sign(factor), _log2_sigmoid(z) + _log2(factor)
+        return np.sign(factor), log2_sigmoid(z) + _log2(factor)
 
 
 @_row(left=0.0, before_zero=0.5, after_zero=0.5, at_zero=math.log(2))
@@ -351,7 +372,7 @@ class Softplus:
         return 1.0, np.where(z < -30, z * LOG2_E, _log2(Softplus.value(np.maximum(z, -30.0))))
 
     def log2_slope(z):
-        return 1.0, _log2_sigmoid(z)
+        return 1.0, log2_sigmoid(z)
 
 
 @_row(left=0.0, before_zero=0.6, after_zero=0.6, max_slope=1.0884990)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""C functions as a user's own activation: pointers with a checked signature, callable on NumPy arrays, and what Numba compiles to them.
+"""C functions as a user's own activation: pointers with a checked signature, callable on NumPy arrays.
 
 Two signatures are known: `double f(double)`, and `void f(const double *z, double *out, int64_t n, void *user)` over arrays.
 """
@@ -7,7 +7,6 @@ Two signatures are known: `double f(double)`, and `void f(const double *z, doubl
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,40 +135,3 @@ def wrap(function, what):
     else:
         return function
     raise TypeError(f"activation {what} as a C function must be {ALLOWED}, got {given}; set argtypes and restype of a ctypes function")
-
-
-@functools.lru_cache(64)
-def compiled(activation):
-    """(value, slope) of a user's row as CFunctions, by Numba where they are not yet; None where it cannot or is not installed."""
-    pair = [f if isinstance(f, CFunction) else _compile(f) for f in (activation.value, activation.slope)]
-    return None if None in pair else tuple(pair)
-
-
-def _compile(function):
-    try:
-        import numba
-        from numba.core.errors import NumbaError
-        from numba.np.ufunc.dufunc import DUFunc
-
-        from pykernel.kernels.callbacks import note
-    except ImportError:
-        return None
-    try:
-        if isinstance(function, Elementwise):
-            function = function.over_arrays()
-        inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
-
-        failure = Failure()
-        noted = failure.address
-
-        def fill(z, out, n, user):
-            try:
-                numba.carray(out, n)[:] = inner(numba.carray(z, n))
-            except Exception:
-                note(noted, z, n)
-                numba.carray(out, n)[:] = np.nan
-
-        compiled = numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill)
-        return CFunction(ARRAY(compiled.address), ARRAY, compiled, failure)
-    except (NumbaError, TypeError, NotImplementedError):
-        return None

@@ -11,6 +11,16 @@ from pykernel import _core
 _ROOT = Path(_core.__file__).parent
 
 
+# What a build may ask for, and how `--help` says it.
+FLAGS = {
+    "includes": "flag of the compiler: where the headers are",
+    "cmakedir": "folder of pykernelConfig.cmake",
+    "library": "shared library with the C interface",
+    "cflags": "flags of the compiler, C++20",
+    "libs": "flags of the linker, static, for C and C++",
+}
+
+
 def get_include() -> str:
     """The folder to give a compiler with -I; headers are `pykernel/...`.
 
@@ -56,7 +66,7 @@ def get_library() -> str:
 
 
 def get_flags(what: str) -> str:
-    """What `python -m pykernel --WHAT` prints: "includes", "cmakedir", "library", "cflags" or "libs" (static, for C and C++)."""
+    """What `python -m pykernel --WHAT` prints, one of FLAGS."""
     return {
         "includes": f"-I{get_include()}",
         "cmakedir": get_cmake_dir(),

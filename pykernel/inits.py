@@ -479,10 +479,10 @@ def _torch_linear_default():
     return Init("uniform", fan, name="torch_linear_default", bias_distribution="uniform", bias_scale=fan)
 
 
-_FAMILIES = {"he": (2.0, "fan_in"), "glorot": (1.0, "fan_avg"), "lecun": (1.0, "fan_in")}
+FAMILIES = {"he": (2.0, "fan_in"), "glorot": (1.0, "fan_avg"), "lecun": (1.0, "fan_in")}
 SCHEMES: dict[str, Init] = {
     f"{family}_{suffix}": _scheme(f"{family}_{suffix}", variance, mode, distribution)
-    for family, (variance, mode) in _FAMILIES.items()
+    for family, (variance, mode) in FAMILIES.items()
     for suffix, distribution in (("normal", "normal"), ("uniform", "uniform"), ("truncated_normal", "truncated"))
 }
 SCHEMES |= {
@@ -528,7 +528,7 @@ def get(init):
         raise ValueError(f"init {init!r} must close its parenthesis, as in 'normal(0.01)'")
     for alias, family in ALIASES.items():
         name = name.replace(alias, family)
-    name = f"{name}_normal" if name in _FAMILIES else name
+    name = f"{name}_normal" if name in FAMILIES else name
     if rest and name in CALLS:
         try:
             numbers = [float(v) for v in rest.rstrip(") ").split(",")]

@@ -24,6 +24,7 @@ def lower(
     cotangent=None,
     weights=None,
     biases=None,
+    batch_first=False,
 ) -> Program:
     """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
 
@@ -33,6 +34,7 @@ def lower(
         positions: of one input, an int or one int an axis; () for inputs without positions.
         x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one array a layer
             (n[l], n[l-1]) and (n[l],).
+        batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep them.
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
@@ -43,9 +45,11 @@ def lower(
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    batch = _batch(batch, positions, x, cotangent, head.targets if head is not None and cotangent is None else None)
     pattern = Pattern(chain)
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
+    x = _units_first("x", x, n_in, batch_first)
+    cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
+    batch = _batch(batch, positions, x, cotangent, head.targets if head is not None and cotangent is None else None)
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
     return Program(
@@ -69,7 +73,7 @@ def lower(
         x=None if x is None else _columns("x", x, n_in, batch, positions),
         cotangent=None if cotangent is None or head is not None else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
-        head=_head(head, n_out, cotangent, batch, positions),
+        head=_head(head, n_out, cotangent, batch, positions, exponent),
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
@@ -86,6 +90,22 @@ def _positions(positions):
     if len(positions) > 2:
         raise ValueError(f"positions must have one or two axes, got {positions}")
     return positions
+
+
+def _units_first(name, given, units, batch_first):
+    """The caller's array with its units along the first axis and its inputs along the second."""
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"batch_first must be True or False, got {batch_first!r}")
+    if given is None:
+        return None
+    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given  # a tensor that a gradient is asked of
+    shape = np.shape(given)
+    if len(shape) < 2:
+        return given
+    if shape[1 - batch_first] == units != shape[batch_first]:
+        wanted, other = ("(batch, units)", "without batch_first") if batch_first else ("(units, batch)", "with batch_first=True")
+        raise ValueError(f"{name} must have shape {wanted} with {units} units, got {shape}: transposed? Give it {other}, or its .T")
+    return np.swapaxes(given, 0, 1) if batch_first else given
 
 
 def _batch(batch, positions, x, cotangent, targets):
@@ -111,13 +131,16 @@ def _columns(name, given, units, batch, positions):
     return checks.array(name, given, (units, batch, *positions)).reshape(units, -1)
 
 
-def _head(head, n, cotangent, batch, positions):
+def _head(head, n, cotangent, batch, positions, exponent):
     if head is None:
         return Head()
+    scale = head.init.scale(n, head.outputs)
     weight = bias = targets = None
     if isinstance(head.init, Given):
-        (weight,), biases = head.init.weights, head.init.biases
-        weight = checks.array("head weight", weight, (head.outputs, n))
+        if len(head.init.weights) != 1:
+            raise ValueError(f"head init must be one weight of shape ({head.outputs}, {n}), got {len(head.init.weights)} weights")
+        weight, biases = checks.array("head weight", head.init.weights[0], (head.outputs, n)), head.init.biases
+        (weight,), (scale,) = by_powers_of_two([weight], exponent)
         bias = None if biases is None else checks.array("head bias", biases[0], (head.outputs,))
     if cotangent is not None:  # dJ/dy of a linear one as its targets: J takes the mean over the columns
         given = _columns("cotangent", cotangent, head.outputs, batch, positions)
@@ -125,7 +148,7 @@ def _head(head, n, cotangent, batch, positions):
     elif head.targets is not None:
         targets = _columns("head targets", head.targets, head.outputs, batch, positions)
     draw = Draw(head.init.distribution, float(head.init.parameter))
-    return Head(head.loss, head.outputs, draw, float(head.init.scale(n, head.outputs)), weight, bias, targets)
+    return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets)
 
 
 def _draws(chain, pattern, weights, biases, exponent):

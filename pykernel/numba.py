@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""pykernel inside your own Numba code: functions for `@njit` and `prange`, pure Numba, cached on disk, the bits of `propagate`.
+"""pykernel inside your own Numba code: functions for `@njit` and `prange`, cached on disk, the bits of `propagate`.
 
 Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored:
 every function takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM
@@ -89,7 +89,7 @@ _UP = np.uint64(32)
 
 
 def activation(name):
-    """The row and its parameter that `activate` and `chain_row` take, for a built-in activation function. Call it outside njit code.
+    """The row and parameter of a built-in function, for `activate`, `gate`, `chain_row`. Call it outside njit code.
 
     Raises:
         ValueError: an unknown name, or a function of your own: `chain` takes those.
@@ -131,21 +131,21 @@ def philox(c0, c1, c2, c3, seed):
 
 @jit
 def normals(out, seed, purpose, layer, replica):
-    """Fill out, (n, B), with standard normals at the tall addresses of the stream: what inputs, cotangents and biases are.
+    """Fill out, (n, B), with standard normals at tall addresses of the stream: what inputs, cotangents and biases are.
 
     Args:
         purpose: pykernel.stream.INPUT (layer 0), COTANGENT (layer L), BIAS (B = 1) ...
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = embedded.keys(seed)
+    key0, key1 = embedded.seed_keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
     embedded.unpack(flat, out)
 
 
 @jit
 def weight_tile(out, row, column, seed, layer, replica, distribution, parameter):
-    """Unit draws of a tile of W[layer] into out: rows row .. row + len(out) - 1, columns from `column`, a multiple of 4.
+    """Unit draws of a tile of W[layer] into out: rows row .. row + len(out) - 1, columns from a multiple of 4.
 
     Args:
         out: (rows, columns) float32 or float64.
@@ -154,7 +154,7 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
     height, columns = out.shape
     terms = (columns + 15) // 16 * 16
     tile = np.empty(terms * 16, out.dtype)
-    where = embedded.address_of_weight(seed, layer, replica)
+    where = embedded.weight_address(seed, layer, replica)
     for i in range(0, height, 16):
         product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
         for j in range(min(16, height - i)):

@@ -125,7 +125,7 @@ class Head:
     Attributes:
         loss: a name of `chain.LOSSES`, None for no head (then J = sum(cotangent * a[N])).
         outputs: rows of its weight; draw, scale: as of a layer.
-        weight, bias: the caller's (outputs, n[N]) and (outputs,) float64, or None.
+        weight, bias: the caller's (outputs, n[N]), to be multiplied by `scale`, and (outputs,) float64, or None.
         targets: (outputs, columns) float64 or None: drawn (for softmax one-hot columns).
     """
 

@@ -12,7 +12,6 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
-from pykernel.theory.refusals import ONE_NORMED_INPUT
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
@@ -33,6 +32,7 @@ def propagate(
     cotangent=None,
     weights=None,
     biases=None,
+    batch_first: bool = False,
     keep=(),
 ) -> Propagation:
     """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
@@ -53,6 +53,7 @@ def propagate(
         x: the caller's input, (n[0], B, *positions); drawn iid standard normal without.
         cotangent: dJ/da of the last node, (n, B, *positions); drawn iid N(0, 1/(n B T)) without, T all positions of an input.
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep them.
         keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
             "grad_weight", "grad_bias" (reference backend).
 
@@ -84,6 +85,7 @@ def propagate(
         cotangent=cotangent,
         weights=weights,
         biases=biases,
+        batch_first=batch_first,
         keep=keep,
     )
     return Propagation(**vars(measured))
@@ -165,25 +167,35 @@ class Propagation(Measured):
         pick = {"layer": lambda v: v.ravel(), "node": lambda v: v[:, 1:].ravel(), "replica": lambda v: np.repeat(v, L)}
         return pandas.DataFrame({row.name: pick[row.extent](self.rows[row.name]) for row in observables.ROWS}, index=index).reset_index()
 
-    def plot(self, ax=None):
-        """Gradient norm against layer: median, band over replicas, and theory where there is one.
+    def plot(self, ax=None, kind: str = "gradient", **line):
+        """A figure of the chain, with theory where there is one: it shows in a notebook, in a script by `plt.show()`.
 
         Args:
-            ax: matplotlib axes to draw on; new ones by default.
+            ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
+            kind: "gradient" (its norm against layer: median and band over replicas), "factors" (what the weights and the derivative of
+                the activation contribute at each layer) or "distribution" (of the change end to end over replicas).
+            line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
         Returns:
             The axes.
 
+        Raises:
+            ValueError: another kind.
+
         Examples:
+            >>> import matplotlib.pyplot as plt
             >>> import pykernel as pk
-            >>> ax = pk.propagate(pk.Chain(depth=3, width=8), replicas=2).plot()
-            >>> len(ax.lines) > 0
-            True
+            >>> figure, ax = plt.subplots()
+            >>> for name in ("relu", "tanh"):
+            ...     _ = pk.propagate(pk.Chain(depth=30, width=64, activation=name), replicas=5).plot(ax=ax, label=name)
+            >>> ax.get_title(), "tanh" in [text.get_text() for text in ax.get_legend().get_texts()]
+            ('', True)
+            >>> plt.close(figure)
         """
         from pykernel.plot import chain
         from pykernel.theory import diagnosis
 
-        return chain.gradient(self, ax=ax, prediction=diagnosis.beside(self))
+        return chain.propagation(self, ax, kind, prediction=diagnosis.beside(self), **line)
 
     def _provenance(self):
         return {
@@ -292,6 +304,8 @@ class Propagation(Measured):
         """What is zero, inf or nan, in how many replicas, and why."""
         failure, notes = self.failure, []
         if self.chain.norm == "batch" and self.batch == 1:
+            from pykernel.theory.refusals import ONE_NORMED_INPUT
+
             return [ONE_NORMED_INPUT]
         if failure is None:
             return []

@@ -40,7 +40,7 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     columns = int(program.nodes[-1]) if own else int(layers.columns[layer - 1])
     machine.require_memory(200 * rows * columns, f"a {rows} x {columns} weight matrix", "ask for a smaller layer")
     if own and head.weight is not None:
-        return head.weight.astype(dtype)
+        return (head.scale * head.weight).astype(dtype)
     if own:
         draw = stream.matrix(program.seed, layer, replica, rows, columns, *head.draw)
         return (head.scale * draw.astype(np.float64)).astype(dtype)
@@ -50,12 +50,22 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
 
 
 def gradients(
-    chain: Chain, *, x=None, cotangent=None, weights=None, biases=None, batch: int = 1, seed: int = 0, replica: int = 0
+    chain: Chain,
+    *,
+    x=None,
+    cotangent=None,
+    weights=None,
+    biases=None,
+    batch_first: bool = False,
+    batch: int = 1,
+    positions: int | tuple[int, ...] = (),
+    seed: int = 0,
+    replica: int = 0,
 ) -> list[np.ndarray]:
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
-        chain, x, cotangent, weights, biases, batch, seed: as in `propagate`.
+        chain, x, cotangent, weights, biases, batch_first, batch, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
@@ -81,6 +91,8 @@ def gradients(
         cotangent=cotangent,
         weights=weights,
         biases=biases,
+        batch_first=batch_first,
+        positions=positions,
     )
     program = job.program
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)

@@ -5,8 +5,9 @@
     python tests/bits.py --against golden.npz        # after it: prints what differs, exit code 1
     python tests/bits.py --backend cpp --quick       # a SHA-256 a case; --engine and --case select, too
 
-Compiled backends are compared bit for bit, on every instruction set, for 1, 2, 3 and 7 threads, with little and with much memory (which must
-agree among each other as well). `reference` multiplies by NumPy's BLAS and `theory` sums in NumPy: both within 1e-13.
+Compiled backends are compared bit for bit: on every instruction set, for 1, 2, 3 and 7 threads, with little and with
+much memory (which must agree among each other as well). `reference` multiplies by NumPy's BLAS and `theory` sums in
+NumPy: both within 1e-13.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LONG = tuple(itertools.product((1, 2, 3, 7), (MUCH, SOME, NONE)))
 
 
 class Case(NamedTuple):
-    """A chain and the arguments of `propagate`. `long`: worth threads. `skip`: backends for which it would take minutes."""
+    """A chain and the arguments of `propagate`. `long`: worth threads. `skip`: backends that would take minutes."""
 
     chain: pk.Chain
     arguments: dict
@@ -91,7 +92,10 @@ def layers():
             bias_std=0.1 * (i % 3 == 0),
             init=("he_normal", "orthogonal", "glorot_normal", "lecun_normal", "keras_he_normal")[i % 5],
         )
-        yield f"{i} {name} {norm} {order[:6]}", Case(chain, dict(batch=(1, 3, 8)[i % 3], seed=i, correlation=(0.0, 0.3)[i % 2], replicas=2))
+        yield (
+            f"{i} {name} {norm} {order[:6]}",
+            Case(chain, dict(batch=(1, 3, 8)[i % 3], seed=i, correlation=(0.0, 0.3)[i % 2], replicas=2)),
+        )
 
 
 def schemes():
@@ -130,8 +134,14 @@ def callers():
     columns[:, 0] *= 2.0**-90
     columns[:, 1] = columns[:, 2]
     columns[:, 3] = 0
-    yield "uneven and equal columns", Case(pk.Chain(widths=[12, *[40] * 20], activation="elu", gain=2.0), dict(x=columns))
-    yield "given in the chain", Case(pk.Chain(widths=widths, activation="tanh", init=pk.Given(weights, biases), gain=0.7), dict(batch=3))
+    yield (
+        "uneven and equal columns",
+        Case(pk.Chain(widths=[12, *[40] * 20], activation="elu", gain=2.0), dict(x=columns)),
+    )
+    yield (
+        "given in the chain",
+        Case(pk.Chain(widths=widths, activation="tanh", init=pk.Given(weights, biases), gain=0.7), dict(batch=3)),
+    )
     maths = ctypes.CDLL(ctypes.util.find_library("m"))
     function = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
     own = pk.Activation(value=function(("sin", maths)), slope=function(("cos", maths)))
@@ -139,7 +149,10 @@ def callers():
         chain = pk.Chain(depth=5, width=21, activation=own, norm="rms", order=order)
         yield f"C functions {order[:6]}", Case(chain, dict(batch=3), skip=("numba", "theory"))
     own = pk.Activation(value=np.arctan, slope=lambda z: 1 / (1 + z * z), name="own")
-    yield "Python functions", Case(pk.Chain(depth=5, width=21, activation=own), dict(batch=3), skip=("cpp",))  # where Numba compiles it
+    yield (
+        "Python functions",
+        Case(pk.Chain(depth=5, width=21, activation=own), dict(batch=3), skip=("cpp",)),
+    )  # where Numba compiles it
 
 
 def clips():
@@ -173,7 +186,10 @@ def heads():
     }
     for loss, targets in given.items():
         yield f"{loss} targets", Case(base.replace(head=pk.Head(loss, 3, targets=targets)), {})
-        yield f"{loss} huge", Case(base.replace(activation="linear", gain=1e30, head=pk.Head(loss, 3)), dict(batch=2, replicas=2))
+        yield (
+            f"{loss} huge",
+            Case(base.replace(activation="linear", gain=1e30, head=pk.Head(loss, 3)), dict(batch=2, replicas=2)),
+        )
     for init in ("uniform(0.3)", "truncated_normal(0.2)", "sparse(0.5)", "student_t(3)", "stable(1.5)"):
         yield f"init {init}", Case(base.replace(head=pk.Head("softmax", 130, init=init)), dict(batch=2, replicas=2))
     own = pk.Given([rng.normal(size=(3, 16))], [rng.normal(size=3)])
@@ -185,12 +201,18 @@ def deep():
     slow = ("reference",)
     yield "identity", Case(pk.Chain(depth=3000, width=3, activation="linear", init="identity(1.5)"), {}, long=True)
     yield "sigmoid", Case(pk.Chain(depth=4000, width=16, activation="sigmoid", init="lecun_normal"), {}, long=True)
-    yield "tanh", Case(pk.Chain(depth=3000, width=20, activation="tanh", gain=1.5, bias_std=0.1), dict(batch=2), True, slow)
+    yield (
+        "tanh",
+        Case(pk.Chain(depth=3000, width=20, activation="tanh", gain=1.5, bias_std=0.1), dict(batch=2), True, slow),
+    )
     chain = pk.Chain(depth=3001, width=20, activation="relu", residual=pk.Residual(3, 0.5), norm="layer", head=pk.Head("softmax", 3))
     yield "residual", Case(chain, dict(batch=2), True, slow)
     yield "batch norm", Case(pk.Chain(depth=500, width=20, activation="relu", norm="batch"), dict(batch=4), long=True)
     yield "gelu", Case(pk.Chain(depth=3000, width=16, activation="gelu", gain=3.0), {}, True, slow)
-    yield "clipped", Case(pk.Chain(depth=300, width=20, activation="elu", clip=pk.Clip(value=1e-3)), dict(batch=2), long=True)
+    yield (
+        "clipped",
+        Case(pk.Chain(depth=300, width=20, activation="elu", clip=pk.Clip(value=1e-3)), dict(batch=2), long=True),
+    )
     chain = pk.Chain(depth=60, width=16, activation="tanh", init="orthogonal", gain=1.2, residual=pk.Residual(7))
     yield "orthogonal", Case(chain, dict(batch=20), long=True)
 
@@ -198,15 +220,29 @@ def deep():
 def wide():
     slow = ("reference",)
     for batch in (1, 3, 8, 20):
-        yield f"batch {batch}", Case(pk.Chain(widths=[1030, 1100, 1024, 1041], activation="gelu"), dict(batch=batch), True, slow)
+        yield (
+            f"batch {batch}",
+            Case(pk.Chain(widths=[1030, 1100, 1024, 1041], activation="gelu"), dict(batch=batch), True, slow),
+        )
     chain = pk.Chain(
-        depth=4, width=1040, norm="layer", residual=pk.Residual(3), order=test_reference.ORDERS[1], head=pk.Head("softmax", 10)
+        depth=4,
+        width=1040,
+        norm="layer",
+        residual=pk.Residual(3),
+        order=test_reference.ORDERS[1],
+        head=pk.Head("softmax", 10),
     )
     yield "everything", Case(chain.replace(activation="tanh"), dict(batch=5), True, slow)
     chain = pk.Chain(depth=3, width=1100, activation="relu", norm="batch", clip=pk.Clip(value=1e-3))
     yield "clipped batch norm", Case(chain, dict(batch=12), True, slow)
-    yield "orthogonal", Case(pk.Chain(widths=[200, 150, 230], activation="relu", init="orthogonal"), dict(batch=6), True)
-    yield "replicas", Case(pk.Chain(depth=10, width=70, activation="tanh", init="lecun_normal"), dict(batch=2, replicas=9), True)
+    yield (
+        "orthogonal",
+        Case(pk.Chain(widths=[200, 150, 230], activation="relu", init="orthogonal"), dict(batch=6), True),
+    )
+    yield (
+        "replicas",
+        Case(pk.Chain(depth=10, width=70, activation="tanh", init="lecun_normal"), dict(batch=2, replicas=9), True),
+    )
     yield "one input", Case(pk.Chain(depth=3, width=2100, activation="tanh"), dict(replicas=2), True, slow)
     yield "taller than a chunk", Case(pk.Chain(widths=[2100, 40, 2100], activation="relu"), dict(batch=33), True, slow)
 
@@ -324,7 +360,7 @@ def work(arguments) -> None:
 
 def selected(arguments) -> dict[str, Case]:
     """The cases that were asked for; --quick takes every seventh short one."""
-    every = {name: case for name, case in cases().items() if arguments.case in name}
+    every = {name: case for name, case in cases().items() if any(part in name for part in arguments.case)}
     if not arguments.quick:
         return every
     return {name: case for i, (name, case) in enumerate(every.items()) if i % 7 == 0 and not case.long}
@@ -350,21 +386,26 @@ def load(path):
     return about["names"], found, about["odd"]
 
 
+def in_a_process(path, backend, isa=None, passed=()):
+    """What `load` gives of one backend on one instruction set, measured by a process of its own into a file."""
+    command = [sys.executable, __file__, "--worker", str(path), "--backend", backend, *passed]
+    subprocess.run(command, check=True, env={**os.environ, **({"PYKERNEL_ISA": isa} if isa else {})})
+    return load(path)
+
+
 def run(arguments):
     """[(label of the worker, arrays by key, what differs)], each worker a process of its own."""
     from pykernel import _core
 
     isas = _core.kernels.isas() if arguments.isa is None else arguments.isa
     jobs = [(b, isa) for b in arguments.backend for isa in (isas if b == "cpp" else [None])]
-    passed = [f"--case={arguments.case}", *(["--quick"] if arguments.quick else []), "--engine", *arguments.engine]
+    passed = ["--case", *arguments.case, "--engine", *arguments.engine, *(["--quick"] if arguments.quick else [])]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
 
         def one(job):
             backend, isa = job
             path = Path(folder) / f"{backend}-{isa}.npz"
-            command = [sys.executable, __file__, "--worker", str(path), *passed, "--backend", backend]
-            subprocess.run(command, check=True, env={**os.environ, **({"PYKERNEL_ISA": isa} if isa else {})})
-            return (f"{backend} {isa}" if isa else backend, *load(path)[1:])
+            return (f"{backend} {isa}" if isa else backend, *in_a_process(path, backend, isa, passed)[1:])
 
         return list(pool.map(one, jobs))
 
@@ -374,7 +415,7 @@ def run(arguments):
 
 def difference(names, expected, got, exact) -> str | None:
     """How two arrays differ, in words, or None."""
-    if expected.size and not got.size or got.size and not expected.size:
+    if bool(expected.size) != bool(got.size):
         return "refused now" if expected.size else "no longer refused"
     got = got[[observables.NAMES.index(name) for name in names]] if got.size else got
     if expected.shape != got.shape:
@@ -404,7 +445,11 @@ def compare(path, found, arguments) -> int:
                 count += 1
         if not arguments.quick:
             asked = [f"{backend} {engine} " for engine in arguments.engine] if backend != "theory" else ["theory "]
-            lost = [k for k in golden.keys() - arrays.keys() if k.startswith(tuple(asked)) and arguments.case in k.partition(" | ")[2]]
+            lost = [
+                key
+                for key in golden.keys() - arrays.keys()
+                if key.startswith(tuple(asked)) and any(part in key.partition(" | ")[2] for part in arguments.case)
+            ]
             print(*(f"missing   {label} | {key}" for key in sorted(lost)), sep="\n", end="\n" if lost else "")
             count += len(lost)
     return count
@@ -417,7 +462,7 @@ def main() -> int:
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=list(BACKENDS[:3]))
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--isa", nargs="+", help="instruction sets of cpp; all that this machine has")
-    parser.add_argument("--case", default="", help="part of the name of a case")
+    parser.add_argument("--case", nargs="+", default=[""], help="parts of names of cases")
     parser.add_argument("--quick", action="store_true", help="a seventh of the short cases")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test shares: a Numba cache of this checkout. Kernels in it are stale when a file changes that they import (kernels/sources.py)."""
+"""What every test shares: a folder for compiled Numba code. What it holds knows its sources, so it is never stale and never cleared."""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-
-os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / "build" / "numba"))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "numba"))

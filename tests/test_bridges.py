@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Networks of other libraries as chains: read from stand-ins everywhere, from PyTorch itself where it is installed."""
+"""Lists of weights as chains, and schemes found in weights. Modules of PyTorch and arrays of JAX: integration/."""
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -12,107 +11,68 @@ from pykernel import inits, stream
 from pykernel.bridges import recognise
 
 SEED = 7
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 
 
-class Linear:
-    """As torch.nn.Linear looks to the reader; so the others."""
-
-    def __init__(self, n, m, init="he_normal", layer=1, bias=None):
-        scheme = inits.get(init)
-        self.weight = scheme.scale(n, m) * stream.matrix(SEED, layer, 0, m, n, scheme.distribution).astype(float)
-        self.bias = bias
-
-
-class Tanh:
-    pass
+def drawn(widths, init):
+    """The weights of a chain of these widths under a scheme."""
+    scheme = inits.get(init)
+    return [
+        scheme.scale(n, m) * stream.matrix(SEED, layer, 0, m, n, scheme.distribution).astype(float)
+        for layer, (n, m) in enumerate(itertools.pairwise(widths), 1)
+    ]
 
 
-class ReLU:
-    pass
-
-
-class Softmax:
-    pass
-
-
-class LeakyReLU:
-    negative_slope = 0.2
-
-
-class Dropout:
-    p, training = 0.5, True
-
-
-class LayerNorm:
-    eps = 1e-5
-
-    def __init__(self, n):
-        self.normalized_shape, self.weight, self.bias = (n,), np.ones(n), np.zeros(n)
-
-
-class RMSNorm(LayerNorm):
-    def __init__(self, n, eps=None):
-        super().__init__(n)
-        self.eps = eps
-
-
-class Sequential:
-    def __init__(self, *parts):
-        self.parts = parts
-
-    def children(self):
-        return self.parts
-
-
-def mlp(widths, act, init="he_normal", norm=None, last=False):
-    parts = []
-    for layer, (n, m) in enumerate(itertools.pairwise(widths), 1):
-        parts.append(Linear(n, m, init, layer))
-        if last or layer < len(widths) - 1:
-            parts += [norm(m)] if norm else []
-            parts.append(act())
-    return parts
-
-
-def test_a_sequence_of_layers_is_a_chain():
-    parts = mlp([40, 50, 60, 5], LeakyReLU, norm=LayerNorm)
-    chain = pk.from_torch(Sequential(Sequential(*parts[:4]), *parts[4:]))
-    assert tuple(chain.layer_widths) == (40, 50, 60)
-    assert (chain.activation, chain.norm, chain.init) == (pk.leaky_relu(0.2), "layer", inits.get("he_normal"))
-    assert (chain.head.loss, chain.head.outputs, chain.head.init) == ("linear", 5, inits.get("he_normal"))
-    assert pk.from_torch(Sequential(*mlp([30] * 4, Tanh, last=True))).head is None
-    before = [part for _ in range(3) for part in (LayerNorm(30), ReLU(), Linear(30, 30))]
-    assert pk.from_torch(Sequential(*before), init="orthogonal").order == "norm-activation-linear"
-
-
-def test_own_weights_and_a_linear_head_give_the_gradients_of_plain_arithmetic():
-    parts = mlp([6, 7, 5, 3], Tanh)
+@pytest.mark.parametrize("biased", [False, True])
+def test_own_weights_and_a_linear_head_give_the_gradients_of_plain_arithmetic(biased):
     rng = np.random.default_rng(0)
-    for p in parts[::2]:
-        p.bias = rng.normal(size=len(p.weight))
-    chain = pk.from_torch(Sequential(*parts), weights=True)
-    x, c = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    weights = drawn([6, 7, 5, 3], "he_normal")
+    biases = [rng.normal(size=len(w)) if biased else None for w in weights]
+    chain = pk.from_jax([(w.T, b) for w, b in zip(weights, biases, strict=True)], activation="tanh")
+    x, c = rng.normal(size=(4, 6)), rng.normal(size=(4, 3))
     u, z = [x], []
-    for p in parts[::2]:
-        z.append(p.weight @ u[-1] + p.bias[:, None])
+    for w, b in zip(weights, biases, strict=True):
+        z.append(u[-1] @ w.T + (0 if b is None else b))
         u.append(np.tanh(z[-1]))
     delta, norms = c, []
     for i in (1, 0):
-        delta = parts[2 * i + 2].weight.T @ delta / np.cosh(z[i]) ** 2
-        norms.insert(0, np.linalg.norm(delta @ u[i].T))
-    for backend in ("reference", "numba"):
-        p = pk.propagate(chain, x=x, cotangent=c, dtype="float64", backend=backend)
+        delta = delta @ weights[i + 1] / np.cosh(z[i]) ** 2
+        norms.insert(0, np.linalg.norm(delta.T @ u[i]))
+    for backend in ("reference", "cpp", "numba"):
+        p = pk.propagate(chain, x=x, cotangent=c, batch_first=True, dtype="float64", backend=backend)
         np.testing.assert_allclose(10 ** p.log10_grad_weight[0], norms, rtol=1e-12)  # float64, three layers
         assert p.loss[0] == pytest.approx((c * z[-1]).sum(), rel=1e-12)
-    with pytest.raises(ValueError, match="draws the head's weight"):
-        pk.propagate(chain, x=x, engine="dense", backend="cpp")
-    assert pk.weights(chain, layer=1) == pytest.approx(parts[0].weight)
-    assert pk.weights(chain, layer=3) == pytest.approx(parts[4].weight)
+    assert pk.propagate(chain, x=x.T).backend == "cpp"  # nothing waits for Numba
+    assert pk.weights(chain, layer=1) == pytest.approx(weights[0])
+    assert pk.weights(chain, layer=3) == pytest.approx(weights[2])
     # a gain multiplies weights of one's own too
-    doubled = pk.gradients(chain.replace(gain=2.0, activation="linear", head=None), x=x, cotangent=np.ones((5, 4)))[0]
-    single = pk.gradients(chain.replace(activation="linear", head=None), x=x, cotangent=np.ones((5, 4)))[0]
-    np.testing.assert_allclose(doubled, 2 * single, rtol=1e-12)
+    grads = [pk.gradients(chain.replace(gain=g, activation="linear", head=None), x=x.T, cotangent=np.ones((5, 4)))[0] for g in (1.0, 2.0)]
+    if not biased:
+        np.testing.assert_allclose(grads[1], 2 * grads[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("call", [pk.propagate, pk.gradients])
+def test_a_batch_with_its_inputs_in_rows(call):
+    """batch_first is the transpose, also where the batch is as large as a layer and nothing else could tell."""
+    chain = pk.Chain(widths=[6, 7, 5], activation="tanh")
+    rng = np.random.default_rng(0)
+    for batch in (1, 4, 5, 6):
+        x, c = rng.normal(size=(batch, 6)), rng.normal(size=(batch, 5))
+        rows, columns = call(chain, x=x, cotangent=c, batch_first=True), call(chain, x=x.T, cotangent=c.T)
+        if call is pk.propagate:
+            rows, columns = rows.log10_grad_weight, columns.log10_grad_weight
+        for one, other in zip(rows, columns, strict=True):
+            np.testing.assert_array_equal(one, other)
+    x, c = rng.normal(size=(4, 6)), rng.normal(size=(4, 5))
+    for wrong, message in [
+        (dict(x=x), r"x must have shape \(units, batch\) with 6 units, got \(4, 6\): transposed\? Give it with batch_first=True"),
+        (dict(x=x.T, cotangent=c), r"cotangent must have shape \(units, batch\) with 5 units"),
+        (dict(x=x.T, batch_first=True), r"x must have shape \(batch, units\) with 6 units, got \(6, 4\).*without batch_first"),
+        (dict(x=x[:, :3]), "x must have shape"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call(chain, **wrong)
+    with pytest.raises(TypeError, match="batch_first must be True or False"):
+        call(chain, x=x, batch_first=1)
 
 
 def test_a_linear_head_is_the_same_in_every_backend():
@@ -131,7 +91,7 @@ def test_a_linear_head_is_the_same_in_every_backend():
 @pytest.mark.parametrize("name", ["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_truncated_normal", "lecun_uniform"])
 @pytest.mark.parametrize("widths", [(64, 128, 32, 96), (32,) * 4])
 def test_schemes_are_recognised(name, widths):
-    weights = [p.weight for p in mlp(widths, Tanh, name, last=True)[::2]]
+    weights = drawn(widths, name)
     found, gain, bias_std = recognise.scheme(weights, [None] * len(weights))
     # Square matrices cannot tell glorot from lecun.
     assert found.name == (name.replace("glorot", "lecun") if len(set(widths)) == 1 else name)
@@ -158,44 +118,14 @@ def test_other_schemes_are_recognised():
     )
 
 
-def trained():
-    parts = mlp([64] * 4, Tanh, last=True)
-    parts[2].weight = parts[2].weight * 1.5
-    return parts
-
-
-REFUSED = [
-    (lambda: [Linear(4, 4), Softmax()], "layer 1 (Softmax) is not known"),
-    (lambda: [Linear(4, 5), Tanh(), Linear(4, 4), Tanh()], "layer 2 (Linear) takes 4 numbers, but layer 0 (Linear) gives 5"),
-    (lambda: [Linear(4, 4), Tanh(), Linear(4, 4), ReLU()], "layer 0 (Linear) has tanh and that of layer 2 (Linear) has relu"),
-    (lambda: [Linear(4, 4), Tanh(), LayerNorm(4), Linear(4, 4)], "layer 2 (LayerNorm) stands where a chain has none"),
-    (lambda: [Tanh(), Linear(4, 4), Tanh()], "comes after the last Linear"),
-    (lambda: [Tanh()], "no Linear layer"),
-    (lambda: [Linear(4, 4), Dropout(), Tanh()], "call .eval() on it"),
-    (lambda: [Linear(4, 4), RMSNorm(4, 0.0), Tanh()], "has eps 0; a chain's norms have one from 1e-30"),
-    (lambda: [Linear(4, 4), RMSNorm(4, 0.1), Tanh(), Linear(4, 4), RMSNorm(4, 0.2), Tanh()], "has rms with eps 0.1 and that of layer 3"),
-    (lambda: [Linear(4, 4), LayerNorm(3), Tanh()], "normalises over shape (3,)"),
-    (lambda: [p := Linear(64, 64), Tanh(), p, Tanh()], "share one weight"),
-    (trained, "layer 2 has "),
-    (lambda: [Linear(4, 4), Tanh()], "16 weights are too few to tell a scheme"),
-]
-
-
-@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[m for _, m in REFUSED])
-def test_what_is_no_chain_is_refused(make, message):
-    with pytest.raises(ValueError) as caught:
-        pk.from_torch(Sequential(*make()))
-    assert message in str(caught.value)
-
-
 def test_bad_arguments():
     for bad in (None, 3, "net"):
         with pytest.raises(TypeError, match="must be a torch"):
             pk.from_torch(bad)
-    with pytest.raises(ValueError, match="either weights=True"):
-        pk.from_torch(Sequential(Linear(4, 4)), weights=True, init="he_normal")
     with pytest.raises(TypeError, match="weights must be True or False"):
-        pk.from_torch(Sequential(Linear(4, 4)), weights="yes")
+        pk.from_torch(None, weights="yes")
+    with pytest.raises(ValueError, match="either weights=True"):
+        pk.from_torch(None, weights=True, init="he_normal")
 
 
 def test_jax_lists_there_and_back():
@@ -228,83 +158,3 @@ def test_given_weights_compare_by_their_numbers():
     for weights, error in (("ab", TypeError), ([], TypeError), ([np.ones(3)], ValueError), ([np.full((2, 2), np.nan)], ValueError)):
         with pytest.raises(error, match="weights"):
             pk.Given(weights)
-
-
-def test_norms_bring_their_eps():
-    """None, RMSNorm's default, is the rounding of the dtype."""
-    single = np.ones(40, np.float32)
-    for eps, weight, expected in [(0.02, None, 0.02), (None, None, 2.0**-52), (None, single, 2.0**-23)]:
-        parts = mlp([40, 40, 5], Tanh, norm=lambda n, eps=eps: RMSNorm(n, eps))
-        parts[1].weight = parts[1].weight if weight is None else weight
-        chain = pk.from_torch(Sequential(*parts))
-        assert (chain.norm, chain.norm_eps) == ("rms", expected)
-
-
-@needs_torch
-def test_torch_modules_have_the_gradients_of_autograd():
-    import torch
-    from torch import nn
-
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Linear(9, 17), nn.BatchNorm1d(17), nn.ELU(1.7), nn.Linear(17, 8), nn.BatchNorm1d(8), nn.ELU(1.7), nn.Linear(8, 3)
-    )
-    module = module.double()
-    x, c = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
-    (module(x) * c).sum().backward()
-    p = pk.propagate(pk.from_torch(module, weights=True), x=x.T.numpy(), cotangent=c.T.numpy(), dtype="float64")
-    expected = [module[i].weight.grad.norm().item() for i in (0, 3)]
-    np.testing.assert_allclose(10 ** p.log10_grad_weight[0], expected, rtol=1e-12)
-
-
-@needs_torch
-def test_blocks_before_a_read_out_and_a_branch_taken_off():
-    """Pre-activation blocks x - 0.3 f(x) with RMSNorm's own eps, then the Linear that is read out."""
-    import torch
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.linear = nn.RMSNorm(9), nn.Linear(9, 9)
-
-        def forward(self, x):
-            return x - 0.3 * self.linear(nn.functional.gelu(self.norm(x)))
-
-    torch.manual_seed(0)
-    module = nn.Sequential(Block(), Block(), nn.Linear(9, 3)).double()
-    x, c = torch.randn(5, 9, dtype=torch.float64, requires_grad=True), torch.randn(5, 3, dtype=torch.float64)
-    (module(x) * c).sum().backward()
-    chain = pk.from_torch(module, weights=True)
-    assert (chain.residual.scale, chain.head.outputs, chain.norm_eps) == (-0.3, 3, 2.0**-52)
-    p = pk.propagate(chain, x=x.detach().T.numpy(), cotangent=c.T.numpy(), dtype="float64")
-    np.testing.assert_allclose(10 ** p.log10_grad_activation[0, 0], x.grad.norm().item(), rtol=1e-12)
-
-
-@needs_torch
-def test_what_computes_something_else_than_it_says_is_refused():
-    from torch import nn
-
-    for change, message in [
-        (lambda m: m.register_forward_hook(lambda *a: a[2] * 2), "has a hook"),
-        (nn.utils.parametrizations.weight_norm, "by a parametrization"),
-    ]:
-        module = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
-        change(module[0])
-        with pytest.raises(ValueError, match=message):
-            pk.from_torch(module, weights=True)
-    with pytest.raises(ValueError, match="has no weight yet"):
-        pk.from_torch(nn.Sequential(nn.LazyLinear(6), nn.Tanh()))
-
-
-@needs_torch
-@pytest.mark.parametrize("scheme", ["he_normal", "glorot_uniform", "orthogonal", "torch_linear_default", "student_t(3)"])
-def test_torch_modules_take_the_bits_of_the_stream(scheme):
-    from torch import nn
-
-    module = nn.Sequential(nn.Linear(9, 17), nn.Tanh(), nn.Linear(17, 8), nn.Tanh(), nn.Linear(8, 3))
-    chain = pk.init_torch_(module, scheme, seed=5, replica=3, gain=1.5)
-    for l, i in enumerate((0, 2, 4), 1):
-        expected = pk.weights(chain, layer=l, seed=5, replica=3, dtype="float32")
-        assert np.array_equal(module[i].weight.detach().numpy().view(np.uint32), expected.view(np.uint32))
-    assert module[0].bias.abs().max() > 0 or scheme != "torch_linear_default"

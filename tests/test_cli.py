@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in
+from matplotlib.figure import Figure
 
 import pykernel as pk
+from pykernel import embed
 from pykernel.cli import main, words
 from pykernel.sweeps import default, executors, report, work
 from pykernel.sweeps.store import Store
@@ -44,6 +46,52 @@ def test_every_example_in_the_help_is_understood(capsys):
         assert examples
         for example in examples:
             parser().parse_args(example.split())
+
+
+def test_python_dash_m_lists_what_it_answers(capsys):
+    """Every word of the top level is in its help, and answered."""
+    said = subprocess.run([sys.executable, "-m", "pykernel", "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(f"--{what}" in said for what in (*embed.FLAGS, "version")) and "recommend" in said
+    for what in embed.FLAGS:
+        assert main([f"--{what}"]) == 0
+        assert capsys.readouterr().out.strip() == embed.get_flags(what)
+    assert main(["--cflags", "--libs"]) == 0
+    assert capsys.readouterr().out.strip() == f"{embed.get_flags('cflags')} {embed.get_flags('libs')}"
+
+
+@pytest.mark.parametrize(
+    ("chain", "code"),
+    [
+        (["--depth", "20"], 0),
+        (["--depth", "60", "--activation", "sigmoid"], 5),
+        (["--depth", "60", "--gain", "3"], 5),
+        (["--depth", "60", "--gain", "0"], 5),
+        (["--depth", "0"], 2),
+    ],
+    ids=["stable", "vanishing", "exploding", "dead", "wrong"],
+)
+def test_check_passes_only_what_is_stable(chain, code, capsys):
+    words = ["run", "--width", "64", "--replicas", "3", *chain]
+    assert main([*words, "--check"]) == code
+    assert main(words) == (2 if code == 2 else 0)
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("pyarrow", lambda store: ["export", store, "--format", "parquet"]),
+        ("distributed", lambda store: ["sweep", *SMALL, "--store", store, "--dask", "tcp://nowhere:1"]),
+    ],
+)
+def test_a_missing_package_is_named_with_how_to_install_it(package, command, tmp_path, capsys, monkeypatch, quick):
+    store = tmp_path / "out"
+    assert main(["sweep", *SMALL, "--store", str(store), "--quiet"]) == 0
+    before = sorted(store.rglob("*"))
+    monkeypatch.setitem(sys.modules, package, None)
+    capsys.readouterr()
+    assert main(command(str(store))) == 2
+    assert f"needs {package}: pip install {package}" in capsys.readouterr().err
+    assert sorted(store.rglob("*")) == before
 
 
 def test_run_prints_a_table_and_json(capsys):
@@ -216,7 +264,7 @@ def test_what_a_figure_cannot_show_is_said(large):
     from pykernel.plot import sweeps as figures
 
     many = large.isel(gain=np.zeros(30, dtype=int)).assign_coords(gain=np.linspace(1, 2, 30))
-    figure = figures.gradient(many)
+    figure = figures.gradient(many, Figure()).figure
     assert "of 30 values of gain" in figure._suptitle.get_text().replace("\n", " ")
     assert len(figure.axes) <= 48  # of 6 rows and 8 columns
     figure.draw_without_rendering()
@@ -225,7 +273,7 @@ def test_what_a_figure_cannot_show_is_said(large):
         box = text.get_window_extent()
         assert inside.x0 <= box.x0 and box.x1 <= inside.x1  # what is cut off says nothing
     half = large.assign_attrs(complete=0)
-    assert "UNFINISHED" in figures.verdict(half)._suptitle.get_text()
+    assert "UNFINISHED" in figures.verdict(half, Figure()).figure.get_suptitle()
 
 
 def test_figures_of_a_large_sweep(large, tmp_path):
@@ -243,7 +291,7 @@ def test_profiles_of_one_depth_show_theory_at_the_input():
     from pykernel.plot import sweeps as figures
 
     ds = pk.sweep({"depth": [30], "init": ["he_normal", "student_t(1.5)"]}, {"width": 32}, replicas=40, progress=False)
-    figure = figures.gradient(ds)
+    figure = figures.gradient(ds, Figure()).figure
     assert "theory at the input" in figure.legends[0].texts[-1].get_text()
     (cross,) = (line for line in figure.axes[0].lines if line.get_marker() == "x")
     top = ds.log10_grad_activation_mean.sel(init="he_normal").isel(layer=-1).item()
@@ -254,7 +302,7 @@ def test_profiles_of_one_depth_show_theory_at_the_input():
 def test_heat_map_marks_the_critical_gain(large):
     from pykernel.plot import sweeps as figures
 
-    figure = figures.heat(large.sel(activation=["relu"], init=["he_normal"], width=[32]))
+    figure = figures.heat(large.sel(activation=["relu"], init=["he_normal"], width=[32]), Figure()).figure
     lines = [line.get_xdata()[0] for line in figure.axes[0].lines]
     assert lines == [pytest.approx(1.0)]
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import Chain, Clip, Constant, Head, Identity, Residual, Sparse, StudentT, TruncatedNormal, plan
+from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal, plan
 from pykernel.activations import ROWS
+from pykernel.chain import LOSSES
 from pykernel.engines import cpp, reference
 
 HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))
@@ -74,6 +75,33 @@ def test_clip_by_value_and_callers_arrays():
     weights, biases = [rng.normal(size=(6, 4)), rng.normal(size=(5, 6))], [rng.normal(size=6), rng.normal(size=5)]
     given = dict(x=rng.normal(size=(4, 3)), cotangent=rng.normal(size=(5, 3)), weights=weights, biases=biases)
     assert_rows(plan.lower(Chain(widths=[4, 6, 5], activation="gelu"), dtype="float64", **given))
+
+
+@pytest.mark.parametrize("loss", LOSSES[1:])
+@pytest.mark.parametrize("size", [1.0, 1e-70, 1e70])  # float32 holds neither of the latter
+def test_a_head_of_ones_own(loss, size):
+    rng = np.random.default_rng(1)
+    for biases, norm, (dtype, tolerance) in itertools.product(
+        (None, [size * rng.normal(size=21)]), (None, "layer"), (("float64", 1e-10), ("float32", 5e-5))
+    ):
+        head = Head(loss, 21, Given([size * rng.normal(size=(21, 18))], biases), targets=np.eye(21)[:, :3])
+        chain = Chain(widths=[20, 37, 18], activation="tanh", norm=norm, head=head)
+        assert_rows(plan.lower(chain, batch=3, dtype=dtype), 2, tolerance=tolerance, skip=("saturated",))
+    shown = plan.lower(chain.replace(activation="relu"), batch=3, dtype="float64", precision="native")
+    if size == 1:  # beyond, plain arithmetic gives up
+        assert_rows(shown, tolerance=1e-10)
+
+
+def test_a_head_of_ones_own_with_the_other_engine():
+    """No draw is left but those of the layers: behind an input of all zeros both engines compute the same numbers."""
+    head = Head("softmax", 3, Given([np.arange(12.0).reshape(3, 4)], [np.arange(3.0)]), targets=(0, 2))
+    chain = Chain(depth=2, width=4, activation="sigmoid", init=Normal(0.0), head=head)
+    rows = [pk.propagate(chain, x=np.zeros((4, 2)), engine=e, backend="cpp", dtype="float64") for e in ("dense", "matrix_free")]
+    y = np.arange(12.0).reshape(3, 4).sum(axis=1) / 2 + np.arange(3.0)
+    p = np.exp(y) / np.exp(y).sum()
+    assert rows[0].loss[0] == pytest.approx(-0.5 * np.log(p[0]) - 0.5 * np.log(p[2]), rel=1e-12)
+    assert rows[1].loss[0] == pytest.approx(rows[0].loss[0], rel=1e-12)
+    np.testing.assert_allclose(rows[1].log10_grad_activation[0, -1], rows[0].log10_grad_activation[0, -1], atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", [name for name in ROWS if name != "sin"])

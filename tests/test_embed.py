@@ -66,8 +66,9 @@ def described(plan, engine, replicas):
     words += [plan.residual_every, *numbers(plan.residual_scale)]
     words += [plan.distribution, plan.distribution_parameter, *numbers(plan.scale), plan.bias_distribution, *numbers(plan.bias_scale)]
     words += [plan.correlation, *numbers(plan.x), *numbers(plan.cotangent)]
-    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex(), *numbers(plan.targets)]
-    words += [plan.clip_value, plan.norm_eps]
+    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex()]
+    words += [*numbers(plan.head_weight), *numbers(plan.head_bias)]
+    words += [*numbers(plan.targets), plan.clip_value, plan.norm_eps]
     return " ".join(map(str, words))
 
 
@@ -82,6 +83,7 @@ CHAINS = {
     "layer norm": (dict(depth=25, width=130, activation="silu", norm="layer", norm_eps=0.2), {"batch": 3}),
     "batch norm": (dict(depth=20, width=64, norm="batch"), {"batch": 5}),
     "softmax head": (dict(depth=15, width=30, activation="tanh", head=pk.Head("softmax", 10)), {"batch": 5}),
+    "head of one's own": (dict(depth=9, width=30, head=pk.Head("mse", 3, pk.Given([np.eye(3, 30)], [np.arange(3)]))), {"batch": 2}),
     "linear head": (dict(depth=15, width=30, activation="selu", head=pk.Head("linear", 3)), {"batch": 2}),
     "clip by value": (dict(depth=10, width=30, activation="selu", clip=pk.Clip(value=1e-3)), {"batch": 2}),
     "orthogonal": (dict(widths=[30, 40, 40, 20, 20, 9], activation="linear", init="orthogonal"), {"batch": 2}),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The Numba backend: the stream's bits, rows and chains against the reference, threads, cache, the user's own functions."""
+"""The Numba backend: the stream's bits, rows and chains against the reference, threads, the user's own functions."""
 
 import importlib
 import signal
@@ -18,7 +18,7 @@ from pykernel.activation import Activation
 from pykernel.block import Block as Blocked
 from pykernel.chain import Chain, Clip, Head, Residual
 from pykernel.engines import numba_dense, reference
-from pykernel.kernels import activation_lanes
+from pykernel.kernels import activation_lanes, sources
 from pykernel.layers import Block, Dropout, Gated, Linear, Norm
 from pykernel.lower import lower
 from pykernel.ops.norm import normalise
@@ -28,7 +28,7 @@ SEED = (3 << 33) + 7
 
 
 def worst(chain, **kw):
-    """The largest relative difference of any row from the reference; the gradient of a bias before batch norm is zero and left out."""
+    """The largest relative difference of any row from the reference; biases before batch norm left out: 0."""
     kw = {"batch": 3, "seed": SEED, "dtype": "float64", **kw}
     program = lower(chain, **kw)
     expected, found = reference.run(program, 1, 1), numba_dense.run(program, 1, 1)
@@ -274,10 +274,11 @@ def test_activation_names_for_compiled_code():
 
 
 def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
+    # A user's own cached function knows its own file only, so it has a folder for each state of what it calls.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
     monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
-    solver = importlib.import_module(
-        "ode_network"
-    )  # by its name: Numba's cache must find the module again in the next process
+    # By its name: Numba's cache must find the module again in the next process.
+    solver = importlib.import_module("ode_network")
     found = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
     chain = Chain(depth=10, width=32, activation="tanh", init="lecun_normal", residual=Residual(1, 0.125))
     expected = numba_dense.run(lower(chain, batch=2, seed=SEED), 0, 5)["log10_grad_activation"][:, 0]
@@ -289,6 +290,7 @@ def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
 
 def test_blocks_of_ones_own_with_the_librarys_steps(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
     network = importlib.import_module("pre_norm")
     found = network.ensemble(20, 33, 3, 6, SEED, 4, *pkn.activation("silu"))
     block = Block(Norm("layer"), Gated(33, "silu"), Dropout(network.P), Linear(20), skip=1.0)
@@ -353,9 +355,10 @@ def test_second_process_loads_from_the_cache():
 
 
 def test_machine_code_is_named_alike_in_every_process():
-    """Processes share a cache by the names in it: if these told which dtype came first, float64 code could run in a float32 call."""
+    """Processes share a cache by its names: if they told which dtype came first, float64 code could answer float32."""
     script = (
-        "import sys, numba, numpy as np; from pykernel.engines.numba_records import record; from pykernel.kernels import records\n"
+        "import sys, numba, numpy as np\n"
+        "from pykernel.engines.numba_records import record; from pykernel.kernels import records\n"
         "for d in sys.argv[1:]: numba.typeof(record(records.spec_dtype(np.dtype(d))).record)\n"
         "kinds = [records.spec_dtype(np.dtype(d)) for d in ('float32', 'float64')] + [records.work_dtype()]\n"
         "print([numba.typeof(record(kind).record).mangling_args for kind in kinds])"
@@ -370,7 +373,8 @@ def test_machine_code_is_named_alike_in_every_process():
 
 def test_an_interrupt_ends_a_long_run():
     script = (
-        "from pykernel.chain import Chain; from pykernel.lower import lower; from pykernel.engines import numba_dense as d\n"
+        "from pykernel.chain import Chain; from pykernel.lower import lower\n"
+        "from pykernel.engines import numba_dense as d\n"
         "d.run(lower(Chain(depth=2, width=16)), 0, 1)\n"
         "try:\n    print('ready', flush=True)\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\n"
         "except KeyboardInterrupt:\n    print('stopped', flush=True)\n"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import pykernel as pk
@@ -186,6 +187,13 @@ def test_the_key_of_a_function_is_the_same_in_every_process():
         for seed in "123"
     }
     assert len(keys) == 1 and keys != {b""}
+
+
+def test_weights_in_the_chain_may_be_swept_at_any_depth():
+    """A grid is lowered at few depths, but these matrices are as many as the layers."""
+    ones = pk.Given([np.ones((4, 4))] * 3)
+    ds = pk.sweep({"gain": [1.0, 2.0]}, pk.Chain(depth=3, width=4, init=ones, activation="linear"), replicas=1, progress=False)
+    assert float(ds.signal_end_to_end[1, 0] - ds.signal_end_to_end[0, 0]) == pytest.approx(3 * np.log10(2), rel=1e-12)
 
 
 def test_run_words_of_several_values_are_axes(capsys, tmp_path):

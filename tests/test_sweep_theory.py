@@ -38,7 +38,7 @@ def test_a_function_that_theory_cannot_take_costs_no_sweep(monkeypatch):
     def fails(*args, **words):
         raise OverflowError("too steep")
 
-    monkeypatch.setattr(pk, "predict", fails)
+    monkeypatch.setattr("pykernel.theory.predict.predict", fails)
     ds = pk.sweep({"depth": [2]}, pk.Chain(depth=2, width=4), replicas=2, progress=False)
     assert ds.theory.item() == "none: OverflowError: too steep"
     assert np.isfinite(ds.slope).all()
@@ -51,7 +51,7 @@ def _slow(*args, **words):
 
 def test_theory_that_takes_long_is_left_out_and_said(monkeypatch, tmp_path, capsys):
     """The numbers do not wait for theory that nobody asked for; the next run goes on with it."""
-    monkeypatch.setattr(pk, "predict", _slow)
+    monkeypatch.setattr("pykernel.theory.predict.predict", _slow)
     monkeypatch.setattr("pykernel.sweeps.drive.PATIENCE", 0.1)
     grid = {"depth": list(range(1, 9))}
     ds = pk.sweep(grid, {"width": 4}, replicas=2, store=tmp_path, progress=True)
@@ -65,7 +65,7 @@ def test_theory_that_takes_long_is_left_out_and_said(monkeypatch, tmp_path, caps
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_stopped_while_theory_is_computed_the_numbers_are_there(monkeypatch, tmp_path, kept):
-    monkeypatch.setattr(pk, "predict", _slow)
+    monkeypatch.setattr("pykernel.theory.predict.predict", _slow)
     threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
     grid = {"depth": list(range(1, 21))}
     with pytest.raises(KeyboardInterrupt, match=r"every number finished; theory of .* cells is left out") as stopped:

@@ -191,7 +191,8 @@ def test_extremes_warn_nobody(fields, batch):
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_spectrum_is_of_the_chain_that_propagate_runs(order, every):
     """Same weights, biases and input: |J^T c| from the spectrum's own layers against the measured gradient: 1e-6."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
+    from pykernel.theory.plain import plain
     from pykernel.theory.spectrum import _steps
 
     chain = pk.Chain(depth=7, width=9, activation="gelu", order=order, residual=pk.Residual(every, 0.8), bias_std=0.3)
@@ -199,7 +200,7 @@ def test_spectrum_is_of_the_chain_that_propagate_runs(order, every):
     p = pk.propagate(chain, replicas=2, seed=5, cotangent=C, engine="dense", dtype="float64")
     for replica in (0, 1):
         v = C[:, 0]
-        for step in list(_steps(lower(chain, seed=5, dtype="float64"), replica))[::-1]:
+        for step in list(_steps(plain(lower(chain, seed=5, dtype="float64")), replica))[::-1]:
             v = step(v, transpose=True)
         assert math.log10(np.linalg.norm(v)) == pytest.approx(p.log10_grad_activation[replica, 0], abs=1e-6)
 
@@ -238,11 +239,12 @@ def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
 @pytest.mark.parametrize("fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}])
 def test_singular_values_where_slopes_differ_by_any_factor(fields, order):
     """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5 decades are lost)."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
+    from pykernel.theory.plain import plain
     from pykernel.theory.spectrum import _steps
 
     chain = pk.Chain(width=20, order=order, **fields)
-    parts = [step.layers[0] for step in _steps(lower(chain, dtype="float64"), 0)]
+    parts = [step.layers[0] for step in _steps(plain(lower(chain, dtype="float64")), 0)]
     determinant = sum(np.log10(part.slope).sum() + np.linalg.slogdet(part.W)[1] / math.log(10) for part in parts)
     assert min(part.slope.min() for part in parts) < 1e-12
     assert pk.jacobian_spectrum(chain).log10_singular.sum() == pytest.approx(determinant, abs=1e-8)

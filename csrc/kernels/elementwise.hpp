@@ -40,6 +40,8 @@ template <class T> struct Elementwise {
   Sums (*observe)(const T* x, int64_t units, int64_t B, T factor);  // of factor x
   // out = fx x + fy y; y may be null
   Sums (*combine)(const T* x, const T* y, T* out, int64_t units, int64_t B, T fx, T fy);
+  // out = f x y entry by entry
+  Sums (*multiply)(const T* x, const T* y, T* out, int64_t units, int64_t B, T f);
   // z = fz z + fb b, b of one input
   Sums (*add_bias)(T* z, const T* b, int64_t units, int64_t B, T fz, T fb);
   // sum over units of (sum over inputs of delta)^2

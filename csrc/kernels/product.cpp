@@ -115,7 +115,10 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
       } else {
         for (int i = 0; i < 64; i += width) {
           const Bundle<U32, 1> word = {{load(words + i)}};
-          store(draws + i, a.draw == TallDraw::bit ? to_float((I32)(word.v[0] >> 31)) : uniforms(word).v[0]);
+          const F32 drawn = a.draw == TallDraw::kept  ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
+                            : a.draw == TallDraw::bit ? to_float((I32)(word.v[0] >> 31))
+                                                      : uniforms(word).v[0];
+          store(draws + i, drawn);
         }
       }
       for (int i = 0; i < 64 && group * 4 + i / 16 < p1; i++)

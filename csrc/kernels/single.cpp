@@ -10,6 +10,7 @@ namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
 constexpr int stretch_groups = 4, stretch_units = stretch_groups * group_units;
+constexpr int drawn_sums = SingleSums::saturated;  // the last two are counts
 
 PK_INLINE void add_wide(double* sums, F32 v) {
   typedef float Half __attribute__((vector_size(vector_bytes / 2)));
@@ -31,7 +32,7 @@ template <class T> PK_INLINE SingleSums sum(const Single& node, const Activation
   Keys keys;
   expand(keys, node.seed);
   const V sigma = broadcast((T)node.sigma), h_scale = broadcast((T)node.h_scale), bias_scale = broadcast((T)node.bias_scale);
-  alignas(64) double sums[single_sums][panel_lanes] = {};
+  alignas(64) double sums[drawn_sums][panel_lanes] = {};
   int64_t saturated = 0, dead = 0;
   for (int64_t first = chunk * chunk_units; first < (chunk + 1) * chunk_units && first < n; first += stretch_units) {
     alignas(64) float g[stretch_units], h[stretch_units], bias[stretch_units];
@@ -51,23 +52,25 @@ template <class T> PK_INLINE SingleSums sum(const Single& node, const Activation
     saturated += counts.saturated, dead += counts.dead;
     phi.value(z, a, units, 1, T(1), T(1), node.parameters);
     for (int part = 0; part < panel_lanes; part += lanes<T>) {
-      V s[11] = {};
+      V s[drawn_sums] = {};
       for (int i = part; i < padded; i += panel_lanes) {
         const V zi = load(z + i), ai = load(a + i), gi = load_as<T>(g + i), hi = load_as<T>(h + i) * h_scale, si = load(slope + i);
         const V A = ai * si, H = hi * si;
         s[0] += zi, s[1] = fma(zi, zi, s[1]), s[2] += ai, s[3] = fma(ai, ai, s[3]), s[4] = fma(ai, hi, s[4]), s[5] = fma(hi, hi, s[5]);
         s[6] = fma(A, A, s[6]), s[7] = fma(A, H, s[7]), s[8] = fma(H, H, s[8]), s[9] = fma(gi, A, s[9]), s[10] = fma(gi, H, s[10]);
       }
-      for (int k = 0; k < 11; k++) add_wide(sums[k] + part, s[k]);
+      for (int k = 0; k < drawn_sums; k++) add_wide(sums[k] + part, s[k]);
     }
   }
-  double out[11];
-  for (int k = 0; k < 11; k++) {
+  SingleSums out;
+  for (int k = 0; k < drawn_sums; k++) {
     F64 v[panel_vectors<double>];
     for (int j = 0; j < panel_vectors<double>; j++) v[j] = load(sums[k] + j * lanes<double>);
-    out[k] = sum_lanes<double>(v);
+    out.of[k] = sum_lanes<double>(v);
   }
-  return {out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], out[8], out[9], out[10], (double)saturated, (double)dead};
+  out.of[SingleSums::saturated] = (double)saturated;
+  out.of[SingleSums::dead] = (double)dead;
+  return out;
 }
 
 }  // namespace

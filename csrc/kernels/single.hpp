@@ -20,11 +20,12 @@ struct Single {
   const double* parameters;  // of the activation
 };
 
-// Names: A = a phi'(z), H = h phi'(z); gA is the sum of g A, and so on.
+// Sums over units of z, z^2, ... : A = a phi'(z), H = h phi'(z); gA is the sum of g A, and so on.
 struct SingleSums {
-  double z, zz, a, aa, ah, hh, AA, AH, HH, gA, gH, saturated, dead;
+  enum Name { z, zz, a, aa, ah, hh, AA, AH, HH, gA, gH, saturated, dead, count };
+  double of[count];
+  double operator[](Name name) const { return of[name]; }
 };
-constexpr int single_sums = 13;
 
 // Sums over chunk `chunk` (64 panels) of n units.
 template <class T> using SingleKernel = SingleSums (*)(const Single& node, const Activation<T>& phi, int64_t chunk, int64_t n);

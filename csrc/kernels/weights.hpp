@@ -20,12 +20,13 @@ template <class T> struct Weights {
   const T* given;     // the caller's own matrix in panels, or null
 };
 
-// A tall array or (one column) a vector of unit draws; bits and words come as numbers.
-enum class TallDraw : int { normal, uniform, bit };
+// A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at least `bound`, else 0.
+enum class TallDraw : int { normal, uniform, bit, kept };
 struct Tall {
   uint64_t seed;
   uint32_t purpose, layer, replica;
   TallDraw draw;
+  uint32_t bound = 0;
 };
 
 inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }

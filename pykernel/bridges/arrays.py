@@ -24,7 +24,7 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
         fields: of the Chain: activation, norm, order, residual ...
 
     Returns:
-        Chain whose `init` is `Given`: `propagate(chain, x=X.T)` measures this network.
+        Chain whose `init` is `Given`: `propagate(chain, x=X, batch_first=True)` measures this network.
 
     Raises:
         ValueError, TypeError: shapes that form no chain.

@@ -125,7 +125,7 @@ def _known(mode, distribution, variance, count):
     near = lambda exact: abs(variance / exact - 1) < error
     if distribution == "uniform" and mode == "fan_in" and near(1 / 3):
         return _TORCH
-    for family, (exact, fan) in inits._FAMILIES.items():
+    for family, (exact, fan) in inits.FAMILIES.items():
         if fan == mode and near(exact):
             return inits.get(f"{family}_{'truncated_normal' if distribution == 'truncated' else distribution}")
     if near(2):

@@ -51,7 +51,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         activations: dict of your own module classes -> pykernel.Activation or a name.
 
     Returns:
-        Chain. Inputs and cotangents of `propagate` have shape (units, batch): the transpose of what the module takes.
+        Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a `cotangent` likewise.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
@@ -92,7 +92,8 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
 
     Args:
         module: as `from_torch` reads it; weights of any real dtype and device.
-        scheme: a name or a pykernel.Init.
+        scheme: a name or a pykernel.Init; or a Chain or an entry of `pk.recommend(...)`, whose init, gain and bias_std are taken, and
+            whose other parts the module must have.
         seed, replica: the address of the draw.
         gain, bias_std: as in Chain. Biases are zero without.
         activations: as in `from_torch`.
@@ -103,20 +104,29 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
         its bias is zero.
 
     Raises:
-        ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers.
+        ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers; a recommendation of something
+            that the module is not.
 
     Examples:
         >>> import torch  # doctest: +SKIP
         >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh())  # doctest: +SKIP
         >>> str(pk.init_torch_(net, "orthogonal", seed=1))  # doctest: +SKIP
         '1 layers of 64 units, tanh, orthogonal'
+        >>> pk.init_torch_(net, pk.recommend(pk.from_torch(net)).best).gain  # doctest: +SKIP
+        1.0
     """
     from pykernel.lower import lower
     from pykernel.ops.linear import bias as bias_of
     from pykernel.simulate import weights
 
     network = read(module, activations)
-    chain = network.chain(scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std))
+    wanted = getattr(scheme, "chain", scheme)
+    if isinstance(wanted, Chain):
+        chain = _as_wanted(network, wanted, gain, bias_std)
+    elif scheme is None:
+        raise TypeError("scheme must be a name, an Init, a Chain or a recommendation, got None: pk.recommend found no healthy candidate")
+    else:
+        chain = network.chain(scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std))
     program = lower(chain, seed=seed)
     linears = [layer.linear for layer in network.layers] + ([network.head] if network.head is not None else [])
     for step in linears:
@@ -129,6 +139,23 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
     return chain
 
 
+def _as_wanted(network, wanted, gain, bias_std):
+    """The network as a chain with the init, gain and biases of another one, which must have its other parts."""
+    if gain != 1 or bias_std != 0:
+        raise ValueError("the recommended chain brings its own gain and bias_std: give it alone")
+    own = network.chain(wanted.init, gain=wanted.gain, bias_std=wanted.bias_std)
+    if not np.array_equal(own.layer_widths, wanted.layer_widths):
+        raise ValueError(f"the module has {own}; the recommended chain has {wanted}")
+    for part in ("activation", "norm", "order", "residual"):
+        mine, theirs = getattr(own, part), getattr(wanted, part)
+        if mine != theirs:
+            raise ValueError(
+                f"the recommended chain has {part} {theirs}, the module {mine}: weights alone cannot make up for it; change the module "
+                "first, or choose another entry of pk.recommend(...)"
+            )
+    return own
+
+
 def _fill(parameter, array):
     import torch
 
@@ -138,10 +165,10 @@ def _fill(parameter, array):
 
 def read(module, own=None) -> Network:
     """The network of a module."""
-    if not hasattr(module, "forward") and not hasattr(module, "children"):
+    if not hasattr(module, "named_modules"):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     module = getattr(module, "_orig_mod", module)  # of torch.compile
-    for path, part in module.named_modules() if hasattr(module, "named_modules") else ():
+    for path, part in module.named_modules():
         _refuse_changed(part, _where(part, path))
     reader = _Reader(module, {} if own is None else {kind: activations.get(row) for kind, row in own.items()})
     reader.walk(module, "")
@@ -185,8 +212,8 @@ class _Reader:
         if type(module) in self.own:
             self.steps.append(Step("activation", _where(module, path), activation=self.own[type(module)]))
         elif _kind(module) == "Sequential":
-            for name, child in module.named_children() if hasattr(module, "named_children") else enumerate(module.children()):
-                self.walk(child, f"{path}.{name}" if path else str(name))
+            for name, child in module._modules.items():  # named_children() leaves out what comes twice
+                self.walk(child, f"{path}.{name}" if path else name)
         elif _kind(module) is not None:
             self.leaf(module, path)
         else:
@@ -215,11 +242,9 @@ class _Reader:
 
     def trace(self, module, path):
         """A module with a forward of its own."""
+        from torch import fx
+
         where = _where(module, path)
-        try:
-            from torch import fx
-        except ImportError:
-            raise ValueError(f"{where} is not known; a chain is read from {KNOWN}") from None
         reader = self
 
         class Tracer(fx.Tracer):
@@ -348,12 +373,12 @@ def _node_type():
 
 
 def _kind(module):
-    """The name of a class of torch.nn (or of a stand-in without a forward), or None: a module with a forward of its own."""
+    """The name of a class of torch.nn, or None: a module with a forward of its own."""
     for base in type(module).__mro__:
         if base.__module__.partition(".")[0] == "torch":
             own = type(module).forward is not getattr(base, "forward", None)
             return None if own or base.__name__ == "Module" else base.__name__
-    return None if hasattr(module, "forward") else type(module).__name__
+    return None
 
 
 def _where(module, path):
@@ -423,7 +448,7 @@ def _function(name, given):
 
 def _rounding(module, root):
     """The eps of an RMSNorm without one: torch takes the rounding of the dtype that comes in, of half precisions float32's."""
-    parameters = [getattr(module, "weight", None), *(root.parameters() if hasattr(root, "parameters") else ())]
+    parameters = [module.weight, *root.parameters()]
     dtype = next((str(p.dtype) for p in parameters if p is not None), "float32")
     return float(np.finfo("float64" if dtype.endswith("float64") else "float32").eps)
 
@@ -448,18 +473,16 @@ def _norm(kind, module, where, width, root):
 
 
 def _is_meta(parameter):
-    return bool(getattr(parameter, "is_meta", False))
+    return parameter.is_meta
 
 
 def _array(parameter, where):
     """A parameter as float64 NumPy."""
     if _is_meta(parameter):
         raise ValueError(f"{where} is on the meta device and has no numbers; read it with init=..., or materialise it with .to_empty()")
-    if hasattr(parameter, "detach"):
-        if not parameter.dtype.is_floating_point:
-            raise TypeError(f"{where} has weights of {parameter.dtype}; a chain has real floating-point ones")
-        return parameter.detach().cpu().double().numpy()
-    return np.asarray(parameter, dtype=np.float64)
+    if not parameter.dtype.is_floating_point:
+        raise TypeError(f"{where} has weights of {parameter.dtype}; a chain has real floating-point ones")
+    return parameter.detach().cpu().double().numpy()
 
 
 def _number(parameter, where="a factor"):
@@ -473,7 +496,7 @@ def _require_numbers(step):
             continue
         if _is_meta(parameter):
             raise ValueError(f"{step.where} is on the meta device and has no numbers; materialise it with .to_empty(device=...)")
-        if hasattr(parameter, "dtype") and not getattr(parameter.dtype, "is_floating_point", True):
+        if not parameter.dtype.is_floating_point:
             raise TypeError(f"{step.where} has weights of {parameter.dtype}; a draw is of real floating-point numbers")
 
 

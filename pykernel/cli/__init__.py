@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from pykernel import embed
 from pykernel.cli import single, sweeps
 
 EXIT_CODES = """\
@@ -18,6 +19,7 @@ exit codes:
   2    wrong words: the message says what was given and what is allowed
   3    a store or file cannot be used: the message names it
   4    status: the sweep is not complete
+  5    run --check: the verdict is not "stable"
   130  stopped by Ctrl-C (143 by SIGTERM); what was finished is saved
 """
 
@@ -67,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     _Parser.parsers.clear()
     top = _Parser("pykernel", description=DESCRIPTION, epilog=EXAMPLES + "\n" + EXIT_CODES, formatter_class=_Formatter)
     top.add_argument("--version", action="store_true", help="print the version and leave")
+    build = top.add_argument_group("building against this installation", "print and leave")
+    for what, words in embed.FLAGS.items():
+        build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for room in (single, sweeps):
         room.add(commands, _Formatter)
@@ -81,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import pykernel
 
         print(pykernel.__version__)
+        return 0
+    if given.flags:
+        print(*map(embed.get_flags, given.flags))
         return 0
     if given.command is None:
         grammar.print_help()

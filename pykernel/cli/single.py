@@ -18,6 +18,7 @@ examples:
   pykernel run --depth 50 --width 128 --activation sigmoid --batch 8
   pykernel run --depth 300 --width 64 --init "identity(0.5)" --json
   pykernel run --depth 200 --width 64 --gain 3 --precision native
+  pykernel run --depth 50 --width 64 --check
 """
 _PREDICT = """\
 What theory says of a chain, without drawing a weight: infinite width (mean
@@ -39,6 +40,7 @@ def add(commands: Any, formatter: Any) -> None:
     )
     run.add_argument("--json", action="store_true", help="print numbers as JSON, medians by layer")
     run.add_argument("--plot", metavar="FILE", help="draw gradient against layer into a PNG, SVG or PDF")
+    run.add_argument("--check", action="store_true", help="exit with code 5 unless the verdict is stable: for a test of your own")
     run.set_defaults(call=_run)
 
     predict = commands.add_parser("predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter)
@@ -59,11 +61,11 @@ def _run(given: argparse.Namespace) -> int:
     print(_json(result.to_dict()) if given.json else result, flush=True)
     if given.plot:
         try:
-            _save(result.plot(), given.plot)
+            _save(result, given.plot)
         except (OSError, ValueError) as error:
             print(f"pykernel run: no figure in {given.plot}: {error}", file=sys.stderr)
             return 3 if isinstance(error, OSError) else 2
-    return 0
+    return 5 if given.check and result.verdict != "stable" else 0
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -87,5 +89,9 @@ def _json(numbers: dict) -> str:
     return json.dumps(numbers, indent=1, allow_nan=False)
 
 
-def _save(axes: Any, path: str) -> None:
-    axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+def _save(result: Any, path: str) -> None:
+    from matplotlib.figure import Figure
+
+    from pykernel.plot import chain
+
+    chain.gradient(result, Figure()).figure.savefig(path, dpi=150, bbox_inches="tight")

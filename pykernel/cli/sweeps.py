@@ -185,7 +185,10 @@ def _sweep(given: argparse.Namespace) -> int:
         return _dry_run(arguments, given.workers)
     client = None
     if given.dask:
-        from distributed import Client
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ValueError("--dask needs distributed: pip install distributed; --workers N needs nothing more") from None
 
         client = Client(given.dask)
     try:

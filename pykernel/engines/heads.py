@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pykernel import stream
-from pykernel.activations import LOG2_E, _log2_sigmoid
+from pykernel.activations import LOG2_E, log2_sigmoid
 from pykernel.block import Block, from_log2, ldexp
 
 
@@ -51,10 +51,10 @@ def _mse(y, t):
 def _sigmoid(y, t):
     """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never rounds to zero."""
     z = np.clip(y.true(), -1e300, 1e300)
-    loss = np.where(t > 0, t * -_log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -_log2_sigmoid(-z), 0)
+    loss = np.where(t > 0, t * -log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -log2_sigmoid(-z), 0)
     if ((t == 0) | (t == 1)).all():
-        return from_log2(np.where(t == 1, -1.0, 1.0), _log2_sigmoid(np.where(t == 1, -z, z))), loss.sum() / LOG2_E
-    return Block(np.exp2(_log2_sigmoid(z)) - t), loss.sum() / LOG2_E
+        return from_log2(np.where(t == 1, -1.0, 1.0), log2_sigmoid(np.where(t == 1, -z, z))), loss.sum() / LOG2_E
+    return Block(np.exp2(log2_sigmoid(z)) - t), loss.sum() / LOG2_E
 
 
 def _softmax(y, t):

@@ -16,7 +16,6 @@ from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
 from pykernel.ops import TABLES
 
-RUNS_PROGRAMS = True
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
 # What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from
@@ -79,7 +78,7 @@ def _named(program, out):
 
 
 def _in_pieces(work_off, make, count, threads, stop):
-    """work_off(workspace, start, end) over pieces of range(count), a thread each with a workspace of its own from `make`."""
+    """work_off(workspace, start, end) over pieces of range(count), a thread each with its own workspace from `make`."""
     workers = min(threads, count)
     step = max(1, -(-count // (4 * workers)))
     starts = iter(range(0, count, step))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A program and a workspace as the records of numbers and addresses that the Numba kernels take; what a run needs follows from its ops."""
+"""A program and a workspace as the records that Numba kernels take; a run's memory follows from its ops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def record(dtype, **fields):
 
 
 def specify(program, functions, out, stop):
-    """The program in the kernels' numbers; functions: a `callbacks.Row` of each activation; out: the rows; stop: the flag that ends a run."""
+    """The program in the kernels' numbers.
+
+    Args:
+        functions: a `callbacks.Row` of each activation.  out: the rows.  stop: the flag that ends a run.
+    """
     dtype = np.dtype(program.dtype)
     layers, steps = program.layers, program.steps
     stretches, ops = _ops(program)
@@ -175,7 +179,7 @@ def _own(program, array):
 
 
 def workspace(program, workers, bounds):
-    """Arrays and record (records.WORK) for one replica at a time, products cut among so many workers; bounds: see `sizes`."""
+    """The record (records.WORK) of one replica at a time, products cut among so many workers; bounds: see `sizes`."""
     found, cuts, kept_at = sizes(program, workers, bounds)
     arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
     arrays["cuts"][:], arrays["kept_at"][:] = cuts, kept_at
@@ -259,7 +263,7 @@ def _offsets(lengths):
 
 
 def _kept(tiles, most):
-    """Where the drawn tiles of each layer are kept, those of the last layers first as far as `most` numbers go; else -1."""
+    """Where the drawn tiles of each layer are kept, the last layers' first as far as `most` numbers go; else -1."""
     behind = np.cumsum(tiles[::-1].astype(np.float64))[::-1]
     kept = (behind <= most) & (tiles > 0)
     return np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
@@ -287,7 +291,7 @@ def _tape(program):
 
 
 def _cuts(tape, most, checkpoint):
-    """The repetitions at which segments begin, and their end: one segment where the tape fits, else what needs the least memory."""
+    """The repetitions at which segments begin, and their end: one if the tape fits, else what needs least memory."""
     total = int(tape.sum())
     if total <= most or len(tape) == 1:
         return np.array([0, len(tape)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Numba kernels, and the decorators they share: compiled without the GIL, cached on disk, stale when a file changes that they import."""
+"""Numba kernels, and the decorators they share: no GIL, cached on disk, stale when a file changes that they import."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _stamp = functools.cache(sources.digest)
 
 
 def jit(function):
-    """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk where a folder is writable."""
+    """Compile a kernel: no GIL, no Python objects, NumPy's division, kept on disk where a folder is writable."""
     global _cached_in
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A user's activation function as a C function over arrays: compiled where Numba can, else called in Python. For engines.
+"""A user's activation function as a C function over arrays: compiled where Numba can, else called in Python.
 
 The C type is void (int64 what, int64 count, const double *z, double *out, double *sign), `what` as in `activate`.
 """
@@ -12,10 +12,11 @@ import functools
 import numba
 import numpy as np
 from numba.core.errors import NumbaError
+from numba.np.ufunc.dufunc import DUFunc
 
-from pykernel.cfunctions import MOST_NOTED, Elementwise, Failure
+from pykernel.cfunctions import ARRAY, MOST_NOTED, CFunction, Elementwise, Failure
 from pykernel.kernels import activate, jit
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 
 _POINTER = ctypes.POINTER(ctypes.c_double)
 _TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, _POINTER, _POINTER, _POINTER)
@@ -35,8 +36,8 @@ def note(address, z, count):
 
 @functools.lru_cache(64)
 def compiled(activation):
-    """The compiled value and slope of a user's row (its `.address` goes to kernels) and the Failures of both, or None where Numba cannot
-    compile them."""
+    """The C function of a user's row (`.address` goes to kernels) and the Failures of value and slope; None where Numba
+    cannot compile them."""
     if activation.builtin:
         return None
     functions = (f.over_arrays() if isinstance(f, Elementwise) else f for f in (activation.value, activation.slope))
@@ -64,8 +65,38 @@ def compiled(activation):
         return None
 
 
+@functools.lru_cache(64)
+def c_functions(activation):
+    """(value, slope) of a user's row as CFunctions, for C++; None where Numba cannot compile what is none yet."""
+    pair = [f if isinstance(f, CFunction) else _c_function(f) for f in (activation.value, activation.slope)]
+    return None if None in pair else tuple(pair)
+
+
+def _c_function(function):
+    failure = Failure()
+    noted = failure.address
+    try:
+        if isinstance(function, Elementwise):
+            function = function.over_arrays()
+        inner = (
+            function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
+        )
+
+        def fill(z, out, n, user):
+            try:
+                numba.carray(out, n)[:] = inner(numba.carray(z, n))
+            except Exception:
+                note(noted, z, n)
+                numba.carray(out, n)[:] = np.nan
+
+        compiled = numba.cfunc("void(CPointer(float64), CPointer(float64), int64, voidptr)")(fill)
+        return CFunction(ARRAY(compiled.address), ARRAY, compiled, failure)
+    except (NumbaError, TypeError, NotImplementedError):
+        return None
+
+
 class Row:
-    """The addresses of a row, alive while the `with` block is; `check` raises what a Python function raised inside a kernel."""
+    """The addresses of a row, alive within a `with` block; `check` raises what a Python function raised."""
 
     def __init__(self, activation, plain_dtype):
         self._activation, self._plain = activation, plain_dtype

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Calls by address: of compiled kernels, which linked into their callers would be compiled again with each, and of C functions."""
+"""Calls by address: of compiled kernels, compiled again with each caller if linked into it; of C functions."""
 
 from __future__ import annotations
 

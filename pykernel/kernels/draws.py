@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The random stream in Numba: sixteen addresses at a time, the bits of `pykernel.stream`. Any njit code may call these."""
+"""The random stream in Numba: sixteen addresses at a time, the bits of `pykernel.stream`. For any njit code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TOP = np.uint32(1 << 31)
 
 @inline
 def philox(c0, c1, c2, c3, k0, k1):
-    """Ten rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under the key (k0, k1), uint32 each."""
+    """Ten rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under a key of two uint32."""
     for _ in range(10):
         upper0, lower0 = multiply_wide(c0, _M0)
         upper1, lower1 = multiply_wide(c2, _M1)

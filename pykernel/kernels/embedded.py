@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Layers for other people's njit loops: plain (units, columns) arrays outside, the engine's blocks and sums inside, its bits."""
+"""Layers for other people's njit loops: plain (units, columns) arrays outside, the engine's blocks inside."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.kernels import blocks, inline, jit, product
-from pykernel.kernels.lanes import advance
+from pykernel.kernels.memory import advance
 
 _LOW, _UP = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @inline
-def keys(seed):
+def seed_keys(seed):
     return np.uint32(np.uint64(seed) & _LOW), np.uint32(np.uint64(seed) >> _UP)
 
 
 @inline
-def address_of_weight(seed, layer, replica):
-    key0, key1 = keys(seed)
+def weight_address(seed, layer, replica):
+    key0, key1 = seed_keys(seed)
     return key0, key1, np.uint32(layer | stream.WEIGHT << 24), np.uint32(layer | stream.MASK << 24), np.uint32(replica)
 
 
@@ -46,7 +46,7 @@ def unpack(flat, x):
 
 @jit
 def forward(where, distribution, parameter, u, z, n_in, n_out, B, tile, kept, keep):
-    """z = D u for blocks, D the unit draw at an address (`where`); with `keep` its transposed tiles into `kept` for `backward_kept`."""
+    """z = D u for blocks, D the unit draw at an address (`where`); with `keep` its transposed tiles into `kept`."""
     height = (n_out + 15) // 16 * 16
     blocks.clear(z, height * B)
     for p in range(height // 16):
@@ -103,7 +103,7 @@ def _layer_forward(z, u, scale, seed, layer, replica, distribution, parameter, k
     x, out = np.empty(blocks.size(n_in, B), u.dtype), np.empty(blocks.size(n_out, B), u.dtype)
     pack(u, x)
     tile = np.empty(product.CHUNK * 16, u.dtype)
-    forward(address_of_weight(seed, layer, replica), distribution, parameter, x, out, n_in, n_out, B, tile, kept, keep)
+    forward(weight_address(seed, layer, replica), distribution, parameter, x, out, n_in, n_out, B, tile, kept, keep)
     blocks.multiply_by(out, len(out), scale)
     unpack(out, z)
 
@@ -142,7 +142,7 @@ def layer_backward(du, delta, scale, seed, layer, replica, distribution, paramet
     g, out = np.empty(blocks.size(n_out, B), delta.dtype), np.empty(blocks.size(n_in, B), delta.dtype)
     pack(delta, g)
     tile, mixed = np.empty(4 * product.CHUNK * 16, delta.dtype), np.empty(64 * B, delta.dtype)
-    backward(address_of_weight(seed, layer, replica), distribution, parameter, g, out, n_in, n_out, B, tile, mixed)
+    backward(weight_address(seed, layer, replica), distribution, parameter, g, out, n_in, n_out, B, tile, mixed)
     blocks.multiply_by(out, len(out), scale)
     unpack(out, du)
 

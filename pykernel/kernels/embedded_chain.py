@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
+from pykernel import activations
 from pykernel.kernels import activate, activation_lanes, blocks, inline, jit, product
 from pykernel.kernels.embedded import (
-    address_of_weight,
     backward,
     backward_kept,
     forward,
@@ -21,8 +21,9 @@ from pykernel.kernels.embedded import (
     layer_forward_keep,
     pack,
     unpack,
+    weight_address,
 )
-from pykernel.kernels.lanes import address
+from pykernel.kernels.memory import address
 
 BOUND_32, BOUND_64 = 40, 200  # log2 of the largest magnitude of a block, as in engines/numba_records.py
 KEPT_BYTES = 64 << 20  # of a chain's tiles, as in engines/numba_dense.py
@@ -34,8 +35,6 @@ _Work = collections.namedtuple("_Work", "wide0 wide1 wide2")
 
 
 def _facts_of(name):
-    from pykernel import activations
-
     facts = activate.facts(activations.get(name), 0.0)
     facts[activate.LOG2_VALUE] = facts[activate.LOG2_SLOPE] = 0
     return facts
@@ -68,7 +67,7 @@ def _first_kept(depth, size):
 
 @jit
 def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, distribution, parameter):
-    """A chain of `depth` equal layers a = phi(W a), forward and backward: the bits of `propagate(backend="numba")` at the same address.
+    """A chain of `depth` equal layers a = phi(W a), forward and backward: the bits of `propagate` at the same address.
 
     Args:
         x: (n, B) input; cotangent: (n, B), dJ/da[L], of the same dtype.
@@ -108,7 +107,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         blocks.gram(a, panels, B, grams[t])
         keep = t >= first
         tiles = kept[(t - first) * size :] if keep else kept
-        forward(address_of_weight(seed, t + 1, replica), distribution, parameter, a, z, n, n, B, tile, tiles, keep)
+        forward(weight_address(seed, t + 1, replica), distribution, parameter, a, z, n, n, B, tile, tiles, keep)
         e = e_z[t] = blocks.scale(z, count, scale, e, bound)
         blocks.copy(z, 0, tape, t * count, count)
         e = activate.values(spec, work, 0, z, e, a, n, B)
@@ -122,7 +121,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
         if t >= first:
             backward_kept(kept[(t - first) * size :], g, z, n, n, B)
         else:
-            backward(address_of_weight(seed, t + 1, replica), distribution, parameter, g, z, n, n, B, tile, mixed)
+            backward(weight_address(seed, t + 1, replica), distribution, parameter, g, z, n, n, B, tile, mixed)
         e_g = blocks.scale(z, count, scale, e_g, bound)
         blocks.copy(z, 0, g, 0, count)
     out, back = np.empty_like(x), np.empty_like(x)
@@ -139,7 +138,7 @@ def chain_row(x, cotangent, depth, scale, row, row_parameter, seed, replica, dis
 
 @jit
 def chain(x, cotangent, depth, scale, value, slope, seed, replica, distribution, parameter):
-    """`chain_row` with an activation function of your own, in plain arithmetic: the bits of `propagate` within float range.
+    """`chain_row` with an activation function of your own, in plain arithmetic: `propagate`'s bits within float range.
 
     Args:
         value, slope: your njit functions of one float64, phi and phi'. Numba keeps no code on disk that is given

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Steps of blocks for other people's njit loops: activation functions, gates, sums, norms, dropout; plain (units, columns) arrays, as the
-engine computes them within float range."""
+"""Steps of blocks for other people's njit loops, on plain (units, columns) arrays: the engine's within float range."""
 
 from __future__ import annotations
 
@@ -8,8 +7,8 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.kernels import activation_lanes, blocks, jit, norms
-from pykernel.kernels.embedded import keys, pack, unpack
-from pykernel.kernels.lanes import cast_like
+from pykernel.kernels.embedded import pack, seed_keys, unpack
+from pykernel.kernels.memory import cast_like
 
 BATCH_NORM, LAYER_NORM, RMS_NORM = norms.BATCH, norms.LAYER, norms.RMS
 _STEP = 256  # numbers at a time through the activation functions: 4 KiB of scratch
@@ -140,7 +139,7 @@ def norm_backward(dx, dy, y, kept, kind):
 
 @jit
 def mask(out, x, p, seed, number, replica):
-    """Dropout: out is x with entries zeroed with probability p, the rest divided by 1 - p. Backward is the same function.
+    """Dropout: x with entries zeroed with probability p, the rest divided by 1 - p. Backward is the same function.
 
     Args:
         out: (units, columns), written, may be x.
@@ -148,7 +147,7 @@ def mask(out, x, p, seed, number, replica):
         seed, number, replica: the address of the mask; masks of a network count from 1.
     """
     n, B = x.shape
-    key0, key1 = keys(seed)
+    key0, key1 = seed_keys(seed)
     block = np.empty(blocks.size(n, B), x.dtype)
     pack(x, block)
     blocks.mask(block, n, B, p, key0, key1, np.uint32(number | stream.DROPOUT << 24), np.uint32(replica))

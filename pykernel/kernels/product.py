@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.kernels import draws, inline, jit
-from pykernel.kernels.lanes import cast_like, count_from, fma, load, load_spread, spread, store, transpose, zero_like
+from pykernel.kernels.lanes import count_from, fma, spread
+from pykernel.kernels.memory import cast_like, load, load_spread, store, transpose, zero_like
 
 # Weights beyond the distributions of `draws`.
 IDENTITY, CONSTANT, MATRIX, HAAR = range(6, 10)
@@ -110,7 +111,7 @@ def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
 
 @jit
 def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
-    """Columns 64 group .. 64 group + 63 of a weight, rows line .. line + terms - 1, as four tiles of `terms` * 16 numbers.
+    """Columns 64 group .. 64 group + 63 of a weight, rows line .. line + terms - 1, as four tiles of 16 terms.
 
     Tile w, lane j holds column 64 group + 4 j + w, so that no shuffle is needed; rows from `rows` on are zero.
     """
@@ -143,7 +144,7 @@ def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
 
 @jit
 def turn(tile, terms, kept, at, line, height):
-    """Copy a tile of the sixteen rows from `line` into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
+    """Sixteen rows from `line` into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
     for k in range(0, terms, 16):
         transpose(tile, k * 16, kept, at + k * height + line * 16)
 
@@ -193,7 +194,7 @@ def sort_columns(mixed, out, group, panels, B):
 
 @jit
 def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
-    """Fill q, row by row, with orthonormal rows or columns (whichever are fewer): QR with a positive diagonal of normal draws.
+    """Fill q, row by row, with orthonormal rows or columns, whichever are fewer: QR of normals with positive diagonal.
 
     Args:
         q, v, out: flat float64 of rows * columns; v and out are scratch. line: 64 float32 of scratch.

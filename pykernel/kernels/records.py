@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What ops and their loop share: a program and a replica's room as records of numbers and addresses, registers, and the tape.
+"""What ops and their loop share: a program and a replica's room as records of numbers and addresses; registers; tape.
 
 Arrays as arguments cost minutes of compilation, and counting references at each call. Letters as in docs/design.md; B
 is the number of columns of a block.
@@ -15,7 +15,7 @@ from numba.np.numpy_support import from_dtype
 
 from pykernel import observables
 from pykernel.kernels import blocks, inline
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 
 # Places of the rows in their array; not plain ints: Numba would compile once for each literal.
 ROW = {name: np.int64(i) for i, name in enumerate(observables.NAMES)}
@@ -230,7 +230,7 @@ def give(spec, work, r, s):
 
 @inline
 def push(work, size, units, columns):
-    """Room for so many bytes on the tape: its foot, to be filled with exponents; the room begins at tape + foot[BEGINS]."""
+    """The foot of so many bytes on the tape, to be filled with exponents; the bytes begin at tape + foot[BEGINS]."""
     state = pointer(work.state, 1)
     foot = pointer(work.tape + state[TOP] + size, 1)
     foot[BEGINS] = state[TOP]

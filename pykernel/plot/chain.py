@@ -8,64 +8,116 @@ They read in greyscale: lines differ by dash and marker, bands by shade, regions
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
 
-DARK, GREY, BAND, THEORY_BAND = "#000000", "#555555", "#bdd7ee", "#e3e3e3"
+from pykernel import checks
+from pykernel.plot.page import Page
+
+DARK, GREY, BAND = "#000000", "#555555", "#bdd7ee"
+_SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
-def _axes(ax: Any) -> Any:
-    if ax is not None:
+TITLE = 9  # points
+
+
+class _Canvas:
+    """Axes to draw on: the caller's, whose title and labels stay; those of a Page without (see there)."""
+
+    def __init__(self, ax: Any) -> None:
+        page = Page(ax, [[None]], (6.0, 4.0))
+        self.own, self.ax = page.axes is None, page.panels[0, 0]
+
+    def style(self, given: dict, **usual: Any) -> dict:
+        """How the main line or area looks: the caller's keywords before ours. On the caller's axes colours take turns as in matplotlib."""
+        from matplotlib import cbook
+        from matplotlib.lines import Line2D
+
+        given = cbook.normalize_kwargs(given, Line2D)
+        if not self.own and "color" not in given:
+            (next_line,) = self.ax.plot([], [])
+            usual["color"] = next_line.get_color()
+            next_line.remove()
+        return usual | given
+
+    def once(self, label: str) -> str:
+        """A label that the legend shows once, however many chains are drawn on the axes."""
+        return "_" + label if label in self.ax.get_legend_handles_labels()[1] else label
+
+    def finish(self, x: str, y: str, title: str, **legend: Any) -> Any:
+        ax = self.ax
+        if self.own or not ax.get_xlabel():
+            ax.set_xlabel(x)
+        if self.own or not ax.get_ylabel():
+            ax.set_ylabel(y)
+        if self.own:
+            room = int(ax.figure.get_size_inches()[0] * 72 / (0.52 * TITLE))
+            ax.set_title("\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE)
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend(fontsize=8, **{"frameon": False, **legend})
         return ax
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(6.0, 4.0), layout="constrained").subplots()
 
 
-def gradient(p: Any, ax: Any = None, prediction: Any = None) -> Any:
+def _constant(p: Any) -> str:
+    """What does not change in a figure of one chain."""
+    words = [str(p.chain), f"batch {p.batch}"]
+    words += [f"correlation {p.correlation:g}"] if p.correlation else []
+    words += [f"the caller's own {', '.join(p.given)}"] if p.given else []
+    words += ["plain arithmetic"] if p.precision == "native" else []
+    return "; ".join(words)
+
+
+def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any:
     """Log10 norm of dJ/da[l] against the layer: median and middle 80 percent of the replicas, theory and its band at this width.
 
     Args:
         p: `Propagation`.  ax: matplotlib axes, made without.  prediction: `Prediction`, left out without.
+        line: of the median's line, as matplotlib's `plot` takes them; band and theory follow its colour.
 
     Returns:
         The axes.
     """
-    ax = _axes(ax)
+    canvas = _Canvas(ax)
+    ax = canvas.ax
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.depth + 1)
     low, middle, high = np.full((3, len(layer)), np.nan)
     some = ~np.isnan(g).all(axis=0)
     low[some], middle[some], high[some] = np.nanquantile(g[:, some], (0.1, 0.5, 0.9), axis=0)
-    if p.replicas > 1:
-        ax.fill_between(layer, low, high, color=BAND, lw=0, label=f"middle 80 % of {p.replicas} replicas")
     few = max(1, len(layer) // 12)
-    ax.plot(layer, middle, color=DARK, marker="o", ms=3.5, markevery=few, lw=1.2, label="measured, median")
+    style = canvas.style(line, color=DARK, marker="o", markersize=3.5, markevery=few, linewidth=1.2, label="measured, median")
+    plain = style["color"] == DARK
+    band, grey = ({"color": BAND}, GREY) if plain else ({"color": style["color"], "alpha": 0.2}, style["color"])
+    if p.replicas > 1:
+        ax.fill_between(layer, low, high, lw=0, label=canvas.once(f"middle 80 % of {p.replicas} replicas"), **band)
+    ax.plot(layer, middle, **style)
     if prediction is not None:
-        ax.plot(layer, prediction.log10_grad_activation, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
+        theory = canvas.once("theory, infinite width")
+        ax.plot(layer, prediction.log10_grad_activation, color=grey, ls="--", lw=1.4, label=theory)
         mean, std = prediction.log10_grad_activation_mean, prediction.log10_grad_activation_std
         if mean is not None:
             whose = "theory at this width" + (", one input" if p.batch > prediction.law_batch else "")
-            ax.plot(layer, mean, color=GREY, ls=":", lw=1.6, label=f"{whose}: mean")
-            for side, label in ((-1, f"{whose}: middle 80 %"), (1, None)):
-                ax.plot(layer, mean + side * 1.2816 * std, color=GREY, ls="-", lw=0.6, label=label)
+            ax.plot(layer, mean, color=grey, ls=":", lw=1.6, label=canvas.once(f"{whose}: mean"))
+            for side, label in ((-1, canvas.once(f"{whose}: middle 80 %")), (1, None)):
+                ax.plot(layer, mean + side * 1.2816 * std, color=grey, ls="-", lw=0.6, label=label)
     lost = int(np.isneginf(p.log10_grad_activation).any(axis=1).sum())
     if lost:
         note = f"the gradient is exactly zero in {lost} of {p.replicas} replicas: no line there"
         ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
-    ax.set_xlabel("layer l (0 is the input)")
-    ax.set_ylabel(r"log$_{10}$ norm of dJ/da[l]  (decades)")
-    ax.set_title(f"{p.chain}\n{p.verdict}", fontsize=9)
-    ax.legend(fontsize=8, frameon=False)
-    return ax
+    return canvas.finish("layer l (0 is the input)", r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
 
 
-def factors(p: Any, ax: Any = None) -> Any:
-    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer. Returns the
-    axes.
+def factors(p: Any, ax: Any = None, **line: Any) -> Any:
+    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer.
+
+    Keywords are of the line of both together. Returns the axes.
     """
-    ax = _axes(ax)
+    canvas = _Canvas(ax)
+    ax = canvas.ax
+    style = canvas.style(line, color=DARK, linewidth=1.6, label="both")
+    grey = GREY if style["color"] == DARK else style["color"]
     layer = np.arange(1, p.chain.depth + 1)
     few = max(1, len(layer) // 12)
     total = np.zeros(len(layer))
@@ -78,34 +130,28 @@ def factors(p: Any, ax: Any = None) -> Any:
         middle = np.full(len(layer), np.nan)
         middle[some] = np.nanmedian(rows[:, some], axis=0)
         total = total + middle
-        ax.plot(layer, middle, color=GREY, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=label)
-    ax.plot(layer, total, color=DARK, lw=1.6, label="both")
+        ax.plot(layer, middle, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label))
+    ax.plot(layer, total, **style)
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
-    ax.set_xlabel("layer l")
-    ax.set_ylabel("decades contributed to the gradient norm")
-    ax.set_title(f"{p.chain}: medians over {p.replicas} replicas", fontsize=9)
-    ax.legend(fontsize=8, frameon=False)
-    return ax
+    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    return canvas.finish("layer l", "decades contributed to the gradient norm", title)
 
 
-def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
-    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives. Returns the
-    axes.
+def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any:
+    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives.
+
+    Keywords are colour and label of the histogram. Returns the axes.
     """
-    ax = _axes(ax)
+    canvas = _Canvas(ax)
+    ax = canvas.ax
     values = p.signal_end_to_end[np.isfinite(p.signal_end_to_end)]
     lost = p.replicas - len(values)
+    label = f"{len(values)} replicas" + (f", {lost} exactly zero or no number" if lost else "")
+    style = canvas.style(line, color=BAND, label=label)
+    dark, grey = (DARK, GREY) if style["color"] == BAND else (style["color"],) * 2
     if len(values):
         bins = max(5, round(np.sqrt(len(values))))
-        ax.hist(
-            values,
-            bins=bins,
-            density=True,
-            color=BAND,
-            edgecolor="white",
-            lw=0.5,
-            label=f"{len(values)} replicas" + (f", {lost} exactly zero" if lost else ""),
-        )
+        ax.hist(values, bins=bins, density=True, **{"edgecolor": "white", "linewidth": 0.5, "alpha": 1 if canvas.own else 0.4, **style})
     if prediction is not None:
         std = prediction.signal_end_to_end_std
         if np.isfinite(std) and std > 0:
@@ -113,28 +159,37 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None) -> Any:
             x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
             density = np.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * np.sqrt(2 * np.pi))
             whose = ", one input" if p.batch > prediction.law_batch else ""
-            ax.plot(x, density, color=DARK, lw=1.4, label="normal law with theory's mean and deviation" + whose)
-        ax.axvline(prediction.signal_end_to_end, color=GREY, ls="--", lw=1.4, label="theory, infinite width")
-    ax.set_ylim(top=1.45 * ax.get_ylim()[1])
-    ax.set_xlabel("gradient norm at the input over that at the output  (decades)")
-    ax.set_ylabel("density over draws  (1/decade)")
-    ax.set_title(str(p.chain), fontsize=9)
-    ax.legend(fontsize=8, framealpha=0.9, edgecolor="none", loc="upper right")
-    return ax
+            ax.plot(x, density, color=dark, lw=1.4, label=canvas.once("normal law with theory's mean and deviation" + whose))
+        ax.axvline(prediction.signal_end_to_end, color=grey, ls="--", lw=1.4, label=canvas.once("theory, infinite width"))
+    if canvas.own:
+        ax.set_ylim(top=1.45 * ax.get_ylim()[1])
+    words = "gradient norm at the input over that at the output  (decades)", "density over draws  (1/decade)"
+    return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
-def phase_diagram(d: Any, ax: Any = None) -> Any:
-    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run away. Returns the
-    axes.
+CHAIN = {"gradient": gradient, "factors": factors, "distribution": distribution}
+
+
+def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
+    """One of CHAIN, by name, with theory beside it where its figure shows any."""
+    draw = CHAIN[checks.choice("kind", kind, tuple(CHAIN))]
+    return draw(p, ax, **line) if draw is factors else draw(p, ax, prediction, **line)
+
+
+def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:
+    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run away.
+
+    Keywords are those of matplotlib's `pcolormesh`. Returns the axes.
     """
-    ax = _axes(ax)
+    canvas = _Canvas(ax)
+    ax = canvas.ax
     with np.errstate(divide="ignore", invalid="ignore"):
         decades = np.where(np.isinf(d.q), np.nan, 0.5 * np.log10(d.chi_perp))
     x, y = d.sigma_w, d.sigma_b
     inside = np.isfinite(decades)
     if inside.any() and min(decades.shape) > 1:
         reach = float(np.clip(np.quantile(np.abs(decades[inside]), 0.85), 0.05, 1.0))
-        shade = ax.pcolormesh(x, y, decades, cmap="Greys", vmin=-reach, vmax=reach, shading="nearest", rasterized=True)
+        shade = ax.pcolormesh(x, y, decades, **{**_SHADE, **({} if "norm" in mesh else {"vmin": -reach, "vmax": reach}), **mesh})
         ax.figure.colorbar(shade, ax=ax, label="decades a layer of the gradient norm, backwards", extend="both")
         ax.contour(x, y, decades, levels=[0.0], colors=["white"], linewidths=5)  # black on white stands out from any grey
         lines = ax.contour(x, y, decades, levels=[0.0], colors=[DARK], linewidths=2)
@@ -157,9 +212,9 @@ def phase_diagram(d: Any, ax: Any = None) -> Any:
                 fontsize=9,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75},
             )
-    ax.set_xlabel(r"weight scale $\sigma_w$ = standard deviation $\times\,\sqrt{\mathrm{fan\ in}}$")
-    ax.set_ylabel(r"bias standard deviation $\sigma_b$")
-    ax.set_title(f"{d.activation}: gradient at the fixed point", fontsize=9)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8, loc="upper right")
-    return ax
+    said = (
+        r"weight scale $\sigma_w$ = standard deviation $\times\,\sqrt{\mathrm{fan\ in}}$",
+        r"bias standard deviation $\sigma_b$",
+        f"{d.activation}: gradient at the fixed point of an input of mean square 1, infinite width",
+    )
+    return canvas.finish(*said, frameon=True, loc="upper right")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pykernel.plot.page import Page
 from pykernel.sweeps.report import axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
@@ -17,19 +18,10 @@ from pykernel.verdict import EXPLODING, VANISHING
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", "*")
 DASHES = ("-", "--", "-.", ":")
+# What titles leave out, being no matter of the numbers, and what they leave out where it is as usual.
+_UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")
+_USUAL = {"batch": 1, "correlation": 0.0, "precision": "exponent", "gain": 1.0, "bias_std": 0.0, "order": "linear-norm-activation"}
 MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42  # in one panel; of panels; along one side of the map of verdicts
-
-
-def pyplot() -> Any:
-    import sys
-
-    import matplotlib
-
-    if "matplotlib.pyplot" not in sys.modules:
-        matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def style_of(i: int) -> dict[str, Any]:
@@ -82,9 +74,25 @@ def settle(ds: Any, *whole: str) -> tuple[Any, str]:
         notes.append(f"UNFINISHED: {int(ds.replicas.sum())} draws so far, {int((ds.verdict == 'missing').sum())} cells without any")
     ds = ds.isel({name: 0 for name in axes(ds) if ds.sizes[name] == 1 and name not in whole})
     words = [word for word in ("activation", "init", *ds.coords) if word in ds.coords and ds[word].ndim == 0]
-    fixed = [say(word, ds[word].item()) for word in dict.fromkeys(words)]
-    fixed += [f"batch {ds.attrs['run_batch']}"] if ds.attrs.get("run_batch", 1) != 1 else []
+    fixed = [say(word, ds[word].item()) for word in dict.fromkeys(words)] + _everywhere(ds)
     return ds, "".join("\n" + note for note in ([", ".join(fixed)] if fixed else []) + notes)
+
+
+def _everywhere(ds: Any) -> list[str]:
+    """What the sweep's base and run say of all cells, where it is not what a chain has without being told."""
+    said = []
+    for key, value in ds.attrs.items():
+        part, _, word = key.partition("_")
+        if part not in ("base", "run") or word in ds.coords or word in _UNSAID or value == _USUAL.get(word, ""):
+            continue
+        said.append(say(word, value) if word != "norm" else f"{value} norm")
+    return said
+
+
+def not_shown(**counts: int) -> str:
+    """What the figure's title says of cells that it has no place for."""
+    said = [f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count]
+    return "\nnot shown: " + ", ".join(said) if said else ""
 
 
 def cap(ds: Any, names: list[str], most: int) -> tuple[Any, str]:
@@ -119,27 +127,13 @@ def say(word: str, value: Any) -> str:
     return word_of(value) if word in ("init", "activation") else f"{word} {word_of(value)}"
 
 
-def title_of(figure: Any, text: str, size: int = 10) -> None:
-    """The figure's title, wrapped to its width."""
-    room = int(figure.get_size_inches()[0] * 72 / (0.52 * size))
-    figure.suptitle("\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, room)), fontsize=size)
-
-
-def legend_below(figure: Any, legend: dict) -> None:
-    """A legend below, in as many columns as the figure has room for; the figure grows to hold one."""
-    need = (4.6 * max(map(len, legend)) + 40) / 72
-    width, height = figure.get_size_inches()
-    if need > width:
-        figure.set_size_inches(need, height)
-    columns = max(1, min(len(legend), int(width / need)))
-    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-
-
-def name_sides(grid: Any, table: list[list[tuple[str, str, dict]]], width: float) -> None:
+def name_sides(page: Page, table: list[list[tuple[str, str, dict]]], width: float) -> None:
     """Columns of panels bear their value on top, rows theirs at the right: each is said once, in panels so many inches wide."""
-    for panel, (column, _, _) in zip(grid[0], table[0], strict=True):
+    if page.axes is not None:
+        return
+    for panel, (column, _, _) in zip(page.panels[0], table[0], strict=True):
         panel.set_title("\n".join(textwrap.wrap(column, int(width * 72 / 4.9))), fontsize=9)
-    for line, (_, row, _) in zip(grid, (row[-1] for row in table), strict=True):
+    for line, (_, row, _) in zip(page.panels, (row[-1] for row in table), strict=True):
         line[-1].annotate(row.replace(", ", "\n"), (1, 0.5), (5, 0), "axes fraction", "offset points", va="center", fontsize=8)
 
 
@@ -172,33 +166,29 @@ def split(ds: Any, names: list[str]) -> list[list[tuple[str, str, dict]]]:
     ]
 
 
-def multiples(ds: Any, x: str) -> tuple[Any, list, dict]:
-    """A figure of panels over activation and the rest, with lines over init: [(panel, where, [(label, where)])]."""
-    plt = pyplot()
+def multiples(ds: Any, x: str, on: Any) -> tuple[Page, list, dict]:
+    """A page of panels over activation and the rest, with lines over init: [(panel, where, [(label, where)])]."""
     lines = lines_of(ds, x)
     table = split(ds, [name for name in axes(ds) if name not in (x, *lines)])
     rows, columns = len(table), len(table[0])
     size = (max(1.8 + 2.4 * columns, 5.5), 1.6 + (2.3 if rows < 4 else 1.7) * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(grid, table, 2.3)
+    page = Page(on, table, size)
+    name_sides(page, table, 2.3)
     panels = [
         (panel, where, list(places(ds, lines)))
-        for row, line in zip(grid, table, strict=True)
+        for row, line in zip(page.panels, table, strict=True)
         for panel, (*_, where) in zip(row, line, strict=True)
     ]
-    return figure, panels, {}
+    return page, panels, {}
 
 
-def finish(figure: Any, panels: list, legend: dict, x: str, y: str, title: str) -> None:
-    for panel, *_ in panels:
+def finish(page: Page, legend: dict, x: str, y: str, title: str) -> None:
+    for panel in page.panels.flat:
         panel.grid(True, color="0.88", lw=0.5)
         panel.tick_params(labelsize=7)
-    bottom = max(panel.get_subplotspec().rowspan.start for panel, *_ in panels)
-    for panel, *_ in panels:
-        if panel.get_subplotspec().rowspan.start == bottom:
-            panel.set_xlabel(x, fontsize=8)
-    figure.supylabel(y, fontsize=9)
+    for panel in page.panels[-1]:
+        panel.set_xlabel(x, fontsize=8)
+    page.label_y(y)
     legend.pop("all", None)
-    if legend:
-        legend_below(figure, legend)
-    title_of(figure, title)
+    page.legend(legend)
+    page.title(title)

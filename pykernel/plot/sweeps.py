@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from pykernel import checks
 from pykernel.plot.panels import (
     MARKERS,
     MOST_CELLS,
     MOST_COLUMNS,
     MOST_LINES,
     MOST_ROWS,
+    Page,
     cap,
     finish,
     fit,
-    legend_below,
     multiples,
     name_sides,
+    not_shown,
     over_replicas,
     places,
-    pyplot,
     settle,
     sides,
     signed,
@@ -36,7 +37,6 @@ from pykernel.plot.panels import (
     style_of,
     tick_values,
     ticks,
-    title_of,
     word_of,
 )
 from pykernel.sweeps.report import LETTERS, axes, coordinates
@@ -49,22 +49,51 @@ ROUNDING = 1e-5  # decades: below it a spread is float32's, not the weights'
 _SIGNAL = "decades of gradient, input over output"
 
 
-def gradient(ds: Any) -> Any:
+def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
+    """A figure of a sweep: it shows in a notebook, in a script by `plt.show()`. `pykernel plot` draws the same into files.
+
+    Args:
+        ds: what `sweep` or `open` returned, or a part of it by `ds.sel(...)`.
+        kind: "gradient" (against depth, or against layer in a sweep of one depth), "heat" (over gain and depth), "spread" (over draws,
+            against depth over width) or "verdict" (of every cell).
+        ax: matplotlib axes to draw on, whose title stays, where one panel is enough; a new pyplot figure without.
+
+    Returns:
+        The axes of the panels, a NumPy array (rows, columns).
+
+    Raises:
+        ValueError: another kind, one that does not fit the grid, or `ax` where it takes several panels.
+
+    Examples:
+        >>> import matplotlib.pyplot as plt
+        >>> import pykernel as pk
+        >>> grid = {"depth": [5, 10], "activation": ["relu", "tanh"]}
+        >>> ds = pk.sweep(grid, {"width": 16}, replicas=4, progress=False)
+        >>> pk.plot_sweep(ds, "verdict").shape
+        (1, 2)
+        >>> figure, ax = plt.subplots()
+        >>> pk.plot_sweep(ds.sel(activation="relu"), ax=ax)[0, 0] is ax
+        True
+        >>> plt.close("all")
+    """
+    return _FIGURES[checks.choice("kind", kind, KINDS)](ds, ax).panels
+
+
+def gradient(ds: Any, on: Any = None) -> Page:
     """Gradient magnitude against depth under each scheme: small multiples over activation and width.
 
     With a single depth, against layer, theory as a cross at the input. Points are medians over replicas, bars the middle 80 percent;
     lines are theory (the mean at this width where a law is known, else infinite width), dotted lines join points that have none.
 
-    Returns:
-        matplotlib Figure.
+    `on`: as in `Page`.
     """
     if ds.sizes.get("depth", 1) < 2 or "depth" not in axes(ds):
-        return _profiles(ds)
+        return _profiles(ds, on)
     ds, note = settle(ds, "depth")
     ds, said = fit(ds, "depth")
     low, middle, high = (over_replicas(ds.signal_end_to_end, q) for q in (0.1, 0.5, 0.9))
     theory = _theory(ds)
-    figure, panels, legend = multiples(ds, "depth")
+    page, panels, legend = multiples(ds, "depth", on)
     edges: dict[str, None] = {}
     reach = np.nanmax(np.abs(middle.values[np.isfinite(middle.values)]), initial=4.0)
     for panel, at, lines in panels:
@@ -102,8 +131,9 @@ def gradient(ds: Any) -> Any:
     title = "Gradient against depth: medians over draws, bars from 10 to 90 %\ngrey: stable"
     title += "; lines: theory" if theory is not None else ""
     title += "; ".join(["", *edges])
-    finish(figure, panels, legend, "depth (layers)", _SIGNAL, title + note + said)
-    return figure
+    lost = not_shown(cells_without_a_number=int(np.isnan(middle.values).sum()))
+    finish(page, legend, "depth (layers)", _SIGNAL, title + note + said + lost)
+    return page
 
 
 def _theory(ds: Any) -> Any:
@@ -114,7 +144,7 @@ def _theory(ds: Any) -> Any:
     return mean.where(np.isfinite(mean), ds.predicted_signal_end_to_end)
 
 
-def _profiles(ds: Any) -> Any:
+def _profiles(ds: Any, on: Any) -> Page:
     """Gradient against layer, for sweeps of one depth."""
     name = "log10_grad_activation"
     if f"{name}_mean" not in ds:
@@ -122,7 +152,8 @@ def _profiles(ds: Any) -> Any:
     ds, note = settle(ds, "layer")
     ds, said = fit(ds, "layer")
     theory, mark = _theory(ds), None
-    figure, panels, legend = multiples(ds, "layer")
+    page, panels, legend = multiples(ds, "layer", on)
+    lost = 0
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
             cell = ds.isel({**at, **where})
@@ -131,6 +162,7 @@ def _profiles(ds: Any) -> Any:
                 cell[f"{name}_std"].values.ravel(),
                 np.tile(ds.layer.values, cell.verdict.size),
             )
+            lost += not np.isfinite(y).any()
             style = {**style_of(i), "markevery": max(1, len(x) // 8)}
             (legend[label],) = panel.plot(x, y, **style)
             panel.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.15, lw=0)
@@ -143,29 +175,20 @@ def _profiles(ds: Any) -> Any:
                 mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
     if mark is not None:
         legend["theory at the input, bar one standard deviation"] = mark
-    finish(
-        figure,
-        panels,
-        legend,
-        "layer",
-        "log10 of the gradient's norm",
-        "Gradient against layer: mean over draws, band one standard deviation" + note + said,
-    )
-    return figure
+    title = "Gradient against layer: mean over draws, band one standard deviation"
+    title += note + said + not_shown(chains_whose_gradients_are_zero_or_no_numbers=lost)
+    finish(page, legend, "layer", "log10 of the gradient's norm", title)
+    return page
 
 
-def heat(ds: Any) -> Any:
+def heat(ds: Any, on: Any = None) -> Page:
     """Decades of gradient over gain and depth, with contours at the verdict's bounds and the theory's critical gain.
-
-    Returns:
-        matplotlib Figure.
 
     Raises:
         ValueError: if gain or depth is no axis of the sweep.
     """
     if not {"gain", "depth"} <= set(axes(ds)):
         raise ValueError("the heat map needs gain and depth as axes of the sweep")
-    plt = pyplot()
     from matplotlib.colors import SymLogNorm
 
     ds, note = settle(ds, "gain", "depth")
@@ -180,8 +203,9 @@ def heat(ds: Any) -> Any:
     rows, columns = len(table), len(table[0])
     height = 1.1 + (2.6 if rows < 4 else 1.8) * rows
     size = (max(2.4 + 2.7 * columns, 6), height)
-    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(panels, table, 2.2)
+    page = Page(on, table, size)
+    panels = page.panels
+    name_sides(page, table, 2.2)
     log = ds.depth.values.max() > 5 * ds.depth.values.min()
     for panel, (*_, where) in zip(panels.flat, (item for row in table for item in row), strict=True):
         z = middle.isel(where).transpose("depth", "gain").values
@@ -206,13 +230,14 @@ def heat(ds: Any) -> Any:
         panel.set_xlabel("gain", fontsize=9)
     for panel in panels[:, 0]:
         panel.set_ylabel("depth (layers)", fontsize=9)
-    bar = figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
+    bar = page.figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
     bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
     title = "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding)\ndotted: theory's critical gain"
     title += "; 0: exactly zero" if np.isneginf(middle.values).any() else ""
-    title_of(figure, title + note + said, 9)
-    return figure
+    title += "; grey: no number" if np.isnan(middle.values).any() else ""
+    page.title(title + note + said, 9)
+    return page
 
 
 def _edges(values: np.ndarray, log: bool) -> np.ndarray:
@@ -226,14 +251,11 @@ def _edges(values: np.ndarray, log: bool) -> np.ndarray:
     return np.exp(x) if log else x
 
 
-def spread(ds: Any) -> Any:
+def spread(ds: Any, on: Any = None) -> Page:
     """Standard deviation over draws of the gradient's decades against depth over width, with the finite-width laws.
 
     Gaussian chains, one input: the variance of the log of the squared norm is 2 L / n for linear chains and 5 L / n for ReLU
     (Hanin, Nica 2018, theorem 1), 3 L / n for orthogonal ReLU; a standard deviation in decades is half its root over ln 10.
-
-    Returns:
-        matplotlib Figure.
 
     Raises:
         ValueError: if neither depth nor width is an axis of the sweep.
@@ -242,7 +264,6 @@ def spread(ds: Any) -> Any:
         raise ValueError("the spread needs depth or width as an axis of the sweep")
     ds, note = settle(ds, "depth", "width")
     names = axes(ds)
-    plt = pyplot()
     from matplotlib.ticker import LogLocator, NullFormatter
 
     rest = [name for name in names if name not in ("depth", "width", "activation", "replicas")]
@@ -252,23 +273,22 @@ def spread(ds: Any) -> Any:
     acts = list(ds.activation.values) if "activation" in names else [None]
     columns = min(3, len(acts))
     rows = -(-len(acts) // columns)
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(0.8 + 3.4 * columns, 5.5), 1.9 + 2.6 * rows),
-        squeeze=False,
-        layout="constrained",
-        sharex=True,
-        sharey=True,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = ds.signal_end_to_end.where(np.isfinite(ds.signal_end_to_end))
         drawn = np.isfinite(values).sum("replica")
-        few = f"; cells of {ENOUGH} draws or more" if min(ENOUGH, int(drawn.max())) > int(drawn.min()) else ""
-        std = values.std("replica", ddof=1).where(drawn >= min(ENOUGH, int(drawn.max())))
+        enough = min(ENOUGH, int(drawn.max()))
+        std = values.std("replica", ddof=1).where(drawn >= enough)
     if not (std > ROUNDING).any():
         raise ValueError("no cell has a spread to show: it takes several draws of gradients that are neither zero nor infinite")
+    lost = not_shown(
+        **{
+            f"cells_with_fewer_than_{enough}_finite_draws": int((drawn < enough).sum()),
+            "cells_whose_draws_all_agree": int((std <= ROUNDING).sum()),
+        }
+    )
+    page = Page(on, [[None] * columns] * rows, (max(0.8 + 3.4 * columns, 5.5), 1.9 + 2.6 * rows))
+    panels = page.panels
     ratio = ds.depth / ds.width
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
@@ -284,30 +304,26 @@ def spread(ds: Any) -> Any:
         ends = np.array([float(ratio.min()), float(ratio.max())]) * ((0.7, 1.4) if ratio.size == 1 else (1, 1))
         for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
-        panel.set(xscale="log", yscale="log", title=act or "")
+        panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):
             low, high = axis.get_view_interval()
             axis.set_major_locator(LogLocator(10, (1, 2, 5) if high < 300 * low else (1,), numticks=12))
             axis.set_major_formatter(lambda value, _: f"{value:.3g}")
             axis.set_minor_formatter(NullFormatter())
-        panel.title.set_fontsize(9)
+        if act is not None:
+            panel.set_title(act, fontsize=9)
     for panel in panels.flat[len(acts) :]:
         panel.set_visible(False)
     for panel in panels[-1]:
         panel.set_xlabel("depth / width", fontsize=9)
-    figure.supylabel("standard deviation over draws (decades)", fontsize=9)
-    legend_below(figure, {label: line for label, line in legend.items() if label != "all"})
-    title_of(figure, "Spread of the gradient over draws of the weights, and the finite-width laws" + few + note)
-    return figure
+    page.label_y("standard deviation over draws (decades)")
+    page.legend({label: line for label, line in legend.items() if label != "all"})
+    page.title("Spread of the gradient over draws of the weights, and the finite-width laws" + note + lost)
+    return page
 
 
-def verdict(ds: Any) -> Any:
-    """The verdict of every cell: letters on shades, small multiples over activation and width.
-
-    Returns:
-        matplotlib Figure.
-    """
-    plt = pyplot()
+def verdict(ds: Any, on: Any = None) -> Page:
+    """The verdict of every cell: letters on shades, small multiples over activation and width."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
@@ -330,9 +346,9 @@ def verdict(ds: Any) -> Any:
     wide, beside = max(1.6, 0.3 * ds.sizes[x]), 0.068 * max(len(line) for line in (*lines, *(row for row, _ in places(ds, down))))
     below = 0.07 * max(map(len, steps))
     size = (max(0.9 + beside + wide * columns, 5), 1.1 + below + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)))
-    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
-    name_sides(panels, table, wide)
-    for row, line in zip(panels, table, strict=True):
+    page = Page(on, table, size)
+    name_sides(page, table, wide)
+    for row, line in zip(page.panels, table, strict=True):
         for panel, (*_, where) in zip(row, line, strict=True):
             part = ds.verdict.isel(where)
             words = part.transpose(*y, x).values.reshape(-1, ds.sizes[x])
@@ -350,11 +366,14 @@ def verdict(ds: Any) -> Any:
     handles = [
         Patch(fc=FILLS.get(word, "#dddddd"), ec="0.5", label=word if word == "missing" else f"{LETTERS[word]}  {word}") for word in present
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
-    for panel in panels[-1]:
+    page.legend({handle.get_label(): handle for handle in handles})
+    for panel in page.panels[-1]:
         panel.set_xlabel(x, fontsize=8)
-    title_of(figure, "Verdicts" + note, 9)
-    return figure
+    page.title("Verdicts" + note, 9)
+    return page
+
+
+_FIGURES = {"gradient": gradient, "heat": heat, "spread": spread, "verdict": verdict}
 
 
 def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -> list[Path]:
@@ -372,6 +391,8 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
     Raises:
         ValueError: for an unknown kind, or one that does not fit the grid.
     """
+    from matplotlib.figure import Figure
+
     if kind != "all" and kind not in KINDS:
         raise ValueError(f"kind must be all or one of {', '.join(KINDS)}, got {kind!r}")
     made = []
@@ -379,7 +400,7 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                figure = globals()[name](ds)
+                figure = _FIGURES[name](ds, Figure()).figure  # nothing to close, and no window
         except ValueError:
             if kind != "all":
                 raise
@@ -394,15 +415,13 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise OSError(error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere") from error
-        finally:
-            pyplot().close(figure)
         made.append(path)
     return made
 
 
 def _critical(ds: Any, where: dict) -> float | None:
     """The theory's critical gain of the chains in a panel, over the panel's init; None where it has none."""
-    import pykernel as pk
+    from pykernel.theory.critical import critical_gain
 
     cell = ds.isel(dict(where.items()))
     activation, init = str(cell.activation.item()), str(cell.init.item())
@@ -411,7 +430,7 @@ def _critical(ds: Any, where: dict) -> float | None:
         return None
     bias = float(cell.coords["bias_std"].item() if "bias_std" in cell.coords else ds.attrs.get("base_bias_std", 0.0))
     try:
-        gain = pk.critical_gain(activation, bias_std=bias).gain
+        gain = critical_gain(activation, bias_std=bias).gain
     except (AttributeError, ImportError, ValueError, TypeError):
         return None
     return None if gain is None or not np.isfinite(gain) else float(gain) / scale

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The content hash of a cell: a SHA-256 over everything that defines its numbers, so that a store can never mix two things."""
+"""The content hash of a cell: a SHA-256 over everything that defines its numbers, so that a store can never mix two things.
+
+A field of our classes that came after format 1 is left out of it where it has its default: so stores outlive new words.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,26 @@ import functools
 import hashlib
 import json
 import types
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 FORMAT = 1  # of the statistics in a part: a change makes old parts foreign, never misread
+# The fields that every key of format 1 names, at their default or not, in its order: never a new one.
+FIRST = {
+    "pykernel.chain.Chain": "depth width widths activation init gain bias_std norm norm_eps order residual head clip",
+    "pykernel.chain.Residual": "every scale",
+    "pykernel.chain.Head": "loss outputs init targets",
+    "pykernel.chain.Clip": "norm per_layer value",
+    "pykernel.activation.Activation": "value slope name parameters kinks left right before_zero after_zero at_zero max_slope flat "
+    "plain_value plain_slope log2_value log2_slope builtin",
+    "pykernel.inits.Init": "distribution scale parameter name bias_distribution bias_scale fixup sampler",
+    "pykernel.inits.Given": "weights biases",
+    "pykernel.inits._Fan": "variance mode factor",
+    "pykernel.sweeps.statistics.Profiles": "rows quantiles layers replicas",
+}
 
 
 def describe(value: Any) -> Any:
@@ -31,9 +48,9 @@ def describe(value: Any) -> Any:
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if getattr(value, "builtin", False):
-        return {"type": name, "name": value.name, "parameters": describe(value.parameters)}
+        return {"type": "pykernel.activation.Activation", "name": value.name, "parameters": describe(value.parameters)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field: describe(getattr(value, field)) for field in _fields(value)}
         return {"type": name, **fields, **_own_code(kind)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {"type": name, **{field: describe(getattr(value, field)) for field in value._fields}, **_own_code(kind)}
@@ -56,6 +73,27 @@ def describe(value: Any) -> Any:
     raise TypeError(
         f"{value!r} cannot be part of a sweep with a store: give it fields (a dataclass or NamedTuple), so that it has an identity"
     )
+
+
+def _fields(value: Any) -> Iterator[str]:
+    """The fields of a dataclass that its key names: of ours without those that came after format 1 and have their default."""
+    first, later = _since(type(value))
+    yield from first
+    for field in later:
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is dataclasses.MISSING or describe(getattr(value, field.name)) != describe(default):
+            yield field.name
+
+
+@lru_cache(maxsize=1024)
+def _since(kind: type) -> tuple[list[str], list[dataclasses.Field]]:
+    """The names of a dataclass's fields in format 1, and its other fields; a user's own class has no others."""
+    fields = dataclasses.fields(kind)
+    if not _is_ours(kind):
+        return [field.name for field in fields], []
+    ours = (FIRST.get(f"{base.__module__}.{base.__qualname__}", "") for base in reversed(kind.__mro__))
+    first = list(dict.fromkeys(name for names in ours for name in names.split()))
+    return first, [field for field in fields if field.name not in first]
 
 
 def _is_ours(value: Any) -> bool:
@@ -148,7 +186,7 @@ class Keys:
     def key(self, chain: Any, rest: str) -> str:
         """The key of a cell: its chain, and in `rest` the words of what else defines its numbers (`words`)."""
         texts = []
-        for name in chain.__dataclass_fields__:
+        for name in _fields(chain):
             value = getattr(chain, name)
             known = self.last.get(name)
             if known is None or known[0] is not value:

@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from pykernel import machine, stream
+from pykernel.chain import Chain
+from pykernel.inits import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.statistics import Profiles
+
+# What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
+ASKED = tuple(field.name for field in dataclasses.fields(Chain) if field.name not in ("depth", "gain"))
 
 
 @dataclass(frozen=True)
@@ -192,28 +197,15 @@ def _resolve(cell: Cell, known: dict) -> dict:
     from pykernel.engines import run as runs
 
     chain, run = cell.chain, dict(cell.run)
-    # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
-    question = (
-        chain.width,
-        chain.widths,
-        chain.activation,
-        chain.init,
-        chain.bias_std,
-        chain.norm,
-        chain.order,
-        chain.residual,
-        chain.head,
-        chain.clip,
-        *run.values(),
-    )
+    question = (*(getattr(chain, word) for word in ASKED), *run.values())
     same = tuple(map(id, question))  # cheaper than hashing; the objects live as long as the cells do
     if same not in known and question in known:
         known[same] = known[question]
     if same not in known:
+        shortened = chain.width is not None and not chain.has_lists and not isinstance(chain.init, Given)
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
-        alike = chain if chain.width is None else chain.replace(depth=depth)
-        job = runs.prepare(alike, **run)
-        batch = job.plan.batch
+        job = runs.prepare(chain.replace(depth=depth) if shortened else chain, **run)
+        batch = job.program.batch
         if batch != run["batch"]:
             raise ValueError(f"batch={run['batch']} contradicts head targets of {batch} inputs: give the sweep batch={batch}")
         known[same] = known[question] = job.choice.engine, job.choice.backend

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -106,7 +107,9 @@ class Reporter:
 
     @staticmethod
     def _bar(total: int) -> Any:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():  # that without ipywidgets the bar of a notebook is one of text
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
 
         return tqdm(total=total, bar_format="{percentage:3.0f}% |{bar}| {desc}", leave=True, dynamic_ncols=True)
 

@@ -245,12 +245,17 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
         replicas: for tables, a line for each replica instead of each cell.
 
     Raises:
-        ValueError: for an unknown format.
+        ValueError: for an unknown format, or "parquet" without pyarrow.
     """
     path = Path(path)
     form = form or path.suffix.removeprefix(".")
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form or 'a file without an ending'!r}")
+    if form == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ValueError("format parquet needs pyarrow: pip install pyarrow; csv and nc need nothing more") from None
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

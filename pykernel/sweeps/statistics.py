@@ -105,6 +105,12 @@ class Profiles:
         rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
         return cls(rows=rows)
 
+    @classmethod
+    def of_plan(cls, plan: dict) -> Profiles:
+        """Those of a plan's description."""
+        words = plan["kept"]
+        return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
+
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
         if batch > 1 or "similarity" not in self.rows:

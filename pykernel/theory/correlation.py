@@ -17,7 +17,7 @@ FAR = 1e10
 REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
 
 
-def _arc(row: Any) -> tuple[float, float] | None:
+def two_slopes(row: Any) -> tuple[float, float] | None:
     """Slopes (left, right) of a function that is linear on both sides of 0, else None."""
     if row.name == "linear":
         return 1.0, 1.0
@@ -26,6 +26,14 @@ def _arc(row: Any) -> tuple[float, float] | None:
     if row.name == "leaky_relu":
         return float(row.left), float(row.right)
     return None
+
+
+def seen_slopes(row: Any, std: float) -> tuple[float, float] | None:
+    """The same, and of so wide a Gaussian that only the asymptotes of a function are seen theirs."""
+    slopes = two_slopes(row)
+    if slopes is None and std > FAR and math.isfinite(row.left) and math.isfinite(row.right) and row.left**2 + row.right**2 > 0:
+        return float(row.left), float(row.right)
+    return slopes
 
 
 def distance_map(row: Any, std: float, distance: float) -> float:
@@ -41,11 +49,9 @@ def distance_map(row: Any, std: float, distance: float) -> float:
     d = min(max(distance, 0.0), 2.0)
     if d == 0:
         return 0.0
-    arc = _arc(row)
-    if not arc and std > FAR and math.isfinite(row.left) and math.isfinite(row.right) and row.left**2 + row.right**2 > 0:
-        arc = float(row.left), float(row.right)  # of so wide a Gaussian only the asymptotes are seen
-    if arc:
-        left, right = arc
+    slopes = seen_slopes(row, std)
+    if slopes:
+        left, right = slopes
         even, odd = (right - left) / 2, (right + left) / 2  # phi(z) = odd z + even |z|
         angle = 2 * math.asin(math.sqrt(d / 2))
         c = 1 - d
@@ -63,7 +69,7 @@ def distance_map(row: Any, std: float, distance: float) -> float:
         x, w = rule(std, points, NODES)
         second = float(w @ np.asarray(row.value(std * x)) ** 2)
         return d * std * std * float(w @ np.asarray(row.slope(std * x)) ** 2) / second if second else math.nan
-    return pair_loss(row.value, std, d, points, _kinks(row))[0]
+    return pair_loss(row.value, std, d, points, has_kinks(row))[0]
 
 
 def pair_loss(
@@ -96,7 +102,7 @@ def pair_loss(
     return 1 - float(w @ ((value(x) + shift) * (value(-x) + mirrored))) / second, second
 
 
-def _kinks(row: Any) -> bool:
+def has_kinks(row: Any) -> bool:
     """Whether phi or its slope jumps."""
     return bool(len(getattr(row, "kinks", ()) or ()))
 

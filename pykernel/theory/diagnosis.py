@@ -222,7 +222,10 @@ def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float])
         low, high = d["interval"]
         notes.append(f"{d['coverage']:.0%} interval of the median {low:+.3g} to {high:+.3g}, by order statistics of {replicas} replicas")
     if math.isfinite(d["decades_theory"]):
-        notes.append(f"{which} {d['decades_theory']:+.3g}" + (f", z = {d['z']:+.1f}" if math.isfinite(d["z"]) else ""))
+        notes.append(
+            f"{which} {d['decades_theory']:+.3g}"
+            + (f", z = {d['z']:+.1f} standard errors from theory to the mean" if math.isfinite(d["z"]) else "")
+        )
     if notes:
         text += f" ({'; '.join(notes)})"
     low, high = bounds

@@ -7,16 +7,17 @@ Throughout: S = log |dJ/da[0]|^2 - log |dJ/da[L]|^2 for a cotangent that is inde
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from pykernel.chain import NORMS
-from pykernel.plan import Plan
+from pykernel.program import Program
 from pykernel.theory import quadrature as q
 from pykernel.theory.mean_field import Gradient, Signal
 from pykernel.theory.over_batch import shares
+from pykernel.theory.plain import Plain, plain
 
 LOG_NORMAL = "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers are wider than about 30"
 OF_BATCH = "log-normal, with the second moments of the sum over the batch: the deviation to about 15 percent, the mean to a fifth of it"
@@ -129,11 +130,12 @@ def hanin_nica(widths: np.ndarray, kept: float = 0.5, fourth_moment: float = 3.0
     return float((3 / kept - 1) * np.sum(1 / n) + (fourth_moment - 3) * concentration / (kept * n[0]))
 
 
-def dead_probability(plan: Plan) -> float:
+def dead_probability(program: Program) -> float:
     """Chance that every unit of some layer is dead, for one input of a ReLU chain without bias and norm: 1 - prod (1 - 2^-n[l])."""
-    if plan.activation.name != "relu" or plan.norm or plan.residual_every or np.any(plan.bias_scale) or plan.distribution in ("identity",):
+    facts = plain(program)
+    if facts is None or {row.name for row in facts.rows} != {"relu"} or facts.norm or facts.every or facts.biased:
         return 0.0
-    widths = plan.widths[1:] if plan.order == 0 else plan.widths[:-1]
+    widths = facts.widths[1:] if facts.order == 0 else facts.widths[:-1]
     return float(-np.expm1(np.sum(np.log1p(-np.exp2(-widths.astype(float))))))
 
 
@@ -148,29 +150,31 @@ class FiniteWidth:
     batch: int = 1
 
 
-def law(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
-    """The law of a chain, or None where none is known (batch norm with a batch, residual sums, identities)."""
-    batch = NORMS[plan.norm] == "batch"
-    if plan.residual_every or batch or plan.distribution == "identity" or not np.all(np.isfinite(gradient.activation)):
+def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
+    """The law of a chain, or None where none is known (batch norm with a batch, sums with skips, gates, dropout, identities)."""
+    facts = plain(program)
+    if facts is None or facts.every or facts.norm == "batch" or facts.distribution in ("identity", ""):
         return None
-    exact = _exact(plan, signal)
-    if exact and plan.batch > 1 and plan.distribution == "normal":
-        return _of_batch(exact, plan, signal, gradient)
-    return exact or _first_order(plan, signal, gradient)
+    if not np.all(np.isfinite(gradient.activation)):
+        return None
+    exact = _exact(facts, signal)
+    if exact and program.columns > 1 and facts.distribution == "normal":
+        return _of_batch(exact, facts, signal, gradient)
+    return exact or _first_order(facts, signal, gradient)
 
 
-def _of_batch(one: FiniteWidth, plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth:
+def _of_batch(one: FiniteWidth, facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidth:
     """The law of a sum over the batch from that of one input: a share of its variance, and of what it lies below infinite width."""
-    left, plain = shares(plan, signal), gradient.activation - gradient.activation[-1]
-    return FiniteWidth(plain + left * (one.mean - plain), left * one.variance, one.dead, OF_BATCH, plan.batch)
+    left, plain = shares(facts, signal), gradient.activation - gradient.activation[-1]
+    return FiniteWidth(plain + left * (one.mean - plain), left * one.variance, one.dead, OF_BATCH, facts.program.columns)
 
 
-def _exact(plan: Plan, signal: Signal) -> FiniteWidth | None:
-    n_in, n_out, row = plan.widths[:-1], plan.widths[1:], plan.activation
-    if plan.norm or np.any(plan.bias_scale) or row.name not in q.HOMOGENEOUS or plan.loss:
+def _exact(facts: Plain, signal: Signal) -> FiniteWidth | None:
+    n_in, n_out, row = facts.widths[:-1], facts.widths[1:], facts.activation
+    if facts.norm or facts.biased or row is None or row.name not in q.HOMOGENEOUS or facts.program.head.loss:
         return None
     left, right = float(row.left), float(row.right)
-    units = (n_out if plan.order == 0 else n_in).tolist()  # whose phi'
+    units = (n_out if facts.order == 0 else n_in).tolist()  # whose phi'
     # Backward, a layer multiplies by the slopes, coins of their own, and by W^T, whose fan-in entries are fresh: chi^2 of n_in.
     if row.name == "linear":
         masks, factor = [(0.0, 0.0)] * len(units), "chi^2_n / n"
@@ -182,14 +186,14 @@ def _exact(plan: Plan, signal: Signal) -> FiniteWidth | None:
     else:
         return None
     layers = np.array(masks)
-    if plan.distribution == "normal":
+    if facts.distribution == "normal":
         layers += [gaussian_linear(n) for n in n_in.tolist()]
-    elif plan.distribution == "haar" and np.all(n_in == n_out):
+    elif facts.distribution == "haar" and np.all(n_in == n_out):
         factor = {"linear": "no spread at all", "relu": "2 Beta(K/2, (n-K)/2), K binomial,"}.get(row.name, "slopes by fair coins")
     else:
         return None
-    name = f"exact: {factor}" + (" for each layer" if row.name != "linear" or plan.distribution == "normal" else "")
-    return FiniteWidth(_from_top(layers[:, 0] + signal.weight), _from_top(layers[:, 1]), dead_probability(plan), name)
+    name = f"exact: {factor}" + (" for each layer" if row.name != "linear" or facts.distribution == "normal" else "")
+    return FiniteWidth(_from_top(layers[:, 0] + signal.weight), _from_top(layers[:, 1]), dead_probability(facts.program), name)
 
 
 def _from_top(values: np.ndarray) -> np.ndarray:
@@ -197,7 +201,7 @@ def _from_top(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])
 
 
-def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
+def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
     """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
 
     A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient
@@ -205,26 +209,24 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
     the curvature of the maps, and the part of the gradient along the signal, which multiplies by chi_par^2 instead of chi_perp
     (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm fix the length of z: what fluctuates is projected off it.
     """
-    table, t = q.moments(plan.activation), signal.preimage
+    t = signal.preimage
     if not np.all(np.isfinite(t)):
         return None
-    L, norm = plan.depth, NORMS[plan.norm]
-    n_in, n_out = plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
-    N = n_out if plan.order == 0 else n_in
-    c = table.sampled(t, list(range(len(q.COLUMNS))))
-    exact = [q.LOG_VALUE2, q.LOG_SLOPE2, q.ELASTICITY]  # what is summed over all layers
-    c[exact] = table(t, exact)
+    L, norm = facts.depth, facts.norm
+    n_in, n_out = facts.widths[:-1].astype(float), facts.widths[1:].astype(float)
+    N = n_out if facts.order == 0 else n_in
+    c = columns(facts.program, t)
     value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
     elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
     h = 1e-3
     curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
-    up, down = (dict(zip(curved, table.sampled(t + s, curved))) for s in (h, -h))
+    up, down = (dict(zip(curved, _by_function(facts.program, t + s, lambda table, t: table.sampled(t, curved)))) for s in (h, -h))
     bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
     tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
 
-    haar = plan.distribution == "haar"
+    haar = facts.distribution == "haar"
     wide = np.minimum(1.0, n_out / n_in) if haar else np.zeros(L)  # share of the length of z that a Haar matrix fixes
-    if plan.order == 1:  # the preimage of layer l is z of layer l - 1; the input's length is free
+    if facts.order == 1:  # the preimage of layer l is z of layer l - 1; the input's length is free
         wide = np.concatenate([[0.0], wide[:-1]])
     fixed = np.ones(L) if norm else wide
     value_lost = fixed * (c[q.VALUE2_SQUARE] - 1) ** 2 / 2
@@ -245,9 +247,9 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         tilt, tilt_bend = np.full(L, -1.0), np.zeros(L)
     # log q of a preimage against log E phi^2 of the one before
     follow = np.exp(signal.weight + signal.input - signal.preactivation)
-    if plan.order == 1:
+    if facts.order == 1:
         follow = np.concatenate([[0.0], follow[:-1]])
-    start = 2 / n_in[0] if plan.order == 0 else 0.0
+    start = 2 / n_in[0] if facts.order == 0 else 0.0
 
     # of a vector of fixed length each entry has fourth cumulant -6/N: by Edgeworth E f(z) loses E f(z) He4(z) / (4 N)
     value_flat = -fixed * (c[q.VALUE2_FOURTH] - 6 * c[q.VALUE2_SQUARE] + 3) / (4 * N)
@@ -289,11 +291,35 @@ def _first_order(plan: Plan, signal: Signal, gradient: Gradient) -> FiniteWidth 
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
         plain = gradient.activation - gradient.activation[-1]
-        extra_mean, extra_variance = _aligned_law(np.expm1(np.minimum(_with_aligned(plan, signal, c, N, haar) - plain, 300.0)))
+        extra_mean, extra_variance = _aligned_law(np.expm1(np.minimum(_with_aligned(facts, signal, c, N, haar) - plain, 300.0)))
         mean, variance = plain + extra_mean + _from_top(shift), variance + extra_variance
     if not np.isfinite(mean).all():
         return None
-    return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(plan), LOG_NORMAL)
+    return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(facts.program), LOG_NORMAL)
+
+
+def columns(program: Program, t: np.ndarray) -> np.ndarray:
+    """All moments of each layer's activation, (COLUMNS, L); those that are summed over all layers exactly."""
+    exact = [q.LOG_VALUE2, q.LOG_SLOPE2, q.ELASTICITY]
+
+    def read(table: q.Moments, t: np.ndarray) -> np.ndarray:
+        c = table.sampled(t, list(range(len(q.COLUMNS))))
+        c[exact] = table(t, exact)
+        return c
+
+    return _by_function(program, t, read)
+
+
+def _by_function(program: Program, t: np.ndarray, read: Callable[[q.Moments, np.ndarray], np.ndarray]) -> np.ndarray:
+    """`read(table, t)` of the layers of each activation function, put together, (..., L)."""
+    parts = [(program.steps.row == r, r) for r in np.unique(program.steps.row)]
+    if len(parts) == 1:
+        return read(q.moments(program.activations[parts[0][1]]), t)
+    found = [(chosen, read(q.moments(program.activations[r]), t[chosen])) for chosen, r in parts]
+    out = np.empty((len(found[0][1]), len(t)))
+    for chosen, values in found:
+        out[:, chosen] = values
+    return out
 
 
 def _second_order(kappa: np.ndarray, sixth: np.ndarray, N: np.ndarray, n_in: np.ndarray, haar: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -326,15 +352,15 @@ def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(excess > 0, np.interp(grows, grid, mean), np.log1p(np.maximum(excess, -0.999))), np.interp(grows, grid, variance)
 
 
-def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar: bool) -> np.ndarray:
+def _with_aligned(facts: Plain, signal: Signal, c: np.ndarray, N: np.ndarray, haar: bool) -> np.ndarray:
     """log E |dJ/da[l]|^2 - log E |dJ/da[L]|^2, the part along the signal carried beside the rest (l = 0 .. L)."""
-    L = plan.depth
-    n_in = plan.widths[:-1].astype(float)
+    L = facts.depth
+    n_in = facts.widths[:-1].astype(float)
     weight = np.exp(np.minimum(signal.weight, 700))
     slope2 = np.exp(c[q.LOG_SLOPE2])
     share = np.exp(signal.weight + signal.input - signal.preactivation)  # of the variance of z that is W u
-    if plan.order == 1:
-        return _aligned_pre(plan, signal, c, weight, slope2, share, haar)
+    if facts.order == 1:
+        return _aligned_pre(facts, signal, c, weight, slope2, share, haar)
     out, along, across, level = np.zeros(L + 1), 1 / N[-1], 1 - 1 / N[-1], 0.0
     aligned_all = (share * c[q.ELASTICITY]) ** 2 * np.exp(
         c[q.LOG_VALUE2] - signal.input
@@ -355,10 +381,10 @@ def _with_aligned(plan: Plan, signal: Signal, c: np.ndarray, N: np.ndarray, haar
 
 
 def _aligned_pre(
-    plan: Plan, signal: Signal, c: np.ndarray, weight: np.ndarray, slope2: np.ndarray, share: np.ndarray, haar: bool
+    facts: Plain, signal: Signal, c: np.ndarray, weight: np.ndarray, slope2: np.ndarray, share: np.ndarray, haar: bool
 ) -> np.ndarray:
     """The same for pre-activation chains: along a[l] = z[l], then through W^T along phi(a[l-1]), then phi'."""
-    L, n_in, n_out = plan.depth, plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
+    L, n_in, n_out = facts.depth, facts.widths[:-1].astype(float), facts.widths[1:].astype(float)
     out, along, across, level = np.zeros(L + 1), 1 / n_out[-1], 1 - 1 / n_out[-1], 0.0
     aligned_all = c[q.ELASTICITY] ** 2 * np.exp(signal.input - signal.raw)  # E phi^2 over the mean square of a[l - 1]
     columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, n_out)

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.chain import LOSSES
 from pykernel.inits import unit_variance
-from pykernel.plan import Plan
+from pykernel.program import Program
 from pykernel.theory.correlation import pair_loss
 from pykernel.theory.quadrature import gaussian_mean
 
@@ -27,46 +26,47 @@ class Start(NamedTuple):
     loss: float
 
 
-def start(plan: Plan, log_value2: float, distance: float) -> Start:
+def start(program: Program, log_value2: float, distance: float) -> Start:
     """The gradient at a[L], given the log mean square of a[L] and one minus the cosine of two inputs' a[L] (nan with one input).
 
     Without a head the cotangent is iid N(0, 1/(n[L] B)): 0, 0 and nan. With one, logits are N(0, n[L] Var W E a^2), independent over
     outputs and of targets (drawn), and between two inputs as correlated as a[L]; the gradient's part along a[L] is of order outputs / width
     and left out.
     """
-    if not plan.loss:
+    head = program.head
+    if head.loss is None:
         return Start(0.0, 0.0, math.nan)
-    B, K, n = plan.batch, plan.outputs, int(plan.widths[-1])
-    entry = plan.head_scale**2 * unit_variance(plan.head_distribution, plan.head_parameter)
+    B, K, n = program.columns, head.outputs, int(program.nodes[-1])
+    entry = head.scale**2 * unit_variance(*head.draw)
     if not math.isfinite(entry):
         raise ValueError("mean field needs a head whose weights have a variance")
     log_q = math.log(entry * n) + log_value2 if entry > 0 else -math.inf
     q = math.exp(min(log_q, 700.0))
     gap = distance if B > 1 and math.isfinite(distance) else 1.0
-    square, cross, loss = _moments(plan, q, gap)
-    own, shared = _target_moments(plan)
-    if LOSSES[plan.loss] == "mse":
+    square, cross, loss = _moments(program, q, gap)
+    own, shared = _target_moments(program)
+    if head.loss == "mse":
         loss = K * q / 2 + own / 2
     square, cross = square + own, cross + shared
     coherence = cross / square if B > 1 and square > 0 else 0.0
     return Start((math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n), coherence, float(loss))
 
 
-def _target_moments(plan: Plan) -> tuple[float, float]:
+def _target_moments(program: Program) -> tuple[float, float]:
     """Mean of |t|^2 over inputs and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit, 1/K of a class."""
-    K, B, kind = plan.outputs, plan.batch, str(LOSSES[plan.loss])
+    K, B, kind = program.head.outputs, program.columns, str(program.head.loss)
     middle = {"sigmoid": 0.5, "softmax": 1 / K}.get(kind, 0.0)
-    if plan.targets is None:
+    if program.head.targets is None:
         return {"sigmoid": K / 4, "softmax": 1 - 1 / K}.get(kind, float(K)), 0.0
-    t = plan.targets - middle
+    t = program.head.targets - middle
     own = float((t * t).sum()) / B
     return own, (float((t.sum(axis=1) ** 2).sum()) / B - own) / (B - 1) if B > 1 else 0.0
 
 
-def _moments(plan: Plan, q: float, gap: float) -> tuple[float, float, float]:
+def _moments(program: Program, q: float, gap: float) -> tuple[float, float, float]:
     """Of the predictions less their mean: squared length, product between two inputs, and the mean loss (nan: from the target's)."""
-    K, s = plan.outputs, math.sqrt(q)
-    kind = LOSSES[plan.loss]
+    K, s = program.head.outputs, math.sqrt(q)
+    kind = program.head.loss
     if kind == "linear":
         return 0.0, 0.0, 0.0
     if kind == "mse":
@@ -79,7 +79,7 @@ def _moments(plan: Plan, q: float, gap: float) -> tuple[float, float, float]:
     draws = np.random.default_rng(0)
     count = max(100, min(SAMPLE, 4_000_000 // K))
     first = draws.standard_normal((count, K))
-    second = (1 - gap) * first + math.sqrt(max(gap * (2 - gap), 0.0)) * draws.standard_normal((count, K)) if plan.batch > 1 else first
+    second = (1 - gap) * first + math.sqrt(max(gap * (2 - gap), 0.0)) * draws.standard_normal((count, K)) if program.columns > 1 else first
     p, loss = _softmax(s * first)
     r, _ = _softmax(s * second)
     return float((p * p).sum()) / count - 1 / K, float((p * r).sum()) / count - 1 / K, loss

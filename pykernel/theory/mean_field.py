@@ -1,481 +1,346 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The infinite-width chain: variances forward, squared gradient norms backward, layer by layer in the log domain.
+"""The infinitely wide program, op by op: variances forward, squared gradient norms backward, in the log domain.
 
-Poole et al. 2016 (arXiv 1606.05340), Schoenholz et al. 2017 (1611.01232) for plain chains; Yang, Schoenholz 2017 (1712.08969) for residual
-ones;
-Yang et al. 2019 (1902.08129) for batch normalisation. Logs here are natural; `predict` turns them into decades.
+Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al. 2017 (1611.01232) for layers of weights, Yang, Schoenholz 2017 (1712.08969) for
+skips, Yang et al. 2019 (1902.08129) for batch norm. Each op's maps are in `pykernel.theory.ops`. Logs are natural; `predict` turns them
+into decades.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from pykernel import inits
-from pykernel.chain import NORMS
-from pykernel.plan import Plan
-from pykernel.theory import correlation
+from pykernel import activations
+from pykernel.program import Program, Stretch
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
-from pykernel.theory.quadrature import LOG_SLOPE2, LOG_VALUE2, MEAN, Moments, moments
+from pykernel.theory.distances import DistanceWalk, Function
+from pykernel.theory.logs import log_square
+from pykernel.theory.ops import OPS
+from pykernel.theory.quadrature import LOG_SLOPE2, moments
+from pykernel.theory.structure import place
+from pykernel.theory.weights import bias_log, weight_log
 
-CONVERGED = 1e-15
+CONVERGED = 1e-15  # of a log mean square, over two repetitions
+NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
 
 
 @dataclass
 class Signal:
-    """Forward pass. Arrays over layers 1..L unless they say otherwise; `distance` is one minus the correlation of two inputs.
+    """The forward pass. A distance is 1 - cosine of two columns, nan where there is one.
 
     Attributes:
-        weight: log sigma_w^2 (fan-in times the variance of an entry).
-        bias: log sigma_b^2.
-        preactivation: log mean square of z[l].
-        activation: log mean square of a[l], l = 0..L.
-        mean: mean of a[l] over its root mean square, l = 0..L.
-        input: log mean square of u[l].
-        input_distance: 1 - cosine of two inputs' u[l].
-        preimage: log of the standard deviation of what phi acts on.
-        raw: log mean square of the same before the norm.
-        spread: log of (variance minus covariance) of the same before the norm; -inf with one input.
-        distance: 1 - cosine of a[l], l = 0..L.
+        weight, bias: logs of sigma_w^2 (fan-in times the variance of an entry) and of sigma_b^2, (L,).
+        input, preactivation: log mean squares of u[l] and z[l], (L,).  input_distance: of u[l].
+        raw: log mean square of what an activation's norm acts on (a gate's: of g), one an activation step.  raw_distance: its distance.
+        preimage: log standard deviation of what phi acts on.
+        value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
+        norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and relative mean of what it
+            acts on, log of what it divides the square by, distance.
+        kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means, (J,).
+        activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
-    preactivation: np.ndarray
-    activation: np.ndarray
-    mean: np.ndarray
-    input: np.ndarray
-    input_distance: np.ndarray
-    preimage: np.ndarray
-    raw: np.ndarray
-    spread: np.ndarray
-    distance: np.ndarray
+    weight: Any
+    bias: Any
+    input: Any
+    preactivation: Any
+    input_distance: Any
+    raw: Any
+    raw_distance: Any
+    preimage: Any
+    value: Any
+    factor: Any
+    value_distance: Any
+    factor_distance: Any
+    norm_raw: Any
+    norm_mean: Any
+    norm_level: Any
+    norm_distance: Any
+    kept: Any
+    added: Any
+    activation: Any
+    mean: Any
+    distance: Any
 
-
-def weight_log(plan: Plan) -> np.ndarray:
-    """log sigma_w^2 of each layer, (L,); refuses weights whose entries are not independent with a variance, except Haar and trivial
-    identities.
-    """
-    n_in, n_out = plan.widths[:-1].astype(float), plan.widths[1:].astype(float)
-    with np.errstate(divide="ignore"):
-        if plan.distribution == "haar":
-            return 2 * np.log(np.abs(plan.scale)) + np.log(n_in / np.maximum(n_in, n_out))
-        if plan.distribution == "identity":
-            plain = plan.activation.name == "linear" and plan.norm == 0 and not plan.residual_every and not np.any(plan.bias_scale)
-            if plain and np.all(n_in == n_out):
-                return 2 * np.log(np.abs(plan.scale))
-        variance = inits.unit_variance(plan.distribution, plan.distribution_parameter)
-        if not math.isfinite(variance):
-            raise ValueError(
-                "mean field needs independent weights of finite variance or Haar matrices "
-                "(identity: square, linear, without bias, norm or residual), "
-                f"got {plan.distribution} weights with {plan.activation}; use propagate"
-            )
-        return (
-            np.log(_plain(plan.scale**2 * (n_in * variance)))
-            if np.all(plan.scale**2 > 1e-300)
-            else 2 * np.log(np.abs(plan.scale)) + np.log(n_in * variance)
-        )
-
-
-def _plain(values: np.ndarray) -> np.ndarray:
-    """Values to 14 digits: sqrt(2 / n)^2 n is 2, and a thousand layers of it leave no dust."""
-    unique, back = np.unique(values, return_inverse=True)
-    return np.array([float(f"{v:.14g}") for v in unique])[back].reshape(values.shape)
-
-
-def bias_log(plan: Plan) -> np.ndarray:
-    """log sigma_b^2 of each layer, (L,)."""
-    if plan.bias_distribution == "given":
-        raise ValueError("mean field needs random biases, got the caller's arrays; use propagate")
-    unit = {"zero": 0.0, "normal": 1.0, "uniform": 1 / 3}[plan.bias_distribution]
-    with np.errstate(divide="ignore"):
-        return 2 * np.log(np.abs(plan.bias_scale)) + np.log(unit)
-
-
-def log_add(x: float, y: float) -> float:
-    """log(e^x + e^y)."""
-    if x < y:
-        x, y = y, x
-    return x if y == -math.inf else x + math.log1p(math.exp(y - x))
-
-
-def forward(plan: Plan) -> Signal:
-    """Mean squares, means and distances of every layer."""
-    L, B = plan.depth, plan.batch
-    weight, bias = weight_log(plan), bias_log(plan)
-    out = Signal(weight, bias, *(np.empty(L + extra) for extra in (0, 1, 1, 0, 0, 0, 0, 0, 1)))
-    state = _Forward(plan, weight.tolist(), bias.tolist(), out)
-    if NORMS[plan.norm] == "batch" and B >= 2:
-        state.run_batch()
-    else:
-        state.run()
-        if B >= 2:
-            _distances(plan, out)
-        else:
-            for array in (out.input_distance, out.distance):
-                array[:] = np.nan
-            out.spread[:] = -np.inf
-    return out
-
-
-class _Forward:
-    """The recursion over layers; plain floats, as each step needs the one before."""
-
-    def __init__(self, plan: Plan, weight: list[float], bias: list[float], out: Signal):
-        self.plan, self.weight, self.bias, self.out = plan, weight, bias, out
-        self.table = moments(plan.activation)
-        self.norm, self.log_eps = NORMS[plan.norm], math.log(plan.norm_eps)
-        self.every, self.scale = plan.residual_every, plan.residual_scale.tolist()
-        # an odd function has no mean at any scale; selu has none at scale 1 alone
-        self.leans = bool(self.every) and any(abs(self.table.column(t, MEAN)) > 1e-14 for t in (0.0, 0.7))
-        self.uniform = not self.every and len(set(weight)) == len(set(bias)) == 1 and math.isfinite(weight[0])
-
-    def preimage(self, raw: float) -> float:
-        """log standard deviation of what phi acts on, from the log mean square before the norm."""
-        if self.norm is None:
-            return raw / 2
-        if self.norm == "batch":  # one input: its own mean is subtracted, nothing is left
-            return -math.inf
-        return (raw - log_add(raw, self.log_eps)) / 2
-
-    def value(self, t: float) -> tuple[float, float]:
-        """log E phi^2 and E phi / sqrt(E phi^2)."""
-        if t == -math.inf:
-            at = float(np.asarray(self.plan.activation.value(np.zeros(1)))[0])
-            return (2 * math.log(abs(at)), math.copysign(1.0, at)) if at else (-math.inf, 0.0)
-        return self.table.column(t, LOG_VALUE2), self.table.column(t, MEAN) if self.leans else 0.0
-
-    def run(self) -> None:
-        if self.every:
-            self.run_residual()
-        else:
-            self.run_plain()
-
-    def run_plain(self) -> None:
-        """Without residual sums only the mean square goes along: one column of the table and one sum a layer."""
-        out, L, column = self.out, self.plan.depth, self.table.column
-        normed, first = self.norm is not None, self.plan.order == 0
-        empty = self.value(-math.inf)[0]
-        A, U = [0.0], []
-        before = a = 0.0
-        for w, b in zip(self.weight, self.bias, strict=True):
-            if first:
-                U.append(a)
-                raw = log_add(w + a, b) if b > -math.inf else w + a
-            else:
-                raw = a
-            t = self.preimage(raw) if normed else raw / 2
-            new = column(t, LOG_VALUE2) if t > -math.inf else empty
-            if not first:
-                U.append(new)
-                new = log_add(w + new, b) if b > -math.inf else w + new
-            A.append(new)
-            near = CONVERGED * (1 + abs(new))
-            if self.uniform and abs(new - a) <= near and abs(a - before) <= near and len(A) > 3:
-                A += [new] * (L + 1 - len(A))
-                U += [U[-1]] * (L - len(U))
-                break
-            before, a = a, new
-        out.activation[:], out.input[:] = A, U
-        with np.errstate(invalid="ignore"):
-            out.preactivation[:] = np.logaddexp(out.weight + out.input, out.bias) if first else out.activation[1:]
-        out.raw[:] = out.preactivation if first else out.activation[:-1]
-        if self.norm is None:
-            out.preimage[:] = out.raw / 2
-        elif self.norm == "batch":
-            out.preimage[:] = -np.inf
-        else:
-            out.preimage[:] = (out.raw - np.logaddexp(out.raw, self.log_eps)) / 2
-        out.mean[:] = self.means(np.zeros(L + 1))
-
-    def run_residual(self) -> None:
-        plan, out, L = self.plan, self.out, self.plan.depth
-        A, M = [0.0], [0.0]
-        rows: list[tuple[float, float, float, float]] = []  # z, u, raw, t
-        first = plan.order == 0
-        for l in range(1, L + 1):
-            w, b = self.weight[l - 1], self.bias[l - 1]
-            if first:
-                u = A[-1]
-                z = log_add(w + u, b)
-                t = self.preimage(z)
-                v, mean = self.value(t)
-                rows.append((z, u, z, t))
-            else:
-                raw = A[-1]
-                t = self.preimage(raw)
-                u, _ = self.value(t)
-                z = log_add(w + u, b)
-                v, mean = z, 0.0
-                rows.append((z, u, raw, t))
-            if l % self.every == 0:
-                s = self.scale[l - 1]
-                v, mean = residual_sum(A[l - self.every], M[l - self.every], v, mean, s)
-            A.append(v)
-            M.append(mean)
-        out.activation[:] = A
-        out.preactivation[:], out.input[:], out.raw[:], out.preimage[:] = np.array(rows).T
-        out.mean[:] = self.means(np.array(M))
-
-    def means(self, tracked: np.ndarray) -> np.ndarray:
-        """Means of a over its root mean square; read from the table at once where no residual sum needed them on the way."""
-        if self.every or self.plan.order == 1:
-            return tracked
-        t = self.out.preimage
-        inside = np.isfinite(t)
-        tracked[1:][inside] = self.table(t[inside], [MEAN])[0] if inside.any() else 0.0
-        tracked[1:][~inside] = self.value(-math.inf)[1]
-        return tracked
-
-    def run_batch(self) -> None:
-        """The same with batch normalisation, where variance and covariance of the batch go together."""
-        plan, out, L = self.plan, self.out, self.plan.depth
-        table = batch_table(plan.activation, plan.batch)
-        gap = math.log(max(1 - plan.correlation, 1e-300))
-        A, M, D = [0.0], [0.0], [gap]
-        for l in range(1, L + 1):
-            w, b, i = self.weight[l - 1], self.bias[l - 1], l - 1
-            if plan.order == 0:
-                u, du = A[-1], D[-1]
-                out.preactivation[i] = out.raw[i] = log_add(w + u, b)
-                out.spread[i] = w + du
-                v, mean, dv = self.normalised(table, w + du)
-            else:
-                out.raw[i], out.spread[i] = A[-1], D[-1]
-                u, _, du = self.normalised(table, D[-1])
-                out.preactivation[i] = v = log_add(w + u, b)
-                mean, dv = 0.0, w + du
-            out.input[i], out.input_distance[i] = u, math.exp(du - u) if u > -math.inf else math.nan
-            out.preimage[i] = 0.0
-            if self.every and l % self.every == 0:
-                s = self.scale[i]
-                v, mean = residual_sum(A[l - self.every], M[l - self.every], v, mean, s)
-                dv = log_add(D[l - self.every], dv + 2 * math.log(abs(s)) if s else -math.inf)
-            A.append(v)
-            M.append(mean)
-            D.append(dv)
-        out.activation[:], out.mean[:] = A, M
-        with np.errstate(invalid="ignore"):
-            out.distance[:] = np.exp(np.array(D) - np.array(A))
-
-    def normalised(self, table: Any, spread: float) -> tuple[float, float, float]:
-        m = table.at(spread, self.log_eps)
-        if m.value2 <= 0:
-            return -math.inf, 0.0, -math.inf
-        gap = m.value2 - m.cross
-        return math.log(m.value2), m.mean / math.sqrt(m.value2), math.log(gap) if gap > 0 else -math.inf
-
-
-def residual_sum(A: float, M: float, v: float, mean: float, s: float) -> tuple[float, float]:
-    """Log mean square and relative mean of a + s v, for a and v independent given their means (a unit's own weights are fresh)."""
-    if s == 0 or v == -math.inf:
-        return A, M
-    if -math.inf == A:
-        return v + 2 * math.log(abs(s)), math.copysign(1.0, s) * mean
-    top = max(A, v + 2 * math.log(abs(s)))
-    x, y = math.exp((A - top) / 2), math.copysign(math.exp((v - top) / 2 + math.log(abs(s))), s)
-    total = x * x + y * y + 2 * x * y * M * mean
-    return (top + math.log(total), (x * M + y * mean) / math.sqrt(total)) if total > 0 else (-math.inf, 0.0)
-
-
-def _distances(plan: Plan, out: Signal) -> None:
-    """Fill the distances of a chain without batch norm, whose mean squares are known: 1 - c is carried from layer to layer.
-
-    Where it changes slowly (near criticality) steps span several layers, by Heun's rule with halving: 1e-3 of 1 - c at the end of 1e5
-    layers.
-    """
-    L, row = plan.depth, plan.activation
-    table: Moments = moments(row)
-    t, first = out.preimage, plan.order == 0
-    columns = table(np.where(np.isfinite(t), t, 0.0))
-    linear = np.exp(np.minimum(columns[LOG_SLOPE2] + 2 * t - columns[LOG_VALUE2], 700.0))
-    cheap = correlation._arc(row) is not None
-    scale, every = plan.residual_scale, plan.residual_every
-    share = np.exp(out.weight + out.input - out.preactivation)  # of the variance of z that does not come from the bias
-
-    rates: dict[tuple[int, int], float] = {}
-
-    def through(i: int, d: float) -> float:
-        if d < 1e-11 or not math.isfinite(t[i]):
-            return d * float(linear[i]) if math.isfinite(t[i]) else 0.0
-        if cheap or i < 64:
-            return correlation.distance_map(row, math.exp(min(max(t[i], -340.0), 340.0)), d)
-        key = round(400 * float(t[i])), round(400 * math.log(d))  # deep layers change slowly: rates to 1e-3 do
-        if key not in rates:
-            at = math.exp(key[1] / 400)
-            rates[key] = correlation.distance_map(row, math.exp(min(max(key[0] / 400, -340.0), 340.0)), min(at, 2.0)) / at
-        return d * rates[key]
-
-    def step(i: int, d: float) -> tuple[float, float]:
-        """(distance of u, distance of the branch) from the distance of a[l - 1], i = l - 1."""
-        if first:
-            u, v = d, through(i, d * float(share[i]))
-        else:
-            u = through(i, d)
-            v = u * float(share[i])
-        return u, d * float(kept[i]) + v * float(added[i]) if every == 1 else v
-
-    d = [1.0 - plan.correlation]
-    A, V = out.activation, _branch_log(plan, out)
-    if every == 1:  # shares of the skip and of the branch in the mean square of their sum
-        kept, added = np.exp(A[:-1] - A[1:]), scale**2 * np.exp(V - A[1:])
-    i = 0
-    while i < L:
-        if not every and d[i] < 1e-11:  # inputs that have fallen together: the map is linear, many layers at once
-            with np.errstate(invalid="ignore"):
-                here = d[i] * np.cumprod(np.where(np.isfinite(t[i:]), linear[i:] * share[i:], 0.0))
-            apart = np.flatnonzero(here >= 1e-11)
-            count = int(apart[0]) + 1 if len(apart) else L - i
-            d += here[:count].tolist()
-            out.input_distance[i : i + count] = d[i : i + count] if first else here[:count] / np.maximum(share[i : i + count], 1e-300)
-            i += count
-            continue
-        u, v = step(i, d[i])
-        if every > 1:
-            if (i + 1) % every == 0:
-                back = i + 1 - every
-                s2 = scale[i] ** 2
-                v = d[back] * math.exp(A[back] - A[i + 1]) + (s2 * v * math.exp(V[i] - A[i + 1]) if s2 else 0.0)
-            out.input_distance[i] = u
-            d.append(min(v, 2.0))
-            i += 1
-            continue
-        jump = 1
-        if not cheap and i > 64 and d[i] > 1e-11 and v > 0:
-            jump = max(1, min(i // 32, L - i))
-            rate = math.log(v / d[i])
-            while jump > 1:
-                ahead = max(d[i] * math.exp(rate * jump), 1e-300)
-                later = math.log(max(step(min(i + jump, L - 1), ahead)[1], 1e-300) / ahead)
-                if abs(later - rate) * jump < 2e-2 and abs(rate) * jump < 0.5:
-                    break
-                jump //= 4
-            jump = max(jump, 1)
-        if jump == 1:
-            out.input_distance[i] = u
-            d.append(v)
-            i += 1
-            continue
-        for k in range(jump):
-            grown = d[-1] * math.exp(rate + (later - rate) * k / jump)
-            out.input_distance[i + k] = d[-1] if first else grown * u / v
-            d.append(grown)
-        i += jump
-    out.distance[:] = d
-    with np.errstate(divide="ignore"):
-        before = np.log(out.distance[:-1]) + (out.raw if not first else out.raw + np.log(share))
-    out.spread[:] = before
-
-
-def _branch_log(plan: Plan, out: Signal) -> np.ndarray:
-    """log mean square of the branch v[l] before the residual sum, (L,)."""
-    if plan.order == 1:
-        return out.preactivation
-    table = moments(plan.activation)
-    t = out.preimage
-    at = float(np.asarray(plan.activation.value(np.zeros(1)))[0])
-    empty = 2 * math.log(abs(at)) if at else -math.inf
-    return np.where(np.isfinite(t), table(np.where(np.isfinite(t), t, 0.0))[LOG_VALUE2], empty)
+    @property
+    def spread(self) -> np.ndarray:
+        """log of (variance minus covariance) of what an activation's norm acts on; -inf with one column."""
+        with np.errstate(divide="ignore"):
+            return np.where(np.isnan(self.raw_distance), -np.inf, np.log(self.raw_distance) + self.raw)
 
 
 @dataclass
 class Gradient:
-    """Backward pass: logs of squared norms summed over units and batch; log 0 at a[L] unless `start` says otherwise.
+    """The backward pass: logs of squared norms summed over units and columns.
 
     Attributes:
-        activation: of dJ/da[l], l = 0..L.
+        activation: of dJ/da[i], i = 0..N.
         preactivation: of dJ/dz[l], (L,).
-        derivative: factor of phi and norm, (L,).
-        coherence: correlation of dJ/dz[l] between two inputs of the batch, (L,); not 0 only with batch normalisation or below a head.
+        derivative: factor of phi and its norm, or of a gate, one an activation step.
+        coherence: correlation of dJ/dz[l] between two columns, (L,); not 0 only with batch norm or below a head.
     """
 
-    activation: np.ndarray
-    preactivation: np.ndarray
-    derivative: np.ndarray
-    coherence: np.ndarray
+    activation: Any
+    preactivation: Any
+    derivative: Any
+    coherence: Any
 
 
-def backward(plan: Plan, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
-    """Squared gradient norms of every layer, given the forward pass and (log squared norm, coherence) of dJ/da[L]."""
-    L = plan.depth
-    batch, log_eps = NORMS[plan.norm] == "batch", math.log(plan.norm_eps)
-    G, Z, C = [0.0] * (L + 1), [0.0] * L, [0.0] * L
-    kept = np.ones(L)
-    if not batch:
-        derivative = derivative_log(plan, signal)
-        if coherence and plan.batch > 1:
-            kept = kept_shares(plan, signal.preimage, signal.spread - signal.raw)
-        if plan.residual_every <= 1:  # squared norms of the skip and of the branch add
-            skip = bool(plan.residual_every)
-            with np.errstate(divide="ignore"):
-                through = 2 * np.log(np.abs(plan.residual_scale)) if skip else 0.0
-            branch = through + derivative + signal.weight
-            total = np.logaddexp(0.0, branch) if skip else branch
-            activation = start + np.concatenate([np.cumsum(total[::-1])[::-1], [0.0]])
-            z = activation[1:] + through + (derivative if plan.order == 0 else 0.0)
-            share = np.exp(branch - total) if skip else 1.0
-            alike = coherence * np.concatenate([np.cumprod((1 + share * (kept - 1))[::-1])[::-1], [1.0]])
-            return Gradient(activation, z, derivative, alike[1:] * (kept if plan.order == 0 else 1.0))
-        slopes = derivative.tolist()
-    else:
-        slopes = [0.0] * L
-        table = batch_table(plan.activation, plan.batch) if plan.batch >= 2 else None
-    weight, scale, every = signal.weight.tolist(), plan.residual_scale.tolist(), plan.residual_every
-    held: dict[int, tuple[float, float]] = {}  # what skip connections bring to a[l]
-    g, o = start, coherence
-    for l in range(L, -1, -1):
-        if l in held:
-            g, o = _merge(g, o, *held.pop(l))
-        G[l] = g
-        if l == 0:
-            break
-        i = l - 1
-        if every and l % every == 0:
-            held[l - every] = (g, o)
-            g = g + 2 * math.log(abs(scale[i])) if scale[i] else -math.inf
-        if plan.order == 1:
-            Z[i], C[i] = g, o
-            g += weight[i]
-        if batch:
-            slopes[i], o = _through_batch(table, float(signal.spread[i]), log_eps, o, plan.batch)
-        o *= kept[i]
-        g += slopes[i]
-        if plan.order == 0:
-            Z[i], C[i] = g, o
-            g += weight[i]
-    return Gradient(np.array(G), np.array(Z), np.array(slopes), np.array(C))
+def _as_arrays(rows: Any) -> Any:
+    return type(rows)(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows)))
 
 
-def derivative_log(plan: Plan, signal: Signal) -> np.ndarray:
-    """log of the factor that phi and a layer or RMS norm put on the squared gradient norm, (L,)."""
-    t = signal.preimage
-    inside = np.isfinite(t)
-    table = moments(plan.activation)
-    slope = table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(plan.depth, table.level)
-    at = float(np.asarray(plan.activation.slope(np.zeros(1)))[0])
-    slope = np.where(inside, slope, 2 * math.log(abs(at)) if at else -math.inf)
-    if NORMS[plan.norm] in ("layer", "rms"):
-        slope = slope - np.logaddexp(signal.raw, math.log(plan.norm_eps))
-    return slope
+class Walk:
+    """What both passes of a program share.
+
+    Attributes:
+        program, columns: what is walked.
+        at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line: the identity.
+        normed: whether there is a batch norm, which ties columns together: mean squares then depend on distances.
+    """
+
+    def __init__(self, program: Program):
+        self.program, self.columns = program, program.columns
+        functions = [Function(row) for row in program.activations]
+        pairs = {(r, n): (functions[r], norm) for r in range(len(functions)) for n, norm in enumerate(program.norms)}
+        self.at = [pairs[key] for key in zip(program.steps.row.tolist(), program.steps.norm.tolist(), strict=True)]
+        self.norms = [program.norms[n] for n in program.norm_steps.tolist()]
+        self.line = Function(activations.get("linear"))
+        used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
+        self.normed = any(program.norms[n].kind == "batch" for n in used)
 
 
-def _merge(g: float, o: float, h: float, p: float) -> tuple[float, float]:
-    """Sum of two independent gradients with log squared norms g, h and coherences o, p."""
-    total = log_add(g, h)
-    if total == -math.inf:
-        return total, 0.0
-    return total, math.exp(g - total) * o + math.exp(h - total) * p
+def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
+    return place(stretch, op, offset=op.kind == "node")  # node i of the program is a[i + 1]
 
 
-def _through_batch(table: Any, spread: float, log_eps: float, o: float, batch: int) -> tuple[float, float]:
-    """log factor on the squared norm, and the new coherence: behind the norm gradients sum to zero over the batch."""
-    if table is None or spread == -math.inf:
-        return -math.inf, 0.0
-    m = table.at(spread, log_eps)
-    factor = (1 - o) * m.own + o * m.common
-    return (math.log(factor) - spread if factor > 0 else -math.inf), -1.0 / (batch - 1)
+class Forward(Walk):
+    """Mean squares, means and distances of the registers, repetition after repetition.
+
+    Attributes:
+        square, mean, distance: register -> log mean square, mean over root mean square, 1 - cosine of two columns.
+        weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
+        skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
+        rows: the Signal that is filled.
+    """
+
+    def __init__(self, program: Program):
+        super().__init__(program)
+        self.weight, self.bias = weight_log(program).tolist(), bias_log(program).tolist()
+        signed = lambda factors: [(log_square(s), math.copysign(1.0, s)) for s in factors.tolist()]
+        self.skip, self.branch, self.factors = signed(program.joins.skip), signed(program.joins.branch), signed(program.factors)
+        n = program.counts
+        empty = lambda count: [math.nan] * count
+        L, S, M, J, N = n.layer, n.activation, n.norm, n.join, n.node + 1
+        sizes = (L, L, L, S, S, S, S, S, S, S, M, M, M, M, J, J, N, N, N)
+        self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
+        self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
+
+    def run(self) -> Signal:
+        """Every row."""
+        pairs = self.columns > 1
+        apart = 1.0 - self.program.correlation
+        together = self.normed and pairs
+        self.rows.activation[0], self.rows.mean[0] = 0.0, 0.0
+        if pairs:
+            self.rows.distance[0] = self.distance[0] = max(apart, NEAREST) if together else apart
+        for stretch in self.program.stretches:
+            steps = self.compiled(stretch, "moments")
+            if together:
+                steps = [step for both in zip(steps, self.compiled(stretch, "distance"), strict=True) for step in both]
+                for i in range(stretch.count):
+                    for step in steps:
+                        step(i)
+            else:
+                self.moments(stretch, steps)
+        if pairs and not together:
+            for stretch in self.program.stretches:
+                self.distances(stretch)
+        return _as_arrays(self.rows)
+
+    def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
+        """Repetitions until nothing changes any more; the rest is like the last."""
+        settles, square, mean = self.alike(stretch), self.square, self.mean
+        q, m, quiet = square[0], mean[0], 0
+        for i in range(stretch.count):
+            for step in steps:
+                step(i)
+            if settles and abs(square[0] - q) <= CONVERGED * (1 + abs(q)) and abs(mean[0] - m) <= CONVERGED:
+                quiet += 1
+                if quiet == 2:
+                    return self.repeat(stretch, i)
+            else:
+                quiet = 0
+            q, m = square[0], mean[0]
+
+    def compiled(self, stretch: Stretch, which: str) -> list[Callable[[int], None]]:
+        """The ops of a stretch as functions of the repetition: their "moments" or "distance"."""
+        return [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+
+    def alike(self, stretch: Stretch) -> bool:
+        """Whether all repetitions have the same numbers."""
+        tables = {
+            "linear": (self.weight, self.bias),
+            "phi": (self.at,),
+            "gate": (self.at,),
+            "norm": (self.norms,),
+            "add": (self.skip, self.branch),
+            "scale": (self.factors,),
+            "mask": (self.program.masks.tolist(),),
+            "node": (),
+        }
+        for op in stretch.ops:
+            first, each = place(stretch, op)
+            for values in tables[op.kind]:
+                if len(set(values[first : first + each * stretch.count : each])) != 1:
+                    return False
+        return True
+
+    def repeat(self, stretch: Stretch, i: int) -> None:
+        """Rows of all repetitions behind i, as they are in i."""
+        for name, first, each in self.filled(stretch, "ROWS"):
+            values, begin = getattr(self.rows, name), first + (i + 1) * each
+            end = first + stretch.count * each
+            values[begin:end:each] = [values[first + i * each]] * len(range(begin, end, each))
+
+    def filled(self, stretch: Stretch, which: str) -> list[tuple[str, int, int]]:
+        """Names, first number and step to the next, of the rows that a stretch fills."""
+        return [(name, *_number(stretch, op)) for op in stretch.ops for name in getattr(OPS[op.kind], which)]
+
+    def distances(self, stretch: Stretch) -> None:
+        """Distances of a stretch whose mean squares are known."""
+        maps = [op for op in stretch.ops if op.kind in ("phi", "gate")]
+        may_jump = len(maps) == 1 and not self.at[place(stretch, maps[0])[0]][0].exact
+        rows, bent = [], False
+        for op in stretch.ops:
+            module, number = OPS[op.kind], _number(stretch, op)
+            rows += [(getattr(self.rows, name), *number, bent) for name in module.FAR_ROWS]
+            bent = bent or op in maps
+        DistanceWalk(self.compiled(stretch, "distance"), self.distance, rows, stretch.count, may_jump).run()
+
+    def batch(self, function: Function, norm: Any, raw: float, d: float) -> tuple[float, float, float]:
+        """log mean square, relative mean and distance behind batch norm and phi, from log mean square and distance before."""
+        spread = raw + math.log(d) if d > 0 else -math.inf
+        m = batch_table(function.row, self.columns).at(spread, math.log(norm.eps))
+        if m.value2 <= 0:
+            return -math.inf, 0.0, 0.0
+        return math.log(m.value2), m.mean / math.sqrt(m.value2), max(m.value2 - m.cross, 0.0) / m.value2
+
+
+class Backward(Walk):
+    """Squared gradient norms of the registers, from the last op to the first.
+
+    Each op passes on a share of the squared norm, and of its correlation between two columns, that does not depend on them: so a stretch
+    is walked once, all repetitions in one array, relative to what comes in from above; the shares are then multiplied. Batch norm's
+    share depends on the correlation: such programs go repetition by repetition.
+
+    Attributes:
+        signal: the forward pass.  rows: the Gradient that is filled.
+        weight: log sigma_w^2.  skip, branch, factors: logs of the squares of the factors of sums and of plain factors.
+        slope: log E phi'^2 of each activation step.  kept: what phi' leaves of the correlation of two columns' gradients.
+        alike_value, alike_factor: what the other side of a gate leaves of it.
+    """
+
+    def __init__(self, program: Program, signal: Signal, coherence: float):
+        super().__init__(program)
+        self.signal, self.weight = signal, signal.weight
+        with np.errstate(divide="ignore"):
+            squares = (2 * np.log(np.abs(f)) for f in (program.joins.skip, program.joins.branch, program.factors))
+        self.skip, self.branch, self.factors = squares
+        n = program.counts
+        self.slope = slope_log(program, signal)
+        norms = np.array([norm.kind in ("layer", "rms") for norm in program.norms])[program.steps.norm]
+        eps = np.log([norm.eps for norm in program.norms])[program.steps.norm]
+        derivative = self.slope - np.where(norms, np.logaddexp(signal.raw, eps), 0.0)
+        self.rows = Gradient(np.zeros(n.node + 1), np.zeros(n.layer), derivative, np.zeros(n.layer))
+        self.kept = self.alike_value = self.alike_factor = np.ones(n.activation)
+        if self.columns > 1:
+            self.alike_value, self.alike_factor = 1 - signal.value_distance, 1 - signal.factor_distance
+            if coherence or self.normed:
+                self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
+        self._held: dict[int, tuple[Any, Any]] = {}
+
+    def take(self, register: int) -> tuple[Any, Any]:
+        """Log squared norm and correlation of a register's gradient, which then has none."""
+        return self._held.pop(register)
+
+    def give(self, register: int, g: Any, o: Any) -> None:
+        """Add an independent gradient to a register's: squared norms add, correlations in proportion to them."""
+        if register in self._held:
+            h, p = self._held[register]
+            total = np.logaddexp(g, h)
+            share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
+            g, o = total, share * o + (1 - share) * p
+        self._held[register] = g, o
+
+    def run(self, start: float, coherence: float) -> Gradient:
+        """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
+        for stretch in self.program.stretches[::-1]:
+            ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
+            walk = self.one_by_one if self.normed else self.at_once
+            start, coherence = walk(stretch, ops, start, coherence)
+        self.rows.activation[0] = start
+        return self.rows
+
+    def one_by_one(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
+        """The repetitions of a stretch, the last first."""
+        self.give(0, start, coherence)
+        for i in range(stretch.count - 1, -1, -1):
+            for backward, op, first, each in ops:
+                backward(self, op, first + i * each)
+        return self.take(0)
+
+    def at_once(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
+        """All repetitions of a stretch: what each passes on, then the products from the top."""
+        count = stretch.count
+        self.give(0, np.zeros(count), np.ones(count))
+        for backward, op, first, each in ops:
+            backward(self, op, slice(first, first + each * count, each))
+        passed, alike = (np.broadcast_to(v, count)[::-1] for v in self.take(0))
+        above = start + np.concatenate([[0.0], np.cumsum(passed)])
+        shares = coherence * np.concatenate([[1.0], np.cumprod(alike)])
+        for _, op, first, each in ops:
+            numbers = slice(first, first + each * count, each)
+            if op.kind == "linear":
+                self.rows.preactivation[numbers] += above[-2::-1]
+                self.rows.coherence[numbers] *= shares[-2::-1]
+            elif op.kind == "node":
+                self.rows.activation[numbers] += above[-2::-1]
+        return float(above[-1]), float(shares[-1])
+
+    def through_batch(self, function: Function, norm: Any, raw: float, d: float, o: float) -> tuple[float, float]:
+        """log factor of batch norm and phi on the squared norm, and the new correlation: gradients then sum to zero over the columns."""
+        if self.columns < 2 or not d > 0 or raw == -math.inf:
+            return -math.inf, 0.0
+        spread = raw + math.log(d)
+        m = batch_table(function.row, self.columns).at(spread, math.log(norm.eps))
+        factor = (1 - o) * m.own + o * m.common
+        return (math.log(factor) - spread if factor > 0 else -math.inf), -1.0 / (self.columns - 1)
+
+
+def forward(program: Program) -> Signal:
+    """Mean squares, means and distances of every layer, activation step and node."""
+    return Forward(program).run()
+
+
+def backward(program: Program, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
+    """Squared gradient norms of every layer and node, given the forward pass and (log squared norm, coherence) of dJ/da[N]."""
+    return Backward(program, signal, coherence).run(start, coherence)
+
+
+def slope_log(program: Program, signal: Signal) -> np.ndarray:
+    """log E phi'^2 of each activation step."""
+    out = np.empty(len(signal.preimage))
+    for r in np.unique(program.steps.row):
+        row, chosen = program.activations[r], program.steps.row == r
+        t, table = signal.preimage[chosen], moments(row)
+        inside = np.isfinite(t)
+        slope = table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(len(t), table.level)
+        out[chosen] = np.where(inside, slope, log_square(float(row.evaluate("slope", np.zeros(1))[0])))
+    return out

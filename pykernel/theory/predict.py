@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks, observables
-from pykernel.chain import LOSSES, NORMS, Chain
-from pykernel.plan import Plan, lower
+from pykernel.chain import Chain
+from pykernel.lower import lower
+from pykernel.program import Program
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
-from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
-from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
+from pykernel.theory.plain import plain as plain_facts
+from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
+from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
+SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
 
 
@@ -45,18 +48,18 @@ class Prediction:
         ('stable', -0.166, 0.271)
     """
 
-    def __init__(self, chain: Chain, plan: Plan, signal: Signal, gradient: Gradient, loss: float):
-        self.chain, self.batch, self.correlation = chain, plan.batch, plan.correlation
-        self.plan, self.signal, self.gradient = plan, signal, gradient
-        self.rows = _rows(plan, signal, gradient, loss)
-        known = finite.law(plan, signal, gradient)
+    def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
+        self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
+        self.program, self.signal, self.gradient = program, signal, gradient
+        self.rows = _rows(program, signal, gradient, loss)
+        known = finite.law(program, signal, gradient)
         self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
-        self.dead_chance = known.dead if known else finite.dead_probability(plan)
+        self.dead_chance = known.dead if known else finite.dead_probability(program)
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
-        self.validity = _validity(plan, self)
+        self.validity = _validity(program, self)
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
@@ -68,14 +71,14 @@ class Prediction:
 
     @property
     def slope(self) -> float:
-        """Decades per layer travelled backwards, as `Propagation.slope`."""
-        return float(slopes(self.log10_grad_activation[None])[0])
+        """Decades per layer travelled backwards, of a chain of blocks per repetition of the pattern, as `Propagation.slope`."""
+        return float(slopes(self.log10_grad_activation[None, self.chain.ends])[0])
 
     @property
     def slope_mean(self) -> float:
         """The slope's mean over draws at this width (of one input unless `law_batch` says more) where a law is known, else the slope."""
         mean = self.log10_grad_activation_mean
-        return self.slope if mean is None else float(slopes(mean[None])[0])
+        return self.slope if mean is None else float(slopes(mean[None, self.chain.ends])[0])
 
     @property
     def slope_std(self) -> float:
@@ -86,9 +89,11 @@ class Prediction:
         std = self.log10_grad_activation_std
         if std is None:
             return math.nan
-        L = self.chain.depth
-        distance = L / 2 - np.arange(L + 1)
-        reach = np.cumsum(distance / (distance @ distance))[:-1]
+        share = np.zeros(len(std))  # of each node in the slope
+        count = len(share[self.chain.ends])
+        distance = (count - 1) / 2 - np.arange(count)
+        share[self.chain.ends] = distance / (distance @ distance)
+        reach = np.cumsum(share)[:-1]
         return math.sqrt(max(float(reach**2 @ np.maximum(-np.diff(std**2), 0)), 0.0))
 
     @property
@@ -156,11 +161,13 @@ class Prediction:
 
     def __str__(self):
         lines = [*textwrap.wrap(str(self.chain), 80), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}, predicted"]
-        if NORMS[self.plan.norm] == "batch" and self.batch == 1:
+        if _one_normed_input(self.program):
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(f"                                        {self.slope:+.4g} a layer")
+        lines.append(
+            f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}"
+        )
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
@@ -175,13 +182,14 @@ class Prediction:
         return "\n".join(lines)
 
 
-def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Prediction:
+def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0) -> Prediction:
     """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
 
     Args:
         chain: as for `propagate`. Weights must have a variance (Gaussian, uniform, truncated, sparse, Student t above 2) or be Haar.
         batch: inputs propagated together; matters for batch norm, heads, `similarity` and `dead`.
-        correlation: pairwise correlation of the drawn inputs.
+        positions: of one input, an int or one int an axis; they count as columns, like inputs.
+        correlation: pairwise correlation of the drawn inputs (and of their positions).
 
     Returns:
         Prediction.
@@ -193,7 +201,8 @@ def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Predic
         Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv
         1606.05340; Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and
         the gradients are means over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
-        Over a batch |dJ/dW|^2 = sum <delta_b, delta_b'> <u_b, u_b'>: pairs count where a head or batch norm makes the delta alike.
+        Over a batch the squared norm of dJ/dW is sum <delta_b, delta_b'> <u_b, u_b'>: pairs count where a head or batch norm makes the
+        delta alike.
 
     Examples:
         >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))
@@ -202,30 +211,38 @@ def predict(chain: Chain, batch: int = 1, *, correlation: float = 0.0) -> Predic
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
-    plan = lower(chain, batch=batch, correlation=checks.within("correlation", correlation, 0.0, 1.0))
-    return predict_plan(chain, plan)
+    within = checks.within("correlation", correlation, 0.0, 1.0)
+    return predict_program(chain, lower(chain, batch=batch, positions=positions, correlation=within))
 
 
-def predict_plan(chain: Chain, plan: Plan) -> Prediction:
+def predict_program(chain: Chain, program: Program) -> Prediction:
     """The same for a lowered chain."""
+    structure(program)
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
-        signal = forward(plan)
-        first = head.start(plan, float(signal.activation[-1]), float(signal.distance[-1]))
-        return Prediction(chain, plan, signal, backward(plan, signal, first.square, first.coherence), first.loss)
+        signal = forward(program)
+        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
+        return Prediction(chain, program, signal, backward(program, signal, first.square, first.coherence), first.loss)
 
 
-def _rows(plan: Plan, signal: Signal, gradient: Gradient, loss: float) -> dict:
-    B, L, n = plan.batch, plan.depth, plan.widths.astype(float)
+def _one_normed_input(program: Program) -> bool:
+    """Whether batch norm sees a single column."""
+    used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
+    return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
+
+
+def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
+    C, L = program.columns, program.depth
     half = 0.5 / LOG10
     coherence = gradient.coherence
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross = 1 + (B - 1) * coherence * (1 - signal.input_distance) if B > 1 else np.ones(L)
-        weight = gradient.preactivation + signal.input + np.log(n[:-1]) + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
-        bias = gradient.preactivation + np.log(np.maximum(1 + (B - 1) * coherence, 0) if B > 1 else np.ones(L))
-        bias[np.abs(1 + (B - 1) * coherence) < 1e-12] = -np.inf
+        cross = 1 + (C - 1) * coherence * (1 - signal.input_distance) if C > 1 else np.ones(L)
+        fan_in = program.layers.columns.astype(float)
+        weight = gradient.preactivation + signal.input + np.log(fan_in) + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
+        bias = gradient.preactivation + np.log(np.maximum(1 + (C - 1) * coherence, 0) if C > 1 else np.ones(L))
+        bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
         mean = np.where(signal.mean[1:] == 0, 0.0, mean)
-    saturated, dead = _fractions(plan, signal)
+    saturated, dead = _fractions(program, signal)
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
@@ -243,70 +260,86 @@ def _rows(plan: Plan, signal: Signal, gradient: Gradient, loss: float) -> dict:
     }
 
 
-def _fractions(plan: Plan, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
-    """Saturated pairs and dead units of each layer."""
-    row, L, B = plan.activation, plan.depth, plan.batch
-    if NORMS[plan.norm] == "batch":
-        # a normalised unit has both signs: with a batch of two or more a flat half-line never holds it; flat pieces on both sides are rare
-        # and left out
-        if B == 1:
-            zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
-            return np.full(L, float(zero < 0.01 * row.max_slope)), np.full(L, float(zero == 0))
-        table = batch_table(row, B)
-        return np.array([table.at(float(s), math.log(plan.norm_eps)).saturated for s in signal.spread]), np.zeros(L)
-    std = np.exp(np.clip(signal.preimage, -700, 345))
-    saturated = correlation.probability(correlation.saturated_set(row), std)
+def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
+    """Saturated pairs and dead units of each activation step."""
+    saturated, dead = np.zeros((2, len(signal.preimage)))
+    steps = program.steps
+    for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
+        chosen = (steps.row == r) & (steps.norm == n)
+        row, norm = program.activations[r], program.norms[n]
+        if norm.kind == "batch":
+            saturated[chosen], dead[chosen] = _batch_fractions(row, norm.eps, program.columns, signal.spread[chosen])
+        else:
+            deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
+            saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
+            dead[chosen] = _dead(row, deviation, signal.raw_distance[chosen], program.columns)
+    return saturated, dead
+
+
+def _batch_fractions(row: Any, eps: float, columns: int, spread: np.ndarray) -> tuple[Any, float]:
+    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on both sides are rare
+    and left out.
+    """
+    if columns == 1:
+        zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
+        return float(zero < 0.01 * row.max_slope), float(zero == 0)
+    table = batch_table(row, columns)
+    return [table.at(float(s), math.log(eps)).saturated for s in spread], 0.0
+
+
+def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -> Any:
+    """Chance that a unit's slope is zero for all columns, at each of these deviations and distances."""
     flat = correlation.dead_set(row)
     if not flat:
-        return saturated, np.zeros(L)
-    if B == 1:
-        return saturated, correlation.probability(flat, std)
-    distance = np.exp(signal.spread - signal.raw)
-    keys = np.round(np.stack([np.log(std), distance]), 7)
+        return 0.0
+    if columns == 1:
+        return correlation.probability(flat, deviation)
+    keys = np.round(np.stack([np.log(deviation), distance]), 7)
     _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    if len(first) > 200:  # slowly varying: a sample of layers, the rest between
-        chosen = np.unique(np.geomspace(1, L, 200).astype(int) - 1)
-        sampled = [correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in chosen]
-        return saturated, np.interp(np.arange(L), chosen, sampled)
-    values = np.array([correlation.common_probability(flat, float(std[i]), float(distance[i]), B) for i in first])
-    return saturated, values[np.ravel(back)]
+    common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)
+    count = len(deviation)
+    if len(first) > SAMPLED:  # slowly varying: a sample of steps, the rest between
+        chosen = np.unique(np.geomspace(1, count, SAMPLED).astype(int) - 1)
+        return np.interp(np.arange(count), chosen, [common(i) for i in chosen])
+    return np.array([common(i) for i in first])[np.ravel(back)]
 
 
-def _validity(plan: Plan, prediction: Prediction) -> list[str]:
+def _validity(program: Program, prediction: Prediction) -> list[str]:
     """Plain sentences on what the numbers assume, only those that matter for this chain."""
     out = ["rows: infinite width; layers are Gaussian given the one before, gradients independent of the forward pass"]
-    if NORMS[plan.norm] == "batch" and plan.batch <= 3:
+    facts = plain_facts(program)
+    if any(norm.kind == "batch" for norm in program.norms) and program.columns <= 3:
         out.append(
             "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it"
         )
-    reason = refusal(prediction.chain)
+    reason = means(program)
     if reason is not None:
         out.append(f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite width")
-    elif plan.residual_every and NORMS[plan.norm] is None:
+    elif facts is not None and facts.every and facts.norm is None:
         t = prediction.signal.preimage
-        c = moments(plan.activation)(np.where(np.isfinite(t), t, 0.0))
+        c = finite.columns(program, np.where(np.isfinite(t), t, 0.0))
         if np.max(c[LOG_VALUE2] - 2 * t - c[LOG_SLOPE2] + np.log(np.maximum(c[ELASTICITY], 1e-300))) > 0.02:
             out.append(
                 "skip connections, and a gradient along the signal that grows by more than one across it (chi_par > chi_perp): "
                 "at finite width the gradient grows by more than these rows say"
             )
-    if plan.batch > prediction.law_batch and prediction.log10_grad_activation_std is not None:
+    if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
-    if plan.x is not None or plan.cotangent is not None:
+    if program.x is not None or program.cotangent is not None:
         out.append("the caller's arrays are not looked at")
-    if plan.clip_value:
+    if program.clip_value:
         out.append("clipping by value is not in the theory")
-    width = int(plan.widths[-1])
-    if LOSSES[plan.loss] not in (None, "linear") and plan.outputs > 0.01 * width:
+    width = int(program.nodes[-1])
+    if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
         out.append(
-            f"head of {plan.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order outputs / width "
-            "of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
+            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order "
+            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
         )
-    if LOSSES[plan.loss] == "softmax":
+    if program.head.loss == "softmax":
         out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:
-        left = float(np.sum(1.0 / plan.widths[1:].astype(float) ** 2))
+        left = float(np.sum(1.0 / program.nodes[1:].astype(float) ** 2))
         if left > finite.LEFT_OUT:
             out.append(f"orders of 1/width that are left out move the mean by about {left:.1g} decades (measured: the sum of 1/width^2)")
         if std[0] > 0.5:

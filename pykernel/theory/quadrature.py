@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import lru_cache
@@ -205,7 +206,7 @@ class Table:
         self.breaks = [-b for b in breaks[:0:-1]] + breaks
         self.series: dict[int, np.ndarray] = {}
         self.cells: dict[tuple[int, int, int], tuple[float, ...]] = {}
-        self.lines: dict[tuple[bool, int], tuple[float, float, float]] = {}
+        self.lines: dict[tuple[bool, int], tuple[float, ...]] = {}
         self.edge: dict[float, np.ndarray] = {}
         k = np.arange(self.ORDER)
         self.angle = (k + 0.5) * math.pi / self.ORDER
@@ -235,34 +236,49 @@ class Table:
 
     def column(self, t: float, column: int) -> float:
         """One column at one argument: the inner step of long recursions, hence plain Python."""
+        _, _, middle, ((a, b, c, d, e, f),) = self.cell(t, (column,))
+        x = t - middle
+        return a + x * (b + x * (c + x * (d + x * (e + x * f))))
+
+    def cell(self, t: float, columns: tuple[int, ...]) -> tuple[float, float, float, tuple[tuple[float, ...], ...]]:
+        """Where the cell of t begins and ends, its middle, and of each column the coefficients of a polynomial about the middle."""
         if not -self.furthest < t < self.furthest:
-            line = self.lines.get((t > 0, column))
-            if line is None:
-                edge = math.copysign(self.furthest, t)
-                start, end = self._beyond(np.array([edge, 2 * edge]))[column]
-                line = self.lines[t > 0, column] = (float(start), float((end - start) / edge) if end != start else 0.0, edge)
-            return line[0] + line[1] * (t - line[2])
+            edge = math.copysign(self.furthest, t)
+            low, high = (edge, math.inf) if t > 0 else (-math.inf, edge)
+            return low, high, edge, tuple(self._line(edge, column) for column in columns)
         panel = min(max(bisect_right(self.breaks, t) - 1, 0), len(self.breaks) - 2)
         low, high = self.breaks[panel], self.breaks[panel + 1]
-        key = (panel, int((t - low) / (high - low) * CELLS), column)
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self.cells[key] = self._cell(*key)
-        x = t - cell[0]
-        return cell[1] + x * (cell[2] + x * (cell[3] + x * (cell[4] + x * (cell[5] + x * cell[6]))))
+        part = int((t - low) / (high - low) * CELLS)
+        width = (high - low) / CELLS
+        begin = low + part * width
+        return begin, begin + width, low + (2 * part + 1) * (high - low) / (2 * CELLS), tuple(self._known(panel, part, c) for c in columns)
+
+    def _known(self, panel: int, part: int, column: int) -> tuple[float, ...]:
+        key = (panel, part, column)
+        if key not in self.cells:
+            self.cells[key] = self._cell(*key)
+        return self.cells[key]
+
+    def _line(self, edge: float, column: int) -> tuple[float, ...]:
+        """The straight line that continues a column beyond the table on one side, about its edge."""
+        key = (edge > 0, column)
+        if key not in self.lines:
+            start, end = self._beyond(np.array([edge, 2 * edge]))[column]
+            self.lines[key] = (float(start), float((end - start) / edge) if end != start else 0.0, 0.0, 0.0, 0.0, 0.0)
+        return self.lines[key]
 
     def _cell(self, panel: int, part: int, column: int) -> tuple[float, ...]:
-        """Centre and coefficients of the polynomial through six Chebyshev nodes of one part of a panel: within 1e-13 of the series."""
+        """Coefficients, about the middle, of the polynomial through six Chebyshev nodes of a part: within 1e-13 of the series."""
         low, high = self.breaks[panel], self.breaks[panel + 1]
         half = (high - low) / (2 * CELLS)
         middle = low + (2 * part + 1) * half
         x = np.cos((np.arange(6) + 0.5) * math.pi / 6)
         series = self._series(panel)[:, column]
         if not np.isfinite(series[0]):
-            return (middle, float(series[0]), 0.0, 0.0, 0.0, 0.0, 0.0)
+            return (float(series[0]), 0.0, 0.0, 0.0, 0.0, 0.0)
         values = np.polynomial.chebyshev.chebval((2 * (middle + half * x) - low - high) / (high - low), series)
         coefficients = np.linalg.solve(np.vander(x, increasing=True), values) / half ** np.arange(6)
-        return (middle, *coefficients.tolist())
+        return tuple(coefficients.tolist())
 
     def sampled(self, t: np.ndarray, columns: list[int]) -> np.ndarray:
         """The same to about 1e-6: from 4000 arguments and straight lines between them where there are many more."""
@@ -319,11 +335,15 @@ class Moments(Table):
         furthest = SETTLED if self.level is not None or all(_settled(row, side) for side in (-1, 1)) else FURTHEST
         super().__init__(lambda t: measure(row, t), furthest, _asymptote)
 
-    def column(self, t: float, column: int) -> float:
-        """One column at one argument; without rounding where phi is homogeneous."""
-        if self.level is not None and column == LOG_VALUE2:
-            return self.level + 2 * t
-        return super().column(t, column)
+    def cell(self, t: float, columns: tuple[int, ...]) -> tuple[float, float, float, tuple[tuple[float, ...], ...]]:
+        """One cell for all arguments, and no rounding, where phi is homogeneous."""
+        if self.level is None:
+            return super().cell(t, columns)
+        return -sys.float_info.max, math.inf, 0.0, tuple(self._power(column) for column in columns)
+
+    def _power(self, column: int) -> tuple[float, ...]:
+        constant = float(_measure_once(self.row)[column])
+        return (constant, 2.0 if column == LOG_VALUE2 else 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 _tables: dict[Any, Moments] = {}

@@ -11,11 +11,15 @@ import numpy as np
 
 from pykernel import checks, machine, stream
 from pykernel.block import Block, slopes, values
-from pykernel.chain import NORMS, Chain
+from pykernel.chain import Chain
 from pykernel.engines import reference
-from pykernel.plan import Plan, lower, with_samples
+from pykernel.lower import lower
+from pykernel.ops.linear import bias
+from pykernel.ops.norm import normalise
+from pykernel.program import BIASES, Program
 from pykernel.theory.extremes import extremes
 from pykernel.theory.finite import digamma
+from pykernel.theory.plain import Plain, plain
 from pykernel.theory.quadrature import HOMOGENEOUS
 
 LARGEST_FULL = 512  # inputs or outputs up to which all singular values are computed
@@ -108,30 +112,33 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
-    if chain.norm == "batch":
-        raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
     replicas = checks.integer("replicas", replicas, 1, 10**6)
-    plan = lower(chain.replace(head=None), seed=seed, dtype="float64", x=None if x is None else np.reshape(np.asarray(x, float), (-1, 1)))
-    complete = int(min(plan.widths[[0, -1]])) <= LARGEST_FULL
-    if int(plan.widths[0]) > LARGEST_FULL:
+    column = None if x is None else np.reshape(np.asarray(x, float), (-1, 1))
+    facts = plain(lower(chain.replace(head=None), seed=seed, dtype="float64", x=column))
+    if facts is None:
+        raise ValueError(f"the Jacobian's spectrum is known for chains of equal layers, each one activation, got {chain}; see propagate")
+    if facts.norm == "batch":
+        raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
+    complete = int(min(facts.widths[[0, -1]])) <= LARGEST_FULL
+    if int(facts.widths[0]) > LARGEST_FULL:
         held = "every weight of this chain" + ("" if complete else " and every inverse")
         machine.require_memory((8 if complete else 16) * chain.weight_count, held, "inputs up to 512 need one layer at a time")
     with np.errstate(over="ignore", under="ignore"):  # of numbers whose exponent is kept apart
-        results = [_one(plan, r, complete) for r in range(replicas)]
+        results = [_one(facts, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
     lyapunov = np.array([r[1] for r in results])
-    exponents = _lyapunov_theory(chain) if complete else None
-    return Spectrum(chain, singular, lyapunov, exponents, _largest_theory(chain), _variance_theory(chain), complete)
+    exponents = _lyapunov_theory(facts) if complete else None
+    return Spectrum(chain, singular, lyapunov, exponents, _largest_theory(facts), _variance_theory(facts), complete)
 
 
-def _one(plan: Plan, replica: int, complete: bool):
+def _one(facts: Plain, replica: int, complete: bool):
     """log10 singular values and Lyapunov exponents of one draw."""
-    steps = _steps(plan, replica)
-    n0, smallest = int(plan.widths[0]), int(plan.widths.min())
+    steps = _steps(facts, replica)
+    n0, smallest = int(facts.widths[0]), int(facts.widths.min())
     ordered: Iterable[_Step]
     if complete:
         transposed = n0 > LARGEST_FULL  # from the narrow end: a matrix and its transpose have the same singular values
-        n, ordered = (int(plan.widths[-1]), reversed(list(steps))) if transposed else (n0, steps)
+        n, ordered = (int(facts.widths[-1]), reversed(list(steps))) if transposed else (n0, steps)
         basis, triangle, exponent = np.eye(n), np.eye(n), np.zeros(n)
         growth, rank = np.zeros(n), smallest
         for apply in ordered:
@@ -143,15 +150,15 @@ def _one(plan: Plan, replica: int, complete: bool):
                 with np.errstate(divide="ignore"):
                     growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
                 triangle, exponent = _multiply(r, triangle, exponent)
-        singular, growth = _singular(triangle, exponent)[:smallest], (growth / plan.depth)[:smallest]
+        singular, growth = _singular(triangle, exponent)[:smallest], (growth / facts.depth)[:smallest]
         if rank < smallest:  # exact zeros, of which rounding left some 1e-16; the columns of Q that stood for them mean nothing
             singular[rank:] = -np.inf
-            growth = singular / plan.depth
+            growth = singular / facts.depth
         return singular / math.log(10), growth
     every = list(steps)
-    start = stream.tall(plan.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float).ravel()
+    start = stream.tall(facts.program.seed, stream.INPUT_COMMON, 0, replica, n0).astype(float).ravel()
     ends = np.array(extremes(every, start, min(step.rank() for step in every) < smallest))
-    return ends / math.log(10), ends / plan.depth
+    return ends / math.log(10), ends / facts.depth
 
 
 def _factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,37 +235,38 @@ def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) ->
     return float(np.max(np.abs(pr) / np.sqrt(np.where(product > 0, product, np.inf))))
 
 
-def _steps(plan: Plan, replica: int) -> Iterator[_Step]:
+def _steps(facts: Plain, replica: int) -> Iterator[_Step]:
     """The Jacobian of each layer, or of each group of layers that a skip connection bridges, along the forward pass of one input."""
-    operator = reference.Dense(with_samples(plan, replica) if plan.sampler is not None else plan, replica)
-    a, k = reference._input(plan, replica), plan.residual_every
-    skip, group = a, []
-    for layer in range(1, plan.depth + 1):
-        W = operator.plan.scale[layer - 1] * operator.matrix(layer)
-        first = plan.order == 0
-        z = reference._linear(plan, _Known(W / (plan.scale[layer - 1] or 1.0)), replica, layer, a) if first else None
-        preimage, back = reference.normalise(plan, z if first else a)
-        slope = slopes(plan.activation, preimage, Block(np.ones((len(preimage.x), 1))))[0].true()
-        value = values(plan.activation, preimage)
-        group.append(_Layer(W, slope, back, first, plan.norm == NORMS.index("layer")))
-        a = value if first else reference._linear(plan, _Known(W / (plan.scale[layer - 1] or 1.0)), replica, layer, value)
-        if k and layer % k == 0:
-            a = skip.plus(a.times(plan.residual_scale[layer - 1]))
-            yield _Step(group, 1.0, float(plan.residual_scale[layer - 1]))
-            skip, group = a, []
-        elif not k or layer > plan.depth - plan.depth % k:
+    program = facts.program if facts.program.samplers is None else facts.program.with_samples(replica)
+    operator, k = reference.Dense(program, replica), facts.every
+    bridged = facts.depth - facts.depth % k if k else 0
+    a = skip = reference.input_block(program, replica)
+    group = []
+    for layer in range(1, facts.depth + 1):
+        W = program.layers.scale[layer - 1] * operator.matrix(layer)
+        first, norm = facts.order == 0, program.norms[program.steps.norm[layer - 1]]
+        row = program.activations[program.steps.row[layer - 1]]
+        preimage, back = normalise(norm, _times(program, W, replica, layer, a) if first else a)
+        slope = slopes(row, preimage, Block(np.ones((len(preimage.x), 1))))[0].true()
+        value = values(row, preimage)
+        group.append(_Layer(W, slope, back, first, norm.kind == "layer"))
+        a = value if first else _times(program, W, replica, layer, value)
+        if layer > bridged:
             yield _Step(group, 0.0, 1.0)
+            group = []
+        elif layer % k == 0:
+            branch = float(program.joins.branch[layer // k - 1])
+            a = skip = skip.plus(a.times(branch))
+            yield _Step(group, 1.0, branch)
             group = []
 
 
-class _Known:
-    """One matrix in the place of the reference engine's draws."""
-
-    def __init__(self, matrix: np.ndarray):
-        self.matrix = matrix
-
-    def forward(self, layer: int, u: np.ndarray) -> np.ndarray:
-        return self.matrix @ u
+def _times(program: Program, W: np.ndarray, replica: int, layer: int, u: Block) -> Block:
+    """W u + b."""
+    z = Block(W @ u.x, u.e)
+    if BIASES[program.layers.bias_draw[layer - 1]] == "zero":
+        return z
+    return z.plus(Block.of(program, bias(program, replica, layer)))
 
 
 class _Layer:
@@ -313,31 +321,42 @@ class _Step:
         return self.skip * v + self.scale * image if self.skip else image
 
 
-def _lyapunov_theory(chain: Chain) -> np.ndarray | None:
-    if chain.width is None or chain.activation.name != "linear" or chain.norm or chain.residual or chain.init.distribution != "normal":
-        return None
-    n = chain.width
-    log_sigma = math.log(abs(chain.gain * chain.init.scale(n, n)) * math.sqrt(n)) if chain.gain else -math.inf
-    return np.array([0.5 * (math.log(2 / n) + digamma((n - k + 1) / 2)) + log_sigma for k in range(1, n + 1)])
-
-
-def _largest_theory(chain: Chain) -> float:
-    if chain.width is None or chain.norm or chain.residual or chain.bias_std or not chain.gain:
+def _gain(facts: Plain, *distributions: str) -> float:
+    """log10 of sigma_w, every layer's, of plain chains of equal width without norm, skip or bias and with such weights, else nan."""
+    layers = facts.program.layers
+    plain_chain = facts.norm is None and not facts.every and not facts.biased
+    same = len(set(facts.widths.tolist())) == len(set(layers.scale.tolist())) == 1
+    if not (plain_chain and same and facts.distribution in distributions):
         return math.nan
-    n, L = chain.width, chain.depth
-    scale = abs(chain.gain * chain.init.scale(n, n))
-    if chain.activation.name == "linear" and chain.init.distribution == "haar":
-        return L * math.log10(scale)
-    if chain.activation.name == "linear" and chain.init.distribution == "normal":
-        return 0.5 * ((L + 1) * math.log10(L + 1) - L * math.log10(L)) + L * math.log10(scale * math.sqrt(n))
-    return math.nan
+    if layers.scale[0] == 0:
+        return -math.inf
+    return math.log10(abs(layers.scale[0])) + (0.5 * math.log10(facts.widths[0]) if facts.distribution == "normal" else 0.0)
 
 
-def _variance_theory(chain: Chain) -> float:
+def _linear(facts: Plain) -> bool:
+    return facts.activation is not None and facts.activation.name == "linear"
+
+
+def _lyapunov_theory(facts: Plain) -> np.ndarray | None:
+    gain = _gain(facts, "normal")
+    if not _linear(facts) or math.isnan(gain):
+        return None
+    n = int(facts.widths[0])
+    return np.array([0.5 * (math.log(2 / n) + digamma((n - k + 1) / 2)) + gain * math.log(10) for k in range(1, n + 1)])
+
+
+def _largest_theory(facts: Plain) -> float:
+    L, gain = facts.depth, _gain(facts, "normal", "haar")
+    if not _linear(facts):
+        return math.nan
+    grown = 0.5 * ((L + 1) * math.log10(L + 1) - L * math.log10(L)) if facts.distribution == "normal" else 0.0
+    return grown + L * gain
+
+
+def _variance_theory(facts: Plain) -> float:
     """L (mu_2 / mu_1^2 - 1 - s_1), mu_k = E phi'^(2k), s_1 = -1 for Gaussian, 0 for orthogonal weights (Pennington et al. 2017, eq. 20)."""
-    row, kind = chain.activation, chain.init.distribution
-    plain = chain.width is not None and not (chain.norm or chain.residual or chain.bias_std)
-    if not plain or row.name not in HOMOGENEOUS or kind not in ("normal", "haar"):
+    row = facts.activation
+    if row is None or row.name not in HOMOGENEOUS or math.isnan(_gain(facts, "normal", "haar")):
         return math.nan
     first, second = ((float(row.left) ** k + float(row.right) ** k) / 2 for k in (2, 4))
-    return chain.depth * (second / first**2 - 1 + (kind == "normal"))
+    return facts.depth * (second / first**2 - 1 + (facts.distribution == "normal"))

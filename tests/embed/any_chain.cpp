@@ -35,6 +35,7 @@ int main() {
   plan.bias_distribution = read_word(), plan.bias_scale = read_numbers();
   plan.correlation = read_number(), plan.x = read_numbers(), plan.cotangent = read_numbers();
   plan.head_distribution = read_word(), plan.head_parameter = read_number(), plan.head_scale = read_number();
+  plan.head_weight = read_numbers(), plan.head_bias = read_numbers();
   plan.targets = read_numbers(), plan.clip_value = read_number(), plan.norm_eps = read_number();
   wide ? run<double>(plan, (Engine)engine, count) : run<float>(plan, (Engine)engine, count);
 }

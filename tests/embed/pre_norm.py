@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A residual network of pre-norm SwiGLU blocks with dropout, written with pykernel's functions inside one's own njit code, both passes.
+"""A residual network of SwiGLU blocks with dropout in one's own njit code, both passes by pykernel's functions.
 
 Block b from 0: a + W3 mask(silu(W1 u) * (W2 u)) with u the layer norm of a; its layers are 3 b + 1 .. 3 b + 3, its mask
 is number b + 1.

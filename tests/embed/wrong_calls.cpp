@@ -84,6 +84,10 @@ void plans() {
   REFUSED(norm = 4), REFUSED(norm_eps = -1), REFUSED(norm_eps = NAN), REFUSED(order = 2), REFUSED(loss = 5);
   REFUSED(loss = PK_MSE, p.outputs = 3), REFUSED(loss = PK_MSE, p.outputs = 0, p.head_distribution = "normal");
   REFUSED(loss = PK_MSE, p.outputs = 3, p.head_distribution = "given");
+  const double weight[] = {1, 1, 1, 1}, not_finite[] = {INFINITY, 1, 1, 1};
+  REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "normal", p.head_weight = weight);
+  REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "given", p.head_weight = not_finite);
+  REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "given", p.head_weight = weight, p.head_bias = not_finite);
   REFUSED(loss = PK_MSE, p.outputs = 3, p.head_distribution = "normal", p.head_scale = NAN);
   REFUSED(residual_every = 1), REFUSED(residual_every = -1), REFUSED(correlation = NAN), REFUSED(clip_value = -1);
 

@@ -5,7 +5,7 @@
 
 namespace pykernel {
 
-// n units times B inputs, mantissas times 2^exponent; unit i, input b at [(i / 16 * B + b) * 16 + i % 16], padding zero.
+// n units times B inputs, mantissas times 2^exponent; unit i, input b at [entry_at(i, b, B)], padding zero.
 // `data` holds block_entries(n, B) numbers, at best aligned to 64 bytes. For B = 1 it is the plain vector.
 template <class T> struct Block {
   T* data;
@@ -14,7 +14,10 @@ template <class T> struct Block {
   double largest;  // max |mantissa|
 };
 
-constexpr int64_t block_entries(int64_t n, int64_t B) { return (n + 15) / 16 * 16 * B; }
+constexpr int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
+constexpr int64_t block_entries(int64_t n, int64_t B) { return padded(n) * B; }
+// Where unit i of input b lies in a block of B inputs; panels of a matrix hold row i, column b so, with B the number of columns.
+constexpr int64_t entry_at(int64_t i, int64_t b, int64_t B) { return (i / 16 * B + b) * 16 + i % 16; }
 
 // What is summed over a block as it is made: sum and square are of mantissas at `exponent`.
 struct Measure {

@@ -1,10 +1,11 @@
-// A whole chain forward and backward, and its measured rows. On the calling thread, in the caller's memory.
+// A whole network forward and backward, and its measured rows. On the calling thread, in the caller's memory.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
 #include "plan.hpp"
+#include "program.hpp"
 #include "stop.hpp"
 
 namespace pykernel {
@@ -16,6 +17,7 @@ struct WorkspaceSize {
   size_t least, most;
 };
 template <class T> WorkspaceSize chain_bytes(const Plan& plan, Engine engine);
+template <class T> WorkspaceSize program_bytes(const Program& program, Engine engine);
 
 // Rows of replicas first .. first + count - 1, arrays as in Rows; null where a row is not wanted.
 // False where `stop` said so: rows of replicas that were not finished are undefined then.
@@ -23,5 +25,9 @@ template <class T> WorkspaceSize chain_bytes(const Plan& plan, Engine engine);
 template <class T>
 bool run_chain(const Plan& plan, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace, size_t bytes,
                Stop stop = {});
+// The same for a program; rows have as many numbers a replica as it has layers, nodes or activation steps (extents_of).
+template <class T>
+bool run_program(const Program& program, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace, size_t bytes,
+                 Stop stop = {});
 
 }  // namespace pykernel

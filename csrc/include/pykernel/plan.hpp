@@ -1,9 +1,10 @@
-// A chain as plain numbers and pointers, and the rows that a run fills: the C++ face of pykernel/plan.py and pykernel/observables.py.
+// A chain of one kind of layer as plain numbers and pointers.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
 #include "callback.hpp"
+#include "rows.hpp"
 
 namespace pykernel {
 
@@ -57,18 +58,13 @@ struct Plan {
   const double* const* biases;   // per layer (n[l]), or null
   int loss;
   int64_t outputs;
-  const char* head_distribution;
+  const char* head_distribution;  // independent entries as above, or "given"
   double head_parameter, head_scale;
-  const double* targets;   // (outputs, B), or null: drawn
-  double clip_value;       // 0 for none
-  double norm_eps = 1e-5;  // what a norm adds to the variance
-};
-
-// Arrays (count, depth), (count, depth + 1) for log10_grad_activation, (count) for loss.
-struct Rows {
-  double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
-      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor, *log10_derivative_factor,
-      *loss;
+  const double* targets;                // (outputs, B), or null: drawn
+  double clip_value;                    // 0 for none
+  double norm_eps = 1e-5;               // what a norm adds to the variance
+  const double* head_weight = nullptr;  // (outputs, n[L]) row-major, of head_distribution "given"
+  const double* head_bias = nullptr;    // (outputs), or null: none
 };
 
 }  // namespace pykernel

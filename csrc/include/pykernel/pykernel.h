@@ -152,9 +152,11 @@ typedef struct {
   int64_t outputs;              /* of the head */
   const char* head_distribution;
   double head_parameter, head_scale;
-  const double* targets; /* (outputs, batch), or null: drawn */
-  double clip_value;     /* 0 for none */
-  double norm_eps;       /* what the norm adds to the variance; 0: 1e-5 */
+  const double* targets;     /* (outputs, batch), or null: drawn */
+  double clip_value;         /* 0 for none */
+  double norm_eps;           /* what the norm adds to the variance; 0: 1e-5 */
+  const double* head_weight; /* (outputs, n[L]) row by row, of head_distribution "given" */
+  const double* head_bias;   /* (outputs), or null: none */
 } pk_plan;
 
 /* Arrays (count, depth); (count, depth + 1) for log10_grad_activation; (count) for loss. Null where a row is not wanted. */

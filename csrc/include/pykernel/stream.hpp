@@ -9,11 +9,13 @@
 
 namespace pykernel {
 
-enum class Purpose : uint32_t { weight, mask, bias, input, input_common, cotangent, target, forward, backward };
+enum class Purpose : uint32_t { weight, mask, bias, input, input_common, cotangent, target, forward, backward, sampler, dropout };
 enum class Distribution : int { normal, uniform, truncated, sparse, student, stable };
 
 // By its lower-case name. Throws std::invalid_argument.
 Distribution distribution_called(const char* name);
+// Throws std::invalid_argument where the distribution takes no such parameter.
+void check_parameter(Distribution distribution, double parameter);
 
 struct Address {
   uint64_t seed;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A layer of weights: z = W u + b, and back W^T delta; only its products cost n^2, and they take a range, to be cut among threads."""
+"""A layer of weights: z = W u + b, and back W^T delta. Only products cost n^2; they take a range, for a team."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba.extending import register_jitable
 
 from pykernel import stream
 from pykernel.kernels import blocks, draws, inline, jit, product
-from pykernel.kernels.lanes import advance, cast_like, pointer
+from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.records import (
     BEGINS,
     BLOCK,
@@ -49,7 +49,7 @@ ZERO, _, UNIFORM, GIVEN = (BIASES.index(name) for name in ("zero", "normal", "un
 
 @register_jitable
 def keeps_inputs(n, B, item, clip):
-    """Whether the tape holds u rather than its Gram matrix: for clipped entries, and where there are more columns than units."""
+    """Whether the tape holds u, not its Gram matrix: for clipped entries, and where columns outnumber units."""
     return (clip != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from pykernel.kernels import blocks, jit
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BLOCK,
     COLUMNS,

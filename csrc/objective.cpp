@@ -1,10 +1,12 @@
 // Derivatives are kept as sign and log2, so that a saturated output still has a gradient; as in pykernel/engines/heads.py.
 // SPDX-License-Identifier: BSD-3-Clause
-#include "head.hpp"
+#include "objective.hpp"
 
 #include <string.h>
 
 #include <cmath>
+
+#include "draws.hpp"
 
 namespace pykernel {
 namespace {
@@ -14,32 +16,44 @@ double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z)
 
 }  // namespace
 
-template <class T> Head<T>::Head(const Plan& plan) : plan_(plan) {
-  if (plan.loss == no_loss) return;
-  for (auto* v : {&y_, &sign_, &log2_}) v->resize((size_t)(plan.outputs * plan.batch));
+template <class T>
+Objective<T>::Objective(const Program& program) : head_(program.head), columns_(columns_of(program)), exponent_(program.exponent) {
+  if (head_.loss == no_loss) return;
+  for (auto* v : {&y_, &sign_, &log2_}) v->resize((size_t)(head_.outputs * columns_));
 }
 
-template <class T> double Head<T>::differentiate(const Block<T>& y, const double* t, Block<T>& g) {
-  const int64_t B = plan_.batch;
+// With the targets that are drawn, by way of a block.
+template <class T> int64_t Objective<T>::bytes(const Program& program) {
+  const HeadSpec& head = program.head;
+  if (head.loss == no_loss) return 0;
+  const int64_t columns = columns_of(program), one = taken<double>(head.outputs * columns);
+  return 3 * one + (head.targets ? 0 : one + taken<double>(block_entries(head.outputs, columns)));
+}
+
+template <class T> double Objective<T>::differentiate(const Block<T>& y, const Tall& address, Team& team, Block<T>& g) {
+  const int64_t B = columns_;
+  Vector<double> drawn;
+  if (!head_.targets) drawn = draw_targets(address, head_.loss, head_.outputs, B, team);
+  const double* t = head_.targets ? head_.targets : drawn.data();
   g.exponent = 0;
-  memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)((plan_.outputs + 15) / 16 * 16 * B));
-  if (!plan_.exponent) return plain(y, t, g.data);
+  memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)((head_.outputs + 15) / 16 * 16 * B));
+  if (!exponent_) return plain(y, t, g.data);
   const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
-  for (int64_t o = 0; o < plan_.outputs; o++)
+  for (int64_t o = 0; o < head_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
-      const double x = ldexp((double)y.data[(o / 16 * B + b) * 16 + o % 16], e);
+      const double x = ldexp((double)y.data[entry_at(o, b, B)], e);
       y_[(size_t)(o * B + b)] = fmin(fmax(x, -1e300), 1e300);
     }
-  const double loss = plan_.loss == mse       ? mean_square_error(y, t)
-                      : plan_.loss == sigmoid ? binary(y, t)
-                      : plan_.loss == softmax ? cross_entropy(y, t)
+  const double loss = head_.loss == mse       ? mean_square_error(y, t)
+                      : head_.loss == sigmoid ? binary(y, t)
+                      : head_.loss == softmax ? cross_entropy(y, t)
                                               : read_out(y, t);
   write(g);
   return loss / (double)B;
 }
 
 // J is linear in the logits: its derivative is t itself
-template <class T> double Head<T>::read_out(const Block<T>&, const double* t) {
+template <class T> double Objective<T>::read_out(const Block<T>&, const double* t) {
   double loss = 0;
   for (size_t i = 0; i < y_.size(); i++) {
     sign_[i] = t[i] < 0 ? -1 : 1, log2_[i] = log2(fabs(t[i]));
@@ -49,13 +63,13 @@ template <class T> double Head<T>::read_out(const Block<T>&, const double* t) {
 }
 
 // (y - t), where y is far beyond double by its exponent alone
-template <class T> double Head<T>::mean_square_error(const Block<T>& y, const double* t) {
-  const int64_t B = plan_.batch;
+template <class T> double Objective<T>::mean_square_error(const Block<T>& y, const double* t) {
+  const int64_t B = columns_;
   double loss = 0;
-  for (int64_t o = 0; o < plan_.outputs; o++)
+  for (int64_t o = 0; o < head_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
       const size_t i = (size_t)(o * B + b);
-      const double mantissa = (double)y.data[(o / 16 * B + b) * 16 + o % 16];
+      const double mantissa = (double)y.data[entry_at(o, b, B)];
       const bool far = y.exponent > 900 && mantissa != 0;
       const double d = far ? mantissa : y_[i] - t[i];
       sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d)) + (far ? (double)y.exponent : 0);
@@ -64,7 +78,7 @@ template <class T> double Head<T>::mean_square_error(const Block<T>& y, const do
   return loss;
 }
 
-template <class T> double Head<T>::binary(const Block<T>&, const double* t) {
+template <class T> double Objective<T>::binary(const Block<T>&, const double* t) {
   double loss = 0;
   for (size_t i = 0; i < y_.size(); i++) {
     const double z = y_[i];
@@ -80,8 +94,8 @@ template <class T> double Head<T>::binary(const Block<T>&, const double* t) {
   return loss;
 }
 
-template <class T> double Head<T>::cross_entropy(const Block<T>&, const double* t) {
-  const size_t B = (size_t)plan_.batch, n = (size_t)plan_.outputs;
+template <class T> double Objective<T>::cross_entropy(const Block<T>&, const double* t) {
+  const size_t B = (size_t)columns_, n = (size_t)head_.outputs;
   double loss = 0;
   for (size_t b = 0; b < B; b++) {
     double top = -INFINITY, total = 0;
@@ -113,36 +127,36 @@ template <class T> double Head<T>::cross_entropy(const Block<T>&, const double* 
   return loss;
 }
 
-template <class T> void Head<T>::write(Block<T>& g) {
-  const int64_t B = plan_.batch;
+template <class T> void Objective<T>::write(Block<T>& g) {
+  const int64_t B = columns_;
   double top = -INFINITY;
   for (const double x : log2_) top = x > top ? x : top;
   const double e = top > -0x1p52 ? floor(top) : 0;
-  for (int64_t o = 0; o < plan_.outputs; o++)
+  for (int64_t o = 0; o < head_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
       const size_t i = (size_t)(o * B + b);
-      g.data[(o / 16 * B + b) * 16 + o % 16] = (T)(sign_[i] * exp2(log2_[i] - e) / (double)B);
+      g.data[entry_at(o, b, B)] = (T)(sign_[i] * exp2(log2_[i] - e) / (double)B);
     }
   g.exponent = (int64_t)e;
 }
 
-template <class T> double Head<T>::plain(const Block<T>& y, const double* targets, T* g) {
+template <class T> double Objective<T>::plain(const Block<T>& y, const double* targets, T* g) {
   using std::exp, std::log;
-  const int64_t B = plan_.batch, n = plan_.outputs;
+  const int64_t B = columns_, n = head_.outputs;
   T loss = 0;
   for (int64_t b = 0; b < B; b++) {
     T total = 0;
-    if (plan_.loss == softmax)
-      for (int64_t o = 0; o < n; o++) total += exp(y.data[(o / 16 * B + b) * 16 + o % 16]);
+    if (head_.loss == softmax)
+      for (int64_t o = 0; o < n; o++) total += exp(y.data[entry_at(o, b, B)]);
     for (int64_t o = 0; o < n; o++) {
-      const int64_t i = (o / 16 * B + b) * 16 + o % 16;
+      const int64_t i = entry_at(o, b, B);
       const T x = y.data[i], t = (T)targets[o * B + b];
       T d;
-      if (plan_.loss == linear_loss) {
+      if (head_.loss == linear_loss) {
         d = t, loss += t * x;
-      } else if (plan_.loss == mse) {
+      } else if (head_.loss == mse) {
         d = x - t, loss += T(.5) * d * d;
-      } else if (plan_.loss == sigmoid) {
+      } else if (head_.loss == sigmoid) {
         const T p = 1 / (1 + exp(-x)), slope = p * (1 - p);
         d = (p - t) / slope * slope, loss -= t * log(p) + (1 - t) * log(1 - p);
       } else {
@@ -155,7 +169,7 @@ template <class T> double Head<T>::plain(const Block<T>& y, const double* target
   return (double)loss / (double)B;
 }
 
-template class Head<float>;
-template class Head<double>;
+template class Objective<float>;
+template class Objective<double>;
 
 }  // namespace pykernel

@@ -1,0 +1,231 @@
+// Names of Python's become numbers of C++'s here and nowhere else; what a name or a shape may be is said in the error.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bind_program.hpp"
+
+#include <pybind11/stl.h>
+
+#include "ops/ops.hpp"
+
+namespace py = pybind11;
+
+namespace pykernel {
+namespace {
+
+constexpr const char* table_names[table_count] = {"layer", "activation", "norm", "join", "factor", "mask", "node"};  // as in Table
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                                                   // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};                                     // as in Loss, from 1
+
+// The place of a name among some, from 1; 0 for None.
+template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
+  if (name.is_none()) return 0;
+  const std::string given = py::cast<std::string>(name);
+  std::string known;
+  for (size_t i = 0; i < count; i++) {
+    if (given == names[i]) return (int)i + 1;
+    known += (i ? ", " : "") + std::string(names[i]);
+  }
+  throw py::value_error(std::string("unknown ") + what + " " + given + "; known are " + known);
+}
+
+OpKind kind_of(const std::string& name) {
+  for (int i = 0; i < op_kinds; i++)
+    if (name == op_facts[i].kind) return (OpKind)i;
+  throw py::value_error("the compiled engine has no op " + name);
+}
+
+Counts counts_of(const py::handle& counts) {
+  Fields fields(py::reinterpret_borrow<py::object>(counts));
+  Counts out = {};
+  for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
+  fields.done();
+  return out;
+}
+
+int64_t product(const std::vector<int64_t>& numbers) {
+  int64_t out = 1;
+  for (const int64_t n : numbers) out *= n;
+  return out;
+}
+
+}  // namespace
+
+Fields::Fields(py::object source) : source_(std::move(source)) {
+  const py::object type = py::type::of(source_);
+  const py::object names = py::hasattr(type, "_fields") ? type.attr("_fields") : type.attr("__dataclass_fields__");
+  for (const py::handle& name : names) unread_.insert(py::cast<std::string>(name));
+}
+py::object Fields::get(const char* name) {
+  unread_.erase(name);
+  return source_.attr(name);
+}
+void Fields::done() const {
+  if (unread_.empty()) return;
+  std::string names;
+  for (const std::string& name : unread_) names += (names.empty() ? "" : ", ") + name;
+  throw py::type_error("the compiled engine does not read " + names + " of " + py::cast<std::string>(py::type::of(source_).attr("__name__")));
+}
+
+template <class T> const T* HeldProgram::array(const py::handle& object, const std::vector<int64_t>& shape, const char* what) {
+  if (object.is_none()) return nullptr;
+  const auto array = py::cast<py::array_t<T, py::array::c_style | py::array::forcecast>>(object);
+  if (std::vector<int64_t>(array.shape(), array.shape() + array.ndim()) != shape)
+    throw py::value_error(std::string(what) + " has the wrong shape");
+  held_.push_back(array);
+  return array.data();
+}
+
+// One array a layer, or null; null entries where `list` has None.
+const double* const* HeldProgram::arrays(const py::object& list, bool matrices, const char* what) {
+  if (list.is_none()) return nullptr;
+  const int64_t L = program_.counts[Table::layer];
+  if ((int64_t)py::len(list) != L) throw py::value_error(std::string(what) + " must hold one array a layer");
+  std::vector<const double*>& out = pointers_.emplace_back();
+  for (int64_t i = 0; i < L; i++) {
+    const std::vector<int64_t> shape = {program_.units[i], program_.columns[i]};
+    out.push_back(array<double>(list[py::int_(i)], matrices ? shape : std::vector<int64_t>{shape[0]}, what));
+  }
+  return out.data();
+}
+
+const char* HeldProgram::text(const py::handle& object) { return texts_.emplace_back(py::cast<std::string>(object)).c_str(); }
+
+Draw HeldProgram::draw_of(const py::handle& row) {
+  Fields fields(py::reinterpret_borrow<py::object>(row));
+  const Draw draw = {text(fields.get("distribution")), fields.read<double>("parameter")};
+  fields.done();
+  return draw;
+}
+
+HeldProgram::HeldProgram(const py::object& source, const Own& own) {
+  Fields fields(source);
+  Program& p = program_;
+  read_stretches(fields.get("stretches"));
+  p.registers = fields.read<int64_t>("registers");
+  p.nodes = array<int64_t>(fields, "nodes", {p.counts[Table::node] + 1});
+  p.batch = fields.read<int64_t>("batch");
+  p.positions = product(fields.read<std::vector<int64_t>>("positions"));
+  p.seed = fields.read<uint64_t>("seed");
+  p.exponent = fields.read<bool>("exponent");
+  const std::string dtype = fields.read<std::string>("dtype");
+  if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype must be float32 or float64");
+  is_float_ = dtype == "float32";
+
+  for (const py::handle& draw : fields.get("draws")) draws_.push_back(draw_of(draw));
+  p.draws = draws_.data();
+  p.draw_count = (int64_t)draws_.size();
+  read_layers(Fields(fields.get("layers")));
+  p.weights = arrays(fields.get("weights"), true, "weights");
+  p.biases = arrays(fields.get("biases"), false, "biases");
+  if (!fields.get("samplers").is_none()) throw py::value_error("samplers must be resolved to weights before a run");
+
+  read_activations(fields.get("activations"), own);
+  read_norms(fields.get("norms"));
+  Fields steps(fields.get("steps"));
+  p.step_activation = array<int64_t>(steps, "row", {p.counts[Table::activation]});
+  p.step_norm = array<int64_t>(steps, "norm", {p.counts[Table::activation]});
+  steps.done();
+  p.norm_steps = array<int64_t>(fields, "norm_steps", {p.counts[Table::norm]});
+  Fields joins(fields.get("joins"));
+  p.skip = array<double>(joins, "skip", {p.counts[Table::join]});
+  p.branch = array<double>(joins, "branch", {p.counts[Table::join]});
+  joins.done();
+  p.factors = array<double>(fields, "factors", {p.counts[Table::factor]});
+  p.masks = array<double>(fields, "masks", {p.counts[Table::mask]});
+
+  const int64_t columns = columns_of(p);
+  p.x = array<double>(fields, "x", {p.nodes[0], columns});
+  p.cotangent = array<double>(fields, "cotangent", {p.nodes[p.counts[Table::node]], columns});
+  p.correlation = fields.read<double>("correlation");
+  read_head(Fields(fields.get("head")));
+  p.clip_value = fields.read<double>("clip_value");
+  fields.done();
+}
+
+void HeldProgram::read_stretches(const py::object& stretches) {
+  for (const py::handle& one : stretches) {
+    Fields fields(py::reinterpret_borrow<py::object>(one));
+    std::vector<Op>& ops = ops_.emplace_back();
+    for (const py::handle& row : fields.get("ops")) {
+      Fields op(py::reinterpret_borrow<py::object>(row));
+      const OpKind kind = kind_of(op.read<std::string>("kind"));
+      const auto ins = op.read<std::vector<int32_t>>("ins");
+      if ((int)ins.size() != facts_of(kind).inputs) throw py::value_error("an op must read as many registers as its kind does");
+      ops.push_back({kind, op.read<int32_t>("out"), {ins[0], ins.size() > 1 ? ins[1] : 0}, op.read<int64_t>("at")});
+      op.done();
+    }
+    const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"), counts_of(fields.get("first")),
+                             counts_of(fields.get("each"))};
+    for (int t = 0; t < table_count; t++) program_.counts.of[t] += stretch.count * stretch.each.of[t];
+    stretches_.push_back(stretch);
+    fields.done();
+  }
+  program_.stretches = stretches_.data();
+  program_.stretch_count = (int64_t)stretches_.size();
+}
+
+void HeldProgram::read_layers(Fields fields) {
+  Program& p = program_;
+  const std::vector<int64_t> L = {p.counts[Table::layer]};
+  p.units = array<int64_t>(fields, "units", L);
+  p.columns = array<int64_t>(fields, "columns", L);
+  p.address = array<int64_t>(fields, "address", L);
+  p.draw = array<int64_t>(fields, "draw", L);
+  p.scale = array<double>(fields, "scale", L);
+  p.bias_draw = array<int64_t>(fields, "bias_draw", L);
+  p.bias_scale = array<double>(fields, "bias_scale", L);
+  p.centred = array<bool>(fields, "centred", L);
+  fields.done();
+}
+
+// The user's functions of one number, for those who want arrays.
+template <int which> static void call_each(const double* z, double* out, int64_t n, void* functions) {
+  const auto f = reinterpret_cast<double (*)(double)>(static_cast<const uintptr_t*>(functions)[which]);
+  for (int64_t i = 0; i < n; i++) out[i] = f(z[i]);
+}
+
+void HeldProgram::read_activations(const py::object& rows, const Own& own) {
+  size_t i = 0;
+  for (const py::handle& row : rows) {
+    const auto fact = [&](const char* field) { return py::cast<double>(row.attr(field)); };
+    std::vector<double>& parameters = parameters_.emplace_back(py::cast<std::vector<double>>(row.attr("parameters")));
+    ActivationRow to = {text(row.attr("name")), parameters.data(),   fact("left"),
+                        fact("right"),          fact("before_zero"), fact("after_zero"),
+                        fact("at_zero"),        fact("max_slope"),   py::cast<bool>(row.attr("flat"))};
+    if (i < own.size() && own[i].size() == 2) {
+      OwnFunctions& f = own_.emplace_back(OwnFunctions{{own[i][0].first, own[i][1].first}, {}});
+      const auto array = [&](size_t k) { return reinterpret_cast<Function<double>>(f.functions[k]); };
+      f.callback = {nullptr, nullptr, own[i][0].second ? call_each<0> : array(0), own[i][1].second ? call_each<1> : array(1), f.functions};
+      to.name = "callback";
+      to.parameters = activation_row(f.callback).parameters;
+    }
+    activations_.push_back(to);
+    i++;
+  }
+  program_.activations = activations_.data();
+  program_.activation_count = (int64_t)activations_.size();
+}
+
+void HeldProgram::read_norms(const py::object& rows) {
+  for (const py::handle& row : rows) {
+    Fields fields(py::reinterpret_borrow<py::object>(row));
+    norms_.push_back({place(fields.get("kind"), norm_names, "norm"), fields.read<double>("eps")});
+    fields.done();
+  }
+  program_.norms = norms_.data();
+  program_.norm_count = (int64_t)norms_.size();
+}
+
+void HeldProgram::read_head(Fields fields) {
+  HeadSpec& head = program_.head;
+  const int64_t n = program_.nodes[program_.counts[Table::node]];
+  head.loss = place(fields.get("loss"), loss_names, "loss");
+  head.outputs = fields.read<int64_t>("outputs");
+  head.draw = draw_of(fields.get("draw"));
+  head.scale = fields.read<double>("scale");
+  head.weight = array<double>(fields, "weight", {head.outputs, n});
+  head.bias = array<double>(fields, "bias", {head.outputs});
+  head.targets = array<double>(fields, "targets", {head.outputs, columns_of(program_)});
+  fields.done();
+}
+
+}  // namespace pykernel

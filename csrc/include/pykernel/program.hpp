@@ -1,0 +1,105 @@
+// A network as stretches of ops over registers, and the numbers of its layers in arrays: the C++ face of pykernel/program.py.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include <stdint.h>
+
+#include "plan.hpp"
+#include "rows.hpp"
+
+namespace pykernel {
+
+// What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch v; a factor times
+// x; x under a mask; nothing but to look at a block's end.
+enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node };
+// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, sums with a skip,
+// factors, masks, nodes (block ends).
+enum class Table : int32_t { layer, activation, norm, join, factor, mask, node };
+constexpr int table_count = 7, most_inputs = 2;
+
+// A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all others are dead then.
+struct Op {
+  OpKind kind;
+  int32_t out;               // the register that is written; it may be one of ins
+  int32_t ins[most_inputs];  // those that are read
+  int64_t at;                // place in its table from the beginning of the repetition, from 0
+};
+struct Counts {
+  int64_t of[table_count];
+  int64_t operator[](Table table) const { return of[(int)table]; }
+};
+// `count` repetitions of the same ops. In repetition i (from 0) an op has number first + i each + at of its table.
+struct Stretch {
+  const Op* ops;
+  int64_t op_count, count;
+  Counts first, each;
+};
+
+// Unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter), "student"
+// (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
+struct Draw {
+  const char* distribution;
+  double parameter;
+};
+struct NormRow {
+  int kind;    // as in Norm
+  double eps;  // what it adds to the variance
+};
+enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
+
+// One more weight layer behind the last node, and a loss; loss no_loss: none, and the rest does not matter.
+struct HeadSpec {
+  int loss = no_loss;
+  int64_t outputs = 0;
+  Draw draw = {nullptr, 0};
+  double scale = 0;
+  const double* weight = nullptr;   // (outputs, n[N]) row-major in place of draws, or null
+  const double* bias = nullptr;     // (outputs), or null: none
+  const double* targets = nullptr;  // (outputs, columns), or null: drawn
+};
+
+// Arrays have as many numbers as `counts` says of their table. Layers are counted from 1 in the stream, from 0 in arrays. Pointers stay
+// the caller's.
+struct Program {
+  const Stretch* stretches;
+  int64_t stretch_count, registers;
+  Counts counts;         // of everything
+  const int64_t* nodes;  // (N + 1): units of the input and of every block's end
+  int64_t batch, positions = 1;  // inputs, and columns of each
+
+  // W[l] (units, columns) = scale times the unit draws at `address` (from 1; uses of one weight share it), or times the caller's weights
+  const int64_t *units, *columns, *address, *draw;
+  const double* scale;
+  const int64_t* bias_draw;  // as in BiasDraw
+  const double* bias_scale;
+  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over the columns
+  const Draw* draws;
+  int64_t draw_count;
+  const double* const* weights;  // per layer row-major, or null; null entries are drawn
+  const double* const* biases;   // per layer, or null
+
+  const int64_t *step_activation, *step_norm;  // of an activation step: its function, and the norm that acts on its input
+  const ActivationRow* activations;
+  int64_t activation_count;
+  const int64_t* norm_steps;
+  const NormRow* norms;  // norms[0] is none
+  int64_t norm_count;
+  const double *skip, *branch;  // of a sum
+  const double* factors;
+  const double* masks;  // the probability that an entry is zeroed
+
+  const double* x;          // (n[0], columns) row-major, or null: drawn
+  double correlation;       // of the drawn inputs
+  const double* cotangent;  // (n[N], columns), or null: drawn
+  HeadSpec head;
+  double clip_value;  // 0 for none
+  uint64_t seed;
+  bool exponent;
+};
+
+// Columns of every block.
+inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
+inline RowExtents extents_of(const Program& program) {
+  return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation]};
+}
+
+}  // namespace pykernel

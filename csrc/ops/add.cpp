@@ -1,0 +1,29 @@
+// skip a + branch v: what passes by a block, and what comes out of it. Nothing is kept.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  const Block<T> a = net.value(step.op.ins[0]), v = net.value(step.op.ins[1]);
+  Block<T> out = net.fresh(step, a.n);
+  const Measure m = net.layer.add(a, net.program.skip[number], v, net.program.branch[number], out);
+  net.put(step, out, m);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  Gradient<T> g = net.take(step.op.out);
+  net.give(step.op.ins[1], net.times(g, net.program.branch[number]));
+  const double skip = net.program.skip[number];
+  if (skip != 1) g.measure = net.layer.scale(g.block, skip, g.block);
+  net.give(step.op.ins[0], g);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> add_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> add_op();
+template OpRow<double> add_op();
+
+}  // namespace pykernel

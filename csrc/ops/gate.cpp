@@ -1,0 +1,54 @@
+// phi(g) v entry by entry (Dauphin et al. 2017, arXiv 1612.08083). Both inputs are kept, phi(g) is made again.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <math.h>
+
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+// log2 of sqrt(x^2 + y^2), of log2 of x and y
+double log2_together(double x, double y) {
+  const double top = fmax(x, y);
+  return isfinite(top) ? top + .5 * log2(exp2(2 * (x - top)) + exp2(2 * (y - top))) : top;
+}
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  net.keep(step.op.ins[0]);
+  const Block<T>& v = net.keep(step.op.ins[1]);
+  Block<T>& g = net.value(step.op.ins[0]);
+  Block<T> out = net.fresh(step, g.n), value = net.scratch();
+  net.layer.activate(net.phi_of_step(number), g, value);
+  const Measure m = net.layer.multiply(value, v, out);
+  net.release(value);
+  net.put(step, out, m);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  const Block<T>& v = net.kept().block;
+  Block<T>& g = net.kept().block;
+  const Phi<T>& phi = net.phi_of_step(number);
+  const Gradient<T> out = net.take(step.op.out);
+  Block<T> product = net.scratch();
+  Gradient<T> dg = {net.scratch(), {}, true}, dv = {net.scratch(), {}, true};
+  SlopeCount count;
+  net.layer.multiply(out.block, v, product);
+  dg.measure = net.layer.differentiate(phi, g, product, dg.block, count);
+  net.layer.activate(phi, g, product);
+  dv.measure = net.layer.multiply(out.block, product, dv.block);
+  const double after = log2_together(dg.measure.log2_norm(), dv.measure.log2_norm());
+  net.rows.log10_derivative_factor[number] = log10_2 * (after - out.measure.log2_norm());
+  net.observe_slopes(number, g.n, count);
+  net.release(product);
+  net.release(out.block);
+  net.give(step.op.ins[0], dg);
+  net.give(step.op.ins[1], dv);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> gate_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> gate_op();
+template OpRow<double> gate_op();
+
+}  // namespace pykernel

@@ -1,0 +1,131 @@
+// z = W u + b. The Gram matrix of u is kept: with that of delta = dJ/dz it gives the norm of dJ/dW = delta u^T; u itself only where its
+// entries are clipped or the engine asks for it.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <math.h>
+
+#include <algorithm>
+
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+template <class T> Measure add_bias(Network<T>& net, int64_t number, Block<T>& z) {
+  const Program& p = net.program;
+  Block<T> b = {net.bias(), z.n, 0, 0};
+  if (p.bias_draw[number] == given_bias) {
+    pack(p.biases[number], z.n, 1, b, false);
+  } else {
+    const TallDraw draw = p.bias_draw[number] == uniform_bias ? TallDraw::uniform : TallDraw::normal;
+    draw_tall(b.data, z.n, 1, net.address(Purpose::bias, p.address[number], draw), net.team);
+  }
+  return net.layer.add_bias(z, b.data, largest_of(b), p.bias_scale[number]);
+}
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  const Program& p = net.program;
+  const Kept<T>& kept = net.keep_gram(step.op.ins[0], p.centred[number]);
+  Block<T> z = net.fresh(step, p.units[number]);
+  z.n = p.units[number];
+  net.linear.forward(number + 1, net.value(step.op.ins[0]), kept.gram, z, net.team);
+  if (net.team.stopped()) throw Stopped{};
+  Measure m = net.layer.settle(z);
+  if (p.bias_draw[number] != zero_bias) m = add_bias(net, number, z);
+  net.put(step, z, m);
+  if (!net.observing) return;
+  const double count = (double)z.n * (double)net.columns;
+  net.rows.log10_mean_square_preactivation[number] = log10_2 * (2 * m.log2_norm() - log2(count));
+}
+
+// log2 of the norm of delta u^T by its Gram matrices
+double log2_outer_norm(const double* delta_gram, const double* gram, int64_t columns, int64_t exponent) {
+  double square = 0;
+  for (int64_t e = 0; e < columns * columns; e++) square += delta_gram[e] * gram[e];
+  if (square < 0) square = 0;  // rounding, where the gradient cancels
+  return .5 * log2(square) + (double)exponent;
+}
+
+// A bound as it is seen by mantissas at exponent e; below 1e-150 every entry that is not zero is clamped.
+struct Clip {
+  Clip(double value, int64_t e) : bound(ldexp(value, (int)std::clamp<int64_t>(-e, -2000, 2000))), all(bound < 1e-150) {
+    log2_unit = all ? log2(value) : (double)e;
+  }
+  double square(double x) const {
+    const double y = all ? (x != 0) : std::min(fabs(x), bound);
+    return x == x ? y * y : x;
+  }
+  double log2_norm(double square) const { return .5 * log2(square) + log2_unit; }
+  double bound;
+  bool all;
+  double log2_unit;
+};
+
+// Every entry of delta u^T clamped, one after the other
+template <class T> double log2_clipped_weight(const Network<T>& net, const Block<T>& delta, const Block<T>& u) {
+  const int64_t B = net.columns;
+  const Clip clip(net.program.clip_value, delta.exponent + u.exponent);
+  Vector<double> squares((size_t)delta.n);
+  net.team.each((delta.n + 63) / 64, [&](int64_t block) {
+    Vector<T> row((size_t)u.n);
+    for (int64_t i = block * 64; i < std::min(delta.n, block * 64 + 64); i++) {
+      std::fill(row.begin(), row.end(), T(0));
+      for (int64_t b = 0; b < B; b++) {
+        const T d = delta.data[entry_at(i, b, B)];
+        for (int64_t p = 0; p * 16 < u.n; p++)
+          for (int64_t j = 0; j < std::min<int64_t>(16, u.n - p * 16); j++) row[(size_t)(p * 16 + j)] += d * u.data[(p * B + b) * 16 + j];
+      }
+      double square = 0;
+      for (const T x : row) square += clip.square((double)x);
+      squares[(size_t)i] = square;
+    }
+  });
+  double square = 0;
+  for (const double x : squares) square += x;
+  return clip.log2_norm(square);
+}
+
+template <class T> double log2_clipped_bias(const Network<T>& net, const Block<T>& delta) {
+  const Clip clip(net.program.clip_value, delta.exponent);
+  double square = 0;
+  for (int64_t i = 0; i < delta.n; i++) {
+    T sum = 0;
+    for (int64_t b = 0; b < net.columns; b++) sum += delta.data[entry_at(i, b, net.columns)];
+    square += clip.square((double)sum);
+  }
+  return clip.log2_norm(square);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  const Kept<T>& u = net.kept();
+  const Gradient<T> delta = net.take(step.op.out);
+  const double norm = delta.measure.log2_norm();
+  int64_t exponent;
+  const double* gram = net.gram_of_gradient(delta, &exponent);
+  net.rows.log10_grad_preactivation[number] = log10_2 * norm;
+  if (net.program.clip_value > 0) {
+    net.rows.log10_grad_weight[number] = log10_2 * log2_clipped_weight(net, delta.block, u.block);
+    net.rows.log10_grad_bias[number] = log10_2 * log2_clipped_bias(net, delta.block);
+  } else {
+    const bool centred = net.program.centred[number] && net.columns > 1;
+    const double* input_gram = centred ? u.moving : u.gram;
+    exponent += centred ? u.moving_exponent : u.gram_exponent;
+    net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(gram, input_gram, net.columns, exponent);
+    net.rows.log10_grad_bias[number] = log10_2 * (net.columns == 1 ? norm : net.layer.log2_bias_norm(delta.block));
+  }
+  Gradient<T> du = {net.scratch(), {}, true};
+  du.block.n = net.program.columns[number];
+  net.linear.backward(number + 1, u.block, u.gram, delta.block, gram, du.block, net.team);
+  if (net.team.stopped()) throw Stopped{};
+  du.measure = net.layer.settle(du.block);
+  net.rows.log10_weight_factor[number] = log10_2 * (du.measure.log2_norm() - norm);
+  net.release(delta.block);
+  net.give(step.op.ins[0], du);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> linear_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> linear_op();
+template OpRow<double> linear_op();
+
+}  // namespace pykernel

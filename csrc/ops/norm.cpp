@@ -1,0 +1,32 @@
+// A norm that no activation follows. Its input is kept.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  const Block<T>& x = net.keep(step.op.ins[0]);
+  Block<T> out = net.fresh(step, x.n);
+  net.layer.normalise(net.program.norms[net.program.norm_steps[number]], x, out);
+  net.put(step, out, net.layer.settle(out));
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  const Block<T>& x = net.kept().block;
+  const NormRow& norm = net.program.norms[net.program.norm_steps[number]];
+  Gradient<T> g = net.take(step.op.out);
+  Block<T> normed = net.scratch();
+  net.layer.normalise(norm, x, normed);
+  g.measure = net.layer.normalise_backward(norm, x, normed, g.block, g.block);
+  net.release(normed);
+  net.give(step.op.ins[0], g);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> norm_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> norm_op();
+template OpRow<double> norm_op();
+
+}  // namespace pykernel

@@ -1,0 +1,75 @@
+// The table of ops: what each kind reads and keeps, and its two functions. Tape, memory and checks follow from it.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include <algorithm>
+
+#include "memory.hpp"
+#include "pykernel/program.hpp"
+
+namespace pykernel {
+
+template <class T> class Network;
+
+struct OpFacts {
+  const char* kind;
+  Table table;  // where its number counts
+  int inputs;
+  bool keeps_inputs;  // the backward pass reads them
+  bool keeps_gram;    // or their Gram matrix (and they themselves, where the program or the engine needs them)
+  bool in_place;      // the result may lie where an input lies
+};
+// In the order of OpKind.
+inline constexpr OpFacts op_facts[] = {
+    {"linear", Table::layer, 1, false, true, false},    {"phi", Table::activation, 1, true, false, false},
+    {"norm", Table::norm, 1, true, false, false},       {"gate", Table::activation, 2, true, false, false},
+    {"add", Table::join, 2, false, false, true},        {"scale", Table::factor, 1, false, false, true},
+    {"mask", Table::mask, 1, false, false, false},      {"node", Table::node, 1, false, false, false},
+};
+constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
+inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
+
+// An op within its repetition, and what follows from the others.
+struct Step {
+  Op op;
+  bool on_tape;            // its result is kept by a later op of the repetition, so it is written to the tape at once
+  bool dies[most_inputs];  // nobody reads the input after this op
+};
+
+// `number` is the op's own in its table, from 0. Forward reads registers, keeps what backward needs, and puts its result into op.out;
+// backward takes the gradient of op.out and gives gradients to op.ins.
+template <class T> struct OpRow {
+  void (*forward)(Network<T>&, const Step&, int64_t number);
+  void (*backward)(Network<T>&, const Step&, int64_t number);
+};
+template <class T> OpRow<T> linear_op();
+template <class T> OpRow<T> phi_op();
+template <class T> OpRow<T> norm_op();
+template <class T> OpRow<T> gate_op();
+template <class T> OpRow<T> add_op();
+template <class T> OpRow<T> scale_op();
+template <class T> OpRow<T> mask_op();
+template <class T> OpRow<T> node_op();
+
+// In the order of OpKind.
+template <class T> const OpRow<T>* op_rows();
+
+// How many units there are in each register: what a walk through a program follows. 0: nothing there.
+class Units {
+ public:
+  explicit Units(const Program& program) : program_(program), of_((size_t)program.registers) { of_[0] = program.nodes[0]; }
+  int64_t of(int64_t reg) const { return of_[(size_t)reg]; }
+  int64_t after(const Op& op, int64_t number) const { return op.kind == OpKind::linear ? program_.units[number] : of(op.ins[0]); }
+  void run(const Op& op, int64_t number) { of_[(size_t)op.out] = after(op, number); }
+  void end_repetition() { std::fill(of_.begin() + 1, of_.end(), 0); }
+
+ private:
+  const Program& program_;
+  Vector<int64_t> of_;
+};
+
+inline int64_t number_of(const Stretch& stretch, const Op& op, int64_t repetition) {
+  const Table table = facts_of(op.kind).table;
+  return stretch.first[table] + repetition * stretch.each[table] + op.at;
+}
+
+}  // namespace pykernel

@@ -1,0 +1,51 @@
+// v = phi(Norm(h)): an activation function behind the norm that acts on its input, if there is one. Only h is kept; Norm(h) is made again.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  Block<T>& h = net.keep(step.op.ins[0]);
+  const NormRow& norm = net.norm_of_step(number);
+  Block<T> out = net.fresh(step, h.n);
+  Measure m;
+  if (norm.kind) {
+    Block<T> normed = net.scratch();
+    net.layer.normalise(norm, h, normed);
+    m = net.layer.activate(net.phi_of_step(number), normed, out);
+    net.release(normed);
+  } else {
+    m = net.layer.activate(net.phi_of_step(number), h, out);
+  }
+  net.put(step, out, m);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  Block<T>& h = net.kept().block;
+  const NormRow& norm = net.norm_of_step(number);
+  const Gradient<T> g = net.take(step.op.out);
+  Gradient<T> out = {net.scratch(), {}, true};
+  SlopeCount count;
+  if (norm.kind) {
+    Block<T> normed = net.scratch();
+    net.layer.normalise(norm, h, normed);
+    net.layer.differentiate(net.phi_of_step(number), normed, g.block, out.block, count);
+    out.measure = net.layer.normalise_backward(norm, h, normed, out.block, out.block);
+    net.release(normed);
+  } else {
+    out.measure = net.layer.differentiate(net.phi_of_step(number), h, g.block, out.block, count);
+  }
+  net.rows.log10_derivative_factor[number] = log10_2 * (out.measure.log2_norm() - g.measure.log2_norm());
+  net.observe_slopes(number, h.n, count);
+  net.release(g.block);
+  net.give(step.op.ins[0], out);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> phi_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> phi_op();
+template OpRow<double> phi_op();
+
+}  // namespace pykernel

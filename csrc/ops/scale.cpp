@@ -1,0 +1,27 @@
+// A number times a block. Nothing is kept.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network.hpp"
+
+namespace pykernel {
+namespace {
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  const Block<T> x = net.value(step.op.ins[0]);
+  Block<T> out = net.fresh(step, x.n);
+  const Measure m = net.layer.scale(x, net.program.factors[number], out);
+  net.put(step, out, m);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  Gradient<T> g = net.take(step.op.out);
+  g.measure = net.layer.scale(g.block, net.program.factors[number], g.block);
+  net.give(step.op.ins[0], g);
+}
+
+}  // namespace
+
+template <class T> OpRow<T> scale_op() { return {forward<T>, backward<T>}; }
+template OpRow<float> scale_op();
+template OpRow<double> scale_op();
+
+}  // namespace pykernel

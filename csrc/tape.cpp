@@ -1,0 +1,207 @@
+// What is kept follows from the table of ops: one walk over a repetition, without numbers, says what its forward pass will keep.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tape.hpp"
+
+#include <math.h>
+
+#include <algorithm>
+
+namespace pykernel {
+namespace {
+
+bool reads(const Op& op, int32_t reg) { return op.ins[0] == reg || (facts_of(op.kind).inputs > 1 && op.ins[1] == reg); }
+bool keeps_block(const Op& op, bool keep_inputs) {
+  return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
+}
+
+// What has been kept of the values in the registers.
+struct State {
+  bool value, block, gram, moving;
+};
+
+Amount amount_of(const Program& program, const Routine& routine, int64_t repetition, bool keep_inputs, Units& units,
+                 Vector<State>& registers) {
+  Amount amount;
+  registers.assign(registers.size(), State{});
+  const int64_t columns = columns_of(program);
+  for (const Step& step : routine.steps) {
+    const Op& op = step.op;
+    const OpFacts& facts = facts_of(op.kind);
+    const int64_t number = number_of(*routine.stretch, op, repetition);
+    const bool block = keeps_block(op, keep_inputs), moving = facts.keeps_gram && program.centred[number] && columns > 1;
+    for (int k = 0; k < facts.inputs && (block || facts.keeps_gram); k++) {
+      State& state = registers[(size_t)op.ins[k]];
+      amount.claims++;
+      amount.values += !state.value;
+      if (block && !state.block) amount.entries += block_entries(units.of(op.ins[k]), columns);
+      amount.grams += (facts.keeps_gram && !state.gram) + (moving && !state.moving);
+      state = {true, state.block || block, state.gram || facts.keeps_gram, state.moving || moving};
+    }
+    if (op.kind == OpKind::node) {
+      std::swap(registers[(size_t)op.ins[0]], registers[(size_t)op.out]);
+    } else {
+      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, false};
+      amount.values += step.on_tape;
+      if (step.on_tape) amount.entries += block_entries(units.after(op, number), columns);
+    }
+    units.run(op, number);
+  }
+  units.end_repetition();
+  return amount;
+}
+
+Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
+  Segments s = {0, length, 0, {}, 0};
+  Amount segment;
+  for (const AmountOf& run : amounts)
+    for (int64_t i = 0; i < run.repetitions; i++) {
+      if (s.repetitions++ % length == 0) {
+        segment = {};
+        s.count++;
+      }
+      segment.add(run.amount);
+      s.largest.grow(segment);
+    }
+  return s;
+}
+
+}  // namespace
+
+Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
+  Vector<Routine> routines;
+  routines.reserve((size_t)program.stretch_count);
+  for (int64_t s = 0; s < program.stretch_count; s++) {
+    const Stretch& stretch = program.stretches[s];
+    Routine& routine = routines.emplace_back(Routine{&stretch, {}});
+    routine.steps.reserve((size_t)stretch.op_count);
+    for (int64_t j = 0; j < stretch.op_count; j++) {
+      Step step = {stretch.ops[j], false, {false, false}};
+      // Whether anything reads register reg (keeping: and keeps it) behind op j before it is written again.
+      const auto read_later = [&](int32_t reg, bool keeping) {
+        for (int64_t k = j + 1; k < stretch.op_count; k++) {
+          const Op& later = stretch.ops[k];
+          if (reads(later, reg) && (!keeping || keeps_block(later, keep_inputs))) return true;
+          if (later.out == reg) return false;
+        }
+        return reg == 0 && !keeping;  // the signal goes on to the next repetition
+      };
+      step.on_tape = step.op.kind != OpKind::node && read_later(step.op.out, true);
+      for (int k = 0; k < facts_of(step.op.kind).inputs; k++)
+        step.dies[k] = step.op.ins[k] == step.op.out || !read_later(step.op.ins[k], false);
+      routine.steps.push_back(step);
+    }
+  }
+  return routines;
+}
+
+int64_t bytes_of_routines(const Program& program) {
+  int64_t bytes = taken<Routine>(program.stretch_count);
+  for (int64_t s = 0; s < program.stretch_count; s++) bytes += taken<Step>(program.stretches[s].op_count);
+  return bytes;
+}
+
+void Amount::add(const Amount& other) {
+  entries += other.entries;
+  grams += other.grams;
+  values += other.values;
+  claims += other.claims;
+}
+void Amount::grow(const Amount& other) {
+  entries = std::max(entries, other.entries);
+  grams = std::max(grams, other.grams);
+  values = std::max(values, other.values);
+  claims = std::max(claims, other.claims);
+}
+
+Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routines, bool keep_inputs) {
+  Vector<AmountOf> amounts;
+  const auto each = [&](auto use) {
+    Units units(program);
+    Vector<State> registers((size_t)program.registers);
+    for (const Routine& routine : routines)
+      for (int64_t i = 0; i < routine.stretch->count; i++) use(amount_of(program, routine, i, keep_inputs, units, registers));
+  };
+  if (is_lent()) {  // a vector that grows would leave its traces in the workspace
+    size_t changes = 0;
+    Amount before;
+    each([&](const Amount& amount) {
+      changes += !changes || !(amount == before);
+      before = amount;
+    });
+    amounts.reserve(changes);
+  }
+  each([&](const Amount& amount) {
+    if (amounts.empty() || !(amounts.back().amount == amount)) amounts.push_back({amount, 0});
+    amounts.back().repetitions++;
+  });
+  return amounts;
+}
+
+int64_t largest_width(const Program& program) {
+  int64_t most = std::max(program.nodes[0], program.head.loss ? program.head.outputs : 0);
+  for (int64_t l = 0; l < program.counts[Table::layer]; l++) most = std::max({most, program.units[l], program.columns[l]});
+  return most;
+}
+
+template <class T> int64_t Segments::bytes(int64_t columns) const {
+  return Buffer<T>::bytes(largest.entries) + taken<double>(largest.grams * columns * columns) + taken<Kept<T>>(largest.values) +
+         taken<int32_t>(largest.claims) + (count > 1 ? Buffer<T>::bytes(count * checkpoint) + taken<Block<T>>(count) : 0);
+}
+template int64_t Segments::bytes<float>(int64_t) const;
+template int64_t Segments::bytes<double>(int64_t) const;
+
+template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes) {
+  const int64_t columns = columns_of(program), block = block_entries(largest_width(program), columns);
+  int64_t repetitions = 0;
+  for (const AmountOf& run : amounts) repetitions += run.repetitions;
+  const auto cut_into = [&](int64_t count) {
+    Segments s = cut(amounts, std::max<int64_t>(1, (repetitions + count - 1) / count));
+    s.checkpoint = s.count > 1 ? block : 0;
+    return s;
+  };
+  Segments best = cut_into(1);
+  for (int64_t count = 2; best.bytes<T>(columns) > bytes && count <= repetitions; count += std::max<int64_t>(1, count / 4)) {
+    const Segments next = cut_into(count);
+    if (next.bytes<T>(columns) < best.bytes<T>(columns))
+      best = next;
+    else if (count * count > 4 * repetitions)
+      break;
+  }
+  return best;
+}
+template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, int64_t);
+template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, int64_t);
+
+template <class T>
+Tape<T>::Tape(const Segments& segments, int64_t columns, const Team& team)
+    : columns_(columns),
+      blocks_((size_t)segments.largest.entries, &team),
+      grams_((size_t)(segments.largest.grams * columns * columns)) {
+  values_.reserve((size_t)segments.largest.values);
+  claims_.reserve((size_t)segments.largest.claims);
+}
+
+template <class T> void Tape<T>::clear() {
+  values_.clear();
+  claims_.clear();
+  entries_ = gram_count_ = 0;
+}
+template <class T> int64_t Tape<T>::add(int64_t n) {
+  values_.push_back({{nullptr, n, 0, 0}, nullptr, nullptr, 0, 0});
+  return (int64_t)values_.size() - 1;
+}
+template <class T> T* Tape<T>::take_block(int64_t n) {
+  T* block = blocks_.get() + entries_;
+  entries_ += block_entries(n, columns_);
+  return block;
+}
+template <class T> double* Tape<T>::take_gram() { return grams_.data() + gram_count_++ * columns_ * columns_; }
+template <class T> Kept<T>& Tape<T>::pop() {
+  Kept<T>& kept = values_[(size_t)claims_.back()];
+  claims_.pop_back();
+  return kept;
+}
+template class Tape<float>;
+template class Tape<double>;
+
+}  // namespace pykernel

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A norm at infinite width: "layer" and "rms" divide by a number, "batch" ties the columns together (Yang et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+
+from pykernel.theory.logs import log_add
+
+ROWS = ("norm_raw", "norm_mean", "norm_level")
+FAR_ROWS = ("norm_distance",)
+
+
+def deviation(norm, q, mean):
+    """log standard deviation of Norm(x), from the log mean square and the relative mean of x."""
+    if norm.kind is None:
+        return q / 2
+    if norm.kind == "batch":  # one input: its own mean is subtracted, nothing is left
+        return -math.inf
+    v = variance(norm, q, mean)
+    return (v - log_add(v, math.log(norm.eps))) / 2
+
+
+def variance(norm, q, mean):
+    """log of what the norm divides by the root of, without eps."""
+    if norm.kind != "layer" or mean == 0:
+        return q
+    left = 1 - mean * mean
+    return q + math.log(left) if left > 0 else -math.inf
+
+
+def level(norm, q, mean):
+    """log(variance + eps)."""
+    return log_add(variance(norm, q, mean), math.log(norm.eps))
+
+
+def law(walk, stretch, op):
+    kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
+    if "batch" in kinds:
+        walk.require_gaussian(source, "batch norm")
+        return walk.same(source, gaussian=False, made="batch norm")
+    return walk.same(source, mean="") if kinds == {"layer"} else walk.laws[source]
+
+
+def moments(walk, op, number):
+    first, each = number
+    square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
+    raw, levels, norms, far = walk.rows.norm_raw, walk.rows.norm_level, walk.norms, walk.distance
+
+    def step(i):
+        n = first + i * each
+        norm = norms[n]
+        raw[n] = q = square[source]
+        walk.rows.norm_mean[n] = m = mean[source]
+        if norm.kind == "batch":
+            square[out], mean[out] = -math.inf, 0.0
+            if walk.columns > 1:
+                walk.rows.norm_distance[n] = far[source]
+                square[out], mean[out], far[out] = walk.batch(walk.line, norm, q, far[source])
+            return
+        levels[n] = level(norm, q, m)
+        square[out] = variance(norm, q, m) - levels[n]
+        mean[out] = 0.0 if norm.kind == "layer" else m
+
+    return step
+
+
+def distance(walk, op, number):
+    first, each = number
+    far, source, out, rows, norms = walk.distance, op.ins[0], op.out, walk.rows, walk.norms
+
+    def step(i):
+        n = first + i * each
+        norm = norms[n]
+        if norm.kind != "batch":
+            rows.norm_distance[n] = d = far[source]
+            far[out] = min(d / (1 - rows.norm_mean[n] ** 2), 2.0) if norm.kind == "layer" and d else d
+
+    return step
+
+
+def backward(walk, op, n):
+    g, o = walk.take(op.out)
+    signal = walk.signal
+    if walk.normed and walk.norms[n].kind == "batch":
+        factor, o = walk.through_batch(walk.line, walk.norms[n], signal.norm_raw[n], signal.norm_distance[n], o)
+        walk.give(op.ins[0], g + factor, o)
+    else:
+        walk.give(op.ins[0], g - signal.norm_level[n], o)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""An activation function behind its norm, at infinite width: Gaussian means of phi, phi^2 and phi'^2, of one column and two."""
+
+from __future__ import annotations
+
+from pykernel.theory.ops.norm import deviation
+from pykernel.theory.structure import ODD
+
+ROWS = ("raw", "preimage")
+FAR_ROWS = ("raw_distance",)
+
+
+def law(walk, stretch, op):
+    rows, source = walk.rows(stretch, op), op.ins[0]
+    norms = walk.norms(stretch, op)
+    names = ", ".join(sorted({str(row) for row in rows}))
+    if norms == {None} and names == "linear":
+        return walk.laws[source]
+    walk.require_gaussian(source, names)
+    leaning = "" if all(row.name in ODD for row in rows) else names
+    return walk.same(source, gaussian=False, made=names, mean=leaning)
+
+
+def moments(walk, op, number):
+    first, each = number
+    square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
+    raw, preimage, at, far = walk.rows.raw, walk.rows.preimage, walk.at, walk.distance
+
+    def step(i):
+        s = first + i * each
+        row, norm = at[s]
+        raw[s] = q = square[source]
+        if norm.kind == "batch" and walk.columns > 1:
+            preimage[s], walk.rows.raw_distance[s] = 0.0, far[source]
+            square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source])
+            return
+        preimage[s] = t = deviation(norm, q, mean[source])
+        square[out], m = row.value(t)
+        mean[out] = mean[source] if row.passes else m
+
+    return step
+
+
+def distance(walk, op, number):
+    first, each = number
+    far, source, out = walk.distance, op.ins[0], op.out
+    rows, at = walk.rows, walk.at
+
+    def step(i):
+        s = first + i * each
+        row, norm = at[s]
+        if norm.kind != "batch":
+            rows.raw_distance[s] = d = far[source]
+            far[out] = row.apart(s, rows.preimage[s], d)
+
+    return step
+
+
+def backward(walk, op, s):
+    g, o = walk.take(op.out)
+    if walk.normed and walk.at[s][1].kind == "batch":
+        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], walk.signal.raw[s], walk.signal.raw_distance[s], o)
+    else:
+        o = o * walk.kept[s]
+    walk.give(op.ins[0], g + walk.rows.derivative[s], o)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A factor s at infinite width: s^2 on mean squares and squared gradients, nothing on cosines."""
+
+from __future__ import annotations
+
+ROWS = FAR_ROWS = ()
+
+
+def law(walk, stretch, op):
+    return walk.laws[op.ins[0]]
+
+
+def moments(walk, op, number):
+    first, each = number
+    square, mean, source, out, factors = walk.square, walk.mean, op.ins[0], op.out, walk.factors
+
+    def step(i):
+        shift, sign = factors[first + i * each]
+        square[out], mean[out] = square[source] + shift, sign * mean[source]
+
+    return step
+
+
+def distance(walk, op, number):
+    far, source, out = walk.distance, op.ins[0], op.out
+
+    def step(i):
+        far[out] = far[source]
+
+    return step
+
+
+def backward(walk, op, f):
+    g, o = walk.take(op.out)
+    walk.give(op.ins[0], g + walk.factors[f], o)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is known of a program's registers whatever its numbers are, and so whether infinite-width theory can follow it at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from pykernel.ops import TABLES
+from pykernel.program import Op, Program, Stretch
+
+# phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would amplify.
+ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
+
+
+class NoTheory(ValueError):
+    """No infinite-width theory is known for a program; the message says why."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """Of the entries of one register, at infinite width.
+
+    Attributes:
+        gaussian: whether a unit's entries (over the columns) are jointly normal with mean zero.
+        made: the step that made them otherwise, in words.
+        sources: numbers of what they come from unit by unit: registers without a common one are independent given their means.
+        mean: the activation function that gave them a mean, "" where they have none.
+    """
+
+    gaussian: bool = True
+    made: str = ""
+    sources: frozenset = frozenset()
+    mean: str = ""
+
+
+@dataclass
+class Structure:
+    """A walk over the laws of registers.
+
+    Attributes:
+        program: what is walked.
+        laws: register -> Law.
+        means: activation functions whose outputs a skip adds up although they have a mean.
+    """
+
+    program: Program
+    laws: dict[int, Law] = field(default_factory=dict)
+    means: list[str] = field(default_factory=list)
+    _fresh: Any = field(default_factory=count)
+
+    def fresh(self) -> frozenset:
+        """A source that nothing else comes from."""
+        return frozenset([next(self._fresh)])
+
+    def rows(self, stretch: Stretch, op: Op) -> list[Any]:
+        """The activation functions of an op, over all repetitions."""
+        first, each = place(stretch, op)
+        chosen = np.unique(self.program.steps.row[first : first + each * stretch.count : each])
+        return [self.program.activations[i] for i in chosen]
+
+    def norms(self, stretch: Stretch, op: Op, table: str = "step") -> set[str | None]:
+        """The norms of an op, over all repetitions."""
+        first, each = place(stretch, op)
+        numbers = self.program.steps.norm if table == "step" else self.program.norm_steps
+        return {self.program.norms[i].kind for i in np.unique(numbers[first : first + each * stretch.count : each])}
+
+    def require_gaussian(self, register: int, what: str) -> None:
+        """Refuse what acts on entries that are not normal."""
+        law = self.laws[register]
+        if not law.gaussian:
+            raise NoTheory(
+                f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum with it, "
+                "whose entries are not normal; use propagate"
+            )
+
+    def same(self, register: int, **changes) -> Law:
+        """The law of a register with changes."""
+        return replace(self.laws[register], **changes)
+
+
+def place(stretch: Stretch, op: Op, offset: int = 0) -> tuple[int, int]:
+    """Number of an op in the first repetition of its stretch, and the step to the next."""
+    table = TABLES[op.kind]
+    return getattr(stretch.first, table) + op.at + offset, max(getattr(stretch.each, table), 1)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pinned stream: draws and rows of stream version 1, the same on every instruction set, for any threads and any memory.
+
+`data/rows-1.npz` is written by `python tests/test_bits.py`, and only where the stream gets a new version.
+"""
+
+import hashlib
+from pathlib import Path
+
+import bits
+import pytest
+import test_stream
+
+from pykernel import stream
+
+kernels = pytest.importorskip("pykernel._core").kernels
+
+ROWS = Path(__file__).parent / "data" / "rows-1.npz"
+CASES = (
+    "layers: 60 gelu layer linear",
+    "layers: 180 tanh batch linear",
+    "layers: 239 tanh rms",
+    "schemes: stable(1.5) batch 9",
+    "schemes: student_t(3) batch 1",
+    "schemes: torch_linear_default batch 9",
+    "schemes: orthogonal batch 9",
+    "callers: weights 2^200",
+    "clips: value 0.001 batch",
+    "heads: init sparse",
+    "gains: sigmoid 30",
+    "wide: replicas",
+)
+# SHA-256 of 40 x 130 draws of each, little endian float32: first 16 hex digits
+DRAWS = {
+    ("normal", 0): "ffb1085145f95adb",
+    ("uniform", 0): "10d0d36971aa500b",
+    ("truncated", 0): "1be7ce5cf72570ac",
+    ("sparse", 0.25): "747d308a0e922d3d",
+    ("sparse", 1.0): "ffb1085145f95adb",
+    ("student", 1.0): "7b7e773b83f2b1ef",
+    ("student", 3.5): "6d163bca4ef51fcd",
+    ("stable", 0.5): "7229970900cfcc9c",
+    ("stable", 1.0): "41cb1126eb9dd9e5",
+    ("stable", 1.7): "a30052cc45fe1510",
+    ("stable", 2.0): "0995898d82eb1235",
+}
+
+
+def test_the_stream_has_a_new_version_where_pins_change():
+    assert stream.VERSION == 1
+
+
+@pytest.mark.parametrize("isa", kernels.isas())
+@pytest.mark.parametrize("case", test_stream.CASES, ids=str)
+def test_draws_are_pinned(isa, case):
+    distribution, parameter = case
+    number = test_stream.DISTRIBUTIONS.index(distribution)
+    draws = kernels.draws(isa, number, parameter, 2**63 + 11, 7, 9, 40, 130)
+    assert hashlib.sha256(draws.astype("<f4").tobytes()).hexdigest()[:16] == DRAWS[case]
+
+
+@pytest.fixture(scope="module", params=kernels.isas())
+def measured(request, tmp_path_factory):
+    """(rows by case, ways that differ) of one instruction set, each for 1, 2, 3 and 7 threads with little and with much memory."""
+    path = tmp_path_factory.mktemp("bits") / "rows.npz"
+    return bits.in_a_process(path, "cpp", request.param, ["--case", *CASES])[1:]
+
+
+FIRST = {}
+
+
+def test_rows_depend_neither_on_threads_nor_on_memory_nor_on_the_instruction_set(measured):
+    found, odd = measured
+    assert not odd
+    for key, rows in found.items():
+        assert rows.tobytes() == FIRST.setdefault(key, rows).tobytes(), key
+
+
+def test_rows_are_pinned(measured):
+    """Within 1e-13: the logarithm of another C library may round otherwise; a single draw that changes is 1e-7 away."""
+    names, pinned, _ = bits.load(ROWS)
+    assert pinned.keys() == measured[0].keys()
+    for key, rows in measured[0].items():
+        assert bits.difference(names, pinned[key], rows, exact=False) is None, key
+
+
+if __name__ == "__main__":
+    bits.save(ROWS, bits.in_a_process(ROWS, "cpp", None, ["--case", *CASES])[1])
