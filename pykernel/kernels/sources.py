@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which files a module of ours is made of: itself and what it imports, however far away; one digest of them for Numba's cache."""
+"""Which files a module of ours is made of: itself and what it imports, however far away; a digest for Numba's cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 # A pattern, as parsing thirty files takes a tenth of a second of every start.
-_IMPORT = re.compile(rf"^(?:from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|.*)|import ({PACKAGE.name}[\w.]*))", re.MULTILINE)
+_IMPORT = re.compile(
+    rf"^(?:from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|.*)|import ({PACKAGE.name}[\w.]*))", re.MULTILINE
+)
 
 
 def digest(module: str) -> str:
@@ -33,7 +35,7 @@ def _closure(module):
 
 @functools.cache
 def _imports(module):
-    """Modules of this package that a module's globals come from, which Numba freezes: what it imports at its top, not inside functions."""
+    """Modules of this package that a module imports at its top: Numba freezes globals that come from them."""
     found = set()
     for package, names, whole in _IMPORT.findall(_file(module).read_text()):
         inner = (f"{package}.{name}" for name in re.findall(r"\w+", names))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function, behind the norm that acts on its input where there is one: v = phi(Norm(h)); Norm(h) is the preimage."""
+"""An activation function, behind the norm that acts on its input, if any: v = phi(Norm(h)); Norm(h) is the preimage."""
 
 from __future__ import annotations
 
 from numba.extending import register_jitable
 
 from pykernel.kernels import activate, blocks, jit, norms
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BEGINS,
     BLOCK,
@@ -39,7 +39,7 @@ SATURATED, DEAD, FACTOR = ROW["saturated"], ROW["dead"], ROW["log10_derivative_f
 
 @register_jitable
 def kept(n, B, item, norm):
-    """Bytes on the tape for n units and B columns behind a norm of this kind: the preimage, and what the norm divided by."""
+    """Bytes on the tape for n units and B columns behind this kind of norm: preimage and divisors."""
     return (n + 15) // 16 * 16 * B * item + norms.kept(n, B, norm)
 
 
@@ -55,7 +55,9 @@ def forward(spec, work, op, k, replica, index):
     preimage = block(spec, at)
     blocks.copy(block(spec, h[BLOCK]), 0, preimage, 0, count(h))
     if kind:
-        e, foot[KEPT_E2] = norms.forward(kind, eps, preimage, e, n, B, pointer(at + count(h) * spec.item, 1.0), spec.bound)
+        e, foot[KEPT_E2] = norms.forward(
+            kind, eps, preimage, e, n, B, pointer(at + count(h) * spec.item, 1.0), spec.bound
+        )
     foot[KEPT_E] = e
     shape(out, n, B)
     out[E] = activate.values(spec, work, entry(spec.step_row, k), preimage, e, block(spec, out[BLOCK]), n, B)
