@@ -58,6 +58,15 @@ class Rows:
     loss: np.ndarray
 
 
+AXES = {"layer": "layer", "activation": "activation", "node": "block", "input": "node"}  # of each extent the name of its axis
+AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "node": "layer", "input": "node"}  # where layer, function and block are one
+
+
+def axes(chain) -> dict[str, str]:
+    """Of each extent but "replica" the name of the axis that its rows run along."""
+    return AXES_OF_LAYERS if chain.blocks is None else AXES
+
+
 def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
     """The shape of a row's array for so many replicas of a program with these `program.Counts`."""
     if row.extent == "replica":
