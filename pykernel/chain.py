@@ -384,7 +384,8 @@ class Chain:
             return Counts(layer=self.depth, activation=self.depth, node=self.depth)
         once, each = (*self.first, *self.last), self.blocks
         layer, activation = (
-            sum(len(roles(block)[which]) for block in once) + self.depth * sum(len(roles(block)[which]) for block in each) for which in (0, 1)
+            sum(len(roles(block)[which]) for block in once) + self.depth * sum(len(roles(block)[which]) for block in each)
+            for which in (0, 1)
         )
         return Counts(layer=layer, activation=activation, node=len(once) + self.depth * len(each))
 

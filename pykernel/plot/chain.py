@@ -152,7 +152,12 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     dark, grey = (DARK, GREY) if style["color"] == BAND else (style["color"],) * 2
     if len(values):
         bins = max(5, round(np.sqrt(len(values))))
-        ax.hist(values, bins=bins, density=True, **{"edgecolor": "white", "linewidth": 0.5, "alpha": 1 if canvas.own else 0.4, **style})
+        ax.hist(
+            values,
+            bins=bins,
+            density=True,
+            **{"edgecolor": "white", "linewidth": 0.5, "alpha": 1 if style["color"] == BAND else 0.4, **style},
+        )
     if prediction is not None:
         std = prediction.signal_end_to_end_std
         if np.isfinite(std) and std > 0:
