@@ -69,7 +69,7 @@ def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
         >>> import pykernel as pk
         >>> grid = {"depth": [5, 10], "activation": ["relu", "tanh"]}
         >>> ds = pk.sweep(grid, {"width": 16}, replicas=4, progress=False)
-        >>> pk.plot_sweep(ds, "verdict").shape
+        >>> pk.plot_sweep(ds).shape
         (1, 2)
         >>> figure, ax = plt.subplots()
         >>> pk.plot_sweep(ds.sel(activation="relu"), ax=ax)[0, 0] is ax
@@ -421,7 +421,7 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
 
 def _critical(ds: Any, where: dict) -> float | None:
     """The theory's critical gain of the chains in a panel, over the panel's init; None where it has none."""
-    import pykernel as pk
+    from pykernel.theory.critical import critical_gain
 
     cell = ds.isel(dict(where.items()))
     activation, init = str(cell.activation.item()), str(cell.init.item())
@@ -430,7 +430,7 @@ def _critical(ds: Any, where: dict) -> float | None:
         return None
     bias = float(cell.coords["bias_std"].item() if "bias_std" in cell.coords else ds.attrs.get("base_bias_std", 0.0))
     try:
-        gain = pk.critical_gain(activation, bias_std=bias).gain
+        gain = critical_gain(activation, bias_std=bias).gain
     except (AttributeError, ImportError, ValueError, TypeError):
         return None
     return None if gain is None or not np.isfinite(gain) else float(gain) / scale
