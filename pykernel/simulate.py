@@ -65,7 +65,7 @@ def gradients(
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
-        chain, x, cotangent, weights, biases, batch_first, batch, seed: as in `propagate`.
+        chain, x, cotangent, weights, biases, batch_first, batch, positions, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
