@@ -9,12 +9,15 @@ import numpy as np
 
 from pykernel import observables
 from pykernel._core import version
+from pykernel.program import Counts
 from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
 from pykernel.verdict import judge
 
+AXES = {"layer": "layer", "activation": "activation", "node": "node", "input": "node"}
+_KINDS = {row.name: row.extent for row in observables.ROWS}
 _UNITS = {row.name: row.unit for row in observables.ROWS}
 _MEANINGS = {
     "end_to_end": ("decades", "log10 of the first over the last weight gradient"),
@@ -39,7 +42,8 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         known_theory: predictions by key of cell; None leaves their columns out.
 
     Returns:
-        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
+        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`; with blocks also `activation` and `node` (see
+        `_Lines`). Scalars (axes, replica); `verdict` and
         `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
         `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
         What is not known is nan, and `replicas` says how many are.
@@ -51,11 +55,10 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     names = tuple(axis["name"] for axis in plan["axes"])
     cells = plan["cells"]
     most = max(targets.values(), default=0)
-    at = {depth: kept.at(depth) for depth in {cell[1] for cell in cells}}
-    layers = np.unique(np.concatenate(list(at.values()))) if kept.rows else np.zeros(0, dtype=np.int64)
-    places = {depth: np.searchsorted(layers, layers_of) for depth, layers_of in at.items()}
+    extents = [_extents(plan, cell) for cell in cells]
+    lines = _Lines(kept, set(extents), "extents" in plan)
 
-    n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), len(layers)
+    n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), lines.longest + 1  # the last place is for what is nowhere
     scalars = np.full((len(SCALARS), n, most), np.nan)
     mean, std, finite = (np.full((p, n, s), np.nan) for _ in range(3))
     quantiles = np.full((q, n, len(QUANTILES), s), np.nan)
@@ -67,9 +70,8 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in {cell[5] for cell in cells}
     }
     own_quantiles = {batch: [kept.quantiles.index(name) for name in kept.measured(batch).quantiles] for batch in own}
-    inner = np.array([_UNITS_EXTENT[name] for name in kept.rows], dtype=bool)
 
-    for i, (key, depth, _, _, _, batch) in enumerate(cells):
+    for i, (key, _, _, _, _, batch) in enumerate(cells):
         goal = targets[key]
         known[i] = shelf.known(key, goal)
         if known[i] == 0:
@@ -79,34 +81,38 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         if kept.rows and (forest := shelf.profiles(key, goal)):
             forests[i] = forest
         if each is not None:
-            found = shelf.replicas(key, goal, (len(own[batch]), len(at[depth])))
-            each[own[batch][:, None, None], i, np.arange(goal)[:, None], places[depth]] = found
+            where = lines.where(extents[i], own[batch])
+            found = shelf.replicas(key, goal, where.shape)
+            each[own[batch][:, None, None], i, np.arange(goal)[:, None], where[:, None]] = found
 
     goals = np.array([targets[cell[0]] for cell in cells])
     for goal in np.unique(goals[known > 0]):
         some = np.flatnonzero((goals == goal) & (known > 0))
         verdicts[some] = _verdicts(scalars[:, some, :goal], plan["run"].get("precision", "exponent"))
     for i, summary in zip(forests, statistics.summaries(list(forests.values())), strict=True):
-        _, depth, _, _, _, batch = cells[i]
-        where = places[depth]
+        batch = cells[i][5]
+        where = lines.where(extents[i], own[batch])
         at_rows = (own[batch][:, None], i, where)
         for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
             table[at_rows] = found
-        quantiles[np.array(own_quantiles[batch], dtype=int)[:, None], i, :, where] = summary.quantiles.transpose(0, 2, 1)
+        chosen = np.array(own_quantiles[batch], dtype=int)
+        rows = [kept.measured(batch).rows.index(kept.quantiles[j]) for j in chosen]
+        quantiles[chosen[:, None], i, :, where[rows]] = summary.quantiles.transpose(0, 2, 1)
 
-    # Rows that belong to layers have no value at the input.
-    outside = (layers == 0)[None, None, :] & ~inner[:, None, None]
-    for array in (mean, std, finite) if each is None else (mean, std, finite, each.transpose(0, 1, 3, 2)):
-        array[np.broadcast_to(outside if array.ndim == 3 else outside[..., None], array.shape)] = np.nan
+    for j, name in enumerate(kept.rows):
+        if not lines.has_input(name):
+            for array in (mean, std, finite) if each is None else (mean, std, finite, each):
+                array[j, ..., 0] = np.nan
     for j, name in enumerate(kept.quantiles):
-        if not _UNITS_EXTENT[name]:
-            quantiles[j, :, :, layers == 0] = np.nan
+        if not lines.has_input(name):
+            quantiles[j, ..., 0] = np.nan
 
     variables: dict[str, Any] = {}
     for name, values in zip(SCALARS, scalars, strict=True):
         if name == "loss" and not np.isfinite(values).any():
             continue
         unit, meaning = _MEANINGS[name]
+        unit = unit.replace("per layer", "per repetition") if "extents" in plan else unit
         variables[name] = ((*names, "replica"), values.reshape(*shape, most), {"units": unit, "long_name": meaning})
     variables["verdict"] = (
         names,
@@ -120,18 +126,20 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
             variables[name] = (names, words.reshape(shape))
     for j, name in enumerate(kept.rows):
         attributes = {"units": _UNITS[name]}
+        axis, size = lines.axis(name)
         for word, values in (("mean", mean), ("std", std), ("finite", finite)):
             variables[f"{name}_{word}"] = (
-                (*names, "layer"),
-                values[j].reshape(*shape, s),
+                (*names, axis),
+                values[j, :, :size].reshape(*shape, size),
                 attributes if word != "finite" else {"units": "replicas"},
             )
         if each is not None:
-            variables[f"{name}_replica"] = ((*names, "replica", "layer"), each[j].reshape(*shape, most, s), attributes)
+            variables[f"{name}_replica"] = ((*names, "replica", axis), each[j, ..., :size].reshape(*shape, most, size), attributes)
     for j, name in enumerate(kept.quantiles):
+        axis, size = lines.axis(name)
         variables[f"{name}_quantile"] = (
-            (*names, "quantile", "layer"),
-            quantiles[j].reshape(*shape, len(QUANTILES), s),
+            (*names, "quantile", axis),
+            quantiles[j, ..., :size].reshape(*shape, len(QUANTILES), size),
             {"units": _UNITS[name]},
         )
     if known_theory is not None:
@@ -140,8 +148,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
             variables[name] = (names, values.reshape(shape), attributes)
 
     coordinates: dict[str, Any] = {"replica": np.arange(most)}
-    if kept.rows:
-        coordinates["layer"] = layers
+    coordinates |= lines.coordinates
     if kept.quantiles:
         coordinates["quantile"] = list(QUANTILES)
     for axis in plan["axes"]:
@@ -162,7 +169,48 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
-_UNITS_EXTENT = {row.name: row.extent == "node" for row in observables.ROWS}
+def _extents(plan: dict, cell: Any) -> Counts:
+    """Layers, activation steps and nodes of a cell's chain."""
+    layer, activation, node = plan["extents"][cell[0]] if "extents" in plan else (cell[1],) * 3
+    return Counts(layer=layer, activation=activation, node=node)
+
+
+class _Lines:
+    """Along which axis each kept row runs, and where on it the places kept of each chain are.
+
+    Where layers, activation steps and nodes are one there is one axis, `layer`, 0 being the input. With blocks there are `layer` and
+    `activation`, by number in the order of use, and `node`; each begins at 0, where only nodes have a value.
+    """
+
+    def __init__(self, kept: Profiles, chains: set[Counts], with_blocks: bool) -> None:
+        kinds = AXES if with_blocks else dict.fromkeys(AXES, "layer")
+        self._axes = {row.name: kinds.get(row.extent, "") for row in observables.ROWS}
+        at = {name: [kept.at(statistics.extent_of(name, chain)) for chain in chains] for name in kept.rows}
+        found: dict[str, list] = {}
+        for name, places in at.items():
+            found.setdefault(self._axes[name], []).extend(places)
+        self.coordinates = {axis: np.unique(np.concatenate(places)) for axis, places in found.items()}
+        self.longest = max(map(len, self.coordinates.values()), default=0)
+        self.places = {}  # of each chain (P, S): of what is nowhere, beyond the longest axis
+        for chain in chains:
+            table = kept.places(chain)
+            for row, name in zip(table, kept.rows, strict=True):
+                row[:] = np.where(row < 0, self.longest, np.searchsorted(self.coordinates[self._axes[name]], row))
+            self.places[chain] = table
+
+    def where(self, chain: Counts, rows: np.ndarray) -> np.ndarray:
+        """The places of these rows of a chain, as wide as the longest of them."""
+        table = self.places[chain][rows]
+        return table[:, : (table < self.longest).sum(axis=1).max(initial=0)]
+
+    def axis(self, name: str) -> tuple[str, int]:
+        """The axis of a row and its length."""
+        return self._axes[name], len(self.coordinates[self._axes[name]])
+
+    @staticmethod
+    def has_input(name: str) -> bool:
+        """Whether a row has a value at the input."""
+        return _KINDS[name] == "input"
 
 
 def verdict(values: np.ndarray, precision: str) -> str:

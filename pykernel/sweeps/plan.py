@@ -161,10 +161,10 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [PlanCell(c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]) for c in self.cells]
+        cells = [PlanCell(c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run)) for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
-        held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}
+        held = {name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1}
         fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}
         base = {name: grid.label(getattr(first.chain, name)) for name in fields if name not in gridded and "chain" not in gridded}
@@ -177,15 +177,22 @@ class SweepPlan:
             "base": {name: text for name, text in base.items() if text != "none"},
             "run": held,
         }
+        if any(cell.chain.blocks is not None for cell in self.cells):
+            result["extents"] = {cell.key: _extents(cell.chain) for cell in self.cells}
         return {"hash": identity.digest(result), **result}
 
     def memory(self) -> int:
         """Bytes of the Dataset."""
-        depths = {cell.chain.depth for cell in self.cells}
-        layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in depths])))
+        extents = {extent for cell in self.cells for extent in _extents(cell.chain)}
+        layers = len(np.unique(np.concatenate([self.kept.at(extent) for extent in extents])))
         most = max(cell.replicas for cell in self.cells)
         each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
         return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
+
+
+def _extents(chain: Any) -> tuple[int, int, int]:
+    """Layers, activation steps and nodes, as a plan keeps them."""
+    return (chain.depth,) * 3 if chain.blocks is None else (chain.extents.layer, chain.extents.activation, chain.extents.node)
 
 
 def _resolve(cell: Cell, known: dict) -> dict:
@@ -224,7 +231,7 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     largest: dict[tuple, tuple[float, Cell]] = {}
     for cell in cells:
         chain = cell.chain
-        size = (chain.depth * chain.width if chain.width else sum(chain.widths)) * cell.run["batch"]
+        size = (_extents(chain)[0] * chain.width if chain.width else sum(chain.widths)) * grid.columns(cell.run)
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, observables
+from pykernel.program import Counts
 from pykernel.verdict import first_over_last, slopes
 
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
@@ -54,7 +55,7 @@ class Profiles:
         quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual rows those of
             `log10_grad_weight` and `log10_grad_activation`.
         layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input;
-            scalars always use every layer.
+            scalars always use every layer. Of blocks each row is thinned so by its own extent: layers, activation steps or nodes.
         replicas: keep the profile of every replica too (large).
 
     Raises:
@@ -112,18 +113,36 @@ class Profiles:
         rows, quantiles = (tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles))
         return replace(self, rows=rows, quantiles=quantiles)
 
-    def at(self, depth: int) -> np.ndarray:
-        """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""
+    def at(self, extent: int) -> np.ndarray:
+        """The places kept of a row of so many layers (steps, nodes): increasing ints from 0 (the input) to the extent."""
         if not self.rows:
             return np.zeros(0, dtype=np.int64)
-        stride = -(-depth // self.layers)
-        return np.unique(np.concatenate(([0, 1], np.arange(stride, depth + 1, stride), [depth])))
+        if extent == 0:
+            return np.zeros(1, dtype=np.int64)
+        stride = -(-extent // self.layers)
+        return np.unique(np.concatenate(([0, 1], np.arange(stride, extent + 1, stride), [extent])))
+
+    def places(self, extents: Counts) -> np.ndarray:
+        """The places kept of each row, (P, S) ints: its own from the left, -1 beyond, where nothing is."""
+        own = [self.at(extent_of(name, extents)) for name in self.rows]
+        table = np.full((len(own), max(map(len, own), default=0)), -1, dtype=np.int64)
+        for row, at in zip(table, own, strict=True):
+            row[: len(at)] = at
+        return table
 
 
 def _names(what: str, given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_LAYERED)}")
     return tuple(given)
+
+
+_KINDS = {row.name: row.extent for row in observables.ROWS}
+
+
+def extent_of(name: str, extents: Counts) -> int:
+    """How many layers, activation steps or nodes a row has, the input not counted."""
+    return extents.node if _KINDS[name] == "input" else getattr(extents, _KINDS[name])
 
 
 class Node(NamedTuple):
@@ -141,34 +160,36 @@ class Node(NamedTuple):
     sorted: np.ndarray
 
 
-def scalars(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64."""
+def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarray:
+    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64; the slope over `Chain.ends`."""
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
         [
             first_over_last(weight),
             first_over_last(activation),
-            slopes(activation),
+            slopes(activation[:, ends]),
             weight[:, 0],
             weight[:, -1],
-            rows["dead"].mean(axis=1),
-            rows["saturated"].mean(axis=1),
+            _share(rows["dead"]),
+            _share(rows["saturated"]),
             rows["loss"],
         ]
     )
 
 
-def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept layers: (P, R, S) float64, zero at the input for rows that belong to layers (where nobody reads it)."""
-    replicas, depth = rows["log10_grad_weight"].shape
-    values = np.zeros((len(kept.rows), replicas, len(layers)))
-    everything = len(layers) == depth + 1
+def _share(row: np.ndarray) -> np.ndarray:
+    """Mean over activation steps; 0 of a chain that has none."""
+    return row.mean(axis=1) if row.shape[1] else np.zeros(len(row))
+
+
+def profiles(rows: dict[str, np.ndarray], kept: Profiles, places: np.ndarray) -> np.ndarray:
+    """The kept rows at the kept places: (P, R, S) float64, zero where a row has nothing: beyond its end, and at the input but for nodes'."""
+    values = np.zeros((len(kept.rows), len(rows["log10_grad_weight"]), places.shape[1]))
     for p, name in enumerate(kept.rows):
         row = rows[name]
-        if row.shape[1] == depth + 1:
-            values[p] = row if everything else row[:, layers]
-        else:
-            values[p, :, 1:] = row if everything else row[:, layers[1:] - 1]
+        skipped = 0 if _KINDS[name] == "input" else 1  # the input, which it has no number of
+        at = places[p][places[p] >= skipped] - skipped
+        values[p, :, skipped : skipped + len(at)] = row if len(at) == row.shape[1] else row[:, at]
     return values
 
 

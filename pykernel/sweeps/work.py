@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.sweeps import statistics, store
+from pykernel.sweeps import grid, statistics, store
 from pykernel.sweeps.blocks import Piece
 from pykernel.sweeps.statistics import Node, Profiles
 
@@ -67,19 +67,19 @@ def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop
 
 
 def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
-    depth = piece.chain.depth
-    kept = kept.measured(piece.run["batch"])
-    layers = kept.at(depth)
+    extents = piece.chain.extents
+    kept = kept.measured(grid.columns(piece.run))
+    places = kept.places(extents)
     with_quantiles = [kept.rows.index(name) for name in kept.quantiles]
-    most = max(1, BYTES_OF_ROWS // (13 * 8 * (depth + 1)))
+    most = max(1, BYTES_OF_ROWS // (13 * 8 * (max(extents) + 1)))
     step = max(1 << (most.bit_length() - 1), threads or 1)
     scalars, nodes, replicas = [], {}, []
     first, end = piece.first, piece.first + piece.count
     while first < end:
         count = min(step - first % step, end - first)
         rows = run_rows(piece, first, count, threads)
-        scalars.append(statistics.scalars(rows))
-        values = statistics.profiles(rows, kept, layers)
+        scalars.append(statistics.scalars(rows, piece.chain.ends))
+        values = statistics.profiles(rows, kept, places)
         nodes.update(statistics.reduce(values, first, with_quantiles))
         if kept.replicas:
             replicas.append(values)
