@@ -23,6 +23,7 @@ from pykernel.plot.panels import (
     MOST_ROWS,
     Page,
     cap,
+    counted,
     finish,
     fit,
     multiples,
@@ -132,7 +133,7 @@ def gradient(ds: Any, on: Any = None) -> Page:
     title += "; lines: theory" if theory is not None else ""
     title += "; ".join(["", *edges])
     lost = not_shown(cells_without_a_number=int(np.isnan(middle.values).sum()))
-    finish(page, legend, "depth (layers)", _SIGNAL, title + note + said + lost)
+    finish(page, legend, f"depth ({counted(ds)})", _SIGNAL, title + note + said + lost)
     return page
 
 
@@ -149,10 +150,11 @@ def _profiles(ds: Any, on: Any) -> Page:
     name = "log10_grad_activation"
     if f"{name}_mean" not in ds:
         raise ValueError(f"this sweep kept no profile of {name}: run it with profiles=True, or with several depths")
-    ds, note = settle(ds, "layer")
-    ds, said = fit(ds, "layer")
+    along = ds[f"{name}_mean"].dims[-1]
+    ds, note = settle(ds, along)
+    ds, said = fit(ds, along)
     theory, mark = _theory(ds), None
-    page, panels, legend = multiples(ds, "layer", on)
+    page, panels, legend = multiples(ds, along, on)
     lost = 0
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
@@ -160,7 +162,7 @@ def _profiles(ds: Any, on: Any) -> Page:
             y, spread, x = (
                 cell[f"{name}_mean"].values.ravel(),
                 cell[f"{name}_std"].values.ravel(),
-                np.tile(ds.layer.values, cell.verdict.size),
+                np.tile(ds[along].values, cell.verdict.size),
             )
             lost += not np.isfinite(y).any()
             style = {**style_of(i), "markevery": max(1, len(x) // 8)}
@@ -168,16 +170,17 @@ def _profiles(ds: Any, on: Any) -> Page:
             panel.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.15, lw=0)
             if theory is None or cell.verdict.size > 1:
                 continue
-            expected = y[x == x.max()] + theory.isel({**at, **where}).values.ravel()
+            expected = y[x == x[np.isfinite(y)].max(initial=0)] + theory.isel({**at, **where}).values.ravel()
             if np.isfinite(expected).all():
                 bar = np.nan_to_num(cell.predicted_signal_end_to_end_std.values.ravel())
                 cross = {"color": "k", "marker": "x", "ms": 8, "mew": 1.4, "ls": "none", "zorder": 5, "elinewidth": 1.2, "capsize": 4}
                 mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
     if mark is not None:
         legend["theory at the input, bar one standard deviation"] = mark
-    title = "Gradient against layer: mean over draws, band one standard deviation"
+    place = "layer" if along == "layer" else "block"
+    title = f"Gradient against {place}: mean over draws, band one standard deviation"
     title += note + said + not_shown(chains_whose_gradients_are_zero_or_no_numbers=lost)
-    finish(page, legend, "layer", "log10 of the gradient's norm", title)
+    finish(page, legend, place, "log10 of the gradient's norm", title)
     return page
 
 
@@ -229,7 +232,7 @@ def heat(ds: Any, on: Any = None) -> Page:
     for panel in panels[-1]:
         panel.set_xlabel("gain", fontsize=9)
     for panel in panels[:, 0]:
-        panel.set_ylabel("depth (layers)", fontsize=9)
+        panel.set_ylabel(f"depth ({counted(ds)})", fontsize=9)
     bar = page.figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
     bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
@@ -302,7 +305,8 @@ def spread(ds: Any, on: Any = None) -> Page:
             if good.any():
                 (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
         ends = np.array([float(ratio.min()), float(ratio.max())]) * ((0.7, 1.4) if ratio.size == 1 else (1, 1))
-        for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
+        laws = (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")) if counted(ds) == "layers" else ()
+        for law, factor, dash in laws:
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):
@@ -424,6 +428,8 @@ def _critical(ds: Any, where: dict) -> float | None:
     import pykernel as pk
 
     cell = ds.isel(dict(where.items()))
+    if not {"activation", "init"} <= set(cell.coords):  # blocks say their own
+        return None
     activation, init = str(cell.activation.item()), str(cell.init.item())
     scale = {"lecun_normal": 1.0, "orthogonal": 1.0, "he_normal": 2**0.5, "glorot_normal": 1.0}.get(init)
     if scale is None:

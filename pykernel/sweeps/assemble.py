@@ -16,7 +16,7 @@ from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
 from pykernel.verdict import judge
 
-AXES = {"layer": "layer", "activation": "activation", "node": "node", "input": "node"}
+AXES = {"layer": "layer", "activation": "activation_step", "node": "node", "input": "node"}
 _KINDS = {row.name: row.extent for row in observables.ROWS}
 _UNITS = {row.name: row.unit for row in observables.ROWS}
 _MEANINGS = {
@@ -42,7 +42,7 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         known_theory: predictions by key of cell; None leaves their columns out.
 
     Returns:
-        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`; with blocks also `activation` and `node` (see
+        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`; with blocks also `activation_step` and `node` (see
         `_Lines`). Scalars (axes, replica); `verdict` and
         `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
         `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
@@ -145,6 +145,8 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
     if known_theory is not None:
         columns = theories.variables([cell[0] for cell in cells], known_theory, scalars, [cell[1] for cell in cells])
         for name, (values, attributes) in columns.items():
+            if "extents" in plan and "units" in attributes:
+                attributes = {**attributes, "units": attributes["units"].replace("per layer", "per repetition")}
             variables[name] = (names, values.reshape(shape), attributes)
 
     coordinates: dict[str, Any] = {"replica": np.arange(most)}
@@ -179,7 +181,7 @@ class _Lines:
     """Along which axis each kept row runs, and where on it the places kept of each chain are.
 
     Where layers, activation steps and nodes are one there is one axis, `layer`, 0 being the input. With blocks there are `layer` and
-    `activation`, by number in the order of use, and `node`; each begins at 0, where only nodes have a value.
+    `activation_step`, by number in the order of use, and `node`; each begins at 0, where only nodes have a value.
     """
 
     def __init__(self, kept: Profiles, chains: set[Counts], with_blocks: bool) -> None:

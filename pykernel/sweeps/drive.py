@@ -83,7 +83,7 @@ def sweep(
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
-        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`; with blocks also `activation` and `node`:
+        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`; with blocks also `activation_step` and `node`:
         each row runs along its own, by number in the order of use.
 
     Raises:

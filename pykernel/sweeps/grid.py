@@ -133,7 +133,13 @@ def named(word: str, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return [_pattern(word, value) for value in values] if isinstance(values, list | tuple) else values
     whole = lambda value: word == "blocks" and isinstance(value, Mapping) and not set(value).isdisjoint(PATTERNS)
-    return [Named(str(name), fields_of(value) if whole(value) else {word: _pattern(word, value)}) for name, value in values.items()]
+    found = []
+    for name, value in values.items():
+        try:
+            found.append(Named(str(name), fields_of(value) if whole(value) else {word: _pattern(word, value)}))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"pattern {name!r}: {error}") from None
+    return found
 
 
 def fields_of(pattern: Mapping) -> dict:
