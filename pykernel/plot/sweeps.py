@@ -293,6 +293,7 @@ def spread(ds: Any, on: Any = None) -> Page:
     page = Page(on, [[None] * columns] * rows, (max(0.8 + 3.4 * columns, 5.5), 1.9 + 2.6 * rows))
     panels = page.panels
     ratio = ds.depth / ds.width
+    laws = (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")) if counted(ds) == "layers" else ()
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
         part = std if act is None else std.sel(activation=act)
@@ -305,7 +306,6 @@ def spread(ds: Any, on: Any = None) -> Page:
             if good.any():
                 (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
         ends = np.array([float(ratio.min()), float(ratio.max())]) * ((0.7, 1.4) if ratio.size == 1 else (1, 1))
-        laws = (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")) if counted(ds) == "layers" else ()
         for law, factor, dash in laws:
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log")
@@ -322,7 +322,7 @@ def spread(ds: Any, on: Any = None) -> Page:
         panel.set_xlabel("depth / width", fontsize=9)
     page.label_y("standard deviation over draws (decades)")
     page.legend({label: line for label, line in legend.items() if label != "all"})
-    page.title("Spread of the gradient over draws of the weights, and the finite-width laws" + note + lost)
+    page.title("Spread of the gradient over draws of the weights" + (", and the finite-width laws" if laws else "") + note + lost)
     return page
 
 
