@@ -29,7 +29,7 @@ class Failure(NamedTuple):
         return f"the {what} is {self.kind} from {self.place} {self.layer} on ({self.direction}, replica {self.replica})"
 
 
-class Measured:
+class Measured(observables.Rows):
     """The rows that an engine measured, as attributes of float64 arrays (see `pykernel.observables`), and derived numbers.
 
     Attributes:

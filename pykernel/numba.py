@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""pykernel inside your own Numba code: functions for `@njit` and `prange`, pure Numba, cached on disk, the bits of `propagate`.
+"""pykernel inside your own Numba code: functions for `@njit` and `prange`, cached on disk, the bits of `propagate`.
 
-Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored: every function
-takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM (on (-1, 1)), TRUNCATED (at 2),
-and with a parameter SPARSE (density), STUDENT (degrees of freedom), STABLE (alpha). Your functions may use `cache=True`;
-Numba does not notice a new version of pykernel then, so clear `__pycache__` when you upgrade.
+Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored:
+every function takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM
+(on (-1, 1)), TRUNCATED (at 2), and with a parameter SPARSE (density), STUDENT (degrees of freedom), STABLE (alpha).
+Your functions may use `cache=True`; Numba does not notice a new version of pykernel then, so clear `__pycache__` when
+you upgrade.
 
     import numpy as np
     from numba import njit
@@ -29,19 +30,33 @@ from pykernel import activations
 from pykernel.kernels import activation_lanes, blocks, embedded, jit, product
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
 from pykernel.kernels.embedded import (
-    activate,
-    activate_backward,
-    chain,
-    chain_row,
     kept_size,
     layer_backward,
     layer_backward_kept,
     layer_forward,
     layer_forward_keep,
 )
+from pykernel.kernels.embedded_chain import chain, chain_row
+from pykernel.kernels.embedded_steps import (
+    BATCH_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+    activate,
+    activate_backward,
+    add,
+    gate,
+    gate_backward,
+    mask,
+    norm,
+    norm_backward,
+    norm_size,
+)
 
 __all__ = [
+    "BATCH_NORM",
+    "LAYER_NORM",
     "NORMAL",
+    "RMS_NORM",
     "SPARSE",
     "STABLE",
     "STUDENT",
@@ -50,13 +65,20 @@ __all__ = [
     "activate",
     "activate_backward",
     "activation",
+    "add",
     "chain",
     "chain_row",
+    "gate",
+    "gate_backward",
     "kept_size",
     "layer_backward",
     "layer_backward_kept",
     "layer_forward",
     "layer_forward_keep",
+    "mask",
+    "norm",
+    "norm_backward",
+    "norm_size",
     "normals",
     "philox",
     "weight_tile",
@@ -67,7 +89,7 @@ _UP = np.uint64(32)
 
 
 def activation(name):
-    """The row and its parameter that `activate` and `chain_row` take, for a built-in activation function. Call it outside njit code.
+    """The row and parameter of a built-in function, for `activate`, `gate`, `chain_row`. Call it outside njit code.
 
     Raises:
         ValueError: an unknown name, or a function of your own: `chain` takes those.
@@ -107,21 +129,21 @@ def philox(c0, c1, c2, c3, seed):
 
 @jit
 def normals(out, seed, purpose, layer, replica):
-    """Fill out, (n, B), with standard normals at the tall addresses of the stream: what inputs, cotangents and biases are.
+    """Fill out, (n, B), with standard normals at tall addresses of the stream: what inputs, cotangents and biases are.
 
     Args:
         purpose: pykernel.stream.INPUT (layer 0), COTANGENT (layer L), BIAS (B = 1) ...
     """
     n, B = out.shape
     flat = np.empty(blocks.size(n, B), out.dtype)
-    key0, key1 = embedded._keys(seed)
+    key0, key1 = embedded.seed_keys(seed)
     blocks.draw_tall(flat, n, B, False, key0, key1, np.uint32(layer | purpose << 24), np.uint32(replica))
     embedded.unpack(flat, out)
 
 
 @jit
 def weight_tile(out, row, column, seed, layer, replica, distribution, parameter):
-    """Unit draws of a tile of W[layer] into out: rows row .. row + len(out) - 1, columns from `column`, a multiple of 4.
+    """Unit draws of a tile of W[layer] into out: rows row .. row + len(out) - 1, columns from a multiple of 4.
 
     Args:
         out: (rows, columns) float32 or float64.
@@ -130,7 +152,7 @@ def weight_tile(out, row, column, seed, layer, replica, distribution, parameter)
     height, columns = out.shape
     terms = (columns + 15) // 16 * 16
     tile = np.empty(terms * 16, out.dtype)
-    where = embedded._address(seed, layer, replica)
+    where = embedded.weight_address(seed, layer, replica)
     for i in range(0, height, 16):
         product.draw_rows(tile, distribution, parameter, where, row + i, column, terms, column + columns)
         for j in range(min(16, height - i)):

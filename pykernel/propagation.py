@@ -12,7 +12,6 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
-from pykernel.theory.refusals import ONE_NORMED_INPUT
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 WIDTH = 80  # of a printed line
@@ -381,6 +380,8 @@ class Propagation(Measured):
         """What is zero, inf or nan, in how many replicas, and why."""
         failure, notes = self.failure, []
         if self.chain.has_batch_norm and self.columns == 1:
+            from pykernel.theory.refusals import ONE_NORMED_INPUT
+
             return [ONE_NORMED_INPUT]
         if failure is None:
             return []

@@ -1,21 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test shares: a Numba cache that belongs to exactly these sources."""
+"""What every test shares: a folder for compiled Numba code. What it holds knows its sources, so it is never stale and never cleared."""
 
-import hashlib
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-
-
-def numba_cache_of_sources() -> Path:
-    """Numba does not notice an edit in another file than the kernel's own; a folder named after all its sources cannot be stale."""
-    package = ROOT / "pykernel"
-    constants = (package / name for name in ("stream.py", "activations.py", "plan.py", "observables.py", "numba.py"))
-    digest = hashlib.sha256()
-    for path in sorted([*constants, *(package / "kernels").glob("*.py"), *(package / "engines").glob("numba*.py")]):
-        digest.update(path.read_bytes())
-    return ROOT / "build" / f"numba-{digest.hexdigest()[:16]}"
-
-
-os.environ.setdefault("NUMBA_CACHE_DIR", str(numba_cache_of_sources()))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "numba"))

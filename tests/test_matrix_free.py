@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 import pykernel as pk
 from pykernel import engines, observables, stream
 from pykernel.engines import reference, reference_matrix_free
-from pykernel.plan import lower
+from pykernel.lower import lower
 
 REPLICAS = 10_000
 WIDTHS = [5, 8, 6, 9, 7]
@@ -88,8 +88,8 @@ class Forgetful(reference_matrix_free.Conditioned):
     """The tempting shortcut: backward weights drawn independently of what the forward pass has seen."""
 
     def backward(self, layer, delta):
-        rows, columns = int(self.plan.widths[layer]), int(self.plan.widths[layer - 1])
-        return stream.matrix(self.plan.seed + 1, layer, self.replica, rows, columns).T @ delta
+        rows, columns = int(self.program.layers.units[layer - 1]), int(self.program.layers.columns[layer - 1])
+        return stream.matrix(self.program.seed + 1, layer, self.replica, rows, columns).T @ delta
 
 
 def test_independent_backward_weights_have_another_law(monkeypatch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The Numba backend: the stream's bits, rows and chains against the reference, threads, cache, the user's own functions."""
+"""The Numba backend: the stream's bits, rows and chains against the reference, threads, the user's own functions."""
 
 import importlib
 import signal
@@ -15,16 +15,20 @@ import pytest
 import pykernel.numba as pkn
 from pykernel import activations, inits, stream
 from pykernel.activation import Activation
+from pykernel.block import Block as Blocked
 from pykernel.chain import Chain, Clip, Head, Residual
 from pykernel.engines import numba_dense, reference
-from pykernel.kernels import activation_lanes
+from pykernel.kernels import activation_lanes, sources
+from pykernel.layers import Block, Dropout, Gated, Linear, Norm
 from pykernel.lower import lower
+from pykernel.ops.norm import normalise
+from pykernel.program import NormRow
 
 SEED = (3 << 33) + 7
 
 
 def worst(chain, **kw):
-    """The largest relative difference of any row from the reference; the gradient of a bias before batch norm is zero and left out."""
+    """The largest relative difference of any row from the reference; biases before batch norm left out: 0."""
     kw = {"batch": 3, "seed": SEED, "dtype": "float64", **kw}
     program = lower(chain, **kw)
     expected, found = reference.run(program, 1, 1), numba_dense.run(program, 1, 1)
@@ -43,7 +47,8 @@ def worst(chain, **kw):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [("normal", 0.0), ("uniform", 0.0), ("truncated", 0.0), ("sparse", 0.3), ("student", 3.0), ("stable", 0.7)]
+    ("name", "parameter"),
+    [("normal", 0.0), ("uniform", 0.0), ("truncated", 0.0), ("sparse", 0.3), ("student", 3.0), ("stable", 0.7)],
 )
 def test_draws_are_the_bits_of_the_stream(name, parameter):
     out = np.empty((37, 50), np.float32)
@@ -61,7 +66,12 @@ def test_tall_draws_and_words():
     pkn.normals(out, SEED, stream.COTANGENT, 5, 2)
     assert np.array_equal(out, stream.tall(SEED, stream.COTANGENT, 5, 2, 70, 3))
     counter = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
-    assert pkn.philox(*counter, 0x299F31D0A4093822) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)  # Random123's known answer
+    assert pkn.philox(*counter, 0x299F31D0A4093822) == (
+        0xD16CFE09,
+        0x94FDCCEB,
+        0x5001E420,
+        0x24126EA1,
+    )  # Random123's known answer
 
 
 @pytest.mark.parametrize("name", [name for name in activations.ROWS if activation_lanes.number(activations.get(name))[0] > 0])
@@ -72,7 +82,8 @@ def test_rows_agree_with_the_table(name):
     for function, expected in ((activation_lanes.values, row.value), (activation_lanes.slopes, row.slope)):
         out = np.empty_like(z)
         function(number, parameter, z, out, len(z))
-        # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a tail).
+        # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a
+        # tail).
         np.testing.assert_allclose(out, expected(z), rtol=1e-12, atol=1e-14)
 
 
@@ -83,7 +94,12 @@ CHAINS = {
     "rms norm, eps, tiny signals": Chain(depth=5, width=21, activation="tanh", norm="rms", norm_eps=1e-20, gain=1e-30),
     "batch norm, residual": Chain(depth=7, width=21, activation="relu", norm="batch", residual=Residual(every=2, scale=0.5)),
     "rms norm, second order, residual": Chain(
-        depth=7, width=21, activation="silu", norm="rms", order="norm-activation-linear", residual=Residual(every=3, scale=0.5)
+        depth=7,
+        width=21,
+        activation="silu",
+        norm="rms",
+        order="norm-activation-linear",
+        residual=Residual(every=3, scale=0.5),
     ),
     "haar": Chain(widths=[70, 21, 130], activation="erf", init="orthogonal"),
     "identity": Chain(depth=3, width=20, activation="leaky_relu", init=inits.Identity(1.5)),
@@ -115,7 +131,10 @@ def test_dense_single_precision_and_batch_one():
 def test_native_precision_shows_plain_zeros():
     chain = Chain(depth=300, width=20, activation="relu", init="he_normal", gain=1e-3)
     program = lower(chain, batch=2, seed=1, dtype="float64", precision="native")
-    expected, found = reference.run(program, 0, 1)["log10_grad_weight"], numba_dense.run(program, 0, 1)["log10_grad_weight"]
+    expected, found = (
+        reference.run(program, 0, 1)["log10_grad_weight"],
+        numba_dense.run(program, 0, 1)["log10_grad_weight"],
+    )
     assert np.isneginf(expected).any()
     assert np.array_equal(np.isfinite(expected), np.isfinite(found))
 
@@ -134,7 +153,11 @@ def test_callers_arrays():
 
 
 @pytest.mark.parametrize(
-    "chain", [Chain(depth=4, width=80, activation="relu"), Chain(depth=11, width=20, activation="tanh", residual=Residual(2, 0.7))]
+    "chain",
+    [
+        Chain(depth=4, width=80, activation="relu"),
+        Chain(depth=11, width=20, activation="tanh", residual=Residual(2, 0.7)),
+    ],
 )
 def test_bits_do_not_depend_on_threads_or_on_what_is_kept(chain, monkeypatch):
     program = lower(chain, batch=5, seed=1)
@@ -245,8 +268,11 @@ def test_activation_names_for_compiled_code():
 
 
 def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
+    # A user's own cached function knows its own file only, so it has a folder for each state of what it calls.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
     monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
-    solver = importlib.import_module("ode_network")  # by its name: Numba's cache must find the module again in the next process
+    # By its name: Numba's cache must find the module again in the next process.
+    solver = importlib.import_module("ode_network")
     found = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
     chain = Chain(depth=10, width=32, activation="tanh", init="lecun_normal", residual=Residual(1, 0.125))
     expected = numba_dense.run(lower(chain, batch=2, seed=SEED), 0, 5)["log10_grad_activation"][:, 0]
@@ -254,6 +280,50 @@ def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-14)
     tied = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, True)
     assert (tied != found).all()
+
+
+def test_blocks_of_ones_own_with_the_librarys_steps(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
+    network = importlib.import_module("pre_norm")
+    found = network.ensemble(20, 33, 3, 6, SEED, 4, *pkn.activation("silu"))
+    block = Block(Norm("layer"), Gated(33, "silu"), Dropout(network.P), Linear(20), skip=1.0)
+    chain = Chain(depth=6, width=20, init="lecun_normal", blocks=[block])
+    expected = numba_dense.run(lower(chain, batch=3, seed=SEED, dtype="float64"), 0, 4)["log10_grad_activation"][:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-14)  # the engine's bits; only the last sum of squares runs in another order
+
+
+STEPS = {
+    "batch norm": lambda out, x: pkn.norm(out, np.empty(32), x, pkn.BATCH_NORM, 0.1),
+    "rms norm": lambda out, x: pkn.norm(out, np.empty(32), x, pkn.RMS_NORM, 0.1),
+    "mask": lambda out, x: pkn.mask(out, x, 0.3, SEED, 2, 5),
+    "add": lambda out, x: pkn.add(out, x, 2 * x, 0.5, -0.25),
+}
+
+
+def test_steps_for_ones_own_code_are_those_of_the_reference():
+    x = np.random.default_rng(2).normal(size=(21, 3))
+    expected = {
+        "batch norm": normalise(NormRow("batch", 0.1), Blocked(x))[0].true(),
+        "rms norm": normalise(NormRow("rms", 0.1), Blocked(x))[0].true(),
+        "mask": np.where(stream.mask(SEED, 2, 5, 21, 3, 0.3), x / 0.7, 0),
+        "add": np.zeros_like(x),
+    }
+    for name, step in STEPS.items():
+        out = np.empty_like(x)
+        step(out, x)
+        np.testing.assert_allclose(out, expected[name], rtol=1e-14, atol=1e-15, err_msg=name)
+    # The adjoint of a gate at (g, v), by central differences along one direction: h^2 of the third derivative and eps /
+    # h.
+    g, v, d, h = x, x[::-1].copy(), np.cos(x), 1e-6
+    dg, dv = np.empty_like(x), np.empty_like(x)
+    pkn.gate_backward(dg, dv, d, g, v, *pkn.activation("gelu"))
+    ends = []
+    for sign in (1, -1):
+        out = np.empty_like(x)
+        pkn.gate(out, g + sign * h * d, v - sign * h * g, *pkn.activation("gelu"))
+        ends.append((out * d).sum())
+    assert (ends[0] - ends[1]) / (2 * h) == pytest.approx((dg * d - dv * g).sum(), rel=1e-8)
 
 
 def test_kernels_compile_where_no_cache_folder_is_writable():
@@ -277,9 +347,10 @@ def test_second_process_loads_from_the_cache():
 
 
 def test_machine_code_is_named_alike_in_every_process():
-    """Processes share a cache by the names in it: if these told which dtype came first, float64 code could run in a float32 call."""
+    """Processes share a cache by its names: if they told which dtype came first, float64 code could answer float32."""
     script = (
-        "import sys, numba, numpy as np; from pykernel.engines.numba_records import record; from pykernel.kernels import records\n"
+        "import sys, numba, numpy as np\n"
+        "from pykernel.engines.numba_records import record; from pykernel.kernels import records\n"
         "for d in sys.argv[1:]: numba.typeof(record(records.spec_dtype(np.dtype(d))).record)\n"
         "kinds = [records.spec_dtype(np.dtype(d)) for d in ('float32', 'float64')] + [records.work_dtype()]\n"
         "print([numba.typeof(record(kind).record).mangling_args for kind in kinds])"
@@ -293,7 +364,8 @@ def test_machine_code_is_named_alike_in_every_process():
 
 def test_an_interrupt_ends_a_long_run():
     script = (
-        "from pykernel.chain import Chain; from pykernel.lower import lower; from pykernel.engines import numba_dense as d\n"
+        "from pykernel.chain import Chain; from pykernel.lower import lower\n"
+        "from pykernel.engines import numba_dense as d\n"
         "d.run(lower(Chain(depth=2, width=16)), 0, 1)\n"
         "try:\n    print('ready', flush=True)\n    d.run(lower(Chain(depth=10000, width=1024), batch=2), 0, 4)\n"
         "except KeyboardInterrupt:\n    print('stopped', flush=True)\n"

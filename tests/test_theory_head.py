@@ -97,13 +97,13 @@ def test_equal_inputs_have_equal_gradients():
 
 def test_layers_looked_at_are_enough():
     """A long chain, looked at where it has moved on, keeps the coherence that it has layer by layer: 1e-3."""
-    from pykernel.plan import lower
+    from pykernel.lower import lower
     from pykernel.theory.coherence import kept_shares
     from pykernel.theory.mean_field import forward
 
-    plan = lower(pk.Chain(300, 100, activation="gelu", init="lecun_normal", gain=1.3, bias_std=0.2), batch=4, correlation=0.2)
-    signal = forward(plan)
+    program = lower(pk.Chain(300, 100, activation="gelu", init="lecun_normal", gain=1.3, bias_std=0.2), batch=4, correlation=0.2)
+    signal = forward(program)
     gap = signal.spread - signal.raw
-    found = kept_shares(plan, signal.preimage, gap)
-    each = np.array([kept_share(plan.activation, math.exp(t), math.exp(g)) for t, g in zip(signal.preimage, gap, strict=True)])
+    found = kept_shares(program, signal.preimage, gap)
+    each = np.array([kept_share(program.activations[0], math.exp(t), math.exp(g)) for t, g in zip(signal.preimage, gap, strict=True)])
     assert np.log(found).sum() == pytest.approx(np.log(each).sum(), abs=1e-3 * (1 + abs(np.log(each).sum())))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
-from pykernel.plan import not_plain, plan_of
 
 
 class Choice(NamedTuple):
@@ -26,26 +25,9 @@ class Choice(NamedTuple):
     bytes: int
 
 
-class _OfPlans:
-    """A module that runs plans of equal layers, as one that runs programs."""
-
-    def __init__(self, module):
-        self.module = module
-
-    def refusal(self, program):
-        return not_plain(program) or self.module.refusal(plan_of(program))
-
-    def run(self, program, first, count, **words):
-        return self.module.run(plan_of(program), first, count, **words)
-
-    def memory(self, program, threads=1):
-        return self.module.memory(plan_of(program), threads)
-
-
 def module_of(engine, backend):
     """The module of an engine and backend."""
-    module = importlib.import_module(TABLE[engine, backend])
-    return module if backend == "reference" or hasattr(module, "RUNS_PROGRAMS") else _OfPlans(module)
+    return importlib.import_module(TABLE[engine, backend])
 
 
 def choose(program, engine="auto", backend="auto", keep=()) -> Choice:

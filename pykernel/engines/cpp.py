@@ -9,7 +9,6 @@ from pykernel.program import Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
 MEMORY = 2**30
-RUNS_PROGRAMS = True
 
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
@@ -41,7 +40,7 @@ def run(program: Program, first: int, count: int, *, threads: int, keep=(), engi
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
-    own = [() if row.builtin else c_functions(row) for row in program.activations]
+    own = [() if row.builtin else c_functions(row) or () for row in program.activations]
     failures = [
         (f.failure, row, what)
         for row, functions in zip(program.activations, own, strict=True)

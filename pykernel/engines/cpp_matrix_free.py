@@ -7,7 +7,6 @@ from functools import partial
 
 from pykernel.engines import cpp
 
-RUNS_PROGRAMS = True
 run = partial(cpp.run, engine="matrix_free")
 memory = partial(cpp.memory, engine="matrix_free")
 

@@ -16,12 +16,13 @@ from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
 from pykernel.ops import TABLES
 
-RUNS_PROGRAMS = True
 # Weights kept between the passes, a worker: where they fit it costs less to keep them than to draw them twice.
 KEPT_BYTES = 64 << 20
-# What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from checkpoints.
+# What the backward pass needs of the forward one, a worker: beyond it, repetitions are computed twice, from
+# checkpoints.
 TAPE_BYTES = 512 << 20
-# One network is cut among threads where a layer has at least this many weights: below, handing out work costs more than it gains.
+# One network is cut among threads where a layer has at least this many weights: below, handing out work costs more than
+# it gains.
 SPLIT_WEIGHTS = 1 << 18
 
 
@@ -66,7 +67,8 @@ def _rows(program, count):
 
 def _named(program, out):
     """Rows by name from that array."""
-    shapes = [observables.shape(row, out.shape[1], program.counts) for row in observables.ROWS]
+    counts = program.counts
+    shapes = [observables.shape(row, out.shape[1], counts) for row in observables.ROWS]
     return {
         row.name: out[i, :, 0].copy() if len(shape) == 1 else out[i, :, : shape[1]]
         for i, (row, shape) in enumerate(zip(observables.ROWS, shapes, strict=True))
@@ -74,7 +76,7 @@ def _named(program, out):
 
 
 def _in_pieces(work_off, make, count, threads, stop):
-    """work_off(workspace, start, end) over pieces of range(count), a thread each with a workspace of its own from `make`."""
+    """work_off(workspace, start, end) over pieces of range(count), a thread each with its own workspace from `make`."""
     workers = min(threads, count)
     step = max(1, -(-count // (4 * workers)))
     starts = iter(range(0, count, step))
@@ -103,7 +105,15 @@ class _Split:
     """One replica, the products of its layers cut among a team: the loop of `kernels.run` once more, in Python."""
 
     def __init__(self, program, spec, work, replica, index, team, out):
-        self.program, self.spec, self.work, self.replica, self.index, self.team, self.out = program, spec, work, replica, index, team, out
+        self.program, self.spec, self.work, self.replica, self.index, self.team, self.out = (
+            program,
+            spec,
+            work,
+            replica,
+            index,
+            team,
+            out,
+        )
         self.starts = np.cumsum([0, *(stretch.count for stretch in program.stretches)])
 
     def run(self):
@@ -157,8 +167,8 @@ class _Split:
 def _head(program, work, replica, out, index):
     """dJ/da[N] of a head as the gradient of register 0: small, so the reference's NumPy does it."""
     n, columns = int(program.nodes[-1]), program.columns
-    count, signal = -(-n // 16) * 16 * columns, work.slots[0]
-    x = work.blocks[(signal[records.BLOCK] - work.blocks.ctypes.data) // work.blocks.strides[0]]
+    signal, x = numba_records.slot(work, 0)
+    count = -(-n // 16) * 16 * columns
     dtype = np.float64 if program.exponent else program.dtype
     last = Block(blocks.unpack(x[:count], n, columns).astype(dtype), int(signal[records.E]), program.exponent)
     with np.errstate(all="ignore"):

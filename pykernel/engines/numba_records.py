@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A program and a workspace as the records of numbers and addresses that the Numba kernels take; what a run needs follows from its ops."""
+"""A program and a workspace as the records that Numba kernels take; a run's memory follows from its ops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def record(dtype, **fields):
 
 
 def specify(program, functions, out, stop):
-    """The program in the kernels' numbers; functions: a `callbacks.Row` of each activation; out: the rows; stop: the flag that ends a run."""
+    """The program in the kernels' numbers.
+
+    Args:
+        functions: a `callbacks.Row` of each activation.  out: the rows.  stop: the flag that ends a run.
+    """
     dtype = np.dtype(program.dtype)
     layers, steps = program.layers, program.steps
     stretches, ops = _ops(program)
@@ -153,7 +157,9 @@ def layer_draws(program):
 
 def _joined(arrays, depth):
     """The caller's arrays one after another, float64, and where each begins."""
-    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays or (None,) * depth]
+    if arrays is None:
+        return np.zeros(1), np.zeros(depth, np.int64)
+    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays]
     return np.concatenate([*flat, np.zeros(1)]), _offsets(np.array([len(array) for array in flat]))
 
 
@@ -171,29 +177,40 @@ def _own(program, array):
 
 
 def workspace(program, workers, bounds):
-    """Arrays and record (records.WORK) for one replica at a time, products cut among so many workers; bounds: see `sizes`."""
+    """The record (records.WORK) of one replica at a time, products cut among so many workers; bounds: see `sizes`."""
     found, cuts, kept_at = sizes(program, workers, bounds)
     arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
     arrays["cuts"][:], arrays["kept_at"][:] = cuts, kept_at
-    arrays["slots"][:] = 0
-    slots = arrays["blocks"]
-    arrays["slots"][:, records.BLOCK] = slots.ctypes.data + slots.strides[0] * np.arange(len(slots))
-    filled = {name: array for name, array in arrays.items() if name != "blocks"}
-    size = arrays["checkpoints"].shape[1]
-    room = record(records.work_dtype(), **filled, segments=len(cuts) - 1, checkpoint_size=size)
-    room.blocks = slots
+    owned = {name: arrays.pop(name) for name in ("blocks", "facts")}
+    owned["facts"][:] = 0
+    owned["facts"][:, records.BLOCK] = _rows_of(owned["blocks"])
+    arrays["slots"][:] = _rows_of(owned["facts"])
+    room = record(records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1])
+    room.__dict__.update(owned)
     return room
+
+
+def _rows_of(array):
+    """The address of each row of an array."""
+    return array.ctypes.data + array.strides[0] * np.arange(len(array))
+
+
+def slot(room, s):
+    """The facts of a slot and its block, as arrays."""
+    i = (room.slots[s] - room.facts.ctypes.data) // room.facts.strides[0]
+    return room.facts[i], room.blocks[i]
 
 
 def sizes(program, workers, bounds):
     """What a workspace is made of.
 
     Args:
-        bounds: bytes of the tape beyond which it is cut into segments, and bytes of drawn weights that are kept between the passes.
+        bounds: bytes of the tape beyond which it is cut into segments, and bytes of drawn weights that are kept between
+        the passes.
 
     Returns:
-        Shape and dtype of its arrays by name; the repetitions at which its segments begin, and their end; where the drawn tiles of each
-        layer are kept (-1: they are not).
+        Shape and dtype of its arrays by name; the repetitions at which its segments begin, and their end; where the
+        drawn tiles of each layer are kept (-1: they are not).
     """
     tape_bytes, kept_bytes = bounds
     B, T, item = program.columns, program.dtype, np.dtype(program.dtype).itemsize
@@ -211,7 +228,8 @@ def sizes(program, workers, bounds):
     haar = int(tiles.max(initial=1, where=draw == product.HAAR))
     found = {
         "blocks": ((program.registers + records.ROOM, block), T),
-        "slots": ((program.registers + records.ROOM, records.SLOT), "int64"),
+        "facts": ((program.registers + records.ROOM, records.SLOT), "int64"),
+        "slots": (program.registers + records.ROOM, "int64"),
         "state": (records.STATE, "int64"),
         "tape": (int(np.add.reduceat(tape, cuts[:-1]).max()), "uint8"),
         "vector": (top, T),
@@ -241,7 +259,7 @@ def _offsets(lengths):
 
 
 def _kept(tiles, most):
-    """Where the drawn tiles of each layer are kept, those of the last layers first as far as `most` numbers go; else -1."""
+    """Where the drawn tiles of each layer are kept, the last layers' first as far as `most` numbers go; else -1."""
     behind = np.cumsum(tiles[::-1].astype(np.float64))[::-1]
     kept = (behind <= most) & (tiles > 0)
     return np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
@@ -269,7 +287,7 @@ def _tape(program):
 
 
 def _cuts(tape, most, checkpoint):
-    """The repetitions at which segments begin, and their end: one segment where the tape fits, else what needs the least memory."""
+    """The repetitions at which segments begin, and their end: one if the tape fits, else what needs least memory."""
     total = int(tape.sum())
     if total <= most or len(tape) == 1:
         return np.array([0, len(tape)])

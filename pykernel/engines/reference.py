@@ -124,7 +124,7 @@ class Run:
 
     def replica_run(self):
         """Forward, objective, backward."""
-        self.registers[0] = _input(self.program, self.replica)
+        self.registers[0] = input_block(self.program, self.replica)
         self.trace.keep("activation", 0, self.registers[0].true)
         tape = [(op, number, OPS[op.kind].forward(self, op, number)) for op, number in self.steps()]
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
@@ -136,7 +136,8 @@ class Run:
         self.trace.keep("grad_activation", 0, g.true)
 
 
-def _input(program, replica):
+def input_block(program, replica):
+    """a[0] of a replica, drawn or the caller's."""
     n, columns, c = int(program.nodes[0]), program.columns, program.correlation
     if program.x is not None:
         return Block.of(program, program.x)

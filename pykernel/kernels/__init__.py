@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Numba kernels, and the decorators they share: compiled without the GIL, cached on disk, stale when a file changes that they import."""
+"""Numba kernels, and the decorators they share: no GIL, cached on disk, stale when a file changes that they import."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ event.register("numba:compile", _Announcer())
 class _SharedCacheFile(IndexDataCacheFile):
     """Numba's cache of one function, for processes that compile at the same time.
 
-    Numba reads the index, picks a free file name and writes both without a lock: two processes may give float32 and float64 code one name,
-    and a third loads the wrong one.
+    Numba reads the index, picks a free file name and writes both without a lock: two processes may give float32 and
+    float64 code one name, and a third loads the wrong one.
     """
 
     @contextlib.contextmanager
@@ -69,7 +69,7 @@ _stamp = functools.cache(sources.digest)
 
 
 def jit(function):
-    """Compile a kernel: no GIL, no Python objects, division as in NumPy, machine code kept on disk where a folder is writable."""
+    """Compile a kernel: no GIL, no Python objects, NumPy's division, kept on disk where a folder is writable."""
     global _cached_in
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Activation functions on blocks with exponents: fast rows, callbacks for the rest, asymptotes and log2 forms beyond float range."""
+"""Activation functions on blocks with exponents: lanes, callbacks, asymptotes and log2 forms beyond floats."""
 
 from __future__ import annotations
 
@@ -12,26 +12,12 @@ from numba.extending import overload
 from pykernel.kernels import activation_lanes, blocks, jit
 from pykernel.kernels.activation_lanes import PIECEWISE
 from pykernel.kernels.calls import call_c, call_row
-from pykernel.kernels.lanes import (
-    absolute,
-    advance,
-    cast_like,
-    greater,
-    larger,
-    less,
-    load,
-    narrow_like,
-    pointer,
-    spread,
-    store,
-    total,
-    where,
-    widen,
-    zero_like,
-)
+from pykernel.kernels.lanes import absolute, greater, larger, less, spread, total, where, widen
+from pykernel.kernels.memory import advance, cast_like, load, narrow_like, pointer, store, zero_like
 
-# Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number of a built-in row
-# and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that calls Python back.
+# Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number
+# of a built-in row and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that
+# calls Python back.
 LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE, PARAMETER, FACTS = range(12)
 ROW, VALUE, SLOPE, COMPILED, CALLBACK, CALLS = range(6)
 # What a callback is asked for; it fills `out` (and `sign` for the log2 forms) from z.
@@ -105,7 +91,7 @@ def _narrow(wide, out, count):
 
 @jit
 def values(spec, work, phi, x, e, out, n, B):
-    """out = phi(x 2^e) for a block of n units and B columns, phi the number of an activation function of the run; the exponent of out."""
+    """out = phi(x 2^e) for a block of n units and B columns, phi one of the run's functions; the exponent of out."""
     facts, row = advance(pointer(spec.facts, 1.0), phi * FACTS), pointer(spec.calls, 1)[phi * CALLS + ROW]
     count = blocks.size(n, B)
     if row == PIECEWISE or (spec.bound and e < 0 and facts[AT_ZERO] == 0.0):

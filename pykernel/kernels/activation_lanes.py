@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The built-in activation functions in lanes of float64: `pykernel.activations`, fast; a user's own row goes through a callback.
+"""The built-in activation functions in lanes of float64: `pykernel.activations`, fast; a user's row is called back.
 
-Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of `pykernel.activations`.
+Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of
+`pykernel.activations`.
 """
 
 from __future__ import annotations
@@ -24,15 +25,14 @@ from pykernel.kernels.lanes import (
     greater,
     larger,
     less,
-    load,
     polynomial,
     rint,
     smaller,
     spread,
-    store,
     two_to,
     where,
 )
+from pykernel.kernels.memory import load, store
 
 # PIECEWISE covers every function that is linear on each side of zero; OTHER every function that is not in this file.
 OTHER, PIECEWISE = -1, 0
@@ -295,7 +295,7 @@ ELU = NAMES.index("elu")
 
 
 def _of_row(column):
-    """An intrinsic (row, parameter, z): a function of the table, called straight where the row is a literal, else by a switch over all."""
+    """An intrinsic (row, parameter, z): the table's function, known where the row is a literal, else by a switch."""
 
     def impl_of(typingctx, function, lanes):
         kind = numba.typeof(function)
@@ -357,7 +357,7 @@ def slopes(row, parameter, z, out, count):
 
 
 def addresses(row):
-    """Addresses of `values` and `slopes` compiled for one row, of (row, parameter, z, out, count) with pointers to float64."""
+    """Addresses of `values` and `slopes` compiled for one row, for `calls.call_row`."""
     numbers = types.CPointer(types.float64)
     return [address_of(f, (types.literal(row), types.float64, numbers, numbers, types.int64)) for f in (values, slopes)]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Blocks (units x batch) as mantissas times 2**exponent: layout, draws, scaling, sums, and the sums that rows are made of. For njit code.
+"""Blocks (units x columns) as mantissas times 2**exponent: layout, draws, scaling, and the sums that rows are made of.
 
-A block is a flat array, unit i of input b at (i // 16 * B + b) * 16 + i % 16, padding zero; its exponent is an int beside it.
-Sums over units are in float64: lane partials over panels in order, then the fixed tree of `lanes.total`.
+A block is a flat array, unit i of input b at (i // 16 * B + b) * 16 + i % 16, padding zero; its exponent is an int
+beside it. Sums over units are in float64: lane partials over panels in order, then the fixed tree of `lanes.total`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,8 @@ import math
 import numpy as np
 
 from pykernel.kernels import draws, inline, jit
-from pykernel.kernels.lanes import (
-    absolute,
-    cast_like,
-    count_from,
-    fma,
-    larger,
-    largest,
-    less,
-    load,
-    narrow_like,
-    spread,
-    store,
-    total,
-    where,
-    widen,
-    zero_like,
-)
+from pykernel.kernels.lanes import absolute, count_from, fma, larger, largest, less, spread, total, where, widen
+from pykernel.kernels.memory import cast_like, load, narrow_like, store, zero_like
 
 LOG10_2 = math.log10(2)
 
@@ -71,7 +56,7 @@ def clear(x, count):
 
 @jit
 def draw_tall(x, n, B, uniform, key0, key1, c2, replica):
-    """Fill a block with normals (or uniforms on (-1, 1)) at the tall addresses of `pykernel.stream`: c2 = layer | purpose << 24."""
+    """Fill a block with normals (or uniforms on (-1, 1)) at tall addresses of the stream; c2: layer | purpose << 24."""
     panels = (n + 15) // 16
     for b in range(B):
         for group in range((panels + 3) // 4):
@@ -121,7 +106,7 @@ def top(x, count):
 
 @jit
 def renormalise(x, count, e, bound):
-    """Bring the largest magnitude into [2^-bound, 2^bound] by a power of two, the exponent to 0 where that is in range; the exponent."""
+    """Bring the largest magnitude into [2^-bound, 2^bound] by a power of two, the exponent to 0 if in range."""
     if bound == 0:
         return 0
     m = top(x, count)
@@ -325,7 +310,7 @@ def batch_sum_square(x, panels, B):
 
 @jit
 def clipped_norms(d, u, n_out, n_in, B, e_d, e_u, bound):
-    """log10 norms of dJ/dW = delta u^T and of dJ/db with every entry clamped to +-bound, from blocks d (n_out) and u (n_in).
+    """log10 norms of dJ/dW = delta u^T and of dJ/db, entries clamped to +-bound, from blocks d (n_out) and u (n_in).
 
     Cost n_out n_in B.
     """

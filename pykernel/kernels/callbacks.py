@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A user's activation function as a C function over arrays: compiled where Numba can, else called in Python. For engines.
+"""A user's activation function as a C function over arrays: compiled where Numba can, else called in Python.
 
 The C type is void (int64 what, int64 count, const double *z, double *out, double *sign), `what` as in `activate`.
 """
@@ -16,7 +16,7 @@ from numba.np.ufunc.dufunc import DUFunc
 
 from pykernel.cfunctions import ARRAY, MOST_NOTED, CFunction, Elementwise, Failure
 from pykernel.kernels import activate, jit
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 
 _POINTER = ctypes.POINTER(ctypes.c_double)
 _TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, _POINTER, _POINTER, _POINTER)
@@ -36,8 +36,8 @@ def note(address, z, count):
 
 @functools.lru_cache(64)
 def compiled(activation):
-    """The compiled value and slope of a user's row (its `.address` goes to kernels) and the Failures of both, or None where Numba cannot
-    compile them."""
+    """The C function of a user's row (`.address` goes to kernels) and the Failures of value and slope; None where Numba
+    cannot compile them."""
     if activation.builtin:
         return None
     functions = (f.over_arrays() if isinstance(f, Elementwise) else f for f in (activation.value, activation.slope))
@@ -94,7 +94,7 @@ def _c_function(function):
 
 
 class Row:
-    """The addresses of a row, alive while the `with` block is; `check` raises what a Python function raised inside a kernel."""
+    """The addresses of a row, alive within a `with` block; `check` raises what a Python function raised."""
 
     def __init__(self, activation, plain_dtype):
         self._activation, self._plain = activation, plain_dtype

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Calls by address: of compiled kernels, which linked into their callers would be compiled again with each, and of C functions."""
+"""Calls by address: of compiled kernels, compiled again with each caller if linked into it; of C functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def call(typingctx, address, spec, work, *numbers):
     kinds = (spec, work, *(types.int64 for _ in numbers))
 
     def codegen(context, builder, sig, args):
-        return _call(context, builder, args[0], kinds, [*args[1:3], *(builder.extract_value(args[3], i) for i in range(len(numbers)))])
+        return _call(
+            context,
+            builder,
+            args[0],
+            kinds,
+            [*args[1:3], *(builder.extract_value(args[3], i) for i in range(len(numbers)))],
+        )
 
     return types.void(types.intp, spec, work, types.StarArgTuple([types.int64] * len(numbers))), codegen
 

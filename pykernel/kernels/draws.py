@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The random stream in Numba: sixteen addresses at a time, the bits of `pykernel.stream`. Any njit code may call these."""
+"""The random stream in Numba: sixteen addresses at a time, the bits of `pykernel.stream`. For any njit code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _TOP = np.uint32(1 << 31)
 
 @inline
 def philox(c0, c1, c2, c3, k0, k1):
-    """Ten rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under the key (k0, k1), uint32 each."""
+    """Ten rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under a key of two uint32."""
     for _ in range(10):
         upper0, lower0 = multiply_wide(c0, _M0)
         upper1, lower1 = multiply_wide(c2, _M1)
@@ -162,8 +162,8 @@ def four(distribution, parameter, key0, key1, c2, mask_c2, replica, line, block)
     """Four entries of a matrix row for each lane: columns 4 block .. 4 block + 3 of row `line` (lanes of uint32).
 
     Args:
-        distribution: NORMAL .. STABLE; parameter: float64 density, degrees of freedom or alpha.
-        key0, key1: uint32 seed words; c2, mask_c2: uint32 layer | purpose << 24 of the draw and of the mask; replica: uint32.
+        distribution: NORMAL .. STABLE; parameter: float64 density, degrees of freedom or alpha. key0, key1: uint32 seed
+        words; c2, mask_c2: uint32 layer | purpose << 24 of the draw and of the mask; replica: uint32.
 
     Returns:
         Four lanes of float32.
@@ -173,8 +173,18 @@ def four(distribution, parameter, key0, key1, c2, mask_c2, replica, line, block)
         w0, w1, w2, w3 = philox(block << 1, line, third, fourth, key0, key1)
         v0, v1, v2, v3 = philox((block << 1) + np.uint32(1), line, third, fourth, key0, key1)
         if distribution == STUDENT:
-            return student(w0, w1, parameter), student(w2, w3, parameter), student(v0, v1, parameter), student(v2, v3, parameter)
-        return stable(w0, w1, parameter), stable(w2, w3, parameter), stable(v0, v1, parameter), stable(v2, v3, parameter)
+            return (
+                student(w0, w1, parameter),
+                student(w2, w3, parameter),
+                student(v0, v1, parameter),
+                student(v2, v3, parameter),
+            )
+        return (
+            stable(w0, w1, parameter),
+            stable(w2, w3, parameter),
+            stable(v0, v1, parameter),
+            stable(v2, v3, parameter),
+        )
     w0, w1, w2, w3 = philox(block, line, third, fourth, key0, key1)
     if distribution == UNIFORM:
         return uniforms(w0), uniforms(w1), uniforms(w2), uniforms(w3)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sixteen lanes as one Numba value: the vector that every kernel in this folder is written in.
 
-A loop left to the compiler may or may not become vector code; these values always do, on AVX2 as two registers and on AVX-512 as one.
-Nothing is contracted or reassociated: `fma` is one rounding, everything else rounds as written, so bits do not depend on the processor.
+A loop left to the compiler may or may not become vector code; these values always do, on AVX2 as two registers and on
+AVX-512 as one. Nothing is contracted or reassociated: `fma` is one rounding, everything else rounds as written, so bits
+do not depend on the processor.
 """
 
 from __future__ import annotations
@@ -26,19 +27,24 @@ class Lanes(types.Type):
 
 
 FLOAT32, FLOAT64, UINT32, MASK = (Lanes(t) for t in (types.float32, types.float64, types.uint32, types.boolean))
-_SCALAR = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint32: ir.IntType(32), types.boolean: ir.IntType(1)}
+SCALAR = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.uint32: ir.IntType(32),
+    types.boolean: ir.IntType(1),
+}
 _SUFFIX = {types.float32: "v16f32", types.float64: "v16f64"}
-_I32 = ir.IntType(32)
+INT32 = ir.IntType(32)
 
 
-def _vector(lanes, count=WIDTH):
-    return ir.VectorType(_SCALAR[lanes.dtype], count)
+def vector_of(lanes, count=WIDTH):
+    return ir.VectorType(SCALAR[lanes.dtype], count)
 
 
 @register_model(Lanes)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager, lanes):
-        super().__init__(manager, lanes, _vector(lanes))
+        super().__init__(manager, lanes, vector_of(lanes))
 
 
 def _is_float(kind):
@@ -49,18 +55,18 @@ def _is_word(kind):
     return isinstance(kind, Lanes) and kind.dtype == types.uint32
 
 
-def _spread(builder, scalar, count=WIDTH):
+def spread_of(builder, scalar, count=WIDTH):
     vector = ir.VectorType(scalar.type, count)
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_I32, count), [0] * count))
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(INT32, count), [0] * count))
 
 
-def _constant(lanes, number):
-    return ir.Constant(_vector(lanes), [number] * WIDTH)
+def constant(lanes, number):
+    return ir.Constant(vector_of(lanes), [number] * WIDTH)
 
 
 def _call(builder, name, lanes, args):
-    vector = _vector(lanes)
+    vector = vector_of(lanes)
     kind = ir.FunctionType(vector, [vector] * len(args))
     module = builder.module
     full = f"llvm.{name}.{_SUFFIX[lanes.dtype]}"
@@ -83,7 +89,7 @@ def _operator(symbol, float_op, word_op):
     def lower(context, builder, sig, args):
         left, right = args
         if not isinstance(sig.args[1], Lanes):
-            right = _spread(builder, right)
+            right = spread_of(builder, right)
         return getattr(builder, float_op if sig.args[0].dtype in _SUFFIX else word_op)(left, right)
 
     lower_builtin(symbol, Lanes, Lanes)(lower)
@@ -104,115 +110,12 @@ for _symbol, _float, _word in (
     _operator(_symbol, _float, _word)
 
 
-def _is_flat(kind):
-    """A flat contiguous array, or a pointer to one."""
-    return isinstance(kind, types.CPointer) or (isinstance(kind, types.Array) and kind.ndim == 1 and kind.layout == "C")
-
-
-def _element(context, builder, kind, flat, index):
-    data = flat if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, flat).data
-    return builder.gep(data, [index])
-
-
-@intrinsic
-def pointer(typingctx, address, like):
-    """A pointer to numbers of the type of `like` at an address (or further along a flat array or pointer)."""
-    if not isinstance(address, types.Integer) or not isinstance(like, types.Number):
-        return None
-    kind = types.CPointer(like)
-
-    def codegen(context, builder, sig, args):
-        return builder.inttoptr(args[0], context.get_value_type(kind))
-
-    return kind(types.intp, like), codegen
-
-
-@intrinsic
-def advance(typingctx, flat, count):
-    """A pointer `count` numbers into a flat array or pointer."""
-    if not _is_flat(flat) or not isinstance(count, types.Integer):
-        return None
-    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(context, builder, flat, *args)
-
-
-@intrinsic
-def address(typingctx, flat):
-    """Where the numbers of a flat array lie; `array.ctypes` would say so too, but Numba keeps no such code on disk."""
-    if not _is_flat(flat):
-        return None
-
-    def codegen(context, builder, sig, args):
-        first = _element(context, builder, flat, args[0], context.get_constant(types.intp, 0))
-        return builder.ptrtoint(first, context.get_value_type(types.intp))
-
-    return types.intp(flat), codegen
-
-
-@intrinsic
-def cast_like(typingctx, number, flat):
-    """A number in the dtype of a flat array or pointer."""
-    if not isinstance(number, types.Number) or not _is_flat(flat):
-        return None
-    return flat.dtype(flat.dtype, flat), lambda context, builder, sig, args: args[0]
-
-
-@intrinsic
-def load(typingctx, array, index):
-    """Sixteen neighbours of a flat array or pointer, from `index`."""
-    if not (_is_flat(array) and isinstance(index, types.Integer)):
-        return None
-    lanes = Lanes(array.dtype)
-
-    def codegen(context, builder, sig, args):
-        at = builder.bitcast(_element(context, builder, sig.args[0], *args), _vector(lanes).as_pointer())
-        return builder.load(at, align=array.dtype.bitwidth // 8)
-
-    return lanes(array, types.intp), codegen
-
-
-@intrinsic
-def store(typingctx, array, index, lanes):
-    """Write sixteen neighbours of a flat array or pointer, from `index`; float32 lanes widen into a float64 array."""
-    if not (_is_flat(array) and isinstance(lanes, Lanes)):
-        return None
-    if lanes.dtype != array.dtype and (lanes.dtype, array.dtype) != (types.float32, types.float64):
-        return None
-
-    def codegen(context, builder, sig, args):
-        vector = ir.VectorType(_SCALAR[array.dtype], WIDTH)
-        value = args[2] if lanes.dtype == array.dtype else builder.fpext(args[2], vector)
-        at = builder.bitcast(_element(context, builder, sig.args[0], *args[:2]), vector.as_pointer())
-        builder.store(value, at, align=array.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, lanes), codegen
-
-
 @intrinsic
 def spread(typingctx, scalar):
     """Sixteen copies of a float32, float64 or uint32."""
-    if scalar not in _SCALAR:
+    if scalar not in SCALAR:
         return None
-    return Lanes(scalar)(scalar), lambda context, builder, sig, args: _spread(builder, args[0])
-
-
-@intrinsic
-def load_spread(typingctx, array, index):
-    """Sixteen copies of one element of a flat array or pointer (index not negative: no wrap-around to test for)."""
-    if not (_is_flat(array) and isinstance(index, types.Integer)):
-        return None
-
-    def codegen(context, builder, sig, args):
-        return _spread(builder, builder.load(_element(context, builder, sig.args[0], *args)))
-
-    return Lanes(array.dtype)(array, types.intp), codegen
-
-
-@intrinsic
-def zero_like(typingctx, array):
-    """Sixteen zeros of an array's dtype."""
-    lanes = Lanes(array.dtype)
-    return lanes(array), lambda context, builder, sig, args: _constant(lanes, 0.0)
+    return Lanes(scalar)(scalar), lambda context, builder, sig, args: spread_of(builder, args[0])
 
 
 @intrinsic
@@ -220,7 +123,7 @@ def count_from(typingctx, start):
     """uint32 start, start + 1, ... start + 15 (modulo 2^32)."""
 
     def codegen(context, builder, sig, args):
-        return builder.add(_spread(builder, args[0]), ir.Constant(_vector(UINT32), list(range(WIDTH))))
+        return builder.add(spread_of(builder, args[0]), ir.Constant(vector_of(UINT32), list(range(WIDTH))))
 
     return UINT32(types.uint32), codegen
 
@@ -261,9 +164,9 @@ def each(scalar):
 
         def codegen(context, builder, sig, args):
             call = context.get_function(kind, inner)
-            out = ir.Constant(_vector(a), ir.Undefined)
+            out = ir.Constant(vector_of(a), ir.Undefined)
             for lane in range(WIDTH):
-                at = ir.Constant(_I32, lane)
+                at = ir.Constant(INT32, lane)
                 out = builder.insert_element(out, call(builder, [builder.extract_element(args[0], at)]), at)
             return out
 
@@ -321,25 +224,25 @@ def where(typingctx, mask, a, b):
 @intrinsic
 def as_words(typingctx, a):
     """The bits of float32 lanes."""
-    return UINT32(FLOAT32), lambda context, builder, sig, args: builder.bitcast(args[0], _vector(UINT32))
+    return UINT32(FLOAT32), lambda context, builder, sig, args: builder.bitcast(args[0], vector_of(UINT32))
 
 
 @intrinsic
 def as_floats(typingctx, a):
     """Words read as float32 bits."""
-    return FLOAT32(UINT32), lambda context, builder, sig, args: builder.bitcast(args[0], _vector(FLOAT32))
+    return FLOAT32(UINT32), lambda context, builder, sig, args: builder.bitcast(args[0], vector_of(FLOAT32))
 
 
 @intrinsic
 def from_signed(typingctx, words):
     """Words as int32, converted to float32."""
-    return FLOAT32(UINT32), lambda context, builder, sig, args: builder.sitofp(args[0], _vector(FLOAT32))
+    return FLOAT32(UINT32), lambda context, builder, sig, args: builder.sitofp(args[0], vector_of(FLOAT32))
 
 
 @intrinsic
 def to_signed(typingctx, a):
     """float32 lanes in the range of int32, converted to int32 (as words)."""
-    return UINT32(FLOAT32), lambda context, builder, sig, args: builder.fptosi(args[0], _vector(UINT32))
+    return UINT32(FLOAT32), lambda context, builder, sig, args: builder.fptosi(args[0], vector_of(UINT32))
 
 
 @intrinsic
@@ -349,7 +252,7 @@ def shift_signed(typingctx, words, places):
         return None
 
     def codegen(context, builder, sig, args):
-        return builder.ashr(args[0], _spread(builder, args[1]))
+        return builder.ashr(args[0], spread_of(builder, args[1]))
 
     return UINT32(UINT32, types.uint32), codegen
 
@@ -359,15 +262,7 @@ def widen(typingctx, a):
     """Lanes as float64."""
     if a == FLOAT64:
         return FLOAT64(FLOAT64), lambda context, builder, sig, args: args[0]
-    return FLOAT64(FLOAT32), lambda context, builder, sig, args: builder.fpext(args[0], _vector(FLOAT64))
-
-
-@intrinsic
-def narrow_like(typingctx, a, array):
-    """float64 lanes rounded to the dtype of an array."""
-    if array.dtype == types.float64:
-        return FLOAT64(FLOAT64, array), lambda context, builder, sig, args: args[0]
-    return FLOAT32(FLOAT64, array), lambda context, builder, sig, args: builder.fptrunc(args[0], _vector(FLOAT32))
+    return FLOAT64(FLOAT32), lambda context, builder, sig, args: builder.fpext(args[0], vector_of(FLOAT64))
 
 
 @intrinsic
@@ -376,9 +271,9 @@ def two_to(typingctx, n):
 
     def codegen(context, builder, sig, args):
         wide = ir.VectorType(ir.IntType(64), WIDTH)
-        bits = builder.fptosi(args[0], _vector(UINT32))
+        bits = builder.fptosi(args[0], vector_of(UINT32))
         bits = builder.add(builder.sext(bits, wide), ir.Constant(wide, [1023] * WIDTH))
-        return builder.bitcast(builder.shl(bits, ir.Constant(wide, [52] * WIDTH)), _vector(FLOAT64))
+        return builder.bitcast(builder.shl(bits, ir.Constant(wide, [52] * WIDTH)), vector_of(FLOAT64))
 
     return FLOAT64(FLOAT64), codegen
 
@@ -394,11 +289,11 @@ def multiply_wide(typingctx, words, factor):
         low = ir.Constant(wide, [0xFFFFFFFF] * (WIDTH // 2))
         up = ir.Constant(wide, [32] * (WIDTH // 2))
         both = builder.bitcast(args[0], wide)
-        by = _spread(builder, builder.zext(args[1], ir.IntType(64)), WIDTH // 2)
+        by = spread_of(builder, builder.zext(args[1], ir.IntType(64)), WIDTH // 2)
         even = builder.mul(builder.and_(both, low), by)
         odd = builder.mul(builder.lshr(both, up), by)
-        even, odd = (builder.bitcast(v, _vector(UINT32)) for v in (even, odd))
-        order = ir.VectorType(_I32, WIDTH)
+        even, odd = (builder.bitcast(v, vector_of(UINT32)) for v in (even, odd))
+        order = ir.VectorType(INT32, WIDTH)
         upper = builder.shuffle_vector(even, odd, ir.Constant(order, [i + 1 if i % 2 == 0 else WIDTH + i for i in range(WIDTH)]))
         lower = builder.shuffle_vector(even, odd, ir.Constant(order, [i if i % 2 == 0 else WIDTH + i - 1 for i in range(WIDTH)]))
         return context.make_tuple(builder, sig.return_type, [upper, lower])
@@ -407,7 +302,7 @@ def multiply_wide(typingctx, words, factor):
 
 
 def polynomial(coefficients):
-    """A function of lanes: the polynomial with these coefficients, lowest power first, by Horner's rule in fused multiply-add."""
+    """A function of lanes: the polynomial with these coefficients, lowest power first, by Horner's rule."""
     coefficients = tuple(coefficients)
 
     @intrinsic
@@ -416,9 +311,9 @@ def polynomial(coefficients):
             return None
 
         def codegen(context, builder, sig, args):
-            y = _constant(x, coefficients[-1])
+            y = constant(x, coefficients[-1])
             for c in coefficients[-2::-1]:
-                y = _call(builder, "fma", x, [y, args[0], _constant(x, c)])
+                y = _call(builder, "fma", x, [y, args[0], constant(x, c)])
             return y
 
         return x(x), codegen
@@ -436,13 +331,13 @@ def _fold(combine, text):
             value = args[0]
             half = WIDTH // 2
             while half:
-                order = ir.VectorType(_I32, half)
+                order = ir.VectorType(INT32, half)
                 undefined = ir.Constant(value.type, ir.Undefined)
                 left = builder.shuffle_vector(value, undefined, ir.Constant(order, list(range(half))))
                 right = builder.shuffle_vector(value, undefined, ir.Constant(order, list(range(half, 2 * half))))
                 value = combine(builder, left, right)
                 half //= 2
-            return builder.extract_element(value, ir.Constant(_I32, 0))
+            return builder.extract_element(value, ir.Constant(INT32, 0))
 
         return a.dtype(a), codegen
 
@@ -450,46 +345,8 @@ def _fold(combine, text):
     return function
 
 
-total = _fold(lambda builder, a, b: builder.fadd(a, b), "Sum of the lanes by a fixed tree: lane j + lane j + 8, then + 4, + 2, + 1.")
+total = _fold(
+    lambda builder, a, b: builder.fadd(a, b),
+    "Sum of the lanes by a fixed tree: lane j + lane j + 8, then + 4, + 2, + 1.",
+)
 largest = _fold(lambda builder, a, b: builder.select(builder.fcmp_unordered(">", a, b), a, b), "Largest lane.")
-
-
-@intrinsic
-def transpose(typingctx, source, at, target, to):
-    """Write the transpose of a 16 x 16 block: target[to + 16 j + i] = source[at + 16 i + j], both flat arrays of one dtype."""
-    if not _is_flat(source) or source.dtype != target.dtype:
-        return None
-    half = WIDTH // 2
-    vector = ir.VectorType(_SCALAR[source.dtype], half)
-    order = ir.VectorType(_I32, half)
-    align = source.dtype.bitwidth // 8
-
-    def codegen(context, builder, sig, args):
-        def place(which, array, start, row, column):
-            index = builder.add(start, ir.Constant(start.type, WIDTH * row + column))
-            return builder.bitcast(_element(context, builder, sig.args[which], array, index), vector.as_pointer())
-
-        def mix(a, b, lanes):
-            return builder.shuffle_vector(a, b, ir.Constant(order, lanes))
-
-        # Four blocks of 8 x 8, three rounds each, in the shuffles that stay within 128 bits first: one instruction a row and round on AVX2.
-        for down in (0, half):
-            for right in (0, half):
-                rows = [builder.load(place(0, args[0], args[1], down + i, right), align=align) for i in range(half)]
-                for step, low, high in (
-                    (1, [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]),
-                    (2, [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]),
-                    (4, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]),
-                ):
-                    mixed = {}
-                    for i in range(half):
-                        if not i & step:
-                            mixed[i], mixed[i + step] = mix(rows[i], rows[i + step], low), mix(rows[i], rows[i + step], high)
-                    rows = [mixed[i] for i in range(half)]
-                # After the rounds row i holds column c(i): the two low bits of the index come out swapped.
-                for i, row in enumerate(rows):
-                    column = (i & 4) | ((i & 1) << 1) | ((i & 2) >> 1)
-                    builder.store(row, place(2, args[2], args[3], right + column, down), align=align)
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, target, types.intp), codegen

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Batch, layer and RMS normalisation of a block, and the way back through their statistics. For njit code; kinds are places in `KINDS`."""
+"""Batch, layer and RMS normalisation of a block, and back through their statistics; a kind is its place in KINDS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from pykernel.kernels import blocks, jit
-from pykernel.kernels.lanes import fma, load, narrow_like, spread, sqrt, store, total, widen
+from pykernel.kernels.lanes import fma, spread, sqrt, total, widen
+from pykernel.kernels.memory import load, narrow_like, store
 
 KINDS = (None, "batch", "layer", "rms")
 _, BATCH, LAYER, RMS = range(len(KINDS))
@@ -30,7 +31,8 @@ def forward(kind, eps, x, e, n, B, r, bound):
         The exponents of the result and of r.
     """
     panels = (n + 15) // 16
-    # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes near it.
+    # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes
+    # near it.
     up = 2 * e if e < 0 else 0
     eps = eps if e < 0 else max(math.ldexp(eps, max(-2 * e, -2000)), _TINY if e > 0 else 0.0)
     spread_up = math.ldexp(1.0, max(up, -1022))
@@ -80,7 +82,7 @@ def forward(kind, eps, x, e, n, B, r, bound):
 
 @jit
 def backward(kind, g, e_g, y, e_y, n, B, r, e_r, bound):
-    """g = dJ/dNorm becomes dJ/dx = r (g - mean(g) - y mean(g y)), without mean(g) for RMS; y is the result of `forward`.
+    """g = dJ/dNorm becomes dJ/dx = r (g - mean(g) - y mean(g y)), without mean(g) for RMS; y is what `forward` made.
 
     Returns:
         The exponent of the result.

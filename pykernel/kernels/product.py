@@ -2,9 +2,9 @@
 """Products of a weight with a block of units, one tile of sixteen lanes at a time, for njit code.
 
 Letters: n_out rows and n_in columns of W, B inputs. A block (units x batch) is a flat array with unit i of input b at
-(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros.
-A tile is a flat array with term k of lane j at k * 16 + j, terms padded to a multiple of 16.
-Every output is one chain of fused multiply-adds over its terms in order, so tiles, chunks and threads do not change its bits.
+(i // 16 * B + b) * 16 + i % 16, units padded to a multiple of 16 with zeros. A tile is a flat array with term k of lane
+j at k * 16 + j, terms padded to a multiple of 16. Every output is one chain of fused multiply-adds over its terms in
+order, so tiles, chunks and threads do not change its bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.kernels import draws, inline, jit
-from pykernel.kernels.lanes import cast_like, count_from, fma, load, load_spread, spread, store, transpose, zero_like
+from pykernel.kernels.lanes import count_from, fma, spread
+from pykernel.kernels.memory import cast_like, load, load_spread, store, transpose, zero_like
 
 # Weights beyond the distributions of `draws`.
 IDENTITY, CONSTANT, MATRIX, HAAR = range(6, 10)
@@ -80,8 +81,8 @@ def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
     """Rows line .. line + 15 of a weight, columns first .. first + terms - 1, as a tile: lane j holds row line + j.
 
     Args:
-        draw: distribution number; parameter: float64; address: (key0, key1, c2 of the weight, c2 of the mask, replica) uint32.
-        terms: multiple of 16; entries from `columns` on are zero.
+        draw: distribution number; parameter: float64; address: (key0, key1, c2 of the weight, c2 of the mask, replica)
+        uint32. terms: multiple of 16; entries from `columns` on are zero.
     """
     key0, key1, c2, mask_c2, replica = address
     rows = count_from(np.uint32(line))
@@ -108,7 +109,7 @@ def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
 
 @jit
 def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
-    """Columns 64 group .. 64 group + 63 of a weight, rows line .. line + terms - 1, as four tiles of `terms` * 16 numbers.
+    """Columns 64 group .. 64 group + 63 of a weight, rows line .. line + terms - 1, as four tiles of 16 terms.
 
     Tile w, lane j holds column 64 group + 4 j + w, so that no shuffle is needed; rows from `rows` on are zero.
     """
@@ -139,7 +140,7 @@ def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
 
 @jit
 def turn(tile, terms, kept, at, line, height):
-    """Copy a tile of the sixteen rows from `line` into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
+    """Sixteen rows from `line` into transposed tiles: kept[at + (k // 16 * height + i) * 16 + k % 16] = W[i, k]."""
     for k in range(0, terms, 16):
         transpose(tile, k * 16, kept, at + k * height + line * 16)
 
@@ -187,7 +188,7 @@ def sort_columns(mixed, out, group, panels, B):
 
 @jit
 def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
-    """Fill q, row by row, with orthonormal rows or columns (whichever are fewer): QR with a positive diagonal of normal draws.
+    """Fill q, row by row, with orthonormal rows or columns, whichever are fewer: QR of normals with positive diagonal.
 
     Args:
         q, v, out: flat float64 of rows * columns; v and out are scratch. line: 64 float32 of scratch.
@@ -196,7 +197,8 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
     """
     tall = rows >= columns
     m, n = (rows, columns) if tall else (columns, rows)
-    # v holds column k of the taller orientation at k m, contiguous, reflected in place; from the diagonal on, the reflector.
+    # v holds column k of the taller orientation at k m, contiguous, reflected in place; from the diagonal on, the
+    # reflector.
     for i in range(rows):
         for block in range(0, (columns + 3) // 4, 16):
             x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, spread(np.uint32(i)), count_from(np.uint32(block)))
@@ -218,7 +220,8 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
             v[c + i] *= root
         for j in range(k + 1, n):
             _axpy(v, j * m, -_dot(v, c, v, j * m, k, m), v, c, k, m)
-    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive: alpha has the sign opposite to the reflector's head.
+    # Q e_k = H_0 ... H_k e_k, with the sign that makes the diagonal of R positive: alpha has the sign opposite to the
+    # reflector's head.
     for i in range(n * m):
         out[i] = 0.0
     for k in range(n - 1, -1, -1):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What ops and their loop share: a program and a replica's room as records of numbers and addresses, registers, and the tape.
+"""What ops and their loop share: a program and a replica's room as records of numbers and addresses; registers; tape.
 
-Arrays as arguments cost minutes of compilation, and counting references at each call. Letters as in docs/design.md; B is the number of
-columns of a block.
+Arrays as arguments cost minutes of compilation, and counting references at each call. Letters as in docs/design.md; B
+is the number of columns of a block.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numba.np.numpy_support import from_dtype
 
 from pykernel import observables
 from pykernel.kernels import blocks, inline
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 
 # Places of the rows in their array; not plain ints: Numba would compile once for each literal.
 ROW = {name: np.int64(i) for i, name in enumerate(observables.NAMES)}
 
 _INT, _FLOAT, _WORD = np.int64, np.float64, np.uint32
-# A program, read only, shared by all threads; addresses are those of arrays. `stride`: numbers of a replica in a row. `item`: bytes of a
-# number in the dtype of the run, which is that of `zero`.
+# A program, read only, shared by all threads; addresses are those of arrays. `stride`: numbers of a replica in a row.
+# `item`: bytes of a number in the dtype of the run, which is that of `zero`.
 SPEC = {
     **dict.fromkeys(("count", "stride", "registers", "units", "columns", "depth", "item", "bound"), _INT),
     **dict.fromkeys(("correlation", "clip"), _FLOAT),
@@ -36,25 +36,39 @@ SPEC = {
     **dict.fromkeys(("skip", "branch", "factors", "masks"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
 }
-# What one replica needs while it runs. slots: see SLOT; state: see STATE; cuts: first repetition of each segment, and the end.
-# tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram, gram_delta, gram_u: Gram matrices, the first
-# that of register state[KNOWN]. kept: transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1,
-# line: room for Haar weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
+# What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
+# each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram,
+# gram_delta, gram_u: Gram matrices, the first that of register state[KNOWN]. kept: transposed tiles of weights, of a
+# layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar weights. checkpoints: register 0
+# where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
 WORK = dict.fromkeys(
     (
-        *("slots", "state", "tape", "vector", "tiles", "mixed", "wide0", "wide1", "wide2", "gram", "gram_delta", "gram_u"),
+        *(
+            "slots",
+            "state",
+            "tape",
+            "vector",
+            "tiles",
+            "mixed",
+            "wide0",
+            "wide1",
+            "wide2",
+            "gram",
+            "gram_delta",
+            "gram_u",
+        ),
         *("kept", "kept_at", "matrix", "scratch0", "scratch1", "line"),
         *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts"),
     ),
     _INT,
 )
-# A slot holds a block: forward that of a register, backward its gradient. Slots of the registers come first, then the gradient of register 0
-# while a segment is computed again, then two of room.
+# A slot holds a block: forward that of a register, backward its gradient. Slots of the registers come first, then the
+# gradient of register 0 while a segment is computed again, then two of room.
 BLOCK, E, UNITS, COLUMNS, HELD, SLOT = range(6)
 ROOM = 3
 TOP, KNOWN, STATE = range(3)
-# An op of the program: KIND is a place in `ops.KINDS`, its number in repetition i is FIRST + i * EACH. A stretch: its first op, how many,
-# its first repetition among all.
+# An op of the program: KIND is a place in `ops.KINDS`, its number in repetition i is FIRST + i * EACH. A stretch: its
+# first op, how many, its first repetition among all.
 KIND, OUT, IN, SECOND_IN, FIRST, EACH, OP = range(7)
 FIRST_OP, OPS, START, STRETCH = range(4)
 # Behind what an op keeps on the tape: where that begins, and of what shape and exponents it is.
@@ -75,8 +89,8 @@ def work_dtype():
 def record_type(dtype):
     """Numba's type of a structured dtype, kept alive under a number that does not depend on the process.
 
-    Numba names compiled functions by the number at which a process first met a record type. Machine code that another process wrote to the
-    cache, having met float32 and float64 in the other order, would then answer for the wrong one.
+    Numba names compiled functions by the number at which a process first met a record type. Machine code that another
+    process wrote to the cache, having met float32 and float64 in the other order, would then answer for the wrong one.
     """
     found = from_dtype(dtype)
     found._code = 1 << 30 | zlib.crc32(str(found).encode()) >> 2
@@ -125,7 +139,7 @@ def stream_address(layer, purpose):
 @inline
 def slot(work, s):
     """The facts of a slot."""
-    return pointer(work.slots + 8 * SLOT * s, 1)
+    return pointer(entry(work.slots, s), 1)
 
 
 @inline
@@ -168,9 +182,8 @@ def shape(x, units, columns):
 @inline
 def swap(work, r, s):
     """Exchange the blocks of two slots."""
-    x, y = slot(work, r), slot(work, s)
-    for i in range(SLOT):
-        x[i], y[i] = y[i], x[i]
+    slots = pointer(work.slots, 1)
+    slots[r], slots[s] = slots[s], slots[r]
 
 
 @inline
@@ -215,7 +228,7 @@ def give(spec, work, r, s):
 
 @inline
 def push(work, size, units, columns):
-    """Room for so many bytes on the tape: its foot, to be filled with exponents; the room begins at tape + foot[BEGINS]."""
+    """The foot of so many bytes on the tape, to be filled with exponents; the bytes begin at tape + foot[BEGINS]."""
     state = pointer(work.state, 1)
     foot = pointer(work.tape + state[TOP] + size, 1)
     foot[BEGINS] = state[TOP]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The interpreter: a replica's program forward and backward, stretch by stretch, op by op, through a table of compiled kernels.
+"""The interpreter: a replica's program forward and backward, op by op, through a table of compiled kernels.
 
-What the backward pass needs lies on a tape. Where that would be too long, the repetitions are cut into segments: the signal at the
-beginning of each is kept, and a segment is computed again before its backward pass; what is computed again is written down again, the
-same bits.
+What the backward pass needs lies on a tape. Where that would be too long, the repetitions are cut into segments: the
+signal at the beginning of each is kept, and a segment is computed again before its backward pass; what is computed
+again is written down again, the same bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba import types
 from pykernel import stream
 from pykernel.kernels import address_of, blocks, jit, ops
 from pykernel.kernels.calls import call
-from pykernel.kernels.lanes import advance, cast_like, pointer
+from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.ops import KINDS
 from pykernel.kernels.records import (
     BLOCK,
@@ -53,7 +53,8 @@ from pykernel.kernels.records import (
 
 GRAD_ACTIVATION = ROW["log10_grad_activation"]
 ALL = 1 << 40  # the end of a range that is not cut
-# Of each kind of op three kernels forward and three backward, the second and third may be none; then those of the whole.
+# Of each kind of op three kernels forward and three backward, the second and third may be none; then those of the
+# whole.
 KERNELS = 6
 BEGIN, COTANGENT, SAVE, RESUME, RESTORE, FINISH = range(6)
 
@@ -171,7 +172,7 @@ def finish(spec, work, index):
 
 @jit
 def replicas(spec, work, first, start, stop, parts):
-    """Replicas first + start .. first + stop - 1 into rows start .. stop - 1; parts: sum of 1 forward, 2 cotangent, 4 backward."""
+    """Replicas first + start .. first + stop - 1 into rows start ..; parts: 1 forward, 2 cotangent, 4 backward."""
     whole = advance(pointer(spec.phases, 1), KERNELS * len(KINDS))
     for index in range(start, stop):
         r = first + index

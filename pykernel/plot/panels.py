@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pykernel.plot.page import Page
 from pykernel.sweeps.report import axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
@@ -21,64 +22,6 @@ DASHES = ("-", "--", "-.", ":")
 _UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")
 _USUAL = {"batch": 1, "correlation": 0.0, "precision": "exponent", "gain": 1.0, "bias_std": 0.0, "order": "linear-norm-activation"}
 MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42  # in one panel; of panels; along one side of the map of verdicts
-
-
-class Page:
-    """What the panels of a figure stand on: a new pyplot figure, the figure given, or the caller's axes, which hold one panel.
-
-    Args:
-        on: None, a matplotlib Figure, or Axes.
-        table: the panels by row, as `split` makes them.
-        size: inches, of a figure.
-    """
-
-    def __init__(self, on: Any, table: list[list], size: tuple[float, float]) -> None:
-        from matplotlib.axes import Axes
-
-        rows, columns = len(table), len(table[0])
-        self.figure: Any
-        self.axes = on if isinstance(on, Axes) else None
-        if self.axes is not None:
-            if rows * columns > 1:
-                raise ValueError(f"this figure needs {rows} x {columns} panels and ax= is one: choose from the sweep by ds.sel(...) first")
-            self.figure, self.panels = self.axes.figure, np.array([[self.axes]])
-            return
-        if on is None:
-            import matplotlib.pyplot as plt
-
-            self.figure = plt.figure(figsize=size, layout="constrained")
-        else:
-            self.figure = on
-            self.figure.set_size_inches(size)
-            self.figure.set_layout_engine("constrained")
-        self.panels = self.figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-
-    def label_y(self, text: str) -> None:
-        """What all rows have up the side."""
-        if self.axes is None:
-            self.figure.supylabel(text, fontsize=9)
-        else:
-            self.axes.set_ylabel(text, fontsize=9)
-
-    def legend(self, legend: dict) -> None:
-        """Below a figure, in as many columns as it has room for; the figure grows to hold one."""
-        if not legend:
-            return
-        if self.axes is not None:
-            self.axes.legend(legend.values(), legend.keys(), fontsize=8, frameon=False)
-            return
-        need = (4.6 * max(map(len, legend)) + 40) / 72
-        width, height = self.figure.get_size_inches()
-        if need > width:
-            self.figure.set_size_inches(need, height)
-        columns = max(1, min(len(legend), int(width / need)))
-        self.figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-
-    def title(self, text: str, size: int = 10) -> None:
-        """The figure's title, wrapped to its width; the caller's axes have their own."""
-        if self.axes is None:
-            room = int(self.figure.get_size_inches()[0] * 72 / (0.52 * size))
-            self.figure.suptitle("\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, room)), fontsize=size)
 
 
 def style_of(i: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
         >>> import pykernel as pk
         >>> grid = {"depth": [5, 10], "activation": ["relu", "tanh"]}
         >>> ds = pk.sweep(grid, {"width": 16}, replicas=4, progress=False)
-        >>> pk.plot_sweep(ds, "verdict").shape
+        >>> pk.plot_sweep(ds).shape
         (1, 2)
         >>> figure, ax = plt.subplots()
         >>> pk.plot_sweep(ds.sel(activation="relu"), ax=ax)[0, 0] is ax
@@ -150,11 +150,10 @@ def _profiles(ds: Any, on: Any) -> Page:
     name = "log10_grad_activation"
     if f"{name}_mean" not in ds:
         raise ValueError(f"this sweep kept no profile of {name}: run it with profiles=True, or with several depths")
-    along = ds[f"{name}_mean"].dims[-1]
-    ds, note = settle(ds, along)
-    ds, said = fit(ds, along)
+    ds, note = settle(ds, "layer")
+    ds, said = fit(ds, "layer")
     theory, mark = _theory(ds), None
-    page, panels, legend = multiples(ds, along, on)
+    page, panels, legend = multiples(ds, "layer", on)
     lost = 0
     for panel, at, lines in panels:
         for i, (label, where) in enumerate(lines):
@@ -162,7 +161,7 @@ def _profiles(ds: Any, on: Any) -> Page:
             y, spread, x = (
                 cell[f"{name}_mean"].values.ravel(),
                 cell[f"{name}_std"].values.ravel(),
-                np.tile(ds[along].values, cell.verdict.size),
+                np.tile(ds.layer.values, cell.verdict.size),
             )
             lost += not np.isfinite(y).any()
             style = {**style_of(i), "markevery": max(1, len(x) // 8)}
@@ -177,7 +176,7 @@ def _profiles(ds: Any, on: Any) -> Page:
                 mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
     if mark is not None:
         legend["theory at the input, bar one standard deviation"] = mark
-    place = "layer" if along == "layer" else "block"
+    place = "layer" if counted(ds) == "layers" else "block"
     title = f"Gradient against {place}: mean over draws, band one standard deviation"
     title += note + said + not_shown(chains_whose_gradients_are_zero_or_no_numbers=lost)
     finish(page, legend, place, "log10 of the gradient's norm", title)
@@ -425,7 +424,7 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
 
 def _critical(ds: Any, where: dict) -> float | None:
     """The theory's critical gain of the chains in a panel, over the panel's init; None where it has none."""
-    import pykernel as pk
+    from pykernel.theory.critical import critical_gain
 
     cell = ds.isel(dict(where.items()))
     if not {"activation", "init"} <= set(cell.coords):  # blocks say their own
@@ -436,7 +435,7 @@ def _critical(ds: Any, where: dict) -> float | None:
         return None
     bias = float(cell.coords["bias_std"].item() if "bias_std" in cell.coords else ds.attrs.get("base_bias_std", 0.0))
     try:
-        gain = pk.critical_gain(activation, bias_std=bias).gain
+        gain = critical_gain(activation, bias_std=bias).gain
     except (AttributeError, ImportError, ValueError, TypeError):
         return None
     return None if gain is None or not np.isfinite(gain) else float(gain) / scale

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pykernel import observables
 from pykernel._core import version
-from pykernel.program import Counts
 from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
+from pykernel.sweeps.grid import PlanCell
 from pykernel.sweeps.shelf import Shelf
-from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
+from pykernel.sweeps.statistics import HAS_INPUT, QUANTILES, SCALARS, Profiles
 from pykernel.verdict import judge
 
-AXES = {"layer": "layer", "activation": "activation_step", "node": "node", "input": "node"}
-_KINDS = {row.name: row.extent for row in observables.ROWS}
 _UNITS = {row.name: row.unit for row in observables.ROWS}
 _MEANINGS = {
     "end_to_end": ("decades", "log10 of the first over the last weight gradient"),
@@ -42,115 +40,124 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         known_theory: predictions by key of cell; None leaves their columns out.
 
     Returns:
-        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`; with blocks also `activation_step` and `node` (see
-        `_Lines`). Scalars (axes, replica); `verdict` and
+        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
         `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
         `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
-        What is not known is nan, and `replicas` says how many are.
+        What is not known is nan, and `replicas` says how many are. Of a chain of blocks place k along `layer` is its k-th weight layer,
+        activation step or block, as the row goes; beyond a row's end it is nan.
     """
-    import xarray
+    cells, kept = plan["cells"], Profiles.of_plan(plan)
+    scalars = fill_scalars(cells, shelf, targets, failed, plan["run"].get("precision", "exponent"))
+    profiles = fill_profiles(cells, kept, shelf, targets, scalars.known)
+    return label(plan, kept, scalars, profiles, targets, failed, known_theory)
 
-    kept = Profiles(**{**plan["kept"], "rows": tuple(plan["kept"]["rows"]), "quantiles": tuple(plan["kept"]["quantiles"])})
-    shape = tuple(len(next(iter(axis["labels"].values()))) for axis in plan["axes"])
-    names = tuple(axis["name"] for axis in plan["axes"])
-    cells = plan["cells"]
-    most = max(targets.values(), default=0)
-    extents = [_extents(plan, cell) for cell in cells]
-    lines = _Lines(kept, set(extents), "extents" in plan)
 
-    n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), lines.longest + 1  # the last place is for what is nowhere
-    scalars = np.full((len(SCALARS), n, most), np.nan)
-    mean, std, finite = (np.full((p, n, s), np.nan) for _ in range(3))
-    quantiles = np.full((q, n, len(QUANTILES), s), np.nan)
-    each = np.full((p, n, most, s), np.nan) if kept.replicas else None
-    known = np.zeros(n, dtype=np.int64)
-    verdicts = np.full(n, "missing", dtype=object)
-    forests: dict[int, dict] = {}
-    own = {
-        batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in {cell[5] for cell in cells}
-    }
-    own_quantiles = {batch: [kept.quantiles.index(name) for name in kept.measured(batch).quantiles] for batch in own}
+class Scalars(NamedTuple):
+    """What has one number a replica or a cell: values (len(SCALARS), cells, replicas), known replicas and verdicts (cells,)."""
 
-    for i, (key, _, _, _, _, batch) in enumerate(cells):
-        goal = targets[key]
-        known[i] = shelf.known(key, goal)
-        if known[i] == 0:
-            verdicts[i] = "failed" if key in failed else "missing"
-            continue
-        scalars[:, i, :goal] = shelf.scalars(key, goal)
-        if kept.rows and (forest := shelf.profiles(key, goal)):
-            forests[i] = forest
-        if each is not None:
-            where = lines.where(extents[i], own[batch])
-            found = shelf.replicas(key, goal, where.shape)
-            each[own[batch][:, None, None], i, np.arange(goal)[:, None], where[:, None]] = found
+    values: np.ndarray
+    known: np.ndarray
+    verdicts: np.ndarray
 
-    goals = np.array([targets[cell[0]] for cell in cells])
+
+class Curves(NamedTuple):
+    """Profiles over S layers: mean, std, finite (P, cells, S), quantiles (Q, cells, len(QUANTILES), S), each replica or None."""
+
+    layers: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    finite: np.ndarray
+    quantiles: np.ndarray
+    each: np.ndarray | None
+
+
+def fill_scalars(cells: list[PlanCell], shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], precision: str) -> Scalars:
+    """The scalars of all cells with their verdicts; nan and "missing" or "failed" where nothing is known."""
+    values = np.full((len(SCALARS), len(cells), max(targets.values(), default=0)), np.nan)
+    known = np.array([shelf.known(cell.key, targets[cell.key]) for cell in cells], dtype=np.int64)
+    verdicts = np.array(["failed" if cell.key in failed else "missing" for cell in cells], dtype=object)
+    goals = np.array([targets[cell.key] for cell in cells])
+    for i in np.flatnonzero(known).tolist():
+        values[:, i, : goals[i]] = shelf.scalars(cells[i].key, int(goals[i]))
     for goal in np.unique(goals[known > 0]):
         some = np.flatnonzero((goals == goal) & (known > 0))
-        verdicts[some] = _verdicts(scalars[:, some, :goal], plan["run"].get("precision", "exponent"))
-    for i, summary in zip(forests, statistics.summaries(list(forests.values())), strict=True):
-        batch = cells[i][5]
-        where = lines.where(extents[i], own[batch])
-        at_rows = (own[batch][:, None], i, where)
-        for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
-            table[at_rows] = found
-        chosen = np.array(own_quantiles[batch], dtype=int)
-        rows = [kept.measured(batch).rows.index(kept.quantiles[j]) for j in chosen]
-        quantiles[chosen[:, None], i, :, where[rows]] = summary.quantiles.transpose(0, 2, 1)
+        verdicts[some] = _verdicts(values[:, some, :goal], precision)
+    return Scalars(values, known, verdicts)
 
-    for j, name in enumerate(kept.rows):
-        if not lines.has_input(name):
-            for array in (mean, std, finite) if each is None else (mean, std, finite, each):
-                array[j, ..., 0] = np.nan
-    for j, name in enumerate(kept.quantiles):
-        if not lines.has_input(name):
-            quantiles[j, ..., 0] = np.nan
 
-    variables: dict[str, Any] = {}
-    for name, values in zip(SCALARS, scalars, strict=True):
-        if name == "loss" and not np.isfinite(values).any():
-            continue
-        unit, meaning = _MEANINGS[name]
-        unit = unit.replace("per layer", "per repetition") if "extents" in plan else unit
-        variables[name] = ((*names, "replica"), values.reshape(*shape, most), {"units": unit, "long_name": meaning})
-    variables["verdict"] = (
-        names,
-        verdicts.astype(str).reshape(shape),
-        {"long_name": "vanishing, exploding, stable, dead, missing or failed"},
-    )
-    variables["replicas"] = (names, known.reshape(shape), {"long_name": "replicas finished"})
-    for column, name in ((2, "engine"), (3, "backend")):
-        words = np.array([cell[column] for cell in cells])
-        if name not in names and name not in plan["run"]:
-            variables[name] = (names, words.reshape(shape))
-    for j, name in enumerate(kept.rows):
-        attributes = {"units": _UNITS[name]}
-        axis, size = lines.axis(name)
-        for word, values in (("mean", mean), ("std", std), ("finite", finite)):
-            variables[f"{name}_{word}"] = (
-                (*names, axis),
-                values[j, :, :size].reshape(*shape, size),
-                attributes if word != "finite" else {"units": "replicas"},
-            )
+def fill_profiles(cells: list[PlanCell], kept: Profiles, shelf: Shelf, targets: dict[str, int], known: np.ndarray) -> Curves:
+    """The profiles of all cells at the layers that any of them keeps; nan where nothing is known."""
+    at = {depth: kept.at(depth) for depth in {cell.depth for cell in cells}}
+    layers = np.unique(np.concatenate(list(at.values()))) if kept.rows else np.zeros(0, dtype=np.int64)
+    places = {depth: np.searchsorted(layers, layers_of) for depth, layers_of in at.items()}
+    batches = {cell.batch for cell in cells}
+    rows = {batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in batches}
+    sorted_rows = {batch: np.array([kept.quantiles.index(name) for name in kept.measured(batch).quantiles], dtype=int) for batch in batches}
+
+    n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), len(layers)
+    mean, std, finite = (np.full((p, n, s), np.nan) for _ in range(3))
+    quantiles = np.full((q, n, len(QUANTILES), s), np.nan)
+    each = np.full((p, n, max(targets.values(), default=0), s), np.nan) if kept.replicas else None
+    forests: dict[int, dict] = {}
+    for i in np.flatnonzero(known).tolist():
+        cell = cells[i]
+        goal, mine = targets[cell.key], rows[cell.batch]
+        forest = shelf.profiles(cell.key, goal) if kept.rows else None
+        if forest:
+            forests[i] = forest
         if each is not None:
-            variables[f"{name}_replica"] = ((*names, "replica", axis), each[j, ..., :size].reshape(*shape, most, size), attributes)
-    for j, name in enumerate(kept.quantiles):
-        axis, size = lines.axis(name)
-        variables[f"{name}_quantile"] = (
-            (*names, "quantile", axis),
-            quantiles[j, ..., :size].reshape(*shape, len(QUANTILES), size),
-            {"units": _UNITS[name]},
-        )
-    if known_theory is not None:
-        columns = theories.variables([cell[0] for cell in cells], known_theory, scalars, [cell[1] for cell in cells])
-        for name, (values, attributes) in columns.items():
-            if "extents" in plan and "units" in attributes:
-                attributes = {**attributes, "units": attributes["units"].replace("per layer", "per repetition")}
-            variables[name] = (names, values.reshape(shape), attributes)
+            found = shelf.replicas(cell.key, goal, (len(mine), len(at[cell.depth])))
+            each[mine[:, None, None], i, np.arange(goal)[:, None], places[cell.depth]] = found
+    for i, summary in zip(forests, statistics.summaries(list(forests.values())), strict=True):
+        cell = cells[i]
+        where = places[cell.depth]
+        for table, found in ((mean, summary.mean), (std, summary.std), (finite, summary.count)):
+            table[rows[cell.batch][:, None], i, where] = found
+        quantiles[sorted_rows[cell.batch][:, None], i, :, where] = summary.quantiles.transpose(0, 2, 1)
 
-    coordinates: dict[str, Any] = {"replica": np.arange(most)}
-    coordinates |= lines.coordinates
+    begin = layers == 0
+    for j, name in enumerate(kept.rows):
+        if not HAS_INPUT[name]:
+            for array in (mean, std, finite, *([] if each is None else [each])):
+                array[j, ..., begin] = np.nan
+    for j, name in enumerate(kept.quantiles):
+        if not HAS_INPUT[name]:
+            quantiles[j, ..., begin] = np.nan
+    return Curves(layers, mean, std, finite, quantiles, each)
+
+
+def label(
+    plan: dict,
+    kept: Profiles,
+    scalars: Scalars,
+    profiles: Curves,
+    targets: dict[str, int],
+    failed: dict[str, Any],
+    known_theory: theories.Known | None,
+) -> Any:
+    """The arrays under the words of the grid."""
+    import xarray
+
+    cells = plan["cells"]
+    names = tuple(axis["name"] for axis in plan["axes"])
+    shape = tuple(len(next(iter(axis["labels"].values()))) for axis in plan["axes"])
+    variables = _of_scalars(scalars, names, shape)
+    for name in ("engine", "backend"):
+        if name not in names and name not in plan["run"]:
+            variables[name] = names, np.array([getattr(cell, name) for cell in cells]).reshape(shape)
+    variables |= _of_profiles(kept, profiles, names, shape)
+    if known_theory is not None:
+        columns = theories.variables([cell.key for cell in cells], known_theory, scalars.values, [cell.depth for cell in cells])
+        variables |= {name: (names, values.reshape(shape), attributes) for name, (values, attributes) in columns.items()}
+
+    if "unit" in plan:  # of blocks
+        for name, (dims, values, *about) in variables.items():
+            said = {word: text.replace("per layer", f"per {plan['unit']}") for word, text in (about[0] if about else {}).items()}
+            variables[name] = dims, values, said
+
+    coordinates: dict[str, Any] = {"replica": np.arange(scalars.values.shape[-1])}
+    if kept.rows:
+        coordinates["layer"] = profiles.layers
     if kept.quantiles:
         coordinates["quantile"] = list(QUANTILES)
     for axis in plan["axes"]:
@@ -165,54 +172,38 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         "replicas": plan["replicas"],
         **{f"run_{name}": value for name, value in plan["run"].items() if value is not None},
         **{f"base_{name}": value for name, value in plan["base"].items()},
-        "complete": int(all(known[i] >= targets[cell[0]] for i, cell in enumerate(cells))),
-        "failed_cells": sum(cell[0] in failed for cell in cells),
+        "complete": int(all(known >= targets[cell.key] for known, cell in zip(scalars.known, cells, strict=True))),
+        "failed_cells": sum(cell.key in failed for cell in cells),
     }
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
-def _extents(plan: dict, cell: Any) -> Counts:
-    """Layers, activation steps and nodes of a cell's chain."""
-    layer, activation, node = plan["extents"][cell[0]] if "extents" in plan else (cell[1],) * 3
-    return Counts(layer=layer, activation=activation, node=node)
+def _of_scalars(scalars: Scalars, names: tuple, shape: tuple) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    for name, values in zip(SCALARS, scalars.values, strict=True):
+        if name == "loss" and not np.isfinite(values).any():
+            continue
+        unit, meaning = _MEANINGS[name]
+        variables[name] = ((*names, "replica"), values.reshape(*shape, values.shape[1]), {"units": unit, "long_name": meaning})
+    meaning = "vanishing, exploding, stable, dead, missing or failed"
+    variables["verdict"] = (names, scalars.verdicts.astype(str).reshape(shape), {"long_name": meaning})
+    variables["replicas"] = (names, scalars.known.reshape(shape), {"long_name": "replicas finished"})
+    return variables
 
 
-class _Lines:
-    """Along which axis each kept row runs, and where on it the places kept of each chain are.
-
-    Where layers, activation steps and nodes are one there is one axis, `layer`, 0 being the input. With blocks there are `layer` and
-    `activation_step`, by number in the order of use, and `node`; each begins at 0, where only nodes have a value.
-    """
-
-    def __init__(self, kept: Profiles, chains: set[Counts], with_blocks: bool) -> None:
-        kinds = AXES if with_blocks else dict.fromkeys(AXES, "layer")
-        self._axes = {row.name: kinds.get(row.extent, "") for row in observables.ROWS}
-        at = {name: [kept.at(statistics.extent_of(name, chain)) for chain in chains] for name in kept.rows}
-        found: dict[str, list] = {}
-        for name, places in at.items():
-            found.setdefault(self._axes[name], []).extend(places)
-        self.coordinates = {axis: np.unique(np.concatenate(places)) for axis, places in found.items()}
-        self.longest = max(map(len, self.coordinates.values()), default=0)
-        self.places = {}  # of each chain (P, S): of what is nowhere, beyond the longest axis
-        for chain in chains:
-            table = kept.places(chain)
-            for row, name in zip(table, kept.rows, strict=True):
-                row[:] = np.where(row < 0, self.longest, np.searchsorted(self.coordinates[self._axes[name]], row))
-            self.places[chain] = table
-
-    def where(self, chain: Counts, rows: np.ndarray) -> np.ndarray:
-        """The places of these rows of a chain, as wide as the longest of them."""
-        table = self.places[chain][rows]
-        return table[:, : (table < self.longest).sum(axis=1).max(initial=0)]
-
-    def axis(self, name: str) -> tuple[str, int]:
-        """The axis of a row and its length."""
-        return self._axes[name], len(self.coordinates[self._axes[name]])
-
-    @staticmethod
-    def has_input(name: str) -> bool:
-        """Whether a row has a value at the input."""
-        return _KINDS[name] == "input"
+def _of_profiles(kept: Profiles, profiles: Curves, names: tuple, shape: tuple) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    s, each = len(profiles.layers), profiles.each
+    for j, name in enumerate(kept.rows):
+        unit = {"units": _UNITS[name]}
+        for word, units in (("mean", unit), ("std", unit), ("finite", {"units": "replicas"})):
+            variables[f"{name}_{word}"] = ((*names, "layer"), getattr(profiles, word)[j].reshape(*shape, s), units)
+        if each is not None:
+            variables[f"{name}_replica"] = ((*names, "replica", "layer"), each[j].reshape(*shape, each.shape[2], s), unit)
+    for j, name in enumerate(kept.quantiles):
+        values = profiles.quantiles[j].reshape(*shape, len(QUANTILES), s)
+        variables[f"{name}_quantile"] = ((*names, "quantile", "layer"), values, {"units": _UNITS[name]})
+    return variables
 
 
 def verdict(values: np.ndarray, precision: str) -> str:

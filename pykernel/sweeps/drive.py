@@ -83,8 +83,8 @@ def sweep(
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
-        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`; with blocks also `activation_step` and `node`:
-        each row runs along its own, by number in the order of use.
+        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`. Of a chain of
+        blocks place k along `layer` is its k-th weight layer, activation step or block, as the row goes.
 
     Raises:
         ValueError, TypeError: before any work, naming the cell.

@@ -161,7 +161,7 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [PlanCell(c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run)) for c in self.cells]
+        cells = [PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run)) for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
         held = {name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1}
@@ -178,21 +178,16 @@ class SweepPlan:
             "run": held,
         }
         if any(cell.chain.blocks is not None for cell in self.cells):
-            result["extents"] = {cell.key: _extents(cell.chain) for cell in self.cells}
+            result["unit"] = "repetition"
         return {"hash": identity.digest(result), **result}
 
     def memory(self) -> int:
         """Bytes of the Dataset."""
-        extents = {extent for cell in self.cells for extent in _extents(cell.chain)}
-        layers = len(np.unique(np.concatenate([self.kept.at(extent) for extent in extents])))
+        depths = {cell.chain.extent for cell in self.cells}
+        layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in depths])))
         most = max(cell.replicas for cell in self.cells)
         each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
         return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
-
-
-def _extents(chain: Any) -> tuple[int, int, int]:
-    """Layers, activation steps and nodes, as a plan keeps them."""
-    return (chain.depth,) * 3 if chain.blocks is None else (chain.extents.layer, chain.extents.activation, chain.extents.node)
 
 
 def _resolve(cell: Cell, known: dict) -> dict:
@@ -231,7 +226,8 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     largest: dict[tuple, tuple[float, Cell]] = {}
     for cell in cells:
         chain = cell.chain
-        size = (_extents(chain)[0] * chain.width if chain.width else sum(chain.widths)) * grid.columns(cell.run)
+        equal = chain.width is not None and chain.blocks is None
+        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * grid.columns(cell.run)
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, observables
-from pykernel.program import Counts
 from pykernel.verdict import first_over_last, slopes
 
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
@@ -54,8 +53,9 @@ class Profiles:
         rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
         quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual rows those of
             `log10_grad_weight` and `log10_grad_activation`.
-        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input;
-            scalars always use every layer. Of blocks each row is thinned so by its own extent: layers, activation steps or nodes.
+        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input (of a chain of
+            blocks: places of its longest row);
+            scalars always use every layer.
         replicas: keep the profile of every replica too (large).
 
     Raises:
@@ -106,6 +106,12 @@ class Profiles:
         rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
         return cls(rows=rows)
 
+    @classmethod
+    def of_plan(cls, plan: dict) -> Profiles:
+        """Those of a plan's description."""
+        words = plan["kept"]
+        return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
+
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
         if batch > 1 or "similarity" not in self.rows:
@@ -113,36 +119,18 @@ class Profiles:
         rows, quantiles = (tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles))
         return replace(self, rows=rows, quantiles=quantiles)
 
-    def at(self, extent: int) -> np.ndarray:
-        """The places kept of a row of so many layers (steps, nodes): increasing ints from 0 (the input) to the extent."""
+    def at(self, depth: int) -> np.ndarray:
+        """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""
         if not self.rows:
             return np.zeros(0, dtype=np.int64)
-        if extent == 0:
-            return np.zeros(1, dtype=np.int64)
-        stride = -(-extent // self.layers)
-        return np.unique(np.concatenate(([0, 1], np.arange(stride, extent + 1, stride), [extent])))
-
-    def places(self, extents: Counts) -> np.ndarray:
-        """The places kept of each row, (P, S) ints: its own from the left, -1 beyond, where nothing is."""
-        own = [self.at(extent_of(name, extents)) for name in self.rows]
-        table = np.full((len(own), max(map(len, own), default=0)), -1, dtype=np.int64)
-        for row, at in zip(table, own, strict=True):
-            row[: len(at)] = at
-        return table
+        stride = -(-depth // self.layers)
+        return np.unique(np.concatenate(([0, 1], np.arange(stride, depth + 1, stride), [depth])))
 
 
 def _names(what: str, given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_LAYERED)}")
     return tuple(given)
-
-
-_KINDS = {row.name: row.extent for row in observables.ROWS}
-
-
-def extent_of(name: str, extents: Counts) -> int:
-    """How many layers, activation steps or nodes a row has, the input not counted."""
-    return extents.node if _KINDS[name] == "input" else getattr(extents, _KINDS[name])
 
 
 class Node(NamedTuple):
@@ -160,8 +148,14 @@ class Node(NamedTuple):
     sorted: np.ndarray
 
 
+HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at the input, too
+
+
 def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarray:
-    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64; the slope over `Chain.ends`."""
+    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64.
+
+    `ends`: the nodes that the slope is taken over (`Chain.ends`).
+    """
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
         [
@@ -170,26 +164,33 @@ def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarra
             slopes(activation[:, ends]),
             weight[:, 0],
             weight[:, -1],
-            _share(rows["dead"]),
-            _share(rows["saturated"]),
+            _over_steps(rows["dead"]),
+            _over_steps(rows["saturated"]),
             rows["loss"],
         ]
     )
 
 
-def _share(row: np.ndarray) -> np.ndarray:
-    """Mean over activation steps; 0 of a chain that has none."""
+def _over_steps(row: np.ndarray) -> np.ndarray:
+    """The mean over activation steps; 0 where a chain has none."""
     return row.mean(axis=1) if row.shape[1] else np.zeros(len(row))
 
 
-def profiles(rows: dict[str, np.ndarray], kept: Profiles, places: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept places: (P, R, S) float64, zero where a row has nothing: beyond its end, and at the input but for nodes'."""
-    values = np.zeros((len(kept.rows), len(rows["log10_grad_weight"]), places.shape[1]))
+def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
+    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step or block k, as the row goes, 0 the input.
+
+    Zero at the input for rows that have no value there (where nobody reads it); nan beyond the end of a row that is shorter than others.
+    """
+    values = np.zeros((len(kept.rows), len(rows["loss"]), len(layers)))
     for p, name in enumerate(kept.rows):
-        row = rows[name]
-        skipped = 0 if _KINDS[name] == "input" else 1  # the input, which it has no number of
-        at = places[p][places[p] >= skipped] - skipped
-        values[p, :, skipped : skipped + len(at)] = row if len(at) == row.shape[1] else row[:, at]
+        row, begin = rows[name], int(not HAS_INPUT[name])
+        places = layers[begin:] - begin
+        if len(places) == row.shape[1] == places[-1] + 1:
+            values[p, :, begin:] = row
+            continue
+        there = places < row.shape[1]
+        values[p, :, begin:][:, there] = row[:, places[there]]
+        values[p, :, begin:][:, ~there] = np.nan
     return values
 
 

@@ -67,11 +67,11 @@ def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop
 
 
 def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
-    extents = piece.chain.extents
+    depth = piece.chain.extent
     kept = kept.measured(grid.columns(piece.run))
-    places = kept.places(extents)
+    layers = kept.at(depth)
     with_quantiles = [kept.rows.index(name) for name in kept.quantiles]
-    most = max(1, BYTES_OF_ROWS // (13 * 8 * (max(extents) + 1)))
+    most = max(1, BYTES_OF_ROWS // (13 * 8 * (depth + 1)))
     step = max(1 << (most.bit_length() - 1), threads or 1)
     scalars, nodes, replicas = [], {}, []
     first, end = piece.first, piece.first + piece.count
@@ -79,7 +79,7 @@ def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
         count = min(step - first % step, end - first)
         rows = run_rows(piece, first, count, threads)
         scalars.append(statistics.scalars(rows, piece.chain.ends))
-        values = statistics.profiles(rows, kept, places)
+        values = statistics.profiles(rows, kept, layers)
         nodes.update(statistics.reduce(values, first, with_quantiles))
         if kept.replicas:
             replicas.append(values)

@@ -11,9 +11,12 @@ import numpy as np
 
 from pykernel import activations, checks
 from pykernel.chain import NORM_EPS, NORMS, ORDERS, Chain
-from pykernel.plan import lower
-from pykernel.theory.mean_field import bias_log, log_add, weight_log
+from pykernel.lower import lower
+from pykernel.theory.correlation import distance_map
+from pykernel.theory.logs import log_add
+from pykernel.theory.plain import plain
 from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
+from pykernel.theory.weights import bias_log, weight_log
 
 LOG_LARGEST = math.log(1e4)  # of sigma_w: beyond it nobody initialises
 LARGEST_BIAS = 1e100  # its square, and those of what it is compared with, stay in float64
@@ -296,19 +299,11 @@ class PhaseDiagram:
         names = np.where(np.abs(chi - 1) <= 1e-6, "critical", np.where(chi < 1, "ordered", "chaotic"))
         return np.where(np.isinf(self.q), "unbounded", names)
 
-    def plot(self, ax=None, **mesh):
-        """Decades a layer over (sigma_w, sigma_b) with the critical line.
-
-        Args:
-            ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
-            mesh: of the shades, as matplotlib's `pcolormesh` takes them: cmap, vmin, vmax, alpha ...
-
-        Returns:
-            The axes.
-        """
+    def plot(self, ax=None):
+        """Decades a layer over (sigma_w, sigma_b) with the critical line. Returns the matplotlib axes."""
         from pykernel.plot import chain
 
-        return chain.phase_diagram(self, ax=ax, **mesh)
+        return chain.phase_diagram(self, ax=ax)
 
 
 def phase_diagram(activation="tanh", sigma_w=None, sigma_b=None) -> PhaseDiagram:
@@ -394,18 +389,20 @@ def depth_scales(chain: Chain) -> DepthScales:
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
-    if chain.norm == "batch" or chain.residual is not None:
-        what = "batch norm" if chain.norm == "batch" else "residual sums"
+    program = lower(chain)
+    facts = plain(program)
+    if facts is None or facts.norm == "batch" or facts.every:
+        what = "blocks" if facts is None else "batch norm" if facts.norm == "batch" else "residual sums"
         raise ValueError(
             f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope"
         )
-    plan = lower(chain)
-    row, table = plan.activation, moments(plan.activation)
-    w, b = float(weight_log(plan)[-1]), float(bias_log(plan)[-1])
-    if chain.norm is not None:
+    row, norm = program.activations[program.steps.row[-1]], program.norms[program.steps.norm[-1]]
+    table = moments(row)
+    w, b = float(weight_log(program)[-1]), float(bias_log(program)[-1])
+    if norm.kind is not None:
         c = table(np.array([0.0]))[:, 0]
         raw = log_add(w + c[LOG_VALUE2], b)
-        raw_eps = log_add(raw, math.log(chain.norm_eps))
+        raw_eps = log_add(raw, math.log(norm.eps))
         t, par = (raw - raw_eps) / 2, 0.0
         perp = math.exp(w + table.column(t, LOG_SLOPE2) - raw_eps)
         q = math.exp(raw)
@@ -431,8 +428,6 @@ def _scale(factor: float) -> float:
 
 def _correlation_fixed_point(row: Any, t: float, share: float, perp: float) -> tuple[float, float]:
     """c* and the slope of the C-map there: 1 and chi_perp where collinear inputs stay so, else the stable point below 1."""
-    from pykernel.theory.correlation import distance_map
-
     std = math.exp(max(min(t, 340.0), -340.0))
     if perp <= 1 + 1e-9:
         return 1.0, perp

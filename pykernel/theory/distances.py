@@ -37,7 +37,8 @@ class Function:
         at = float(row.evaluate("value", np.zeros(1))[0])
         self._at_zero = (2 * math.log(abs(at)), math.copysign(1.0, at)) if at else (-math.inf, 0.0)
         self._low = self._high = self._middle = math.nan  # the cell that was read last: neighbours in depth share it
-        self._square, self._mean = (0.0,) * 6, (0.0,) * 6
+        self._square: tuple[float, ...] = (0.0,) * 6
+        self._mean: tuple[float, ...] = (0.0,) * 6
         self._rates: dict[tuple[int, int], float] = {}
 
     def value(self, t: float) -> tuple[float, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The infinitely wide program: an interpreter of its ops in moments, variances forward and squared gradient norms backward, in the log domain.
+"""The infinitely wide program, op by op: variances forward, squared gradient norms backward, in the log domain.
 
 Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al. 2017 (1611.01232) for layers of weights, Yang, Schoenholz 2017 (1712.08969) for
 skips, Yang et al. 2019 (1902.08129) for batch norm. Each op's maps are in `pykernel.theory.ops`. Logs are natural; `predict` turns them

@@ -61,18 +61,18 @@ class Plain:
 def plain(program: Program) -> Plain | None:
     """The facts of a chain of plain layers, or None for any other program."""
     found = [_pattern(stretch) for stretch in program.stretches]
-    orders = {order for order, _ in found}
+    order = found[0][0]
     bridges = [every for _, every in found]
     every = bridges[0]
     norms = {program.norms[n].kind for n in program.steps.norm}
-    if len(orders) != 1 or None in orders or len(norms) != 1 or np.any(program.joins.skip != 1):
+    if order is None or any(other != order for other, _ in found) or len(norms) != 1 or np.any(program.joins.skip != 1):
         return None
     rest = bridges.index(0) if 0 in bridges else len(bridges)  # layers that are left over behind the last skip
     if any(k != every for k in bridges[:rest]) or any(bridges[rest:]):
         return None
     rows = tuple(program.activations[r] for r in np.unique(program.steps.row))
     draws = {program.draws[d] for d in program.layers.draw}
-    return Plain(program, orders.pop(), every, norms.pop(), rows, draws.pop() if len(draws) == 1 else None)
+    return Plain(program, order, every, norms.pop(), rows, draws.pop() if len(draws) == 1 else None)
 
 
 def _pattern(stretch: Stretch) -> tuple[int | None, int]:

@@ -26,7 +26,7 @@ SAMPLED = 200  # activation steps whose dead units are computed, of many that di
 NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
 
 
-class Prediction:
+class Prediction(observables.Rows):
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
     Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for
@@ -47,6 +47,8 @@ class Prediction:
         >>> p.verdict, round(p.signal_end_to_end_mean, 3), round(p.signal_end_to_end_std, 3)
         ('stable', -0.166, 0.271)
     """
+
+    loss: float  # type: ignore[assignment]  # rows without an axis of replicas: this one is a number
 
     def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
@@ -165,7 +167,9 @@ class Prediction:
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}")
+        lines.append(
+            f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}"
+        )
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
@@ -330,8 +334,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     width = int(program.nodes[-1])
     if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
         out.append(
-            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order outputs / width "
-            "of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
+            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order "
+            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
         )
     if program.head.loss == "softmax":
         out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")

@@ -268,7 +268,7 @@ class Table:
         return self.lines[key]
 
     def _cell(self, panel: int, part: int, column: int) -> tuple[float, ...]:
-        """Coefficients, about the middle, of the polynomial through six Chebyshev nodes of one part of a panel: within 1e-13 of the series."""
+        """Coefficients, about the middle, of the polynomial through six Chebyshev nodes of a part: within 1e-13 of the series."""
         low, high = self.breaks[panel], self.breaks[panel + 1]
         half = (high - low) / (2 * CELLS)
         middle = low + (2 * part + 1) * half
@@ -342,7 +342,7 @@ class Moments(Table):
         return -sys.float_info.max, math.inf, 0.0, tuple(self._power(column) for column in columns)
 
     def _power(self, column: int) -> tuple[float, ...]:
-        constant = self.level if column in (LOG_VALUE2, LOG_SLOPE2) else float(_measure_once(self.row)[column])
+        constant = float(_measure_once(self.row)[column])
         return (constant, 2.0 if column == LOG_VALUE2 else 0.0, 0.0, 0.0, 0.0, 0.0)
 
 

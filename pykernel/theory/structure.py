@@ -12,7 +12,6 @@ import numpy as np
 from pykernel.ops import TABLES
 from pykernel.program import Op, Program, Stretch
 
-
 # phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would amplify.
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
@@ -28,7 +27,7 @@ class Law:
     Attributes:
         gaussian: whether a unit's entries (over the columns) are jointly normal with mean zero.
         made: the step that made them otherwise, in words.
-        sources: numbers of the draws that they come from unit by unit: two registers without a common one are independent given their means.
+        sources: numbers of what they come from unit by unit: registers without a common one are independent given their means.
         mean: the activation function that gave them a mean, "" where they have none.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A gate: phi(g) * v entry by entry; g and v are kept. Products are made in float64, so that two blocks of any size may meet."""
+"""A gate: phi(g) * v entry by entry; g and v are kept. Products are in float64, so that blocks of any size may meet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from numba.extending import register_jitable
 
 from pykernel.kernels import activate, blocks, jit
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.ops.phi import DEAD, FACTOR, SATURATED
 from pykernel.kernels.records import (
     BEGINS,

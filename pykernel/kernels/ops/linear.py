@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A layer of weights: z = W u + b, and back W^T delta; only its products cost n^2, and they take a range, to be cut among threads."""
+"""A layer of weights: z = W u + b, and back W^T delta. Only products cost n^2; they take a range, for a team."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba.extending import register_jitable
 
 from pykernel import stream
 from pykernel.kernels import blocks, draws, inline, jit, product
-from pykernel.kernels.lanes import advance, cast_like, pointer
+from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.records import (
     BEGINS,
     BLOCK,
@@ -49,7 +49,7 @@ ZERO, _, UNIFORM, GIVEN = (BIASES.index(name) for name in ("zero", "normal", "un
 
 @register_jitable
 def keeps_inputs(n, B, item, clip):
-    """Whether the tape holds u rather than its Gram matrix: for clipped entries, and where there are more columns than units."""
+    """Whether the tape holds u, not its Gram matrix: for clipped entries, and where columns outnumber units."""
     return (clip != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
 
 
@@ -108,7 +108,13 @@ def _matrix(spec, work, l):
 def _weights(spec, l, replica):
     """Where the weights of a layer are drawn."""
     address = entry(spec.layer_address, l)
-    return spec.key0, spec.key1, stream_address(address, stream.WEIGHT), stream_address(address, stream.MASK), np.uint32(replica)
+    return (
+        spec.key0,
+        spec.key1,
+        stream_address(address, stream.WEIGHT),
+        stream_address(address, stream.MASK),
+        np.uint32(replica),
+    )
 
 
 @jit
@@ -217,7 +223,10 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
             for i in range(0, height, product.CHUNK):
                 product.multiply(advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B)
         return
-    tile, mixed = advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16), advance(block(spec, work.mixed), worker * 64 * B)
+    tile, mixed = (
+        advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16),
+        advance(block(spec, work.mixed), worker * 64 * B),
+    )
     draw, parameter, matrix = entry(spec.layer_draw, l), number(spec.layer_parameter, l), _matrix(spec, work, l)
     where = _weights(spec, l, replica)
     for group in range(group0, group1):

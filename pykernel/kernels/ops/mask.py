@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dropout: entries zeroed with probability p, the rest divided by 1 - p; the mask is drawn at its address forward and backward."""
+"""Dropout: entries zeroed with probability p, the rest divided by 1 - p; both passes draw the mask at its address."""
 
 from __future__ import annotations
 

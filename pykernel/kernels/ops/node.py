@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from pykernel.kernels import blocks, jit
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BLOCK,
     COLUMNS,
@@ -55,9 +55,11 @@ def forward(spec, work, op, k, replica, index):
 @jit
 def backward(spec, work, op, k, replica, index):
     """The norm of its gradient."""
-    take(spec, work, entry(op, OUT))
-    put(spec, GRAD, index, k + 1, log10_norm(spec, slot(work, first(spec))))
-    give(spec, work, entry(op, IN), first(spec))
+    r = entry(op, OUT)
+    put(spec, GRAD, index, k + 1, log10_norm(spec, slot(work, r)))
+    if entry(op, IN) != r:
+        take(spec, work, r)
+        give(spec, work, entry(op, IN), first(spec))
 
 
 FORWARD, BACKWARD = (forward,), (backward,)

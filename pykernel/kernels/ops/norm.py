@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pykernel.kernels import blocks, jit, norms
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.ops.phi import kept
 from pykernel.kernels.records import (
     BEGINS,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function, behind the norm that acts on its input where there is one: v = phi(Norm(h)); Norm(h) is the preimage."""
+"""An activation function, behind the norm that acts on its input, if any: v = phi(Norm(h)); Norm(h) is the preimage."""
 
 from __future__ import annotations
 
 from numba.extending import register_jitable
 
 from pykernel.kernels import activate, blocks, jit, norms
-from pykernel.kernels.lanes import pointer
+from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BEGINS,
     BLOCK,
@@ -39,7 +39,7 @@ SATURATED, DEAD, FACTOR = ROW["saturated"], ROW["dead"], ROW["log10_derivative_f
 
 @register_jitable
 def kept(n, B, item, norm):
-    """Bytes on the tape for n units and B columns behind a norm of this kind: the preimage, and what the norm divided by."""
+    """Bytes on the tape for n units and B columns behind this kind of norm: preimage and divisors."""
     return (n + 15) // 16 * 16 * B * item + norms.kept(n, B, norm)
 
 

@@ -4,7 +4,22 @@
 from __future__ import annotations
 
 from pykernel.kernels import blocks, inline, jit
-from pykernel.kernels.records import BLOCK, IN, OUT, E, block, copy, count, entry, first, give, number, slot, take, write
+from pykernel.kernels.records import (
+    BLOCK,
+    IN,
+    OUT,
+    E,
+    block,
+    copy,
+    count,
+    entry,
+    first,
+    give,
+    number,
+    slot,
+    take,
+    write,
+)
 
 
 @inline

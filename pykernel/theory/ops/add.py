@@ -35,7 +35,7 @@ def moments(walk, op, number):
         (k, sign), (s, turn) = skip[j], branch[j]
         A, V, M, N = square[a] + k, square[v] + s, sign * mean[a], turn * mean[v]
         total, m = A, M
-        if V > -math.inf:
+        if math.isfinite(V):
             top = max(A, V)
             x, y = math.exp((A - top) / 2), math.exp((V - top) / 2)
             both = x * x + y * y + 2 * x * y * M * N

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function behind its norm, at infinite width: Gaussian means of phi^2, phi, phi'^2 and of their products over two columns."""
+"""An activation function behind its norm, at infinite width: Gaussian means of phi, phi^2 and phi'^2, of one column and two."""
 
 from __future__ import annotations
 
