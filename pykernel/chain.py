@@ -358,12 +358,7 @@ class Chain:
     @property
     def extent(self) -> int:
         """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain of equal layers."""
-        if self.blocks is None:
-            return self.depth
-        once, each = (*self.first, *self.last), self.blocks
-        blocks = len(once) + self.depth * len(each)
-        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
-        return max(blocks, *(count(once, which) + self.depth * count(each, which) for which in (0, 1)))
+        return max(self.extents)
 
     @property
     def ends(self):
@@ -383,10 +378,8 @@ class Chain:
         if self.blocks is None:
             return Counts(layer=self.depth, activation=self.depth, node=self.depth)
         once, each = (*self.first, *self.last), self.blocks
-        layer, activation = (
-            sum(len(roles(block)[which]) for block in once) + self.depth * sum(len(roles(block)[which]) for block in each)
-            for which in (0, 1)
-        )
+        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
+        layer, activation = (count(once, which) + self.depth * count(each, which) for which in (0, 1))
         return Counts(layer=layer, activation=activation, node=len(once) + self.depth * len(each))
 
     @property
