@@ -11,9 +11,9 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
-import shutil
 from pathlib import Path
 
 BENCH = Path(__file__).parent
