@@ -199,7 +199,7 @@ class Chain:
         2
         >>> Chain(depth=3, width=8) == Chain(widths=[8, 8, 8, 8])
         True
-        >>> from pykernel.layers import Linear, Norm
+        >>> from pykernel.layers import Block, Linear, Norm
         >>> mlp = Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0)
         >>> Chain(depth=12, width=64, blocks=[mlp]).layers[:2]
         ('1.linear1', '1.linear2')
@@ -358,12 +358,7 @@ class Chain:
     @property
     def extent(self) -> int:
         """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain of equal layers."""
-        if self.blocks is None:
-            return self.depth
-        once, each = (*self.first, *self.last), self.blocks
-        blocks = len(once) + self.depth * len(each)
-        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
-        return max(blocks, *(count(once, which) + self.depth * count(each, which) for which in (0, 1)))
+        return max(self.extents)
 
     @property
     def ends(self):
@@ -383,10 +378,8 @@ class Chain:
         if self.blocks is None:
             return Counts(layer=self.depth, activation=self.depth, node=self.depth)
         once, each = (*self.first, *self.last), self.blocks
-        layer, activation = (
-            sum(len(roles(block)[which]) for block in once) + self.depth * sum(len(roles(block)[which]) for block in each)
-            for which in (0, 1)
-        )
+        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
+        layer, activation = (count(once, which) + self.depth * count(each, which) for which in (0, 1))
         return Counts(layer=layer, activation=activation, node=len(once) + self.depth * len(each))
 
     @property

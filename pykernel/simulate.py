@@ -11,12 +11,12 @@ from pykernel.engines import reference, run
 from pykernel.program import MAX_REPLICAS
 
 
-def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype: str = "float64") -> np.ndarray:
+def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, dtype: str = "float64") -> np.ndarray:
     """The weight matrix that the dense engine uses at a layer of a replica.
 
     Args:
         chain: as for `propagate`.
-        layer: 1 .. depth (depth + 1 for the head's weight).
+        layer: 1 .. L (L + 1 for the head's weight), or its name, one of `chain.layers`.
         replica, seed: its address.
         dtype: of the returned array, "float32" or "float64".
 
@@ -29,11 +29,16 @@ def weights(chain: Chain, *, layer: int, replica: int = 0, seed: int = 0, dtype:
     Examples:
         >>> weights(Chain(depth=3, width=8), layer=3).shape
         (8, 8)
+        >>> from pykernel.layers import Block, Linear
+        >>> weights(Chain(depth=3, width=8, blocks=[Block(Linear(16), "tanh", Linear(8))]), layer="2.linear1").shape
+        (16, 8)
     """
     program = run.lowered(chain, seed=seed)
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     head, layers = program.head, program.layers
+    if isinstance(layer, str):
+        layer = 1 + chain.layers.index(checks.choice("layer", layer, chain.layers))
     layer = checks.integer("layer", layer, 1, program.depth + (head.loss is not None))
     own = layer > program.depth
     rows = head.outputs if own else int(layers.units[layer - 1])
@@ -65,7 +70,7 @@ def gradients(
     """The gradients dJ/dW[l] themselves, for checks and small nets.
 
     Args:
-        chain, x, cotangent, weights, biases, batch_first, batch, seed: as in `propagate`.
+        chain, x, cotangent, weights, biases, batch_first, batch, positions, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:

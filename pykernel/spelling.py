@@ -43,10 +43,15 @@ def pattern(given: Any) -> tuple:
         given = [given]
     if not isinstance(given, list | tuple) or not given:
         raise TypeError(f"a pattern must be a list of blocks and steps, got {given!r}")
-    return tuple(_block(part) if isinstance(part, dict) and "steps" in part else step(part) for part in given)
+    return tuple(_block(part) for part in given)
 
 
-def _block(table: dict) -> Block:
+def _block(table: Any) -> Any:
+    """One block, or a bare step."""
+    if isinstance(table, Block):
+        return table
+    if not isinstance(table, dict) or "steps" not in table:
+        return step(table)
     checks.known("a block", table, BLOCK)
     if not isinstance(table["steps"], list | tuple):
         raise TypeError(f"steps of a block must be a list, got {table['steps']!r}")

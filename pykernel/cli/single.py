@@ -19,6 +19,7 @@ examples:
   pykernel run --depth 300 --width 64 --init "identity(0.5)" --json
   pykernel run --depth 200 --width 64 --gain 3 --precision native
   pykernel run --depth 50 --width 64 --check
+  pykernel run --blocks mlp.toml --width 64 --depth 12 --positions 16
 """
 _PREDICT = """\
 What theory says of a chain, without drawing a weight: infinite width (mean
@@ -30,7 +31,7 @@ what it costs."""
 
 def add(commands: Any, formatter: Any) -> None:
     run = commands.add_parser(
-        "run", help="one chain: measure every layer", description=_RUN, epilog=_RUN_EXAMPLES, formatter_class=formatter
+        "run", help="one chain: measure every layer", description=_RUN, epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS, formatter_class=formatter
     )
     words.add_flags(
         run.add_argument_group("chain"), words.CHAIN, many=False, defaults={"activation": "relu", "init": "he_normal", "gain": 1}
@@ -45,7 +46,7 @@ def add(commands: Any, formatter: Any) -> None:
 
     predict = commands.add_parser("predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter)
     words.add_flags(predict.add_argument_group("chain"), words.CHAIN, many=False)
-    words.add_flags(predict.add_argument_group("run"), ("batch",), many=False)
+    words.add_flags(predict.add_argument_group("run"), ("batch", "positions"), many=False)
     predict.add_argument("--json", action="store_true", help="print numbers as JSON")
     predict.set_defaults(call=_predict)
 
@@ -71,7 +72,7 @@ def _run(given: argparse.Namespace) -> int:
 def _predict(given: argparse.Namespace) -> int:
     import pykernel as pk
 
-    result = pk.predict(words.chain(given), **words.run(given, ("batch",)))
+    result = pk.predict(words.chain(given), **words.run(given, ("batch", "positions")))
     print(_json(result.to_dict()) if given.json else result)
     return 0
 

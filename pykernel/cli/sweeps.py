@@ -25,6 +25,7 @@ examples:
   pykernel sweep study.toml --store out --dask tcp://head:8786
   pykernel sweep study.toml --store out --shard $SLURM_ARRAY_TASK_ID/20
   pykernel sweep study.toml --dry-run
+  pykernel sweep --blocks pre.toml post.toml --width 64 --depth 4 16 64
 
 a TOML file:
   replicas = 100
@@ -35,12 +36,20 @@ a TOML file:
   depth = [10, 100, 1000]
   gain = {start = 0.5, stop = 2.0, count = 16}
   init = ["lecun_normal", "orthogonal"]
+
+patterns of blocks in it:
+  [patterns.pre]
+  blocks = [{steps = ["norm(layer)", "linear(64)", "tanh"], skip = 1.0}]
+  [patterns.post]
+  blocks = [{steps = ["linear(64)", "tanh"], skip = 1.0, after = "norm(layer)"}]
+  [grid]
+  blocks = ["pre", "post"]
 """
 
 
 def add(commands: Any, formatter: Any) -> None:
     sweep = commands.add_parser(
-        "sweep", help="a grid of chains, resumable", description=_SWEEP, epilog=_SWEEP_EXAMPLES, formatter_class=formatter
+        "sweep", help="a grid of chains, resumable", description=_SWEEP, epilog=_SWEEP_EXAMPLES + "\n" + words.BLOCKS, formatter_class=formatter
     )
     sweep.add_argument("file", nargs="?", metavar="FILE.toml", help="the sweep's description")
     sweep.add_argument("--default", action="store_true", help="the default sweep (also without any argument)")
@@ -168,7 +177,7 @@ def _find_file(given: argparse.Namespace) -> None:
     """A file after a flag of several values is the file, not one of them."""
     for name in (*words.CHAIN, *words.RUN):
         found = getattr(given, name)
-        if found and len(found) > 1 and found[-1].endswith(".toml") and given.file is None:
+        if name != "blocks" and found and len(found) > 1 and found[-1].endswith(".toml") and given.file is None:
             given.file = found.pop()
 
 
@@ -238,7 +247,7 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
 
     known = {name: p.default for name, p in inspect.signature(pk.sweep).parameters.items()}
     full = {**known, **arguments}
-    run = {name: full[name] for name in ("batch", "seed", "engine", "backend", "dtype", "precision", "correlation")}
+    run = {name: full[name] for name in ("batch", "positions", "seed", "engine", "backend", "dtype", "precision", "correlation")}
     plan = SweepPlan.make(full["grid"], full["base"], run, full["replicas"], full["until"], Profiles.of(full["profiles"]))
     shelf = recall(full["store"], plan)
     description = plan.description()

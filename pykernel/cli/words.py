@@ -11,13 +11,16 @@ from typing import Any
 
 from pykernel import checks
 
-CHAIN = ("depth", "width", "widths", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "residual", "head", "clip")
-RUN = ("batch", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
-_INTS = {"depth", "width", "batch", "replicas", "seed", "threads"}
+CHAIN = (
+    *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "residual", "head", "clip"),
+)
+RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
+_INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation"}
 _HELP = {
-    "depth": "weight layers",
-    "width": "units of every layer",
+    "depth": "weight layers; with blocks, repetitions of the pattern",
+    "width": "units of every layer; with blocks, of the input",
+    "blocks": "a TOML file with a pattern of blocks (see below)",
     "widths": "units of each layer, input first: 784,512,512,10",
     "activation": "relu, tanh, gelu, leaky_relu(0.2) ...",
     "init": "he_normal, orthogonal, normal(0.01), identity(0.5) ...",
@@ -30,6 +33,7 @@ _HELP = {
     "head": "a loss on top: mse, sigmoid, softmax or linear, or LOSS:OUTPUTS",
     "clip": "clip gradients: a norm, layer:NORM or value:BOUND",
     "batch": "inputs propagated together",
+    "positions": "of one input (tokens, pixels): 128, or 32,32",
     "replicas": "independent draws of all weights",
     "seed": "key of the random stream",
     "engine": "auto, dense or matrix_free",
@@ -39,6 +43,13 @@ _HELP = {
     "precision": "exponent, or native to see plain arithmetic fail",
     "correlation": "pairwise correlation of the inputs",
 }
+BLOCKS = """\
+a TOML file of --blocks (first and last may be left out):
+  first = ["linear(64)"]
+  blocks = [{steps = ["norm(layer)", "linear(256)", "gelu", "linear(64)"],
+             skip = 1.0}]
+  last = ["norm(layer)"]
+"""
 RANGES = """\
 Numbers may be ranges: 0.5:2:16 is sixteen values from 0.5 to 2, and
 10:1000:5:log five values in equal ratios."""
@@ -63,6 +74,11 @@ def value(name: str, text: Any) -> Any:
 
     if isinstance(text, str) and text.lower() == "none":
         return None
+    if name == "blocks":
+        return blocks(text) if isinstance(text, str) else text
+    if name == "positions" and isinstance(text, str | list) and (isinstance(text, list) or "," in text):
+        parts = text.split(",") if isinstance(text, str) else text
+        return tuple(integer("positions", part) if isinstance(part, str) else part for part in parts)
     if name in _INTS and isinstance(text, str):
         return integer(name, text)
     if name in _FLOATS and isinstance(text, str):
@@ -80,6 +96,43 @@ def value(name: str, text: Any) -> Any:
     if name == "clip":
         return _clip(pk.Clip, text)
     return text
+
+
+def blocks(path: str) -> Any:
+    """The pattern in a TOML file, named after the file.
+
+    Raises:
+        ValueError, OSError: naming the file and the key.
+    """
+    from pykernel.sweeps.grid import Named, fields_of
+
+    try:
+        return Named(Path(path).stem, fields_of(toml(path)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(_in_file(path, error)) from None
+
+
+def toml(path: str) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        ValueError, OSError: naming the file.
+    """
+    import tomllib
+
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode())
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no TOML: it must be UTF-8, and byte {error.start} is not") from None
+
+
+def _in_file(path: str, error: Exception) -> str:
+    """What is wrong with a file, said once."""
+    return str(error) if str(error).startswith(path) else f"{path}: {error}"
 
 
 def integer(name: str, text: str) -> int:
@@ -187,7 +240,9 @@ def chain(given: argparse.Namespace) -> Any:
     """The one chain that flags describe."""
     import pykernel as pk
 
-    return pk.Chain(**{name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None})
+    from pykernel.sweeps.grid import expand
+
+    return pk.Chain(**expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None}))
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:
@@ -202,40 +257,61 @@ def read_toml(path: str) -> dict[str, Any]:
         ValueError: naming the file and the key that is wrong.
         OSError: if the file cannot be read.
     """
-    import tomllib
-
     import pykernel as pk
 
+    text = toml(path)
     try:
-        text = tomllib.loads(Path(path).read_bytes().decode())
-    except OSError as error:
-        raise OSError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no TOML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no TOML: it must be UTF-8, and byte {error.start} is not") from None
-    try:
+        patterns = _patterns(_table("[patterns]", text.pop("patterns", {})))
         misplaced = next((name for name in text if name in CHAIN), None)
         if misplaced:
             raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
-        checks.known("a sweep", text, sorted({"grid", "zip", "base", "store", "until", "profiles", "predict", *RUN}))
-        grid: dict[Any, list] = {name: _axis(name, given) for name, given in _table("[grid]", text.pop("grid", {})).items()}
+        checks.known("a sweep", text, sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", *RUN}))
+        grid: dict[Any, list] = {name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()}
         zips = text.pop("zip", [])
         for table in zips if isinstance(zips, list) else [zips]:
-            columns = {name: _axis(name, given) for name, given in _table("[[zip]]", table).items()}
+            columns = {name: _axis(name, given, patterns) for name, given in _table("[[zip]]", table).items()}
             if len({len(column) for column in columns.values()}) != 1:
                 raise ValueError(f"[[zip]] of {', '.join(columns) or 'nothing'} needs lists of equal length")
             grid[tuple(columns)] = list(zip(*columns.values(), strict=True))
         checks.known("the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN))
         base = _table("[base]", text.pop("base", {}))
-        checks.known("[base]", base, CHAIN)
-        base = {name: value(name, given) for name, given in base.items()}
+        checks.known("[base]", base, (*CHAIN, "first", "last"))
+        base = {name: _held(name, given, patterns) for name, given in base.items()}
         for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):
             if isinstance(text.get(word), dict):
                 text[word] = _object(word, kind, text[word])
         return {"grid": grid, "base": base, **text}
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(_in_file(path, error)) from None
+
+
+def _patterns(tables: dict) -> dict[str, Any]:
+    """The patterns of [patterns.NAME] tables by their names."""
+    from pykernel.sweeps.grid import Named, fields_of
+
+    found = {}
+    for name, table in tables.items():
+        try:
+            found[name] = Named(name, fields_of(_table(f"[patterns.{name}]", table)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"[patterns.{name}] {error}" if "patterns" not in str(error) else str(error)) from None
+    return found
+
+
+def _pattern(name: Any, patterns: dict[str, Any]) -> Any:
+    if name not in patterns:
+        known = ", ".join(patterns) or "none, there is no [patterns.NAME] table"
+        raise ValueError(f"blocks must name patterns of [patterns.NAME] tables ({known}), got {name!r}")
+    return patterns[name]
+
+
+def _held(name: str, given: Any, patterns: dict[str, Any]) -> Any:
+    """A value of [base]: `blocks` is the name of a pattern, or the pattern itself."""
+    if name != "blocks":
+        return given if name in ("first", "last") else value(name, given)
+    if isinstance(given, str):
+        return _pattern(given, patterns)
+    return patterns[given[0]] if isinstance(given, list) and len(given) == 1 and given[0] in [*patterns] else given
 
 
 def _table(name: str, given: Any) -> dict:
@@ -244,7 +320,7 @@ def _table(name: str, given: Any) -> dict:
     return given
 
 
-def _axis(name: str, given: Any) -> list:
+def _axis(name: str, given: Any, patterns: dict[str, Any]) -> list:
     if not isinstance(given, list | dict):
         raise TypeError(f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]")
-    return values(name, given)
+    return [_pattern(one, patterns) for one in given] if name == "blocks" else values(name, given)

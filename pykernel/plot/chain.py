@@ -16,6 +16,7 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.plot.page import Page
+from pykernel.plot.panels import style_of
 
 DARK, GREY, BAND = "#000000", "#555555", "#bdd7ee"
 _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
@@ -63,7 +64,7 @@ class _Canvas:
 
 def _constant(p: Any) -> str:
     """What does not change in a figure of one chain."""
-    words = [str(p.chain), f"batch {p.batch}"]
+    words = [str(p.chain), f"batch {p.batch}", *([f"{' x '.join(map(str, p.positions))} positions"] if p.positions else [])]
     words += [f"correlation {p.correlation:g}"] if p.correlation else []
     words += [f"the caller's own {', '.join(p.given)}"] if p.given else []
     words += ["plain arithmetic"] if p.precision == "native" else []
@@ -83,7 +84,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
     canvas = _Canvas(ax)
     ax = canvas.ax
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
-    layer = np.arange(p.chain.depth + 1)
+    layer = np.arange(p.chain.extents.node + 1)
     low, middle, high = np.full((3, len(layer)), np.nan)
     some = ~np.isnan(g).all(axis=0)
     low[some], middle[some], high[some] = np.nanquantile(g[:, some], (0.1, 0.5, 0.9), axis=0)
@@ -107,16 +108,66 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
     if lost:
         note = f"the gradient is exactly zero in {lost} of {p.replicas} replicas: no line there"
         ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
-    return canvas.finish("layer l (0 is the input)", r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
+    x = "layer l (0 is the input)" if p.chain.blocks is None else "block (0 is the input)"
+    return canvas.finish(x, r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
+
+
+def weights(p: Any, ax: Any = None, **line: Any) -> Any:
+    """Log10 norm of dJ/dW against the layer, of a chain of blocks a line for each layer of the pattern, by name: medians over replicas.
+
+    Keywords are of the lines, or of the line of a chain of equal layers. Returns the axes.
+    """
+    canvas = _Canvas(ax)
+    y = r"log$_{10}$ norm of dJ/dW  (decades)"
+    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    if p.chain.blocks is not None:
+        _by_name(canvas, p.chain, p.layers, _middle(p.log10_grad_weight), line)
+        return canvas.finish("block", y, title)
+    style = canvas.style(line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2)
+    canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
+    return canvas.finish("layer l", y, title)
+
+
+def _middle(rows: np.ndarray) -> np.ndarray:
+    """Medians over replicas of what is finite."""
+    rows = np.where(np.isfinite(rows), rows, np.nan)
+    some = ~np.isnan(rows).all(axis=0)
+    middle = np.full(rows.shape[1], np.nan)
+    middle[some] = np.nanmedian(rows[:, some], axis=0)
+    return middle
+
+
+def _by_name(canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0) -> int:
+    """One line against the block for each name of the pattern, points for those of first and last; how many lines there are then."""
+    lines: dict[str, tuple[list[int], list[float]]] = {}
+    before, pattern = len(chain.first), len(chain.blocks)
+    for name, value in zip(names, values, strict=True):
+        block, _, role = name.partition(".")
+        at = int(block) - 1 - before
+        inside = 0 <= at < chain.depth * pattern
+        label = name if not inside else f"{at % pattern + 1}.{role} of the pattern" if pattern > 1 else role
+        x, y = lines.setdefault(label, ([], []))
+        x.append(int(block))
+        y.append(value)
+    for i, (label, (x, y)) in enumerate(lines.items(), first):
+        canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
+    return first + len(lines)
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:
     """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer.
 
-    Keywords are of the line of both together. Returns the axes.
+    Of a chain of blocks a line for each layer and function of the pattern, by name. Keywords are of the line of both together, of blocks
+    of the lines. Returns the axes.
     """
     canvas = _Canvas(ax)
     ax = canvas.ax
+    if p.chain.blocks is not None:
+        drawn = _by_name(canvas, p.chain, p.layers, _middle(p.log10_weight_factor), line)
+        _by_name(canvas, p.chain, p.activations, _middle(p.log10_derivative_factor), line, drawn)
+        ax.axhline(0, color="0.7", lw=0.8, zorder=0)
+        title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+        return canvas.finish("block", "decades contributed within the branch", title)
     style = canvas.style(line, color=DARK, linewidth=1.6, label="both")
     grey = GREY if style["color"] == DARK else style["color"]
     layer = np.arange(1, p.chain.depth + 1)
@@ -126,10 +177,7 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
         ("log10_derivative_factor", "derivative of phi and norm", "v", "--"),
         ("log10_weight_factor", "weights", "^", "-."),
     ):
-        rows = np.where(np.isfinite(p.rows[name]), p.rows[name], np.nan)
-        some = ~np.isnan(rows).all(axis=0)
-        middle = np.full(len(layer), np.nan)
-        middle[some] = np.nanmedian(rows[:, some], axis=0)
+        middle = _middle(p.rows[name])
         total = total + middle
         ax.plot(layer, middle, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label))
     ax.plot(layer, total, **style)
@@ -173,13 +221,13 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
-CHAIN: dict[str, Callable[..., Any]] = {"gradient": gradient, "factors": factors, "distribution": distribution}
+CHAIN: dict[str, Callable[..., Any]] = {"gradient": gradient, "weights": weights, "factors": factors, "distribution": distribution}
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
     """One of CHAIN, by name, with theory beside it where its figure shows any."""
     draw = CHAIN[checks.choice("kind", kind, tuple(CHAIN))]
-    return draw(p, ax, **line) if draw is factors else draw(p, ax, prediction, **line)
+    return draw(p, ax, **line) if draw in (weights, factors) else draw(p, ax, prediction, **line)
 
 
 def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:

@@ -59,6 +59,11 @@ def places(ds: Any, names: list[str]) -> Iterator[tuple[str, dict]]:
         yield ", ".join(words) or "all", at
 
 
+def counted(ds: Any) -> str:
+    """What depth counts: layers, or repetitions of a pattern of blocks."""
+    return "repetitions" if "repetition" in ds.slope.attrs.get("units", "") else "layers"
+
+
 def word_of(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
 
@@ -124,7 +129,7 @@ def lines_of(ds: Any, x: str) -> list[str]:
 
 def say(word: str, value: Any) -> str:
     """A value along an axis, named unless it names itself."""
-    return word_of(value) if word in ("init", "activation") else f"{word} {word_of(value)}"
+    return word_of(value) if word in ("init", "activation", "blocks") else f"{word} {word_of(value)}"
 
 
 def name_sides(page: Page, table: list[list[tuple[str, str, dict]]], width: float) -> None:

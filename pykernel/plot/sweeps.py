@@ -23,6 +23,7 @@ from pykernel.plot.panels import (
     MOST_ROWS,
     Page,
     cap,
+    counted,
     finish,
     fit,
     multiples,
@@ -132,7 +133,7 @@ def gradient(ds: Any, on: Any = None) -> Page:
     title += "; lines: theory" if theory is not None else ""
     title += "; ".join(["", *edges])
     lost = not_shown(cells_without_a_number=int(np.isnan(middle.values).sum()))
-    finish(page, legend, "depth (layers)", _SIGNAL, title + note + said + lost)
+    finish(page, legend, f"depth ({counted(ds)})", _SIGNAL, title + note + said + lost)
     return page
 
 
@@ -168,16 +169,17 @@ def _profiles(ds: Any, on: Any) -> Page:
             panel.fill_between(x, y - spread, y + spread, color=style["color"], alpha=0.15, lw=0)
             if theory is None or cell.verdict.size > 1:
                 continue
-            expected = y[x == x.max()] + theory.isel({**at, **where}).values.ravel()
+            expected = y[x == x[np.isfinite(y)].max(initial=0)] + theory.isel({**at, **where}).values.ravel()
             if np.isfinite(expected).all():
                 bar = np.nan_to_num(cell.predicted_signal_end_to_end_std.values.ravel())
                 cross = {"color": "k", "marker": "x", "ms": 8, "mew": 1.4, "ls": "none", "zorder": 5, "elinewidth": 1.2, "capsize": 4}
                 mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
     if mark is not None:
         legend["theory at the input, bar one standard deviation"] = mark
-    title = "Gradient against layer: mean over draws, band one standard deviation"
+    place = "layer" if counted(ds) == "layers" else "block"
+    title = f"Gradient against {place}: mean over draws, band one standard deviation"
     title += note + said + not_shown(chains_whose_gradients_are_zero_or_no_numbers=lost)
-    finish(page, legend, "layer", "log10 of the gradient's norm", title)
+    finish(page, legend, place, "log10 of the gradient's norm", title)
     return page
 
 
@@ -229,7 +231,7 @@ def heat(ds: Any, on: Any = None) -> Page:
     for panel in panels[-1]:
         panel.set_xlabel("gain", fontsize=9)
     for panel in panels[:, 0]:
-        panel.set_ylabel("depth (layers)", fontsize=9)
+        panel.set_ylabel(f"depth ({counted(ds)})", fontsize=9)
     bar = page.figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
     bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
@@ -290,6 +292,7 @@ def spread(ds: Any, on: Any = None) -> Page:
     page = Page(on, [[None] * columns] * rows, (max(0.8 + 3.4 * columns, 5.5), 1.9 + 2.6 * rows))
     panels = page.panels
     ratio = ds.depth / ds.width
+    laws = (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")) if counted(ds) == "layers" else ()
     legend: dict[str, Any] = {}
     for panel, act in zip(panels.flat, acts, strict=False):
         part = std if act is None else std.sel(activation=act)
@@ -302,7 +305,7 @@ def spread(ds: Any, on: Any = None) -> Page:
             if good.any():
                 (legend[label],) = panel.plot(x[good], y[good], **{**style_of(i), "ls": "none"})
         ends = np.array([float(ratio.min()), float(ratio.max())]) * ((0.7, 1.4) if ratio.size == 1 else (1, 1))
-        for law, factor, dash in (("law: 5 L/n, ReLU", 5, "-"), ("law: 2 L/n, linear", 2, "--")):
+        for law, factor, dash in laws:
             (legend[law],) = panel.plot(ends, np.sqrt(factor * ends) / 2 / math.log(10), "k", ls=dash, lw=1.2)
         panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):
@@ -318,7 +321,7 @@ def spread(ds: Any, on: Any = None) -> Page:
         panel.set_xlabel("depth / width", fontsize=9)
     page.label_y("standard deviation over draws (decades)")
     page.legend({label: line for label, line in legend.items() if label != "all"})
-    page.title("Spread of the gradient over draws of the weights, and the finite-width laws" + note + lost)
+    page.title("Spread of the gradient over draws of the weights" + (", and the finite-width laws" if laws else "") + note + lost)
     return page
 
 
@@ -424,6 +427,8 @@ def _critical(ds: Any, where: dict) -> float | None:
     from pykernel.theory.critical import critical_gain
 
     cell = ds.isel(dict(where.items()))
+    if not {"activation", "init"} <= set(cell.coords):  # blocks say their own
+        return None
     activation, init = str(cell.activation.item()), str(cell.init.item())
     scale = {"lecun_normal": 1.0, "orthogonal": 1.0, "he_normal": 2**0.5, "glorot_normal": 1.0}.get(init)
     if scale is None:

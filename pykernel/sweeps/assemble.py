@@ -43,7 +43,8 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
         `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
         `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
-        What is not known is nan, and `replicas` says how many are.
+        What is not known is nan, and `replicas` says how many are. Of a chain of blocks place k along `layer` is its k-th weight layer,
+        activation step or block, as the row goes; beyond a row's end it is nan.
     """
     cells, kept = plan["cells"], Profiles.of_plan(plan)
     scalars = fill_scalars(cells, shelf, targets, failed, plan["run"].get("precision", "exponent"))
@@ -148,6 +149,11 @@ def label(
     if known_theory is not None:
         columns = theories.variables([cell.key for cell in cells], known_theory, scalars.values, [cell.depth for cell in cells])
         variables |= {name: (names, values.reshape(shape), attributes) for name, (values, attributes) in columns.items()}
+
+    if "unit" in plan:  # of blocks
+        for name, (dims, values, *about) in variables.items():
+            said = {word: text.replace("per layer", f"per {plan['unit']}") for word, text in (about[0] if about else {}).items()}
+            variables[name] = dims, values, said
 
     coordinates: dict[str, Any] = {"replica": np.arange(scalars.values.shape[-1])}
     if kept.rows:

@@ -38,6 +38,7 @@ def sweep(
     base: Any = None,
     *,
     batch: int = 1,
+    positions: int | tuple[int, ...] = (),
     replicas: int | Replicas = 100,
     seed: int = 0,
     store: Any = None,
@@ -57,10 +58,12 @@ def sweep(
     """Propagate an ensemble of chains over a grid, and label what comes out.
 
     Args:
-        grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`, `seed`, `correlation`,
-            `dtype`, `engine`, `backend`, `precision`. A tuple of words zips them: `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
+        grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`, `positions`, `seed`,
+            `correlation`, `dtype`, `engine`, `backend`, `precision`. Patterns of blocks bear a name where `blocks` is a mapping:
+            `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them: `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.
         batch: inputs propagated together.
+        positions: of one input, an int or one int an axis.
         replicas: independent draws of all weights, for each cell; or a `Replicas` for fewer draws of dear cells.
         seed: key of the random stream. All cells share it: two cells that differ in gain only have the same unit draws, so their
             difference is measured with less noise. Make `seed` an axis for independent cells.
@@ -80,7 +83,8 @@ def sweep(
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
-        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`.
+        `xarray.Dataset` with the grid's words as dimensions, and `replica`, `layer`, `quantile`. Of a chain of
+        blocks place k along `layer` is its k-th weight layer, activation step or block, as the row goes.
 
     Raises:
         ValueError, TypeError: before any work, naming the cell.
@@ -95,6 +99,7 @@ def sweep(
     """
     run = {
         "batch": batch,
+        "positions": positions,
         "seed": seed,
         "engine": engine,
         "backend": backend,

@@ -2,7 +2,7 @@
 """A grid of chains as cells in a documented order: the first half of a sweep's plan.
 
 Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of `Chain`, or
-one of the run's own words (`batch`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips them
+one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips them
 into one axis, where `replicas` may be one of them.
 """
 
@@ -18,8 +18,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-RUN_WORDS = ("batch", "seed", "correlation", "dtype", "engine", "backend", "precision")
+from pykernel import checks, spelling
+from pykernel.chain import Chain, spoken
+from pykernel.layers import Block
+
+RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision")
 MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned
+
+
+PATTERNS = ("blocks", "first", "last")
+OF_EQUAL_LAYERS = {"activation": None, "norm": None, "order": Chain.order, "residual": None, "widths": None}  # refused beside blocks
+
+
+class Named(NamedTuple):
+    """A pattern of blocks by the name that labels it: the fields of `Chain` that it sets."""
+
+    name: str
+    fields: dict
 
 
 class Axis(NamedTuple):
@@ -51,13 +66,11 @@ class PlanCell(NamedTuple):
     engine: str
     backend: str
     replicas: int
-    batch: int
+    batch: int  # columns: inputs times positions
 
 
 def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
     """The axes that a grid means: a mapping of words to values, or a sequence of chains (one axis, `chain`)."""
-    from pykernel.chain import Chain
-
     if isinstance(grid, Chain):
         grid = [grid]
     if not isinstance(grid, Mapping):
@@ -81,7 +94,7 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
             )
         for word in keys:
             _check_word(word, words, seen)
-        rows = tuple(_row(key, keys, value) for value in _values(key, values))
+        rows = tuple(_row(key, keys, value) for value in _values(key, named(key, values) if key in PATTERNS else values))
         if not rows:
             raise ValueError(f"grid[{key!r}] must hold at least one value, got none")
         if any(row in rows[:i] for i, row in enumerate(rows)) if len(rows) < 200 else _repeats(rows):
@@ -114,6 +127,45 @@ def _values(key: Any, values: Any) -> list:
     return [value.item() if isinstance(value, np.generic) else value for value in found]
 
 
+def named(word: str, values: Any) -> Any:
+    """Values of `blocks`, `first` or `last`: of a mapping the patterns by their names, of a list the patterns as they are.
+
+    A pattern is a list of blocks and steps, as `Chain` takes it or as plain data; one named under `blocks` may be a mapping of `blocks`,
+    `first` and `last`.
+    """
+    if not isinstance(values, Mapping):
+        return [_pattern(word, value) for value in values] if isinstance(values, list | tuple) else values
+    whole = lambda value: word == "blocks" and isinstance(value, Mapping) and not set(value).isdisjoint(PATTERNS)
+    found = []
+    for name, value in values.items():
+        try:
+            found.append(Named(str(name), fields_of(value) if whole(value) else {word: _pattern(word, value)}))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"pattern {name!r}: {error}") from None
+    return found
+
+
+def fields_of(pattern: Mapping) -> dict:
+    """The fields of `Chain` that a mapping of `blocks`, `first` and `last` sets.
+
+    Raises:
+        ValueError, TypeError: naming the key.
+    """
+    checks.known("a pattern", pattern, PATTERNS)
+    if "blocks" not in pattern:
+        raise ValueError("a pattern needs blocks, the steps that are repeated")
+    return {word: _pattern(word, value) for word, value in pattern.items()}
+
+
+def _pattern(word: str, value: Any) -> Any:
+    if value is None or isinstance(value, Named) or (isinstance(value, tuple | list) and not value):
+        return value
+    try:
+        return spelling.pattern(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{word}: {error}") from None
+
+
 def _row(key: Any, keys: tuple, value: Any) -> tuple:
     if not isinstance(key, tuple):
         return (tuple(value),) if isinstance(value, list) else (value,)
@@ -131,10 +183,14 @@ def _repeats(rows: tuple) -> bool:
 
 def label(value: Any) -> Any:
     """How a value is written as a coordinate: numbers and strings as they are, objects as they print."""
-    if value is None:
+    if value is None or value == ():
         return "none"
+    if isinstance(value, Named):
+        return value.name
     if isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, tuple) and not all(isinstance(item, int) for item in value):  # one value a layer, or blocks
+        value = spoken(value) if not isinstance(value[0], Block) else "; ".join(map(str, value))
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -177,8 +233,6 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
     Raises:
         ValueError: for a value that `Chain` refuses, naming the cell.
     """
-    from pykernel.chain import Chain
-
     held = _held(base)
     result = []
     combinations = itertools.product(*(_objects(axis) for axis in axes))
@@ -191,6 +245,7 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"replicas must be a positive int, got {count!r}")
         own = {word: words.pop(word) for word in RUN_WORDS if word in words}
+        words = expand(words)
         if chain is None:
             try:
                 fields = {**held, **words}
@@ -198,26 +253,37 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                     fields = {**fields, "depth": words.get("depth"), "width": words.get("width")}
                 elif "depth" in words or "width" in words:
                     fields["widths"] = None
+                if isinstance(base, Chain) and words.get("blocks") is not None and base.blocks is None:
+                    fields = {**fields, **{word: words.get(word, default) for word, default in OF_EQUAL_LAYERS.items()}}
                 chain = Chain(**fields)
             except (TypeError, ValueError) as error:
                 where = name(Cell(tuple(i for i, _ in combination), None, {}, 0), axes)
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"cell {where}: {error}") from None
-        result.append(Cell(tuple(i for i, _ in combination), chain, {**run, **own}, count))
+        ran = {**run, **own}
+        if not ran.get("positions", True):  # no axis of positions, as in stores of before there was any
+            del ran["positions"]
+        result.append(Cell(tuple(i for i, _ in combination), chain, ran, count))
     return result
+
+
+def expand(words: dict) -> dict:
+    """Words of a chain, named patterns replaced by the fields that they set."""
+    found = {}
+    for word, value in words.items():
+        found.update(value.fields if isinstance(value, Named) else {word: value})
+    return found
 
 
 def _held(base: Any) -> dict:
     """The fields that `base` holds."""
-    from pykernel.chain import Chain
-
     if isinstance(base, Chain):
         return {field: getattr(base, field) for field in base.__dataclass_fields__}
     if base is None or isinstance(base, Mapping):
         for word in base or ():
             _check_word(word, list(Chain.__dataclass_fields__), set())
         held = {"activation": Chain.activation, "init": Chain.init, **(base or {})}
-        return {word: _object(word, value) for word, value in held.items()}
+        return expand({word: _object(word, value) for word, value in held.items()})
     raise TypeError(f"base must be None, a Chain or a mapping of its fields, got {base!r}")
 
 
@@ -230,11 +296,19 @@ def _object(word: str, value: Any) -> Any:
     """Names of activations and inits made into objects once, not for every cell; bad ones are left to `Chain`."""
     from pykernel import activations, inits
 
+    if word in PATTERNS:
+        return _pattern(word, value)
     makers = {"activation": activations.get, "init": inits.get}
     if word in makers:
         with contextlib.suppress(TypeError, ValueError):
             return makers[word](value)
     return value
+
+
+def columns(run: dict) -> int:
+    """Inputs times positions of a run."""
+    positions = run.get("positions", ())
+    return run["batch"] * math.prod((positions,) if isinstance(positions, int) else positions)
 
 
 def name(cell: Cell, axes: tuple[Axis, ...]) -> str:

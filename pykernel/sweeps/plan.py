@@ -161,10 +161,10 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]) for c in self.cells]
+        cells = [PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run)) for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
-        held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}
+        held = {name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1}
         fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}
         base = {name: grid.label(getattr(first.chain, name)) for name in fields if name not in gridded and "chain" not in gridded}
@@ -177,6 +177,8 @@ class SweepPlan:
             "base": {name: text for name, text in base.items() if text != "none"},
             "run": held,
         }
+        if any(cell.chain.blocks is not None for cell in self.cells):
+            result["unit"] = "repetition"
         return {"hash": identity.digest(result), **result}
 
     def memory(self) -> int:
@@ -225,7 +227,7 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     for cell in cells:
         chain = cell.chain
         equal = chain.width is not None and chain.blocks is None
-        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * cell.run["batch"]
+        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * grid.columns(cell.run)
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

@@ -82,7 +82,10 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
         ]
         yield " ".join(texts).rstrip()[:width]
     yield ""
-    yield from textwrap.wrap("; ".join([*(text for name, text in _EXPLAINED.items() if name in columns), _VERDICT]), width)
+    said = [text for name, text in _EXPLAINED.items() if name in columns]
+    if "repetition" in ds.slope.attrs.get("units", ""):
+        said = [text.replace("gradient a layer", "gradient a repetition of the blocks") for text in said]
+    yield from textwrap.wrap("; ".join([*said, _VERDICT]), width)
     if left_out:
         yield from textwrap.wrap(f"no room for {', '.join(left_out)}: a wider terminal, or `pykernel export DIR`, has all", width)
 

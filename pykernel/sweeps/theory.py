@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.sweeps.grid import Cell
+from pykernel.sweeps.grid import Cell, columns
 from pykernel.sweeps.statistics import SCALARS
 
 # name: unit and meaning
@@ -31,7 +31,7 @@ Known = dict[str, list]  # key of a cell: the numbers of PREDICTED, and the law 
 
 def weight(cell: Cell) -> int:
     """Nominal cost of a cell's theory: it grows with depth, and most with the pairs of a batch."""
-    return (cell.chain.depth + 5) * (10 if cell.run["batch"] > 1 else 1)
+    return (cell.chain.extents.layer + 5) * (10 if columns(cell.run) > 1 else 1)
 
 
 def predict(cells: Iterable[Cell]) -> Iterator[tuple[str, list]]:
@@ -42,18 +42,23 @@ def predict(cells: Iterable[Cell]) -> Iterator[tuple[str, list]]:
     """
     alike: dict[tuple, list] = {}
     for cell in cells:
-        question = cell.chain, cell.run["batch"], cell.run["correlation"]
+        question = _question(cell)
         if question not in alike:
             alike[question] = _one(*question)
         yield cell.key, alike[question]
+
+
+def _question(cell: Cell) -> tuple:
+    return cell.chain, cell.run["batch"], cell.run["correlation"], cell.run.get("positions", ())
 
 
 def seconds(cells: Iterable[Cell], budget: float = 0.5) -> float:
     """About what the theory of these cells takes on one core, from the time of the cheapest of each kind."""
     kinds: dict[tuple, dict] = {}
     for cell in cells:
-        kind = cell.chain.activation.name, cell.chain.norm, cell.run["batch"] > 1
-        kinds.setdefault(kind, {})[cell.chain, cell.run["batch"], cell.run["correlation"]] = cell
+        chain = cell.chain
+        kind = str(chain.activation if chain.blocks is None else chain.blocks), chain.norm, columns(cell.run) > 1
+        kinds.setdefault(kind, {})[_question(cell)] = cell
     total = spent = 0.0
     paces = [1e-4]  # seconds for a unit of weight
     for _, alike in sorted(kinds.items(), key=lambda item: min(map(weight, item[1].values()))):
@@ -62,14 +67,16 @@ def seconds(cells: Iterable[Cell], budget: float = 0.5) -> float:
             begin = time.perf_counter()
             for i in (0, 1):  # the first fills tables
                 again = time.perf_counter()
-                _one(cheapest.chain.replace(gain=cheapest.chain.gain * (1 + 1e-6 * i)), cheapest.run["batch"], cheapest.run["correlation"])
+                chain, *rest = _question(cheapest)
+                gain = chain.gain if isinstance(chain.gain, tuple) else chain.gain * (1 + 1e-6 * i)
+                _one(chain.replace(gain=gain), *rest)
             paces.append((time.perf_counter() - again) / weight(cheapest))
             spent += time.perf_counter() - begin
         total += paces[-1] * sum(map(weight, alike.values()))
     return total
 
 
-def _one(chain: Any, batch: int, correlation: float) -> list:
+def _one(chain: Any, batch: int, correlation: float, positions: Any = ()) -> list:
     from pykernel.theory.predict import predict as predict_chain
     from pykernel.theory.refusals import refusal
 
@@ -77,10 +84,10 @@ def _one(chain: Any, batch: int, correlation: float) -> list:
     if reason is None:
         try:
             with np.errstate(all="ignore"):
-                p = predict_chain(chain, batch, correlation=correlation)
+                p = predict_chain(chain, batch, positions=positions, correlation=correlation)
                 numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
             law = p.law.partition(";")[0]
-            if batch > p.law_batch and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
+            if p.program.columns > p.law_batch and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
                 numbers = (p.slope, math.nan, p.end_to_end, p.signal_end_to_end, math.nan, math.nan)
                 law = "infinite width only: the law of the spread is known for one input"
             return [*map(float, numbers), law]

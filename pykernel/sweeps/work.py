@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.sweeps import statistics, store
+from pykernel.sweeps import grid, statistics, store
 from pykernel.sweeps.blocks import Piece
 from pykernel.sweeps.statistics import Node, Profiles
 
@@ -68,7 +68,7 @@ def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop
 
 def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
     depth = piece.chain.extent
-    kept = kept.measured(piece.run["batch"])
+    kept = kept.measured(grid.columns(piece.run))
     layers = kept.at(depth)
     with_quantiles = [kept.rows.index(name) for name in kept.quantiles]
     most = max(1, BYTES_OF_ROWS // (13 * 8 * (depth + 1)))
