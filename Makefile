@@ -7,7 +7,7 @@ WORKERS ?= 2
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
 CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
 
-.PHONY: help run test lint format bench bench-peers docs sanitize clean
+.PHONY: help run test lint format bench bench-peers docs integration sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,6 +40,9 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+integration: docs .venv/tools .venv/integration .venv/chromium ## with real PyTorch, JAX, Jupyter and Chromium (2 GB; the browser as root)
+	$(BIN)/pytest -q -n $(WORKERS) integration $(ARGS)
+
 sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
@@ -70,10 +73,15 @@ clean: ## forget environments, builds and results
 	$(PIP) -r .venv/tools.txt
 	touch $@
 
-.venv/docs: pyproject.toml .venv/installed
+.venv/docs .venv/integration: pyproject.toml .venv/installed
 	$(BIN)/python -c "import tomllib; \
-	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs.txt
-	$(PIP) -r .venv/docs.txt
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(@F)'], sep='\n')" > $@.txt
+	$(PIP) -r $@.txt
+	touch $@
+
+.venv/chromium: | .venv/made
+	command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 	touch $@
 
 .venv-peers/installed: $(SOURCES) | .venv-peers/made

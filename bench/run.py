@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make bench`: runs the asv suite in the environment of this interpreter, keeps the results for asv, and prints them as tables."""
+"""`make bench`: runs the asv suite in the environment of this interpreter, keeps the results for asv, and prints them as tables.
+
+A benchmark that fails is a cell that says so; the exit code is then 2. Nothing is written outside the checkout.
+"""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 BENCH = Path(__file__).parent
-RESULTS = BENCH / ".asv" / "results"
+RESULTS = BENCH / "results"  # as asv.conf.json says: the history, to keep and to share
+OWN = BENCH / ".asv" / "home"  # what asv and the benchmarks keep for themselves
 
 
 def asv(*arguments: str, env: dict | None = None) -> int:
@@ -33,8 +39,14 @@ def newest_results() -> dict:
     found = {}
     for name, row in stored["results"].items():
         fields = dict(zip(columns, row, strict=False))
-        found[name] = (fields["params"], fields["result"] or [None])
+        found[name] = (fields["params"], values_of(fields["params"], fields["result"]))
     return found
+
+
+def values_of(params: list[list[str]], result: list | None) -> list:
+    """One value a combination of parameters: asv keeps none at all of a benchmark that failed as a whole."""
+    count = math.prod(len(values) for values in params)
+    return result if result is not None and len(result) == count else [None] * count
 
 
 def unit_of(name: str) -> str:
@@ -79,13 +91,15 @@ def main() -> int:
     parser.add_argument("--bench", action="append", default=[], metavar="REGEX", help="run only benchmarks whose names match")
     arguments = parser.parse_args()
 
-    env = dict(os.environ, PYKERNEL_BENCH=arguments.effort)
+    shutil.rmtree(OWN, ignore_errors=True)  # Numba does not notice every edit of what it keeps
+    (OWN / "tmp").mkdir(parents=True)
+    env = dict(os.environ, PYKERNEL_BENCH=arguments.effort, HOME=str(OWN), TMPDIR=str(OWN / "tmp"), NUMBA_CACHE_DIR=str(OWN / "numba"))
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # NumPy's ceiling is the kernel that it chooses for this processor
         env.pop(name, None)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=BENCH, capture_output=True, text=True, check=True).stdout.strip()
 
     # Without a machine file asv asks; without a commit it throws the results of an existing environment away.
-    asv("machine", "--yes")
+    asv("machine", "--yes", env=env)
     selection = [word for regex in arguments.bench for word in ("--bench", regex)]
     code = asv("run", "-E", f"existing:{sys.executable}", "--set-commit-hash", commit, *selection, env=env)
 

@@ -21,7 +21,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "gallery/**/*.json"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "substitution"]
 myst_heading_anchors = 3
-ROW = {"layer": "replicas x depth", "node": "replicas x (depth + 1)", "replica": "replicas"}
+ROW = {
+    "layer": "replicas x layers",
+    "activation": "replicas x activation steps",
+    "node": "replicas x blocks",
+    "input": "replicas x (blocks + 1)",
+    "replica": "replicas",
+}
 myst_substitutions = {  # tables made from the tables of the code
     "rows": "\n".join(
         ["| row | shape | unit | meaning |", "|---|---|---|---|"]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, block_of, roles
+from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Norm, Weighted, block_of, roles
 from pykernel.pattern import Pattern
+from pykernel.program import Counts
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
@@ -355,11 +356,57 @@ class Chain:
         return max(1, skips(self.first) + self.depth * skips(self.blocks) + skips(self.last))
 
     @property
+    def extent(self) -> int:
+        """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain of equal layers."""
+        if self.blocks is None:
+            return self.depth
+        once, each = (*self.first, *self.last), self.blocks
+        blocks = len(once) + self.depth * len(each)
+        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
+        return max(blocks, *(count(once, which) + self.depth * count(each, which) for which in (0, 1)))
+
+    @property
     def ends(self):
         """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of blocks."""
         if self.blocks is None:
             return slice(None)
         return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
+
+    @property
+    def unit(self) -> str:
+        """What depth counts and the slope is taken by: "layer", of blocks "repetition"."""
+        return "layer" if self.blocks is None else "repetition"
+
+    @property
+    def extents(self) -> Counts:
+        """How many weight layers, activation steps and nodes it has: the lengths of its rows (see `pykernel.observables`)."""
+        if self.blocks is None:
+            return Counts(layer=self.depth, activation=self.depth, node=self.depth)
+        once, each = (*self.first, *self.last), self.blocks
+        layer, activation = (
+            sum(len(roles(block)[which]) for block in once) + self.depth * sum(len(roles(block)[which]) for block in each)
+            for which in (0, 1)
+        )
+        return Counts(layer=layer, activation=activation, node=len(once) + self.depth * len(each))
+
+    @property
+    def inits(self) -> tuple:
+        """The schemes that weights are drawn by, each once."""
+        own = self.init if isinstance(self.init, tuple) else (self.init,)
+        if self.blocks is not None:
+            own = tuple(step.init or self.init for step in self._steps() if isinstance(step, Weighted))
+        return tuple(dict.fromkeys(own))
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether some norm is over the batch."""
+        if self.blocks is not None:
+            return any(isinstance(step, Norm) and step.kind == "batch" for step in self._steps())
+        return "batch" in (self.norm if isinstance(self.norm, tuple) else (self.norm,))
+
+    def _steps(self):
+        for block in (*self.first, *self.blocks, *self.last):
+            yield from (*block.steps, *(block.skip if isinstance(block.skip, tuple) else ()), *block.after)
 
     def _names(self, which):
         if self.blocks is None:
@@ -417,12 +464,12 @@ class Chain:
 
     def __str__(self):
         parts = [self._size()]
-        parts += [] if self.blocks is not None else [_spoken(self.activation)]
-        parts += [_spoken(self.init)]
-        parts += [f"gain {_spoken(self.gain)}"] if self.gain != 1 else []
-        parts += [f"bias std {_spoken(self.bias_std)}"] if self.bias_std else []
+        parts += [] if self.blocks is not None else [spoken(self.activation)]
+        parts += [spoken(self.init)]
+        parts += [f"gain {spoken(self.gain)}"] if self.gain != 1 else []
+        parts += [f"bias std {spoken(self.bias_std)}"] if self.bias_std else []
         eps = f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else ""
-        parts += [f"{_spoken(self.norm)} norm{eps}"] if self.norm else []
+        parts += [f"{spoken(self.norm)} norm{eps}"] if self.norm else []
         parts += ["pre-activation"] if self.order == ORDERS[1] else []
         parts += [f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None]
         return ", ".join(parts)
@@ -437,10 +484,10 @@ class Chain:
         return f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
 
 
-def _spoken(value):
+def spoken(value):
     """One value, or a list in its runs: "relu x 7, sigmoid"."""
     if not isinstance(value, tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
     runs = [(v, len(list(group))) for v, group in itertools.groupby(value)]
-    words = [_spoken(v) + (f" x {count}" if count > 1 else "") for v, count in runs]
+    words = [spoken(v) + (f" x {count}" if count > 1 else "") for v, count in runs]
     return ", ".join(words if len(words) <= 6 else [*words[:4], f"... ({len(value)} layers)"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,19 +15,21 @@ DERIVED = ("slope", "end_to_end", "signal_end_to_end")
 
 
 class Failure(NamedTuple):
-    """Where plain arithmetic gave up: the first layer, in the direction of travel, of the first replica that did."""
+    """Where plain arithmetic gave up: the first layer (of blocks the first block), in the direction of travel, of the first replica that did."""
 
     layer: int
     direction: str
     kind: str
     replica: int
 
+    place: str = "layer"  # "block" in a chain of blocks
+
     def __str__(self):
         what = "signal" if self.direction == "forward" else "gradient"
-        return f"the {what} is {self.kind} from layer {self.layer} on ({self.direction}, replica {self.replica})"
+        return f"the {what} is {self.kind} from {self.place} {self.layer} on ({self.direction}, replica {self.replica})"
 
 
-class Measured:
+class Measured(observables.Rows):
     """The rows that an engine measured, as attributes of float64 arrays (see `pykernel.observables`), and derived numbers.
 
     Attributes:
@@ -57,6 +60,29 @@ class Measured:
         return [*super().__dir__(), *observables.NAMES]
 
     @property
+    def columns(self) -> int:
+        """Inputs times positions: what means over a batch run over."""
+        return self.batch * math.prod(self.positions)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the weight layers, one for each column of a row of layers.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> mlp = pk.Block(pk.Norm("layer"), pk.Linear(16), "gelu", pk.Linear(8), skip=1.0)
+            >>> p = pk.propagate(pk.Chain(depth=3, width=8, blocks=[mlp]))
+            >>> p.layers[2:4], p.activations, p.log10_grad_weight.shape
+            (('2.linear1', '2.linear2'), ('1.gelu', '2.gelu', '3.gelu'), (1, 6))
+        """
+        return self.chain.layers
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Names of the activation steps, one for each column of a row of activation steps."""
+        return self.chain.activations
+
+    @property
     def slope(self) -> np.ndarray:
         """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
 
@@ -81,7 +107,7 @@ class Measured:
             name: one of `pykernel.observables.ROWS`, or "slope", "end_to_end", "signal_end_to_end".
 
         Returns:
-            A float64 array (depth,) or (depth + 1,); a float for what has one number a replica. Units as the row's.
+            A float64 array over layers, activation steps or nodes; a float for what has one number a replica. Units as the row's.
 
         Raises:
             ValueError: for another name.
@@ -145,5 +171,6 @@ class Measured:
                 replica = int(bad[:, at].argmax())
                 value = table[replica, at]
                 kind = "nan" if np.isnan(value) else "inf" if value > 0 else "zero"
-                return Failure(at + 1 if direction == "forward" else forward.shape[1] - at, direction, kind, replica)
+                where = at + 1 if direction == "forward" else forward.shape[1] - at
+                return Failure(where, direction, kind, replica, "layer" if self.chain.blocks is None else "block")
         return None

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Row(NamedTuple):
@@ -35,6 +38,33 @@ ROWS = (
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
+
+
+class Rows:
+    """The rows as attributes, for type checkers and editors: arrays of the shapes that `ROWS` says."""
+
+    log10_grad_weight: np.ndarray
+    log10_grad_bias: np.ndarray
+    log10_grad_preactivation: np.ndarray
+    log10_grad_activation: np.ndarray
+    log10_mean_square_preactivation: np.ndarray
+    log10_mean_square_activation: np.ndarray
+    mean_activation: np.ndarray
+    saturated: np.ndarray
+    dead: np.ndarray
+    similarity: np.ndarray
+    log10_weight_factor: np.ndarray
+    log10_derivative_factor: np.ndarray
+    loss: np.ndarray
+
+
+AXES = {"layer": "layer", "activation": "activation", "node": "block", "input": "node"}  # of each extent the name of its axis
+AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "node": "layer", "input": "node"}  # where layer, function and block are one
+
+
+def axes(chain) -> dict[str, str]:
+    """Of each extent but "replica" the name of the axis that its rows run along."""
+    return AXES_OF_LAYERS if chain.blocks is None else AXES
 
 
 def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:

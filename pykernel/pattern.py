@@ -281,11 +281,11 @@ class Pattern:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
         for name, column in self._rep.items():
-            self._numbers[name].append(np.tile(column, count))
+            self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
         self._begin()
 
     def _join_arrays(self):
-        column = lambda name, dtype: np.concatenate([np.zeros(0), *self._numbers[name]]).astype(dtype)
+        column = lambda name, dtype: _joined(self._numbers[name], dtype)
         for name in ("units", "columns", "draw", "init", "bias_draw", "nodes", "norm_steps"):
             setattr(self, name, column(name, np.int64))
         for name in ("scale", "gain", "bias_scale", "factors", "masks"):
@@ -299,6 +299,12 @@ class Pattern:
         """The layers, with what stands in the place of their draws."""
         address = np.arange(1, len(self.units) + 1)
         return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
+
+
+def _joined(parts, dtype):
+    """One array of a few; most chains have one."""
+    whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
+    return whole.astype(dtype, copy=False)
 
 
 def _fixup(layers, branches, last):

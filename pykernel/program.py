@@ -8,6 +8,7 @@ Ops name registers, tables and the place of their number within one repetition; 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,7 +196,7 @@ class Program:
         """Columns of every block: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """How many there are of everything."""
         total = Counts()

@@ -7,12 +7,14 @@ import textwrap
 
 import numpy as np
 
-from pykernel import observables, stream
+from pykernel import checks, observables, stream
 from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
 from pykernel.verdict import EXPLODING, VANISHING, plain
+
+WIDTH = 80  # of a printed line
 
 
 def propagate(
@@ -58,7 +60,8 @@ def propagate(
             "grad_weight", "grad_bias" (reference backend).
 
     Returns:
-        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them.
+        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them. Of a chain of blocks
+        each has its own extent: (replicas, layers), (replicas, activation steps) or (replicas, blocks).
 
     Raises:
         ValueError, TypeError: before any work, saying what was given and what is allowed.
@@ -95,7 +98,8 @@ class Propagation(Measured):
     """The rows that `propagate` measured, as attributes of float64 arrays (replicas, depth), and derived numbers.
 
     Attributes:
-        chain, batch, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
+        chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
+        layers, activations: names of the weight layers and activation steps.
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
@@ -134,38 +138,75 @@ class Propagation(Measured):
     def to_xarray(self):
         """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes.
 
+        Of a chain of blocks: replica, layer and activation (with their names), block (1 .. N) and node (0 .. N, the input first).
+
         Examples:
             >>> import pykernel as pk
             >>> ds = pk.propagate(pk.Chain(depth=3, width=8), replicas=2).to_xarray()
             >>> dict(ds.sizes), ds.log10_grad_weight.units
             ({'replica': 2, 'layer': 3, 'node': 4}, 'decades')
+            >>> mlp = pk.Block(pk.Norm("layer"), pk.Linear(16), "gelu", pk.Linear(8), skip=1.0)
+            >>> ds = pk.propagate(pk.Chain(depth=3, width=8, blocks=[mlp])).to_xarray()
+            >>> ds.log10_grad_weight.sel(layer="2.linear1").shape, ds.similarity.dims
+            ((1,), ('replica', 'block'))
         """
         import xarray
 
-        dims = {"layer": ("replica", "layer"), "node": ("replica", "node"), "replica": ("replica",)}
-        data = {
-            row.name: (dims[row.extent], self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS
-        }
-        for name, unit in (("slope", "decades/layer"), ("end_to_end", "decades"), ("signal_end_to_end", "decades")):
+        axes = observables.axes(self.chain)
+        dims = lambda row: ("replica",) if row.extent == "replica" else ("replica", axes[row.extent])
+        data = {row.name: (dims(row), self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS}
+        for name, unit in (("slope", f"decades/{self.chain.unit}"), ("end_to_end", "decades"), ("signal_end_to_end", "decades")):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        L = self.chain.depth
-        coords = {"replica": np.arange(self.replicas), "layer": np.arange(1, L + 1), "node": np.arange(L + 1)}
+        labels = {axes[kind]: self._labels(kind) for kind in axes}
+        coords = {"replica": np.arange(self.replicas), **labels}
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
-    def to_dataframe(self):
+    def _labels(self, extent: str):
+        """What the columns of a row are called."""
+        N = self.chain.extents.node
+        if extent == "input":
+            return np.arange(N + 1)
+        if self.chain.blocks is None or extent == "node":
+            return np.arange(1, N + 1)
+        return np.array(self.layers if extent == "layer" else self.activations, dtype=str)
+
+    def to_dataframe(self, of: str = "layer"):
         """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's output.
+
+        Args:
+            of: what a line is for in a chain of blocks: "layer", "activation" or "block", each with its own rows; of the first two the
+                block is given, too. In a chain of equal layers all three are one.
+
+        Raises:
+            ValueError: another word.
 
         Examples:
             >>> import pykernel as pk
             >>> pk.propagate(pk.Chain(depth=3, width=8), replicas=2).to_dataframe().shape[0]
             6
+            >>> p = pk.propagate(pk.Chain(depth=3, width=8, blocks=[pk.Block("tanh", pk.Linear(8), skip=1.0)]))
+            >>> p.to_dataframe(of="block").log10_grad_activation.shape
+            (3,)
         """
         import pandas
 
-        L = self.chain.depth
-        index = pandas.MultiIndex.from_product([range(self.replicas), range(1, L + 1)], names=["replica", "layer"])
-        pick = {"layer": lambda v: v.ravel(), "node": lambda v: v[:, 1:].ravel(), "replica": lambda v: np.repeat(v, L)}
-        return pandas.DataFrame({row.name: pick[row.extent](self.rows[row.name]) for row in observables.ROWS}, index=index).reset_index()
+        checks.choice("of", of, ("layer", "activation", "block"))
+        extent = {"layer": "layer", "activation": "activation", "block": "node"}[of]
+        axes = observables.axes(self.chain)
+        labels = self._labels(extent)
+        index = pandas.MultiIndex.from_product([range(self.replicas), labels], names=["replica", axes[extent]])
+        columns = {}
+        if axes[extent] in ("layer", "activation") and self.chain.blocks is not None:
+            columns["block"] = np.tile(_blocks(labels), self.replicas)
+        for row in observables.ROWS:
+            values = self.rows[row.name]
+            if row.extent == "replica":
+                columns[row.name] = np.repeat(values, len(labels))
+            elif axes[row.extent] == axes[extent]:
+                columns[row.name] = values.ravel()
+            elif row.extent == "input" and axes["node"] == axes[extent]:
+                columns[row.name] = values[:, 1:].ravel()
+        return pandas.DataFrame(columns, index=index).reset_index()
 
     def plot(self, ax=None, kind: str = "gradient", **line):
         """A figure of the chain, with theory where there is one: it shows in a notebook, in a script by `plt.show()`.
@@ -201,6 +242,7 @@ class Propagation(Measured):
         return {
             "chain": str(self.chain),
             "batch": self.batch,
+            **({"positions": list(self.positions)} if self.positions else {}),
             "seed": str(self.seed),
             "engine": self.engine,
             "backend": self.backend,
@@ -215,7 +257,7 @@ class Propagation(Measured):
         `failure` names the first layer at which something is zero, inf or nan.
 
         Args:
-            layers: whether to give the rows, a list over layers each, beside the derived numbers.
+            layers: whether to give the rows, a list over layers each, beside the derived numbers; of blocks with the layers' names.
 
         Examples:
             >>> import pykernel as pk
@@ -230,6 +272,8 @@ class Propagation(Measured):
         if layers:
             shown = self._medians()
             out["layers"] = {row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"}
+            if self.chain.blocks is not None:
+                out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
         return out
 
     def __str__(self):
@@ -239,24 +283,27 @@ class Propagation(Measured):
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"
 
     def _heading(self):
-        r, b = self.replicas, self.batch
+        r = self.replicas
         why = self._why_engine()
+        what = str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else "")
+        inputs = f"batch {self.batch}" + (f", {' x '.join(map(str, self.positions))} positions" if self.positions else "")
         lines = [
-            str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else ""),
-            f"{r} replica{'s' * (r > 1)}, batch {b}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
+            *([what] if self.chain.blocks is None else textwrap.wrap(what, WIDTH)),
+            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
             *([f"{self.engine}: {why}"] if why else []),
         ]
         return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
 
     def _why_engine(self) -> str:
         """Why this engine fits the chain: what `auto` goes by; nothing where dense was asked for by name."""
-        distribution = self.chain.init.distribution
+        drawn = dict.fromkeys(init.distribution for init in self.chain.inits)
         if self.engine == "matrix_free":
-            return f"exact for {'orthogonal' if distribution == 'haar' else 'Gaussian'} weights"
+            return f"exact for {' and '.join('orthogonal' if name == 'haar' else 'Gaussian' for name in drawn)} weights"
         if "weights" in self.given:
             return "the caller's own weights are used as they are"
-        if distribution not in ("normal", "haar"):
-            return f"{distribution} weights have no exact law"
+        lawless = [name for name in drawn if name not in ("normal", "haar")]
+        if lawless:
+            return f"{' and '.join(lawless)} weights have no exact law"
         if self.precision == "native":
             return "plain arithmetic needs every weight"
         if self.chain.clip is not None and self.chain.clip.value:
@@ -265,6 +312,9 @@ class Propagation(Measured):
 
     def _table(self):
         yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
+        yield from self._table_of_layers() if self.chain.blocks is None else self._table_of_blocks()
+
+    def _table_of_layers(self):
         yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
         m = self._medians()
         for l in _sample(self.chain.depth):
@@ -281,12 +331,32 @@ class Propagation(Measured):
                 + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
             )
 
+    def _table_of_blocks(self):
+        """A line a block: what leaves it, and which of its layers have the smallest and the largest weight gradient."""
+        roles, block_of = [name.partition(".")[2] for name in self.layers], _blocks(self.layers)
+        wide = max([len("smallest, g weight"), *(9 + len(role) for role in set(roles))])
+        yield f"{'block':>8} {'g signal':>9} {'q act':>9} {'cosine':>6}  {'smallest, g weight':<{wide}}  largest"
+        m = self._medians()
+        weight = m["log10_grad_weight"]
+        for i in _sample(self.chain.extents.node):
+            at = np.flatnonzero(block_of == i)
+            said = [f"{weight[l]:>8.4g} {roles[l]}" for l in _extremes(weight, at)]
+            yield (
+                f"{i:>8} {m['log10_grad_activation'][i]:>9.4g} {m['log10_mean_square_activation'][i - 1]:>9.4g} {m['similarity'][i - 1]:>6.3f}  "
+                + "  ".join(f"{text:<{wide}}" for text in said)
+            ).rstrip()
+
     def _medians(self):
         """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
         m = {name: self.median(name) for name in observables.NAMES}
-        lost = np.isnan(m["log10_mean_square_preactivation"])
-        for name in ("saturated", "dead", "similarity"):
-            m[name] = np.where(lost, np.nan, m[name])
+        if self.chain.blocks is None:
+            lost = dict.fromkeys(("layer", "activation", "node"), np.isnan(m["log10_mean_square_preactivation"]))
+        else:
+            node = np.isnan(m["log10_mean_square_activation"])
+            lost = {"node": node, "activation": node[_blocks(self.activations) - 1]}
+        for row in observables.ROWS:
+            if row.name in ("saturated", "dead", "similarity"):
+                m[row.name] = np.where(lost[row.extent], np.nan, m[row.name])
         return m
 
     def _closing(self):
@@ -296,6 +366,11 @@ class Propagation(Measured):
             yield textwrap.fill(self.diagnose().sentence, 80, initial_indent="  ", subsequent_indent="  ")
             yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
             yield f"           weight gradient, first over last:     {e:+.4g} decades"
+        if self.chain.blocks is not None:
+            yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
+            weight = self.median("log10_grad_weight")
+            low, high = (f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight))))
+            yield f"  weight gradients: smallest {low}, largest {high}"
         notes = self._notes()
         if notes:
             yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")
@@ -303,7 +378,7 @@ class Propagation(Measured):
     def _notes(self) -> list[str]:
         """What is zero, inf or nan, in how many replicas, and why."""
         failure, notes = self.failure, []
-        if self.chain.norm == "batch" and self.batch == 1:
+        if self.chain.has_batch_norm and self.columns == 1:
             from pykernel.theory.refusals import ONE_NORMED_INPUT
 
             return [ONE_NORMED_INPUT]
@@ -315,10 +390,10 @@ class Propagation(Measured):
         lost = bad.any(axis=1)
         if self.replicas > 1:
             first = bad[lost].argmax(axis=1)
-            layers = first + 1 if failure.direction == "forward" else self.chain.depth - first
+            places = first + 1 if failure.direction == "forward" else self.chain.extents.node - first
             which = "all" if lost.all() else f"{lost.sum()} of"
             verb = "die" if failure.kind == "zero" else "leave the numbers"
-            notes.append(f"{which} {self.replicas} replicas {verb}, at layer {np.median(layers):g} in the median")
+            notes.append(f"{which} {self.replicas} replicas {verb}, at {failure.place} {np.median(places):g} in the median")
         if failure.direction == "forward" and failure.kind != "zero":
             backward = self.median("log10_grad_activation")
             if not np.isposinf(backward).any():
@@ -332,3 +407,14 @@ class Propagation(Measured):
 def _sample(depth):
     """Layers for a table: all up to 12, else about a dozen from the first to the last."""
     return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
+
+
+def _blocks(names) -> np.ndarray:
+    """The block, from 1, that each named layer or activation step lies in."""
+    return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
+
+
+def _extremes(values, at) -> list[int]:
+    """Of these places those of the smallest and the largest value, one where they are one; none where there is no number."""
+    at = at[~np.isnan(values[at])]
+    return list(dict.fromkeys([int(at[values[at].argmin()]), int(at[values[at].argmax()])])) if len(at) else []

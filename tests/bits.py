@@ -424,11 +424,12 @@ def difference(names, expected, got, exact) -> str | None:
     if same.all():
         return None
     with np.errstate(all="ignore"):
-        size = np.abs(np.where(same, 0, got - expected)) / np.maximum(1, np.abs(expected))
+        size = np.where(same, 0, np.abs(got - expected) / np.maximum(1, np.abs(expected)))
+        size[np.isnan(size)] = np.inf  # a number in the place of none, or the other way round
     if not exact and (size <= TOLERANCE).all():
         return None
     rows = [name for name, s in zip(names, same, strict=True) if not s.all()]
-    return f"{np.nanmax(size, initial=0):.1e} in {', '.join(rows)}"
+    return f"{size.max():.1e} in {', '.join(rows)}"
 
 
 def compare(path, found, arguments) -> int:

@@ -56,3 +56,16 @@ def test_benchmarks_run(suite, module):
                     assert isinstance(result, float)
                 ran += 1
     assert ran
+
+
+def test_the_report_goes_on_where_a_benchmark_failed():
+    """asv keeps no value of a benchmark that failed as a whole, None for a combination of parameters that did."""
+    spec = importlib.util.spec_from_file_location("bench_run", BENCH / "run.py")
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    params = [["'a'", "'b'"], ["1", "2"]]
+    for result, failed in ((None, 4), ([1.0, None, 3.0, 4.0], 1), ([None], 4), ([1.0, 2.0, float("nan"), 4.0], 0)):
+        text = run.table("suite.name", params, run.values_of(params, result), "seconds")
+        assert text.count("failed") == failed and len(text.splitlines()) == 4
+    assert run.table("suite.name", [], run.values_of([], None), "") == "suite.name: failed"
+    assert run.table("suite.name", [], run.values_of([], [2.0]), "seconds") == "suite.name: 2 s"

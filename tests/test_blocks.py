@@ -27,7 +27,9 @@ def test_chains_of_blocks_survive_every_way_of_writing_them_down(seed):
 
 
 def test_layers_are_named_in_the_order_of_use():
-    chain = Chain(width=8, depth=2, first=[Linear(8)], blocks=[MLP, Block(Gated(16), Linear(4), skip=[Linear(4)]), Linear(8)], last=["tanh"])
+    chain = Chain(
+        width=8, depth=2, first=[Linear(8)], blocks=[MLP, Block(Gated(16), Linear(4), skip=[Linear(4)]), Linear(8)], last=["tanh"]
+    )
     each = [["linear1", "linear2"], ["gate", "value", "linear", "skip.linear"], ["linear"]]
     expected = ["1.linear"]
     for i, roles in enumerate(each * 2, 2):

@@ -34,11 +34,14 @@ def copy(tmp_path):
     """A copy of the package that a test may edit, with two small kernels more."""
     package = tmp_path / "pykernel"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    if not list(package.glob("_core*")):
-        shutil.copy(pykernel._core.__file__, package)
-    probe = "from pykernel.kernels import jit\n\n@jit\ndef probe():\n    return {}\n"
-    (package / "kernels" / "probe_rows.py").write_text("from pykernel.observables import NAMES\nROW = NAMES.index('dead')\n" + probe.format("ROW"))
-    (package / "kernels" / "probe_program.py").write_text("from pykernel.program import BIASES\nCOUNT = len(BIASES)\n" + probe.format("COUNT"))
+    shutil.copy(pykernel._core.__file__, package)  # which an editable installation keeps elsewhere
+    frozen = {
+        "probe_rows": "from pykernel.observables import NAMES\nNUMBER = NAMES.index('dead')\n",
+        "probe_program": "from pykernel.program import BIASES\nNUMBER = len(BIASES)\n",
+    }
+    probe = "from pykernel.kernels import jit\n\n@jit\ndef probe():\n    return NUMBER\n"
+    for name, number in frozen.items():
+        (package / "kernels" / f"{name}.py").write_text(number + probe)
     return package
 
 
@@ -46,7 +49,8 @@ def run(package):
     """{kernel: (what it returns, whether it came from the cache)} in a new process."""
     command = [sys.executable, "-c", SCRIPT, str(package.parent)]
     env = {**os.environ, "NUMBA_CACHE_DIR": str(package.parent / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return {name: tuple(found) for name, found in json.loads(done.stdout).items()}
 
 

@@ -257,3 +257,23 @@ def test_without_cpp_auto_takes_the_cheapest_engine():
     assert chosen(64, activation=mine, engine="matrix_free") == ("matrix_free", "reference")
     assert chosen(64, backend="numba") == ("dense", "numba")
     assert chosen(64, activation=mine, backend="reference") == ("matrix_free", "reference")
+
+
+def test_rows_of_blocks_keep_their_own_places():
+    """A chain of blocks has more layers than blocks, and another number of activation steps: a row shifted by one would not be seen."""
+    import pykernel as pk
+
+    block = pk.Block(pk.Norm("layer"), pk.Linear(24), "tanh", pk.Linear(12), "tanh", pk.Linear(8), skip=1.0)
+    chain = pk.Chain(depth=3, width=8, init="lecun_normal", first=[pk.Linear(8)], blocks=[block])
+    keep = pk.Profiles(rows="all")
+    ds = pk.sweep([chain], replicas=5, batch=2, profiles=keep, progress=False, predict=False)
+    p = pk.propagate(chain, replicas=5, batch=2, engine=ds.run_engine, backend=ds.run_backend)
+    assert p.log10_grad_weight.shape[1] == 10 and p.dead.shape[1] == 6 and p.log10_grad_activation.shape[1] == 5
+    for name in keep.rows:
+        begin = int(name != "log10_grad_activation")
+        found = ds[f"{name}_mean"].isel(chain=0).values
+        row = p.rows[name]
+        np.testing.assert_allclose(found[begin : begin + row.shape[1]], row.mean(axis=0), rtol=1e-12, err_msg=name)
+        assert np.isnan(found[begin + row.shape[1] :]).all() and np.isnan(found[:begin]).all()
+    np.testing.assert_allclose(ds.slope.isel(chain=0), p.slope, rtol=1e-12)
+    np.testing.assert_allclose(ds.dead.isel(chain=0), p.dead.mean(axis=1))

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 import pykernel as pk
+from pykernel import activations
 
 from .points import ROUNDS, pick, seconds_in_turn
 
@@ -114,7 +115,7 @@ class OwnActivation:
             raise NotImplementedError from None
 
     def track_ratio(self, function, batch):
-        row = pk.activations.get(function)
+        row = activations.get(function)
         formulas = {
             "relu": (lambda z: np.maximum(z, 0.0), lambda z: (z > 0) * 1.0),
             "softsign": (lambda z: z / (1 + np.abs(z)), lambda z: (1 / (1 + np.abs(z))) ** 2),

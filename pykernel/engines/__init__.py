@@ -30,7 +30,9 @@ def matrix_free_refusal(program) -> str | None:
         distribution = program.draws[i].distribution
         if distribution not in GAUSSIAN:
             what = kinds.get(distribution, f"{distribution} weights")
-            return f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; engine="dense" can run this chain'
+            return (
+                f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; engine="dense" can run this chain'
+            )
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

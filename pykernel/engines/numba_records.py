@@ -149,9 +149,7 @@ def _norm_kinds(program):
 
 def layer_draws(program):
     """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
-    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[
-        program.layers.draw
-    ]
+    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
     if program.weights is not None:
         drawn[[array is not None for array in program.weights]] = product.MATRIX
     return drawn
@@ -187,9 +185,7 @@ def workspace(program, workers, bounds):
     owned["facts"][:] = 0
     owned["facts"][:, records.BLOCK] = _rows_of(owned["blocks"])
     arrays["slots"][:] = _rows_of(owned["facts"])
-    room = record(
-        records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1]
-    )
+    room = record(records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1])
     room.__dict__.update(owned)
     return room
 

@@ -29,9 +29,7 @@ SPEC = {
     **dict.fromkeys(("key0", "key1"), _WORD),
     **dict.fromkeys(("stretches", "ops", "phases", "rows", "stop"), _INT),
     # over layers, and the caller's arrays with their offsets
-    **dict.fromkeys(
-        ("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"), _INT
-    ),
+    **dict.fromkeys(("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"), _INT),
     **dict.fromkeys(("bias_draw", "bias_scale", "matrices", "matrix_at", "biases", "bias_at"), _INT),
     # over activation steps, and the rows they name (see `activate`); over other steps
     **dict.fromkeys(("step_row", "step_norm", "facts", "calls", "norm_kind", "norm_eps", "norm_steps"), _INT),

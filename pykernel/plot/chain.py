@@ -9,6 +9,7 @@ They read in greyscale: lines differ by dash and marker, bands by shade, regions
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,12 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     dark, grey = (DARK, GREY) if style["color"] == BAND else (style["color"],) * 2
     if len(values):
         bins = max(5, round(np.sqrt(len(values))))
-        ax.hist(values, bins=bins, density=True, **{"edgecolor": "white", "linewidth": 0.5, "alpha": 1 if canvas.own else 0.4, **style})
+        ax.hist(
+            values,
+            bins=bins,
+            density=True,
+            **{"edgecolor": "white", "linewidth": 0.5, "alpha": 1 if style["color"] == BAND else 0.4, **style},
+        )
     if prediction is not None:
         std = prediction.signal_end_to_end_std
         if np.isfinite(std) and std > 0:
@@ -167,7 +173,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
-CHAIN = {"gradient": gradient, "factors": factors, "distribution": distribution}
+CHAIN: dict[str, Callable[..., Any]] = {"gradient": gradient, "factors": factors, "distribution": distribution}
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:

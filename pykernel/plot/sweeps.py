@@ -69,7 +69,7 @@ def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
         >>> import pykernel as pk
         >>> grid = {"depth": [5, 10], "activation": ["relu", "tanh"]}
         >>> ds = pk.sweep(grid, {"width": 16}, replicas=4, progress=False)
-        >>> pk.plot_sweep(ds, "verdict").shape
+        >>> pk.plot_sweep(ds).shape
         (1, 2)
         >>> figure, ax = plt.subplots()
         >>> pk.plot_sweep(ds.sel(activation="relu"), ax=ax)[0, 0] is ax

@@ -13,11 +13,10 @@ from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.grid import PlanCell
 from pykernel.sweeps.shelf import Shelf
-from pykernel.sweeps.statistics import QUANTILES, SCALARS, Profiles
+from pykernel.sweeps.statistics import HAS_INPUT, QUANTILES, SCALARS, Profiles
 from pykernel.verdict import judge
 
 _UNITS = {row.name: row.unit for row in observables.ROWS}
-HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at layer 0, too
 _MEANINGS = {
     "end_to_end": ("decades", "log10 of the first over the last weight gradient"),
     "signal_end_to_end": ("decades", "log10 of the gradient at the input over the gradient at the output"),

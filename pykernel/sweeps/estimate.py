@@ -45,10 +45,10 @@ def calibrate(pieces: list[Piece], pace: Pace, kept: Any, cores: int, seconds: f
 
 def resources(plan: SweepPlan, pieces: list[Piece], cores: int, pace: Pace, workers: int = 1) -> dict[str, float]:
     """What a run on so many cores by so many processes would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
-    layers = {depth: len(plan.kept.at(depth)) for depth in {cell.chain.depth for cell in plan.cells}}
+    layers = {depth: len(plan.kept.at(depth)) for depth in {cell.chain.extent for cell in plan.cells}}
     disk = 0
     for cell in plan.cells:
-        nodes, kept = cell.replicas.bit_count(), layers[cell.chain.depth]
+        nodes, kept = cell.replicas.bit_count(), layers[cell.chain.extent]
         values = nodes * kept * 3 * len(plan.kept.rows) + kept * len(plan.kept.quantiles) * min(cell.replicas, statistics.KEPT * nodes)
         values += cell.replicas * (len(statistics.SCALARS) + plan.kept.replicas * kept * len(plan.kept.rows))
         disk += 8 * values + 150

@@ -41,7 +41,10 @@ class Cell(NamedTuple):
 
 
 class PlanCell(NamedTuple):
-    """A cell as a plan file lists it: what labels and counts its numbers without the objects that made them."""
+    """A cell as a plan file lists it: what labels and counts its numbers without the objects that made them.
+
+    `depth` is how many places its longest row has (`Chain.extent`).
+    """
 
     key: str
     depth: int

@@ -161,7 +161,7 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [PlanCell(c.key, c.chain.depth, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]) for c in self.cells]
+        cells = [PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, c.run["batch"]) for c in self.cells]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
         held = {name: value for name, value in first.run.items() if len({str(c.run[name]) for c in self.cells}) == 1}
@@ -181,7 +181,7 @@ class SweepPlan:
 
     def memory(self) -> int:
         """Bytes of the Dataset."""
-        depths = {cell.chain.depth for cell in self.cells}
+        depths = {cell.chain.extent for cell in self.cells}
         layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in depths])))
         most = max(cell.replicas for cell in self.cells)
         each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
@@ -224,7 +224,8 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     largest: dict[tuple, tuple[float, Cell]] = {}
     for cell in cells:
         chain = cell.chain
-        size = (chain.depth * chain.width if chain.width else sum(chain.widths)) * cell.run["batch"]
+        equal = chain.width is not None and chain.blocks is None
+        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * cell.run["batch"]
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

@@ -53,7 +53,8 @@ class Profiles:
         rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
         quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual rows those of
             `log10_grad_weight` and `log10_grad_activation`.
-        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input;
+        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input (of a chain of
+            blocks: places of its longest row);
             scalars always use every layer.
         replicas: keep the profile of every replica too (large).
 
@@ -147,34 +148,49 @@ class Node(NamedTuple):
     sorted: np.ndarray
 
 
-def scalars(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64."""
+HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at the input, too
+
+
+def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarray:
+    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64.
+
+    `ends`: the nodes that the slope is taken over (`Chain.ends`).
+    """
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
         [
             first_over_last(weight),
             first_over_last(activation),
-            slopes(activation),
+            slopes(activation[:, ends]),
             weight[:, 0],
             weight[:, -1],
-            rows["dead"].mean(axis=1),
-            rows["saturated"].mean(axis=1),
+            _over_steps(rows["dead"]),
+            _over_steps(rows["saturated"]),
             rows["loss"],
         ]
     )
 
 
+def _over_steps(row: np.ndarray) -> np.ndarray:
+    """The mean over activation steps; 0 where a chain has none."""
+    return row.mean(axis=1) if row.shape[1] else np.zeros(len(row))
+
+
 def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept layers: (P, R, S) float64, zero at the input for rows that belong to layers (where nobody reads it)."""
-    replicas, depth = rows["log10_grad_weight"].shape
-    values = np.zeros((len(kept.rows), replicas, len(layers)))
-    everything = len(layers) == depth + 1
+    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step or block k, as the row goes, 0 the input.
+
+    Zero at the input for rows that have no value there (where nobody reads it); nan beyond the end of a row that is shorter than others.
+    """
+    values = np.zeros((len(kept.rows), len(rows["loss"]), len(layers)))
     for p, name in enumerate(kept.rows):
-        row = rows[name]
-        if row.shape[1] == depth + 1:
-            values[p] = row if everything else row[:, layers]
-        else:
-            values[p, :, 1:] = row if everything else row[:, layers[1:] - 1]
+        row, begin = rows[name], int(not HAS_INPUT[name])
+        places = layers[begin:] - begin
+        if len(places) == row.shape[1] == places[-1] + 1:
+            values[p, :, begin:] = row
+            continue
+        there = places < row.shape[1]
+        values[p, :, begin:][:, there] = row[:, places[there]]
+        values[p, :, begin:][:, ~there] = np.nan
     return values
 
 

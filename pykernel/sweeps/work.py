@@ -67,7 +67,7 @@ def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop
 
 
 def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
-    depth = piece.chain.depth
+    depth = piece.chain.extent
     kept = kept.measured(piece.run["batch"])
     layers = kept.at(depth)
     with_quantiles = [kept.rows.index(name) for name in kept.quantiles]
@@ -78,7 +78,7 @@ def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
     while first < end:
         count = min(step - first % step, end - first)
         rows = run_rows(piece, first, count, threads)
-        scalars.append(statistics.scalars(rows))
+        scalars.append(statistics.scalars(rows, piece.chain.ends))
         values = statistics.profiles(rows, kept, layers)
         nodes.update(statistics.reduce(values, first, with_quantiles))
         if kept.replicas:

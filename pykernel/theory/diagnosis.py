@@ -24,7 +24,7 @@ class Diagnosis:
 
     Attributes:
         verdict: as `Propagation.verdict`.
-        slope, slope_error: mean over replicas of the decades per layer travelled backwards, and its standard error (nan for one replica).
+        slope, slope_error: mean over replicas of the decades per layer (of blocks: per repetition) travelled backwards, and its standard error (nan for one replica).
         slope_theory: the prediction (finite width where known), nan without.
         measure: which ratio the verdict is taken from, "signal_end_to_end" or "end_to_end".
         decades: its median over replicas.
@@ -95,12 +95,12 @@ def governing(end_to_end, signal_end_to_end) -> str:
     return "end_to_end" if math.isfinite(weight) and weight > signal else "signal_end_to_end"
 
 
-def theory(chain, batch: int = 1, correlation: float = 0.0):
+def theory(chain, batch: int = 1, correlation: float = 0.0, positions=()):
     """The prediction for a chain, or None where there is none."""
     if refusal(chain) is not None:
         return None
     try:
-        return predict(chain, batch, correlation=correlation)
+        return predict(chain, batch, positions=positions, correlation=correlation)
     except ValueError:
         return None
 
@@ -108,7 +108,7 @@ def theory(chain, batch: int = 1, correlation: float = 0.0):
 def beside(propagation):
     """The prediction to print beside a measurement, or None: theory knows drawn weights only."""
     p = propagation
-    return None if {"weights", "biases"} & set(p.given) else theory(p.chain, p.batch, p.correlation)
+    return None if {"weights", "biases"} & set(p.given) else theory(p.chain, p.batch, p.correlation, p.positions)
 
 
 def diagnose(
@@ -138,7 +138,7 @@ def diagnose(
     mean, error = _mean(values)
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
-    comparable = prediction is not None and p.batch == 1  # no law of a batch's spread is known
+    comparable = prediction is not None and p.columns == 1  # no law of a batch's spread is known
     z = (mean - expected) / error if comparable and error > ROUNDING * p.chain.depth and math.isfinite(mean - expected) else math.nan
     with np.errstate(all="ignore"):
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
@@ -160,7 +160,7 @@ def diagnose(
         weight=weight,
         layers_float32=layers,
     )
-    law_batch = p.batch if p.chain.norm == "batch" or prediction is None else prediction.law_batch
+    law_batch = p.batch if p.chain.has_batch_norm or prediction is None else prediction.law_batch
     return Diagnosis(**known, sentence=_sentence(p, known | {"law_batch": law_batch}, (vanishing, exploding)))
 
 
@@ -196,19 +196,19 @@ def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     if d["verdict"] == "dead":
         zero = int(np.sum(np.isneginf(p.log10_grad_activation[:, 0])))
         return f"dead: the gradient at the input is exactly zero in {zero} of {p.replicas} replicas"
-    if p.chain.norm == "batch" and p.batch == 1:
+    if p.chain.has_batch_norm and p.columns == 1:
         return f"{d['verdict']}: {ONE_NORMED_INPUT}"
     verb = {"vanishing": "vanishes", "exploding": "explodes"}.get(d["verdict"], d["verdict"])
-    rate = f"{d['slope']:+.3g} decades a layer"
+    rate = f"{d['slope']:+.3g} decades a {p.chain.unit}"
     if d["slope_error"] > 0:
-        rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a layer"
+        rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a {p.chain.unit}"
     which = "theory" if d["law_batch"] == p.batch else "theory for one input"
     parts = [f"{verb}: {rate}" + (f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
     parts.append(_end_to_end(p.replicas, d, which, bounds))
     if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):
         side = "below" if d["slope"] < 0 else "above"
-        parts.append(f"{side} float32 after {d['layers_float32']} layers")
-    if math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):
+        parts.append(f"{side} float32 after {d['layers_float32']} {p.chain.unit}s")
+    if p.chain.blocks is None and math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):  # a skip passes both by
         parts.append(f"the derivative contributes {d['derivative']:+.2g}, the weights {d['weight']:+.2g}")
     return "; ".join(parts)
 

@@ -26,7 +26,7 @@ SAMPLED = 200  # activation steps whose dead units are computed, of many that di
 NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
 
 
-class Prediction:
+class Prediction(observables.Rows):
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
     Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for
@@ -47,6 +47,8 @@ class Prediction:
         >>> p.verdict, round(p.signal_end_to_end_mean, 3), round(p.signal_end_to_end_std, 3)
         ('stable', -0.166, 0.271)
     """
+
+    loss: float  # type: ignore[assignment]  # rows without an axis of replicas: this one is a number
 
     def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation

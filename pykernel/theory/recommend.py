@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from pykernel import checks
-from pykernel.chain import ORDERS, Chain, Residual
+from pykernel.chain import Chain
 from pykernel.engines import run
-from pykernel.theory.critical import critical_gain
-from pykernel.theory.diagnosis import governing, theory
+from pykernel.theory.diagnosis import governing
+from pykernel.theory.proposals import PROPOSALS, Situation, predicted_decades
 from pykernel.verdict import EXPLODING, classify
 
-# Roberts, Yaida, Hanin 2022, The Principles of Deep Learning Theory, ch. 5: where chi_perp = chi_par = 1 for GELU.
-GELU_POINT = (1.98305826, 0.17292239)
-DRAW, FRAME = "no cost: other draws of the same weights", "a QR decomposition a layer, once"
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
 FORWARD_BOUND = 4.0  # decades of mean square: a factor 100 in amplitude
 
@@ -219,7 +215,10 @@ class _Bench:
 
     def measure(self, candidate: Candidate) -> Candidate:
         chain, replicas = candidate.chain, self.replicas
-        if chain.init.distribution not in ("normal", "haar"):  # every entry is drawn: about 2 ns each, a few seconds at most
+        if not {draw.distribution for draw in run.lowered(chain).draws} <= {
+            "normal",
+            "haar",
+        }:  # every entry is drawn: about 2 ns each, a few seconds at most
             replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
         p = run.measure(chain, batch=self.batch, replicas=replicas, seed=self.seed)
         measure = governing(p.end_to_end, p.signal_end_to_end)
@@ -246,160 +245,8 @@ def _with(candidate: Candidate, **changes) -> Candidate:
     return replace(candidate, **changes)
 
 
-def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_end") -> float:
-    """Theory's typical change of a ratio (see `governing`), at this width where a law is known; nan without a theory."""
-    prediction = theory(chain, batch)
-    if prediction is None:
-        return math.nan
-    mean = prediction.signal_end_to_end_mean
-    if measure == "end_to_end":
-        return prediction.end_to_end
-    return mean if math.isfinite(mean) else prediction.signal_end_to_end
-
-
 def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
     """Changes worth trying, unmeasured."""
-    plain = chain.norm is None and chain.residual is None
-    equal = chain.widths is None
-    out = []
-    gain = tuned_gain(chain, batch)
-    if gain is not None:
-        out.append(Candidate(f"gain {gain:.4g} on {chain.init}", chain.replace(gain=gain), 1, "one number, tuned by theory to this depth"))
-    base = chain.replace(gain=1.0)
-    name = chain.activation.name
-    schemes = {
-        "relu": ("he_normal", "He et al. 2015"),
-        "leaky_relu": ("he_normal", "He et al. 2015"),
-        "tanh": ("glorot_normal", "Glorot, Bengio 2010"),
-        "selu": ("lecun_normal", "Klambauer et al. 2017"),
-    }
-    if name in schemes:
-        init, source = schemes[name]
-        out.append(Candidate(f"init {init}", base.replace(init=init), 2, DRAW, source))
-    point = critical_gain(chain.activation) if chain.norm is None else None
-    if point is not None and point.exists and plain:
-        changed = base.replace(init="orthogonal", gain=point.gain)
-        out.append(
-            Candidate(
-                f"orthogonal weights, gain {point.gain:.4g}",
-                changed,
-                2,
-                FRAME + "; least spread over draws",
-                "Saxe et al. 2014",
-            )
-        )
-        changed = base.replace(init="lecun_normal", gain=point.gain)
-        out.append(
-            Candidate(
-                f"init lecun_normal, gain {point.gain:.4g}",
-                changed,
-                2,
-                DRAW,
-                "edge of chaos, Schoenholz et al. 2017",
-            )
-        )
-    if plain and name in ("gelu", "gelu_tanh"):
-        w, b = (v**0.5 for v in GELU_POINT)
-        changed = base.replace(init="lecun_normal", gain=w, bias_std=b)
-        words = f"init lecun_normal, gain {w:.4g}, bias std {b:.4g}"
-        out.append(Candidate(words, changed, 2, "random biases", "Roberts, Yaida, Hanin 2022, ch. 5"))
-    if (plain and name == "tanh") or name in ("erf", "arctan", "softsign", "hardtanh", "sin"):
-        point = critical_gain(chain.activation, 0.05)
-        if plain and point.exists:
-            changed = base.replace(init="orthogonal", gain=point.gain, bias_std=0.05)
-            words = f"orthogonal weights, gain {point.gain:.4g}, bias std 0.05"
-            out.append(Candidate(words, changed, 2, FRAME + ", and random biases", "Pennington et al. 2017"))
-    pre = ORDERS[1]
-    he = base.replace(init="he_normal") if name not in ("tanh", "selu", "linear") else base.replace(init="lecun_normal")
-    if chain.norm != "rms" or chain.order != pre:
-        changed = he.replace(norm="rms", order=pre, residual=None)
-        out.append(
-            Candidate("rms norm before the activation, then the weights", changed, 3, "one pass over each layer", "Zhang, Sennrich 2019")
-        )
-    if equal:
-        changed = he.replace(norm="rms", order=pre, residual=Residual(1, 1.0))
-        out.append(
-            Candidate(
-                "skip connections with rms norm inside the branch",
-                changed,
-                3,
-                "one pass and one sum a layer",
-                "pre-norm, Xiong et al. 2020",
-            )
-        )
-        changed = he.replace(norm=None, order=pre, residual=Residual(1, "inverse_sqrt_depth"))
-        words = "skip connections, branches times 1/sqrt(depth)"
-        out.append(Candidate(words, changed, 3, "one sum a layer", "Hayou et al. 2021; Hanin, Rolnick 2018"))
-        changed = he.replace(norm=None, order=pre, residual=Residual(1, 0.0))
-        words = "skip connections, branches start at 0"
-        out.append(
-            Candidate(
-                words,
-                changed,
-                3,
-                "one sum and one learned scale a layer; before training no layer does anything",
-                "De, Smith 2020 (SkipInit); ReZero",
-            )
-        )
-        if chain.residual is not None:
-            scaled = chain.replace(residual=Residual(chain.residual.every, "inverse_sqrt_depth"))
-            words = "branches times 1/sqrt(number of branches)"
-            out.append(Candidate(words, scaled, 1, "one number", "Hayou et al. 2021"))
-    if name in ("sigmoid", "softplus"):
-        changed = base.replace(activation="tanh", init="orthogonal", gain=1.0)
-        out.append(Candidate("tanh with orthogonal weights", changed, 4, "another function", "Saxe et al. 2014"))
-        out.append(
-            Candidate("relu, init he_normal", base.replace(activation="relu", init="he_normal"), 4, "another function", "He et al. 2015")
-        )
-    elif name not in ("selu", "linear") and chain.norm is None:
-        changed = base.replace(activation="selu", init="lecun_normal")
-        out.append(Candidate("selu, init lecun_normal", changed, 4, "another function", "Klambauer et al. 2017"))
-    widest = 4 * max(int(n) for n in chain.layer_widths)
-    if equal and plain and gain is not None and widest <= 4096:
-        changed = chain.replace(width=widest, gain=gain if chain.init.distribution != "haar" else chain.gain)
-        retuned = tuned_gain(changed, batch)
-        changed = changed.replace(gain=retuned if retuned is not None else gain)
-        words = f"{widest} units wide, gain {changed.gain:.4g}"
-        out.append(
-            Candidate(
-                words, changed, 4, "16 times the weights; the spread over draws halves where depth over width sets it", "Hanin, Nica 2018"
-            )
-        )
-    return out
-
-
-def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
-    """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth (None where there is
-    none).
-    """
-    if chain.gain == 0 or chain.init.distribution in ("identity", "constant", "given"):
-        return None
-    here = abs(chain.gain)
-    change = lambda log_gain: predicted_decades(chain.replace(gain=here * math.exp(log_gain)), batch)
-    grid = np.array([0.0, 0.2, -0.2, 0.5, -0.5, 0.9, -0.9, 1.4, -1.4, 2.0, -2.0, 2.8, -2.8, 4.0, -4.0])
-    values: dict[float, float] = {}
-    for x in grid:
-        values[x] = change(x)
-        if math.isnan(values[x]):
-            return None
-        known = sorted(values)
-        for low, high in itertools.pairwise(known):
-            if (values[low] > 0) != (values[high] > 0) and np.all(np.isfinite([values[low], values[high]])):
-                gain = here * math.exp(_root(change, low, high, values[low], values[high]))
-                return float(f"{gain:.4g}")
-    return None
-
-
-def _root(function, low: float, high: float, at_low: float, at_high: float) -> float:
-    """Illinois rule to 0.01 decades."""
-    x = (low + high) / 2
-    for _ in range(25):
-        x = low + (high - low) * at_low / (at_low - at_high)
-        value = function(x)
-        if abs(value) < 0.01 or not math.isfinite(value):
-            break
-        if (value > 0) == (at_low > 0):
-            low, at_low, at_high = x, value, at_high / 2
-        else:
-            high, at_high, at_low = x, value, at_low / 2
-    return x
+    situation = Situation(chain, batch)
+    found = ((proposal, proposal.change(situation)) for proposal in PROPOSALS)
+    return [Candidate(*change, proposal.effort, proposal.cost, proposal.source) for proposal, change in found if change]

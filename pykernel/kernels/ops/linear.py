@@ -101,11 +101,7 @@ def _haar(spec, work, l, n_in, replica):
 
 @inline
 def _matrix(spec, work, l):
-    return (
-        pointer(work.matrix, 1.0)
-        if _is_haar(spec, l)
-        else advance(pointer(spec.matrices, 1.0), entry(spec.matrix_at, l))
-    )
+    return pointer(work.matrix, 1.0) if _is_haar(spec, l) else advance(pointer(spec.matrices, 1.0), entry(spec.matrix_at, l))
 
 
 @inline
@@ -225,9 +221,7 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
             if stopped(spec):
                 return
             for i in range(0, height, product.CHUNK):
-                product.multiply(
-                    advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B
-                )
+                product.multiply(advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B)
         return
     tile, mixed = (
         advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16),

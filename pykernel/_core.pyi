@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the extension module has, for type checkers and editors; csrc/bind.cpp and bind_kernels.cpp define it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pykernel.program import Program
+
+version: str
+
+def isa() -> str:
+    """The instruction set in use."""
+
+def run(
+    program: Program,
+    engine: str,
+    first: int,
+    count: int,
+    threads: int,
+    memory: int,
+    own: Sequence[Sequence[tuple[int, bool]]] = ...,
+) -> dict[str, np.ndarray]:
+    """Rows of replicas first .. first + count - 1, float64.
+
+    `own`: of each activation (address, whether of one number) of the user's value and slope; none for built-in ones.
+    """
+
+def memory(program: Program, engine: str) -> int:
+    """Bytes without which one worker cannot run a Program."""
+
+def one_input(program: Program) -> bool:
+    """Whether the matrix-free engine runs a Program by sums over units alone."""
+
+class kernels:
+    """A module inside: single kernels, for tests and benchmarks. Their arguments have no names."""
+
+    @staticmethod
+    def isas() -> list[str]:
+        """The instruction sets of this machine, the best first."""
+
+    @staticmethod
+    def peak_multiply_add(n: int, /) -> float:
+        """The sum of n fused multiply-adds of 16 lanes, to be timed."""
+
+    @staticmethod
+    def peak_draw(n: int, /) -> float:
+        """The sum of n normals, to be timed."""
+
+    @staticmethod
+    def draws(isa: str, distribution: int, parameter: float, seed: int, layer: int, replica: int, rows: int, columns: int, /) -> np.ndarray:
+        """Unit draws of a weight, (rows, columns) float32."""
+
+    @staticmethod
+    def tall(isa: str, draw: int, seed: int, purpose: int, layer: int, replica: int, units: int, batch: int, /) -> np.ndarray:
+        """Unit draws at a tall address, float32; rows up to the next multiple of 16 are zero."""
+
+    @staticmethod
+    def multiply_f32(
+        isa: str,
+        distribution: int,
+        parameter: float,
+        seed: int,
+        layer: int,
+        replica: int,
+        rows: int,
+        columns: int,
+        scale: float,
+        x: np.ndarray,
+        transposed: bool,
+        source: str,
+        parts: int,
+        /,
+    ) -> np.ndarray:
+        """A drawn weight times x, or transposed times x, in so many parts; source: "drawn", "kept" or "given"."""
+
+    @staticmethod
+    def multiply_f64(
+        isa: str,
+        distribution: int,
+        parameter: float,
+        seed: int,
+        layer: int,
+        replica: int,
+        rows: int,
+        columns: int,
+        scale: float,
+        x: np.ndarray,
+        transposed: bool,
+        source: str,
+        parts: int,
+        /,
+    ) -> np.ndarray:
+        """The same in double precision."""
+
+    @staticmethod
+    def gram_f32(isa: str, x: np.ndarray, /) -> np.ndarray:
+        """The Gram matrix of the columns of x, float64."""
+
+    @staticmethod
+    def gram_f64(isa: str, x: np.ndarray, /) -> np.ndarray:
+        """The same in double precision."""
