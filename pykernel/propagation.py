@@ -370,8 +370,9 @@ class Propagation(Measured):
         if self.chain.blocks is not None:
             yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
             weight = self.median("log10_grad_weight")
-            low, high = (f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight))))
-            yield f"  weight gradients: smallest {low}, largest {high}"
+            said = [f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
+            if len(said) == 2:
+                yield f"  weight gradients: smallest {said[0]}, largest {said[1]}"
         notes = self._notes()
         if notes:
             yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")

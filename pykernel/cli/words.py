@@ -12,7 +12,22 @@ from typing import Any
 from pykernel import checks
 
 CHAIN = (
-    *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "residual", "head", "clip"),
+    *(
+        "depth",
+        "width",
+        "widths",
+        "blocks",
+        "activation",
+        "init",
+        "gain",
+        "bias_std",
+        "norm",
+        "norm_eps",
+        "order",
+        "residual",
+        "head",
+        "clip",
+    ),
 )
 RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}

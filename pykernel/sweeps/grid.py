@@ -261,8 +261,10 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"cell {where}: {error}") from None
         ran = {**run, **own}
-        if not ran.get("positions", True):  # no axis of positions, as in stores of before there was any
-            del ran["positions"]
+        positions = ran.pop("positions", ())
+        positions = tuple(positions) if isinstance(positions, list) else positions
+        if positions != ():  # left out where there are none, as in keys of before there were any
+            ran["positions"] = positions
         result.append(Cell(tuple(i for i, _ in combination), chain, ran, count))
     return result
 
