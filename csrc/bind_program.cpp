@@ -12,8 +12,8 @@ namespace pykernel {
 namespace {
 
 constexpr const char* table_names[table_count] = {"layer", "activation", "norm", "join", "factor", "mask", "node"};  // as in Table
-constexpr const char* norm_names[] = {"batch", "layer", "rms"};                                                   // as in Norm, from 1
-constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};                                     // as in Loss, from 1
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                                                      // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};                                        // as in Loss, from 1
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -62,7 +62,8 @@ void Fields::done() const {
   if (unread_.empty()) return;
   std::string names;
   for (const std::string& name : unread_) names += (names.empty() ? "" : ", ") + name;
-  throw py::type_error("the compiled engine does not read " + names + " of " + py::cast<std::string>(py::type::of(source_).attr("__name__")));
+  throw py::type_error("the compiled engine does not read " + names + " of " +
+                       py::cast<std::string>(py::type::of(source_).attr("__name__")));
 }
 
 template <class T> const T* HeldProgram::array(const py::handle& object, const std::vector<int64_t>& shape, const char* what) {
@@ -116,7 +117,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   read_layers(Fields(fields.get("layers")));
   p.weights = arrays(fields.get("weights"), true, "weights");
   p.biases = arrays(fields.get("biases"), false, "biases");
-  if (!fields.get("samplers").is_none()) throw py::value_error("samplers must be resolved to weights before a run");
+  fields.ignore("samplers");  // they are weights, before a run
 
   read_activations(fields.get("activations"), own);
   read_norms(fields.get("norms"));

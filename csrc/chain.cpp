@@ -34,7 +34,8 @@ void check_engine(const Program& program, Engine engine) {
 // Of the largest kernel call: taken once, at the bottom of the workspace.
 template <class T> int64_t scratch_bytes(const Program& program, Engine engine) {
   size_t most = 0;
-  for (int64_t l = 1; l <= all_layers(program); l++) most = std::max(most, backward_scratch<T>(layer_of(program, l).rows, columns_of(program)));
+  for (int64_t l = 1; l <= all_layers(program); l++)
+    most = std::max(most, backward_scratch<T>(layer_of(program, l).rows, columns_of(program)));
   return std::max((int64_t)most, engine == matrix_free ? matrix_free_table<T>().room(columns_of(program)) : 0);
 }
 
@@ -42,7 +43,8 @@ constexpr int64_t slack = 1 << 13;  // small objects, and what lies between the 
 
 // Everything but the network, and the draws that are kept.
 template <class T> int64_t engine_bytes(const Program& program, Engine engine) {
-  const int64_t linear = engine == dense ? GivenWeights<T>::bytes(program, 1) + Dense<T>::bytes(program, 1) : MatrixFreeLinear<T>::bytes(program);
+  const int64_t linear =
+      engine == dense ? GivenWeights<T>::bytes(program, 1) + Dense<T>::bytes(program, 1) : MatrixFreeLinear<T>::bytes(program);
   return linear + scratch_bytes<T>(program, engine) + slack;
 }
 template <class T> WorkspaceSize size_of(const Program& program, Engine engine) {
@@ -140,9 +142,9 @@ bool run_chain(const Plan& plan, Engine engine, int64_t first, int64_t count, co
   return run_program<T>(lowered.program(), engine, first, count, rows, workspace, bytes, stop);
 }
 
-#define PYKERNEL_INSTANTIATE(T)                                                                         \
-  template WorkspaceSize program_bytes<T>(const Program&, Engine);                                      \
-  template WorkspaceSize chain_bytes<T>(const Plan&, Engine);                                           \
+#define PYKERNEL_INSTANTIATE(T)                                                                             \
+  template WorkspaceSize program_bytes<T>(const Program&, Engine);                                          \
+  template WorkspaceSize chain_bytes<T>(const Plan&, Engine);                                               \
   template bool run_program<T>(const Program&, Engine, int64_t, int64_t, const Rows&, void*, size_t, Stop); \
   template bool run_chain<T>(const Plan&, Engine, int64_t, int64_t, const Rows&, void*, size_t, Stop);
 PYKERNEL_INSTANTIATE(float)

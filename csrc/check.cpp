@@ -30,7 +30,8 @@ constexpr int64_t large = (int64_t)1 << 32, most_registers = 1 << 16;
 
 void check_pointers(const Program& p) {
   const int64_t L = p.counts[Table::layer];
-  for (int t = 0; t < table_count; t++) require(p.counts.of[t] >= 0 && p.counts.of[t] < 1 << 24, "counts must be at least 0 and below 2^24");
+  for (int t = 0; t < table_count; t++)
+    require(p.counts.of[t] >= 0 && p.counts.of[t] < 1 << 24, "counts must be at least 0 and below 2^24");
   require(L < (1 << 24) - 1, "depth must be at least 1 and below 2^24 - 1");
   check_batch(p.batch);
   require(p.positions >= 1 && p.positions < (int64_t)1 << 31 && p.batch * p.positions < large,

@@ -36,7 +36,8 @@ void check_spec(const LayerSpec& spec) {
   const char* bias = bias_of(spec);
   if (strcmp(bias, "zero") && strcmp(bias, "normal") && strcmp(bias, "uniform") && strcmp(bias, "given"))
     throw std::invalid_argument("bias_distribution must be \"zero\", \"normal\", \"uniform\" or \"given\"");
-  if (!strcmp(bias, "given") && !spec.bias) throw std::invalid_argument("biases must be given with bias_distribution \"given\", and only then");
+  if (!strcmp(bias, "given") && !spec.bias)
+    throw std::invalid_argument("biases must be given with bias_distribution \"given\", and only then");
   check_finite(strcmp(bias, "given") ? nullptr : spec.bias, spec.rows, "biases");
 }
 

@@ -186,9 +186,8 @@ template <class T> Measure Layer<T>::scale(const Block<T>& x, double factor, Blo
 // small ones of the other only, once more, as far up as T goes.
 template <class T> Measure Layer<T>::multiply(const Block<T>& x, const Block<T>& y, Block<T>& out) {
   const auto product = [&](T factor) {
-    return chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
-      return kernels_.multiply(x.data + o, y.data + o, out.data + o, units, B_, factor);
-    });
+    return chunks(
+        x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.multiply(x.data + o, y.data + o, out.data + o, units, B_, factor); });
   };
   const bool scaled = exponent_ && x.largest > 0 && y.largest > 0 && isfinite(x.largest) && isfinite(y.largest);
   const int64_t h = scaled ? ilogb(x.largest) + ilogb(y.largest) : 0;
@@ -297,8 +296,7 @@ template <class T> Measure Layer<T>::activate_tail(const Phi<T>& phi, const Bloc
   return settle(v);
 }
 
-template <class T>
-Measure Layer<T>::differentiate(const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out, SlopeCount& count) {
+template <class T> Measure Layer<T>::differentiate(const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out, SlopeCount& count) {
   const ActivationRow& row = *phi.row;
   const T threshold = (T)(.01 * row.max_slope);
   const auto run = [&](Slope<T> slope, T in, const double* parameters) {

@@ -32,8 +32,8 @@ void check(const Plan& plan) {
     require(plan.widths[l] >= 1 && plan.widths[l] < (int64_t)1 << 32, "widths must be at least 1 and below 2^32");
   require(plan.activation.name && plan.distribution && plan.bias_distribution && (plan.loss <= no_loss || plan.head_distribution),
           "activation, distribution, bias_distribution and head_distribution must be given");
-  require(plan.loss <= no_loss || strcmp(plan.head_distribution, "given"),
-          "head_distribution must be one that is drawn, not \"given\"");
+  require(plan.loss <= no_loss || !strcmp(plan.head_distribution, "given") == (plan.head_weight != nullptr),
+          "head_weight must be given with head_distribution \"given\", and only then");
   require(!strcmp(plan.distribution, "given") == (plan.weights != nullptr),
           "weights must be given with distribution \"given\", and only then");
   require((bias_draw_of(plan.bias_distribution) == given_bias) == (plan.biases != nullptr),
@@ -125,6 +125,8 @@ Lowered::Lowered(const Plan& plan) {
   p.head.outputs = plan.outputs;
   p.head.draw = {plan.head_distribution, plan.head_parameter};
   p.head.scale = plan.head_scale;
+  p.head.weight = plan.head_weight;
+  p.head.bias = plan.head_bias;
   p.head.targets = plan.targets;
   p.clip_value = plan.clip_value;
   p.seed = plan.seed;

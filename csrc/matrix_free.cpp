@@ -114,7 +114,8 @@ template <class T> void MatrixFreeLinear<T>::sum(int64_t units, Team& team, doub
 }
 
 template <class T> Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const {
-  return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_, factor.sorted.data(), (int64_t)factor.sorted.size()};
+  return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_, factor.sorted.data(),
+          (int64_t)factor.sorted.size()};
 }
 
 // The live rows of a factor, in ascending order of their directions.

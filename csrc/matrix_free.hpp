@@ -46,8 +46,8 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   const Program& program_;
   const MatrixFree<T>& kernels_;
   const int64_t B_, L_;
-  Vector<char> haar_;                // of each draw: orthogonal instead of Gaussian
-  std::optional<Dense<T>> head_;     // its few rows are drawn as they are
+  Vector<char> haar_;             // of each draw: orthogonal instead of Gaussian
+  std::optional<Dense<T>> head_;  // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
   uint32_t replica_ = 0;
   Vector<int32_t> ascending_;

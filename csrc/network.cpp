@@ -21,8 +21,8 @@ int64_t gram_chunks(int64_t width, int64_t columns) {
   return chunks > 1 && columns > 1 ? chunks : 0;
 }
 bool has_biases(const Program& program) {
-  return program.head.bias || std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
-                                          [](int64_t draw) { return draw != zero_bias; });
+  return program.head.bias ||
+         std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer], [](int64_t draw) { return draw != zero_bias; });
 }
 
 template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns) {

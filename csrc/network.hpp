@@ -76,8 +76,8 @@ template <class T> class Network {
 
  private:
   struct Register {
-    Block<T> own = {};   // where the value lies unless the tape has it
-    int64_t kept = -1;   // on the tape
+    Block<T> own = {};  // where the value lies unless the tape has it
+    int64_t kept = -1;  // on the tape
     Measure measure = {};
     bool gram_made = false;
     int64_t gram_exponent = 0;

@@ -26,7 +26,8 @@ Wide settled(double x, int64_t e) {
   return {x, x != 0 ? e + shift : 0};
 }
 double log10_of(double x, int64_t e) { return (log2(x) + (double)e) * log10_2; }
-constexpr ActivationRow identity = {"linear", nullptr, 1, 1, 1, 1, 0, 1, false}, two_slopes = {"two slopes", nullptr, 1, 1, 1, 1, 0, 1, false};
+constexpr ActivationRow identity = {"linear", nullptr, 1, 1, 1, 1, 0, 1, false},
+                        two_slopes = {"two slopes", nullptr, 1, 1, 1, 1, 0, 1, false};
 // phi(s z) = s phi(z) for s above zero
 bool homogeneous(const ActivationRow& row) {
   for (const char* name : {"linear", "relu", "leaky_relu", "two slopes"})
@@ -64,7 +65,8 @@ SingleChain<T>::SingleChain(const Program& program)
 }
 
 template <class T> int64_t SingleChain<T>::bytes(const Program& program) {
-  const int64_t chunks = (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) / chunk_units;
+  const int64_t chunks =
+      (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) / chunk_units;
   return taken<Node>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) + 2 * taken<SingleSums>(chunks);
 }
 

@@ -16,8 +16,8 @@ struct Wide {
   int64_t e;
 };
 
-// Whether a program is of this kind: one column, layers of Gaussian weights and one activation step each, nothing that passes by, drawn input,
-// cotangent and biases, no norm, no head.
+// Whether a program is of this kind: one column, layers of Gaussian weights and one activation step each, nothing that passes by, drawn
+// input, cotangent and biases, no norm, no head.
 bool one_input(const Program& program);
 
 template <class T> class SingleChain {

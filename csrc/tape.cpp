@@ -10,9 +10,7 @@ namespace pykernel {
 namespace {
 
 bool reads(const Op& op, int32_t reg) { return op.ins[0] == reg || (facts_of(op.kind).inputs > 1 && op.ins[1] == reg); }
-bool keeps_block(const Op& op, bool keep_inputs) {
-  return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
-}
+bool keeps_block(const Op& op, bool keep_inputs) { return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs); }
 
 // What has been kept of the values in the registers.
 struct State {
@@ -174,9 +172,7 @@ template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, i
 
 template <class T>
 Tape<T>::Tape(const Segments& segments, int64_t columns, const Team& team)
-    : columns_(columns),
-      blocks_((size_t)segments.largest.entries, &team),
-      grams_((size_t)(segments.largest.grams * columns * columns)) {
+    : columns_(columns), blocks_((size_t)segments.largest.entries, &team), grams_((size_t)(segments.largest.grams * columns * columns)) {
   values_.reserve((size_t)segments.largest.values);
   claims_.reserve((size_t)segments.largest.claims);
 }

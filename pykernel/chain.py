@@ -199,7 +199,7 @@ class Chain:
         2
         >>> Chain(depth=3, width=8) == Chain(widths=[8, 8, 8, 8])
         True
-        >>> from pykernel.layers import Linear, Norm
+        >>> from pykernel.layers import Block, Linear, Norm
         >>> mlp = Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0)
         >>> Chain(depth=12, width=64, blocks=[mlp]).layers[:2]
         ('1.linear1', '1.linear2')

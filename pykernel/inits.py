@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +107,7 @@ class VarianceScaling(Init):
         0.2
     """
 
-    def __init__(self, scale=1.0, mode="fan_in", distribution="normal", *, name=None):
+    def __init__(self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "normal", *, name: str | None = None) -> None:
         variance = checks.positive("init scale", scale)
         checks.choice("init mode", mode, MODES)
         checks.choice("init distribution", distribution, DISTRIBUTIONS)
@@ -166,7 +166,7 @@ class Normal(Init):
         0.01
     """
 
-    def __init__(self, std):
+    def __init__(self, std: float) -> None:
         _complete(self, distribution="normal", scale=_Same(checks.finite("std", std)), name=f"normal({std:g})")
 
 
@@ -185,7 +185,7 @@ class Uniform(Init):
         uniform(0.05)
     """
 
-    def __init__(self, limit):
+    def __init__(self, limit: float) -> None:
         _complete(self, distribution="uniform", scale=_Same(checks.finite("limit", limit)), name=f"uniform({limit:g})")
 
 
@@ -204,7 +204,7 @@ class TruncatedNormal(Init):
         truncated_normal(0.02)
     """
 
-    def __init__(self, std):
+    def __init__(self, std: float) -> None:
         _complete(self, distribution="truncated", scale=_Same(checks.finite("std", std)), name=f"truncated_normal({std:g})")
 
 
@@ -223,7 +223,7 @@ class Constant(Init):
         constant(0.1)
     """
 
-    def __init__(self, c):
+    def __init__(self, c: float) -> None:
         _complete(self, distribution="constant", scale=_Same(checks.finite("c", c)), name=f"constant({c:g})")
 
 
@@ -242,7 +242,7 @@ class Identity(Init):
         identity(1.5)
     """
 
-    def __init__(self, c=1.0):
+    def __init__(self, c: float = 1.0) -> None:
         _complete(self, distribution="identity", scale=_Same(checks.finite("c", c)), name=f"identity({c:g})")
 
 
@@ -258,7 +258,7 @@ class Orthogonal(Init):
         orthogonal
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         _complete(self, distribution="haar", scale=_Same(1.0), name="orthogonal")
 
 
@@ -280,7 +280,7 @@ class Fixup(Init):
         'uniform'
     """
 
-    def __init__(self, distribution="normal"):
+    def __init__(self, distribution: str = "normal") -> None:
         checks.choice("init distribution", distribution, DISTRIBUTIONS)
         _complete(self, distribution=distribution, scale=_Fan(2.0, "fan_in", 1 / unit_std(distribution)), name="fixup", fixup=True)
 
@@ -304,7 +304,7 @@ class Sparse(Init):
         0.2
     """
 
-    def __init__(self, density, std=None):
+    def __init__(self, density: float, std: float | None = None) -> None:
         density = checks.fraction("density", density)
         scale = _Fan(1 / density, "fan_in") if std is None else _Same(checks.finite("std", std))
         label = f"sparse({density:g})" if std is None else f"sparse({density:g}, {std:g})"
@@ -327,7 +327,7 @@ class StudentT(Init):
         0.1
     """
 
-    def __init__(self, degrees, scale=None):
+    def __init__(self, degrees: float, scale: float | None = None) -> None:
         degrees = checks.within("degrees", degrees, 1.0, 1e6)
         spread = degrees / (degrees - 2) if degrees > 2 else 1.0
         label = f"student_t({degrees:g})" if scale is None else f"student_t({degrees:g}, {scale:g})"
@@ -354,7 +354,7 @@ class Stable(Init):
         0.01
     """
 
-    def __init__(self, alpha, scale=None):
+    def __init__(self, alpha: float, scale: float | None = None) -> None:
         alpha = checks.within("alpha", alpha, 0.5, 2.0)
         label = f"stable({alpha:g})" if scale is None else f"stable({alpha:g}, {scale:g})"
         factor = _StableFan(alpha) if scale is None else _Same(checks.finite("scale", scale))
@@ -393,7 +393,7 @@ class Given(Init):
     weights: tuple = ()
     biases: tuple | None = None
 
-    def __init__(self, weights, biases=None, name="given"):
+    def __init__(self, weights: Sequence, biases: Sequence | None = None, name: str = "given") -> None:
         if isinstance(weights, (str, bytes)) or not hasattr(weights, "__len__") or len(weights) == 0:
             raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
         weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))

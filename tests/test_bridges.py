@@ -155,6 +155,12 @@ def test_given_weights_compare_by_their_numbers():
     assert "1 weights" in repr(pk.Given([np.ones((500, 500))]))
     with pytest.raises(ValueError, match=r"shape \(3, 4\)"):
         pk.propagate(pk.Chain(widths=[4, 3, 2], init=a))
+    for weights, message in (
+        ([np.ones((3, 3)), np.ones((2, 3))], "must be one weight"),
+        ([np.ones((3, 2))], r"shape \(2, 3\), got \(3, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pk.propagate(pk.Chain(depth=1, width=3, head=pk.Head("mse", 2, pk.Given(weights))))
     for weights, error in (("ab", TypeError), ([], TypeError), ([np.ones(3)], ValueError), ([np.full((2, 2), np.nan)], ValueError)):
         with pytest.raises(error, match="weights"):
             pk.Given(weights)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal, plan
+from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal
 from pykernel.activations import ROWS
-from pykernel.chain import LOSSES
+from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.engines import cpp, reference
+from pykernel.lower import lower
 
 HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))
 RESIDUALS = (None, Residual(every=1, scale=0.7), Residual(every=2, scale=1.0))
@@ -36,12 +37,12 @@ def assert_same_bits(one, two):
 
 
 def cases():
-    for i, (activation, norm, order, residual) in enumerate(itertools.product(ROWS, plan.NORMS, plan.ORDERS, RESIDUALS)):
+    for i, (activation, norm, order, residual) in enumerate(itertools.product(ROWS, NORMS, ORDERS, RESIDUALS)):
         yield i, activation, norm, order, residual, HEADS[i % 4]
 
 
 @pytest.mark.parametrize("activation", ROWS)
-@pytest.mark.parametrize("norm", plan.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_every_layer_agrees_with_the_reference(activation, norm):
     for i, a, n, order, residual, head in cases():
         if (a, n) != (activation, norm):
@@ -51,12 +52,12 @@ def test_every_layer_agrees_with_the_reference(activation, norm):
         # Behind batch norm the sum of delta over the batch is zero but for rounding, which differs.
         skip = ("log10_grad_bias",) if n == "batch" else ()
         batch, correlation = (1, 3, 5)[i % 3], (0.0, 0.3)[i % 2]
-        assert_rows(plan.lower(chain, batch=batch, seed=i, dtype="float64", correlation=correlation), skip=skip)
+        assert_rows(lower(chain, batch=batch, seed=i, dtype="float64", correlation=correlation), skip=skip)
 
 
 @pytest.mark.parametrize("activation", ROWS)
 def test_single_precision_stays_within_its_rounding(activation):
-    lowered = plan.lower(Chain(depth=6, width=50, activation=activation, head=Head("softmax", 7)), batch=4, seed=3)
+    lowered = lower(Chain(depth=6, width=50, activation=activation, head=Head("softmax", 7)), batch=4, seed=3)
     # 6 layers of sums over 50 terms, eps 6e-8, amplified by the chain's condition, about 10: below 5e-5 of a magnitude.
     assert_rows(lowered, tolerance=5e-5, skip=("saturated",))
 
@@ -66,15 +67,15 @@ def test_single_precision_stays_within_its_rounding(activation):
 )
 def test_every_kind_of_weight_with_unequal_widths(init):
     for batch in (1, 5):
-        assert_rows(plan.lower(Chain(widths=[20, 37, 16, 50], activation="tanh", init=init), batch=batch, dtype="float64"), 2)
+        assert_rows(lower(Chain(widths=[20, 37, 16, 50], activation="tanh", init=init), batch=batch, dtype="float64"), 2)
 
 
 def test_clip_by_value_and_callers_arrays():
-    assert_rows(plan.lower(Chain(depth=5, width=20, clip=Clip(value=0.01)), batch=3, dtype="float64"))
+    assert_rows(lower(Chain(depth=5, width=20, clip=Clip(value=0.01)), batch=3, dtype="float64"))
     rng = np.random.default_rng(0)
     weights, biases = [rng.normal(size=(6, 4)), rng.normal(size=(5, 6))], [rng.normal(size=6), rng.normal(size=5)]
     given = dict(x=rng.normal(size=(4, 3)), cotangent=rng.normal(size=(5, 3)), weights=weights, biases=biases)
-    assert_rows(plan.lower(Chain(widths=[4, 6, 5], activation="gelu"), dtype="float64", **given))
+    assert_rows(lower(Chain(widths=[4, 6, 5], activation="gelu"), dtype="float64", **given))
 
 
 @pytest.mark.parametrize("loss", LOSSES[1:])
@@ -86,8 +87,8 @@ def test_a_head_of_ones_own(loss, size):
     ):
         head = Head(loss, 21, Given([size * rng.normal(size=(21, 18))], biases), targets=np.eye(21)[:, :3])
         chain = Chain(widths=[20, 37, 18], activation="tanh", norm=norm, head=head)
-        assert_rows(plan.lower(chain, batch=3, dtype=dtype), 2, tolerance=tolerance, skip=("saturated",))
-    shown = plan.lower(chain.replace(activation="relu"), batch=3, dtype="float64", precision="native")
+        assert_rows(lower(chain, batch=3, dtype=dtype), 2, tolerance=tolerance, skip=("saturated",))
+    shown = lower(chain.replace(activation="relu"), batch=3, dtype="float64", precision="native")
     if size == 1:  # beyond, plain arithmetic gives up
         assert_rows(shown, tolerance=1e-10)
 
@@ -107,28 +108,28 @@ def test_a_head_of_ones_own_with_the_other_engine():
 @pytest.mark.parametrize("activation", [name for name in ROWS if name != "sin"])
 def test_magnitudes_beyond_floating_point(activation):
     for gain in (1e-3, 30.0):  # sin is chaotic there: rounding decides
-        assert_rows(plan.lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64"), tolerance=1e-9)
+        assert_rows(lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64"), tolerance=1e-9)
     # float32: a few layers, so that the rounding of tails e^-z with z near 1e3 stays in the second decimal
-    assert_rows(plan.lower(Chain(depth=6, width=16, activation=activation, gain=30.0), batch=2), tolerance=1e-3, skip=("saturated",))
+    assert_rows(lower(Chain(depth=6, width=16, activation=activation, gain=30.0), batch=2), tolerance=1e-3, skip=("saturated",))
 
 
 def test_identity_chain_is_exact_at_any_depth():
-    lowered = plan.lower(Chain(depth=50_000, width=4, activation="linear", init=Identity(1.5)), dtype="float64")
+    lowered = lower(Chain(depth=50_000, width=4, activation="linear", init=Identity(1.5)), dtype="float64")
     g = cpp.run(lowered, 0, 1, threads=1)["log10_grad_activation"][0]
     assert (g[0] - g[-1]) == pytest.approx(50_000 * np.log10(1.5), rel=1e-12)
 
 
 def test_deep_chains_stay_finite():
-    sigmoid = cpp.run(plan.lower(Chain(depth=5000, width=16, activation="sigmoid", init="lecun_normal")), 0, 1, threads=1)
+    sigmoid = cpp.run(lower(Chain(depth=5000, width=16, activation="sigmoid", init="lecun_normal")), 0, 1, threads=1)
     assert np.isfinite(sigmoid["log10_grad_weight"]).all()
     for activation in ("gelu", "silu", "elu", "softplus"):
-        rows = cpp.run(plan.lower(Chain(depth=3000, width=32, activation=activation, gain=3.0)), 0, 1, threads=1)
+        rows = cpp.run(lower(Chain(depth=3000, width=32, activation=activation, gain=3.0)), 0, 1, threads=1)
         assert np.isfinite(rows["log10_grad_weight"]).all(), activation
 
 
 def test_native_precision_shows_zeros_and_infinities():
     for activation, gain, depth in (("relu", 1e3, 30), ("relu", 1e-3, 30), ("sigmoid", 100.0, 10), ("tanh", 1.0, 10)):
-        lowered = plan.lower(Chain(depth=depth, width=16, activation=activation, gain=gain), batch=1, precision="native")
+        lowered = lower(Chain(depth=depth, width=16, activation=activation, gain=gain), batch=1, precision="native")
         expected, got = (module.run(lowered, 0, 1, threads=1) for module in (reference, cpp))
         for name in ("log10_grad_weight", "log10_mean_square_activation"):
             assert (np.isfinite(got[name]) == np.isfinite(expected[name])).mean() > 0.9, name  # the layer where it starts may differ by one
@@ -138,7 +139,7 @@ def test_native_precision_shows_zeros_and_infinities():
 
 CHAINS = {
     "plain": {},
-    "everything": dict(norm="layer", residual=Residual(every=3), order=plan.ORDERS[1], head=Head("softmax", 10)),
+    "everything": dict(norm="layer", residual=Residual(every=3), order=ORDERS[1], head=Head("softmax", 10)),
     "batch norm": dict(norm="batch", residual=Residual(every=4), clip=Clip(value=0.01)),
 }
 
@@ -146,7 +147,7 @@ CHAINS = {
 @pytest.mark.parametrize("name", CHAINS)
 def test_bits_do_not_depend_on_threads_replicas_or_memory(name):
     for width, replicas in ((40, 5), (1100, 1)):
-        lowered = plan.lower(Chain(depth=12, width=width, activation="gelu", **CHAINS[name]), batch=3)
+        lowered = lower(Chain(depth=12, width=width, activation="gelu", **CHAINS[name]), batch=3)
         one = cpp.run(lowered, 0, replicas, threads=1)
         for threads in (2, 3, 7):
             assert_same_bits(one, cpp.run(lowered, 0, replicas, threads=threads))
@@ -157,7 +158,7 @@ def test_bits_do_not_depend_on_threads_replicas_or_memory(name):
 
 
 def test_control_c_ends_a_long_run():
-    lowered = plan.lower(Chain(depth=100_000, width=1000, activation="relu"))
+    lowered = lower(Chain(depth=100_000, width=1000, activation="relu"))
     for threads in (1, 2):
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
@@ -168,7 +169,7 @@ def test_control_c_ends_a_long_run():
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_fork_and_from_several_python_threads():
-    lowered = plan.lower(Chain(depth=10, width=64, activation="relu"))  # 40 replicas: long enough that threads take part
+    lowered = lower(Chain(depth=10, width=64, activation="relu"))  # 40 replicas: long enough that threads take part
     one = cpp.run(lowered, 0, 40, threads=2)
     results = []
     callers = [threading.Thread(target=lambda: results.append(cpp.run(lowered, 0, 40, threads=3))) for _ in range(4)]
@@ -190,7 +191,7 @@ def test_after_fork_and_from_several_python_threads():
 
 
 def test_the_compiled_door_checks_what_it_is_given():
-    lowered = plan.lower(Chain(depth=2, width=4))
+    lowered = lower(Chain(depth=2, width=4))
     with pytest.raises(ValueError, match="threads must be positive"):
         cpp.run(lowered, 0, 1, threads=0)
     with pytest.raises(ValueError, match="count"):

@@ -9,6 +9,7 @@ from pykernel.program import Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
 MEMORY = 2**30
+BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more than anybody has
 
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
@@ -58,4 +59,9 @@ def run(program: Program, first: int, count: int, *, threads: int, keep=(), engi
 
 def memory(program: Program, threads: int = 1, engine: str = "dense") -> int:
     """Bytes of workspace that a run cannot do without, about: beyond them it takes what is free, and computes less twice."""
-    return _core.memory(program, engine)
+    try:
+        return _core.memory(program, engine)
+    except ValueError as error:
+        if not str(error).endswith("too large"):
+            raise
+        return BEYOND

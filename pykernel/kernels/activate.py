@@ -74,7 +74,7 @@ def _from_log2(sign, log2, out, count):
     top = -math.inf
     for i in range(count):
         top = max(top, log2[i])
-    if not math.isfinite(top):
+    if not abs(top) < blocks.FARTHEST:  # zero, or smaller than an exponent can say
         blocks.clear(out, count)
         return 0
     e = int(math.floor(top))  # noqa: RUF046 - a float in Numba

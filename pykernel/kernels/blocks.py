@@ -16,6 +16,7 @@ from pykernel.kernels.lanes import absolute, count_from, fma, larger, largest, l
 from pykernel.kernels.memory import cast_like, load, narrow_like, store, zero_like
 
 LOG10_2 = math.log10(2)
+FARTHEST = 2.0**62  # what an exponent may be: sums of two stay in int64
 
 
 def pack(array, dtype):
@@ -162,7 +163,16 @@ def add(x, e, y, e_y, count, bound):
 
 @jit
 def multiply(x, e, y, e_y, out, wide, count, bound):
-    """out = x * y entry by entry, out may be either, wide room for `count` float64; the exponent."""
+    """out = x * y entry by entry, out may be either, wide room for `count` float64; the exponent.
+
+    Gates square magnitudes: after some sixty of them no exponent says how large they are, and the product is inf or 0.
+    """
+    if abs(e + e_y) >= FARTHEST / 2:
+        most = math.inf if e > 0 else 0.0
+        for i in range(count):
+            sign = float(x[i]) * float(y[i])
+            out[i] = cast_like(sign * most if sign != 0.0 else 0.0, out)
+        return 0
     for i in range(0, count, 16):
         store(wide, i, widen(load(x, i)) * widen(load(y, i)))
     e = renormalise(wide, count, e + e_y, bound)

@@ -62,8 +62,8 @@ struct HeadSpec {
 struct Program {
   const Stretch* stretches;
   int64_t stretch_count, registers;
-  Counts counts;         // of everything
-  const int64_t* nodes;  // (N + 1): units of the input and of every block's end
+  Counts counts;                 // of everything
+  const int64_t* nodes;          // (N + 1): units of the input and of every block's end
   int64_t batch, positions = 1;  // inputs, and columns of each
 
   // W[l] (units, columns) = scale times the unit draws at `address` (from 1; uses of one weight share it), or times the caller's weights
