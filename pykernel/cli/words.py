@@ -254,7 +254,6 @@ def _range(name: str, start: float, stop: float, count: int, log: bool) -> list:
 def chain(given: argparse.Namespace) -> Any:
     """The one chain that flags describe."""
     import pykernel as pk
-
     from pykernel.sweeps.grid import expand
 
     return pk.Chain(**expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None}))

@@ -2,8 +2,8 @@
 """A grid of chains as cells in a documented order: the first half of a sweep's plan.
 
 Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of `Chain`, or
-one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips them
-into one axis, where `replicas` may be one of them.
+one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips
+them into one axis, where `replicas` may be one of them.
 """
 
 from __future__ import annotations
