@@ -271,7 +271,7 @@ class Chain:
         self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
         for key in ("first", "blocks", "last"):
             value = getattr(self, key)
-            if isinstance(value, str) or not hasattr(value, "__iter__"):
+            if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
                 raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
             self._set(**{key: tuple(block_of(part) for part in value)})
         if not self.blocks:
