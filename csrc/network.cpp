@@ -177,8 +177,8 @@ template <class T> double Network<T>::objective() {
     layer.settle(y);
     if (head.bias) {
       Block<T> b = {bias(), head.outputs, 0, 0};
-      pack(head.bias, head.outputs, 1, b, false);
-      layer.add_bias(y, b.data, largest_of(b), 1);
+      pack(head.bias, head.outputs, 1, b, program.exponent);
+      layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }
     loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
     const Measure m = layer.settle(dy);

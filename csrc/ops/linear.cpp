@@ -1,5 +1,4 @@
-// z = W u + b. The Gram matrix of u is kept: with that of delta = dJ/dz it gives the norm of dJ/dW = delta u^T; u itself only where its
-// entries are clipped or the engine asks for it.
+// z = W u + b. Kept is the Gram matrix of u: with that of delta = dJ/dz it gives the norm of dJ/dW = delta u^T.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <math.h>
 
