@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test shares: a Numba cache that belongs to exactly these sources."""
+"""What every test shares: a Numba cache that belongs to exactly these sources, and a Ctrl-C that is heard."""
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -19,3 +20,6 @@ def numba_cache_of_sources() -> Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(numba_cache_of_sources()))
+# A shell starts what it runs in the background deaf to Ctrl-C, and so would be what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
