@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The PyTorch module that a chain of blocks is, from the chain's words: the same weights, biases and masks, and autograd for its gradients."""
+"""The PyTorch module that a chain of blocks is, from the words: the same weights, biases and masks, autograd for its gradients."""
 
 import numpy as np
 import torch
