@@ -124,7 +124,8 @@ Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routi
     for (const Routine& routine : routines)
       for (int64_t i = 0, before = 0; i < routine.stretch->count; i++) {
         const int64_t begin = units.of(0);
-        if (!repeats(program, *routine.stretch, i) || begin != before) amount = amount_of(program, routine, i, keep_inputs, units, registers);
+        if (!repeats(program, *routine.stretch, i) || begin != before)
+          amount = amount_of(program, routine, i, keep_inputs, units, registers);
         before = begin;
         use(amount);
       }

@@ -69,8 +69,8 @@ class Units {
   Vector<int64_t> of_;
 };
 
-// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds nothing new, if register 0
-// begins alike.
+// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds nothing new, if register
+// 0 begins alike.
 inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
   const int64_t layers = stretch.each[Table::layer], nodes = stretch.each[Table::node];
   const int64_t l = stretch.first[Table::layer] + i * layers, n = stretch.first[Table::node] + i * nodes + 1;
