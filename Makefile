@@ -41,7 +41,7 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 	@echo "docs/_build/html/index.html"
 
 integration: docs .venv/tools .venv/integration .venv/chromium ## with real PyTorch, JAX, Jupyter and Chromium (2 GB; the browser as root)
-	$(BIN)/pytest -q -n $(WORKERS) integration $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) tests/integration $(ARGS)
 
 sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan tsan; do \

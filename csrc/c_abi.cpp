@@ -1,18 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The C door over the C++ one: structs of any age are read, exceptions become status codes.
-#include <stdio.h>
-#include <string.h>
-
-#include <algorithm>
-#include <new>
-#include <stdexcept>
-#include <string>
-#include <utility>
+// The C functions over the C++ ones: the stream, activations, layers and chains. Programs are in c_program.cpp.
 #include <vector>
 
+#include "c_door.hpp"
 #include "isa.hpp"
-#include "memory.hpp"
-#include "pykernel/chain.hpp"
 #include "pykernel/layer.hpp"
 #include "pykernel/pykernel.h"
 #include "pykernel/stream.hpp"
@@ -21,64 +12,7 @@
 namespace {
 
 using namespace pykernel;
-
-int say(int status, const char* what, char* message, size_t size) {
-  if (message && size) snprintf(message, size, "%s", what);
-  return status;
-}
-
-// Nothing is thrown through this door.
-template <class Body> int guarded(char* message, size_t size, Body body) noexcept {
-  try {
-    return say(body(), "", message, size);
-  } catch (const std::invalid_argument& error) {
-    return say(PK_INVALID, error.what(), message, size);
-  } catch (const std::bad_alloc&) {
-    return say(PK_TOO_FEW_BYTES, "the workspace has too few bytes, or memory is exhausted; the query says how many are needed", message,
-               size);
-  } catch (const std::exception& error) {
-    return say(PK_FAILED, error.what(), message, size);
-  } catch (...) {
-    return say(PK_FAILED, "an unknown error", message, size);
-  }
-}
-template <class Body> int done(char* message, size_t size, Body body) noexcept {
-  return guarded(message, size, [&] { return body(), (int)PK_OK; });
-}
-
-void require(bool holds, const char* message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
-constexpr int64_t large = (int64_t)1 << 32;
-
-// A struct of the caller's header, older or newer than ours: what it lacks is zero.
-template <class S> S read(const S* given) {
-  require(given, "a struct must be given, got null");
-  require(given->size >= sizeof(size_t) && given->size < 1 << 16, "a struct's size must be sizeof(the struct)");
-  S s;
-  memset(static_cast<void*>(&s), 0, sizeof s);
-  memcpy(static_cast<void*>(&s), given, std::min(given->size, sizeof s));
-  return s;
-}
-
-// The C++ row of a C one; the callback lies in the caller's frame.
-ActivationRow row_of(const pk_activation* given, Callback& callback) {
-  const pk_activation a = read(given);
-  require(a.name, "the activation's name must be given");
-  if (strcmp(a.name, "callback")) return activation_row(a.name, a.parameters);
-  callback = {a.value_f32, a.slope_f32, a.value_f64, a.slope_f64, a.user};
-  ActivationRow row = activation_row(callback);
-  row.left = a.left, row.right = a.right, row.before_zero = a.before_zero, row.after_zero = a.after_zero;
-  row.at_zero = a.at_zero, row.max_slope = a.max_slope, row.flat = a.flat;
-  return row;
-}
-
-// f with a T as its argument, of the dtype asked for
-template <class F> auto with_dtype(int dtype, F f) {
-  require(dtype == PK_FLOAT32 || dtype == PK_FLOAT64, "dtype must be PK_FLOAT32 or PK_FLOAT64");
-  return dtype == PK_FLOAT32 ? f(float()) : f(double());
-}
+using namespace pykernel::c_door;
 
 struct HeldLayer {
   LayerSpec spec;
@@ -276,43 +210,13 @@ int pk_chain_bytes(const pk_plan* plan, int engine, int dtype, size_t* least, si
   });
 }
 
-namespace {
-
-constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
-    {&pk_rows::log10_grad_weight, &Rows::log10_grad_weight},
-    {&pk_rows::log10_grad_bias, &Rows::log10_grad_bias},
-    {&pk_rows::log10_grad_preactivation, &Rows::log10_grad_preactivation},
-    {&pk_rows::log10_grad_activation, &Rows::log10_grad_activation},
-    {&pk_rows::log10_mean_square_preactivation, &Rows::log10_mean_square_preactivation},
-    {&pk_rows::log10_mean_square_activation, &Rows::log10_mean_square_activation},
-    {&pk_rows::mean_activation, &Rows::mean_activation},
-    {&pk_rows::saturated, &Rows::saturated},
-    {&pk_rows::dead, &Rows::dead},
-    {&pk_rows::similarity, &Rows::similarity},
-    {&pk_rows::log10_weight_factor, &Rows::log10_weight_factor},
-    {&pk_rows::log10_derivative_factor, &Rows::log10_derivative_factor},
-    {&pk_rows::loss, &Rows::loss},
-};
-static_assert(sizeof c_rows / sizeof *c_rows == row_count, "every row has its place in pk_rows");
-
-struct Asked {
-  int (*stop)(void*);
-  void* user;
-};
-}  // namespace
-
 int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows, void* workspace,
                  size_t bytes, int (*stop)(void*), void* user, char* message, size_t message_size) {
-  const int status = guarded(message, message_size, [&] {
+  return finished(message, message_size, [&] {
     const HeldPlan held(plan);
-    const pk_rows r = read(rows);
-    Rows to;
-    for (const auto& [from, row] : c_rows) to.*row = r.*from;
-    Asked asked = {stop, user};
-    const Stop ask = {stop ? +[](void* a) { return static_cast<Asked*>(a)->stop(static_cast<Asked*>(a)->user) != 0; } : nullptr, &asked};
-    const bool finished = with_dtype(
-        dtype, [&](auto t) { return run_chain<decltype(t)>(held.plan, (Engine)engine, first, count, to, workspace, bytes, ask); });
-    return finished ? (int)PK_OK : (int)PK_STOPPED;
+    const Rows to = rows_of(rows);
+    Asked asked(stop, user);
+    return with_dtype(
+        dtype, [&](auto t) { return run_chain<decltype(t)>(held.plan, (Engine)engine, first, count, to, workspace, bytes, asked.stop()); });
   });
-  return status == PK_STOPPED ? say(status, "stopped by the caller's function", message, message_size) : status;
 }

@@ -132,8 +132,12 @@ void check_ops(const Program& p) {
     for (int t = 0; t < table_count; t++) {
       require(stretch.first.of[t] == counts.of[t] && stretch.each.of[t] == each.of[t], "a stretch must count on from the one before");
       counts.of[t] += stretch.count * each.of[t];
+      require(counts.of[t] <= p.counts.of[t], "counts must be those of the stretches");
     }
-    for (int64_t i = 0; i < stretch.count; i++) {
+    for (int64_t i = 0, before = 0; i < stretch.count; i++) {
+      const int64_t begin = units.of(0);
+      if (repeats(p, stretch, i) && begin == before) continue;
+      before = begin;
       for (int64_t j = 0; j < stretch.op_count; j++) {
         const int64_t number = number_of(stretch, stretch.ops[j], i);
         check_op(p, stretch.ops[j], number, units);

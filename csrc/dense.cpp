@@ -80,21 +80,22 @@ template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
   return entries * (int64_t)sizeof(float);
 }
 
-template <class T> const Unit& Dense<T>::unit(int64_t l) const {
-  if (layer_of(program_, l).given) return units_.back();
+template <class T> const Unit& Dense<T>::unit(int64_t l, const LayerOf& of) const {
+  if (of.given) return units_.back();
   return units_[(size_t)(l > program_.counts[Table::layer] ? program_.draw_count : program_.draw[l - 1])];
 }
 
 template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   int64_t entries = 0, all = 0;
   for (int64_t l = first_; l <= last_ && all <= bytes; l++)
-    if (unit(l).source == Source::drawn) all += panel_size(layer_of(program_, l)) * (int64_t)sizeof(float);
+    if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn) all += panel_size(of) * (int64_t)sizeof(float);
   if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
     for (int64_t l = last_; l >= first_; l--) {
-      const int64_t size = panel_size(layer_of(program_, l));
-      if (unit(l).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
+      const LayerOf of = layer_of(program_, l);
+      const int64_t size = panel_size(of);
+      if (unit(l, of).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
       use(at(l), entries);
       entries += size;
     }
@@ -122,11 +123,13 @@ template <class T> double Dense<T>::work(int64_t l) const {
 }
 
 template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) {
+  const LayerOf of = layer_of(program_, l);
+  const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, team, shift);
+  Weights<T> w = weights(l, of, drawn, team, shift);
   z.exponent = u.exponent + shift;
-  if (unit(l).source == Source::identity) return diagonal(u, w.scale, z);
-  if (unit(l).source == Source::constant) return rank_one(u, w.scale, z);
+  if (drawn.source == Source::identity) return diagonal(u, w.scale, z);
+  if (drawn.source == Source::constant) return rank_one(u, w.scale, z);
   Layer& layer = at(l);
   float* keep = layer.kept;
   if (layer.written) {  // a segment computed again
@@ -142,11 +145,13 @@ template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const do
 
 template <class T>
 void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du, Team& team) {
+  const LayerOf of = layer_of(program_, l);
+  const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, team, shift);
+  Weights<T> w = weights(l, of, drawn, team, shift);
   du.exponent = delta.exponent + shift;
-  if (unit(l).source == Source::identity) return diagonal(delta, w.scale, du);
-  if (unit(l).source == Source::constant) return rank_one(delta, w.scale, du);
+  if (drawn.source == Source::identity) return diagonal(delta, w.scale, du);
+  if (drawn.source == Source::constant) return rank_one(delta, w.scale, du);
   w.kept = at(l).kept;
   const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * B_, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
@@ -157,9 +162,7 @@ void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T
 }
 
 // Scales that T might not hold give their power of two to the block's exponent.
-template <class T> Weights<T> Dense<T>::weights(int64_t l, Team& team, int& shift) {
-  const LayerOf of = layer_of(program_, l);
-  const Unit& drawn = unit(l);
+template <class T> Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, int& shift) {
   shift = 0;
   const bool far = program_.exponent && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
   const double mantissa = far ? frexp(of.scale, &shift) : of.scale;

@@ -40,9 +40,9 @@ template <class T> class Dense final : public Linear<T> {
     bool written;  // in this replica
   };
   Layer& at(int64_t layer) { return layers_[(size_t)(layer - first_)]; }
-  const Unit& unit(int64_t layer) const;
+  const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
-  Weights<T> weights(int64_t layer, Team& team, int& shift);
+  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, int& shift);
   int64_t share(int64_t panels, int64_t work, const Team& team) const;
   void diagonal(const Block<T>& x, T scale, Block<T>& y) const;
   void rank_one(const Block<T>& x, T scale, Block<T>& y) const;

@@ -20,14 +20,6 @@ Unit unit_of(const Draw& draw) {
   return {Source::drawn, distribution, draw.parameter};
 }
 
-LayerOf layer_of(const Program& p, int64_t l) {
-  const int64_t L = p.counts[Table::layer], i = l - 1;
-  if (l > L) return {p.head.outputs, p.nodes[p.counts[Table::node]], L + 1, p.head.draw, p.head.scale, p.head.weight};
-  return {p.units[i], p.columns[i], p.address[i], p.draws[p.draw[i]], p.scale[i], p.weights ? p.weights[i] : nullptr};
-}
-
-int64_t all_layers(const Program& p) { return p.counts[Table::layer] + (p.head.loss != no_loss); }
-
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team) {
   constexpr int64_t group = 64;  // panels: a multiple of four
   const int64_t panels = panels_of(units);

@@ -26,9 +26,13 @@ struct LayerOf {
   double scale;
   const double* given;  // the caller's matrix, or null
 };
-LayerOf layer_of(const Program& program, int64_t l);
+inline LayerOf layer_of(const Program& p, int64_t l) {
+  const int64_t L = p.counts[Table::layer], i = l - 1;
+  if (l > L) return {p.head.outputs, p.nodes[p.counts[Table::node]], L + 1, p.head.draw, p.head.scale, p.head.weight};
+  return {p.units[i], p.columns[i], p.address[i], p.draws[p.draw[i]], p.scale[i], p.weights ? p.weights[i] : nullptr};
+}
 // How many there are, the head included.
-int64_t all_layers(const Program& program);
+inline int64_t all_layers(const Program& p) { return p.counts[Table::layer] + (p.head.loss != no_loss); }
 
 // The block of a tall array, the team splits it.
 template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& address, Team& team);

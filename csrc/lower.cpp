@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "ops/ops.hpp"
 #include "pykernel/block.hpp"
 
 namespace pykernel {
@@ -49,36 +48,39 @@ void check(const Plan& plan) {
 
 constexpr int32_t signal = 0, inner = 1, branch = 2;  // registers; inner: between a layer's two steps
 
-Op step(OpKind kind, int32_t out, int32_t in, int64_t at) { return {kind, out, {in, 0}, at}; }
+Op step(OpKind kind, int32_t out, int32_t in) { return {kind, out, {in, 0}, 0}; }
 
 }  // namespace
 
 Lowered::Lowered(const Plan& plan) {
   check(plan);
   const int64_t L = plan.depth, every = plan.residual_every, branches = every ? L / every : 0, rest = L - branches * every;
-  // The two steps of layer `at` of a repetition, from one register to another.
-  const auto layer = [&](std::vector<Op>& ops, int32_t from, int32_t to, int64_t at) {
+  // The two steps of a layer, from one register to another.
+  const auto layer = [&](std::vector<Op>& ops, int32_t from, int32_t to) {
     const bool linear_first = plan.order == linear_norm_activation;
-    ops.push_back(step(linear_first ? OpKind::linear : OpKind::phi, inner, from, at));
-    ops.push_back(step(linear_first ? OpKind::phi : OpKind::linear, to, inner, at));
+    ops.push_back(step(linear_first ? OpKind::linear : OpKind::phi, inner, from));
+    ops.push_back(step(linear_first ? OpKind::phi : OpKind::linear, to, inner));
+  };
+  const auto repeat = [&](std::vector<Op>& ops, int64_t count) {
+    program_.counts = add_stretch(stretches_.emplace_back(), ops.data(), (int64_t)ops.size(), count, program_.counts);
   };
   stretches_.reserve(2);
   if (branches) {
     branch_.reserve((size_t)(3 * every + 1));
     for (int64_t at = 0; at < every; at++) {
-      layer(branch_, at ? branch : signal, branch, at);
-      if (at < every - 1) branch_.push_back(step(OpKind::node, branch, branch, at));
+      layer(branch_, at ? branch : signal, branch);
+      if (at < every - 1) branch_.push_back(step(OpKind::node, branch, branch));
     }
     branch_.push_back({OpKind::add, signal, {signal, branch}, 0});
-    branch_.push_back(step(OpKind::node, signal, signal, every - 1));
-    repeat(branch_.data(), (int64_t)branch_.size(), branches);
+    branch_.push_back(step(OpKind::node, signal, signal));
+    repeat(branch_, branches);
     for (int64_t i = 1; i <= branches; i++) factors_of_branches_.push_back(plan.residual_scale[i * every - 1]);
   }
   if (rest) {
     last_.reserve(3);
-    layer(last_, signal, signal, 0);
-    last_.push_back(step(OpKind::node, signal, signal, 0));
-    repeat(last_.data(), (int64_t)last_.size(), rest);
+    layer(last_, signal, signal);
+    last_.push_back(step(OpKind::node, signal, signal));
+    repeat(last_, rest);
   }
 
   const size_t n = (size_t)L;
@@ -131,13 +133,6 @@ Lowered::Lowered(const Plan& plan) {
   p.clip_value = plan.clip_value;
   p.seed = plan.seed;
   p.exponent = plan.exponent;
-}
-
-void Lowered::repeat(const Op* ops, int64_t op_count, int64_t count) {
-  Counts each = {};
-  for (int64_t i = 0; i < op_count; i++) each.of[(int)facts_of(ops[i].kind).table]++;
-  stretches_.push_back({ops, op_count, count, program_.counts, each});
-  for (int t = 0; t < table_count; t++) program_.counts.of[t] += count * each.of[t];
 }
 
 }  // namespace pykernel

@@ -15,8 +15,6 @@ class Lowered {
   const Program& program() const { return program_; }
 
  private:
-  void repeat(const Op* ops, int64_t op_count, int64_t count);
-
   Program program_ = {};
   Draw draws_[1] = {};
   NormRow norms_[2] = {};

@@ -101,7 +101,7 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
     backward(begin(s), end(s));
   }
   const Gradient<T> g = take(0);
-  rows.log10_grad_activation[0] = log10_2 * g.measure.log2_norm();
+  rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
 }
 
@@ -113,7 +113,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
-      for (const Step& step : routine.steps) ops_[(int)step.op.kind].forward(*this, step, number_of(*routine.stretch, step.op, r - begin));
+      for (const Step& step : routine.steps) ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
     }
     begin = end;
   }
@@ -130,7 +130,7 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       if (team.stopped()) throw Stopped{};
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
-        ops_[(int)step.op.kind].backward(*this, step, number_of(*routine.stretch, step.op, r - begin));
+        ops_[(int)step.op.kind].backward(*this, step, step.first + (r - begin) * step.each);
       }
     }
     end = begin;
@@ -164,38 +164,38 @@ template <class T> void Network<T>::input() {
 template <class T> double Network<T>::objective() {
   const int64_t n = value(0).n;
   double loss = NAN;
-  Gradient<T> g = {scratch(), {}, true};
-  g.block.n = n;
+  Block<T> g = scratch();
+  g.n = n;
   if (program.head.loss) {
     const HeadSpec& head = program.head;
     const int64_t l = program.counts[Table::layer] + 1;
     Block<T> y = scratch();
-    Gradient<T> dy = {scratch(), {}, true};
-    y.n = dy.block.n = head.outputs;
+    Block<T> dy = scratch();
+    y.n = dy.n = head.outputs;
     linear.forward(l, value(0), gram(0), y, team);
     if (team.stopped()) throw Stopped{};
     layer.settle(y);
     if (head.bias) {
       Block<T> b = {bias(), head.outputs, 0, 0};
-      pack(head.bias, head.outputs, 1, b, false);
-      layer.add_bias(y, b.data, largest_of(b), 1);
+      pack(head.bias, head.outputs, 1, b, program.exponent);
+      layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }
-    loss = objective_.differentiate(y, address(Purpose::target, l), team, dy.block);
-    dy.measure = layer.settle(dy.block);
+    loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
+    const Measure m = layer.settle(dy);
     int64_t exponent;
-    const double* dy_gram = gram_of_gradient(dy, &exponent);
-    linear.backward(l, value(0), gram(0), dy.block, dy_gram, g.block, team);
+    const double* dy_gram = gram_of_gradient({dy, m}, &exponent);
+    linear.backward(l, value(0), gram(0), dy, dy_gram, g, team);
     release(y);
-    release(dy.block);
+    release(dy);
   } else if (program.cotangent) {
-    pack(program.cotangent, n, columns, g.block, program.exponent);
+    pack(program.cotangent, n, columns, g, program.exponent);
   } else {
-    draw_tall(g.block.data, n, columns, address(Purpose::cotangent, program.counts[Table::layer]), team);
-    layer.settle(g.block);
-    layer.scale(g.block, 1 / sqrt((double)n * (double)columns), g.block);
+    draw_tall(g.data, n, columns, address(Purpose::cotangent, program.counts[Table::layer]), team);
+    layer.settle(g);
+    layer.scale(g, 1 / sqrt((double)n * (double)columns), g);
   }
-  g.measure = layer.settle(g.block);
-  gradients_[0] = g;
+  const Measure m = layer.settle(g);
+  gradients_[0] = {g, m};
   return loss;
 }
 
@@ -293,8 +293,7 @@ template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
 
 template <class T> Block<T> Network<T>::fresh(const Step& step, int64_t n) {
   if (step.on_tape) return {tape_.take_block(n), n, 0, 0};
-  const OpFacts& facts = facts_of(step.op.kind);
-  for (int k = facts.inputs; facts.in_place && k-- > 0;) {
+  for (int k = facts_of(step.op.kind).in_place ? step.inputs : 0; k-- > 0;) {
     Register& r = registers_[(size_t)step.op.ins[k]];
     if (step.dies[k] && r.own.data) return {std::exchange(r.own.data, nullptr), n, 0, 0};
   }
@@ -302,8 +301,7 @@ template <class T> Block<T> Network<T>::fresh(const Step& step, int64_t n) {
 }
 
 template <class T> void Network<T>::put(const Step& step, const Block<T>& block, const Measure& measure) {
-  const OpFacts& facts = facts_of(step.op.kind);
-  for (int k = 0; k < facts.inputs; k++) {
+  for (int k = 0; k < step.inputs; k++) {
     Register& r = registers_[(size_t)step.op.ins[k]];
     if (step.dies[k] && r.own.data) release(std::exchange(r.own, {}));
   }
@@ -337,19 +335,22 @@ template <class T> void Network<T>::give(int32_t reg, const Gradient<T>& gradien
     held = gradient;
     return;
   }
-  Gradient<T> sum = gradient;
-  sum.measure = layer.add(gradient.block, 1, held.block, 1, sum.block);
+  Block<T> sum = gradient.block;
+  const Measure m = layer.add(gradient.block, 1, held.block, 1, sum);
   release(held.block);
-  held = sum;
+  held = {sum, m};
 }
 
 template <class T> Gradient<T> Network<T>::times(const Gradient<T>& gradient, double factor) {
-  Gradient<T> out = {scratch(), gradient.measure, true};
-  if (factor == 1)
-    copy(gradient.block, out.block, columns);
-  else
-    out.block.n = gradient.block.n, out.measure = layer.scale(gradient.block, factor, out.block);
-  return out;
+  Block<T> out = scratch();
+  if (factor != 1) {
+    const Measure m = layer.scale(gradient.block, factor, out);
+    return {out, m};
+  }
+  Gradient<T> same = gradient;
+  same.block = out;
+  copy(gradient.block, same.block, columns);
+  return same;
 }
 
 template <class T> void Network<T>::observe_slopes(int64_t number, int64_t units, const SlopeCount& count) {

@@ -1,6 +1,8 @@
 // One worker's interpreter of a program: registers forward, their gradients backward, the tape between them, and the rows on the way.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
+#include <math.h>
+
 #include "draws.hpp"
 #include "layer.hpp"
 #include "linear.hpp"
@@ -13,9 +15,12 @@ constexpr double log10_2 = 0.30102999566398119521;
 
 // The gradient of a register, with what was measured as it was made.
 template <class T> struct Gradient {
-  Block<T> block;
-  Measure measure;
-  bool held;
+  Gradient() = default;
+  Gradient(const Block<T>& b, const Measure& m) : block(b), measure(m), norm(m.log2_norm()), held(true) {}
+  Block<T> block = {};
+  Measure measure = {};
+  double norm = 0;  // log2 of it
+  bool held = false;
 };
 
 template <class T> class Network {
@@ -64,6 +69,14 @@ template <class T> class Network {
   void give(int32_t reg, const Gradient<T>& gradient);
   Gradient<T> times(const Gradient<T>& gradient, double factor);  // in memory of its own
   const double* gram_of_gradient(const Gradient<T>& gradient, int64_t* exponent);
+  // log2 of the number of a block's entries
+  double log2_size(int64_t units) {
+    if (units != sized_units_) {
+      sized_units_ = units;
+      log2_size_ = log2((double)units * (double)columns);
+    }
+    return log2_size_;
+  }
   void observe_slopes(int64_t number, int64_t units, const SlopeCount& count);
 
   // -- numbers of the program
@@ -102,7 +115,8 @@ template <class T> class Network {
   Segments segments_;
   Tape<T> tape_;
   Objective<T> objective_;
-  int64_t replica_ = 0;
+  int64_t replica_ = 0, sized_units_ = 0;
+  double log2_size_ = 0;
   Vector<Phi<T>> phis_;
   Vector<Register> registers_;
   Vector<Gradient<T>> gradients_;

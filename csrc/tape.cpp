@@ -52,13 +52,16 @@ Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
   Segments s = {0, length, 0, {}, 0};
   Amount segment;
   for (const AmountOf& run : amounts)
-    for (int64_t i = 0; i < run.repetitions; i++) {
-      if (s.repetitions++ % length == 0) {
+    for (int64_t left = run.repetitions, part; left > 0; left -= part) {
+      const int64_t done = s.repetitions % length;
+      part = std::min(left, length - done);
+      if (done == 0) {
         segment = {};
         s.count++;
       }
-      segment.add(run.amount);
+      segment.add(run.amount, part);
       s.largest.grow(segment);
+      s.repetitions += part;
     }
   return s;
 }
@@ -73,7 +76,9 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
     Routine& routine = routines.emplace_back(Routine{&stretch, {}});
     routine.steps.reserve((size_t)stretch.op_count);
     for (int64_t j = 0; j < stretch.op_count; j++) {
-      Step step = {stretch.ops[j], false, {false, false}};
+      const Op& op = stretch.ops[j];
+      const OpFacts& facts = facts_of(op.kind);
+      Step step = {op, facts.inputs, number_of(stretch, op, 0), stretch.each[facts.table], false, {false, false}};
       // Whether anything reads register reg (keeping: and keeps it) behind op j before it is written again.
       const auto read_later = [&](int32_t reg, bool keeping) {
         for (int64_t k = j + 1; k < stretch.op_count; k++) {
@@ -83,9 +88,8 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
         }
         return reg == 0 && !keeping;  // the signal goes on to the next repetition
       };
-      step.on_tape = step.op.kind != OpKind::node && read_later(step.op.out, true);
-      for (int k = 0; k < facts_of(step.op.kind).inputs; k++)
-        step.dies[k] = step.op.ins[k] == step.op.out || !read_later(step.op.ins[k], false);
+      step.on_tape = op.kind != OpKind::node && read_later(op.out, true);
+      for (int k = 0; k < facts.inputs; k++) step.dies[k] = op.ins[k] == op.out || !read_later(op.ins[k], false);
       routine.steps.push_back(step);
     }
   }
@@ -98,11 +102,11 @@ int64_t bytes_of_routines(const Program& program) {
   return bytes;
 }
 
-void Amount::add(const Amount& other) {
-  entries += other.entries;
-  grams += other.grams;
-  values += other.values;
-  claims += other.claims;
+void Amount::add(const Amount& other, int64_t times) {
+  entries += times * other.entries;
+  grams += times * other.grams;
+  values += times * other.values;
+  claims += times * other.claims;
 }
 void Amount::grow(const Amount& other) {
   entries = std::max(entries, other.entries);
@@ -116,8 +120,15 @@ Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routi
   const auto each = [&](auto use) {
     Units units(program);
     Vector<State> registers((size_t)program.registers);
+    Amount amount;
     for (const Routine& routine : routines)
-      for (int64_t i = 0; i < routine.stretch->count; i++) use(amount_of(program, routine, i, keep_inputs, units, registers));
+      for (int64_t i = 0, before = 0; i < routine.stretch->count; i++) {
+        const int64_t begin = units.of(0);
+        if (!repeats(program, *routine.stretch, i) || begin != before)
+          amount = amount_of(program, routine, i, keep_inputs, units, registers);
+        before = begin;
+        use(amount);
+      }
   };
   if (is_lent()) {  // a vector that grows would leave its traces in the workspace
     size_t changes = 0;

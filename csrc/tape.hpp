@@ -19,7 +19,7 @@ int64_t bytes_of_routines(const Program& program);
 // How much is kept: entries of blocks, Gram matrices, values, and ops' claims to values.
 struct Amount {
   int64_t entries = 0, grams = 0, values = 0, claims = 0;
-  void add(const Amount& other);
+  void add(const Amount& other, int64_t times);
   void grow(const Amount& other);  // to what is more
   bool operator==(const Amount&) const = default;
 };

@@ -13,7 +13,7 @@ import numpy as np
 
 from pykernel import activations, checks, inits
 from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Norm, Weighted, block_of, roles
-from pykernel.pattern import Pattern
+from pykernel.pattern import pattern_of
 from pykernel.program import Counts
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
@@ -244,7 +244,7 @@ class Chain:
         if self.residual is not None:
             self._check_residual()
         if self.blocks is not None:
-            Pattern(self)  # says what does not fit together
+            pattern_of(self)  # says what does not fit together
 
     def _one_or_each(self, key, value, plain):
         """The plain form of one value, or of a list with one value a layer."""
@@ -271,7 +271,7 @@ class Chain:
         self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
         for key in ("first", "blocks", "last"):
             value = getattr(self, key)
-            if isinstance(value, str) or not hasattr(value, "__iter__"):
+            if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
                 raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
             self._set(**{key: tuple(block_of(part) for part in value)})
         if not self.blocks:
@@ -324,14 +324,14 @@ class Chain:
     def layer_widths(self) -> np.ndarray:
         """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64."""
         if self.blocks is not None:
-            return Pattern(self).nodes
+            return pattern_of(self).nodes
         return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
 
     @property
     def weight_count(self) -> int:
         """Entries of all weight matrices."""
         if self.blocks is not None:
-            pattern = Pattern(self)
+            pattern = pattern_of(self)
             return int((pattern.units.astype(object) * pattern.columns).sum())
         if self.width is not None:
             return self.depth * self.width**2

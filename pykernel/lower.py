@@ -7,7 +7,7 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.inits import Given
-from pykernel.pattern import Pattern
+from pykernel.pattern import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
 
 
@@ -45,7 +45,7 @@ def lower(
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    pattern = Pattern(chain)
+    pattern = pattern_of(chain)
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)

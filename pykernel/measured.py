@@ -15,7 +15,7 @@ DERIVED = ("slope", "end_to_end", "signal_end_to_end")
 
 
 class Failure(NamedTuple):
-    """Where plain arithmetic gave up: the first layer (of blocks the first block), in the direction of travel, of the first replica that did."""
+    """Where plain arithmetic gave up: the first layer (or block), in the direction of travel, of the first replica that did."""
 
     layer: int
     direction: str

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 
 import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
+from pykernel.inits import Given
 from pykernel.layers import BRANCH_SCALES, Dropout, Gated, Linear, Norm, Scale, Weighted
 from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, NormRow, Op, Stretch
 
 A = 0  # the register of the signal
+REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
 
 
 class Rows:
@@ -30,11 +33,34 @@ class Rows:
         return self._known[row]
 
 
+def pattern_of(chain):
+    """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
+    return Pattern(chain) if chain.depth > REMEMBERED or isinstance(chain.init, Given) else _pattern_of(chain)
+
+
 class Pattern:
     """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
 
-    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred.
+    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred; `chosen_bias` is what
+    the last two are without the scheme's own biases.
     """
+
+    units: np.ndarray
+    columns: np.ndarray
+    scale: np.ndarray
+    gain: np.ndarray
+    draw: np.ndarray
+    init: np.ndarray
+    bias_draw: np.ndarray
+    bias_scale: np.ndarray
+    chosen_bias: tuple[np.ndarray, np.ndarray]
+    centred: np.ndarray
+    nodes: np.ndarray
+    norm_steps: np.ndarray
+    factors: np.ndarray
+    masks: np.ndarray
+    steps: Activations
+    joins: Joins
 
     def __init__(self, chain):
         self.chain = chain
@@ -299,6 +325,11 @@ class Pattern:
         """The layers, with what stands in the place of their draws."""
         address = np.arange(1, len(self.units) + 1)
         return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern_of(chain):
+    return Pattern(chain)
 
 
 def _joined(parts, dtype):

@@ -56,7 +56,7 @@ class Stretch(NamedTuple):
     """`count` repetitions of the same ops. The number of an op in repetition i is first + i * each + op.at, of its table."""
 
     ops: tuple[Op, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # hides a method of tuple that nobody calls
     first: Counts
     each: Counts
 
@@ -210,6 +210,7 @@ class Program:
 
     def sampled(self, layer: int, replica: int) -> np.ndarray:
         """W[layer] of a replica from the sampler of the user's init, (n[l], n[l-1]) float64."""
+        assert self.samplers is not None
         init, scale = self.samplers[layer - 1], self.layers.scale[layer - 1]
         rows, columns, address = (int(a[layer - 1]) for a in (self.layers.units, self.layers.columns, self.layers.address))
         where = f"init {init}: the sampler's answer for layer {layer}"
@@ -225,6 +226,7 @@ class Program:
 
     def with_samples(self, replica: int) -> Program:
         """The program of one replica with every weight that has a sampler drawn from it."""
+        assert self.samplers is not None
         chosen = [l for l in range(1, self.depth + 1) if self.samplers[l - 1] is not None]
         given, powers = by_powers_of_two([self.sampled(l, replica) for l in chosen], self.exponent)
         weights = list(self.weights or (None,) * self.depth)

@@ -341,11 +341,9 @@ class Propagation(Measured):
         weight = m["log10_grad_weight"]
         for i in _sample(self.chain.extents.node):
             at = np.flatnonzero(block_of == i)
-            said = [f"{weight[l]:>8.4g} {roles[l]}" for l in _extremes(weight, at)]
-            yield (
-                f"{i:>8} {m['log10_grad_activation'][i]:>9.4g} {m['log10_mean_square_activation'][i - 1]:>9.4g} {m['similarity'][i - 1]:>6.3f}  "
-                + "  ".join(f"{text:<{wide}}" for text in said)
-            ).rstrip()
+            said = [f"{weight[l]:>8.4g} {roles[l]}".ljust(wide) for l in _extremes(weight, at)]
+            gradient, square, cosine = m["log10_grad_activation"][i], m["log10_mean_square_activation"][i - 1], m["similarity"][i - 1]
+            yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
 
     def _medians(self):
         """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
@@ -370,8 +368,9 @@ class Propagation(Measured):
         if self.chain.blocks is not None:
             yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
             weight = self.median("log10_grad_weight")
-            low, high = (f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight))))
-            yield f"  weight gradients: smallest {low}, largest {high}"
+            said = [f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
+            if len(said) == 2:
+                yield f"  weight gradients: smallest {said[0]}, largest {said[1]}"
         notes = self._notes()
         if notes:
             yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")

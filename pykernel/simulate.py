@@ -37,21 +37,20 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     head, layers = program.head, program.layers
-    if isinstance(layer, str):
-        layer = 1 + chain.layers.index(checks.choice("layer", layer, chain.layers))
-    layer = checks.integer("layer", layer, 1, program.depth + (head.loss is not None))
-    own = layer > program.depth
-    rows = head.outputs if own else int(layers.units[layer - 1])
-    columns = int(program.nodes[-1]) if own else int(layers.columns[layer - 1])
+    place = 1 + chain.layers.index(checks.choice("layer", layer, chain.layers)) if isinstance(layer, str) else layer
+    number = checks.integer("layer", place, 1, program.depth + (head.loss is not None))
+    own = number > program.depth
+    rows = head.outputs if own else int(layers.units[number - 1])
+    columns = int(program.nodes[-1]) if own else int(layers.columns[number - 1])
     machine.require_memory(200 * rows * columns, f"a {rows} x {columns} weight matrix", "ask for a smaller layer")
     if own and head.weight is not None:
         return (head.scale * head.weight).astype(dtype)
     if own:
-        draw = stream.matrix(program.seed, layer, replica, rows, columns, *head.draw)
+        draw = stream.matrix(program.seed, number, replica, rows, columns, *head.draw)
         return (head.scale * draw.astype(np.float64)).astype(dtype)
-    if program.samplers is not None and program.samplers[layer - 1] is not None:
-        return program.sampled(layer, replica).astype(dtype)
-    return (layers.scale[layer - 1] * reference.Dense(program, replica).matrix(layer)).astype(dtype)
+    if program.samplers is not None and program.samplers[number - 1] is not None:
+        return program.sampled(number, replica).astype(dtype)
+    return (layers.scale[number - 1] * reference.Dense(program, replica).matrix(number)).astype(dtype)
 
 
 def gradients(

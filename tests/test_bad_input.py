@@ -18,7 +18,12 @@ def run(chain_fields=(), **arguments):
     return pk.propagate(chain(**dict(chain_fields)), **arguments)
 
 
+def sweep(grid):
+    return pk.sweep(grid, {"depth": 3, "width": 4}, replicas=1, progress=False)
+
+
 X = np.ones((4, 2))
+BLOCK = pk.Block(pk.Linear(5), "tanh", pk.Linear(4), skip=1.0)
 WEIGHTS = [np.eye(4)] * 3
 
 CASES = [
@@ -157,6 +162,33 @@ CASES = [
     (lambda: pk.propagate(pk.Chain(depth=10**6, width=10**6), engine="dense", batch=1000), MemoryError, "is free"),
     (lambda: pk.weights(pk.Chain(depth=1, width=10**6), layer=1), ValueError, "1000000 x 1000000 weight matrix needs about"),
     (lambda: pk.gradients(pk.Chain(depth=1000, width=10**5)), MemoryError, "every gradient matrix"),
+    # blocks and positions
+    (lambda: run(positions=0), ValueError, "positions must be a positive int, got 0"),
+    (lambda: run(positions=(2, 0)), ValueError, "positions"),
+    (lambda: run(positions=2.5), TypeError, "positions"),
+    (lambda: run(positions="8"), TypeError, "positions"),
+    (lambda: run(positions=2, x=np.ones((4, 2))), ValueError, "x must have shape"),
+    (lambda: run(positions=2, x=np.ones((4, 2, 3))), ValueError, "x must have shape (units, batch, 2), got (4, 2, 3)"),
+    (lambda: run({"blocks": ["linear"]}), ValueError, "weight layers"),
+    (lambda: run({"blocks": [BLOCK]}, weights=WEIGHTS), ValueError, "weights must hold one array a layer, 6, got 3"),
+    (lambda: run({"blocks": [BLOCK], "init": ["he_normal", "orthogonal"]}), ValueError, "a step takes its own init"),
+    (lambda: run({"blocks": [BLOCK], "widths": [4, 4]}), ValueError, "widths is for chains of equal layers"),
+    (lambda: run({"blocks": {"a": [BLOCK]}}), TypeError, "blocks must be a sequence of Blocks and steps"),
+    (lambda: pk.weights(chain(blocks=[BLOCK]), layer="4.linear1"), ValueError, "layer must be one of"),
+    (lambda: pk.weights(chain(blocks=[BLOCK]), layer=7), ValueError, "layer must be an int from 1 to 6, got 7"),
+    (lambda: pk.gradients(chain(blocks=[BLOCK]), positions=-1), ValueError, "positions must be a positive int, got -1"),
+    (lambda: run().to_dataframe(of="node"), ValueError, "of must be one of 'layer', 'activation', 'block'"),
+    (lambda: run().plot(kind="layers"), ValueError, "kind must be one of"),
+    (lambda: sweep({"blocks": {"a": 3}}), TypeError, "pattern 'a': blocks: a pattern must be a list"),
+    (lambda: sweep({"blocks": {"a": ["rellu"]}}), ValueError, "pattern 'a': blocks: "),
+    (lambda: sweep({"blocks": {"a": {"blocks": [BLOCK], "frist": []}}}), ValueError, "did you mean 'first'"),
+    (lambda: sweep({"blocks": {"a": {"first": [BLOCK]}}}), ValueError, "needs blocks"),
+    (lambda: sweep({"blocks": {}}), ValueError, "at least one value"),
+    (lambda: sweep({"blocks": BLOCK}), TypeError, "grid['blocks'] must be a list of values"),
+    (lambda: sweep({"blocks": [[BLOCK]], "norm": ["rms"]}), ValueError, "norm is for chains of equal layers"),
+    (lambda: sweep({"positions": [0]}), ValueError, "positions must be a positive int, got 0"),
+    (lambda: sweep({"activation": [["relu"]]}), ValueError, "one a layer, 3"),
+    (lambda: sweep({"blok": [1]}), ValueError, "did you mean 'blocks'"),
     # addresses
     (lambda: pk.weights(chain(), layer=0), ValueError, "layer must be a positive int, got 0"),
     (lambda: pk.weights(chain(), layer=4), ValueError, "layer must be an int from 1 to 3, got 4"),

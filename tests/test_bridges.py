@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Lists of weights as chains, and schemes found in weights. Modules of PyTorch and arrays of JAX: integration/."""
+"""Lists of weights as chains, and schemes found in weights. Modules of PyTorch and arrays of JAX: tests/integration/."""
 
 import itertools
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
     path
-    for room in ("csrc", "pykernel", "bench", "tests", "integration", "examples")
+    for room in ("csrc", "pykernel", "bench", "tests", "examples")
     for path in (ROOT / room).rglob("*")
     if path.suffix in (".py", ".cpp", ".hpp", ".h", ".c") and not {".asv", "__pycache__"} & set(path.parts)
 )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The compiled run loop against the definition: every activation, norm, order, residual and head; exponents; threads; memory."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -10,13 +11,16 @@ import threading
 
 import numpy as np
 import pytest
+from random_chains import random_chain
 
 import pykernel as pk
 from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal
 from pykernel.activations import ROWS
 from pykernel.chain import LOSSES, NORMS, ORDERS
-from pykernel.engines import cpp, reference
+from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
+from pykernel.layers import Block, Gated, Linear
 from pykernel.lower import lower
+from pykernel.program import Program
 
 HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))
 RESIDUALS = (None, Residual(every=1, scale=0.7), Residual(every=2, scale=1.0))
@@ -196,6 +200,62 @@ def test_the_compiled_door_checks_what_it_is_given():
         cpp.run(lowered, 0, 1, threads=0)
     with pytest.raises(ValueError, match="count"):
         cpp.run(lowered, 0, -1, threads=1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_programs_agree_with_the_reference(seed):
+    """Every op, with positions; ahead of a batch norm the sum of delta is zero but for rounding."""
+    for positions in ((), (3,)):
+        program = lower(random_chain(seed), batch=3, positions=positions, seed=seed, dtype="float64")
+        skip = ("log10_grad_bias",) if any(norm.kind == "batch" for norm in program.norms) else ()
+        assert_rows(program, replicas=2, tolerance=1e-9, skip=skip)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bits_of_programs_do_not_depend_on_threads_or_memory(seed):
+    program = lower(random_chain(seed, width=900), batch=2, positions=2, seed=seed)
+    for run in (cpp.run, cpp_matrix_free.run):
+        if run is cpp_matrix_free.run and matrix_free_refusal(program):
+            continue
+        one = run(program, 0, 2, threads=1)
+        for threads, memory in ((2, None), (3, 0), (7, 200_000)):
+            assert_same_bits(one, run(program, 0, 2, threads=threads, memory=memory))
+
+
+def test_gates_and_products_beyond_floating_point():
+    """Magnitudes square at every gate, exponents add. Slopes e^-1e15 would leave rounding alone in the factors, hence the smaller gain."""
+    for activation, gain in (("silu", 1e15), ("relu", 1e15), ("silu", 1e-15), ("tanh", 1e-15), ("sigmoid", 1e3)):
+        chain = Chain(depth=6, width=16, gain=gain, blocks=[Block(Gated(16, activation), Linear(16))])
+        for dtype, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
+            assert_rows(lower(chain, batch=2, dtype=dtype), tolerance=tolerance, skip=("saturated",))
+
+
+def test_a_field_that_the_compiled_engine_does_not_read_is_an_error():
+    @dataclasses.dataclass(frozen=True)
+    class Newer(Program):
+        temperature: float = 1.0
+
+    program = lower(Chain(depth=2, width=4))
+    newer = Newer(**{f.name: getattr(program, f.name) for f in dataclasses.fields(program)})
+    with pytest.raises(TypeError, match="does not read temperature of Newer"):
+        cpp.run(newer, 0, 1, threads=1)
+
+
+def test_programs_that_make_no_sense_are_refused():
+    program = lower(Chain(depth=3, width=4, blocks=[Block(Linear(5), "tanh", Linear(4), skip=1.0)]))
+    stretch = program.stretches[0]
+    ops = list(stretch.ops)
+    cases = {
+        "as many registers": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(ins=(0, 1)), *ops[1:])),)),
+        "below the program's": dataclasses.replace(program, registers=1),
+        "no op": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(kind="pool"), *ops[1:])),)),
+        "a repetition must read": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(out=0), *ops[1:])),)),
+        "as many columns": dataclasses.replace(program, layers=dataclasses.replace(program.layers, columns=program.layers.units)),
+        "masks": dataclasses.replace(program, masks=np.array([0.5])),
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(ValueError, match=message):
+            cpp.run(wrong, 0, 1, threads=1)
 
 
 @pytest.mark.parametrize("factor", [2.0**200, 2.0**-200])

@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import io
+import math
 import os
 import runpy
 import shutil
@@ -14,11 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pykernel.plan import lower
+from random_chains import random_chain
 
 import pykernel as pk
 from pykernel import activations, stream
+from pykernel.chain import LOSSES, NORMS
+from pykernel.lower import lower as lower_program
 from pykernel.observables import ROWS
-from pykernel.plan import lower
+from pykernel.ops import OPS
 
 EMBED = Path(__file__).parent / "embed"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -113,6 +118,70 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
             same_bits(hex_floats(text), rows + rows)  # with the largest useful workspace, and with the smallest
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from None
+
+
+def described_program(program, engine, replicas):
+    """A program on one line, as tests/embed/any_program.c reads it; numbers as hex floats, so that none is rounded."""
+
+    def numbers(array):
+        return [len(array), *(float(x).hex() for x in array)]
+
+    def integers(array):
+        return [len(array), *(int(x) for x in array)]
+
+    layers, joins, head = program.layers, program.joins, program.head
+    words = [int(program.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas, len(program.stretches)]
+    for stretch in program.stretches:
+        words += [len(stretch.ops), stretch.count]
+        for op in stretch.ops:
+            words += [list(OPS).index(op.kind), op.out, op.ins[0], op.ins[-1]]
+    words += [*integers(program.nodes), program.batch, math.prod(program.positions), program.seed, int(program.exponent)]
+    words += [*integers(layers.units), *integers(layers.columns), *integers(layers.draw), len(program.draws)]
+    words += [word for draw in program.draws for word in draw]
+    words += [*numbers(layers.scale), *numbers(layers.bias_scale if layers.bias_scale.any() else ())]
+    words += [len(program.activations), *(word for row in program.activations for word in (row.name, *numbers(row.parameters)))]
+    words += [*integers(program.steps.row), *integers(program.steps.norm)]
+    words += [len(program.norms) - 1, *(NORMS.index(norm.kind) for norm in program.norms[1:]), *numbers([n.eps for n in program.norms[1:]])]
+    words += [
+        *integers(program.norm_steps),
+        *numbers(joins.skip),
+        *numbers(joins.branch),
+        *numbers(program.factors),
+        *numbers(program.masks),
+    ]
+    words += [0 if head.loss is None else LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
+    return " ".join(map(str, words))
+
+
+GAUSSIAN = ("he_normal", "lecun_normal", "orthogonal")
+PROGRAMS = {f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)} | {
+    "pre-norm": (pk.Chain(depth=9, width=40, blocks=[pk.Block(pk.Norm("layer"), pk.Linear(160), "gelu", pk.Linear(40), skip=1.0)]), {}),
+    "swiglu": (pk.Chain(depth=5, width=1100, blocks=[pk.Block(pk.Norm("rms"), pk.Gated(300), pk.Linear(1100), skip=1.0)]), {"batch": 3}),
+    "far": (pk.Chain(depth=90, width=20, gain=3.0, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"batch": 2}),
+    "native": (pk.Chain(depth=5, width=20, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"precision": "native", "batch": 2}),
+}
+
+
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+def test_any_program_has_the_bits_of_propagate(consumers, engine):
+    for name, (chain, arguments) in PROGRAMS.items():
+        if engine == "matrix_free" and "precision" in arguments:
+            continue
+        expected = pk.propagate(chain, backend="cpp", engine=engine, replicas=2, seed=2**40 + 5, **arguments)
+        program = lower_program(chain, seed=2**40 + 5, **arguments)
+        text = run(consumers / "any_program_c", input=described_program(program, engine, 2))
+        rows = [np.ravel(getattr(expected, row.name)) for row in ROWS]
+        try:
+            same_bits(hex_floats(text), rows + rows)  # with the largest useful workspace, and with the smallest
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+
+
+def test_blocks_in_c(consumers):
+    block = pk.Block(pk.Norm("rms"), pk.Gated(170, "silu"), pk.Linear(64), skip=1.0)
+    chain = pk.Chain(depth=6, width=64, blocks=[block], init="lecun_normal")
+    expected = pk.propagate(chain, batch=2, positions=5, seed=7, engine="dense", backend="cpp")
+    same_bits(hex_floats(run(consumers / "blocks_c")), [expected.log10_grad_activation])
 
 
 def test_chain_in_cpp(consumers):

@@ -342,6 +342,63 @@ def of_15(x):
 
 
 @pytest.mark.examples
+@answer
+def of_16(x):
+    forward, backward = 0.4252215, 0.4558509  # E phi^2, E phi'^2 of gelu at mean square 1
+    assert abs(x["factor"]["post-norm"] - math.sqrt((1 + backward) / (1 + forward))) < 1e-4  # eps of the norms
+    beta = 2 * 64 / 256  # a branch scatters less than a linear layer of the width
+    for name, rise in x["rise"].items():
+        assert abs(rise - x["theory"][name]) < drift(beta) + error(beta, 20, np.median)
+    # The signal's mean square after N pre-norm blocks is 1 + .425 N. Two layers of a weight's own make its gradient scatter.
+    tolerance = error(2 * 5 / 256, 20, np.median)
+    depth = x["last"].depth.values
+    falls = -0.5 * np.log10((1 + forward * depth) / (1 + forward))
+    assert np.abs(x["last"].sel(blocks="pre-norm") - falls).max() < tolerance
+    assert np.abs(x["last"].sel(blocks="post-norm")).max() < tolerance
+
+
+@answer
+def of_17(x):
+    n = x["blocks"]
+    sums = {"x + f": n * math.log10(2), "x + f / sqrt(blocks)": n * math.log10(1 + 1 / n)}
+    sums |= dict.fromkeys(("x + f(norm(x))", "x + norm(f)"), math.log10(1 + n))
+    sums |= dict.fromkeys(("(x + f) / sqrt(2)", "norm(x + f)"), 0.0)
+    beta = 2 * n / x["n"]  # of a linear chain, which scatters more
+    tolerance = drift(beta) + error(beta, 20, np.median)
+    for name, decades in sums.items():
+        assert abs(x["theory"][name] - decades / 2) < 1e-4  # eps of the norms
+        assert abs(x["measured"][name] - decades / 2) < tolerance
+        assert abs(math.log10(x["square"][name]) - decades) < 2 * tolerance
+
+
+@answer
+def of_18(x):
+    _, chi, v = mean_field(np.sin, np.cos, math.sqrt(2))
+    assert abs(x["exact"]() - math.sqrt(chi)) < 1e-6
+    for name, width in (("without biases", lambda n: None), ("with the code's biases", lambda n: n)):
+        for n, measured in zip(x["widths"], x["factor"][name], strict=True):
+            tolerance = drift(v / n) + error(1.2 * v / (n * 50), 20) + 0.5 / 50**2
+            assert abs(math.log10(measured / x["exact"](width(n)))) < tolerance
+    assert x["factor"]["with the code's biases"][2] < 1 < x["factor"]["without biases"].min()
+
+
+@answer
+def of_19(x):
+    z = np.linspace(-12, 12, 4001)
+    w = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    silu, slope = z * sigmoid(z), sigmoid(z) + z * sigmoid_slope(z)
+    assert abs(x["gain"] - (w @ silu**2) ** -0.5) < 1e-6
+    assert abs(x["elasticity"] - 1 - (w @ (silu * slope * z)) / (w @ silu**2)) < 1e-3
+    # Far from 1 silu is z / 2 or ReLU, and a block squares: but for a constant, which is small against the last of twelve.
+    for name in ("0.8 of the gain", "the gain", "1.25 of it"):
+        assert abs(x["square"][name][-1] / x["square"][name][-2] - 2) < 0.02
+    assert list(x["verdict"].values()) == ["vanishing", "vanishing", "exploding", "stable", "stable"]
+    assert np.abs(x["square"]["norm"]).max() < 2 * error(10 / x["n"], 20, np.median)  # one block: a gate of two layers and a layer
+    theory = pk.predict(pk.Chain(depth=12, width=256, init="lecun_normal", blocks=x["patterns"]["norm"])).signal_end_to_end
+    beta = 10 * 12 / 256
+    assert abs(x["decades"]["norm"] - theory) < drift(beta) + error(beta, 20, np.median)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_gives_its_answer(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

@@ -350,9 +350,9 @@ def test_machine_code_is_named_alike_in_every_process():
     """Processes share a cache by its names: if they told which dtype came first, float64 code could answer float32."""
     script = (
         "import sys, numba, numpy as np\n"
-        "from pykernel.engines.numba_records import record; from pykernel.kernels import records\n"
-        "for d in sys.argv[1:]: numba.typeof(record(records.spec_dtype(np.dtype(d))).record)\n"
-        "kinds = [records.spec_dtype(np.dtype(d)) for d in ('float32', 'float64')] + [records.work_dtype()]\n"
+        "from pykernel.engines.numba_records import record; from pykernel.kernels import ops, records\n"
+        "for d in sys.argv[1:]: numba.typeof(record(ops.spec_dtype(np.dtype(d))).record)\n"
+        "kinds = [ops.spec_dtype(np.dtype(d)) for d in ('float32', 'float64')] + [records.work_dtype()]\n"
         "print([numba.typeof(record(kind).record).mangling_args for kind in kinds])"
     )
     runs = [

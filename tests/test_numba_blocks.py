@@ -107,6 +107,8 @@ def test_memory_follows_from_what_ops_keep():
     assert tape(Linear(64), Dropout(0.1), Scale(2.0)) == bare
     assert tape(Linear(64), Norm("rms")) > bare + 100 * 64 * 4
     long = lower(Chain(width=64, depth=10**5, blocks=[Block(Gated(64), Linear(64), skip=1.0)]), batch=64)
+    huge = lower(Chain(width=2**31 - 64, depth=1000), batch=2**31 - 1)
+    assert numba_dense.memory(huge, 1) > 2**64
     assert numba_dense.memory(long, 1) < 2**30  # of 10^5 blocks of three inputs and two gates of 64 x 64 numbers, 8 GiB
 
 

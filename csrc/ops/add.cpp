@@ -16,8 +16,9 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   Gradient<T> g = net.take(step.op.out);
   net.give(step.op.ins[1], net.times(g, net.program.branch[number]));
   const double skip = net.program.skip[number];
-  if (skip != 1) g.measure = net.layer.scale(g.block, skip, g.block);
-  net.give(step.op.ins[0], g);
+  if (skip == 1) return net.give(step.op.ins[0], g);
+  const Measure m = net.layer.scale(g.block, skip, g.block);
+  net.give(step.op.ins[0], {g.block, m});
 }
 
 }  // namespace

@@ -29,20 +29,19 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   Block<T>& g = net.kept().block;
   const Phi<T>& phi = net.phi_of_step(number);
   const Gradient<T> out = net.take(step.op.out);
-  Block<T> product = net.scratch();
-  Gradient<T> dg = {net.scratch(), {}, true}, dv = {net.scratch(), {}, true};
+  Block<T> product = net.scratch(), dg = net.scratch(), dv = net.scratch();
   SlopeCount count;
   net.layer.multiply(out.block, v, product);
-  dg.measure = net.layer.differentiate(phi, g, product, dg.block, count);
+  const Measure mg = net.layer.differentiate(phi, g, product, dg, count);
   net.layer.activate(phi, g, product);
-  dv.measure = net.layer.multiply(out.block, product, dv.block);
-  const double after = log2_together(dg.measure.log2_norm(), dv.measure.log2_norm());
-  net.rows.log10_derivative_factor[number] = log10_2 * (after - out.measure.log2_norm());
+  const Measure mv = net.layer.multiply(out.block, product, dv);
+  const double after = log2_together(mg.log2_norm(), mv.log2_norm());
+  net.rows.log10_derivative_factor[number] = log10_2 * (after - out.norm);
   net.observe_slopes(number, g.n, count);
   net.release(product);
   net.release(out.block);
-  net.give(step.op.ins[0], dg);
-  net.give(step.op.ins[1], dv);
+  net.give(step.op.ins[0], {dg, mg});
+  net.give(step.op.ins[1], {dv, mv});
 }
 
 }  // namespace

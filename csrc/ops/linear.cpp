@@ -1,5 +1,4 @@
-// z = W u + b. The Gram matrix of u is kept: with that of delta = dJ/dz it gives the norm of dJ/dW = delta u^T; u itself only where its
-// entries are clipped or the engine asks for it.
+// z = W u + b. Kept is the Gram matrix of u: with that of delta = dJ/dz it gives the norm of dJ/dW = delta u^T.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <math.h>
 
@@ -33,8 +32,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   if (p.bias_draw[number] != zero_bias) m = add_bias(net, number, z);
   net.put(step, z, m);
   if (!net.observing) return;
-  const double count = (double)z.n * (double)net.columns;
-  net.rows.log10_mean_square_preactivation[number] = log10_2 * (2 * m.log2_norm() - log2(count));
+  net.rows.log10_mean_square_preactivation[number] = log10_2 * (2 * m.log2_norm() - net.log2_size(z.n));
 }
 
 // log2 of the norm of delta u^T by its Gram matrices
@@ -98,7 +96,7 @@ template <class T> double log2_clipped_bias(const Network<T>& net, const Block<T
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
   const Kept<T>& u = net.kept();
   const Gradient<T> delta = net.take(step.op.out);
-  const double norm = delta.measure.log2_norm();
+  const double norm = delta.norm;
   int64_t exponent;
   const double* gram = net.gram_of_gradient(delta, &exponent);
   net.rows.log10_grad_preactivation[number] = log10_2 * norm;
@@ -112,14 +110,15 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
     net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(gram, input_gram, net.columns, exponent);
     net.rows.log10_grad_bias[number] = log10_2 * (net.columns == 1 ? norm : net.layer.log2_bias_norm(delta.block));
   }
-  Gradient<T> du = {net.scratch(), {}, true};
-  du.block.n = net.program.columns[number];
-  net.linear.backward(number + 1, u.block, u.gram, delta.block, gram, du.block, net.team);
+  Block<T> du = net.scratch();
+  du.n = net.program.columns[number];
+  net.linear.backward(number + 1, u.block, u.gram, delta.block, gram, du, net.team);
   if (net.team.stopped()) throw Stopped{};
-  du.measure = net.layer.settle(du.block);
-  net.rows.log10_weight_factor[number] = log10_2 * (du.measure.log2_norm() - norm);
+  const Measure m = net.layer.settle(du);
+  const Gradient<T> back(du, m);
+  net.rows.log10_weight_factor[number] = log10_2 * (back.norm - norm);
   net.release(delta.block);
-  net.give(step.op.ins[0], du);
+  net.give(step.op.ins[0], back);
 }
 
 }  // namespace

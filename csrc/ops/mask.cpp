@@ -27,10 +27,10 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
   const Gradient<T> g = net.take(step.op.out);
-  Gradient<T> out = {net.scratch(), {}, true};
-  out.measure = apply(net, number, g.block, out.block);
+  Block<T> out = net.scratch();
+  const Measure m = apply(net, number, g.block, out);
   net.release(g.block);
-  net.give(step.op.ins[0], out);
+  net.give(step.op.ins[0], {out, m});
 }
 
 }  // namespace

@@ -28,14 +28,14 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   if (!net.observing) return;
   const Measure& m = net.measure(step.op.out);
   const double count = (double)net.value(step.op.out).n * (double)net.columns;
-  net.rows.log10_mean_square_activation[number] = log10_2 * (2 * m.log2_norm() - log2(count));
+  net.rows.log10_mean_square_activation[number] = log10_2 * (2 * m.log2_norm() - net.log2_size(net.value(step.op.out).n));
   net.rows.mean_activation[number] = ldexp(m.sum / count, (int)std::clamp<int64_t>(m.exponent, -3000, 3000));
   net.rows.similarity[number] = net.columns > 1 ? similarity(net.gram(step.op.out), net.columns) : NAN;
 }
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
   const Gradient<T> g = net.take(step.op.out);
-  net.rows.log10_grad_activation[number + 1] = log10_2 * g.measure.log2_norm();
+  net.rows.log10_grad_activation[number + 1] = log10_2 * g.norm;
   net.give(step.op.ins[0], g);
 }
 

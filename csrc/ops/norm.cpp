@@ -15,12 +15,12 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
   const Block<T>& x = net.kept().block;
   const NormRow& norm = net.program.norms[net.program.norm_steps[number]];
-  Gradient<T> g = net.take(step.op.out);
+  Block<T> g = net.take(step.op.out).block;
   Block<T> normed = net.scratch();
   net.layer.normalise(norm, x, normed);
-  g.measure = net.layer.normalise_backward(norm, x, normed, g.block, g.block);
+  const Measure m = net.layer.normalise_backward(norm, x, normed, g, g);
   net.release(normed);
-  net.give(step.op.ins[0], g);
+  net.give(step.op.ins[0], {g, m});
 }
 
 }  // namespace

@@ -31,6 +31,8 @@ inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
 // An op within its repetition, and what follows from the others.
 struct Step {
   Op op;
+  int inputs;
+  int64_t first, each;     // its number is first + i each in repetition i
   bool on_tape;            // its result is kept by a later op of the repetition, so it is written to the tape at once
   bool dies[most_inputs];  // nobody reads the input after this op
 };
@@ -66,6 +68,19 @@ class Units {
   const Program& program_;
   Vector<int64_t> of_;
 };
+
+// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds nothing new, if register
+// 0 begins alike.
+inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
+  const int64_t layers = stretch.each[Table::layer], nodes = stretch.each[Table::node];
+  const int64_t l = stretch.first[Table::layer] + i * layers, n = stretch.first[Table::node] + i * nodes + 1;
+  if (!i) return false;
+  for (int64_t j = l; j < l + layers; j++)
+    if (p.units[j] != p.units[j - layers] || p.columns[j] != p.columns[j - layers] || p.centred[j] != p.centred[j - layers]) return false;
+  for (int64_t j = n; j < n + nodes; j++)
+    if (p.nodes[j] != p.nodes[j - nodes]) return false;
+  return true;
+}
 
 inline int64_t number_of(const Stretch& stretch, const Op& op, int64_t repetition) {
   const Table table = facts_of(op.kind).table;

@@ -25,21 +25,23 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   Block<T>& h = net.kept().block;
   const NormRow& norm = net.norm_of_step(number);
   const Gradient<T> g = net.take(step.op.out);
-  Gradient<T> out = {net.scratch(), {}, true};
+  Block<T> out = net.scratch();
+  Measure m;
   SlopeCount count;
   if (norm.kind) {
     Block<T> normed = net.scratch();
     net.layer.normalise(norm, h, normed);
-    net.layer.differentiate(net.phi_of_step(number), normed, g.block, out.block, count);
-    out.measure = net.layer.normalise_backward(norm, h, normed, out.block, out.block);
+    net.layer.differentiate(net.phi_of_step(number), normed, g.block, out, count);
+    m = net.layer.normalise_backward(norm, h, normed, out, out);
     net.release(normed);
   } else {
-    out.measure = net.layer.differentiate(net.phi_of_step(number), h, g.block, out.block, count);
+    m = net.layer.differentiate(net.phi_of_step(number), h, g.block, out, count);
   }
-  net.rows.log10_derivative_factor[number] = log10_2 * (out.measure.log2_norm() - g.measure.log2_norm());
+  const Gradient<T> back(out, m);
+  net.rows.log10_derivative_factor[number] = log10_2 * (back.norm - g.norm);
   net.observe_slopes(number, h.n, count);
   net.release(g.block);
-  net.give(step.op.ins[0], out);
+  net.give(step.op.ins[0], back);
 }
 
 }  // namespace

@@ -13,9 +13,9 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
 }
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
-  Gradient<T> g = net.take(step.op.out);
-  g.measure = net.layer.scale(g.block, net.program.factors[number], g.block);
-  net.give(step.op.ins[0], g);
+  Block<T> g = net.take(step.op.out).block;
+  const Measure m = net.layer.scale(g, net.program.factors[number], g);
+  net.give(step.op.ins[0], {g, m});
 }
 
 }  // namespace

@@ -31,7 +31,11 @@ what it costs."""
 
 def add(commands: Any, formatter: Any) -> None:
     run = commands.add_parser(
-        "run", help="one chain: measure every layer", description=_RUN, epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS, formatter_class=formatter
+        "run",
+        help="one chain: measure every layer",
+        description=_RUN,
+        epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS,
+        formatter_class=formatter,
     )
     words.add_flags(
         run.add_argument_group("chain"), words.CHAIN, many=False, defaults={"activation": "relu", "init": "he_normal", "gain": 1}

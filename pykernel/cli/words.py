@@ -12,7 +12,22 @@ from typing import Any
 from pykernel import checks
 
 CHAIN = (
-    *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "residual", "head", "clip"),
+    *(
+        "depth",
+        "width",
+        "widths",
+        "blocks",
+        "activation",
+        "init",
+        "gain",
+        "bias_std",
+        "norm",
+        "norm_eps",
+        "order",
+        "residual",
+        "head",
+        "clip",
+    ),
 )
 RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
@@ -239,7 +254,6 @@ def _range(name: str, start: float, stop: float, count: int, log: bool) -> list:
 def chain(given: argparse.Namespace) -> Any:
     """The one chain that flags describe."""
     import pykernel as pk
-
     from pykernel.sweeps.grid import expand
 
     return pk.Chain(**expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None}))

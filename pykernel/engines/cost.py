@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel.pattern import Pattern
+from pykernel.pattern import pattern_of
 
 
 def seconds(program, engine: str, backend: str) -> float:
@@ -24,7 +24,7 @@ def seconds_of(chain, run: dict) -> float:
     if chain.blocks is None and not chain.has_lists:
         n = chain.layer_widths
         return _seconds(run["engine"], run["backend"], n[1:], n[:-1], columns, np.array([chain.init.distribution]))
-    pattern = Pattern(chain)
+    pattern = pattern_of(chain)
     distributions = np.array([draw.distribution for draw in pattern.draws.rows])[pattern.draw]
     return _seconds(run["engine"], run["backend"], pattern.units, pattern.columns, columns, distributions)
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
-from pykernel.program import Program
+from pykernel.program import Draw, Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
 MEMORY = 2**30
@@ -59,6 +61,9 @@ def run(program: Program, first: int, count: int, *, threads: int, keep=(), engi
 
 def memory(program: Program, threads: int = 1, engine: str = "dense") -> int:
     """Bytes of workspace that a run cannot do without, about: beyond them it takes what is free, and computes less twice."""
+    if program.samplers is not None:  # what they draw lies outside the workspace
+        drawn = tuple(Draw("normal", 0.0) if draw.distribution == "given" else draw for draw in program.draws)
+        program = replace(program, draws=drawn, samplers=None)
     try:
         return _core.memory(program, engine)
     except ValueError as error:

@@ -7,18 +7,13 @@ import functools
 
 import numpy as np
 
-from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, product, records
-from pykernel.kernels.ops import KINDS, OPS
+from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records
+from pykernel.kernels.ops import KINDS, OPS, linear
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
 
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
 BOUNDS = {"float32": 40, "float64": 200}
-DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
-    "identity": product.IDENTITY,
-    "constant": product.CONSTANT,
-    "haar": product.HAAR,
-}
 
 
 class Filled:
@@ -50,15 +45,12 @@ def specify(program, functions, out, stop):
         functions: a `callbacks.Row` of each activation.  out: the rows.  stop: the flag that ends a run.
     """
     dtype = np.dtype(program.dtype)
-    layers, steps = program.layers, program.steps
-    stretches, ops = _ops(program)
+    stretches, order = _ops(program)
     x, x_exponent = _own(program, program.x)
     cotangent, cotangent_exponent = _own(program, program.cotangent)
-    matrices, matrix_at = _joined(program.weights, program.depth)
-    biases, bias_at = _joined(program.biases, program.depth)
     facts, calls = _functions(program, functions)
     return record(
-        records.spec_dtype(dtype),
+        ops.spec_dtype(dtype),
         count=out.shape[1],
         stride=out.shape[2],
         registers=program.registers,
@@ -72,38 +64,20 @@ def specify(program, functions, out, stop):
         key0=np.uint32(program.seed & 0xFFFFFFFF),
         key1=np.uint32(program.seed >> 32),
         stretches=stretches,
-        ops=ops,
-        phases=_kernels(program.dtype, tuple(sorted(_kinds(program)))),
+        ops=order,
+        kernels=_kernels(program.dtype, tuple(sorted(_kinds(program)))),
         rows=out,
         stop=stop,
-        layer_units=layers.units,
-        layer_address=layers.address,
-        layer_draw=layer_draws(program),
-        layer_parameter=np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw],
-        layer_scale=layers.scale,
-        layer_centred=layers.centred.astype(np.int64),
-        bias_draw=layers.bias_draw,
-        bias_scale=layers.bias_scale,
-        matrices=matrices,
-        matrix_at=matrix_at,
-        biases=biases,
-        bias_at=bias_at,
-        step_row=steps.row,
-        step_norm=steps.norm,
         facts=facts,
         calls=calls,
-        norm_kind=_norm_kinds(program),
+        norm_kind=norms.kinds(program.norms),
         norm_eps=np.array([norm.eps for norm in program.norms], np.float64),
-        norm_steps=program.norm_steps,
-        skip=program.joins.skip,
-        branch=program.joins.branch,
-        factors=program.factors,
-        masks=program.masks,
         x=x,
         x_exponent=x_exponent,
         cotangent=cotangent,
         cotangent_exponent=cotangent_exponent,
         zero=0.0,
+        **ops.numbers(program),
     )
 
 
@@ -118,16 +92,16 @@ def _kernels(dtype, kinds):
 
 def _ops(program):
     """Tables of the stretches (see `records.STRETCH`) and of their ops (`records.OP`), int64."""
-    stretches, ops, start = [], [], 0
+    stretches, order, start = [], [], 0
     for stretch in program.stretches:
-        stretches.append((len(ops), len(stretch.ops), start))
+        stretches.append((len(order), len(stretch.ops), start))
         start += stretch.count
         for op in stretch.ops:
-            table, ins = TABLES[op.kind], (*op.ins, 0)
+            table, ins = TABLES[op.kind], (*op.ins, 0, 0)[:3]
             number = getattr(stretch.first, table) + op.at
-            ops.append((KINDS.index(op.kind), op.out, ins[0], ins[1], number, getattr(stretch.each, table)))
-    stretches.append((len(ops), 0, start))
-    return np.array(stretches, np.int64), np.array(ops, np.int64)
+            order.append((KINDS.index(op.kind), op.out, *ins, number, getattr(stretch.each, table)))
+    stretches.append((len(order), 0, start))
+    return np.array(stretches, np.int64), np.array(order, np.int64)
 
 
 def _functions(program, functions):
@@ -141,26 +115,6 @@ def _functions(program, functions):
         facts.append(activate.facts(activation, parameter))
         calls.append((row, *kernels_of_row, function.compiled, function.address))
     return np.array(facts, np.float64), np.array(calls, np.int64)
-
-
-def _norm_kinds(program):
-    return np.array([norms.KINDS.index(norm.kind) for norm in program.norms], np.int64)
-
-
-def layer_draws(program):
-    """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
-    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
-    if program.weights is not None:
-        drawn[[array is not None for array in program.weights]] = product.MATRIX
-    return drawn
-
-
-def _joined(arrays, depth):
-    """The caller's arrays one after another, float64, and where each begins."""
-    if arrays is None:
-        return np.zeros(1), np.zeros(depth, np.int64)
-    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays]
-    return np.concatenate([*flat, np.zeros(1)]), _offsets(np.array([len(array) for array in flat]))
 
 
 def _own(program, array):
@@ -220,7 +174,7 @@ def sizes(program, workers, bounds):
     tape = _tape(program)
     cuts = _cuts(tape, tape_bytes, node * item)
     segments = len(cuts) - 1
-    draw = layer_draws(program)
+    draw = linear.drawn_by(program)
     tiles = units * _padded(layers.columns) * ((draw <= draws.STABLE) | (draw == product.HAAR))
     kept_at = _kept(tiles, kept_bytes // item)
     piecewise = all(activation_lanes.number(a)[0] == activation_lanes.PIECEWISE for a in program.activations)
@@ -266,22 +220,17 @@ def _kept(tiles, most):
 
 
 def _tape(program):
-    """Bytes that each repetition keeps on the tape: the sum of what its ops say, int64."""
-    B, item = program.columns, np.dtype(program.dtype).itemsize
-    of = {"linear": lambda number: float(program.clip_value), "gate": lambda number: 0}
-    kinds = _norm_kinds(program)
-    of["phi"] = lambda number: kinds[program.steps.norm[number]]
-    of["norm"] = lambda number: kinds[program.norm_steps[number]]
-    out = []
+    """Bytes that each repetition keeps on the tape: the sum of what its ops say, float64, since asking must not overflow."""
+    item, out = np.dtype(program.dtype).itemsize, []
     for stretch in program.stretches:
         repetition = np.arange(stretch.count)
-        units = {0: program.nodes[stretch.first.node + repetition * stretch.each.node]}
-        total = np.zeros(stretch.count, np.int64)
+        shapes = {0: (program.nodes[stretch.first.node + repetition * stretch.each.node], float(program.columns))}
+        total = np.zeros(stretch.count)
         for op in stretch.ops:
-            number, n = stretch.number(TABLES[op.kind], op, repetition), units[op.ins[0]]
-            if hasattr(OPS[op.kind], "kept"):
-                total += np.asarray(OPS[op.kind].kept(n, B, item, of[op.kind](number)), np.int64) + 8 * records.FOOT
-            units[op.out] = program.layers.units[number] if op.kind == "linear" else n
+            module, number, shape = OPS[op.kind], stretch.number(TABLES[op.kind], op, repetition), shapes[op.ins[0]]
+            if hasattr(module, "tape"):
+                total += module.tape(program, number, *shape, item) + 8 * records.FOOT
+            shapes[op.out] = module.result(program, number, *shape) if hasattr(module, "result") else shape
         out.append(total)
     return np.concatenate(out)
 

@@ -17,6 +17,11 @@ _, BATCH, LAYER, RMS = range(len(KINDS))
 _TINY = float(np.finfo(np.float64).tiny)
 
 
+def kinds(rows):
+    """The kinds of a program's norms as their places in KINDS, int64."""
+    return np.array([KINDS.index(row.kind) for row in rows], np.int64)
+
+
 @register_jitable
 def kept(n, B, kind):
     """Bytes of what `forward` leaves in r for `backward`."""

@@ -27,13 +27,9 @@ SPEC = {
     **dict.fromkeys(("count", "stride", "registers", "units", "columns", "depth", "item", "bound"), _INT),
     **dict.fromkeys(("correlation", "clip"), _FLOAT),
     **dict.fromkeys(("key0", "key1"), _WORD),
-    **dict.fromkeys(("stretches", "ops", "phases", "rows", "stop"), _INT),
-    # over layers, and the caller's arrays with their offsets
-    **dict.fromkeys(("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"), _INT),
-    **dict.fromkeys(("bias_draw", "bias_scale", "matrices", "matrix_at", "biases", "bias_at"), _INT),
-    # over activation steps, and the rows they name (see `activate`); over other steps
-    **dict.fromkeys(("step_row", "step_norm", "facts", "calls", "norm_kind", "norm_eps", "norm_steps"), _INT),
-    **dict.fromkeys(("skip", "branch", "factors", "masks"), _INT),
+    **dict.fromkeys(("stretches", "ops", "kernels", "rows", "stop"), _INT),
+    # the rows that ops name: activation functions (see `activate`) and norms
+    **dict.fromkeys(("facts", "calls", "norm_kind", "norm_eps"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
 }
 # What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
@@ -69,15 +65,15 @@ ROOM = 3
 TOP, KNOWN, STATE = range(3)
 # An op of the program: KIND is a place in `ops.KINDS`, its number in repetition i is FIRST + i * EACH. A stretch: its
 # first op, how many, its first repetition among all.
-KIND, OUT, IN, SECOND_IN, FIRST, EACH, OP = range(7)
+KIND, OUT, IN, SECOND_IN, THIRD_IN, FIRST, EACH, OP = range(8)
 FIRST_OP, OPS, START, STRETCH = range(4)
 # Behind what an op keeps on the tape: where that begins, and of what shape and exponents it is.
 BEGINS, KEPT_UNITS, KEPT_COLUMNS, KEPT_E, KEPT_E2, FOOT = range(6)
 
 
-def spec_dtype(dtype):
-    """The structured dtype of SPEC for a run in `dtype`."""
-    return np.dtype([*SPEC.items(), ("zero", dtype)], align=True)
+def spec_dtype(dtype, numbers):
+    """The structured dtype of SPEC for a run in `dtype`; numbers: names of what ops have of their own, see `ops`."""
+    return np.dtype([*SPEC.items(), *((name, _INT) for name in numbers), ("zero", dtype)], align=True)
 
 
 def work_dtype():

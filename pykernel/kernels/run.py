@@ -44,7 +44,6 @@ from pykernel.kernels.records import (
     record_type,
     shape,
     slot,
-    spec_dtype,
     stopped,
     stream_address,
     swap,
@@ -121,7 +120,7 @@ def resume(spec, work, s):
 @jit
 def forward(spec, work, s, replica, index):
     """The repetitions of segment s."""
-    stretch, kernels = spec.stretches, pointer(spec.phases, 1)
+    stretch, kernels = spec.stretches, pointer(spec.kernels, 1)
     for q in range(entry(work.cuts, s), entry(work.cuts, s + 1)):
         if stopped(spec):
             return
@@ -140,7 +139,7 @@ def forward(spec, work, s, replica, index):
 @jit
 def backward(spec, work, s, replica, index):
     """The repetitions of segment s, the last first."""
-    stretch, kernels = spec.stretches, pointer(spec.phases, 1)
+    stretch, kernels = spec.stretches, pointer(spec.kernels, 1)
     while entry(stretch, STRETCH + START) < entry(work.cuts, s + 1):
         stretch += 8 * STRETCH
     for q in range(entry(work.cuts, s + 1) - 1, entry(work.cuts, s) - 1, -1):
@@ -173,7 +172,7 @@ def finish(spec, work, index):
 @jit
 def replicas(spec, work, first, start, stop, parts):
     """Replicas first + start .. first + stop - 1 into rows start ..; parts: 1 forward, 2 cotangent, 4 backward."""
-    whole = advance(pointer(spec.phases, 1), KERNELS * len(KINDS))
+    whole = advance(pointer(spec.kernels, 1), KERNELS * len(KINDS))
     for index in range(start, stop):
         r = first + index
         if parts & 1:
@@ -197,7 +196,7 @@ def replicas(spec, work, first, start, stop, parts):
 
 def kernels(dtype, kinds):
     """Addresses of what the loop calls for these kinds of ops in a dtype, int64; 0 for what there is not."""
-    records = record_type(spec_dtype(dtype)), record_type(work_dtype())
+    records = record_type(ops.spec_dtype(dtype)), record_type(work_dtype())
     address = lambda kernel, numbers: address_of(kernel, (*records, *([types.int64] * numbers)))
     out = np.zeros((len(KINDS), KERNELS), np.int64)
     for kind in kinds:

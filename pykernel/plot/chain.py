@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks
-from pykernel.plot.page import Page
-from pykernel.plot.panels import style_of
+from pykernel.plot.page import Page, style_of
 
 DARK, GREY, BAND = "#000000", "#555555", "#bdd7ee"
 _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}

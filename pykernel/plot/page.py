@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The page that a figure stands on, of one chain or of a sweep: a new one, or what the caller gives."""
+"""The page that a figure stands on, of one chain or of a sweep, and how its lines look."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import textwrap
 from typing import Any
 
 import numpy as np
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", "*")
+DASHES = ("-", "--", "-.", ":")
+
+
+def style_of(i: int) -> dict[str, Any]:
+    """Every other marker is larger and open: where two series coincide both are seen."""
+    open_marker = {"mfc": "none", "ms": 6.5, "mew": 1.1} if i % 2 else {"ms": 3.5}
+    return {"color": COLOURS[i % 9], "marker": MARKERS[i % 9], "ls": DASHES[i % 4], "lw": 1.3, **open_marker}
 
 
 class Page:

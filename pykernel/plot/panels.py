@@ -15,19 +15,10 @@ from pykernel.sweeps.report import axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
 # Okabe and Ito's colours, told apart by most eyes; with 9 markers and 4 dashes no two of 36 lines look alike in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7A5195", "#8C564B")
-MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", "*")
-DASHES = ("-", "--", "-.", ":")
 # What titles leave out, being no matter of the numbers, and what they leave out where it is as usual.
 _UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")
 _USUAL = {"batch": 1, "correlation": 0.0, "precision": "exponent", "gain": 1.0, "bias_std": 0.0, "order": "linear-norm-activation"}
 MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42  # in one panel; of panels; along one side of the map of verdicts
-
-
-def style_of(i: int) -> dict[str, Any]:
-    """Every other marker is larger and open: where two series coincide both are seen."""
-    open_marker = {"mfc": "none", "ms": 6.5, "mew": 1.1} if i % 2 else {"ms": 3.5}
-    return {"color": COLOURS[i % 9], "marker": MARKERS[i % 9], "ls": DASHES[i % 4], "lw": 1.3, **open_marker}
 
 
 def ticks(reach: float) -> list[float]:

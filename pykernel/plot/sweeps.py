@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks
+from pykernel.plot.page import MARKERS, style_of
 from pykernel.plot.panels import (
-    MARKERS,
     MOST_CELLS,
     MOST_COLUMNS,
     MOST_LINES,
@@ -35,7 +35,6 @@ from pykernel.plot.panels import (
     sides,
     signed,
     split,
-    style_of,
     tick_values,
     ticks,
     word_of,

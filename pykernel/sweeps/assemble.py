@@ -151,8 +151,8 @@ def label(
         variables |= {name: (names, values.reshape(shape), attributes) for name, (values, attributes) in columns.items()}
 
     if "unit" in plan:  # of blocks
-        for name, (dims, values, *about) in variables.items():
-            said = {word: text.replace("per layer", f"per {plan['unit']}") for word, text in (about[0] if about else {}).items()}
+        for name, (dims, values, *words) in variables.items():
+            said = {word: text.replace("per layer", f"per {plan['unit']}") for word, text in (words[0] if words else {}).items()}
             variables[name] = dims, values, said
 
     coordinates: dict[str, Any] = {"replica": np.arange(scalars.values.shape[-1])}

@@ -60,7 +60,8 @@ def sweep(
     Args:
         grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`, `positions`, `seed`,
             `correlation`, `dtype`, `engine`, `backend`, `precision`. Patterns of blocks bear a name where `blocks` is a mapping:
-            `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them: `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
+            `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them:
+            `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.
         batch: inputs propagated together.
         positions: of one input, an int or one int an axis.

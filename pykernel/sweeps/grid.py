@@ -2,8 +2,8 @@
 """A grid of chains as cells in a documented order: the first half of a sweep's plan.
 
 Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of `Chain`, or
-one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips them
-into one axis, where `replicas` may be one of them.
+one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips
+them into one axis, where `replicas` may be one of them.
 """
 
 from __future__ import annotations
@@ -261,8 +261,10 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"cell {where}: {error}") from None
         ran = {**run, **own}
-        if not ran.get("positions", True):  # no axis of positions, as in stores of before there was any
-            del ran["positions"]
+        positions = ran.pop("positions", ())
+        positions = tuple(positions) if isinstance(positions, list) else positions
+        if positions != ():  # left out where there are none, as in keys of before there were any
+            ran["positions"] = positions
         result.append(Cell(tuple(i for i, _ in combination), chain, ran, count))
     return result
 

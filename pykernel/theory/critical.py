@@ -299,11 +299,19 @@ class PhaseDiagram:
         names = np.where(np.abs(chi - 1) <= 1e-6, "critical", np.where(chi < 1, "ordered", "chaotic"))
         return np.where(np.isinf(self.q), "unbounded", names)
 
-    def plot(self, ax=None):
-        """Decades a layer over (sigma_w, sigma_b) with the critical line. Returns the matplotlib axes."""
+    def plot(self, ax=None, **mesh):
+        """Decades a layer over (sigma_w, sigma_b) with the critical line.
+
+        Args:
+            ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
+            mesh: of the shades, as matplotlib's `pcolormesh` takes them: cmap, vmin, vmax, alpha ...
+
+        Returns:
+            The axes.
+        """
         from pykernel.plot import chain
 
-        return chain.phase_diagram(self, ax=ax)
+        return chain.phase_diagram(self, ax=ax, **mesh)
 
 
 def phase_diagram(activation="tanh", sigma_w=None, sigma_b=None) -> PhaseDiagram:

@@ -24,7 +24,8 @@ class Diagnosis:
 
     Attributes:
         verdict: as `Propagation.verdict`.
-        slope, slope_error: mean over replicas of the decades per layer (of blocks: per repetition) travelled backwards, and its standard error (nan for one replica).
+        slope, slope_error: mean over replicas of the decades per layer (of blocks: per repetition) travelled backwards, and its standard
+            error (nan for one replica).
         slope_theory: the prediction (finite width where known), nan without.
         measure: which ratio the verdict is taken from, "signal_end_to_end" or "end_to_end".
         decades: its median over replicas.

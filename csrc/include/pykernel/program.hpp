@@ -34,6 +34,10 @@ struct Stretch {
   Counts first, each;
 };
 
+// Fills in what follows from the order of ops: their places, and a stretch of `count` repetitions of them that counts on from `first`.
+// Returns what there is then. At first nothing: Counts{}.
+Counts add_stretch(Stretch& stretch, Op* ops, int64_t op_count, int64_t count, const Counts& first);
+
 // Unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter), "student"
 // (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
 struct Draw {
@@ -95,6 +99,9 @@ struct Program {
   uint64_t seed;
   bool exponent;
 };
+
+// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms must be set.
+void find_centred(const Program& program, bool* out);
 
 // Columns of every block.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }

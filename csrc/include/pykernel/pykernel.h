@@ -173,6 +173,73 @@ PK_API int pk_chain_bytes(const pk_plan* plan, int engine, int dtype, size_t* le
 PK_API int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows, void* workspace,
                         size_t bytes, int (*stop)(void* user), void* user, char* message, size_t message_size);
 
+/* -- any network of dense layers (pykernel/program.hpp) */
+
+/* What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch v; a factor times x;
+   x under a dropout mask; nothing but to look at a block's end. */
+typedef enum { PK_OP_LINEAR, PK_OP_PHI, PK_OP_NORM, PK_OP_GATE, PK_OP_ADD, PK_OP_SCALE, PK_OP_MASK, PK_OP_NODE } pk_op_kind;
+/* A register names a running block. Register 0 is the signal from repetition to repetition, all others are dead then. The first op of a
+   kind has the first number of the arrays below, and so on, repetition by repetition. These three structs do not grow. */
+typedef struct {
+  int32_t kind, out; /* pk_op_kind; the register that is written */
+  int32_t ins[4];    /* those that are read: two by gate (g, v) and add (a, v), else one */
+} pk_op;
+typedef struct {
+  const pk_op* ops;
+  int64_t op_count, count; /* count repetitions of the ops */
+} pk_stretch;
+typedef struct {
+  const char* distribution; /* as in pk_plan */
+  double parameter;
+} pk_draw;
+
+/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask and node ops, in the order of their numbers. Pointers stay
+   yours. */
+typedef struct {
+  size_t size;
+  const pk_stretch* stretches;
+  int64_t stretch_count;
+  const int64_t* nodes;     /* (nodes + 1): units of the input and of every block's end */
+  int64_t batch, positions; /* inputs, and columns of each (0: 1) */
+  uint64_t seed;
+  int32_t exponent, loss;         /* as in pk_plan */
+  const int64_t *units, *columns; /* rows and columns of each layer's W */
+  const int64_t* address;         /* its layer in the stream, or null: 1, 2, ... */
+  const pk_draw* draws;
+  int64_t draw_count;
+  const int64_t* draw;          /* which of the draws, or null: the first */
+  const double* scale;          /* W = scale times the unit draws */
+  const double* const* weights; /* per layer row by row, or null; null entries are drawn */
+  const double* bias_scale;     /* or null: no biases. Of normal draws, or of biases where they are given */
+  const double* const* biases;  /* per layer, or null; null entries are drawn */
+  const pk_activation* const* activations;
+  int64_t activation_count;
+  const int64_t* step_activation; /* or null: the first */
+  const int64_t* step_norm;       /* of the norm that acts on its input: 0 none, else a number from 1; or null: none */
+  const int32_t* norm_kinds;      /* pk_norm of the norms */
+  const double* norm_eps;         /* what they add to the variance, or null: 1e-5 */
+  int64_t norm_count;
+  const int64_t* norm_steps;   /* number of the norm of each norm op, from 1 */
+  const double *skip, *branch; /* factors of each add, or null: ones */
+  const double* factors;       /* of each scale */
+  const double* masks;         /* the probability of each mask that an entry is zeroed */
+  double correlation;          /* from here on as in pk_plan */
+  const double *x, *cotangent;
+  int64_t outputs;
+  pk_draw head_draw;
+  double head_scale;
+  const double *head_weight, *head_bias, *targets;
+  double clip_value;
+} pk_program;
+
+/* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node: log10_grad_weight, _bias,
+   _preactivation, log10_mean_square_preactivation and log10_weight_factor by layer; saturated, dead and log10_derivative_factor by
+   activation step; log10_mean_square_activation, mean_activation and similarity by node; log10_grad_activation by node, the input first. */
+PK_API int pk_program_bytes(const pk_program* program, int engine, int dtype, size_t* least, size_t* most, char* message,
+                            size_t message_size);
+PK_API int pk_program_run(const pk_program* program, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows,
+                          void* workspace, size_t bytes, int (*stop)(void* user), void* user, char* message, size_t message_size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -23,6 +23,13 @@ from pykernel.kernels.records import (
     write,
 )
 
+NUMBERS = ("skip", "branch")
+
+
+def numbers(program):
+    """Of each sum, both factors."""
+    return program.joins.skip, program.joins.branch
+
 
 @inline
 def _scale(spec, x, factor):

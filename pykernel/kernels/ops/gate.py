@@ -38,8 +38,13 @@ from pykernel.kernels.records import (
 )
 
 
+def tape(program, number, n, B, item):
+    """Bytes on the tape."""
+    return kept(n, B, item)
+
+
 @register_jitable
-def kept(n, B, item, _):
+def kept(n, B, item):
     """Bytes on the tape for n units and B columns."""
     return 2 * ((n + 15) // 16 * 16 * B * item)
 
@@ -49,7 +54,7 @@ def forward(spec, work, op, k, replica, index):
     """phi(g) * v."""
     g, v, out = slot(work, entry(op, IN)), slot(work, entry(op, SECOND_IN)), slot(work, first(spec))
     n, B, size = g[UNITS], g[COLUMNS], count(g)
-    foot = push(work, kept(n, B, spec.item, 0), n, B)
+    foot = push(work, kept(n, B, spec.item), n, B)
     at = work.tape + foot[BEGINS]
     blocks.copy(block(spec, g[BLOCK]), 0, block(spec, at), 0, size)
     blocks.copy(block(spec, v[BLOCK]), 0, block(spec, at), size, size)

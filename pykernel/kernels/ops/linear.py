@@ -45,6 +45,51 @@ from pykernel.program import BIASES
 MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
 GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
 ZERO, _, UNIFORM, GIVEN = (BIASES.index(name) for name in ("zero", "normal", "uniform", "given"))
+DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
+    "identity": product.IDENTITY,
+    "constant": product.CONSTANT,
+    "haar": product.HAAR,
+}
+NUMBERS = (
+    *("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"),
+    *("matrices", "matrix_at", "bias_draw", "bias_scale", "biases", "bias_at"),
+)
+
+
+def numbers(program):
+    """What the layers are, and the caller's arrays one after another with the places where they begin."""
+    layers = program.layers
+    parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
+    matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
+    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, layers.centred.astype(np.int64)
+    return *facts, *matrices, layers.bias_draw, layers.bias_scale, *biases
+
+
+def drawn_by(program):
+    """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
+    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
+    if program.weights is not None:
+        drawn[[array is not None for array in program.weights]] = product.MATRIX
+    return drawn
+
+
+def _joined(arrays, depth):
+    """The caller's arrays one after another, float64, and where each begins."""
+    if arrays is None:
+        return np.zeros(1), np.zeros(depth, np.int64)
+    flat = [np.zeros(0) if array is None else np.ravel(array) for array in arrays]
+    lengths = np.array([len(array) for array in flat])
+    return np.concatenate([*flat, np.zeros(1)]), np.cumsum(lengths) - lengths
+
+
+def tape(program, number, n, B, item):
+    """Bytes on the tape."""
+    return kept(n, B, item, float(program.clip_value))
+
+
+def result(program, number, n, B):
+    """Units and columns of the result."""
+    return program.layers.units[number], B
 
 
 @register_jitable

@@ -27,6 +27,13 @@ from pykernel.kernels.records import (
     write,
 )
 
+NUMBERS = ("masks",)
+
+
+def numbers(program):
+    """The probabilities."""
+    return (program.masks,)
+
 
 @inline
 def _mask(spec, work, k, replica):

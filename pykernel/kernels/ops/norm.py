@@ -30,7 +30,17 @@ from pykernel.kernels.records import (
     write,
 )
 
-__all__ = ["BACKWARD", "FORWARD", "kept"]
+NUMBERS = ("norm_steps",)
+
+
+def numbers(program):
+    """Of each norm, its row."""
+    return (program.norm_steps,)
+
+
+def tape(program, number, n, B, item):
+    """Bytes on the tape."""
+    return kept(n, B, item, norms.kinds(program.norms)[program.norm_steps[number]])
 
 
 @jit

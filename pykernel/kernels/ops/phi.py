@@ -36,6 +36,18 @@ from pykernel.kernels.records import (
 
 SATURATED, DEAD, FACTOR = ROW["saturated"], ROW["dead"], ROW["log10_derivative_factor"]
 
+NUMBERS = ("step_row", "step_norm")
+
+
+def numbers(program):
+    """Of each activation step, its function and norm."""
+    return program.steps.row, program.steps.norm
+
+
+def tape(program, number, n, B, item):
+    """Bytes on the tape."""
+    return kept(n, B, item, norms.kinds(program.norms)[program.steps.norm[number]])
+
 
 @register_jitable
 def kept(n, B, item, norm):

@@ -21,6 +21,13 @@ from pykernel.kernels.records import (
     write,
 )
 
+NUMBERS = ("factors",)
+
+
+def numbers(program):
+    """The factors."""
+    return (program.factors,)
+
 
 @inline
 def _scale(spec, work, k):

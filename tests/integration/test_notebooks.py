@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-DOWNLOADS = Path(__file__).parent.parent / "docs" / "_build" / "html" / "_downloads"
+DOWNLOADS = Path(__file__).parents[2] / "docs" / "_build" / "html" / "_downloads"
 NOTEBOOKS = sorted(DOWNLOADS.rglob("*.ipynb"), key=lambda path: path.name)
 FIGURES = """
 import numpy as np, pykernel as pk
@@ -58,7 +58,7 @@ def said(cell, name):
 
 
 def test_the_gallery_offers_its_notebooks():
-    assert len(NOTEBOOKS) == len(list((Path(__file__).parent.parent / "examples").glob("[0-9]*.py"))), "make docs builds them first"
+    assert len(NOTEBOOKS) == len(list((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))), "make docs builds them first"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

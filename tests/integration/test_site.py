@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from browser import Browser
 
-SITE = Path(__file__).parent.parent / "docs" / "_build" / "html"
+SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 WIDTHS = (390, 1024, 1366, 1920)  # a phone, a tablet, laptops, a screen
 WIDE = """[...document.querySelectorAll("article pre, article img, article table, article math[display=block]")]
     .filter(e => e.getClientRects().length && e.tagName == "PRE" && e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80))"""
