@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Everyday PyTorch modules of dense layers, small: each a function that makes one, by name. Needs torch."""
 
+import itertools
 import math
 
 import torch
@@ -112,7 +113,7 @@ class Mixer(nn.Module):
 
 def _stack(*sizes, act=nn.ReLU, last=None):
     parts = []
-    for n, m in zip(sizes, sizes[1:], strict=False):
+    for n, m in itertools.pairwise(sizes):
         parts += [nn.Linear(n, m), act()]
     return nn.Sequential(*parts[:-1], *([last] if last else []))
 

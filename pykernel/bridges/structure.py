@@ -177,8 +177,17 @@ def _layers(items, order):
 
 def _runs(parts):
     """The parts, with the items between two sums put together."""
-    for is_sum, run in itertools.groupby(parts, lambda part: isinstance(part, Part)):
-        yield from run if is_sum else [list(run)]
+    run: list[Item] = []
+    for part in parts:
+        if isinstance(part, Item):
+            run.append(part)
+            continue
+        if run:
+            yield run
+        yield part
+        run = []
+    if run:
+        yield run
 
 
 def _order(parts):
@@ -255,15 +264,11 @@ class Network:
             return Chain(**self.keywords, init=init, head=head, **fields)
         first, blocks, depth, last = self.pattern
         each = iter([] if words is None else words)
-        spelled = []
-        for parts in (first, blocks, last):
-            row = []
-            for part in parts:
-                own = {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
-                row.append(part.block(own))
-            spelled.append(row)
-        width = self.layers[0].sizes[1]
-        return Chain(depth=depth, width=width, first=spelled[0], blocks=spelled[1], last=spelled[2], init=init, head=head, **fields)
+        spelled = {}
+        for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
+            own = lambda part: {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+            spelled[key] = tuple(part.block(own(part)) for part in parts)
+        return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
 
 
 def network(start: Value, end: Value) -> Network:
@@ -273,7 +278,9 @@ def network(start: Value, end: Value) -> Network:
         ValueError: it is no chain: which operation, and why.
     """
     parts = _Series().between(start, end)
-    if not any(item.weighted for part in parts for item in (part.every if isinstance(part, Part) else [part])):
+    items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
+    _require_distinct([source for item in items for source in item.sources])
+    if not any(item.weighted for item in items):
         raise ValueError("the module has no Linear layer, so there is no chain to read")
     alike, listed = _keywords(parts)
     if alike is not None:
@@ -293,6 +300,16 @@ def network(start: Value, end: Value) -> Network:
     first, pattern, last = blocks[:begin], blocks[begin : begin + period], blocks[stop:]
     layers, groups = _numbered(first, pattern, count, blocks)
     return Network(layers, head, groups, pattern=(first, pattern, count, last))
+
+
+def _require_distinct(sources):
+    """Refuse a layer that is part of two steps: a fused one cut into halves and used whole, or cut twice."""
+    seen: set[tuple] = set()
+    for source in sources:
+        for row in {source.rows[0], source.rows[1] - 1}:
+            if (id(source.weight), row) in seen:
+                raise ValueError(f"{source.where} is used twice; a chain uses every layer once")
+            seen.add((id(source.weight), row))
 
 
 def _all_linear(parts):
@@ -331,7 +348,7 @@ def _keywords(parts):
     inside = bool(sums) and sums[-1][0] + sums[-1][1] == len(layers)
     head = layers.pop()["linear"] if plain[-1] and not all(plain) and not inside else None
     every, scale = sums[0][1:] if sums else (0, 1.0)
-    if sums and [s for s in sums] != [(i, every, scale) for i in range(0, len(layers) - every + 1, every)]:
+    if sums and sums != [(i, every, scale) for i in range(0, len(layers) - every + 1, every)]:
         return None, None
     rows = [(layer.get("activation", "linear"), layer.get("norm")) for layer in layers]
     norms = [norm for _, norm in rows if norm is not None]

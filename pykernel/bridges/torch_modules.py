@@ -18,11 +18,12 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     """The chain that a PyTorch module is, to diagnose the network you have.
 
     Args:
-        module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace: Linear layers of any widths with one
-            activation function and one norm throughout, before or after the Linear, and sums x + s f(x) at equal distances.
-            A last Linear without activation becomes the chain's Head.
+        module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace, of Linear layers, activation
+            functions, norms, dropout, gates (SwiGLU and the like from two Linear layers or halves of one, `nn.GLU`), numbers that
+            multiply, and sums a x + b f(x), the skip with layers of its own or without. Equal layers become a chain of keywords, others
+            blocks, with `depth` where they repeat. A last Linear becomes the chain's Head.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the scheme that they are
-            a fresh draw of, found by likelihood, so that `propagate` measures its ensemble.
+            a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps of blocks may have schemes of their own.
         init: the scheme, where you know it better; the weights are then not looked at, and may be on the meta device.
         loss: of the Head: "linear" (the logits' random read-out, or the `cotangent` you give), "mse", "sigmoid" or "softmax".
         activations: dict of your own module classes -> pykernel.Activation or a name.
@@ -35,8 +36,9 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         TypeError: it is no module.
 
     Notes:
-        Norms must have one eps and affine parameters 1 and 0, batch norm its batch's statistics (training mode). Clipping, optimisers
-        and the gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
+        Norms must have affine parameters 1 and 0, batch norm its batch's statistics (training mode). Dropout in training mode is a step
+        with masks of this package's own; in eval mode it is none. Attention, convolution and shared weights are refused by name, as are
+        sums inside a branch of another sum. Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -59,15 +61,15 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         last = None if head is None else inits.Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
     schemes = recognise.schemes(matrices, biases, network.groups)
-    found, gain, bias_std = max(schemes, key=schemes.count)
-    own = None if len(set(schemes)) == 1 else [(s[0], s[1] / gain, s[2]) for s in schemes]
+    main = max(schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s))
+    found, gain, bias_std = main
     return network.chain(
         found,
-        words=own,
+        words=[(None, 1.0, None) if s == main else (s[0], s[1] / gain, s[2]) for s in schemes],
         head_init=None if head is None else _head_scheme(head[0], found, gain),
         loss=loss,
         gain=gain,
-        bias_std=0.0 if own else bias_std,
+        bias_std=bias_std,
     )
 
 
