@@ -264,7 +264,7 @@ class Network:
             return Chain(**self.keywords, init=init, head=head, **fields)
         first, blocks, depth, last = self.pattern
         each = iter([] if words is None else words)
-        spelled = {}
+        spelled: dict[str, Any] = {}
         for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
             own = lambda part: {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
             spelled[key] = tuple(part.block(own(part)) for part in parts)
