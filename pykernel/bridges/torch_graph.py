@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
@@ -65,8 +66,10 @@ def _trace(module, known):
             inner.pop()
             return answer
 
+    optional = list(inspect.signature(module.forward).parameters.values())[1:]
+    defaults = {p.name: p.default for p in optional if isinstance(p.default, bool | int | float | str | None)}
     try:
-        return Tracer().trace(module)
+        return Tracer().trace(module, concrete_args=defaults or None)
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -82,17 +85,36 @@ class _Reader:
         self.module, self.own = module, own
         self.where = type(module).__name__
         self.values: dict[Any, Any] = {}
+        self.homes: dict[Any, Any] = {}  # the node whose memory a node's value lies in
         self.input = Value("the input")
         self.used: dict[int, str] = {}  # weights, by identity
 
     def follow(self, graph):
         """The input and the output."""
-        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
+        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users and not node.args]  # args hold a default
         if len(inputs) != 1:
             raise ValueError(f"{self.where} takes {len(inputs)} inputs; a chain has one")
         for node in graph.nodes:
-            self.values[node] = getattr(self, node.op)(node)
+            self._keep(node, getattr(self, node.op)(node))
         return self.input, self.values[node]
+
+    def _keep(self, node, value):
+        """Note what a node gives. What is computed in place is seen by all that share the memory."""
+        first, in_place = _first(node), self._in_place(node)
+        shares = first in self.homes and node.target != "clone" and (in_place or value is self.values[first])
+        self.homes[node], self.values[node] = self.homes[first] if shares else node, value
+        if in_place and shares:
+            for other, home in self.homes.items():
+                if home is self.homes[node]:
+                    self.values[other] = value
+
+    def _in_place(self, node):
+        if node.op == "call_module":
+            return bool(getattr(self.module.get_submodule(str(node.target)), "inplace", False))
+        if node.op not in ("call_function", "call_method"):
+            return False
+        name = _name(node)
+        return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv") or bool(self._given(name, node).get("inplace"))
 
     def placeholder(self, node):
         return self.input
@@ -109,14 +131,14 @@ class _Reader:
         path = str(node.target)
         module = self.module.get_submodule(path)
         where = kinds.where_of(module, path)
-        value = self._value(node.args[0], where)
+        value = self._value(_first(node), where)
         kind = kinds.kind_of(module)
         if type(module) in self.own:
             return self._step(value, self.own[type(module)], where)
         if kind in kinds.HARMLESS:
             return value
         if "Dropout" in kind:
-            return self._dropout(value, module.p if module.training else 0.0, where)
+            return self._dropout(value, module.p if module.training else 0.0, where, kind == "Dropout")
         if kind == "Linear":
             return self._linear(value, module.weight, module.bias, where)
         if kind == "GLU":
@@ -126,10 +148,14 @@ class _Reader:
         return self._step(value, kinds.activation(kind, module, where), where)
 
     def call_function(self, node):
-        return self._call(getattr(node.target, "__name__", str(node.target)), node)
+        return self._call(_name(node), node)
 
-    def call_method(self, node):
-        return self._call(node.target, node)
+    call_method = call_function
+
+    def _given(self, name, node):
+        """The arguments behind the first, by name."""
+        given = {**dict(zip(kinds.arguments(name), node.args[1:])), **node.kwargs}
+        return {key: self._known(argument) for key, argument in given.items()}
 
     def _call(self, name, node):
         where = f"{name} of {self._scope(node)}"
@@ -141,15 +167,15 @@ class _Reader:
             return self._sum(node, SUMS[name], where)
         if name in PRODUCTS:
             return self._product(name, node, where)
-        value = self._value(node.args[0], where)
+        value = self._value(_first(node), where)
         if name in kinds.HARMLESS_FUNCTIONS:
             return value
-        given = {**dict(zip(kinds.ARGUMENTS.get(name, ()), node.args[1:])), **node.kwargs}
-        given = {key: self._known(argument) for key, argument in given.items()}
+        given = self._given(name, node)
         if name == "neg":
             return self._scaled(value, -1.0, where)
         if "dropout" in name:
-            return self._dropout(value, given.get("p", 0.5) if given.get("training", True) else 0.0, where)
+            training = given.get("training", given.get("train", "alpha" not in name))
+            return self._dropout(value, given.get("p", 0.5) if training else 0.0, where, name in ("dropout", "dropout_"))
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
@@ -191,7 +217,9 @@ class _Reader:
     def _scaled(self, value, factor, where):
         return value if factor == 1.0 else self._step(value, Scale(factor), where)
 
-    def _dropout(self, value, p, where):
+    def _dropout(self, value, p, where, plain):
+        if p and not plain:
+            raise ValueError(f"{where} drops by another rule than Dropout, entry by entry; call .eval() on it to read the network without")
         if p == 1:
             raise ValueError(f"{where} drops everything; a chain needs a p below 1")
         return self._step(value, Dropout(p), where) if p else value
@@ -208,11 +236,11 @@ class _Reader:
     # -- sums and products
 
     def _sum(self, node, sign, where):
-        left, right = (self._known(a) for a in node.args[:2])
-        if not (isinstance(left, Value) and isinstance(right, Value)):
+        left, right = (self._known(a) for a in _operands(node))
+        alpha = self._constant(node.kwargs.get("alpha", 1))
+        if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
             raise ValueError(f"{where} adds something that is no output of a layer; a chain adds two values")
-        left, right = (self._value(a, where) for a in node.args[:2])
-        factors = 1.0, float(sign * node.kwargs.get("alpha", 1))
+        factors = 1.0, sign * alpha
         if left is right:
             return self._scaled(left, sum(factors), where)
         if None not in (left.units, right.units) and left.units != right.units:
@@ -226,7 +254,9 @@ class _Reader:
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
     def _product(self, name, node, where):
-        left, right = node.args[:2]
+        left, right = _operands(node)
+        if node.kwargs.get("rounding_mode") is not None:
+            raise ValueError(f"{where} rounds, which a chain cannot")
         factor = self._constant(right)
         if factor is not None:
             return self._scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
@@ -290,6 +320,21 @@ class _Reader:
                 if cut in (slice(*ends), slice(i * half, (i + 1) * half)):
                     return self._halves(value, 2, -1, "chunk", where)[i]
         raise ValueError(f"{where} takes something apart; a chain reads the two halves of a fused Linear as a gate, and nothing else")
+
+
+def _name(node):
+    """What a function or method is called."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _first(node):
+    """What a node acts on."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+
+
+def _operands(node):
+    given = {**dict(zip(("input", "other"), node.args)), **node.kwargs}
+    return given.get("input"), given.get("other")
 
 
 def _is_node(argument):

@@ -11,6 +11,7 @@ from pykernel import activations
 from pykernel.activation import Activation
 from pykernel.layers import NORM_EPS, Norm
 
+THRESHOLD = 20  # softplus is the identity beyond, as torch has it by default: off by e^-20 = 2e-9
 EPS = (1e-30, 1e30)  # as Chain.norm_eps
 # Modules and functions without parameters, each the name of a row.
 PLAIN = {
@@ -26,7 +27,7 @@ FUNCTIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "selu": "selu
 FUNCTIONS |= {"erf": "erf", "atan": "arctan", "arctan": "arctan", "sin": "sin", "relu_": "relu", "tanh_": "tanh", "sigmoid_": "sigmoid"}
 HARMLESS = ("Identity", "Flatten")
 HARMLESS_FUNCTIONS = ("flatten", "view", "reshape", "contiguous", "clone", "squeeze", "float", "double")
-SIZES = ("size", "getattr", "numel", "dim")
+SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")  # asserts: arguments left at their defaults
 NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
 KNOWN = (
     "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, BatchNorm1d, "
@@ -42,7 +43,8 @@ REASONS = {
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
 }
-ARGUMENTS = {
+ARGUMENTS = {name: ("inplace",) for name in ("relu", "selu", "silu", "mish")}
+ARGUMENTS |= {
     "gelu": ("approximate",),
     "leaky_relu": ("negative_slope", "inplace"),
     "elu": ("alpha", "inplace"),
@@ -55,9 +57,12 @@ ARGUMENTS = {
     "linear": ("weight", "bias"),
     "layer_norm": ("normalized_shape", "weight", "bias", "eps"),
     "rms_norm": ("normalized_shape", "weight", "eps"),
-    "add": ("other",),
-    "sub": ("other",),
 }
+
+
+def arguments(name):
+    """Names of what a function takes behind its input, in order."""
+    return ARGUMENTS.get("dropout" if "dropout" in name else name, ())
 
 
 def kind_of(module):
@@ -91,8 +96,11 @@ def activation(kind, module, where) -> Activation:
     if kind == "GELU":
         return _gelu(module.approximate, where)
     if kind == "Softplus":
-        if module.beta != 1:
-            raise ValueError(f"{where} has beta {module.beta:g}; a chain knows softplus with beta 1 only")
+        if module.beta != 1 or module.threshold < THRESHOLD:
+            raise ValueError(
+                f"{where} has beta {module.beta:g} and threshold {module.threshold:g}; a chain knows softplus with beta 1 only, "
+                f"and without a threshold, which one from {THRESHOLD} on cannot be told from"
+            )
         return activations.get("softplus")
     if kind == "Hardtanh":
         if (module.min_val, module.max_val) != (-1, 1):
@@ -121,7 +129,7 @@ def function(name, given):
         return activations.elu(given.get("alpha", 1.0))
     if name == "gelu":
         return _gelu(given.get("approximate", "none"), "gelu")
-    if name == "softplus" and given.get("beta", 1) == 1:
+    if name == "softplus" and given.get("beta", 1) == 1 and given.get("threshold", THRESHOLD) >= THRESHOLD:
         return activations.get("softplus")
     if name == "hardtanh" and (given.get("min_val", -1), given.get("max_val", 1)) == (-1, 1):
         return activations.get("hardtanh")
