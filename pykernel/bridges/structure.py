@@ -197,20 +197,42 @@ def _order(parts):
 
 def _blocks(parts):
     """Blocks: sums with the steps that follow them, layers between."""
+    runs = list(_runs(parts))
+    keys = [part.key if isinstance(part, Part) else None for part in runs]
+    tails = [_unweighted(run) if isinstance(run, list) else [] for run in [*runs[1:], []]]
+    bare = {key for key, tail in zip(keys, tails, strict=True) if not tail}
     out: list[Part] = []
-    for run in _runs(parts):
+    for i, run in enumerate(runs):
         if isinstance(run, Part):
-            out.append(replace(run))
+            # what follows a sum belongs to it, unless it follows no other sum like this one, or none before
+            alone = keys.count(keys[i]) == 1 and bool(out) and out[-1].skip is not None and not out[-1].after
+            after = [] if keys[i] in bare or alone else tails[i]
+            out.append(replace(run, after=after))
             continue
-        if out:  # of blocks in a row, all have something after the sum, or the last has not either
-            after = list(itertools.takewhile(lambda item: not item.weighted, run))
-            if not (len(out) > 1 and out[-2].skip is not None and not out[-2].after):
-                out[-1].after = after
-                run = run[len(after) :]
-        before = itertools.takewhile(lambda item: not item.weighted, run)
-        activated = any(isinstance(item.step, Activation) for item in before)
-        out += [Part(layer) for layer in _layers(run, ORDERS[1 if activated else 0])]
-    return out
+        items = run[len(out[-1].after) :] if out else run
+        activated = any(isinstance(item.step, Activation) for item in _unweighted(items))
+        out += [Part(layer) for layer in _layers(items, ORDERS[1 if activated else 0])]
+    return _split_end(out)
+
+
+def _unweighted(items):
+    """The steps before the first layer."""
+    return list(itertools.takewhile(lambda item: not item.weighted, items))
+
+
+def _split_end(blocks):
+    """What the last block has at its end beyond a block like it is a block of its own."""
+    *others, last = blocks
+    known = {part.key for part in others}
+    slot = "items" if last.skip is None else "after"
+    row = getattr(last, slot)
+    for cut in range(len(row) - 1, -1 if slot == "after" else 0, -1):
+        if last.key in known or row[cut].weighted:
+            break
+        left = replace(last, **{slot: row[:cut]})
+        if left.key in known:
+            return [*others, left, Part(row[cut:])]
+    return blocks
 
 
 def _repetition(blocks):

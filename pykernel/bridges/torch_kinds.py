@@ -43,7 +43,7 @@ REASONS = {
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
 }
-ARGUMENTS = {name: ("inplace",) for name in ("relu", "selu", "silu", "mish")}
+ARGUMENTS = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))
 ARGUMENTS |= {
     "gelu": ("approximate",),
     "leaky_relu": ("negative_slope", "inplace"),
