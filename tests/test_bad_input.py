@@ -65,7 +65,11 @@ CASES = [
     (lambda: pk.weights(3, layer=1), TypeError, "chain must be a pykernel.Chain, got int"),
     (lambda: pk.gradients(3), TypeError, "chain must be a pykernel.Chain, got int"),
     (lambda: pk.Given([np.eye(2) * 1j]), TypeError, "weights[0] must be real, got a complex array"),
-    (lambda: pk.Given([np.ones((3, 2)), np.ones((2, 2))]), ValueError, "weights[1] must have 3 columns"),
+    (
+        lambda: pk.propagate(pk.Chain(widths=[2, 3, 2], init=pk.Given([np.ones((3, 2)), np.ones((2, 2))]))),
+        ValueError,
+        "weights[1] must have shape (2, 3), got (2, 2)",
+    ),
     (lambda: pk.Given([np.ones((3, 2))], biases=[np.ones(2)]), ValueError, "biases[0] must have shape (3,)"),
     (lambda: run().judge(3, -3), ValueError, "vanishing must be below exploding"),
     (lambda: run().judge(NAN), ValueError, "vanishing must be finite, got nan"),
