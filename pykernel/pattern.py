@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stretches and numbers of a chain, pattern by pattern: how blocks and keyword layers become ops over registers. Used by `lower` only."""
+"""The stretches and numbers of a chain, pattern by pattern: how blocks and keyword layers become ops over registers."""
 
 from __future__ import annotations
 
