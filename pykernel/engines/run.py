@@ -205,7 +205,8 @@ def announce(job: Job, replicas: int, threads: int) -> None:
         time_needed = f"{estimate / 3600:.2g} hours" if estimate > 7200 else f"{estimate / 60:.0f} minutes"
         warnings.warn(
             f"every weight is drawn (dense engine, {_distributions(job.program)} weights), which may take about {time_needed}; the "
-            "matrix_free engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), orthogonal; "
+            "matrix_free engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), "
+            "orthogonal; "
             'engine="dense" asks for this run without a warning',
             UserWarning,
             stacklevel=STACK,
