@@ -14,6 +14,7 @@ from pykernel.bridges.structure import Network, Source, Value, network
 from pykernel.layers import Dropout, Gated, Linear, Scale
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
 
 
@@ -56,7 +57,17 @@ def _trace(module, known):
 
     inner = []  # modules whose forward is being followed
 
+    class Proxy(fx.Proxy):
+        """fx itself takes x += y for x = x + y, which is another thing to whoever else holds x."""
+
+    for name in IN_PLACE:
+        act = lambda self, other, name=name: self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+        setattr(Proxy, f"__{name}__", act)
+
     class Tracer(fx.Tracer):
+        def proxy(self, node):
+            return Proxy(node, self)
+
         def is_leaf_module(self, m, name):
             return known(m)
 
@@ -114,7 +125,7 @@ class _Reader:
         if node.op not in ("call_function", "call_method"):
             return False
         name = _name(node)
-        return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv") or bool(self._given(name, node).get("inplace"))
+        return name.endswith("_") or name in IN_PLACE or bool(self._given(name, node).get("inplace"))
 
     def placeholder(self, node):
         return self.input
