@@ -129,10 +129,10 @@ class Pattern:
         words = [chain.layer_word(name, l) for name in ("init", "gain", "bias_std")]
         factor = self._keyword_fixup(l)
         if chain.order == "linear-norm-activation":
-            cur = self._linear(cur, held, units, *words, factor, norm == "batch")
+            cur = self._linear(cur, held, units, *words, factor)
             return self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
         cur = self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        return self._linear(cur, held, units, *words, factor, False)
+        return self._linear(cur, held, units, *words, factor)
 
     def _keyword_fixup(self, l):
         chain = self.chain
@@ -177,10 +177,9 @@ class Pattern:
         chain, factors = self.chain, iter(factors)
         for i, step in enumerate(steps):
             following = steps[i + 1] if i + 1 < len(steps) else None
-            centred = isinstance(following, Norm) and following.kind == "batch"
             if isinstance(step, Linear):
                 words = self._words(step)
-                cur = self._linear(cur, held, step.units or self._width, *words, next(factors), centred, busy)
+                cur = self._linear(cur, held, step.units or self._width, *words, next(factors), busy)
             elif isinstance(step, Gated):
                 cur = self._gated(step, cur, held, busy, next(factors))
             elif isinstance(step, Norm):
@@ -201,9 +200,9 @@ class Pattern:
 
     def _gated(self, step, cur, held, busy, factor):
         words, units, width = self._words(step), step.units or self._width, self._width
-        gate = self._linear(cur, True, units, *words, 1.0, False, (*busy, cur))
+        gate = self._linear(cur, True, units, *words, 1.0, (*busy, cur))
         self._width = width
-        value = self._linear(cur, True, units, *words, factor, False, (*busy, cur, gate))
+        value = self._linear(cur, True, units, *words, factor, (*busy, cur, gate))
         return self._emit("gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0)
 
     def _init(self, step):
@@ -225,7 +224,7 @@ class Pattern:
 
     # -- ops
 
-    def _linear(self, cur, held, units, init, gain, bias_std, factor, centred, busy=()):
+    def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=()):
         fans = (self._width, units)
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
         own = bias if bias_std or init.bias_distribution == "zero" else (init.bias_distribution, self._scale(init, "bias_scale", fans))
@@ -245,7 +244,7 @@ class Pattern:
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
             chosen_scale=bias[1],
-            centred=centred,
+            centred=False,  # until a batch norm follows, see _emit
         )
 
     def _scale(self, init, key, fans):
@@ -284,6 +283,9 @@ class Pattern:
         if out is None:
             out = next(r for r in range(1 if held else 0, len(busy) + 2) if r not in busy)
         table = ops.TABLES[kind]
+        norm = self.norms.rows[numbers.get("norm", numbers.get("norm_steps", 0))]
+        if norm.kind == "batch" and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == ins[0]:
+            self._rep["centred"][-1] = True
         self._ops.append(Op(kind, out, ins, self._here[table]))
         self._here[table] += 1
         self.registers = max(self.registers, out + 1)

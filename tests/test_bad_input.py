@@ -178,7 +178,7 @@ CASES = [
     (lambda: run({"blocks": [BLOCK], "init": ["he_normal", "orthogonal"]}), ValueError, "a step takes its own init"),
     (lambda: run({"blocks": [BLOCK], "widths": [4, 4]}), ValueError, "widths is for chains of equal layers"),
     (lambda: run({"blocks": {"a": [BLOCK]}}), TypeError, "blocks must be a sequence of Blocks and steps"),
-    (lambda: pk.weights(chain(blocks=[BLOCK]), layer="4.linear1"), ValueError, "layer must be one of"),
+    (lambda: pk.weights(chain(blocks=[BLOCK]), layer="4.linear1"), ValueError, "layer must be a name from '1.linear1' to '3.linear2'"),
     (lambda: pk.weights(chain(blocks=[BLOCK]), layer=7), ValueError, "layer must be an int from 1 to 6, got 7"),
     (lambda: pk.gradients(chain(blocks=[BLOCK]), positions=-1), ValueError, "positions must be a positive int, got -1"),
     (lambda: run().to_dataframe(of="node"), ValueError, "of must be one of 'layer', 'activation', 'block'"),

@@ -223,8 +223,8 @@ def test_bits_of_programs_do_not_depend_on_threads_or_memory(seed):
 
 
 def test_gates_and_products_beyond_floating_point():
-    """Magnitudes square at every gate, exponents add. Slopes e^-1e15 would leave rounding alone in the factors, hence the smaller gain."""
-    for activation, gain in (("silu", 1e15), ("relu", 1e15), ("silu", 1e-15), ("tanh", 1e-15), ("sigmoid", 1e3)):
+    """Magnitudes square at every gate, exponents add."""
+    for activation, gain in (("silu", 1e15), ("relu", 1e15), ("silu", 1e-15), ("tanh", 1e-15)):
         chain = Chain(depth=6, width=16, gain=gain, blocks=[Block(Gated(16, activation), Linear(16))])
         for dtype, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
             assert_rows(lower(chain, batch=2, dtype=dtype), tolerance=tolerance, skip=("saturated",))

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pykernel.plan import lower
 from random_chains import random_chain
 
 import pykernel as pk
 from pykernel import activations, stream
-from pykernel.chain import LOSSES, NORMS
-from pykernel.lower import lower as lower_program
+from pykernel.chain import LOSSES, NORMS, ORDERS
+from pykernel.lower import lower
 from pykernel.observables import ROWS
-from pykernel.ops import OPS
+from pykernel.program import BIASES
 
 EMBED = Path(__file__).parent / "embed"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -58,22 +57,26 @@ def same_bits(got, rows):
     np.testing.assert_array_equal(got, np.concatenate([np.ravel(row) for row in rows]))
 
 
-def described(plan, engine, replicas):
-    """A plan on one line, as tests/embed/any_chain.h reads it; numbers as hex floats, so that none is rounded."""
+def numbers(array):
+    """A count and as many hex floats, so that none is rounded."""
+    array = [] if array is None else np.ravel(array).tolist()
+    return [len(array), *(float(x).hex() for x in array)]
 
-    def numbers(array):
-        array = [] if array is None else np.ravel(array).tolist()
-        return [len(array), *(float(x).hex() for x in array)]
 
-    words = [int(plan.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas]
-    words += [plan.depth, plan.batch, plan.seed, int(plan.exponent), plan.norm, plan.order, plan.loss, plan.outputs]
-    words += [plan.activation.name, *numbers(plan.activation.parameters), len(plan.widths), *plan.widths.tolist()]
-    words += [plan.residual_every, *numbers(plan.residual_scale)]
-    words += [plan.distribution, plan.distribution_parameter, *numbers(plan.scale), plan.bias_distribution, *numbers(plan.bias_scale)]
-    words += [plan.correlation, *numbers(plan.x), *numbers(plan.cotangent)]
-    words += [plan.head_distribution, plan.head_parameter, float(plan.head_scale).hex()]
-    words += [*numbers(plan.head_weight), *numbers(plan.head_bias)]
-    words += [*numbers(plan.targets), plan.clip_value, plan.norm_eps]
+def described(chain, program, engine, replicas):
+    """A chain of equal layers on one line, as tests/embed/any_chain.h reads it."""
+    layers, head = program.layers, program.head
+    every = 0 if chain.residual is None else chain.residual.every
+    factor = 1.0 if chain.residual is None else chain.residual.factor(chain.depth)
+    (activation,), (draw,) = program.activations, program.draws
+    words = [int(program.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas]
+    words += [program.depth, program.batch, program.seed, int(program.exponent), NORMS.index(chain.norm), ORDERS.index(chain.order)]
+    words += [LOSSES.index(head.loss), head.outputs, activation.name, *numbers(activation.parameters)]
+    words += [len(program.nodes), *program.nodes.tolist(), every, *numbers(np.full(program.depth, factor))]
+    words += [*draw, *numbers(layers.scale), BIASES[layers.bias_draw[0]], *numbers(layers.bias_scale)]
+    words += [program.correlation, *numbers(program.x), *numbers(program.cotangent)]
+    words += [*head.draw, float(head.scale).hex(), *numbers(head.weight), *numbers(head.bias), *numbers(head.targets)]
+    words += [program.clip_value, chain.norm_eps]
     return " ".join(map(str, words))
 
 
@@ -112,7 +115,7 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
         expected = pk.propagate(chain, backend="cpp", **arguments)
         engine = arguments["engine"]
         del arguments["engine"], arguments["replicas"]
-        text = run(consumers / program, input=described(lower(chain, **arguments), engine, 2))
+        text = run(consumers / program, input=described(chain, lower(chain, **arguments), engine, 2))
         rows = [np.ravel(getattr(expected, row.name)) for row in ROWS]
         try:
             same_bits(hex_floats(text), rows + rows)  # with the largest useful workspace, and with the smallest
@@ -120,11 +123,11 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
             raise AssertionError(f"{name}: {error}") from None
 
 
-def described_program(program, engine, replicas):
-    """A program on one line, as tests/embed/any_program.c reads it; numbers as hex floats, so that none is rounded."""
+KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node")  # as in pk_op_kind
 
-    def numbers(array):
-        return [len(array), *(float(x).hex() for x in array)]
+
+def described_program(program, engine, replicas):
+    """A program on one line, as tests/embed/any_program.c reads it."""
 
     def integers(array):
         return [len(array), *(int(x) for x in array)]
@@ -134,7 +137,7 @@ def described_program(program, engine, replicas):
     for stretch in program.stretches:
         words += [len(stretch.ops), stretch.count]
         for op in stretch.ops:
-            words += [list(OPS).index(op.kind), op.out, op.ins[0], op.ins[-1]]
+            words += [KINDS.index(op.kind), op.out, op.ins[0], op.ins[-1]]
     words += [*integers(program.nodes), program.batch, math.prod(program.positions), program.seed, int(program.exponent)]
     words += [*integers(layers.units), *integers(layers.columns), *integers(layers.draw), len(program.draws)]
     words += [word for draw in program.draws for word in draw]
@@ -149,7 +152,7 @@ def described_program(program, engine, replicas):
         *numbers(program.factors),
         *numbers(program.masks),
     ]
-    words += [0 if head.loss is None else LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
+    words += [LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
     return " ".join(map(str, words))
 
 
@@ -157,7 +160,7 @@ GAUSSIAN = ("he_normal", "lecun_normal", "orthogonal")
 PROGRAMS = {f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)} | {
     "pre-norm": (pk.Chain(depth=9, width=40, blocks=[pk.Block(pk.Norm("layer"), pk.Linear(160), "gelu", pk.Linear(40), skip=1.0)]), {}),
     "swiglu": (pk.Chain(depth=5, width=1100, blocks=[pk.Block(pk.Norm("rms"), pk.Gated(300), pk.Linear(1100), skip=1.0)]), {"batch": 3}),
-    "far": (pk.Chain(depth=90, width=20, gain=3.0, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"batch": 2}),
+    "far": (pk.Chain(depth=9, width=20, gain=30.0, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"batch": 2}),
     "native": (pk.Chain(depth=5, width=20, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"precision": "native", "batch": 2}),
 }
 
@@ -168,7 +171,7 @@ def test_any_program_has_the_bits_of_propagate(consumers, engine):
         if engine == "matrix_free" and "precision" in arguments:
             continue
         expected = pk.propagate(chain, backend="cpp", engine=engine, replicas=2, seed=2**40 + 5, **arguments)
-        program = lower_program(chain, seed=2**40 + 5, **arguments)
+        program = lower(chain, seed=2**40 + 5, **arguments)
         text = run(consumers / "any_program_c", input=described_program(program, engine, 2))
         rows = [np.ravel(getattr(expected, row.name)) for row in ROWS]
         try:
