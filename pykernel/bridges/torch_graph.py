@@ -279,7 +279,10 @@ class _Reader:
         return self._gate(self._value(left, where), self._value(right, where), where)
 
     def _gate(self, left, right, where):
-        """phi(G u) * (V u), either way round."""
+        """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""
+        for u, other in ((left, right), (right, left)):
+            if other.step == activations.get("sigmoid") and other.ins[0] is u:
+                return self._step(u, activations.get("silu"), where)
         sides = [(side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)]
         sides.sort(key=lambda side: side[1] is None)
         (gate, phi), (other, second) = sides

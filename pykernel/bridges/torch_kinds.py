@@ -43,7 +43,7 @@ REASONS = {
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
 }
-ARGUMENTS = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))
+ARGUMENTS: dict[str, tuple[str, ...]] = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))
 ARGUMENTS |= {
     "gelu": ("approximate",),
     "leaky_relu": ("negative_slope", "inplace"),
