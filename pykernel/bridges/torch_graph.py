@@ -155,7 +155,7 @@ class _Reader:
         if kind == "GLU":
             return self._glu(value, module.dim, where)
         if kind in kinds.NORMS:
-            return self._step(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
+            return self._norm(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
         return self._step(value, kinds.activation(kind, module, where), where)
 
     def call_function(self, node):
@@ -190,7 +190,7 @@ class _Reader:
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
-            return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+            return self._norm(value, kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
             return self._glu(value, given.get("dim", -1), where)
         if name in ("chunk", "split"):
@@ -227,6 +227,10 @@ class _Reader:
 
     def _scaled(self, value, factor, where):
         return value if factor == 1.0 else self._step(value, Scale(factor), where)
+
+    def _norm(self, value, norm, where):
+        step, factor = norm
+        return self._scaled(self._step(value, step, where), factor, where)
 
     def _dropout(self, value, p, where, plain):
         if p and not plain:

@@ -282,3 +282,21 @@ def test_blocks_of_two_kinds_repeat():
     layers = [part for _ in range(3) for part in (nn.Linear(6, 6), nn.ReLU())]
     chain = assert_the_gradients_of_autograd(nn.Sequential(*layers, nn.LayerNorm(6)), 6)
     assert (chain.depth, len(chain.last)) == (3, 1)
+
+
+def test_a_norm_whose_weight_is_one_number_is_a_norm_and_a_factor():
+    """As a last norm of a branch that begins at zero, or at 1/8; a number a unit is refused."""
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 6), nn.BatchNorm1d(6))
+    net = nn.Sequential(nn.Linear(6, 6), Forward(lambda m, x: torch.relu(x + m[0](x)), branch))
+    nn.init.constant_(branch[4].weight, 0.125)
+    chain = assert_the_gradients_of_autograd(net, 6)
+    assert chain.blocks[-1] == Block(Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu")
+    nn.init.zeros_(branch[4].weight)
+    assert pk.from_torch(net, weights=True).blocks[-1].scale == 0.0
+    for change, message in ((nn.init.uniform_, "trained weight"), (nn.init.ones_, "trained bias")):
+        parameter = branch[4].weight if message == "trained weight" else branch[4].bias
+        change(parameter)
+        with pytest.raises(ValueError, match=rf"layer 1\.parts\.0\.4 \(BatchNorm1d\) has a {message}"):
+            pk.from_torch(net, weights=True)
+        nn.init.ones_(branch[4].weight)
