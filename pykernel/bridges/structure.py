@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A network as a graph of values, and the Chain that such a graph is: blocks by its sums, repetition where blocks repeat, keywords where
-all layers are alike; or the sentence why it is none."""
+"""A network as a graph of values, and the Chain that it is: blocks by its sums, `depth` where they repeat, or the sentence why none."""
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -199,15 +199,15 @@ def _blocks(parts):
     """Blocks: sums with the steps that follow them, layers between."""
     runs = list(_runs(parts))
     keys = [part.key if isinstance(part, Part) else None for part in runs]
+    counts = Counter(keys)
     tails = [_unweighted(run) if isinstance(run, list) else [] for run in [*runs[1:], []]]
     bare = {key for key, tail in zip(keys, tails, strict=True) if not tail}
     out: list[Part] = []
     for i, run in enumerate(runs):
         if isinstance(run, Part):
             # what follows a sum belongs to it, unless it follows no other sum like this one, or none before
-            alone = keys.count(keys[i]) == 1 and bool(out) and out[-1].skip is not None and not out[-1].after
-            after = [] if keys[i] in bare or alone else tails[i]
-            out.append(replace(run, after=after))
+            alone = counts[keys[i]] == 1 and bool(out) and out[-1].skip is not None and not out[-1].after
+            out.append(replace(run, after=[] if keys[i] in bare or alone else tails[i]))
             continue
         items = run[len(out[-1].after) :] if out else run
         activated = any(isinstance(item.step, Activation) for item in _unweighted(items))
@@ -309,7 +309,8 @@ def network(start: Value, end: Value) -> Network:
         return alike
     head = None
     last = parts[-1]
-    if isinstance(last, Item) and isinstance(last.step, Linear) and not _all_linear(parts):
+    is_linear = [isinstance(part, Item) and isinstance(part.step, Linear) for part in parts]
+    if is_linear[-1] and not all(is_linear):
         head = last.sources[0]
         parts = parts[:-1]
         if not any(isinstance(part, Part) or part.weighted for part in parts):
@@ -332,10 +333,6 @@ def _require_distinct(sources):
             if (id(source.weight), row) in seen:
                 raise ValueError(f"{source.where} is used twice; a chain uses every layer once")
             seen.add((id(source.weight), row))
-
-
-def _all_linear(parts):
-    return all(isinstance(part, Item) and isinstance(part.step, Linear) for part in parts)
 
 
 def _numbered(first, pattern, count, blocks):

@@ -14,6 +14,7 @@ from pykernel.bridges.structure import Network, Source, Value, network
 from pykernel.layers import Dropout, Gated, Linear, Scale
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
 
 
@@ -56,7 +57,17 @@ def _trace(module, known):
 
     inner = []  # modules whose forward is being followed
 
+    class Proxy(fx.Proxy):
+        """fx itself takes x += y for x = x + y, which is another thing to whoever else holds x."""
+
+    for name in IN_PLACE:
+        act = lambda self, other, name=name: self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+        setattr(Proxy, f"__{name}__", act)
+
     class Tracer(fx.Tracer):
+        def proxy(self, node):
+            return Proxy(node, self)
+
         def is_leaf_module(self, m, name):
             return known(m)
 
@@ -114,7 +125,7 @@ class _Reader:
         if node.op not in ("call_function", "call_method"):
             return False
         name = _name(node)
-        return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv") or bool(self._given(name, node).get("inplace"))
+        return name.endswith("_") or name in IN_PLACE or bool(self._given(name, node).get("inplace"))
 
     def placeholder(self, node):
         return self.input
@@ -144,7 +155,7 @@ class _Reader:
         if kind == "GLU":
             return self._glu(value, module.dim, where)
         if kind in kinds.NORMS:
-            return self._step(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
+            return self._norm(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
         return self._step(value, kinds.activation(kind, module, where), where)
 
     def call_function(self, node):
@@ -179,7 +190,7 @@ class _Reader:
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
-            return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+            return self._norm(value, kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
             return self._glu(value, given.get("dim", -1), where)
         if name in ("chunk", "split"):
@@ -216,6 +227,10 @@ class _Reader:
 
     def _scaled(self, value, factor, where):
         return value if factor == 1.0 else self._step(value, Scale(factor), where)
+
+    def _norm(self, value, norm, where):
+        step, factor = norm
+        return self._scaled(self._step(value, step, where), factor, where)
 
     def _dropout(self, value, p, where, plain):
         if p and not plain:
@@ -268,7 +283,10 @@ class _Reader:
         return self._gate(self._value(left, where), self._value(right, where), where)
 
     def _gate(self, left, right, where):
-        """phi(G u) * (V u), either way round."""
+        """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""
+        for u, other in ((left, right), (right, left)):
+            if other.step == activations.get("sigmoid") and other.ins[0] is u:
+                return self._step(u, activations.get("silu"), where)
         sides = [(side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)]
         sides.sort(key=lambda side: side[1] is None)
         (gate, phi), (other, second) = sides

@@ -43,7 +43,7 @@ REASONS = {
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
 }
-ARGUMENTS = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))
+ARGUMENTS: dict[str, tuple[str, ...]] = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))
 ARGUMENTS |= {
     "gelu": ("approximate",),
     "leaky_relu": ("negative_slope", "inplace"),
@@ -136,8 +136,8 @@ def function(name, given):
     return None
 
 
-def norm_of(kind, module, where, width, root) -> Norm:
-    """The step of a norm module."""
+def norm_of(kind, module, where, width, root) -> tuple[Norm, float]:
+    """The step of a norm module, and the one number that its weight is."""
     eps = _rounding(module.weight, root) if module.eps is None else float(module.eps)
     if kind == "BatchNorm1d":
         if not module.training and module.running_mean is not None:
@@ -148,24 +148,26 @@ def norm_of(kind, module, where, width, root) -> Norm:
     return norm(NORMS[kind], shape, (module.weight, getattr(module, "bias", None)), eps, where, width)
 
 
-def norm_function(name, given, where, width, root) -> Norm:
-    """The step of F.layer_norm or F.rms_norm."""
+def norm_function(name, given, where, width, root) -> tuple[Norm, float]:
+    """The same of F.layer_norm or F.rms_norm."""
     weight, bias = given.get("weight"), given.get("bias")
     eps = given.get("eps", 1e-5 if name == "layer_norm" else None)
     eps = _rounding(weight, root) if eps is None else float(eps)
     return norm(name.partition("_")[0], tuple(given["normalized_shape"]), (weight, bias), eps, where, width)
 
 
-def norm(kind, shape, parameters, eps, where, width) -> Norm:
-    """The step of a norm of these numbers."""
+def norm(kind, shape, parameters, eps, where, width) -> tuple[Norm, float]:
+    """The same of a norm of these numbers."""
     if not EPS[0] <= eps <= EPS[1]:
         raise ValueError(f"{where} has eps {eps:g}; a chain's norms have one from {EPS[0]:g} to {EPS[1]:g}")
     if len(shape) != 1 or width not in (None, shape[0]):
         raise ValueError(f"{where} normalises over shape {shape}; a chain over all {width or ''} units of a layer")
-    for name, parameter, plain in zip(("weight", "bias"), parameters, (1.0, 0.0), strict=True):
-        if parameter is not None and not parameter.is_meta and not (array(parameter, where) == plain).all():
-            raise ValueError(f"{where} has a trained {name}; a chain's norms have weight 1 and bias 0")
-    return Norm(kind, None if eps == NORM_EPS else eps)
+    weight, bias = (None if p is None or p.is_meta else array(p, where) for p in parameters)
+    if weight is not None and (weight != weight.flat[0]).any():
+        raise ValueError(f"{where} has a trained weight, one number a unit; a chain's norms have the same for all units")
+    if bias is not None and bias.any():
+        raise ValueError(f"{where} has a trained bias; a chain's norms have none")
+    return Norm(kind, None if eps == NORM_EPS else eps), 1.0 if weight is None else float(weight.flat[0])
 
 
 def _rounding(weight, root):

@@ -36,10 +36,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         TypeError: it is no module.
 
     Notes:
-        Norms must have affine parameters 1 and 0, batch norm its batch's statistics (training mode). Dropout in training mode is a step
-        with masks of this package's own; in eval mode it is none. Attention, convolution and shared weights are refused by name, as are
-        sums inside a branch of another sum. Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a
-        head's own gradient, and its bias in a drawn scheme.
+        Norms must have one scale for all units and no shift, batch norm its batch's statistics (training mode). Dropout in training mode
+        is a step with masks of this package's own; in eval mode it is none. Attention, convolution and shared weights are refused by
+        name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients of a norm's own parameters are left out;
+        so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP

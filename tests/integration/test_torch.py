@@ -215,7 +215,7 @@ def evaluated():
 
 def scaled():
     module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Tanh())
-    nn.init.constant_(module[1].weight, 2.0)
+    nn.init.uniform_(module[1].weight)
     return module
 
 

@@ -109,26 +109,32 @@ class Twin:
             parts.append(self.head)
         self.module = nn.Sequential(*parts).double().train()
 
-    def gradients(self, x, cotangent):
-        """log10 of the norms of dJ/dW, layer by layer.
+    def gradients(self, x, end, loss=None):
+        """log10 of the norms of dJ/dx, of dJ/dW and of dJ/db (-inf where there is none), layer by layer.
 
         Args:
-            x: (batch, n[0]).  cotangent: dJ/d output (batch, outputs), or the targets where the head has a loss.
+            x: (batch, n[0]).  end: dJ/d output (batch, outputs), or the targets of a loss.
+            loss: as of a Head; by default the chain's.
         """
-        y = self.module(torch.from_numpy(x))
-        c = torch.from_numpy(cotangent)
-        loss = None if self.chain.head is None else self.chain.head.loss
-        if loss in (None, "linear"):
-            J = (y * c).sum()
-        elif loss == "mse":
-            J = 0.5 * (y - c).square().sum() / len(y)
-        elif loss == "sigmoid":
-            J = nn.functional.binary_cross_entropy_with_logits(y, c, reduction="sum") / len(y)
-        else:
-            J = nn.functional.cross_entropy(y, c)
+        loss = self.chain.head.loss if loss is None and self.chain.head is not None else loss
+        x = torch.from_numpy(x).requires_grad_()
+        y, end = self.module(x), torch.from_numpy(end)
+        functional = nn.functional
+        J = {
+            None: lambda: (y * end).sum(),
+            "linear": lambda: (y * end).sum(),
+            "mse": lambda: 0.5 * (y - end).square().sum() / len(y),
+            "sigmoid": lambda: functional.binary_cross_entropy_with_logits(y, end, reduction="sum") / len(y),
+            "softmax": lambda: functional.cross_entropy(y, end),
+        }[loss]()
         J.backward()
+        norm = lambda tensor: 0.0 if tensor is None else tensor.grad.norm().item()
         with np.errstate(divide="ignore"):
-            return np.log10([part.weight.grad.norm().item() for part in self.linears])
+            return (
+                np.log10(norm(x)),
+                np.log10([norm(part.weight) for part in self.linears]),
+                np.log10([norm(part.bias) for part in self.linears]),
+            )
 
     def _block(self, block):
         branches = self.chain.branches**-0.5

@@ -111,6 +111,16 @@ class Mixer(nn.Module):
         return torch.relu(F.linear(x, self.weight, self.bias)).neg() * 0.5
 
 
+class Swish(nn.Module):
+    def __init__(self, n, m):
+        super().__init__()
+        self.linear = nn.Linear(n, m)
+
+    def forward(self, x):
+        x = self.linear(x)
+        return torch.sigmoid(x) * x
+
+
 def _stack(*sizes, act=nn.ReLU, last=None):
     parts = []
     for n, m in itertools.pairwise(sizes):
@@ -157,5 +167,6 @@ KINDS = {
     "ModuleList": lambda: Listed(5, 3),
     "functional forward": lambda: Functional(6),
     "F.linear": lambda: nn.Sequential(Mixer(6), Mixer(6)),
+    "SiLU by hand": lambda: nn.Sequential(Swish(6, 7), Swish(7, 7), nn.Linear(7, 2)),
     "final activation behind a sum": lambda: _repeat(lambda: Mlp(6), 2, nn.Softplus()),
 }

@@ -3,15 +3,14 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_modules import KINDS, Mlp
 
 import pykernel as pk
-
-torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch_modules import KINDS, Mlp  # noqa: E402
-
-from pykernel.bridges.torch_graph import read  # noqa: E402
-from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale  # noqa: E402
+from pykernel.bridges.torch_graph import read
+from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
 
 EXACT = 1e-9  # decades, float64: a few layers, sums of tens of terms
 
@@ -182,7 +181,7 @@ REFUSED = [
 
 def cut_and_whole(y):
     gate, value = y.chunk(2, dim=-1)
-    return torch.tanh(gate) * value + nn.functional.relu(y[:, :2]) * y[:, 2:]
+    return torch.tanh(gate) * value + F.relu(y[:, :2]) * y[:, 2:]
 
 
 def dense(m, x):
@@ -203,3 +202,101 @@ def test_tied_weights_are_refused_by_name():
     net[2].weight = net[0].weight
     with pytest.raises(ValueError, match=r"layer 0 \(Linear\) and layer 2 \(Linear\) share one weight"):
         pk.from_torch(net, weights=True)
+
+
+def added(m, x):
+    y = h = m[0](x)
+    y += m[1](torch.relu(h))
+    return torch.tanh(y) * 0.5 + h.mul(2.0)
+
+
+IN_PLACE = {
+    "a branch that begins in place": (lambda m, x: (lambda z: z + m[1](F.relu(z, inplace=True)))(m[0](x)), [Linear(6), "relu"]),
+    "a module": (lambda m, x: (lambda z: m[2](z) + z)(m[0](x)), [Linear(6), "relu", Scale(2.0)]),
+    "a method": (lambda m, x: (lambda z: torch.tanh(z.relu_()) + z)(m[0](x)), [Linear(6), "relu"]),
+    "a product": (lambda m, x: (lambda z: torch.tanh(z.mul_(2)) + z)(m[0](x)), [Linear(6), Scale(2.0)]),
+    "a view": (lambda m, x: (lambda z: torch.tanh(z.view(-1, 6).relu_()) + z)(m[0](x)), [Linear(6), "relu"]),
+    "a copy": (lambda m, x: (lambda z: torch.tanh(z.clone().relu_()) + z)(m[0](x)), [Linear(6)]),
+    "a sum": (added, None),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_what_is_computed_in_place_is_seen_by_all_that_hold_it(kind):
+    forward, begins = IN_PLACE[kind]
+    torch.manual_seed(0)
+    chain = assert_the_gradients_of_autograd(Forward(forward, *linears((6, 6), (6, 6)), nn.ReLU(inplace=True)), 6)
+    if begins is not None:
+        assert list(chain.blocks[0].steps) == list(Block(*begins).steps)
+
+
+class Optional(nn.Module):
+    """Arguments that stay at their defaults, keywords for inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x, mask=None, *, double=False, factor=0.5):
+        if mask is not None:
+            x = x * mask
+        x = torch.relu(input=self.linear(input=x))
+        return torch.add(input=x, other=torch.mul(x, other=factor), alpha=2.0) if not double else x * 2
+
+
+def test_arguments_stay_at_their_defaults():
+    assert_the_gradients_of_autograd(Optional(), 6)
+    assert_the_gradients_of_autograd(nn.Sequential(Optional(), Optional()), 6)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda x: F.alpha_dropout(x, 0.5, True), "another rule than Dropout"),
+        (nn.Dropout1d(0.5), "another rule than Dropout"),
+        (nn.AlphaDropout(0.5), "another rule than Dropout"),
+        (nn.Softplus(threshold=2), "without a threshold"),
+        (lambda x: F.softplus(x, 1, 2), "calls softplus"),
+        (lambda x: torch.div(x, 0.1, rounding_mode="floor"), "rounds"),
+    ],
+)
+def test_what_only_looks_like_a_step_is_refused(forward, message):
+    step = forward if isinstance(forward, nn.Module) else Forward(lambda m, x: forward(x))
+    with pytest.raises(ValueError, match=message):
+        pk.from_torch(nn.Sequential(nn.Linear(4, 4), step), init="he_normal")
+
+
+def test_other_dropout_at_test_time_is_none():
+    chain = pk.from_torch(nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout(0.5), nn.Dropout1d(0.5), nn.Tanh()).eval(), init="he_normal")
+    assert chain == pk.Chain(depth=1, width=4, activation="tanh")
+    call = Forward(lambda m, x: torch.dropout(F.alpha_dropout(torch.tanh(m[0](x)), 0.5), 0.5, train=False), nn.Linear(4, 4))
+    assert pk.from_torch(call, init="he_normal") == chain
+
+
+def test_blocks_of_two_kinds_repeat():
+    """One with an activation behind its sum, one without; at the end a norm that belongs to neither."""
+    torch.manual_seed(0)
+    both = lambda: (Forward(lambda m, x: torch.tanh(x + m[0](x)), nn.Linear(6, 6)), Mlp(6))
+    chain = assert_the_gradients_of_autograd(nn.Sequential(*both(), *both(), nn.LayerNorm(6)), 6)
+    assert (chain.depth, len(chain.first), len(chain.blocks), len(chain.last)) == (2, 0, 2, 1)
+    layers = [part for _ in range(3) for part in (nn.Linear(6, 6), nn.ReLU())]
+    chain = assert_the_gradients_of_autograd(nn.Sequential(*layers, nn.LayerNorm(6)), 6)
+    assert (chain.depth, len(chain.last)) == (3, 1)
+
+
+def test_a_norm_whose_weight_is_one_number_is_a_norm_and_a_factor():
+    """As a last norm of a branch that begins at zero, or at 1/8; a number a unit is refused."""
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 6), nn.BatchNorm1d(6))
+    net = nn.Sequential(nn.Linear(6, 6), Forward(lambda m, x: torch.relu(x + m[0](x)), branch))
+    nn.init.constant_(branch[4].weight, 0.125)
+    chain = assert_the_gradients_of_autograd(net, 6)
+    assert chain.blocks[-1] == Block(Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu")
+    nn.init.zeros_(branch[4].weight)
+    assert pk.from_torch(net, weights=True).blocks[-1].scale == 0.0
+    for change, message in ((nn.init.uniform_, "trained weight"), (nn.init.ones_, "trained bias")):
+        parameter = branch[4].weight if message == "trained weight" else branch[4].bias
+        change(parameter)
+        with pytest.raises(ValueError, match=rf"layer 1\.parts\.0\.4 \(BatchNorm1d\) has a {message}"):
+            pk.from_torch(net, weights=True)
+        nn.init.ones_(branch[4].weight)
