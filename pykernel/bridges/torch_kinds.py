@@ -34,7 +34,7 @@ KNOWN = (
     "LayerNorm, RMSNorm, Identity, Flatten, Dropout, gates of two Linear layers, products with a number, and sums of two values"
 )
 # What is read by none of these words, and why.
-REASONS: dict[str, tuple[str, ...]] = {
+REASONS = {
     "MultiheadAttention": "attention mixes positions",
     "Transformer": "attention mixes positions",
     "Conv": "a convolution mixes positions",
