@@ -38,6 +38,8 @@ ROWS = (
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
+_OF_EXTENT = {extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "node")}
+_OF_INPUT, _OF_REPLICA = (sum(row.extent == extent for row in ROWS) for extent in ("input", "replica"))
 
 
 class Rows:
@@ -72,3 +74,9 @@ def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
     if row.extent == "replica":
         return (replicas,)
     return (replicas, counts.node + 1 if row.extent == "input" else getattr(counts, row.extent))
+
+
+def entries(replicas: int, counts) -> int:
+    """Numbers in all rows together, for so many replicas of a program with these `program.Counts`."""
+    each = sum(getattr(counts, extent) * many for extent, many in _OF_EXTENT.items())
+    return replicas * (each + _OF_INPUT * (counts.node + 1) + _OF_REPLICA)

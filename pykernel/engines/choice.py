@@ -9,20 +9,25 @@ from typing import Any, NamedTuple
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
 
+BRIEF = 1e-3  # seconds: some 100 MB at most
+
 
 class Choice(NamedTuple):
     """An engine and a backend that can run a program.
 
     Attributes:
         engine, backend: a key of `engines.TABLE`.  module: what it names.
-        seconds: nominal, of one replica on one core.  bytes: of workspace that a run on one thread cannot do without.
+        seconds: nominal, of one replica on one core.
     """
 
     engine: str
     backend: str
     module: Any
     seconds: float
-    bytes: int
+
+    def bytes(self, program) -> int:
+        """Of workspace that a run on one thread cannot do without; 0 of brief ones, which cannot fill what memory bandwidth passes."""
+        return 0 if self.seconds < BRIEF else int(self.module.memory(program, 1))
 
 
 def module_of(engine, backend):
@@ -68,7 +73,7 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
 
 def _choice(program, engine: str, backend: str, module: Any) -> Choice:
     seconds = cost.seconds(program, engine, backend)
-    return Choice(engine, backend, module, seconds, int(module.memory(program, 1)))
+    return Choice(engine, backend, module, seconds)
 
 
 def smaller(program, chosen: Choice, free: int) -> str | None:

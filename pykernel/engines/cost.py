@@ -14,7 +14,8 @@ from pykernel.pattern import pattern_of
 def seconds(program, engine: str, backend: str) -> float:
     """Nominal seconds of one replica of a program."""
     layers = program.layers
-    distributions = np.array([draw.distribution for draw in program.draws])[layers.draw]
+    distributions = np.array([draw.distribution for draw in program.draws])
+    distributions = distributions if len(distributions) == 1 else distributions[layers.draw]
     return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions)
 
 

@@ -7,7 +7,6 @@ The one way from a chain to its rows, for `propagate`, sweeps, advice and bridge
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 import warnings
 from typing import NamedTuple
@@ -130,6 +129,8 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
     if program.dtype != "float32" or not program.exponent or not np.all(program.joins.branch):
         return
     gradients = ("log10_grad_weight", "log10_grad_activation")
+    if not any((rows[name] == -np.inf).any() for name in gradients):
+        return
     zero = {name: np.isneginf(rows[name]) for name in gradients}
     for i in np.flatnonzero(np.any([z.any(axis=1) for z in zero.values()], axis=0)):
         if not np.isfinite(rows["log10_mean_square_activation"][i]).all() or not (rows["dead"][i] < 1).all():
@@ -166,13 +167,13 @@ def require_memory(job: Job, replicas: int) -> None:
     if program.samplers is not None:
         weights = int((program.layers.units.astype(object) * program.layers.columns).sum())
         machine.require_memory(16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none")
-    answer = sum(8 * math.prod(observables.shape(row, replicas, program.counts)) for row in observables.ROWS)
+    answer = 8 * observables.entries(replicas, program.counts)
     machine.require_memory(
         answer,
         f"the answer of {replicas} replicas at depth {program.depth}",
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
-    needed = answer + choice.bytes
+    needed = answer + choice.bytes(program)
     free = machine.free_memory()
     if needed > free:
         size = f"{program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
