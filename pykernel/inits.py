@@ -374,12 +374,12 @@ class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 
     Args:
-        weights: one array a layer, (n[l], n[l-1]); a chain's `gain` multiplies them.
-        biases: one array a layer, (n[l],), or None.
+        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies them.
+        biases: one array a layer, (units out,), None for a layer without; or None.
         name: how tables call them.
 
     Raises:
-        TypeError, ValueError: not matrices and vectors of finite numbers, or of shapes that do not fit each other.
+        TypeError, ValueError: not matrices and vectors of finite numbers, or a bias that does not fit its weight.
 
     Notes:
         `propagate(chain, weights=...)` takes other arrays for one call. Theory needs a scheme and refuses these.
@@ -402,18 +402,17 @@ class Given(Init):
                 raise TypeError(f"biases must be a sequence of arrays, one a layer, got {type(biases).__name__}")
             if len(biases) != len(weights):
                 raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
-            biases = tuple(_frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
-        for i, w in enumerate(weights):
-            if i and w.shape[1] != len(weights[i - 1]):
-                raise ValueError(f"weights[{i}] must have {len(weights[i - 1])} columns, the rows of weights[{i - 1}], got shape {w.shape}")
-            if biases is not None and len(biases[i]) != len(w):
-                raise ValueError(f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {biases[i].shape}")
+            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
+            for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+                if b is not None and len(b) != len(w):
+                    raise ValueError(f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {b.shape}")
+            biases = None if all(b is None for b in biases) else biases
         _complete(self, distribution="given", scale=_Same(1.0), name=name)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
 
     def _arrays(self):
-        return (*self.weights, *(self.biases or ()))
+        return (*self.weights, *(np.zeros(0) if b is None else b for b in self.biases or ()))
 
     def __eq__(self, other):
         if not isinstance(other, Given) or len(self._arrays()) != len(other._arrays()):
@@ -421,7 +420,7 @@ class Given(Init):
         return all(np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True))
 
     def __hash__(self):
-        return hash((self.name, *(a.shape for a in self._arrays()), *(float(a.flat[0]) for a in self._arrays())))
+        return hash((self.name, *(a.shape for a in self._arrays()), *(float(a.flat[0]) for a in self.weights)))
 
     def __repr__(self):
         return f"<Given {len(self.weights)} weights{' and biases' if self.biases else ''}>"

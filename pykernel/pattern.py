@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stretches and numbers of a chain, pattern by pattern: how blocks and keyword layers become ops over registers. Used by `lower` only."""
+"""The stretches and numbers of a chain, pattern by pattern: how blocks and keyword layers become ops over registers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.inits import Given
 from pykernel.layers import BRANCH_SCALES, Dropout, Gated, Linear, Norm, Scale, Weighted
 from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, NormRow, Op, Stretch
 
@@ -35,7 +34,20 @@ class Rows:
 
 def pattern_of(chain):
     """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
-    return Pattern(chain) if chain.depth > REMEMBERED or isinstance(chain.init, Given) else _pattern_of(chain)
+    return Pattern(chain) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain))
+
+
+class _Itself:
+    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in facts."""
+
+    def __init__(self, chain):
+        self.chain = chain
+
+    def __hash__(self):
+        return id(self.chain)
+
+    def __eq__(self, other):
+        return self.chain is other.chain
 
 
 class Pattern:
@@ -330,8 +342,8 @@ class Pattern:
 
 
 @functools.lru_cache(maxsize=256)
-def _pattern_of(chain):
-    return Pattern(chain)
+def _pattern_of(itself):
+    return Pattern(itself.chain)
 
 
 def _joined(parts, dtype):

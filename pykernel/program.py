@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A chain as every backend and the theory run it: stretches of ops over registers, and the numbers of their layers in arrays.
 
-A register names a running block (units x columns); register 0 is the signal a from repetition to repetition, all others are dead between them.
+A register names a running block (units x columns); register 0 is the signal a from repetition to repetition, all others are dead
+between them.
 Ops name registers, tables and the place of their number within one repetition; nothing but the arrays depends on depth.
 """
 
@@ -72,6 +73,9 @@ class Draw(NamedTuple):
     parameter: float
 
 
+NORMAL = Draw("normal", 0.0)
+
+
 class NormRow(NamedTuple):
     """A norm: None, "batch", "layer" or "rms", and what it adds to the variance."""
 
@@ -132,7 +136,7 @@ class Head:
 
     loss: str | None = None
     outputs: int = 0
-    draw: Draw = Draw("normal", 0.0)
+    draw: Draw = NORMAL
     scale: float = 0.0
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None

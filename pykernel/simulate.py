@@ -37,8 +37,7 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     head, layers = program.head, program.layers
-    place = 1 + chain.layers.index(checks.choice("layer", layer, chain.layers)) if isinstance(layer, str) else layer
-    number = checks.integer("layer", place, 1, program.depth + (head.loss is not None))
+    number = checks.integer("layer", _place(chain, layer), 1, program.depth + (head.loss is not None))
     own = number > program.depth
     rows = head.outputs if own else int(layers.units[number - 1])
     columns = int(program.nodes[-1]) if own else int(layers.columns[number - 1])
@@ -51,6 +50,16 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
     if program.samplers is not None and program.samplers[number - 1] is not None:
         return program.sampled(number, replica).astype(dtype)
     return (layers.scale[number - 1] * reference.Dense(program, replica).matrix(number)).astype(dtype)
+
+
+def _place(chain: Chain, layer):
+    """The number of a layer given by name."""
+    if not isinstance(layer, str):
+        return layer
+    names = chain.layers
+    if layer not in names:
+        raise ValueError(f"layer must be a name from {names[0]!r} to {names[-1]!r} as in chain.layers, or a number, got {layer!r}")
+    return 1 + names.index(layer)
 
 
 def gradients(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Blocks as plain data, as TOML and JSON hold them, and back: "linear(256)", {"linear" = 256, init = "normal(0.02)"}, {steps = [...], skip = 1}."""
+"""Blocks as plain data, as TOML and JSON hold them, and back: "linear(256)", {linear = 256, gain = 2.0}, {steps = [...], skip = 1}."""
 
 from __future__ import annotations
 

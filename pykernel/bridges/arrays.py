@@ -46,9 +46,8 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
         if len(pairs) < 2:
             raise ValueError("a head needs a layer before it; give loss=None where the only layer has its activation")
         weight, bias = weights.pop(), biases.pop()
-        head = Head(loss, len(weight), init=inits.Given([weight], None if bias is None else [bias], name="given head"))
-    given = None if all(b is None for b in biases) else [np.zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
-    return Chain(widths=[weights[0].shape[1], *map(len, weights)], init=inits.Given(weights, given), head=head, **fields)
+        head = Head(loss, len(weight), init=inits.Given([weight], [bias], name="given head"))
+    return Chain(widths=[weights[0].shape[1], *map(len, weights)], init=inits.Given(weights, biases), head=head, **fields)
 
 
 def _pairs(parameters):

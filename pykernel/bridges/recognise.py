@@ -46,6 +46,41 @@ def scheme(weights, biases) -> tuple[Init, float, float]:
     return init, gain, std
 
 
+def schemes(weights, biases, groups) -> list[tuple[Init, float, float]]:
+    """The scheme, gain and bias_std of each group of layers: one for all where that fits, else as few as fit.
+
+    Args:
+        weights, biases: as in `scheme`.  groups: lists of indices of layers that are alike.
+
+    Raises:
+        ValueError: a group is no fresh draw of a scheme.
+    """
+    of = lambda layers: scheme([weights[i] for i in layers], None if biases is None else [biases[i] for i in layers])
+    try:
+        return [of(range(len(weights)))] * len(groups)
+    except ValueError:
+        if len(groups) == 1:
+            raise
+    clusters: list[list] = []  # of [layers, scheme, groups]
+    for number, group in enumerate(groups):
+        for cluster in clusters:
+            try:
+                joint = of([*cluster[0], *group])
+            except ValueError:
+                continue
+            cluster[:] = [[*cluster[0], *group], joint, [*cluster[2], number]]
+            break
+        else:
+            clusters.append([list(group), _zeros([weights[i] for i in group]) or of(group), [number]])
+    found = {number: cluster[1] for cluster in clusters for number in cluster[2]}
+    return [found[number] for number in range(len(groups))]
+
+
+def _zeros(weights):
+    """The scheme of weights that begin at zero, or None."""
+    return None if any(w.any() for w in weights) else (inits.Constant(0.0), 1.0, 0.0)
+
+
 def _structured(weights):
     """Identity, constant and orthogonal matrices, each times one number, with that gain; None for others."""
     if any(not w.any() for w in weights):

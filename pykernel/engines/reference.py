@@ -41,7 +41,7 @@ def run_operators(program, first, count, operator, keep=()):
 
 
 class Trace:
-    """Arrays kept on request, true values in float64: lists over layers; "activation" and "grad_activation" over nodes, the input's first."""
+    """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's at 0."""
 
     NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
 

@@ -189,7 +189,8 @@ def require_time(job: Job, replicas: int, threads: int) -> None:
     program = job.program
     years = job.choice.seconds * replicas / threads / YEAR
     if years > 1:
-        size = f"{replicas} replicas of {program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
+        widest = int(program.layers.units.max())
+        size = f"{replicas} replicas of {program.depth} layers of up to {widest} units with a batch of {program.batch}"
         raise machine.TooLarge(f"{size} would take about {years:.2g} years on {threads} threads, at most 1 is allowed: ask for less")
 
 
@@ -203,8 +204,9 @@ def announce(job: Job, replicas: int, threads: int) -> None:
     if estimate > LONG:
         time_needed = f"{estimate / 3600:.2g} hours" if estimate > 7200 else f"{estimate / 60:.0f} minutes"
         warnings.warn(
-            f"every weight is drawn (dense engine, {_distributions(job.program)} weights), which may take about {time_needed}; the matrix_free "
-            "engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), orthogonal; "
+            f"every weight is drawn (dense engine, {_distributions(job.program)} weights), which may take about {time_needed}; the "
+            "matrix_free engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), "
+            "orthogonal; "
             'engine="dense" asks for this run without a warning',
             UserWarning,
             stacklevel=STACK,

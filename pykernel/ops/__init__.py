@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of ops: of each kind its definition, in plain NumPy, forward and backward. Every backend has the same kinds under the same names.
+"""The table of ops: of each kind its definition in plain NumPy, forward and backward. Backends have the same kinds by the same names.
 
 A module has TABLE (the table of `program.Counts` that its number belongs to),
     forward(run, op, number) -> what backward needs of it,

@@ -22,6 +22,7 @@ _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
 TITLE = 9  # points
+MOST_SAID = 110  # characters of a pattern: two lines of a title
 
 
 class _Canvas:
@@ -62,8 +63,12 @@ class _Canvas:
 
 
 def _constant(p: Any) -> str:
-    """What does not change in a figure of one chain."""
-    words = [str(p.chain), f"batch {p.batch}", *([f"{' x '.join(map(str, p.positions))} positions"] if p.positions else [])]
+    """What does not change in a figure of one chain; patterns too long for a title by their sizes."""
+    chain = str(p.chain)
+    if p.chain.blocks is not None and len(chain) > MOST_SAID:
+        counts = p.chain.extents
+        chain = f"{counts.node} blocks of {counts.layer} layers, from {p.chain.width} units"
+    words = [chain, f"batch {p.batch}", *([f"{' x '.join(map(str, p.positions))} positions"] if p.positions else [])]
     words += [f"correlation {p.correlation:g}"] if p.correlation else []
     words += [f"the caller's own {', '.join(p.given)}"] if p.given else []
     words += ["plain arithmetic"] if p.precision == "native" else []

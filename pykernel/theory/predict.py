@@ -335,7 +335,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
         out.append(
             f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order "
-            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); measured lies above"
+            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); "
+            "measured lies above"
         )
     if program.head.loss == "softmax":
         out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A network as a graph of values, and the Chain that it is: blocks by its sums, `depth` where they repeat, or the sentence why none."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from pykernel import inits
+from pykernel.activation import Activation
+from pykernel.chain import NORM_EPS, ORDERS, Chain, Head, Residual
+from pykernel.layers import Block, Linear, Norm, Scale, Weighted
+
+INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
+
+
+class Source(NamedTuple):
+    """Where the numbers of a weight layer are: `weight` and `bias` (or None) of a framework, and which rows of them, (from, to)."""
+
+    where: str
+    weight: Any
+    bias: Any
+    rows: tuple[int, int]
+
+    @property
+    def sizes(self):
+        """(n_out, n_in)."""
+        return self.rows[1] - self.rows[0], int(self.weight.shape[1])
+
+
+@dataclass(eq=False)
+class Value:
+    """What one operation of a network gives.
+
+    Args:
+        where: how messages call the operation.
+        ins: what it acts on: none for the input, one value, or two for a sum.
+        step: what it is of a block's steps; None for the input and sums. "half" for one half of a fused layer.
+        sources: its weight layers, in the order of a block's layers.
+        factors: of a sum, on its two terms.
+        units: how many it has, None where that is not known yet; maker: the layer that made them.
+    """
+
+    where: str
+    ins: tuple = ()
+    step: Any = None
+    sources: tuple = ()
+    factors: tuple = ()
+    units: int | None = None
+    maker: str = ""
+    half: int = 0
+
+    def __post_init__(self):
+        self.line = self._dominators()
+        if not self.maker and self.ins:
+            self.maker = self.ins[0].maker
+
+    def _dominators(self):
+        """(nearest value that every path passes before this one, how many there are)."""
+        if not self.ins:
+            return None, 0
+        a = self.ins[0]
+        for b in self.ins[1:]:
+            while a is not b:
+                if a.line[1] >= b.line[1]:
+                    a = a.line[0]
+                else:
+                    b = b.line[0]
+        return a, a.line[1] + 1
+
+
+class Item(NamedTuple):
+    """A step of a block and its weight layers."""
+
+    step: Any
+    sources: tuple = ()
+
+    @property
+    def weighted(self):
+        return isinstance(self.step, Weighted)
+
+
+@dataclass
+class Part:
+    """A block being read; `skip` as in `Block`, a projection as a list of items."""
+
+    items: list
+    skip: Any = None
+    scale: float = 1.0
+    after: list = field(default_factory=list)
+
+    @property
+    def every(self):
+        """All items, in the order of a block's layers."""
+        return [*self.items, *(self.skip if isinstance(self.skip, list) else ()), *self.after]
+
+    def block(self, words):
+        """The Block, with (init, gain, bias_std) of each weighted item from `words`, by its place in `every`."""
+        places = iter(range(len(self.every)))
+        spell = lambda items: [_spelled(item, words.get(next(places))) for item in items]
+        steps = spell(self.items)
+        skip = spell(self.skip) if isinstance(self.skip, list) else self.skip
+        return Block(*steps, skip=skip, scale=self.scale, after=tuple(spell(self.after)))
+
+    @property
+    def key(self):
+        """What makes two blocks the same: the units that come in and all that is said of it."""
+        return next((item.sources[0].sizes[1] for item in self.every if item.weighted), None), self.block({})
+
+
+def _spelled(item, words):
+    if not item.weighted or words is None:
+        return item.step
+    init, gain, bias_std = words
+    return replace(item.step, init=init, gain=gain, bias_std=bias_std)
+
+
+class _Series:
+    """From values to parts, backwards from the output; every value belongs to one part."""
+
+    def __init__(self):
+        self.seen: set[int] = set()
+
+    def between(self, start, end):
+        """Items and Parts (sums) from one value to a later one that it dominates."""
+        found, factor = [], 1.0
+        while end is not start:
+            if id(end) in self.seen:
+                raise ValueError(f"{end.where} is used in two branches that do not meet in one sum; a block is a branch and a skip")
+            self.seen.add(id(end))
+            before = end.line[0]
+            if end.step == "half":
+                raise ValueError(f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other")
+            if len(end.ins) == 2:
+                found.append(self._sum(end, factor))
+                factor = 1.0
+            elif isinstance(end.step, Scale):  # a factor on a sum goes into the sum
+                factor *= end.step.s
+                if before is start or not (len(before.ins) == 2 or isinstance(before.step, Scale)):
+                    found.append(Item(Scale(factor)))
+                    factor = 1.0
+            else:
+                found.append(Item(end.step, end.sources))
+            end = before
+        return found[::-1]
+
+    def _sum(self, value, factor):
+        start = value.line[0]
+        sides = []
+        for term, own in zip(value.ins, value.factors, strict=True):
+            own *= factor
+            while term is not start and isinstance(term.step, Scale):
+                own *= term.step.s
+                term = term.ins[0]
+            sides.append((own, self.between(start, term)))
+            if any(isinstance(item, Part) for item in sides[-1][1]):
+                raise ValueError(f"{value.where} adds a branch that has a sum inside; a block has one sum: read the inner network alone")
+        (a, short), (b, long) = sorted(sides, key=lambda side: (sum(item.weighted for item in side[1]), len(side[1])))
+        if not long:
+            return Item(Scale(a + b))
+        skip = short + ([] if a == 1.0 else [Item(Scale(a))]) if short else a
+        return Part(long, skip=skip, scale=b)
+
+
+def _layers(items, order):
+    """Items as layers of one weight each, in one of ORDERS; what is left over makes a layer without weight."""
+    layers: list[list] = []
+    for item in items:
+        full = bool(layers) and any(other.weighted for other in layers[-1])
+        if not layers or (item.weighted if order == ORDERS[0] else full):
+            layers.append([])
+        layers[-1].append(item)
+    return layers
+
+
+def _runs(parts):
+    """The parts, with the items between two sums put together."""
+    run: list[Item] = []
+    for part in parts:
+        if isinstance(part, Item):
+            run.append(part)
+            continue
+        if run:
+            yield run
+        yield part
+        run = []
+    if run:
+        yield run
+
+
+def _order(parts):
+    first = parts[0].items[0] if isinstance(parts[0], Part) else parts[0]
+    return ORDERS[0 if first.weighted else 1]
+
+
+def _blocks(parts):
+    """Blocks: sums with the steps that follow them, layers between."""
+    runs = list(_runs(parts))
+    keys = [part.key if isinstance(part, Part) else None for part in runs]
+    counts = Counter(keys)
+    tails = [_unweighted(run) if isinstance(run, list) else [] for run in [*runs[1:], []]]
+    bare = {key for key, tail in zip(keys, tails, strict=True) if not tail}
+    out: list[Part] = []
+    for i, run in enumerate(runs):
+        if isinstance(run, Part):
+            # what follows a sum belongs to it, unless it follows no other sum like this one, or none before
+            alone = counts[keys[i]] == 1 and bool(out) and out[-1].skip is not None and not out[-1].after
+            out.append(replace(run, after=[] if keys[i] in bare or alone else tails[i]))
+            continue
+        items = run[len(out[-1].after) :] if out else run
+        activated = any(isinstance(item.step, Activation) for item in _unweighted(items))
+        out += [Part(layer) for layer in _layers(items, ORDERS[1 if activated else 0])]
+    return _split_end(out)
+
+
+def _unweighted(items):
+    """The steps before the first layer."""
+    return list(itertools.takewhile(lambda item: not item.weighted, items))
+
+
+def _split_end(blocks):
+    """What the last block has at its end beyond a block like it is a block of its own."""
+    *others, last = blocks
+    known = {part.key for part in others}
+    slot = "items" if last.skip is None else "after"
+    row = getattr(last, slot)
+    for cut in range(len(row) - 1, -1 if slot == "after" else 0, -1):
+        if last.key in known or row[cut].weighted:
+            break
+        left = replace(last, **{slot: row[:cut]})
+        if left.key in known:
+            return [*others, left, Part(row[cut:])]
+    return blocks
+
+
+def _repetition(blocks):
+    """(start, period, count) of the pattern whose repetitions cover most blocks; the shortest, then the first of equals."""
+    keys = [part.key for part in blocks]
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    row = [numbers[key] for key in keys]
+    best = (0, len(row), 1)
+    covered = 0
+    for period in range(1, len(row) // 2 + 1):
+        i = 0
+        while i + period < len(row):
+            same = 0
+            while i + period + same < len(row) and row[i + same] == row[i + period + same]:
+                same += 1
+            count = 1 + same // period
+            if count > 1 and count * period > covered:
+                best, covered = (i, period, count), count * period
+            i += same + 1
+    return best
+
+
+@dataclass
+class Network:
+    """What a graph of values is: parts in order, perhaps a last linear map that is read out.
+
+    Attributes:
+        layers: sources of the weight layers, in order.  head: Source or None.
+        groups: layers that have the same place in a repetition, as indices into `layers`; one group for a chain of keywords.
+    """
+
+    layers: list
+    head: Source | None
+    groups: list
+    keywords: dict | None = None
+    pattern: tuple = ()  # first, blocks, depth, last
+
+    def chain(self, init, *, words=None, head_init=None, loss="linear", **fields) -> Chain:
+        """The Chain with this scheme; the head has the same one where its entries are independent, else lecun_normal.
+
+        Args:
+            words: (init, gain, bias_std) of each group, where they differ.
+        """
+        init = inits.get(init)
+        head = None
+        if self.head is not None:
+            if head_init is None:
+                head_init = init if init.distribution in INDEPENDENT else "lecun_normal"
+            head = Head(loss, self.head.sizes[0], init=head_init)
+        if self.keywords is not None:
+            return Chain(**self.keywords, init=init, head=head, **fields)
+        first, blocks, depth, last = self.pattern
+        each = iter([] if words is None else words)
+        spelled: dict[str, Any] = {}
+        for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
+            own = lambda part: {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+            spelled[key] = tuple(part.block(own(part)) for part in parts)
+        return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
+
+
+def network(start: Value, end: Value) -> Network:
+    """The network from the input to the output.
+
+    Raises:
+        ValueError: it is no chain: which operation, and why.
+    """
+    parts = _Series().between(start, end)
+    items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
+    _require_distinct([source for item in items for source in item.sources])
+    if not any(item.weighted for item in items):
+        raise ValueError("the module has no Linear layer, so there is no chain to read")
+    alike, listed = _keywords(parts)
+    if alike is not None:
+        return alike
+    head = None
+    last = parts[-1]
+    is_linear = [isinstance(part, Item) and isinstance(part.step, Linear) for part in parts]
+    if is_linear[-1] and not all(is_linear):
+        head = last.sources[0]
+        parts = parts[:-1]
+        if not any(isinstance(part, Part) or part.weighted for part in parts):
+            parts, head = [*parts, last], None
+    blocks = _blocks(parts)
+    begin, period, count = _repetition(blocks)
+    if count == 1 and listed is not None:
+        return listed
+    stop = begin + period * count
+    first, pattern, last = blocks[:begin], blocks[begin : begin + period], blocks[stop:]
+    layers, groups = _numbered(first, pattern, count, blocks)
+    return Network(layers, head, groups, pattern=(first, pattern, count, last))
+
+
+def _require_distinct(sources):
+    """Refuse a layer that is part of two steps: a fused one cut into halves and used whole, or cut twice."""
+    seen: set[tuple] = set()
+    for source in sources:
+        for row in {source.rows[0], source.rows[1] - 1}:
+            if (id(source.weight), row) in seen:
+                raise ValueError(f"{source.where} is used twice; a chain uses every layer once")
+            seen.add((id(source.weight), row))
+
+
+def _numbered(first, pattern, count, blocks):
+    """The layers' sources, and the groups of `Network`."""
+    layers: list[Source] = []
+    places: dict[tuple, list] = {}
+    for i, part in enumerate(blocks):
+        inside = 0 <= i - len(first) < len(pattern) * count
+        place = len(first) + (i - len(first)) % len(pattern) if inside else i
+        for j, item in enumerate(part.every):
+            if item.weighted:
+                places.setdefault((place, j), []).extend(range(len(layers), len(layers) + len(item.sources)))
+                layers += item.sources
+    return layers, [places[key] for key in sorted(places)]
+
+
+def _keywords(parts):
+    """The network as equal layers, or else as layers with lists of activations and norms; None where it is not."""
+    order = _order(parts)
+    layers: list[dict] = []
+    sums = []
+    for run in _runs(parts):
+        if isinstance(run, Part) and (isinstance(run.skip, list) or run.skip != 1.0):
+            return None, None
+        found = [_slots(layer, order) for layer in _layers(run.items if isinstance(run, Part) else run, order)]
+        if None in found:
+            return None, None
+        if isinstance(run, Part):
+            sums.append((len(layers), len(found), run.scale))
+        layers += found
+    plain = [set(layer) == {"linear"} for layer in layers]
+    inside = bool(sums) and sums[-1][0] + sums[-1][1] == len(layers)
+    head = layers.pop()["linear"] if plain[-1] and not all(plain) and not inside else None
+    every, scale = sums[0][1:] if sums else (0, 1.0)
+    if sums and sums != [(i, every, scale) for i in range(0, len(layers) - every + 1, every)]:
+        return None, None
+    rows = [(layer.get("activation", "linear"), layer.get("norm")) for layer in layers]
+    norms = [norm for _, norm in rows if norm is not None]
+    eps = {norm.eps for norm in norms}
+    if len(eps) > 1:
+        return None, None
+    sizes = [layer["linear"].sizes for layer in layers]
+    keywords = dict(
+        widths=[sizes[0][1], *(s[0] for s in sizes)],
+        activation=[activation for activation, _ in rows],
+        norm=[norm and norm.kind for _, norm in rows],
+        norm_eps=norms[0].eps or NORM_EPS if norms else NORM_EPS,
+        order=order,
+        residual=Residual(every, scale) if sums else None,
+    )
+    found = Network([layer["linear"] for layer in layers], head, [list(range(len(layers)))], keywords)
+    return (found if len(set(rows)) == 1 else None), found
+
+
+def _slots(layer, order):
+    """Linear (its source), norm and activation of a layer made by keywords, or None where it is no such layer."""
+    kinds = ("linear", "norm", "activation") if order == ORDERS[0] else ("norm", "activation", "linear")
+    slots: dict[str, Any] = {}
+    for item in layer:
+        types = {"linear": Linear, "norm": Norm, "activation": Activation}
+        kind = next((name for name, of in types.items() if isinstance(item.step, of)), None)
+        if kind is None or any(kinds.index(other) >= kinds.index(kind) for other in slots):
+            return None
+        slots[kind] = item.sources[0] if kind == "linear" else item.step
+    return slots if "linear" in slots else None

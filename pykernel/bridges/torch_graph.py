@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a PyTorch module computes, followed by torch.fx: a graph of values, one a step of a block."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import Any
+
+from pykernel import activations
+from pykernel.activation import Activation
+from pykernel.bridges import torch_kinds as kinds
+from pykernel.bridges.structure import Network, Source, Value, network
+from pykernel.layers import Dropout, Gated, Linear, Scale
+
+PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv")
+SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
+
+
+def read(module, own=None) -> Network:
+    """The network of a module; `own`: module classes -> activation rows."""
+    if not hasattr(module, "named_modules"):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    for path, part in module.named_modules():
+        _refuse_changed(part, kinds.where_of(part, path))
+    own = {} if own is None else {kind: activations.get(row) for kind, row in own.items()}
+    known = lambda m: type(m) in own or kinds.kind_of(m) not in (None, "Sequential")
+    if known(module):
+        from torch import nn
+
+        module = nn.Sequential(module)
+    return network(*_Reader(module, own).follow(_trace(module, known)))
+
+
+def _refuse_changed(module, where):
+    """Refuse what computes something other than its class says."""
+    if type(module).__module__.startswith("torch.jit"):
+        raise ValueError(f"{where} is compiled by torch.jit and cannot be read; give the module that it was made from")
+    if type(getattr(module, "weight", None)).__name__ == "UninitializedParameter":
+        raise ValueError(f"{where} has no weight yet; call the module once on an input")
+    for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+        for hook in (getattr(module, kind, None) or {}).values():
+            name = getattr(hook, "__name__", type(hook).__name__)
+            raise ValueError(f"{where} has a hook ({name}) that may change what it computes; remove it first")
+    if hasattr(module, "parametrizations"):
+        raise ValueError(
+            f"{where} computes its {' and '.join(module.parametrizations)} by a parametrization; a chain has plain weights: "
+            "call torch.nn.utils.parametrize.remove_parametrizations first"
+        )
+
+
+def _trace(module, known):
+    """The graph of torch.fx, with modules of torch.nn as leaves."""
+    from torch import fx
+
+    inner = []  # modules whose forward is being followed
+
+    class Proxy(fx.Proxy):
+        """fx itself takes x += y for x = x + y, which is another thing to whoever else holds x."""
+
+    for name in IN_PLACE:
+        act = lambda self, other, name=name: self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+        setattr(Proxy, f"__{name}__", act)
+
+    class Tracer(fx.Tracer):
+        def proxy(self, node):
+            return Proxy(node, self)
+
+        def is_leaf_module(self, m, name):
+            return known(m)
+
+        def call_module(self, m, forward, args, kwargs):
+            inner.append(kinds.where_of(m, self.path_of_module(m)))
+            answer = super().call_module(m, forward, args, kwargs)
+            inner.pop()
+            return answer
+
+    optional = list(inspect.signature(module.forward).parameters.values())[1:]
+    defaults = {p.name: p.default for p in optional if isinstance(p.default, bool | int | float | str | None)}
+    try:
+        return Tracer().trace(module, concrete_args=defaults or None)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"{inner[-1] if inner else kinds.where_of(module, '')} is not known, and torch.fx cannot follow its forward "
+            f"({reason[0] if reason else type(error).__name__}); a chain is read from {kinds.KNOWN}"
+        ) from None
+
+
+class _Reader:
+    """Follows the nodes of a graph; each is a Value, a number, a parameter, the halves of a fused layer, or None for sizes and the like."""
+
+    def __init__(self, module, own):
+        self.module, self.own = module, own
+        self.where = type(module).__name__
+        self.values: dict[Any, Any] = {}
+        self.homes: dict[Any, Any] = {}  # the node whose memory a node's value lies in
+        self.input = Value("the input")
+        self.used: dict[int, str] = {}  # weights, by identity
+
+    def follow(self, graph):
+        """The input and the output."""
+        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users and not node.args]  # args hold a default
+        if len(inputs) != 1:
+            raise ValueError(f"{self.where} takes {len(inputs)} inputs; a chain has one")
+        for node in graph.nodes:
+            self._keep(node, getattr(self, node.op)(node))
+        return self.input, self.values[node]
+
+    def _keep(self, node, value):
+        """Note what a node gives. What is computed in place is seen by all that share the memory."""
+        first, in_place = _first(node), self._in_place(node)
+        shares = first in self.homes and node.target != "clone" and (in_place or value is self.values[first])
+        self.homes[node], self.values[node] = self.homes[first] if shares else node, value
+        if in_place and shares:
+            for other, home in self.homes.items():
+                if home is self.homes[node]:
+                    self.values[other] = value
+
+    def _in_place(self, node):
+        if node.op == "call_module":
+            return bool(getattr(self.module.get_submodule(str(node.target)), "inplace", False))
+        if node.op not in ("call_function", "call_method"):
+            return False
+        name = _name(node)
+        return name.endswith("_") or name in IN_PLACE or bool(self._given(name, node).get("inplace"))
+
+    def placeholder(self, node):
+        return self.input
+
+    def output(self, node):
+        if not isinstance(node.args[0], type(node)):
+            raise ValueError(f"{self.where} returns {type(node.args[0]).__name__}; a chain has one output")
+        return self._value(node.args[0], "the output")
+
+    def get_attr(self, node):
+        return operator.attrgetter(node.target)(self.module)
+
+    def call_module(self, node):
+        path = str(node.target)
+        module = self.module.get_submodule(path)
+        where = kinds.where_of(module, path)
+        value = self._value(_first(node), where)
+        kind = kinds.kind_of(module)
+        if type(module) in self.own:
+            return self._step(value, self.own[type(module)], where)
+        if kind in kinds.HARMLESS:
+            return value
+        if "Dropout" in kind:
+            return self._dropout(value, module.p if module.training else 0.0, where, kind == "Dropout")
+        if kind == "Linear":
+            return self._linear(value, module.weight, module.bias, where)
+        if kind == "GLU":
+            return self._glu(value, module.dim, where)
+        if kind in kinds.NORMS:
+            return self._norm(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
+        return self._step(value, kinds.activation(kind, module, where), where)
+
+    def call_function(self, node):
+        return self._call(_name(node), node)
+
+    call_method = call_function
+
+    def _given(self, name, node):
+        """The arguments behind the first, by name."""
+        given = {**dict(zip(kinds.arguments(name), node.args[1:])), **node.kwargs}
+        return {key: self._known(argument) for key, argument in given.items()}
+
+    def _call(self, name, node):
+        where = f"{name} of {self._scope(node)}"
+        if name in kinds.SIZES:
+            return None
+        if name == "getitem":
+            return self._item(node, where)
+        if name in SUMS:
+            return self._sum(node, SUMS[name], where)
+        if name in PRODUCTS:
+            return self._product(name, node, where)
+        value = self._value(_first(node), where)
+        if name in kinds.HARMLESS_FUNCTIONS:
+            return value
+        given = self._given(name, node)
+        if name == "neg":
+            return self._scaled(value, -1.0, where)
+        if "dropout" in name:
+            training = given.get("training", given.get("train", "alpha" not in name))
+            return self._dropout(value, given.get("p", 0.5) if training else 0.0, where, name in ("dropout", "dropout_"))
+        if name == "linear" and hasattr(given.get("weight"), "shape"):
+            return self._linear(value, given["weight"], given.get("bias"), where)
+        if name in ("layer_norm", "rms_norm"):
+            return self._norm(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+        if name == "glu":
+            return self._glu(value, given.get("dim", -1), where)
+        if name in ("chunk", "split"):
+            size = given.get("chunks", 0) if name == "chunk" else given.get("split_size", 0)
+            return self._halves(value, size, given.get("dim", 0), name, where)
+        row = kinds.function(name, given)
+        if row is None:
+            raise ValueError(f"{self._scope(node)} calls {name}, which a chain has not; a chain is read from {kinds.KNOWN}")
+        return self._step(value, row, where)
+
+    def _scope(self, node):
+        """The module whose forward a node belongs to."""
+        path = next(reversed(node.meta.get("nn_module_stack") or {"": None}))
+        return kinds.where_of(self.module.get_submodule(path), path) if path else self.where
+
+    # -- values
+
+    def _known(self, argument):
+        return self.values.get(argument) if _is_node(argument) else argument
+
+    def _value(self, argument, where):
+        value = self._known(argument)
+        if not isinstance(value, Value) or not _is_node(argument):
+            own = getattr(argument, "target", argument) if hasattr(value, "shape") else None
+            raise ValueError(
+                f"{where} uses {own}, an array of its own; a chain has weights in Linear layers only"
+                if own is not None
+                else f"{where} acts on something that is no output of a layer"
+            )
+        return value
+
+    def _step(self, value, step, where):
+        return Value(where, (value,), step, units=value.units)
+
+    def _scaled(self, value, factor, where):
+        return value if factor == 1.0 else self._step(value, Scale(factor), where)
+
+    def _norm(self, value, norm, where):
+        step, factor = norm
+        return self._scaled(self._step(value, step, where), factor, where)
+
+    def _dropout(self, value, p, where, plain):
+        if p and not plain:
+            raise ValueError(f"{where} drops by another rule than Dropout, entry by entry; call .eval() on it to read the network without")
+        if p == 1:
+            raise ValueError(f"{where} drops everything; a chain needs a p below 1")
+        return self._step(value, Dropout(p), where) if p else value
+
+    def _linear(self, value, weight, bias, where):
+        rows, columns = map(int, weight.shape)
+        if id(weight) in self.used:
+            raise ValueError(f"{self.used[id(weight)]} and {where} share one weight; a chain has a weight of its own at every layer")
+        self.used[id(weight)] = where
+        if value.units not in (None, columns):
+            raise ValueError(f"{where} takes {columns} numbers, but {value.maker} gives {value.units}")
+        return Value(where, (value,), Linear(rows), (Source(where, weight, bias, (0, rows)),), units=rows, maker=where)
+
+    # -- sums and products
+
+    def _sum(self, node, sign, where):
+        left, right = (self._known(a) for a in _operands(node))
+        alpha = self._constant(node.kwargs.get("alpha", 1))
+        if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
+            raise ValueError(f"{where} adds something that is no output of a layer; a chain adds two values")
+        factors = 1.0, sign * alpha
+        if left is right:
+            return self._scaled(left, sum(factors), where)
+        if None not in (left.units, right.units) and left.units != right.units:
+            raise ValueError(f"{where} adds {left.units} and {right.units} numbers")
+        return Value(where, (left, right), factors=factors, units=left.units or right.units)
+
+    def _constant(self, argument):
+        value = self._known(argument)
+        if hasattr(value, "numel") and value.numel() == 1:
+            return kinds.number(value)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    def _product(self, name, node, where):
+        left, right = _operands(node)
+        if node.kwargs.get("rounding_mode") is not None:
+            raise ValueError(f"{where} rounds, which a chain cannot")
+        factor = self._constant(right)
+        if factor is not None:
+            return self._scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
+        factor = self._constant(left)
+        if factor is not None and "div" not in name:
+            return self._scaled(self._value(right, where), factor, where)
+        if "div" in name:
+            raise ValueError(f"{where} divides by something that is no number")
+        return self._gate(self._value(left, where), self._value(right, where), where)
+
+    def _gate(self, left, right, where):
+        """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""
+        for u, other in ((left, right), (right, left)):
+            if other.step == activations.get("sigmoid") and other.ins[0] is u:
+                return self._step(u, activations.get("silu"), where)
+        sides = [(side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)]
+        sides.sort(key=lambda side: side[1] is None)
+        (gate, phi), (other, second) = sides
+        if second is None:
+            fused = gate.step == other.step == "half" and gate.ins[0] is other.ins[0] and gate.half != other.half
+            apart = isinstance(gate.step, Linear) and isinstance(other.step, Linear) and gate.ins[0] is other.ins[0] and gate is not other
+            if fused or apart:
+                sources = [self._half(side) if fused else side.sources[0] for side in (gate, other)]
+                u = gate.ins[0].ins[0] if fused else gate.ins[0]
+                step = Gated(sources[0].sizes[0], "linear" if phi is None else phi)
+                return Value(where, (u,), step, tuple(sources), units=sources[0].sizes[0], maker=where)
+        raise ValueError(
+            f"{where} multiplies two values that form no gate: a chain multiplies an activation of one Linear by another Linear of "
+            "the same input, or a value by a number"
+        )
+
+    def _half(self, value):
+        """The rows of a fused layer that make one half."""
+        whole = value.ins[0].sources[0]
+        rows = whole.sizes[0] // 2
+        return whole._replace(rows=(value.half * rows, (value.half + 1) * rows))
+
+    def _glu(self, value, dim, where):
+        first, second = self._halves(value, 2, dim, "chunk", where)
+        return self._gate(first, self._step(second, activations.get("sigmoid"), where), where)
+
+    def _halves(self, value, size, dim, name, where):
+        if not isinstance(value.step, Linear):
+            raise ValueError(
+                f"{where} takes something apart that is no output of a Linear; a chain reads halves of a fused Linear as a gate"
+            )
+        units = value.units
+        size = list(size) if isinstance(size, (list, tuple)) else size
+        halves = size == 2 if name == "chunk" else size in (units // 2, [units // 2] * 2)
+        if dim not in (-1, 1) or not halves or units % 2:
+            raise ValueError(f"{where} takes {units} units apart, but not into halves of the last axis; a gate has two halves")
+        return tuple(Value(where, (value,), "half", units=units // 2, half=half) for half in (0, 1))
+
+    def _item(self, node, where):
+        value, index = self._known(node.args[0]), node.args[1]
+        if value is None:
+            return None
+        if isinstance(value, tuple) and isinstance(index, int):
+            return value[index]
+        cut = index[-1] if isinstance(index, tuple) and index else None
+        if isinstance(value, Value) and isinstance(cut, slice) and all(i in (Ellipsis, slice(None)) for i in index[:-1]):
+            half = (value.units or 0) // 2
+            for i, ends in enumerate(((None, half), (half, None))):
+                if cut in (slice(*ends), slice(i * half, (i + 1) * half)):
+                    return self._halves(value, 2, -1, "chunk", where)[i]
+        raise ValueError(f"{where} takes something apart; a chain reads the two halves of a fused Linear as a gate, and nothing else")
+
+
+def _name(node):
+    """What a function or method is called."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _first(node):
+    """What a node acts on."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+
+
+def _operands(node):
+    given = {**dict(zip(("input", "other"), node.args)), **node.kwargs}
+    return given.get("input"), given.get("other")
+
+
+def _is_node(argument):
+    from torch import fx
+
+    return isinstance(argument, fx.Node)
