@@ -14,8 +14,7 @@ import pytest
 from random_chains import random_chain
 
 import pykernel as pk
-from pykernel import _core, activations
-from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal
+from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal, _core, activations
 from pykernel.activations import ROWS
 from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
