@@ -1,6 +1,7 @@
-// Numbers that several rooms must agree on, Python's among them: pykernel/constants.py reads thresholds from here, a test holds the others
-// against pykernel/activations.py.
+// Numbers that several rooms must agree on, Python's among them.
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// pykernel/constants.py reads thresholds from here; a test holds the others against pykernel/activations.py.
 #pragma once
 
 namespace pykernel {
