@@ -6,12 +6,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "constants.hpp"
 #include "pykernel/plan.hpp"
 
 namespace pykernel {
 namespace {
 
-constexpr double selu_alpha = 1.6732632423543772, selu_lambda = 1.0507009873554805, two_over_root_pi = 1.12837916709551257390;
+constexpr double two_over_root_pi = 1.12837916709551257390;
 constexpr double leaky_slope[] = {0.01}, elu_alpha[] = {1.0};
 
 // name, default parameters, slopes at -inf and inf, before and after zero, value at zero, largest slope, flat

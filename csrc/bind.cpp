@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind_program.hpp"
+#include "constants.hpp"
 #include "dense.hpp"
 #include "isa.hpp"
 #include "matrix_free.hpp"
@@ -77,5 +78,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def(
       "one_input", [](const py::object& program) { return pykernel::one_input(pykernel::HeldProgram(program, {}).program()); },
       py::arg("program"), "Whether the matrix-free engine runs a Program by sums over units alone.");
+  py::module_ shared = m.def_submodule("constants", "Numbers that Python and C++ share.");
+  shared.attr("log2_e") = pykernel::log2_e;
+  shared.attr("log10_2") = pykernel::log10_2;
+  shared.attr("selu_alpha") = pykernel::selu_alpha;
+  shared.attr("selu_lambda") = pykernel::selu_lambda;
+  shared.attr("gelu_cubic") = pykernel::gelu_cubic;
+  shared.attr("range") = pykernel::range<double>;
+  shared.attr("lost_direction") = pykernel::lost_direction;
+  shared.attr("preferred_direction") = pykernel::preferred_direction;
   pykernel::bind_kernels(m);
 }

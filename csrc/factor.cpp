@@ -5,11 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
-namespace pykernel {
+#include "constants.hpp"
 
-namespace {
-constexpr double lost = 0x1p-40, prefer = 0x1p-4;
-}
+namespace pykernel {
 
 void SmallFactor::make(const double* gram, const double* lengths2, int64_t stride, int64_t B, int64_t limit) {
   B_ = B;
@@ -24,9 +22,9 @@ void SmallFactor::make(const double* gram, const double* lengths2, int64_t strid
   }
   while ((int64_t)order.size() < std::min(B, limit)) {
     const double largest = *std::max_element(rest_.begin(), rest_.end());
-    if (!(largest > lost)) break;
+    if (!(largest > lost_direction)) break;
     int64_t k = 0;
-    while (rest_[k] < prefer * largest) k++;
+    while (rest_[k] < preferred_direction * largest) k++;
     double* row = &rows[k * B];
     for (int64_t b = 0; b < B; b++) row[b] = gram[k * B + b] * unit_[k] * unit_[b];
     for (const int32_t o : order) {

@@ -10,14 +10,13 @@
 #include <string>
 #include <type_traits>
 
+#include "constants.hpp"
 #include "isa.hpp"
 
 namespace pykernel {
 namespace {
 
-// Largest magnitudes are kept within 2^+-range, so that squares and sums stay normal numbers; `reach` is what 2^e times them may use;
-// products below 2^-lost have lost digits to underflow.
-template <class T> constexpr int range = std::is_same_v<T, float> ? 40 : 200;
+// `reach` is what 2^e times ordinary magnitudes may use; products below 2^-lost have lost digits to underflow.
 template <class T> constexpr int reach = std::is_same_v<T, float> ? 120 : 1000;
 template <class T> constexpr int lost = std::is_same_v<T, float> ? 90 : 900;
 

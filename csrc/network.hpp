@@ -3,6 +3,7 @@
 #pragma once
 #include <math.h>
 
+#include "constants.hpp"
 #include "draws.hpp"
 #include "layer.hpp"
 #include "linear.hpp"
@@ -10,8 +11,6 @@
 #include "tape.hpp"
 
 namespace pykernel {
-
-constexpr double log10_2 = 0.30102999566398119521;
 
 // The gradient of a register, with what was measured as it was made.
 template <class T> struct Gradient {

@@ -6,12 +6,12 @@
 
 #include <cmath>
 
+#include "constants.hpp"
 #include "draws.hpp"
 
 namespace pykernel {
 namespace {
 
-constexpr double log2_e = 1.44269504088896340736;
 double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z))) * log2_e; }
 
 }  // namespace

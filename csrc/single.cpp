@@ -6,17 +6,15 @@
 #include <string.h>
 
 #include <algorithm>
-#include <type_traits>
 
+#include "constants.hpp"
 #include "isa.hpp"
 #include "layer.hpp"
 
 namespace pykernel {
 namespace {
 
-constexpr double log10_2 = 0.30102999566398119521;
 // z of a node is summed as it is while sigma lies in 2^+-range; sums below 2^-lost of what they are compared with have lost digits.
-template <class T> constexpr int range = std::is_same_v<T, float> ? 40 : 200;
 constexpr double lost = 0x1p-60;
 typedef SingleSums Sum;
 

@@ -5,12 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "constants.hpp"
 #include "pykernel/callback.hpp"
 
 namespace pykernel {
 namespace {
 
-constexpr double log2_e = 1.44269504088896340736, root_2_pi = 2.50662827463100050242;
+constexpr double root_2_pi = 2.50662827463100050242;
 
 double magnitude(double x) { return log2(fabs(x)); }
 Log2 signed_log2(double x) { return {x < 0 ? -1. : 1., magnitude(x)}; }
@@ -24,8 +25,8 @@ Log2 tanh_slope(double z, const double*) { return {1, 2 + log2_logistic(2 * z) +
 Log2 exponential_slope(double z, double alpha) { return z > 0 ? Log2{1, 0} : Log2{alpha < 0 ? -1. : 1., magnitude(alpha) + z * log2_e}; }
 Log2 elu_slope(double z, const double* p) { return exponential_slope(z, p[0]); }
 Log2 selu_slope(double z, const double*) {
-  const Log2 s = exponential_slope(z, 1.6732632423543772);
-  return {s.sign, s.log2 + log2(1.0507009873554805)};
+  const Log2 s = exponential_slope(z, selu_alpha);
+  return {s.sign, s.log2 + log2(selu_lambda)};
 }
 
 // below -30 the asymptotic series of the normal tail: relative error 2e-12 there
@@ -41,8 +42,8 @@ Log2 gelu_slope(double z, const double*) {
   return {-1, -z * z / 2 * log2_e + log2(-z / root_2_pi) + log2(1 - x * (1 - x * (1 - 3 * x * (1 - 5 * x * (1 - 7 * x)))))};
 }
 
-constexpr double twice_root = 1.59576912160573071176, cubic = 0.044715;  // 2 sqrt(2 / pi)
-double capped(double z) { return fmax(z, -1e90); }                       // the cube of anything below overflows; either is beyond 2^-2^62
+constexpr double twice_root = 1.59576912160573071176, cubic = gelu_cubic;  // 2 sqrt(2 / pi)
+double capped(double z) { return fmax(z, -1e90); }                         // the cube of anything below overflows; either is beyond 2^-2^62
 Log2 gelu_tanh_value(double z, const double*) {
   z = capped(z);
   return {z < 0 ? -1. : 1., magnitude(z) + log2_logistic(twice_root * (z + cubic * z * z * z))};

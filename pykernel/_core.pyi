@@ -32,6 +32,18 @@ def memory(program: Program, engine: str) -> int:
 def one_input(program: Program) -> bool:
     """Whether the matrix-free engine runs a Program by sums over units alone."""
 
+class constants:
+    """A module inside: numbers that Python and C++ share."""
+
+    log2_e: float
+    log10_2: float
+    selu_alpha: float
+    selu_lambda: float
+    gelu_cubic: float
+    range: int
+    lost_direction: float
+    preferred_direction: float
+
 class kernels:
     """A module inside: single kernels, for tests and benchmarks. Their arguments have no names."""
 

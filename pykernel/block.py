@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
+from pykernel.constants import RANGE
+
 LOG10_2 = math.log10(2)
-# Blocks are renormalised when their largest magnitude leaves [2^-200, 2^200]: squares and sums of 10^18 of them stay in float64.
-BOUND = 200
 
 
 def ldexp(x, e):
@@ -36,9 +36,9 @@ class Block:
             self.e = 0
             return
         power = math.frexp(top)[1]
-        if abs(power) > BOUND:
+        if abs(power) > RANGE:
             self.x, self.e = np.ldexp(self.x, -power), self.e + power
-        if self.e and abs(self.e + math.frexp(np.abs(self.x).max())[1]) <= BOUND:
+        if self.e and abs(self.e + math.frexp(np.abs(self.x).max())[1]) <= RANGE:
             self.x, self.e = np.ldexp(self.x, self.e), 0
 
     def like(self, x, e):

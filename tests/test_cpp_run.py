@@ -14,7 +14,7 @@ import pytest
 from random_chains import random_chain
 
 import pykernel as pk
-from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal
+from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal, _core, activations
 from pykernel.activations import ROWS
 from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
@@ -228,6 +228,13 @@ def test_gates_and_products_beyond_floating_point():
         chain = Chain(depth=6, width=16, gain=gain, blocks=[Block(Gated(16, activation), Linear(16))])
         for dtype, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
             assert_rows(lower(chain, batch=2, dtype=dtype), tolerance=tolerance, skip=("saturated",))
+
+
+def test_numbers_that_python_and_cpp_share_are_the_same():
+    shared = _core.constants
+    assert (shared.log2_e, shared.log10_2) == (activations.LOG2_E, np.log10(2))
+    assert (shared.selu_alpha, shared.selu_lambda) == (activations.SELU_ALPHA, activations.SELU_LAMBDA)
+    assert shared.gelu_cubic == activations.GELU_CUBIC
 
 
 def test_a_field_that_the_compiled_engine_does_not_read_is_an_error():

@@ -38,7 +38,10 @@ def arguments(function):
 
 def test_the_stub_of_the_extension_module_has_its_functions_with_their_arguments():
     body = stub("_core")
-    (kernels,) = (functions(node.body) for node in body if isinstance(node, ast.ClassDef))
+    inside = {node.name: node.body for node in body if isinstance(node, ast.ClassDef)}
+    kernels = functions(inside["kernels"])
+    constants = {node.target.id for node in inside["constants"] if isinstance(node, ast.AnnAssign)}
+    assert constants == {name for name in vars(_core.constants) if name[0] != "_"}
     named = {name: function for name, function in vars(_core).items() if callable(function) and name[0] != "_"}
     assert functions(body) == {name: arguments(function) for name, function in named.items()}
     counted = {name: len(arguments(function)) for name, function in vars(_core.kernels).items() if callable(function) and name[0] != "_"}

@@ -4,6 +4,7 @@
 // Slopes keep their relative precision in the tails: they come from e^-|z| and never from 1 - s. `plain_*`, where a struct has them, are
 // the textbook formulas that precision="native" shows. V is F32 or F64; formulas mirror pykernel/activations.py.
 #pragma once
+#include "constants.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/maths-inl.hpp"
 #include "pykernel/callback.hpp"
@@ -96,7 +97,7 @@ template <class V> struct Elu {
 
 template <class V> struct Selu {
   static constexpr const char* name = "selu";
-  static constexpr double alpha = 1.6732632423543772, lambda = 1.0507009873554805;
+  static constexpr double alpha = selu_alpha, lambda = selu_lambda;
   explicit Selu(const double*) {}
   V value(V z) const { return z > 0 ? number<V>(lambda) * z : number<V>(lambda * alpha) * expm1_negative(min(V{}, z)); }
   V slope(V z) const { return z > 0 ? number<V>(lambda) : number<V>(lambda * alpha) * exp(min(V{}, z)); }
@@ -116,7 +117,7 @@ template <class V> struct Gelu {
 
 template <class V> struct GeluTanh {
   static constexpr const char* name = "gelu_tanh";
-  static constexpr double twice_root = 1.59576912160573071176, cubic = 0.044715;  // 2 sqrt(2 / pi)
+  static constexpr double twice_root = 1.59576912160573071176, cubic = gelu_cubic;  // 2 sqrt(2 / pi)
   explicit GeluTanh(const double*) {}
   static V argument(V z) { return number<V>(twice_root) * (z + number<V>(cubic) * z * z * z); }
   static V argument_slope(V z) { return number<V>(twice_root) * (1 + number<V>(3 * cubic) * z * z); }

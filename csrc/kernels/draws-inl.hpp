@@ -4,6 +4,7 @@
 // Constants and their errors are explained there. A distribution turns a bundle of vectors of words into a bundle of draws, or two
 // bundles (of words 0 or 2 of a block, and of words 1 or 3) into `outputs` bundles.
 #pragma once
+#include "constants.hpp"
 #include "kernels/bundle-inl.hpp"
 #include "kernels/stream-inl.hpp"
 
@@ -17,7 +18,6 @@ constexpr float cos_terms[] = {0x1.fffffep-1f, -0x1.3bd3a6p+0f, 0x1.03bd06p-2f, 
 constexpr float truncated_terms[] = {0x1.323feep+0f,   0x1.40b482p-2f,  0x1.fe9418p-7f,  -0x1.99ff62p-9f,
                                      -0x1.af6478p-13f, 0x1.6aee6ep-14f, -0x1.973e1ep-18f};
 constexpr float exp2_terms[] = {0x1.62e430p-1f, 0x1.ebfbdap-3f, 0x1.c6aed4p-5f, 0x1.3b2dbcp-7f, 0x1.5f456ap-10f, 0x1.41d328p-13f};
-constexpr double log2_e = 1.4426950408889634;
 constexpr float tiny = 0x1p-30f;
 
 template <int n> PK_INLINE F32s<n> signed_words(const U32s<n>& w) { return to_float(as<I32>(w)); }

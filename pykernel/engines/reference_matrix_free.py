@@ -9,11 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import stream
+from pykernel.constants import LOST_DIRECTION, PREFERRED_DIRECTION
 from pykernel.engines import matrix_free_refusal, reference
-
-# Of squared lengths: a column whose part outside the directions already found is below 2^-20 of its length is taken to lie inside them;
-# columns are taken in their own order unless one sticks out less than a quarter as far as another.
-LOST, PREFER = 2.0**-40, 2.0**-4
 
 refusal = matrix_free_refusal
 
@@ -55,8 +52,8 @@ def factor(gram, lengths=None, limit=None):
     scaled = gram / unit[:, None] / unit[None, :]
     rest = np.where(lengths > 0, np.diag(scaled), 0.0)
     rows, order = np.zeros((batch, batch)), []
-    while len(order) < (batch if limit is None else min(batch, limit)) and rest.max() > LOST:
-        k = int(np.argmax(rest >= PREFER * rest.max()))
+    while len(order) < (batch if limit is None else min(batch, limit)) and rest.max() > LOST_DIRECTION:
+        k = int(np.argmax(rest >= PREFERRED_DIRECTION * rest.max()))
         rows[k] = (scaled[k] - rows[order].T @ rows[order, k]) / np.sqrt(rest[k])
         rows[k, order], rows[k, k] = 0.0, np.sqrt(rest[k])
         rest = rest - rows[k] ** 2
