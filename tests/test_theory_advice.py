@@ -305,3 +305,9 @@ def test_a_healthy_median_of_unsure_draws_says_so():
     r = pk.recommend(pk.Chain(80, 128, activation="softplus"))
     assert r.original.healthy and r.original.outside > 0.2
     assert "only in the median" in r.summary and "surer: gain" in r.summary
+
+
+@pytest.mark.parametrize("words", [{"gain": [1, 2, 3.0]}, {"activation": ["relu", "relu", "tanh"]}, {"norm": [None, "rms", None]}])
+def test_depth_scales_of_layers_that_differ_are_refused(words):
+    with pytest.raises(ValueError, match="this one has layers that differ"):
+        pk.depth_scales(pk.Chain(depth=3, width=8, **words))

@@ -399,8 +399,10 @@ def depth_scales(chain: Chain) -> DepthScales:
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     program = lower(chain)
     facts = plain(program)
-    if facts is None or facts.norm == "batch" or facts.every:
-        what = "blocks" if facts is None else "batch norm" if facts.norm == "batch" else "residual sums"
+    if facts is None or facts.norm == "batch" or facts.every or chain.has_lists:
+        what = "batch norm" if facts is not None and facts.norm == "batch" else "residual sums"
+        if facts is None or chain.has_lists:
+            what = "blocks" if chain.blocks is not None else "layers that differ"
         raise ValueError(
             f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope"
         )
