@@ -185,7 +185,7 @@ class Chain:
         residual: None or `Residual`.
         head: None or `Head`.
         clip: None or `Clip`.
-        blocks: the pattern that is repeated, `Block`s or bare steps (a bare step is a block without skip). Beside it activation, norm,
+        blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside it activation, norm,
             order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
 

@@ -52,10 +52,10 @@ def propagate(
         threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
         precision: "exponent" keeps magnitudes exact beyond float range; "native" shows what plain arithmetic of the dtype does.
         correlation: pairwise correlation of the drawn inputs, 0 to 1.
-        x: the caller's input, (n[0], B, *positions); drawn iid standard normal without.
-        cotangent: dJ/da of the last node, (n, B, *positions); drawn iid N(0, 1/(n B T)) without, T all positions of an input.
+        x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
+        cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an input.
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
-        batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep them.
+        batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep them.
         keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
             "grad_weight", "grad_bias" (reference backend).
 

@@ -26,7 +26,7 @@ KNOWN = {*TREES, "pykernel._core"}
 def rooms() -> dict[str, int]:
     """The room of design.md -> its floor, counted from the top. A room is a module, or a package with all that no other room names."""
     page = (ROOT / "docs" / "design.md").read_text()
-    (block,) = re.findall(r"```floors\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(r":name: floors\n\n(.*?)```", page, re.DOTALL)
     found: dict[str, int] = {}
     for floor, line in enumerate(block.splitlines()):
         for word in line.split():
