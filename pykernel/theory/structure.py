@@ -16,6 +16,10 @@ from pykernel.program import Op, Program, Stretch
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
 
+# Half-width up to which uniform biases inside a sine count as normal ones of their variance: E sin^2 is off by 0.09 of its fourth power.
+NARROW = 0.5
+
+
 class NoTheory(ValueError):
     """No infinite-width theory is known for a program; the message says why."""
 
@@ -29,12 +33,14 @@ class Law:
         made: the step that made them otherwise, in words.
         sources: numbers of what they come from unit by unit: registers without a common one are independent given their means.
         mean: the activation function that gave them a mean, "" where they have none.
+        spread: half-width of the uniform biases among them, 0 without; they count as normal ones of their variance.
     """
 
     gaussian: bool = True
     made: str = ""
     sources: frozenset = frozenset()
     mean: str = ""
+    spread: float = 0.0
 
 
 @dataclass
@@ -75,6 +81,14 @@ class Structure:
             raise NoTheory(
                 f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum with it, "
                 "whose entries are not normal; use propagate"
+            )
+
+    def require_narrow(self, register: int, what: str) -> None:
+        """Refuse a sine of biases whose distribution it tells from a normal one."""
+        if self.laws[register].spread > NARROW:
+            raise NoTheory(
+                f"mean field takes biases as normal, and {what} tells uniform ones as wide as {self.laws[register].spread:.3g} from them; "
+                "use propagate"
             )
 
     def same(self, register: int, **changes) -> Law:

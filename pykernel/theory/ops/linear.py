@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from pykernel.program import BIASES
 from pykernel.theory.logs import log_add
-from pykernel.theory.structure import Law
+from pykernel.theory.structure import Law, place
 
 ROWS = ("input", "preactivation")
 FAR_ROWS = ("input_distance",)
 
 
 def law(walk, stretch, op):
-    return Law(sources=walk.fresh())
+    first, each = place(stretch, op)
+    layers, chosen = walk.program.layers, slice(first, first + each * stretch.count, each)
+    uniform = layers.bias_draw[chosen] == BIASES.index("uniform")
+    return Law(sources=walk.fresh(), spread=float(np.abs(layers.bias_scale[chosen] * uniform).max()))
 
 
 def moments(walk, op, number):

@@ -17,8 +17,10 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     walk.require_gaussian(source, names)
+    if norms == {None} and "sin" in names.split(", "):
+        walk.require_narrow(source, "sin")
     leaning = "" if all(row.name in ODD for row in rows) else names
-    return walk.same(source, gaussian=False, made=names, mean=leaning)
+    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0)
 
 
 def moments(walk, op, number):

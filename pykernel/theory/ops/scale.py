@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from pykernel.theory.structure import place
+
 ROWS = FAR_ROWS = ()
 
 
 def law(walk, stretch, op):
-    return walk.laws[op.ins[0]]
+    first, each = place(stretch, op)
+    widest = float(np.abs(walk.program.factors[first : first + each * stretch.count : each]).max())
+    return walk.same(op.ins[0], spread=walk.laws[op.ins[0]].spread * widest)
 
 
 def moments(walk, op, number):
