@@ -153,21 +153,20 @@ def _head(head, n, cotangent, batch, positions, exponent):
 
 def _draws(chain, pattern, weights, biases, exponent):
     """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases, samplers."""
-    shapes = list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True))
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
     draw, gain, samplers = pattern.draw, 1.0, None
     if isinstance(chain.init, Given) and weights is None:
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
     if weights is not None:
-        weights = _arrays("weights", weights, shapes)
+        weights = _arrays("weights", weights, list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True)))
         weights, powers = by_powers_of_two(weights, exponent)
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
     elif any(init.sampler is not None for init in pattern.inits.rows):
         samplers = tuple(init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init))
     if biases is not None:
-        biases = _arrays("biases", biases, [(units,) for units, _ in shapes], absent=True)
+        biases = _arrays("biases", biases, [(units,) for units in pattern.units.tolist()], absent=True)
         own = np.array([b is not None for b in biases])
         biases, powers = by_powers_of_two(biases, exponent)
         bias_draw = np.where(own, BIASES.index("given"), 0)

@@ -9,6 +9,8 @@ A module has
 
 from __future__ import annotations
 
+import numpy as np
+
 from pykernel.inits import GAUSSIAN
 
 TABLE = {
@@ -26,7 +28,7 @@ BACKENDS = ("cpp", "numba", "reference")
 def matrix_free_refusal(program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}
-    for i in sorted(set(program.layers.draw.tolist())):
+    for i in np.unique(program.layers.draw) if len(program.draws) > 1 else (0,):
         distribution = program.draws[i].distribution
         if distribution not in GAUSSIAN:
             what = kinds.get(distribution, f"{distribution} weights")

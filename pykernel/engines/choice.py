@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
 
-BRIEF = 1e-3  # seconds: some 100 MB at most
+WRITTEN = 2e10  # bytes a second, by one core into memory: above what any of today does
 
 
 class Choice(NamedTuple):
@@ -26,8 +26,12 @@ class Choice(NamedTuple):
     seconds: float
 
     def bytes(self, program) -> int:
-        """Of workspace that a run on one thread cannot do without; 0 of brief ones, which cannot fill what memory bandwidth passes."""
-        return 0 if self.seconds < BRIEF else int(self.module.memory(program, 1))
+        """Of workspace that a run on one thread cannot do without."""
+        return int(self.module.memory(program, 1))
+
+    def most_bytes(self, program) -> float:
+        """More than a run can need: all that a core writes meanwhile, and the Gram matrices, which cost little time where layers are narrow."""
+        return self.seconds * WRITTEN + 64.0 * program.depth * program.columns**2
 
 
 def module_of(engine, backend):

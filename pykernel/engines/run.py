@@ -173,8 +173,10 @@ def require_memory(job: Job, replicas: int) -> None:
         f"the answer of {replicas} replicas at depth {program.depth}",
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
-    needed = answer + choice.bytes(program)
     free = machine.free_memory()
+    if answer + choice.most_bytes(program) < free:
+        return  # what is brief is not worth the question
+    needed = answer + choice.bytes(program)
     if needed > free:
         size = f"{program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
         instead = smaller(program, choice, free - answer) or "ask for a smaller width, depth or batch"
@@ -221,10 +223,10 @@ def _distributions(program: Program) -> str:
 
 def _warn_beyond(program: Program, rows) -> None:
     """Say where a function that grows faster than linearly met arguments beyond 2^60, where engines continue it by a line."""
-    if not program.exponent:
+    if not program.exponent or not any(row.is_superlinear for row in program.activations):
         return
     steps = program.steps
-    bare = [program.activations[i] for i in sorted(set(steps.row[steps.norm == 0].tolist()))]
+    bare = [program.activations[i] for i in np.unique(steps.row[steps.norm == 0])]
     row = next((row for row in bare if row.is_superlinear), None)
     if row is None:
         return
