@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make bench`: runs the asv suite in the environment of this interpreter, keeps the results for asv, and prints them as tables.
+"""`make bench`: runs the asv suite in the environment of this interpreter, keeps the results for asv, and prints them
+as tables.
 
 A benchmark that fails is a cell that says so; the exit code is then 2. Nothing is written outside the checkout.
 """
@@ -22,9 +23,12 @@ OWN = BENCH / ".asv" / "home"  # what asv and the benchmarks keep for themselves
 
 
 def asv(*arguments: str, env: dict | None = None) -> int:
-    """Run asv with our configuration and pass its progress on, without questions and tables; its exit code (2: a benchmark failed)."""
+    """Run asv with our configuration and pass its progress on, without questions and tables; its exit code (2: a
+    benchmark failed)."""
     command = [sys.executable, "-m", "asv", *arguments, "--config", str(BENCH / "asv.conf.json")]
-    with subprocess.Popen(command, cwd=BENCH, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+    with subprocess.Popen(
+        command, cwd=BENCH, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
         for line in running.stdout:
             if line[0] in "[·" and not line.rstrip().endswith("="):
                 print(line, end="", flush=True)
@@ -80,23 +84,41 @@ def table(name: str, params: list[list[str]], values: list, unit: str) -> str:
     rows = [["", *columns]] + [[row, *cells[i * len(columns) : (i + 1) * len(columns)]] for i, row in enumerate(names)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        row[0].ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True)) for row in rows
+        row[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
     ]
     return "\n".join([heading, *lines])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--effort", choices=("smallest", "quick", "full"), default="quick", help="sizes to run (quick: under ten minutes)")
-    parser.add_argument("--bench", action="append", default=[], metavar="REGEX", help="run only benchmarks whose names match")
+    parser.add_argument(
+        "--effort",
+        choices=("smallest", "quick", "full"),
+        default="quick",
+        help="sizes to run (quick: under ten minutes)",
+    )
+    parser.add_argument(
+        "--bench", action="append", default=[], metavar="REGEX", help="run only benchmarks whose names match"
+    )
     arguments = parser.parse_args()
 
     shutil.rmtree(OWN, ignore_errors=True)  # Numba does not notice every edit of what it keeps
     (OWN / "tmp").mkdir(parents=True)
-    env = dict(os.environ, PYKERNEL_BENCH=arguments.effort, HOME=str(OWN), TMPDIR=str(OWN / "tmp"), NUMBA_CACHE_DIR=str(OWN / "numba"))
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # NumPy's ceiling is the kernel that it chooses for this processor
+    env = dict(
+        os.environ,
+        PYKERNEL_BENCH=arguments.effort,
+        HOME=str(OWN),
+        TMPDIR=str(OWN / "tmp"),
+        NUMBA_CACHE_DIR=str(OWN / "numba"),
+    )
+    # NumPy's ceiling is the kernel that it chooses for this processor
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         env.pop(name, None)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=BENCH, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=BENCH, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
     # Without a machine file asv asks; without a commit it throws the results of an existing environment away.
     asv("machine", "--yes", env=env)

@@ -1,5 +1,5 @@
-// The facts about each activation function, for callers without Python: the same numbers as in pykernel/activations.py (a test compares).
-// SPDX-License-Identifier: BSD-3-Clause
+// The facts about each activation function, for callers without Python: the same numbers as in pykernel/activations.py
+// (a test compares). SPDX-License-Identifier: BSD-3-Clause
 #include <math.h>
 #include <string.h>
 

@@ -30,8 +30,8 @@ Engine engine_called(const std::string& name) {
   throw py::value_error("unknown engine " + name);
 }
 
-py::dict run_replicas(const py::object& program, const std::string& engine, int64_t first, int64_t count, int threads, int64_t memory,
-                      const HeldProgram::Own& own) {
+py::dict run_replicas(const py::object& program, const std::string& engine, int64_t first, int64_t count, int threads,
+                      int64_t memory, const HeldProgram::Own& own) {
   const HeldProgram held(program, own);
   const Engine which = engine_called(engine);
   if (!program.attr("samplers").is_none()) throw py::value_error("samplers must be resolved to weights before a run");
@@ -40,7 +40,8 @@ py::dict run_replicas(const py::object& program, const std::string& engine, int6
   Rows rows{};
   for (const RowFact& row : row_facts) {
     const py::ssize_t extent = extents_of(held.program()).of(row.extent);
-    py::array_t<double> array(row.extent == RowExtent::replica ? std::vector<py::ssize_t>{count} : std::vector<py::ssize_t>{count, extent});
+    py::array_t<double> array(row.extent == RowExtent::replica ? std::vector<py::ssize_t>{count}
+                                                               : std::vector<py::ssize_t>{count, extent});
     rows.*row.of = array.mutable_data();
     out[row.name] = array;
   }
@@ -69,14 +70,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pykernel.";
   m.attr("version") = pykernel::version();
   m.def("isa", &pykernel::isa_name, "The instruction set in use.");
+  m.def("run", &pykernel::run_replicas, py::arg("program"), py::arg("engine"), py::arg("first"), py::arg("count"),
+        py::arg("threads"), py::arg("memory"), py::arg("own") = pykernel::HeldProgram::Own(),
+        "Rows of replicas first .. first + count - 1 of a Program, as a dict of float64 arrays. `own`: of each "
+        "activation (address, whether "
+        "of one number) of the user's value and slope; none for built-in ones.");
+  m.def("memory", &pykernel::memory, py::arg("program"), py::arg("engine"),
+        "Bytes without which one worker cannot run a Program.");
   m.def(
-      "run", &pykernel::run_replicas, py::arg("program"), py::arg("engine"), py::arg("first"), py::arg("count"), py::arg("threads"),
-      py::arg("memory"), py::arg("own") = pykernel::HeldProgram::Own(),
-      "Rows of replicas first .. first + count - 1 of a Program, as a dict of float64 arrays. `own`: of each activation (address, whether "
-      "of one number) of the user's value and slope; none for built-in ones.");
-  m.def("memory", &pykernel::memory, py::arg("program"), py::arg("engine"), "Bytes without which one worker cannot run a Program.");
-  m.def(
-      "one_input", [](const py::object& program) { return pykernel::one_input(pykernel::HeldProgram(program, {}).program()); },
+      "one_input",
+      [](const py::object& program) { return pykernel::one_input(pykernel::HeldProgram(program, {}).program()); },
       py::arg("program"), "Whether the matrix-free engine runs a Program by sums over units alone.");
   py::module_ shared = m.def_submodule("constants", "Numbers that Python and C++ share.");
   shared.attr("log2_e") = pykernel::log2_e;

@@ -1,5 +1,5 @@
-// The kernels seen from Python, one by one and for each instruction set this machine has: for tests and benchmarks, not for users.
-// SPDX-License-Identifier: BSD-3-Clause
+// The kernels seen from Python, one by one and for each instruction set this machine has: for tests and benchmarks, not
+// for users. SPDX-License-Identifier: BSD-3-Clause
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -54,12 +54,13 @@ template <class T> py::array from_block(Aligned<T>& block, int64_t n, int64_t B)
 
 // u (columns, B) or, transposed, delta (rows, B), made known to `multiply` in `parts` calls.
 template <class T>
-py::array multiply(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica,
-                   int64_t rows, int64_t columns, double scale, const Array<T>& x, bool transposed, const std::string& source,
-                   int64_t parts) {
+py::array multiply(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer,
+                   uint32_t replica, int64_t rows, int64_t columns, double scale, const Array<T>& x, bool transposed,
+                   const std::string& source, int64_t parts) {
   const Products<T>& table = products_of<T>(isa);
   const int64_t B = x.shape(1), P = panels_of(rows), outputs = transposed ? columns : rows;
-  Weights<T> w = {rows, columns, (T)scale, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
+  Weights<T> w = {rows,    columns, (T)scale, (Distribution)distribution, parameter, seed, layer,
+                  replica, nullptr, nullptr};
   Aligned<T> in = to_block<T>(x), out(padded(outputs) * B), given(source == "given" ? padded(rows) * columns : 0);
   Aligned<float> draws(padded(rows) * columns);
   Aligned<char> scratch((int64_t)backward_scratch<T>(rows, B));
@@ -91,8 +92,8 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   return from_block(out, outputs, B);
 }
 
-py::array draws(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer, uint32_t replica, int64_t rows,
-                int64_t columns) {
+py::array draws(const std::string& isa, int distribution, double parameter, uint64_t seed, uint32_t layer,
+                uint32_t replica, int64_t rows, int64_t columns) {
   Weights<float> w = {rows, columns, 1, (Distribution)distribution, parameter, seed, layer, replica, nullptr, nullptr};
   Aligned<float> panels(padded(rows) * columns);
   products_of<float>(isa).draw(w, 0, panels_of(rows), 0, columns, panels.get());
@@ -102,10 +103,11 @@ py::array draws(const std::string& isa, int distribution, double parameter, uint
   return matrix;
 }
 
-py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units,
-               int64_t B) {
+py::array tall(const std::string& isa, int draw, uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica,
+               int64_t units, int64_t B) {
   Aligned<float> block(padded(units) * B);
-  products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, 0, B, 0, panels_of(units), block.get());
+  products_of<float>(isa).tall({seed, purpose, layer, replica, (TallDraw)draw}, units, 0, B, 0, panels_of(units),
+                               block.get());
   return from_block(block, units, B);
 }
 
@@ -128,7 +130,9 @@ void bind_kernels(py::module_& module) {
     return names;
   });
   const auto released = py::call_guard<py::gil_scoped_release>();
-  m.def("peak_multiply_add", [](int64_t n) { return roofline_table().multiply_add(n); }, released, "n fused multiply-adds of 16 lanes.");
+  m.def(
+      "peak_multiply_add", [](int64_t n) { return roofline_table().multiply_add(n); }, released,
+      "n fused multiply-adds of 16 lanes.");
   m.def("peak_draw", [](int64_t n) { return roofline_table().draw(n); }, released, "n normals.");
   m.def("draws", draws);
   m.def("tall", tall);

@@ -11,9 +11,10 @@ namespace py = pybind11;
 namespace pykernel {
 namespace {
 
-constexpr const char* table_names[table_count] = {"layer", "activation", "norm", "join", "factor", "mask", "node"};  // as in Table
-constexpr const char* norm_names[] = {"batch", "layer", "rms"};                                                      // as in Norm, from 1
-constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};                                        // as in Loss, from 1
+constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "join",
+                                                  "factor", "mask",       "node"};  // as in Table
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                     // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};       // as in Loss, from 1
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -66,7 +67,8 @@ void Fields::done() const {
                        py::cast<std::string>(py::type::of(source_).attr("__name__")));
 }
 
-template <class T> const T* HeldProgram::array(const py::handle& object, const std::vector<int64_t>& shape, const char* what) {
+template <class T>
+const T* HeldProgram::array(const py::handle& object, const std::vector<int64_t>& shape, const char* what) {
   if (object.is_none()) return nullptr;
   const auto array = py::cast<py::array_t<T, py::array::c_style | py::array::forcecast>>(object);
   if (std::vector<int64_t>(array.shape(), array.shape() + array.ndim()) != shape)
@@ -88,7 +90,9 @@ const double* const* HeldProgram::arrays(const py::object& list, bool matrices, 
   return out.data();
 }
 
-const char* HeldProgram::text(const py::handle& object) { return texts_.emplace_back(py::cast<std::string>(object)).c_str(); }
+const char* HeldProgram::text(const py::handle& object) {
+  return texts_.emplace_back(py::cast<std::string>(object)).c_str();
+}
 
 Draw HeldProgram::draw_of(const py::handle& row) {
   Fields fields(py::reinterpret_borrow<py::object>(row));
@@ -150,12 +154,13 @@ void HeldProgram::read_stretches(const py::object& stretches) {
       Fields op(py::reinterpret_borrow<py::object>(row));
       const OpKind kind = kind_of(op.read<std::string>("kind"));
       const auto ins = op.read<std::vector<int32_t>>("ins");
-      if ((int)ins.size() != facts_of(kind).inputs) throw py::value_error("an op must read as many registers as its kind does");
+      if ((int)ins.size() != facts_of(kind).inputs)
+        throw py::value_error("an op must read as many registers as its kind does");
       ops.push_back({kind, op.read<int32_t>("out"), {ins[0], ins.size() > 1 ? ins[1] : 0}, op.read<int64_t>("at")});
       op.done();
     }
-    const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"), counts_of(fields.get("first")),
-                             counts_of(fields.get("each"))};
+    const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"),
+                             counts_of(fields.get("first")), counts_of(fields.get("each"))};
     for (int t = 0; t < table_count; t++) program_.counts.of[t] += stretch.count * stretch.each.of[t];
     stretches_.push_back(stretch);
     fields.done();
@@ -195,7 +200,8 @@ void HeldProgram::read_activations(const py::object& rows, const Own& own) {
     if (i < own.size() && own[i].size() == 2) {
       OwnFunctions& f = own_.emplace_back(OwnFunctions{{own[i][0].first, own[i][1].first}, {}});
       const auto array = [&](size_t k) { return reinterpret_cast<Function<double>>(f.functions[k]); };
-      f.callback = {nullptr, nullptr, own[i][0].second ? call_each<0> : array(0), own[i][1].second ? call_each<1> : array(1), f.functions};
+      f.callback = {nullptr, nullptr, own[i][0].second ? call_each<0> : array(0),
+                    own[i][1].second ? call_each<1> : array(1), f.functions};
       to.name = "callback";
       to.parameters = activation_row(f.callback).parameters;
     }

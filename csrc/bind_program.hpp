@@ -29,7 +29,8 @@ class Fields {
 
 class HeldProgram {
  public:
-  // own: of each activation the addresses of the user's value and slope, and whether each takes one number; empty for built-in ones.
+  // own: of each activation the addresses of the user's value and slope, and whether each takes one number; empty for
+  // built-in ones.
   typedef std::vector<std::vector<std::pair<uintptr_t, bool>>> Own;
   HeldProgram(const pybind11::object& source, const Own& own);
   HeldProgram(const HeldProgram&) = delete;
@@ -41,7 +42,8 @@ class HeldProgram {
     uintptr_t functions[2];
     Callback callback;
   };
-  template <class T> const T* array(const pybind11::handle& object, const std::vector<int64_t>& shape, const char* what);
+  template <class T>
+  const T* array(const pybind11::handle& object, const std::vector<int64_t>& shape, const char* what);
   template <class T> const T* array(Fields& fields, const char* name, const std::vector<int64_t>& shape) {
     return array<T>(fields.get(name), shape, name);
   }

@@ -1,5 +1,5 @@
-// An array that a run owns: on the heap, in pages that outlive a call where it is large, or in the workspace that an embedder lends.
-// SPDX-License-Identifier: BSD-3-Clause
+// An array that a run owns: on the heap, in pages that outlive a call where it is large, or in the workspace that an
+// embedder lends. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stddef.h>
 

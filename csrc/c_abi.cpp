@@ -59,16 +59,19 @@ struct HeldPlan {
     if (!p.residual_scale) ones.assign((size_t)p.depth, 1);
     if (!p.bias_scale) zeros.assign((size_t)p.depth, 0);
     plan = {};
-    plan.depth = p.depth, plan.widths = p.widths, plan.batch = p.batch, plan.seed = p.seed, plan.exponent = p.exponent != 0;
+    plan.depth = p.depth, plan.widths = p.widths, plan.batch = p.batch, plan.seed = p.seed,
+    plan.exponent = p.exponent != 0;
     plan.activation = row_of(p.activation, callback);
     plan.norm = p.norm, plan.order = p.order, plan.residual_every = p.residual_every;
     plan.residual_scale = p.residual_scale ? p.residual_scale : ones.data();
     plan.distribution = p.distribution, plan.distribution_parameter = p.distribution_parameter, plan.scale = p.scale;
     plan.bias_distribution = p.bias_distribution ? p.bias_distribution : "zero";
     plan.bias_scale = p.bias_scale ? p.bias_scale : zeros.data();
-    plan.correlation = p.correlation, plan.x = p.x, plan.cotangent = p.cotangent, plan.weights = p.weights, plan.biases = p.biases;
+    plan.correlation = p.correlation, plan.x = p.x, plan.cotangent = p.cotangent, plan.weights = p.weights,
+    plan.biases = p.biases;
     plan.loss = p.loss, plan.outputs = p.outputs, plan.head_distribution = p.head_distribution;
-    plan.head_parameter = p.head_parameter, plan.head_scale = p.head_scale, plan.targets = p.targets, plan.clip_value = p.clip_value;
+    plan.head_parameter = p.head_parameter, plan.head_scale = p.head_scale, plan.targets = p.targets,
+    plan.clip_value = p.clip_value;
     if (p.norm_eps) plan.norm_eps = p.norm_eps;
     plan.head_weight = p.head_weight, plan.head_bias = p.head_bias;
   }
@@ -85,22 +88,24 @@ const char* pk_isa(void) {
 
 void pk_philox(const uint32_t counter[4], uint64_t seed, uint32_t words[4]) { philox(counter, seed, words); }
 
-int pk_draw_words(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns, uint32_t* out,
-                  char* message, size_t message_size) {
+int pk_draw_words(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns,
+                  uint32_t* out, char* message, size_t message_size) {
   return done(message, message_size, [&] { draw_words({seed, purpose, layer, replica}, units, columns, out); });
 }
-int pk_draw_uniforms(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns, float* out,
-                     char* message, size_t message_size) {
+int pk_draw_uniforms(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns,
+                     float* out, char* message, size_t message_size) {
   return done(message, message_size, [&] { draw_uniforms({seed, purpose, layer, replica}, units, columns, out); });
 }
-int pk_draw_normals(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns, float* out,
-                    char* message, size_t message_size) {
+int pk_draw_normals(uint64_t seed, uint32_t purpose, uint32_t layer, uint32_t replica, int64_t units, int64_t columns,
+                    float* out, char* message, size_t message_size) {
   return done(message, message_size, [&] { draw_normals({seed, purpose, layer, replica}, units, columns, out); });
 }
-int pk_draw_weights(uint64_t seed, uint32_t layer, uint32_t replica, const char* distribution, double parameter, int64_t first_row,
-                    int64_t first_column, int64_t rows, int64_t columns, float* out, char* message, size_t message_size) {
+int pk_draw_weights(uint64_t seed, uint32_t layer, uint32_t replica, const char* distribution, double parameter,
+                    int64_t first_row, int64_t first_column, int64_t rows, int64_t columns, float* out, char* message,
+                    size_t message_size) {
   return done(message, message_size, [&] {
-    draw_weights({seed, 0, layer, replica}, distribution_called(distribution), parameter, first_row, first_column, rows, columns, out);
+    draw_weights({seed, 0, layer, replica}, distribution_called(distribution), parameter, first_row, first_column, rows,
+                 columns, out);
   });
 }
 
@@ -110,7 +115,8 @@ int pk_activation_facts(pk_activation* activation, char* message, size_t message
     require(activation->name, "the activation's name must be given");
     const ActivationRow row = activation_row(activation->name, activation->parameters);
     activation->left = row.left, activation->right = row.right;
-    activation->before_zero = row.before_zero, activation->after_zero = row.after_zero, activation->at_zero = row.at_zero;
+    activation->before_zero = row.before_zero, activation->after_zero = row.after_zero,
+    activation->at_zero = row.at_zero;
     activation->max_slope = row.max_slope, activation->flat = row.flat;
   });
 }
@@ -120,7 +126,8 @@ int64_t pk_panel_entries(int64_t rows, int64_t columns) { return panel_entries(r
 
 int pk_pack(int dtype, const void* x, int64_t n, int64_t batch, pk_block* block, char* message, size_t message_size) {
   return done(message, message_size, [&] {
-    require(x && n >= 1 && n < large && batch >= 1 && batch < large, "x must be given, n and batch at least 1 and below 2^32");
+    require(x && n >= 1 && n < large && batch >= 1 && batch < large,
+            "x must be given, n and batch at least 1 and below 2^32");
     with_dtype(dtype, [&](auto t) {
       Block<decltype(t)> b = block_of<decltype(t)>(block);
       pack(static_cast<const decltype(t)*>(x), n, batch, b);
@@ -135,7 +142,8 @@ int pk_unpack(int dtype, const pk_block* block, int64_t batch, void* x, char* me
     with_dtype(dtype, [&](auto t) { unpack(block_of<decltype(t)>(block), batch, static_cast<decltype(t)*>(x)); });
   });
 }
-int pk_pack_weights(int dtype, const void* matrix, int64_t rows, int64_t columns, void* panels, char* message, size_t message_size) {
+int pk_pack_weights(int dtype, const void* matrix, int64_t rows, int64_t columns, void* panels, char* message,
+                    size_t message_size) {
   return done(message, message_size, [&] {
     with_dtype(dtype, [&](auto t) {
       using T = decltype(t);
@@ -151,8 +159,8 @@ int pk_layer_bytes(const pk_layer* layer, int dtype, size_t* bytes, char* messag
     *bytes = with_dtype(dtype, [&](auto t) { return layer_bytes<decltype(t)>(held.spec); });
   });
 }
-int pk_layer_forward(const pk_layer* layer, int dtype, const pk_block* u, pk_block* z, pk_block* v, pk_measure* measured, void* workspace,
-                     size_t bytes, char* message, size_t message_size) {
+int pk_layer_forward(const pk_layer* layer, int dtype, const pk_block* u, pk_block* z, pk_block* v,
+                     pk_measure* measured, void* workspace, size_t bytes, char* message, size_t message_size) {
   return done(message, message_size, [&] {
     const HeldLayer held(layer);
     with_dtype(dtype, [&](auto t) {
@@ -164,8 +172,9 @@ int pk_layer_forward(const pk_layer* layer, int dtype, const pk_block* u, pk_blo
     });
   });
 }
-int pk_layer_backward(const pk_layer* layer, int dtype, pk_block* z, const pk_block* g, pk_block* delta, pk_block* du, pk_measure* measured,
-                      int64_t* count, void* workspace, size_t bytes, char* message, size_t message_size) {
+int pk_layer_backward(const pk_layer* layer, int dtype, pk_block* z, const pk_block* g, pk_block* delta, pk_block* du,
+                      pk_measure* measured, int64_t* count, void* workspace, size_t bytes, char* message,
+                      size_t message_size) {
   return done(message, message_size, [&] {
     const HeldLayer held(layer);
     with_dtype(dtype, [&](auto t) {
@@ -178,8 +187,8 @@ int pk_layer_backward(const pk_layer* layer, int dtype, pk_block* z, const pk_bl
     });
   });
 }
-int pk_layer_add(const pk_layer* layer, int dtype, const pk_block* x, const pk_block* y, double factor, pk_block* out, pk_measure* measured,
-                 void* workspace, size_t bytes, char* message, size_t message_size) {
+int pk_layer_add(const pk_layer* layer, int dtype, const pk_block* x, const pk_block* y, double factor, pk_block* out,
+                 pk_measure* measured, void* workspace, size_t bytes, char* message, size_t message_size) {
   return done(message, message_size, [&] {
     const HeldLayer held(layer);
     with_dtype(dtype, [&](auto t) {
@@ -192,31 +201,35 @@ int pk_layer_add(const pk_layer* layer, int dtype, const pk_block* x, const pk_b
   });
 }
 
-int pk_layer_observe(const pk_layer* layer, int dtype, const pk_block* x, pk_measure* measured, void* workspace, size_t bytes,
-                     char* message, size_t message_size) {
+int pk_layer_observe(const pk_layer* layer, int dtype, const pk_block* x, pk_measure* measured, void* workspace,
+                     size_t bytes, char* message, size_t message_size) {
   return done(message, message_size, [&] {
     require(measured, "measured must be given");
     const HeldLayer held(layer);
-    *measured = with_dtype(dtype, [&](auto t) { return measure_of(observe(held.spec, block_of<decltype(t)>(x), workspace, bytes)); });
+    *measured = with_dtype(
+        dtype, [&](auto t) { return measure_of(observe(held.spec, block_of<decltype(t)>(x), workspace, bytes)); });
   });
 }
 
-int pk_chain_bytes(const pk_plan* plan, int engine, int dtype, size_t* least, size_t* most, char* message, size_t message_size) {
+int pk_chain_bytes(const pk_plan* plan, int engine, int dtype, size_t* least, size_t* most, char* message,
+                   size_t message_size) {
   return done(message, message_size, [&] {
     const HeldPlan held(plan);
-    const WorkspaceSize size = with_dtype(dtype, [&](auto t) { return chain_bytes<decltype(t)>(held.plan, (Engine)engine); });
+    const WorkspaceSize size =
+        with_dtype(dtype, [&](auto t) { return chain_bytes<decltype(t)>(held.plan, (Engine)engine); });
     if (least) *least = size.least;
     if (most) *most = size.most;
   });
 }
 
-int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows, void* workspace,
-                 size_t bytes, int (*stop)(void*), void* user, char* message, size_t message_size) {
+int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows,
+                 void* workspace, size_t bytes, int (*stop)(void*), void* user, char* message, size_t message_size) {
   return finished(message, message_size, [&] {
     const HeldPlan held(plan);
     const Rows to = rows_of(rows);
     Asked asked(stop, user);
-    return with_dtype(
-        dtype, [&](auto t) { return run_chain<decltype(t)>(held.plan, (Engine)engine, first, count, to, workspace, bytes, asked.stop()); });
+    return with_dtype(dtype, [&](auto t) {
+      return run_chain<decltype(t)>(held.plan, (Engine)engine, first, count, to, workspace, bytes, asked.stop());
+    });
   });
 }

@@ -26,7 +26,8 @@ template <class Body> int guarded(char* message, size_t size, Body body) noexcep
   } catch (const std::invalid_argument& error) {
     return say(PK_INVALID, error.what(), message, size);
   } catch (const std::bad_alloc&) {
-    return say(PK_TOO_FEW_BYTES, "the workspace has too few bytes, or memory is exhausted; the query says how many are needed", message,
+    return say(PK_TOO_FEW_BYTES,
+               "the workspace has too few bytes, or memory is exhausted; the query says how many are needed", message,
                size);
   } catch (const std::exception& error) {
     return say(PK_FAILED, error.what(), message, size);

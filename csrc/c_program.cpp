@@ -38,12 +38,14 @@ class HeldProgram {
   }
 
   void read_stretches() {
-    require(c_.stretches && c_.stretch_count >= 1 && c_.stretch_count < most_ops, "stretches must be given, at least one");
+    require(c_.stretches && c_.stretch_count >= 1 && c_.stretch_count < most_ops,
+            "stretches must be given, at least one");
     stretches_.resize((size_t)c_.stretch_count);
     for (int64_t s = 0; s < c_.stretch_count; s++) {
       const pk_stretch& from = c_.stretches[s];
-      require(from.ops && from.op_count >= 1 && from.op_count < most_ops && from.count >= 1 && from.count < most_numbers,
-              "a stretch must have ops and a count");
+      require(
+          from.ops && from.op_count >= 1 && from.op_count < most_ops && from.count >= 1 && from.count < most_numbers,
+          "a stretch must have ops and a count");
       std::vector<Op>& ops = ops_.emplace_back();
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
@@ -61,13 +63,16 @@ class HeldProgram {
   }
 
   void read_activations() {
-    require(c_.activation_count >= 0 && c_.activation_count < most_ops && c_.norm_count >= 0 && c_.norm_count < most_ops,
-            "activation_count and norm_count must be from 0 to 65535");
+    require(
+        c_.activation_count >= 0 && c_.activation_count < most_ops && c_.norm_count >= 0 && c_.norm_count < most_ops,
+        "activation_count and norm_count must be from 0 to 65535");
     require(!c_.activation_count || c_.activations, "activations must be given");
     require(!c_.norm_count || c_.norm_kinds, "norm_kinds must be given");
-    for (int64_t i = 0; i < c_.activation_count; i++) rows_.push_back(row_of(c_.activations[i], callbacks_.emplace_back()));
+    for (int64_t i = 0; i < c_.activation_count; i++)
+      rows_.push_back(row_of(c_.activations[i], callbacks_.emplace_back()));
     norms_.push_back({no_norm, 1e-5});
-    for (int64_t i = 0; i < c_.norm_count; i++) norms_.push_back({c_.norm_kinds[i], c_.norm_eps ? c_.norm_eps[i] : 1e-5});
+    for (int64_t i = 0; i < c_.norm_count; i++)
+      norms_.push_back({c_.norm_kinds[i], c_.norm_eps ? c_.norm_eps[i] : 1e-5});
     p_.activations = rows_.data();
     p_.activation_count = c_.activation_count;
     p_.norms = norms_.data();
@@ -86,7 +91,8 @@ class HeldProgram {
   void read_layers() {
     const size_t L = (size_t)count(Table::layer);
     std::vector<int64_t>& bias_draws = integers_.emplace_back(L, (int64_t)zero_bias);
-    for (size_t i = 0; i < L; i++) bias_draws[i] = c_.biases && c_.biases[i] ? given_bias : c_.bias_scale ? normal_bias : zero_bias;
+    for (size_t i = 0; i < L; i++)
+      bias_draws[i] = c_.biases && c_.biases[i] ? given_bias : c_.bias_scale ? normal_bias : zero_bias;
     if (!c_.address) {
       std::vector<int64_t>& address = integers_.emplace_back();
       for (size_t i = 0; i < L; i++) address.push_back((int64_t)i + 1);
@@ -127,8 +133,9 @@ class HeldProgram {
     p_.correlation = c_.correlation;
     p_.x = c_.x;
     p_.cotangent = c_.cotangent;
-    p_.head = {c_.loss,      c_.outputs, {c_.head_draw.distribution, c_.head_draw.parameter}, c_.head_scale, c_.head_weight,
-               c_.head_bias, c_.targets};
+    p_.head = {c_.loss,       c_.outputs,     {c_.head_draw.distribution, c_.head_draw.parameter},
+               c_.head_scale, c_.head_weight, c_.head_bias,
+               c_.targets};
     p_.clip_value = c_.clip_value;
   }
 
@@ -147,17 +154,19 @@ class HeldProgram {
 
 }  // namespace
 
-int pk_program_bytes(const pk_program* program, int engine, int dtype, size_t* least, size_t* most, char* message, size_t message_size) {
+int pk_program_bytes(const pk_program* program, int engine, int dtype, size_t* least, size_t* most, char* message,
+                     size_t message_size) {
   return done(message, message_size, [&] {
     const HeldProgram held(program);
-    const WorkspaceSize size = with_dtype(dtype, [&](auto t) { return program_bytes<decltype(t)>(held.program(), (Engine)engine); });
+    const WorkspaceSize size =
+        with_dtype(dtype, [&](auto t) { return program_bytes<decltype(t)>(held.program(), (Engine)engine); });
     if (least) *least = size.least;
     if (most) *most = size.most;
   });
 }
 
-int pk_program_run(const pk_program* program, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows, void* workspace,
-                   size_t bytes, int (*stop)(void*), void* user, char* message, size_t message_size) {
+int pk_program_run(const pk_program* program, int engine, int dtype, int64_t first, int64_t count, const pk_rows* rows,
+                   void* workspace, size_t bytes, int (*stop)(void*), void* user, char* message, size_t message_size) {
   return finished(message, message_size, [&] {
     const HeldProgram held(program);
     const Rows to = rows_of(rows);

@@ -21,7 +21,8 @@ namespace {
 
 void check_engine(const Program& program, Engine engine) {
   check(program);
-  if (engine != dense && engine != matrix_free) throw std::invalid_argument("engine must be 0 (dense) or 1 (matrix_free)");
+  if (engine != dense && engine != matrix_free)
+    throw std::invalid_argument("engine must be 0 (dense) or 1 (matrix_free)");
   const double columns = (double)columns_of(program), layers = (double)program.counts[Table::layer];
   double entries = 0;
   for (int64_t l = 1; l <= all_layers(program); l++) {
@@ -43,8 +44,8 @@ constexpr int64_t slack = 1 << 13;  // small objects, and what lies between the 
 
 // Everything but the network, and the draws that are kept.
 template <class T> int64_t engine_bytes(const Program& program, Engine engine) {
-  const int64_t linear =
-      engine == dense ? GivenWeights<T>::bytes(program, 1) + Dense<T>::bytes(program, 1) : MatrixFreeLinear<T>::bytes(program);
+  const int64_t linear = engine == dense ? GivenWeights<T>::bytes(program, 1) + Dense<T>::bytes(program, 1)
+                                         : MatrixFreeLinear<T>::bytes(program);
   return linear + scratch_bytes<T>(program, engine) + slack;
 }
 template <class T> WorkspaceSize size_of(const Program& program, Engine engine) {
@@ -83,7 +84,8 @@ template <class T> Shares shares_of(const Program& program, Engine engine, int64
 }
 
 template <class T>
-bool run_lent(const Program& program, Engine engine, int64_t first, int64_t count, const Rows& rows, const Shares& shares, Stop stop) {
+bool run_lent(const Program& program, Engine engine, int64_t first, int64_t count, const Rows& rows,
+              const Shares& shares, Stop stop) {
   thread_scratch((size_t)shares.scratch);
   const std::atomic<bool> never{false};
   Team team(1, never, stop);
@@ -127,8 +129,8 @@ template <class T> WorkspaceSize chain_bytes(const Plan& plan, Engine engine) {
 }
 
 template <class T>
-bool run_program(const Program& program, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace, size_t bytes,
-                 Stop stop) {
+bool run_program(const Program& program, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace,
+                 size_t bytes, Stop stop) {
   check_engine(program, engine);
   check_replicas(first, count);
   const Shares shares = shares_of<T>(program, engine, bounded(bytes));
@@ -137,7 +139,8 @@ bool run_program(const Program& program, Engine engine, int64_t first, int64_t c
 }
 
 template <class T>
-bool run_chain(const Plan& plan, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace, size_t bytes, Stop stop) {
+bool run_chain(const Plan& plan, Engine engine, int64_t first, int64_t count, const Rows& rows, void* workspace,
+               size_t bytes, Stop stop) {
   const Lowered lowered(plan);
   return run_program<T>(lowered.program(), engine, first, count, rows, workspace, bytes, stop);
 }

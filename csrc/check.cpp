@@ -21,7 +21,8 @@ void require(bool holds, const char* message) {
 // a b, and as many numbers in memory
 int64_t size_of(int64_t a, int64_t b) {
   int64_t bytes;
-  require(!__builtin_mul_overflow(a, b, &bytes) && !__builtin_mul_overflow(bytes, (int64_t)16, &bytes), "widths and batch are too large");
+  require(!__builtin_mul_overflow(a, b, &bytes) && !__builtin_mul_overflow(bytes, (int64_t)16, &bytes),
+          "widths and batch are too large");
   return a * b;
 }
 void index(int64_t i, int64_t count, const char* message) { require(i >= 0 && i < count, message); }
@@ -38,7 +39,8 @@ void check_pointers(const Program& p) {
           "positions must be at least 1, and inputs times positions below 2^32");
   require(p.registers >= 1 && p.registers <= most_registers, "registers must be at least 1 and at most 65536");
   require(p.stretches && p.stretch_count >= 1 && p.nodes, "stretches and nodes must be given");
-  require(!L || (p.units && p.columns && p.address && p.draw && p.scale && p.bias_draw && p.bias_scale && p.centred && p.draws),
+  require(!L || (p.units && p.columns && p.address && p.draw && p.scale && p.bias_draw && p.bias_scale && p.centred &&
+                 p.draws),
           "every array over layers must be given");
   require(!p.counts[Table::activation] || (p.step_activation && p.step_norm && p.activations && p.norms),
           "activation steps, their functions and norms must be given");
@@ -80,7 +82,8 @@ void check_rows(const Program& p) {
     index(p.norm_steps[i], p.norm_count, "a step's norm must be one of the program's");
     require(p.norms[p.norm_steps[i]].kind != no_norm, "a norm step must have a norm");
   }
-  for (int64_t i = 0; i < p.counts[Table::mask]; i++) require(p.masks[i] >= 0 && p.masks[i] < 1, "masks must be at least 0 and below 1");
+  for (int64_t i = 0; i < p.counts[Table::mask]; i++)
+    require(p.masks[i] >= 0 && p.masks[i] < 1, "masks must be at least 0 and below 1");
   check_finite(p.skip, p.counts[Table::join], "skip");
   check_finite(p.branch, p.counts[Table::join], "residual_scale");
   check_finite(p.factors, p.counts[Table::factor], "factors");
@@ -91,9 +94,12 @@ void check_op(const Program& p, const Op& op, int64_t number, const Units& units
   const OpFacts& facts = facts_of(op.kind);
   index(number, p.counts[facts.table], "an op's number must be below what counts says of its table");
   const int64_t n = units.of(op.ins[0]);
-  for (int k = 0; k < facts.inputs; k++) require(units.of(op.ins[k]) > 0, "an op must read a register that was written in its repetition");
-  for (int k = 1; k < facts.inputs; k++) require(units.of(op.ins[k]) == n, "blocks that are added or multiplied must have as many units");
-  if (op.kind == OpKind::linear) require(p.columns[number] == n, "a layer must have as many columns as its input has units");
+  for (int k = 0; k < facts.inputs; k++)
+    require(units.of(op.ins[k]) > 0, "an op must read a register that was written in its repetition");
+  for (int k = 1; k < facts.inputs; k++)
+    require(units.of(op.ins[k]) == n, "blocks that are added or multiplied must have as many units");
+  if (op.kind == OpKind::linear)
+    require(p.columns[number] == n, "a layer must have as many columns as its input has units");
   if (op.kind == OpKind::node) require(p.nodes[number + 1] == n, "a node's units must be those of its block");
 }
 
@@ -103,7 +109,8 @@ void check_gradients(const Stretch& stretch, Vector<char>& held) {
   held[0] = 1;
   for (int64_t j = stretch.op_count; j-- > 0;) {
     const Op& op = stretch.ops[j];
-    require(held[(size_t)op.out], "every result must be read before its register is written again or the repetition ends");
+    require(held[(size_t)op.out],
+            "every result must be read before its register is written again or the repetition ends");
     held[(size_t)op.out] = 0;
     for (int k = 0; k < facts_of(op.kind).inputs; k++) held[(size_t)op.ins[k]] = 1;
   }
@@ -119,18 +126,22 @@ void check_ops(const Program& p) {
   Vector<char> held((size_t)p.registers);
   for (int64_t s = 0; s < p.stretch_count; s++) {
     const Stretch& stretch = p.stretches[s];
-    require(stretch.ops && stretch.op_count >= 1 && stretch.count >= 1 && stretch.count < 1 << 24, "a stretch must have ops and a count");
+    require(stretch.ops && stretch.op_count >= 1 && stretch.count >= 1 && stretch.count < 1 << 24,
+            "a stretch must have ops and a count");
     Counts each = {};
     for (int64_t j = 0; j < stretch.op_count; j++) {
       const Op& op = stretch.ops[j];
       index((int64_t)op.kind, op_kinds, "unknown kind of op");
       index(op.out, p.registers, "an op's registers must be below the program's");
-      for (int k = 0; k < facts_of(op.kind).inputs; k++) index(op.ins[k], p.registers, "an op's registers must be below the program's");
-      require(op.at == each.of[(int)facts_of(op.kind).table]++, "an op's place in its table must follow that of the one before");
+      for (int k = 0; k < facts_of(op.kind).inputs; k++)
+        index(op.ins[k], p.registers, "an op's registers must be below the program's");
+      require(op.at == each.of[(int)facts_of(op.kind).table]++,
+              "an op's place in its table must follow that of the one before");
     }
     check_gradients(stretch, held);
     for (int t = 0; t < table_count; t++) {
-      require(stretch.first.of[t] == counts.of[t] && stretch.each.of[t] == each.of[t], "a stretch must count on from the one before");
+      require(stretch.first.of[t] == counts.of[t] && stretch.each.of[t] == each.of[t],
+              "a stretch must count on from the one before");
       counts.of[t] += stretch.count * each.of[t];
       require(counts.of[t] <= p.counts.of[t], "counts must be those of the stretches");
     }
@@ -146,7 +157,8 @@ void check_ops(const Program& p) {
       units.end_repetition();
     }
   }
-  for (int t = 0; t < table_count; t++) require(counts.of[t] == p.counts.of[t], "counts must be those of the stretches");
+  for (int t = 0; t < table_count; t++)
+    require(counts.of[t] == p.counts.of[t], "counts must be those of the stretches");
   require(units.of(0) == p.nodes[p.counts[Table::node]], "a program must end in a node");
 }
 
@@ -156,7 +168,8 @@ void check_ends(const Program& p) {
   require(head.loss >= no_loss && head.loss <= linear_loss, "loss must be 0 to 4");
   if (head.loss) {
     require(head.outputs >= 1 && head.outputs < large, "outputs must be at least 1 and below 2^32");
-    require(head.weight || unit_of(head.draw).source != Source::given, "the head's weight must be given where its draw is \"given\"");
+    require(head.weight || unit_of(head.draw).source != Source::given,
+            "the head's weight must be given where its draw is \"given\"");
     check_finite(&head.scale, 1, "head_scale");
     check_finite(head.weight, size_of(head.outputs, n), "the head's weight");
     check_finite(head.bias, head.outputs, "the head's bias");
@@ -175,12 +188,14 @@ void check_finite(const double* x, int64_t n, const char* what) {
     if (!isfinite(x[i])) throw std::invalid_argument(std::string(what) + " must be finite");
 }
 void check_width(int64_t width) { require(width >= 1 && width < large, "widths must be at least 1 and below 2^32"); }
-void check_batch(int64_t batch) { require(batch >= 1 && batch < (int64_t)1 << 31, "batch must be at least 1 and below 2^31"); }
+void check_batch(int64_t batch) {
+  require(batch >= 1 && batch < (int64_t)1 << 31, "batch must be at least 1 and below 2^31");
+}
 
 void check(const ActivationRow& f) {
   require(f.name, "the activation's name must be given");
-  require(isfinite(f.left) && isfinite(f.right) && isfinite(f.before_zero) && isfinite(f.after_zero) && isfinite(f.at_zero) &&
-              isfinite(f.max_slope),
+  require(isfinite(f.left) && isfinite(f.right) && isfinite(f.before_zero) && isfinite(f.after_zero) &&
+              isfinite(f.at_zero) && isfinite(f.max_slope),
           "the activation's slopes and value at zero must be finite");
 }
 

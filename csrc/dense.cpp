@@ -1,5 +1,5 @@
-// Draws of the forward pass are kept for the backward pass as far as memory allows, the last layers first, and drawn again for the others.
-// SPDX-License-Identifier: BSD-3-Clause
+// Draws of the forward pass are kept for the backward pass as far as memory allows, the last layers first, and drawn
+// again for the others. SPDX-License-Identifier: BSD-3-Clause
 #include "dense.hpp"
 
 #include <math.h>
@@ -24,7 +24,8 @@ Unit unit_of(const LayerOf& l) { return l.given ? Unit{Source::given, Distributi
 template <class Size> int64_t largest_frame(const Program& program, int64_t first, Size size) {
   int64_t largest = 0;
   for (int64_t l = first; l <= all_layers(program); l++)
-    if (const LayerOf of = layer_of(program, l); unit_of(of).source == Source::haar) largest = std::max<int64_t>(largest, size(of));
+    if (const LayerOf of = layer_of(program, l); unit_of(of).source == Source::haar)
+      largest = std::max<int64_t>(largest, size(of));
   return largest;
 }
 
@@ -38,7 +39,8 @@ template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t
     const LayerOf of = layer_of(program, l);
     Buffer<T>& panels = of.given ? panels_.emplace_back((size_t)panel_size(of)) : panels_.emplace_back();
     for (int64_t i = 0; of.given && i < of.rows; i++)
-      for (int64_t k = 0; k < of.columns; k++) panels.get()[entry_at(i, k, of.columns)] = (T)of.given[i * of.columns + k];
+      for (int64_t k = 0; k < of.columns; k++)
+        panels.get()[entry_at(i, k, of.columns)] = (T)of.given[i * of.columns + k];
   }
 }
 template <class T> int64_t GivenWeights<T>::bytes(const Program& program, int64_t first_layer) {
@@ -53,7 +55,8 @@ template class GivenWeights<float>;
 template class GivenWeights<double>;
 
 template <class T>
-Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> given, int64_t first_layer, int64_t bytes)
+Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> given, int64_t first_layer,
+                int64_t bytes)
     : program_(program),
       table_(product_table<T>()),
       first_(first_layer),
@@ -71,7 +74,8 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
 
 template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first_layer) {
   const int64_t size = largest_frame(program, first_layer, panel_size);
-  return taken<Unit>(program.draw_count + 2) + taken<Layer>(all_layers(program) - first_layer + 1) + (size ? Buffer<T>::bytes(size) : 0) +
+  return taken<Unit>(program.draw_count + 2) + taken<Layer>(all_layers(program) - first_layer + 1) +
+         (size ? Buffer<T>::bytes(size) : 0) +
          largest_frame(program, first_layer, [](const LayerOf& of) { return frame_bytes(of.rows, of.columns); });
 }
 template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
@@ -88,7 +92,8 @@ template <class T> const Unit& Dense<T>::unit(int64_t l, const LayerOf& of) cons
 template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   int64_t entries = 0, all = 0;
   for (int64_t l = first_; l <= last_ && all <= bytes; l++)
-    if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn) all += panel_size(of) * (int64_t)sizeof(float);
+    if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn)
+      all += panel_size(of) * (int64_t)sizeof(float);
   if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
@@ -144,7 +149,8 @@ template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const do
 }
 
 template <class T>
-void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du, Team& team) {
+void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du,
+                        Team& team) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
@@ -162,12 +168,14 @@ void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T
 }
 
 // Scales that T might not hold give their power of two to the block's exponent.
-template <class T> Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, int& shift) {
+template <class T>
+Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, int& shift) {
   shift = 0;
   const bool far = program_.exponent && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
   const double mantissa = far ? frexp(of.scale, &shift) : of.scale;
-  Weights<T> w = {of.rows,  of.columns, (T)mantissa, drawn.distribution, drawn.parameter, program_.seed, (uint32_t)of.address,
-                  replica_, nullptr,    nullptr};
+  Weights<T> w = {of.rows,         of.columns,    (T)mantissa,          drawn.distribution,
+                  drawn.parameter, program_.seed, (uint32_t)of.address, replica_,
+                  nullptr,         nullptr};
   if (drawn.source == Source::given) w.given = given_->of(l);
   if (drawn.source == Source::haar) {
     if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
@@ -189,7 +197,8 @@ template <class T> void Dense<T>::diagonal(const Block<T>& x, T scale, Block<T>&
   const int64_t shared = std::min(x.n, y.n);
   for (int64_t p = 0; p < panels_of(y.n); p++)
     for (int64_t b = 0; b < B_; b++)
-      for (int64_t i = 0; i < 16; i++) y.data[(p * B_ + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B_ + b) * 16 + i] : T(0);
+      for (int64_t i = 0; i < 16; i++)
+        y.data[(p * B_ + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B_ + b) * 16 + i] : T(0);
 }
 
 template <class T> void Dense<T>::rank_one(const Block<T>& x, T scale, Block<T>& y) const {
@@ -205,8 +214,8 @@ template class Dense<float>;
 template class Dense<double>;
 
 template <class T> MakeLinear<T> make_dense(int64_t keep_bytes) {
-  return [given = std::shared_ptr<const GivenWeights<T>>(), keep_bytes](const Program& program,
-                                                                        int workers) mutable -> std::unique_ptr<Linear<T>> {
+  return [given = std::shared_ptr<const GivenWeights<T>>(), keep_bytes](
+             const Program& program, int workers) mutable -> std::unique_ptr<Linear<T>> {
     if (!given) given = std::make_shared<const GivenWeights<T>>(program, 1);
     return std::make_unique<Dense<T>>(program, given, 1, keep_bytes / workers);
   };

@@ -1,5 +1,5 @@
-// The dense engine: every weight drawn by address (or kept), or the caller's own, or one of the few that need no product.
-// SPDX-License-Identifier: BSD-3-Clause
+// The dense engine: every weight drawn by address (or kept), or the caller's own, or one of the few that need no
+// product. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "buffer.hpp"
 #include "draws.hpp"
@@ -22,7 +22,8 @@ template <class T> class GivenWeights {
 
 template <class T> class Dense final : public Linear<T> {
  public:
-  // Layers first_layer and those behind it. bytes: for draws kept between the passes; half as many where a whole network does not fit.
+  // Layers first_layer and those behind it. bytes: for draws kept between the passes; half as many where a whole
+  // network does not fit.
   Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> given, int64_t first_layer, int64_t bytes);
   // What one takes of a workspace, without kept draws and the caller's matrices; and what all draws take.
   static int64_t bytes(const Program& program, int64_t first_layer);
@@ -31,8 +32,8 @@ template <class T> class Dense final : public Linear<T> {
   void begin(int64_t replica, Team&) override;
   double work(int64_t layer) const override;
   void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
-  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
-                Team&) override;
+  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
+                Block<T>& du, Team&) override;
 
  private:
   struct Layer {

@@ -24,7 +24,8 @@ template <class T> void draw_tall(T* out, int64_t units, int64_t B, const Tall& 
   constexpr int64_t group = 64;  // panels: a multiple of four
   const int64_t panels = panels_of(units);
   team.each((panels + group - 1) / group, [&](int64_t c) {
-    product_table<T>().tall(address, units, 0, B, c * group, panels < (c + 1) * group ? panels : (c + 1) * group, out + c * group * 16 * B);
+    product_table<T>().tall(address, units, 0, B, c * group, panels < (c + 1) * group ? panels : (c + 1) * group,
+                            out + c * group * 16 * B);
   });
 }
 template void draw_tall(float*, int64_t, int64_t, const Tall&, Team&);

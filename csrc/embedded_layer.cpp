@@ -106,7 +106,8 @@ template <class T> class Room {
   void expect(const Block<T>& x, int64_t n) const {
     if (x.n != n || n < 1 || n > std::max(spec_.rows, spec_.columns))
       throw std::invalid_argument("a block's units are not those of the layer");
-    if (x.exponent > (int64_t)1 << 60 || x.exponent < -((int64_t)1 << 60)) throw std::invalid_argument("a block's exponent must be set");
+    if (x.exponent > (int64_t)1 << 60 || x.exponent < -((int64_t)1 << 60))
+      throw std::invalid_argument("a block's exponent must be set");
     expect(x);
   }
   static void expect(const Block<T>& x) {
@@ -170,34 +171,40 @@ template <class T> size_t layer_bytes(const LayerSpec& s) {
                   Buffer<T>::bytes(padded(s.rows)) + (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
 }
 
-template <class T> Measure multiply(const LayerSpec& layer, const Block<T>& u, Block<T>& z, void* workspace, size_t bytes) {
+template <class T>
+Measure multiply(const LayerSpec& layer, const Block<T>& u, Block<T>& z, void* workspace, size_t bytes) {
   return Room<T>(layer, workspace, bytes).multiply(u, z);
 }
 template <class T> Measure activate(const LayerSpec& layer, Block<T>& z, Block<T>& v, void* workspace, size_t bytes) {
   return Room<T>(layer, workspace, bytes).activate(z, v);
 }
 template <class T>
-Measure differentiate(const LayerSpec& layer, Block<T>& z, const Block<T>& g, Block<T>& delta, SlopeCount& count, void* workspace,
-                      size_t bytes) {
+Measure differentiate(const LayerSpec& layer, Block<T>& z, const Block<T>& g, Block<T>& delta, SlopeCount& count,
+                      void* workspace, size_t bytes) {
   return Room<T>(layer, workspace, bytes).differentiate(z, g, delta, count);
 }
-template <class T> Measure multiply_transposed(const LayerSpec& layer, const Block<T>& delta, Block<T>& du, void* workspace, size_t bytes) {
+template <class T>
+Measure multiply_transposed(const LayerSpec& layer, const Block<T>& delta, Block<T>& du, void* workspace,
+                            size_t bytes) {
   return Room<T>(layer, workspace, bytes).multiply_transposed(delta, du);
 }
 template <class T>
-Measure add(const LayerSpec& layer, const Block<T>& x, const Block<T>& y, double factor, Block<T>& out, void* workspace, size_t bytes) {
+Measure add(const LayerSpec& layer, const Block<T>& x, const Block<T>& y, double factor, Block<T>& out, void* workspace,
+            size_t bytes) {
   return Room<T>(layer, workspace, bytes).add(x, y, factor, out);
 }
 template <class T> Measure observe(const LayerSpec& layer, const Block<T>& x, void* workspace, size_t bytes) {
   return Room<T>(layer, workspace, bytes).observe(x);
 }
-template <class T> Forward forward(const LayerSpec& layer, const Block<T>& u, Block<T>& z, Block<T>& v, void* workspace, size_t bytes) {
+template <class T>
+Forward forward(const LayerSpec& layer, const Block<T>& u, Block<T>& z, Block<T>& v, void* workspace, size_t bytes) {
   Room<T> room(layer, workspace, bytes);
   const Measure m = room.multiply(u, z);
   return {m, room.activate(z, v)};
 }
 template <class T>
-Backward backward(const LayerSpec& layer, Block<T>& z, const Block<T>& g, Block<T>& delta, Block<T>& du, void* workspace, size_t bytes) {
+Backward backward(const LayerSpec& layer, Block<T>& z, const Block<T>& g, Block<T>& delta, Block<T>& du,
+                  void* workspace, size_t bytes) {
   Room<T> room(layer, workspace, bytes);
   SlopeCount count;
   const Measure m = room.differentiate(z, g, delta, count);

@@ -26,7 +26,8 @@ void reflect(const double* v, double* x, int64_t n) {
 }  // namespace
 
 int64_t frame_bytes(int64_t rows, int64_t columns) {
-  return Buffer<float>::bytes(padded(rows) * columns) + 2 * Buffer<double>::bytes(rows * columns) + taken<double>(std::min(rows, columns));
+  return Buffer<float>::bytes(padded(rows) * columns) + 2 * Buffer<double>::bytes(rows * columns) +
+         taken<double>(std::min(rows, columns));
 }
 
 template <class T> void draw_frame(const Weights<T>& w, T* panels, const Products<T>& table, Team& team) {
@@ -35,7 +36,8 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
   Buffer<float> draws((size_t)(padded(rows) * columns));
   Weights<T> normals = w;
   normals.given = nullptr, normals.kept = nullptr, normals.distribution = Distribution::normal;
-  team.each(panels_of(rows), [&](int64_t p) { table.draw(normals, p, p + 1, 0, columns, draws.get() + p * columns * 16); });
+  team.each(panels_of(rows),
+            [&](int64_t p) { table.draw(normals, p, p + 1, 0, columns, draws.get() + p * columns * 16); });
   // a: columns to be reduced, each of m numbers; v: the reflections, unit vectors, in a's place below the diagonal
   Buffer<double> a((size_t)(m * n)), q((size_t)(m * n));
   Vector<double> sign((size_t)n);
@@ -57,7 +59,8 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
     for (int64_t i = 0; i < length; i++) x[i] = square > 0 ? x[i] * scale : 0;
     const int64_t part = std::max<int64_t>(1, (1 << 14) / length), others = n - j - 1;
     team.each((others + part - 1) / part, [&](int64_t c) {
-      for (int64_t k = c * part; k < std::min(others, (c + 1) * part); k++) reflect(x, a.get() + (j + 1 + k) * m + j, length);
+      for (int64_t k = c * part; k < std::min(others, (c + 1) * part); k++)
+        reflect(x, a.get() + (j + 1 + k) * m + j, length);
     });
   }
   const int64_t part = std::max<int64_t>(1, n / 16);
@@ -69,7 +72,8 @@ template <class T> void draw_frame(const Weights<T>& w, T* panels, const Product
     }
   });
   for (int64_t i = 0; i < padded(rows); i++)
-    for (int64_t k = 0; k < columns; k++) panels[entry_at(i, k, columns)] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
+    for (int64_t k = 0; k < columns; k++)
+      panels[entry_at(i, k, columns)] = i < rows ? (T)q.get()[wide ? i * m + k : k * m + i] : T(0);
 }
 template void draw_frame(const Weights<float>&, float*, const Products<float>&, Team&);
 template void draw_frame(const Weights<double>&, double*, const Products<double>&, Team&);

@@ -31,9 +31,10 @@ PYKERNEL_DECLARE(avx512)
 
 namespace {
 
-#define PYKERNEL_ISA_OF(isa)                                                                                                             \
-  Isa {                                                                                                                                  \
-    #isa, isa::elementwise, isa::elementwise, isa::products, isa::products, isa::matrix_free, isa::matrix_free, isa::single, isa::single \
+#define PYKERNEL_ISA_OF(isa)                                                                                    \
+  Isa {                                                                                                         \
+    #isa, isa::elementwise, isa::elementwise, isa::products, isa::products, isa::matrix_free, isa::matrix_free, \
+        isa::single, isa::single                                                                                \
   }
 
 std::vector<Isa> ask() {

@@ -21,15 +21,22 @@ template <class T> constexpr int reach = std::is_same_v<T, float> ? 120 : 1000;
 template <class T> constexpr int lost = std::is_same_v<T, float> ? 90 : 900;
 
 template <class T> T power(int64_t e) { return (T)ldexp(1., (int)(e < -3000 ? -3000 : e > 3000 ? 3000 : e)); }
-template <class T> T scaled(double factor, int64_t e) { return (T)ldexp(factor, (int)(e < -3000 ? -3000 : e > 3000 ? 3000 : e)); }
+template <class T> T scaled(double factor, int64_t e) {
+  return (T)ldexp(factor, (int)(e < -3000 ? -3000 : e > 3000 ? 3000 : e));
+}
 
-void operator+=(Sums& a, const Sums& b) { a.sum += b.sum, a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest; }
+void operator+=(Sums& a, const Sums& b) {
+  a.sum += b.sum, a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest;
+}
 void operator+=(SlopeSums& a, const SlopeSums& b) {
-  a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest, a.saturated += b.saturated, a.dead += b.dead;
+  a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest, a.saturated += b.saturated,
+                        a.dead += b.dead;
 }
 
 // log2 of the largest magnitude, far below everything for zero
-template <class T> int64_t height(const Block<T>& x) { return x.largest > 0 ? x.exponent + ilogb(x.largest) : INT64_MIN / 4; }
+template <class T> int64_t height(const Block<T>& x) {
+  return x.largest > 0 ? x.exponent + ilogb(x.largest) : INT64_MIN / 4;
+}
 
 // What a block is multiplied with to be at exponent e: nothing where it is zero, whose own exponent says nothing.
 template <class T> T present(const Block<T>& x, double factor, int64_t e) {
@@ -76,8 +83,8 @@ Layer<T>::Layer(bool exponent, int64_t columns, int64_t largest_width, Team& tea
 
 template <class T> int64_t Layer<T>::bytes(bool exponent, int64_t columns, int64_t largest_width) {
   const int64_t chunks = chunks_of(largest_width);
-  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) + taken<double>(2 * columns * (chunks + 1)) + 4 * taken<T>(columns) +
-         (exponent ? 0 : Buffer<T>::bytes(block_entries(largest_width, columns))) +
+  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) + taken<double>(2 * columns * (chunks + 1)) +
+         4 * taken<T>(columns) + (exponent ? 0 : Buffer<T>::bytes(block_entries(largest_width, columns))) +
          taken<double>(std::max(largest_width, columns));  // the last while a norm of a far block is taken
 }
 
@@ -96,7 +103,8 @@ template <class T> template <class F> auto Layer<T>::chunks(int64_t n, F f) {
     else
       results = slope_sums_.data();
     team_.each(count, [&](int64_t c) {
-      results[c] = f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units, c * chunk_units * B_);
+      results[c] = f(c * chunk_units, n - c * chunk_units < chunk_units ? n - c * chunk_units : chunk_units,
+                     c * chunk_units * B_);
     });
     for (int64_t c = 1; c < count; c++) results[0] += results[c];
     return results[0];
@@ -108,7 +116,8 @@ template <class T> Sums Layer<T>::observe(const Block<T>& x) {
 }
 
 template <class T> void Layer<T>::rescale(Block<T>& x, int64_t exponent) {
-  for (int64_t left = x.exponent - exponent; left;) {  // in steps, since 2^left may be beyond T where every number is subnormal
+  for (int64_t left = x.exponent - exponent;
+       left;) {  // in steps, since 2^left may be beyond T where every number is subnormal
     const int64_t step = left > reach<T> ? reach<T> : left < -reach<T> ? -reach<T> : left;
     const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
       return kernels_.combine(x.data + o, nullptr, x.data + o, units, B_, power<T>(step), T(0));
@@ -157,7 +166,9 @@ template <class T> Block<T> Layer<T>::presentable(const Block<T>& x) {
 template <class T> int64_t Layer<T>::common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const {
   const auto far = [](double factor) { return fabs(factor) > 0x1p20 || fabs(factor) < 0x1p-20; };
   if (!exponent_ || !(x.exponent || y.exponent || far(fx) || far(fy))) return 0;
-  const auto height_of = [](const Block<T>& b, double factor) { return factor ? height(b) + ilogb(factor) : INT64_MIN / 4; };
+  const auto height_of = [](const Block<T>& b, double factor) {
+    return factor ? height(b) + ilogb(factor) : INT64_MIN / 4;
+  };
   const int64_t h = std::max(height_of(x, fx), height_of(y, fy));
   return (h >= -range<T> && h <= range<T>) || h < INT64_MIN / 8 ? 0 : h;
 }
@@ -165,8 +176,9 @@ template <class T> int64_t Layer<T>::common_exponent(const Block<T>& x, double f
 template <class T> Measure Layer<T>::add(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out) {
   const int64_t e = common_exponent(x, fx, y, fy);
   const T tx = present(x, fx, e), ty = present(y, fy, e);
-  const Sums sums = chunks(
-      x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, y.data + o, out.data + o, units, B_, tx, ty); });
+  const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
+    return kernels_.combine(x.data + o, y.data + o, out.data + o, units, B_, tx, ty);
+  });
   out.n = x.n, out.exponent = e;
   return settle(out, sums);
 }
@@ -175,18 +187,20 @@ template <class T> Measure Layer<T>::scale(const Block<T>& x, double factor, Blo
   int e = 0;
   if (exponent_ && factor != 0 && (fabs(factor) > 0x1p20 || fabs(factor) < 0x1p-20)) frexp(factor, &e);
   const T f = scaled<T>(factor, -e);
-  const Sums sums = chunks(
-      x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.combine(x.data + o, nullptr, out.data + o, units, B_, f, T(0)); });
+  const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
+    return kernels_.combine(x.data + o, nullptr, out.data + o, units, B_, f, T(0));
+  });
   out.n = x.n, out.exponent = x.exponent + e;
   return settle(out, sums);
 }
 
-// Where the product of the largest magnitudes is no ordinary number, one block is scaled so that it is; and where large entries of one meet
-// small ones of the other only, once more, as far up as T goes.
+// Where the product of the largest magnitudes is no ordinary number, one block is scaled so that it is; and where large
+// entries of one meet small ones of the other only, once more, as far up as T goes.
 template <class T> Measure Layer<T>::multiply(const Block<T>& x, const Block<T>& y, Block<T>& out) {
   const auto product = [&](T factor) {
-    return chunks(
-        x.n, [&](int64_t, int64_t units, int64_t o) { return kernels_.multiply(x.data + o, y.data + o, out.data + o, units, B_, factor); });
+    return chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
+      return kernels_.multiply(x.data + o, y.data + o, out.data + o, units, B_, factor);
+    });
   };
   const bool scaled = exponent_ && x.largest > 0 && y.largest > 0 && isfinite(x.largest) && isfinite(y.largest);
   const int64_t h = scaled ? ilogb(x.largest) + ilogb(y.largest) : 0;
@@ -205,8 +219,9 @@ template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double la
   const Block<T> bias = {nullptr, z.n, 0, largest};
   const int64_t e = common_exponent(z, 1, bias, factor);
   const T fz = present(z, 1, e), fb = present(bias, factor, e);
-  const Sums sums =
-      chunks(z.n, [&](int64_t first, int64_t units, int64_t o) { return kernels_.add_bias(z.data + o, b + first, units, B_, fz, fb); });
+  const Sums sums = chunks(z.n, [&](int64_t first, int64_t units, int64_t o) {
+    return kernels_.add_bias(z.data + o, b + first, units, B_, fz, fb);
+  });
   z.exponent = e;
   return settle(z, sums);
 }
@@ -229,7 +244,8 @@ template <class T> Measure Layer<T>::centre(const Block<T>& x, Block<T>& out) {
 
 template <class T> double Layer<T>::log2_bias_norm(const Block<T>& delta) {
   const Block<T> d = presentable(delta);
-  const Sums sums = chunks(d.n, [&](int64_t, int64_t units, int64_t o) { return Sums{kernels_.bias_square(d.data + o, units, B_), 0, 0}; });
+  const Sums sums = chunks(
+      d.n, [&](int64_t, int64_t units, int64_t o) { return Sums{kernels_.bias_square(d.data + o, units, B_), 0, 0}; });
   return .5 * log2(sums.sum) + (double)d.exponent;
 }
 
@@ -239,7 +255,9 @@ template <class T> Measure Layer<T>::activate(const Phi<T>& phi, Block<T>& h, Bl
   const ActivationRow& row = *phi.row;
   const auto run = [&](Value<T> value, T in, T out, const double* parameters) {
     v.n = h.n;
-    return chunks(h.n, [&](int64_t, int64_t units, int64_t o) { return value(h.data + o, v.data + o, units, B_, in, out, parameters); });
+    return chunks(h.n, [&](int64_t, int64_t units, int64_t o) {
+      return value(h.data + o, v.data + o, units, B_, in, out, parameters);
+    });
   };
   Sums sums;
   if (!exponent_) {
@@ -273,7 +291,8 @@ template <class T> Measure Layer<T>::activate(const Phi<T>& phi, Block<T>& h, Bl
         sums = run(phi.kernel->value, in, 1, row.parameters);  // all on the flat side
     }
   }
-  if (sums.largest < power<T>(-lost<T>) && phi.tails && phi.tails->value && h.largest > 0) return activate_tail(phi, h, v);
+  if (sums.largest < power<T>(-lost<T>) && phi.tails && phi.tails->value && h.largest > 0)
+    return activate_tail(phi, h, v);
   return settle(v, sums);
 }
 
@@ -295,7 +314,8 @@ template <class T> Measure Layer<T>::activate_tail(const Phi<T>& phi, const Bloc
   return settle(v);
 }
 
-template <class T> Measure Layer<T>::differentiate(const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out, SlopeCount& count) {
+template <class T>
+Measure Layer<T>::differentiate(const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out, SlopeCount& count) {
   const ActivationRow& row = *phi.row;
   const T threshold = (T)(.01 * row.max_slope);
   const auto run = [&](Slope<T> slope, T in, const double* parameters) {
@@ -326,7 +346,8 @@ template <class T> Measure Layer<T>::differentiate(const Phi<T>& phi, Block<T>& 
   return settle(out, {0, sums.square, sums.largest});
 }
 
-template <class T> Measure Layer<T>::differentiate_tail(const Phi<T>& phi, const Block<T>& h, const Block<T>& g, Block<T>& out) {
+template <class T>
+Measure Layer<T>::differentiate_tail(const Phi<T>& phi, const Block<T>& h, const Block<T>& g, Block<T>& out) {
   const double true_scale = ldexp(1., (int)(h.exponent > 900 ? 900 : h.exponent));
   double top = -INFINITY;
   const auto over = [&](auto f) {
@@ -342,7 +363,9 @@ template <class T> Measure Layer<T>::differentiate_tail(const Phi<T>& phi, const
   });
   if (!(top > -0x1p52)) top = 0;
   const double e = floor(top);
-  over([&](Log2 s, double g, T& x) { x = (T)(g == 0 ? 0 : copysign(s.sign, s.sign * g) * exp2(s.log2 + log2(fabs(g)) - e)); });
+  over([&](Log2 s, double g, T& x) {
+    x = (T)(g == 0 ? 0 : copysign(s.sign, s.sign * g) * exp2(s.log2 + log2(fabs(g)) - e));
+  });
   out.exponent = g.exponent + (int64_t)e;
   return settle(out);
 }
@@ -356,7 +379,9 @@ template <class T> void Layer<T>::normalise(const NormRow& norm, const Block<T>&
     return;
   }
   if (norm.kind == batch_norm) {
-    chunks(z.n, [&](int64_t, int64_t units, int64_t o) { kernels_.batch_norm(z.data + o, h.data + o, units, B_, (T)norm.eps); });
+    chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
+      kernels_.batch_norm(z.data + o, h.data + o, units, B_, (T)norm.eps);
+    });
   } else {
     column_statistics(norm, z);
     chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
@@ -394,7 +419,8 @@ template <class T> void Layer<T>::column_statistics(const NormRow& norm, const B
 }
 
 template <class T>
-Measure Layer<T>::normalise_backward(const NormRow& norm, const Block<T>& z, const Block<T>& h, const Block<T>& g, Block<T>& dz) {
+Measure Layer<T>::normalise_backward(const NormRow& norm, const Block<T>& z, const Block<T>& h, const Block<T>& g,
+                                     Block<T>& dz) {
   dz.n = z.n;
   if (z.exponent) return normalise_far_backward(norm, z, g, dz);
   dz.exponent = g.exponent;
@@ -412,12 +438,14 @@ Measure Layer<T>::normalise_backward(const NormRow& norm, const Block<T>& z, con
     });
     for (int64_t b = 0; b < B_; b++) {
       double sum = 0, product = 0;
-      for (int64_t c = 0; c < count; c++) sum += column_[(size_t)(2 * B_ * c + b)], product += column_[(size_t)(2 * B_ * c + B_ + b)];
+      for (int64_t c = 0; c < count; c++)
+        sum += column_[(size_t)(2 * B_ * c + b)], product += column_[(size_t)(2 * B_ * c + B_ + b)];
       first_[(size_t)b] = norm.kind == layer_norm ? (T)(sum / (double)z.n) : T(0);
       second_[(size_t)b] = (T)(product / (double)z.n);
     }
     sums = chunks(z.n, [&](int64_t, int64_t units, int64_t o) {
-      return kernels_.column_norm_backward(h.data + o, g.data + o, dz.data + o, units, B_, first_.data(), second_.data(), factor_.data());
+      return kernels_.column_norm_backward(h.data + o, g.data + o, dz.data + o, units, B_, first_.data(),
+                                           second_.data(), factor_.data());
     });
   }
   return settle(dz, {0, sums.square, sums.largest});
@@ -425,7 +453,8 @@ Measure Layer<T>::normalise_backward(const NormRow& norm, const Block<T>& z, con
 
 namespace {
 
-// What is normalised over, where z carries an exponent, in scalar double. With e > 0 the factor is 2^-e / sqrt(variance + eps 2^-2e).
+// What is normalised over, where z carries an exponent, in scalar double. With e > 0 the factor is 2^-e / sqrt(variance
+// + eps 2^-2e).
 template <class T> class FarGroups {
  public:
   FarGroups(const NormRow& norm, const Block<T>& z, int64_t columns)
@@ -480,7 +509,8 @@ template <class T> class FarGroups {
 
 }  // namespace
 
-// visit(use) calls use(number, place) for every entry of out, twice alike; their common power of two goes to the exponent.
+// visit(use) calls use(number, place) for every entry of out, twice alike; their common power of two goes to the
+// exponent.
 template <class T> template <class F> Measure Layer<T>::write_far(F visit, Block<T>& out) {
   double top = 0;
   visit([&](double x, int64_t) { top = std::max(top, fabs(x)); });
@@ -503,7 +533,8 @@ template <class T> void Layer<T>::normalise_far(const NormRow& norm, const Block
       h);
 }
 
-template <class T> Measure Layer<T>::normalise_far_backward(const NormRow& norm, const Block<T>& z, const Block<T>& g, Block<T>& dz) {
+template <class T>
+Measure Layer<T>::normalise_far_backward(const NormRow& norm, const Block<T>& z, const Block<T>& g, Block<T>& dz) {
   FarGroups<T> groups(norm, z, B_);
   dz.exponent = g.exponent - std::max<int64_t>(z.exponent, 0);
   return write_far(
@@ -514,7 +545,8 @@ template <class T> Measure Layer<T>::normalise_far_backward(const NormRow& norm,
           groups.project(group, g.data, mean, product);
           for (int64_t m = 0; m < groups.members; m++) {
             const double h = groups.rest[(size_t)m] * groups.factor;
-            use(groups.factor * ((double)g.data[groups.at(group, m)] - mean - h * groups.up * product), groups.at(group, m));
+            use(groups.factor * ((double)g.data[groups.at(group, m)] - mean - h * groups.up * product),
+                groups.at(group, m));
           }
         }
       },

@@ -1,5 +1,5 @@
-// What ops do with whole blocks and their exponents, but for products: activation, norm, bias, sums, and what is measured of them.
-// SPDX-License-Identifier: BSD-3-Clause
+// What ops do with whole blocks and their exponents, but for products: activation, norm, bias, sums, and what is
+// measured of them. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -64,7 +64,8 @@ template <class T> class Layer {
   // h = Norm(z)
   void normalise(const NormRow& norm, const Block<T>& z, Block<T>& h);
   // dz from dh and z with h = Norm(z); dz may be dh
-  Measure normalise_backward(const NormRow& norm, const Block<T>& z, const Block<T>& h, const Block<T>& g, Block<T>& dz);
+  Measure normalise_backward(const NormRow& norm, const Block<T>& z, const Block<T>& h, const Block<T>& g,
+                             Block<T>& dz);
 
   // The block itself, or a copy in scratch whose squares stay in range (plain arithmetic has no exponent of its own).
   Block<T> presentable(const Block<T>& x);

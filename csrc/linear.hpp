@@ -1,5 +1,5 @@
-// What the run loop needs of a weight matrix: its product with a block, forward and transposed. Engines differ only in who stands behind
-// this. SPDX-License-Identifier: BSD-3-Clause
+// What the run loop needs of a weight matrix: its product with a block, forward and transposed. Engines differ only in
+// who stands behind this. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -14,17 +14,18 @@ template <class T> class Linear {
  public:
   virtual ~Linear() = default;
   virtual bool needs_input() const { return false; }  // u in backward, and Gram matrices as sums in double precision
-  // Runs a whole replica and writes its rows, where the engine knows a shorter way than layer by layer; false where it does not.
+  // Runs a whole replica and writes its rows, where the engine knows a shorter way than layer by layer; false where it
+  // does not.
   virtual bool alone(int64_t /*replica*/, const Rows&, int64_t /*index*/, Team&) { return false; }
   virtual void begin(int64_t /*replica*/, Team&) {}
   // Multiply-adds of a layer's product, or what takes as long; 0 where a team cannot share it.
   virtual double work(int64_t layer) const = 0;
-  // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is set by the caller.
-  // Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
+  // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is
+  // set by the caller. Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
   virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) = 0;
   // du = W^T delta. `u` and `gram` as given to forward (u.data null unless needs_input), `delta_gram` delta^T delta.
-  virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
-                        Team&) = 0;
+  virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
+                        const double* delta_gram, Block<T>& du, Team&) = 0;
 };
 
 }  // namespace pykernel

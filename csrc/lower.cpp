@@ -29,7 +29,8 @@ void check(const Plan& plan) {
           "widths, scale, residual_scale and bias_scale must be given");
   for (int64_t l = 0; l <= plan.depth; l++)
     require(plan.widths[l] >= 1 && plan.widths[l] < (int64_t)1 << 32, "widths must be at least 1 and below 2^32");
-  require(plan.activation.name && plan.distribution && plan.bias_distribution && (plan.loss <= no_loss || plan.head_distribution),
+  require(plan.activation.name && plan.distribution && plan.bias_distribution &&
+              (plan.loss <= no_loss || plan.head_distribution),
           "activation, distribution, bias_distribution and head_distribution must be given");
   require(plan.loss <= no_loss || !strcmp(plan.head_distribution, "given") == (plan.head_weight != nullptr),
           "head_weight must be given with head_distribution \"given\", and only then");
@@ -38,7 +39,8 @@ void check(const Plan& plan) {
   require((bias_draw_of(plan.bias_distribution) == given_bias) == (plan.biases != nullptr),
           "biases must be given with bias_distribution \"given\", and only then");
   for (int64_t l = 0; l < plan.depth; l++)
-    require((!plan.weights || plan.weights[l]) && (!plan.biases || plan.biases[l]), "weights and biases must be given for every layer");
+    require((!plan.weights || plan.weights[l]) && (!plan.biases || plan.biases[l]),
+            "weights and biases must be given for every layer");
   require(plan.norm >= no_norm && plan.norm <= rms_norm, "norm must be 0 to 3");
   require(plan.order == linear_norm_activation || plan.order == norm_activation_linear, "order must be 0 or 1");
   require(plan.residual_every >= 0, "residual_every must not be negative");
@@ -54,7 +56,8 @@ Op step(OpKind kind, int32_t out, int32_t in) { return {kind, out, {in, 0}, 0}; 
 
 Lowered::Lowered(const Plan& plan) {
   check(plan);
-  const int64_t L = plan.depth, every = plan.residual_every, branches = every ? L / every : 0, rest = L - branches * every;
+  const int64_t L = plan.depth, every = plan.residual_every, branches = every ? L / every : 0,
+                rest = L - branches * every;
   // The two steps of a layer, from one register to another.
   const auto layer = [&](std::vector<Op>& ops, int32_t from, int32_t to) {
     const bool linear_first = plan.order == linear_norm_activation;

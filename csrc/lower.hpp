@@ -7,7 +7,8 @@
 
 namespace pykernel {
 
-// Throws std::invalid_argument where a plan's pointers, sizes and choices do not make a program; its numbers are `check`'s part.
+// Throws std::invalid_argument where a plan's pointers, sizes and choices do not make a program; its numbers are
+// `check`'s part.
 class Lowered {
  public:
   explicit Lowered(const Plan& plan);

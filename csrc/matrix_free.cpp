@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The small algebra between the passes over units. Matrices of directions: row i belongs to the i-th direction in ascending order.
+// The small algebra between the passes over units. Matrices of directions: row i belongs to the i-th direction in
+// ascending order.
 #include "matrix_free.hpp"
 
 #include <math.h>
@@ -31,7 +32,8 @@ bool uneven(const double* x, int64_t n) {
   return std::any_of(x, x + n, [](double c) { return c != 0 && !(fabs(c) > 0x1p-80 && fabs(c) < 0x1p60); });
 }
 
-// Multiplies x by scale / 2^e and returns e, chosen so that numbers of size `top` times the factor stay in range of float.
+// Multiplies x by scale / 2^e and returns e, chosen so that numbers of size `top` times the factor stay in range of
+// float.
 int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) {
   int e = 0;
   const double mantissa = frexp(scale, &e);
@@ -96,7 +98,8 @@ template <class T> void MatrixFreeLinear<T>::pass(int64_t units, Team& team, con
 }
 
 // Like pass, with (B, B) sums over the chunks, added in order.
-template <class T> void MatrixFreeLinear<T>::sum(int64_t units, Team& team, double* out, double* own, const Pass& body) {
+template <class T>
+void MatrixFreeLinear<T>::sum(int64_t units, Team& team, double* out, double* own, const Pass& body) {
   const int64_t bytes = kernels_.room(B_), count = chunks_of(units), square = B_ * B_;
   if (team.stopped()) return;
   if (count == 1) return body(0, out, own, thread_scratch((size_t)bytes));
@@ -107,24 +110,27 @@ template <class T> void MatrixFreeLinear<T>::sum(int64_t units, Team& team, doub
   });
   for (int64_t i = 0; i < square; i++) {
     double a = 0, b = 0;
-    for (int64_t c = 0; c < count; c++) a += partials_[(size_t)(2 * c * square + i)], b += partials_[(size_t)((2 * c + 1) * square + i)];
+    for (int64_t c = 0; c < count; c++)
+      a += partials_[(size_t)(2 * c * square + i)], b += partials_[(size_t)((2 * c + 1) * square + i)];
     if (out) out[i] = a;
     if (own) own[i] = b;
   }
 }
 
 template <class T> Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const {
-  return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_, factor.sorted.data(),
-          (int64_t)factor.sorted.size()};
+  return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_,
+          factor.sorted.data(), (int64_t)factor.sorted.size()};
 }
 
 // The live rows of a factor, in ascending order of their directions.
 template <class T> Factor MatrixFreeLinear<T>::rows(const SmallFactor& factor, double* out) const {
-  for (size_t i = 0; i < factor.sorted.size(); i++) std::copy_n(&factor.rows[(size_t)(factor.sorted[i] * B_)], B_, out + (int64_t)i * B_);
+  for (size_t i = 0; i < factor.sorted.size(); i++)
+    std::copy_n(&factor.rows[(size_t)(factor.sorted[i] * B_)], B_, out + (int64_t)i * B_);
   return {out, ascending_.data(), (int64_t)factor.sorted.size()};
 }
 
-template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
+template <class T>
+void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
   if (layer > L_) return head_->forward(layer, u, gram, z, team);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], full = haar ? std::max(M, N) : M;
@@ -138,20 +144,23 @@ template <class T> void MatrixFreeLinear<T>::forward(int64_t layer, const Block<
     frame_.make_dense(own_.data(), B_, F.count);
     frame_.solve(f_.data(), B_, false);
   }
-  z.exponent = u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
+  z.exponent =
+      u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
   if (haar && F.count) {
     const Factor none = {nullptr, nullptr, 0};
     const bool thin_frame = frame_.smallest < thin;
-    pass(M, team,
-         [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, none, F, chunk, M, z.data, B_, thin_frame, room); });
+    pass(M, team, [&](int64_t chunk, double*, double*, void* room) {
+      kernels_.combine(u.data, none, F, chunk, M, z.data, B_, thin_frame, room);
+    });
   } else {
-    pass(M, team, [&](int64_t chunk, double*, double*, void* room) { kernels_.expand(g, F, chunk, M, z.data, B_, room); });
+    pass(M, team,
+         [&](int64_t chunk, double*, double*, void* room) { kernels_.expand(g, F, chunk, M, z.data, B_, room); });
   }
 }
 
 template <class T>
-void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
-                                   Block<T>& du, Team& team) {
+void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
+                                   const double* delta_gram, Block<T>& du, Team& team) {
   if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
@@ -164,16 +173,18 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   // inside: G^T delta, or U^T delta for the frame U that G becomes
   const Draws g = draws(Purpose::forward, layer, input_);
   if (r)
-    sum(haar ? wide : M, team, inside_.data(), haar ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(g, chunk, M, haar ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
-    });
+    sum(haar ? wide : M, team, inside_.data(), haar ? own_.data() : nullptr,
+        [&](int64_t chunk, double* out, double* own, void* room) {
+          kernels_.drawn(g, chunk, M, haar ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
+        });
   std::copy_n(delta_gram, B_ * B_, f_.data());
   if (haar && r) {
     frame_.make_dense(own_.data(), B_, r);
     frame_.solve(inside_.data(), B_, true);
     for (int64_t i = 0; i < r; i++)
       for (int64_t b = 0; b < B_; b++)
-        for (int64_t c = 0; c < B_; c++) f_[(size_t)(b * B_ + c)] -= inside_[(size_t)(i * B_ + b)] * inside_[(size_t)(i * B_ + c)];
+        for (int64_t c = 0; c < B_; c++)
+          f_[(size_t)(b * B_ + c)] -= inside_[(size_t)(i * B_ + b)] * inside_[(size_t)(i * B_ + c)];
   }
   cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M);
 
@@ -185,16 +196,18 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   const int64_t s = E.count;
   Vector<double>& along = x_;
   if (s)
-    sum(haar ? wide : N, team, out_.data(), haar ? own_.data() : nullptr, [&](int64_t chunk, double* out, double* own, void* room) {
-      kernels_.drawn(h, chunk, N, haar ? wide : N, u.data, du.data, B_, out, own, careful, room);
-    });
+    sum(haar ? wide : N, team, out_.data(), haar ? own_.data() : nullptr,
+        [&](int64_t chunk, double* out, double* own, void* room) {
+          kernels_.drawn(h, chunk, N, haar ? wide : N, u.data, du.data, B_, out, own, careful, room);
+        });
   for (int64_t i = 0; i < r; i++)
     for (int64_t j = 0; j < s; j++) along[(size_t)(i * s + j)] = out_[(size_t)(j * B_ + input_.order[(size_t)i])];
   input_.solve(along.data(), s, true);
   if (haar && s) {
     for (int64_t i = 0; i < r; i++)
       for (int64_t j = 0; j < s; j++)
-        for (int64_t k = 0; k < s; k++) own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
+        for (int64_t k = 0; k < s; k++)
+          own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
     frame_.make_dense(own_.data(), B_, s);
     frame_.solve(f_.data(), B_, false);
     thinnest = std::min(thinnest, frame_.smallest);
@@ -202,7 +215,8 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
 
   // X = R^-1 (inside - Q^T H E)
   for (int64_t i = 0; i < r; i++) {
-    const int64_t row = std::lower_bound(input_.sorted.begin(), input_.sorted.end(), input_.order[(size_t)i]) - input_.sorted.begin();
+    const int64_t row =
+        std::lower_bound(input_.sorted.begin(), input_.sorted.end(), input_.order[(size_t)i]) - input_.sorted.begin();
     double* x = out_.data() + i * B_;
     std::copy_n(inside_.data() + row * B_, B_, x);
     for (int64_t j = 0; j < s; j++)
@@ -210,12 +224,15 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   }
   input_.solve(out_.data(), B_, false);
   const Factor X = {out_.data(), input_.order.data(), r};
-  double top = largest(f_.data(), s * B_);  // row by row: where inputs differ much in size, a small one has large coefficients
-  for (int64_t i = 0; i < r; i++) top = std::max(top, largest(out_.data() + i * B_, B_) * sqrt(gram[input_.order[(size_t)i] * (B_ + 1)]));
+  double top =
+      largest(f_.data(), s * B_);  // row by row: where inputs differ much in size, a small one has large coefficients
+  for (int64_t i = 0; i < r; i++)
+    top = std::max(top, largest(out_.data() + i * B_, B_) * sqrt(gram[input_.order[(size_t)i] * (B_ + 1)]));
   du.exponent = delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
   const bool in_double = thinnest < thin || uneven(f_.data(), s * B_) || uneven(out_.data(), r * B_);
-  pass(N, team,
-       [&](int64_t chunk, double*, double*, void* room) { kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room); });
+  pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
+    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room);
+  });
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {
@@ -227,7 +244,8 @@ template <class T> MakeLinear<T> make_matrix_free() {
         throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
       if (of.address != l) throw std::invalid_argument("matrix_free needs a weight of its own in every layer");
     }
-    if (program.clip_value > 0 || !program.exponent) throw std::invalid_argument("matrix_free has no clip_value and needs exponents");
+    if (program.clip_value > 0 || !program.exponent)
+      throw std::invalid_argument("matrix_free has no clip_value and needs exponents");
     return std::make_unique<MatrixFreeLinear<T>>(program);
   };
 }

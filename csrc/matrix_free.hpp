@@ -1,8 +1,8 @@
-// The matrix-free operator: W u and W^T delta drawn from their exact joint law, for Gaussian and Haar weights, without W.
-// SPDX-License-Identifier: BSD-3-Clause
+// The matrix-free operator: W u and W^T delta drawn from their exact joint law, for Gaussian and Haar weights, without
+// W. SPDX-License-Identifier: BSD-3-Clause
 //
-// pykernel/engines/reference_matrix_free.py is the definition, docs/matrix-free.md the derivation. Nothing is kept between forward and
-// backward: the factor of u is made again from its Gram matrix, the normals from their addresses.
+// pykernel/engines/reference_matrix_free.py is the definition, docs/matrix-free.md the derivation. Nothing is kept
+// between forward and backward: the factor of u is made again from its Gram matrix, the normals from their addresses.
 #pragma once
 #include <stdint.h>
 
@@ -31,8 +31,8 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   void begin(int64_t replica, Team&) override;
   double work(int64_t layer) const override;
   void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
-  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram, Block<T>& du,
-                Team&) override;
+  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
+                Block<T>& du, Team&) override;
 
  private:
   using Pass = std::function<void(int64_t chunk, double* out, double* own, void* room)>;

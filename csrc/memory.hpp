@@ -1,5 +1,5 @@
-// Where a run's arrays lie: in the workspace that an embedder lends, while one is lent to this thread, and on the heap otherwise.
-// SPDX-License-Identifier: BSD-3-Clause
+// Where a run's arrays lie: in the workspace that an embedder lends, while one is lent to this thread, and on the heap
+// otherwise. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -9,7 +9,8 @@
 
 namespace pykernel {
 
-// From construction to destruction the calling thread takes its memory from `data`. Whatever was taken must be gone before.
+// From construction to destruction the calling thread takes its memory from `data`. Whatever was taken must be gone
+// before.
 class Lent {
  public:
   Lent(void* data, size_t bytes);

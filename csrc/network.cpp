@@ -1,5 +1,5 @@
-// The loop over segments, repetitions and ops. Ops are in ops/; here is what they share: memory, gradients that add up, Gram matrices.
-// SPDX-License-Identifier: BSD-3-Clause
+// The loop over segments, repetitions and ops. Ops are in ops/; here is what they share: memory, gradients that add up,
+// Gram matrices. SPDX-License-Identifier: BSD-3-Clause
 #include "network.hpp"
 
 #include <math.h>
@@ -13,7 +13,8 @@
 namespace pykernel {
 namespace {
 
-// Blocks at work beside the registers' own: the gradient that waits while values are made again, a result, what an op needs on the way.
+// Blocks at work beside the registers' own: the gradient that waits while values are made again, a result, what an op
+// needs on the way.
 constexpr int64_t spare_blocks = 5;
 
 int64_t gram_chunks(int64_t width, int64_t columns) {
@@ -21,8 +22,8 @@ int64_t gram_chunks(int64_t width, int64_t columns) {
   return chunks > 1 && columns > 1 ? chunks : 0;
 }
 bool has_biases(const Program& program) {
-  return program.head.bias ||
-         std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer], [](int64_t draw) { return draw != zero_bias; });
+  return program.head.bias || std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
+                                          [](int64_t draw) { return draw != zero_bias; });
 }
 
 template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns) {
@@ -35,11 +36,15 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns
 template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool keep_inputs) {
   const int64_t columns = columns_of(program), width = pykernel::largest_width(program), registers = program.registers;
   const int64_t grams = registers + 1 + gram_chunks(width, columns);
-  return bytes_of_routines(program) + taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
-         Layer<T>::bytes(program.exponent, columns, width) + Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
-         taken<Register>(registers) + taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
-         (registers + spare_blocks) * (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
-         (has_biases(program) ? taken<T>(padded(width)) : 0) + (program.clip_value > 0 ? taken<double>(width) + taken<T>(width) : 0);
+  return bytes_of_routines(program) +
+         taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
+         Layer<T>::bytes(program.exponent, columns, width) + Objective<T>::bytes(program) +
+         taken<Phi<T>>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(columns * columns) +
+         (registers + spare_blocks) *
+             (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
+         (has_biases(program) ? taken<T>(padded(width)) : 0) +
+         (program.clip_value > 0 ? taken<double>(width) + taken<T>(width) : 0);
 }
 
 template <class T> int64_t Network<T>::tape_bytes(const Program& program, bool keep_inputs, int64_t limit) {
@@ -69,7 +74,8 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
   if (has_biases(program)) bias_.resize((size_t)padded(width_));
-  for (size_t s = 0; s < checkpoints_.size(); s++) checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
+  for (size_t s = 0; s < checkpoints_.size(); s++)
+    checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
   const size_t most = (size_t)(program.registers + spare_blocks);
   buffers_.reserve(most), pool_.reserve(most);
   if (!is_lent()) return;  // a workspace is a stack: what a network needs is taken at once
@@ -113,7 +119,8 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
-      for (const Step& step : routine.steps) ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
+      for (const Step& step : routine.steps)
+        ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
     }
     begin = end;
   }
@@ -377,7 +384,8 @@ template <class T> const double* Network<T>::gram_of_gradient(const Gradient<T>&
 }
 
 // x^T x of the mantissas; plain arithmetic, without exponents, has them scaled
-template <class T> void Network<T>::make_gram(const Block<T>& block, const Measure& measure, double* out, int64_t* exponent) {
+template <class T>
+void Network<T>::make_gram(const Block<T>& block, const Measure& measure, double* out, int64_t* exponent) {
   if (columns == 1) {
     *out = measure.square;
     *exponent = measure.exponent;
@@ -391,8 +399,8 @@ template <class T> void Network<T>::make_gram(const Block<T>& block, const Measu
       const MatrixFree<T>& table = matrix_free_table<T>();
       return table.inner(x.data, x.data, c, x.n, columns, gram, thread_scratch((size_t)table.room(columns)));
     }
-    product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns, gram,
-                            thread_scratch(backward_scratch<T>(0, columns)));
+    product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns,
+                            gram, thread_scratch(backward_scratch<T>(0, columns)));
   };
   if (chunks == 1) {
     part(0, out);

@@ -1,5 +1,5 @@
-// One worker's interpreter of a program: registers forward, their gradients backward, the tape between them, and the rows on the way.
-// SPDX-License-Identifier: BSD-3-Clause
+// One worker's interpreter of a program: registers forward, their gradients backward, the tape between them, and the
+// rows on the way. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <math.h>
 
@@ -29,15 +29,17 @@ template <class T> class Network {
   // Runs one replica and writes its rows at `index` of the arrays.
   void replica(int64_t replica, const Rows& rows, int64_t index);
 
-  // What one takes of a workspace: all but tape and checkpoints, and these within `limit` bytes, or the least there is. Without kernels'
-  // scratch.
+  // What one takes of a workspace: all but tape and checkpoints, and these within `limit` bytes, or the least there is.
+  // Without kernels' scratch.
   static int64_t fixed_bytes(const Program& program, bool keep_inputs);
   static int64_t tape_bytes(const Program& program, bool keep_inputs, int64_t limit);
   static int64_t least_bytes(const Program& program, bool needs_input) {
     const bool keep = keeps_inputs(program, needs_input);
     return fixed_bytes(program, keep) + tape_bytes(program, keep, 0);
   }
-  static bool keeps_inputs(const Program& program, bool linear_needs_input) { return program.clip_value > 0 || linear_needs_input; }
+  static bool keeps_inputs(const Program& program, bool linear_needs_input) {
+    return program.clip_value > 0 || linear_needs_input;
+  }
 
   // -- what ops see: forward
   const Program& program;
@@ -53,7 +55,8 @@ template <class T> class Network {
   const double* gram(int32_t reg);  // x^T x of the value's mantissas, valid until the register is written
   // The value, which backward will find by kept().
   Block<T>& keep(int32_t reg);
-  // Its Gram matrix (and the value, where the program or the engine needs it); centred: also that without the mean over the columns.
+  // Its Gram matrix (and the value, where the program or the engine needs it); centred: also that without the mean over
+  // the columns.
   Kept<T>& keep_gram(int32_t reg, bool centred);
   // Where the result of a step goes, n units; then the result itself.
   Block<T> fresh(const Step& step, int64_t n);

@@ -1,5 +1,5 @@
-// Derivatives are kept as sign and log2, so that a saturated output still has a gradient; as in pykernel/engines/heads.py.
-// SPDX-License-Identifier: BSD-3-Clause
+// Derivatives are kept as sign and log2, so that a saturated output still has a gradient; as in
+// pykernel/engines/heads.py. SPDX-License-Identifier: BSD-3-Clause
 #include "objective.hpp"
 
 #include <string.h>
@@ -17,7 +17,8 @@ double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z)
 }  // namespace
 
 template <class T>
-Objective<T>::Objective(const Program& program) : head_(program.head), columns_(columns_of(program)), exponent_(program.exponent) {
+Objective<T>::Objective(const Program& program)
+    : head_(program.head), columns_(columns_of(program)), exponent_(program.exponent) {
   if (head_.loss == no_loss) return;
   for (auto* v : {&y_, &sign_, &log2_}) v->resize((size_t)(head_.outputs * columns_));
 }

@@ -13,7 +13,8 @@ template <class T> class Objective {
  public:
   explicit Objective(const Program& program);
   static int64_t bytes(const Program& program);
-  // Targets are the program's, or drawn at `address`. Sets g's data and exponent (g.n as y's), mean over the columns included; returns J.
+  // Targets are the program's, or drawn at `address`. Sets g's data and exponent (g.n as y's), mean over the columns
+  // included; returns J.
   double differentiate(const Block<T>& y, const Tall& address, Team& team, Block<T>& g);
 
  private:

@@ -1,5 +1,5 @@
-// Mappings of whole large pages, so that marking one as free never splits a page, and a list of those that no call uses.
-// SPDX-License-Identifier: BSD-3-Clause
+// Mappings of whole large pages, so that marking one as free never splits a page, and a list of those that no call
+// uses. SPDX-License-Identifier: BSD-3-Clause
 #include "pages.hpp"
 
 #include <pthread.h>
@@ -26,7 +26,8 @@ class Shelf {
     const std::lock_guard lock(mutex_);
     int best = -1;
     for (int i = 0; i < count_; i++)
-      if (held_[i].bytes >= bytes && held_[i].bytes <= 2 * bytes && (best < 0 || held_[i].bytes < held_[best].bytes)) best = i;
+      if (held_[i].bytes >= bytes && held_[i].bytes <= 2 * bytes && (best < 0 || held_[i].bytes < held_[best].bytes))
+        best = i;
     if (best >= 0) {
       const Mapping found = held_[best];
       held_[best] = held_[--count_];

@@ -1,5 +1,5 @@
-// Large memory that outlives a call: taking pages from the system anew costs as much as a third of the arithmetic on them.
-// SPDX-License-Identifier: BSD-3-Clause
+// Large memory that outlives a call: taking pages from the system anew costs as much as a third of the arithmetic on
+// them. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stddef.h>
 
@@ -7,8 +7,9 @@
 
 namespace pykernel {
 
-// Memory of undefined content, aligned to a large page; null where the system has none. What is given back is held for the next call,
-// marked as free for the system to take, as long as all together stays below `most_held_bytes`. Any thread may take and give.
+// Memory of undefined content, aligned to a large page; null where the system has none. What is given back is held for
+// the next call, marked as free for the system to take, as long as all together stays below `most_held_bytes`. Any
+// thread may take and give.
 class Pages {
  public:
   Pages() = default;

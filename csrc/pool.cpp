@@ -1,5 +1,5 @@
-// Threads wait here for work; a call hands out as many tickets as it wants threads and makes new ones where too few are idle.
-// SPDX-License-Identifier: BSD-3-Clause
+// Threads wait here for work; a call hands out as many tickets as it wants threads and makes new ones where too few are
+// idle. SPDX-License-Identifier: BSD-3-Clause
 #include "pool.hpp"
 
 #include <pthread.h>
@@ -55,7 +55,8 @@ struct Pool {
 
 Pool* pool = nullptr;  // never destroyed: its threads outlive main
 
-// A child of fork has none of the threads and may have a locked mutex: it starts anew and leaves the old pool where it lies.
+// A child of fork has none of the threads and may have a locked mutex: it starts anew and leaves the old pool where it
+// lies.
 Pool& the_pool() {
   static const bool once = [] {
     pool = new Pool;

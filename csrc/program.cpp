@@ -23,7 +23,8 @@ void find_centred(const Program& p, bool* out) {
     const Stretch& stretch = p.stretches[s];
     for (int64_t j = 0; j < stretch.op_count; j++) {
       if (stretch.ops[j].kind != OpKind::linear) continue;
-      const Op* next = j + 1 < stretch.op_count && stretch.ops[j + 1].ins[0] == stretch.ops[j].out ? &stretch.ops[j + 1] : nullptr;
+      const Op* next =
+          j + 1 < stretch.op_count && stretch.ops[j + 1].ins[0] == stretch.ops[j].out ? &stretch.ops[j + 1] : nullptr;
       for (int64_t i = 0; i < stretch.count; i++)
         out[number_of(stretch, stretch.ops[j], i)] = next && norm_of(*next, number_of(stretch, *next, i)) == batch_norm;
     }

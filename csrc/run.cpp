@@ -1,5 +1,5 @@
-// Who computes what: replicas side by side where there are enough, and the whole team on one network for what is left over.
-// SPDX-License-Identifier: BSD-3-Clause
+// Who computes what: replicas side by side where there are enough, and the whole team on one network for what is left
+// over. SPDX-License-Identifier: BSD-3-Clause
 #include "run.hpp"
 
 #include <algorithm>

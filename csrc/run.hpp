@@ -1,5 +1,5 @@
-// The run of a program: replicas over threads, each forward and backward, rows out. Engines hand in who makes their linear operators.
-// SPDX-License-Identifier: BSD-3-Clause
+// The run of a program: replicas over threads, each forward and backward, rows out. Engines hand in who makes their
+// linear operators. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -12,7 +12,8 @@
 
 namespace pykernel {
 
-// Makes the operator of one worker. Called once for each worker, on the calling thread; threads: how many workers there will be.
+// Makes the operator of one worker. Called once for each worker, on the calling thread; threads: how many workers there
+// will be.
 template <class T> using MakeLinear = std::function<std::unique_ptr<Linear<T>>(const Program&, int workers)>;
 
 struct Run {

@@ -14,7 +14,8 @@
 namespace pykernel {
 namespace {
 
-// z of a node is summed as it is while sigma lies in 2^+-range; sums below 2^-lost of what they are compared with have lost digits.
+// z of a node is summed as it is while sigma lies in 2^+-range; sums below 2^-lost of what they are compared with have
+// lost digits.
 constexpr double lost = 0x1p-60;
 typedef SingleSums Sum;
 
@@ -40,11 +41,12 @@ bool one_input(const Program& p) {
   if (columns_of(p) != 1 || p.stretch_count != 1 || p.stretches[0].op_count != 3) return false;
   const Op* ops = p.stretches[0].ops;
   const bool after = ops[0].kind == OpKind::linear && ops[1].kind == OpKind::phi;
-  if (!(after || (ops[0].kind == OpKind::phi && ops[1].kind == OpKind::linear)) || ops[2].kind != OpKind::node) return false;
+  if (!(after || (ops[0].kind == OpKind::phi && ops[1].kind == OpKind::linear)) || ops[2].kind != OpKind::node)
+    return false;
   if (p.head.loss || p.x || p.cotangent || p.correlation != 0 || !p.exponent || p.clip_value > 0) return false;
   for (int64_t l = 0; l < p.counts[Table::layer]; l++)
-    if (strcmp(p.draws[p.draw[l]].distribution, "normal") || (p.weights && p.weights[l]) || p.bias_draw[l] == given_bias ||
-        p.address[l] != l + 1 || p.norms[p.step_norm[l]].kind != no_norm)
+    if (strcmp(p.draws[p.draw[l]].distribution, "normal") || (p.weights && p.weights[l]) ||
+        p.bias_draw[l] == given_bias || p.address[l] != l + 1 || p.norms[p.step_norm[l]].kind != no_norm)
       return false;
   return true;
 }
@@ -64,8 +66,10 @@ SingleChain<T>::SingleChain(const Program& program)
 
 template <class T> int64_t SingleChain<T>::bytes(const Program& program) {
   const int64_t chunks =
-      (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) / chunk_units;
-  return taken<Node>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) + 2 * taken<SingleSums>(chunks);
+      (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) /
+      chunk_units;
+  return taken<Node>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) +
+         2 * taken<SingleSums>(chunks);
 }
 
 // The sums of node l, whose z is sigma g + bias.
@@ -80,11 +84,14 @@ template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide si
   call.g = l ? address(l, Purpose::forward) : address(0, Purpose::input);
   call.h = l < L_ ? address(l + 1, Purpose::backward) : address(L_, Purpose::cotangent);
   call.h_scale = l < L_ ? 1 : 1 / sqrt((double)n);
-  call.bias = address(l, Purpose::bias), call.bias_scale = bias, call.uniform_bias = l && program_.bias_draw[l - 1] == uniform_bias;
+  call.bias = address(l, Purpose::bias), call.bias_scale = bias,
+  call.uniform_bias = l && program_.bias_draw[l - 1] == uniform_bias;
   call.threshold = .01 * row.max_slope, call.parameters = row.parameters;
   const Activation<T>* own = linear(l) ? identity_ : phis_[(size_t)program_.step_activation[after_ ? l - 1 : l]];
   const Activation<T>* phi = own;
-  const auto ordinary = [&](double x, int64_t e) { return x == 0 || (ilogb(x) + e >= -range<T> && ilogb(x) + e <= range<T>); };
+  const auto ordinary = [&](double x, int64_t e) {
+    return x == 0 || (ilogb(x) + e >= -range<T> && ilogb(x) + e <= range<T>);
+  };
   const bool scale_free = homogeneous(row) && bias == 0, near = ordinary(sigma.x, sigma.e);
   node.unit = {1, 0};
   if (!ordinary(bias, 0)) return false;
@@ -142,7 +149,8 @@ template <class T> void SingleChain<T>::forward_rows(int64_t l, const Rows& rows
   rows.log10_mean_square_preactivation[i] = mean_square(s[Sum::zz]);
   rows.log10_mean_square_activation[i] = mean_square(after_ ? s[Sum::aa] : s[Sum::zz]);
   const int64_t e = node.unit.e;
-  rows.mean_activation[i] = ldexp((after_ ? s[Sum::a] : s[Sum::z]) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
+  rows.mean_activation[i] =
+      ldexp((after_ ? s[Sum::a] : s[Sum::z]) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
   rows.similarity[i] = NAN;
 }
 
@@ -158,7 +166,8 @@ template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index
     const auto square = [&](double aa, double ah, double hh) {
       return std::max(0., alpha * alpha * aa + 2 * alpha * beta * ah + beta * beta * hh);
     };
-    const double delta = sqrt(square(s[Sum::AA], s[Sum::AH], s[Sum::HH])), g_delta = alpha * s[Sum::gA] + beta * s[Sum::gH];
+    const double delta = sqrt(square(s[Sum::AA], s[Sum::AH], s[Sum::HH])),
+                 g_delta = alpha * s[Sum::gA] + beta * s[Sum::gH];
     const double before = log10_of(sqrt(square(s[Sum::aa], s[Sum::ah], s[Sum::hh])), e), behind = log10_of(delta, e);
     rows.log10_grad_activation[index * (L + 1) + l] = after_ ? before : behind;
     if (l < L) rows.log10_weight_factor[index * L + l] = before - log10_delta;
@@ -179,7 +188,8 @@ template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index
     const Wide scale = settled(program_.scale[l - 1], 0);
     alpha = length > 0 ? scale.x * (g_delta - delta * node.sums[Sum::ah] / length) / length : 0;
     beta = scale.x * delta;
-    if (program_.nodes[l - 1] == 1 && length > 0) alpha = scale.x * g_delta / length, beta = 0;  // nothing lies outside one direction
+    if (program_.nodes[l - 1] == 1 && length > 0)
+      alpha = scale.x * g_delta / length, beta = 0;  // nothing lies outside one direction
     const double top = std::max(fabs(alpha) * length, fabs(beta));
     int shift = 0;
     if (top > 0 && isfinite(top)) frexp(top, &shift);

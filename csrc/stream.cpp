@@ -1,5 +1,5 @@
-// The stream's public door over the tables: panel layouts in, plain rows and columns out, by way of a few kilobytes on the stack.
-// SPDX-License-Identifier: BSD-3-Clause
+// The stream's public door over the tables: panel layouts in, plain rows and columns out, by way of a few kilobytes on
+// the stack. SPDX-License-Identifier: BSD-3-Clause
 #include "pykernel/stream.hpp"
 
 #include <string.h>
@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t largest = (int64_t)1 << 32;
 
 void check(const Address& a, int64_t rows, int64_t columns, const void* out) {
-  if (a.purpose > 255 || a.layer >= 1 << 24) throw std::invalid_argument("purpose must be below 256 and layer below 2^24");
+  if (a.purpose > 255 || a.layer >= 1 << 24)
+    throw std::invalid_argument("purpose must be below 256 and layer below 2^24");
   if (rows < 0 || columns < 0 || rows > largest || columns > largest)
     throw std::invalid_argument("units, rows and columns must be from 0 to 2^32");
   if (!out && rows && columns) throw std::invalid_argument("out must be given");
@@ -40,17 +41,20 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
 }  // namespace
 
 Distribution distribution_called(const char* name) {
-  constexpr const char* names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};  // in the order of Distribution
+  constexpr const char* names[] = {"normal", "uniform", "truncated",
+                                   "sparse", "student", "stable"};  // in the order of Distribution
   for (int i = 0; name && i < 6; i++)
     if (!strcmp(name, names[i])) return (Distribution)i;
   std::string known;
   for (const char* one : names) known += (known.empty() ? "" : ", ") + std::string(one);
-  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") + "; drawn by address are " + known);
+  throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") +
+                              "; drawn by address are " + known);
 }
 
 void check_parameter(Distribution distribution, double parameter) {
   const bool density = distribution == Distribution::sparse, student = distribution == Distribution::student;
-  if (density && !(parameter > 0 && parameter <= 1)) throw std::invalid_argument("the density of \"sparse\" must be above 0 and at most 1");
+  if (density && !(parameter > 0 && parameter <= 1))
+    throw std::invalid_argument("the density of \"sparse\" must be above 0 and at most 1");
   if (student && !(parameter >= 1 && parameter <= 1e6))
     throw std::invalid_argument("the degrees of freedom of \"student\" must be from 1 to 1e6");
   if (distribution == Distribution::stable && !(parameter >= .5 && parameter <= 2))
@@ -68,20 +72,26 @@ void draw_words(const Address& a, int64_t units, int64_t columns, uint32_t* out)
         for (int64_t w = 0, i = g * 64 + lane; w < 4 && i < units; w++, i += 16) out[i * columns + b] = words[w];
       }
 }
-void draw_uniforms(const Address& a, int64_t units, int64_t columns, float* out) { tall(a, TallDraw::uniform, units, columns, out); }
-void draw_normals(const Address& a, int64_t units, int64_t columns, float* out) { tall(a, TallDraw::normal, units, columns, out); }
+void draw_uniforms(const Address& a, int64_t units, int64_t columns, float* out) {
+  tall(a, TallDraw::uniform, units, columns, out);
+}
+void draw_normals(const Address& a, int64_t units, int64_t columns, float* out) {
+  tall(a, TallDraw::normal, units, columns, out);
+}
 
-void draw_weights(const Address& a, Distribution distribution, double parameter, int64_t first_row, int64_t first_column, int64_t rows,
-                  int64_t columns, float* out) {
+void draw_weights(const Address& a, Distribution distribution, double parameter, int64_t first_row,
+                  int64_t first_column, int64_t rows, int64_t columns, float* out) {
   check(a, rows, columns, out);
   if (first_row < 0 || first_column < 0 || first_row > largest - rows || first_column > largest - columns)
     throw std::invalid_argument("the tile must lie within rows and columns 0 to 2^32");
-  if (distribution < Distribution::normal || distribution > Distribution::stable) throw std::invalid_argument("unknown distribution");
+  if (distribution < Distribution::normal || distribution > Distribution::stable)
+    throw std::invalid_argument("unknown distribution");
   check_parameter(distribution, parameter);
   constexpr int64_t piece = 256;
   alignas(64) float tile[16 * piece];
   const int64_t last_row = first_row + rows, last_column = first_column + columns;
-  const Weights<float> w = {last_row, last_column, 1, distribution, parameter, a.seed, a.layer, a.replica, nullptr, nullptr};
+  const Weights<float> w = {last_row, last_column, 1,         distribution, parameter,
+                            a.seed,   a.layer,     a.replica, nullptr,      nullptr};
   for (int64_t p = first_row / 16; p * 16 < last_row; p++)
     for (int64_t k = first_column / 4 * 4; k < last_column; k += piece) {
       const int64_t end = std::min(k + piece, last_column);

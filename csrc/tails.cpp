@@ -22,7 +22,9 @@ Log2 sigmoid_value(double z, const double*) { return {1, log2_logistic(z)}; }
 Log2 sigmoid_slope(double z, const double*) { return {1, log2_logistic(z) + log2_logistic(-z)}; }
 Log2 tanh_slope(double z, const double*) { return {1, 2 + log2_logistic(2 * z) + log2_logistic(-2 * z)}; }
 
-Log2 exponential_slope(double z, double alpha) { return z > 0 ? Log2{1, 0} : Log2{alpha < 0 ? -1. : 1., magnitude(alpha) + z * log2_e}; }
+Log2 exponential_slope(double z, double alpha) {
+  return z > 0 ? Log2{1, 0} : Log2{alpha < 0 ? -1. : 1., magnitude(alpha) + z * log2_e};
+}
 Log2 elu_slope(double z, const double* p) { return exponential_slope(z, p[0]); }
 Log2 selu_slope(double z, const double*) {
   const Log2 s = exponential_slope(z, selu_alpha);
@@ -39,11 +41,12 @@ Log2 gelu_value(double z, const double*) { return {z < 0 ? -1. : 1., magnitude(z
 Log2 gelu_slope(double z, const double*) {
   if (z >= -30) return signed_log2(erfc(-z / M_SQRT2) / 2 + z * exp(-z * z / 2) / root_2_pi);
   const double x = 1 / (z * z);
-  return {-1, -z * z / 2 * log2_e + log2(-z / root_2_pi) + log2(1 - x * (1 - x * (1 - 3 * x * (1 - 5 * x * (1 - 7 * x)))))};
+  return {-1,
+          -z * z / 2 * log2_e + log2(-z / root_2_pi) + log2(1 - x * (1 - x * (1 - 3 * x * (1 - 5 * x * (1 - 7 * x)))))};
 }
 
 constexpr double twice_root = 1.59576912160573071176, cubic = gelu_cubic;  // 2 sqrt(2 / pi)
-double capped(double z) { return fmax(z, -1e90); }                         // the cube of anything below overflows; either is beyond 2^-2^62
+double capped(double z) { return fmax(z, -1e90); }  // the cube of anything below overflows; either is beyond 2^-2^62
 Log2 gelu_tanh_value(double z, const double*) {
   z = capped(z);
   return {z < 0 ? -1. : 1., magnitude(z) + log2_logistic(twice_root * (z + cubic * z * z * z))};
@@ -61,14 +64,18 @@ Log2 silu_slope(double z, const double*) {
   return {factor.sign, log2_logistic(z) + factor.log2};
 }
 
-Log2 softplus_value(double z, const double*) { return {1, z < -30 ? z * log2_e : log2(fmax(z, 0) + log1p(exp(-fabs(z))))}; }
+Log2 softplus_value(double z, const double*) {
+  return {1, z < -30 ? z * log2_e : log2(fmax(z, 0) + log1p(exp(-fabs(z))))};
+}
 Log2 softplus_slope(double z, const double*) { return {1, log2_logistic(z)}; }
 
 double mish_gate(double z) {
   const double e = exp(-fabs(z)), n = z >= 0 ? 1 + 2 * e : e * (e + 2);
   return n / (n + (z >= 0 ? 2 * e * e : 2));
 }
-Log2 mish_value(double z, const double*) { return z < -40 ? Log2{-1, magnitude(z) + z * log2_e} : signed_log2(z * mish_gate(z)); }
+Log2 mish_value(double z, const double*) {
+  return z < -40 ? Log2{-1, magnitude(z) + z * log2_e} : signed_log2(z * mish_gate(z));
+}
 Log2 mish_slope(double z, const double*) {
   if (z < -40) return {-1, z * log2_e + log2(-1 - z)};
   const double e = exp(-fabs(z)), n = z >= 0 ? 1 + 2 * e : e * (e + 2), gap = z >= 0 ? 2 * e * e : 2, d = n + gap;

@@ -1,5 +1,5 @@
-// What is kept follows from the table of ops: one walk over a repetition, without numbers, says what its forward pass will keep.
-// SPDX-License-Identifier: BSD-3-Clause
+// What is kept follows from the table of ops: one walk over a repetition, without numbers, says what its forward pass
+// will keep. SPDX-License-Identifier: BSD-3-Clause
 #include "tape.hpp"
 
 #include <math.h>
@@ -10,7 +10,9 @@ namespace pykernel {
 namespace {
 
 bool reads(const Op& op, int32_t reg) { return op.ins[0] == reg || (facts_of(op.kind).inputs > 1 && op.ins[1] == reg); }
-bool keeps_block(const Op& op, bool keep_inputs) { return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs); }
+bool keeps_block(const Op& op, bool keep_inputs) {
+  return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
+}
 
 // What has been kept of the values in the registers.
 struct State {
@@ -26,7 +28,8 @@ Amount amount_of(const Program& program, const Routine& routine, int64_t repetit
     const Op& op = step.op;
     const OpFacts& facts = facts_of(op.kind);
     const int64_t number = number_of(*routine.stretch, op, repetition);
-    const bool block = keeps_block(op, keep_inputs), moving = facts.keeps_gram && program.centred[number] && columns > 1;
+    const bool block = keeps_block(op, keep_inputs),
+               moving = facts.keeps_gram && program.centred[number] && columns > 1;
     for (int k = 0; k < facts.inputs && (block || facts.keeps_gram); k++) {
       State& state = registers[(size_t)op.ins[k]];
       amount.claims++;
@@ -148,13 +151,15 @@ Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routi
 
 int64_t largest_width(const Program& program) {
   int64_t most = std::max(program.nodes[0], program.head.loss ? program.head.outputs : 0);
-  for (int64_t l = 0; l < program.counts[Table::layer]; l++) most = std::max({most, program.units[l], program.columns[l]});
+  for (int64_t l = 0; l < program.counts[Table::layer]; l++)
+    most = std::max({most, program.units[l], program.columns[l]});
   return most;
 }
 
 template <class T> int64_t Segments::bytes(int64_t columns) const {
-  return Buffer<T>::bytes(largest.entries) + taken<double>(largest.grams * columns * columns) + taken<Kept<T>>(largest.values) +
-         taken<int32_t>(largest.claims) + (count > 1 ? Buffer<T>::bytes(count * checkpoint) + taken<Block<T>>(count) : 0);
+  return Buffer<T>::bytes(largest.entries) + taken<double>(largest.grams * columns * columns) +
+         taken<Kept<T>>(largest.values) + taken<int32_t>(largest.claims) +
+         (count > 1 ? Buffer<T>::bytes(count * checkpoint) + taken<Block<T>>(count) : 0);
 }
 template int64_t Segments::bytes<float>(int64_t) const;
 template int64_t Segments::bytes<double>(int64_t) const;
@@ -169,7 +174,8 @@ template <class T> Segments segments_of(const Program& program, const Vector<Amo
     return s;
   };
   Segments best = cut_into(1);
-  for (int64_t count = 2; best.bytes<T>(columns) > bytes && count <= repetitions; count += std::max<int64_t>(1, count / 4)) {
+  for (int64_t count = 2; best.bytes<T>(columns) > bytes && count <= repetitions;
+       count += std::max<int64_t>(1, count / 4)) {
     const Segments next = cut_into(count);
     if (next.bytes<T>(columns) < best.bytes<T>(columns))
       best = next;
@@ -183,7 +189,9 @@ template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, i
 
 template <class T>
 Tape<T>::Tape(const Segments& segments, int64_t columns, const Team& team)
-    : columns_(columns), blocks_((size_t)segments.largest.entries, &team), grams_((size_t)(segments.largest.grams * columns * columns)) {
+    : columns_(columns),
+      blocks_((size_t)segments.largest.entries, &team),
+      grams_((size_t)(segments.largest.grams * columns * columns)) {
   values_.reserve((size_t)segments.largest.values);
   claims_.reserve((size_t)segments.largest.claims);
 }

@@ -43,8 +43,9 @@ int64_t largest_width(const Program& program);
 
 // A value that some op needs again.
 template <class T> struct Kept {
-  Block<T> block;         // data null where only the Gram matrix is kept
-  double *gram, *moving;  // the Gram matrix; and that of the block without its mean over the columns, where only that matters
+  Block<T> block;  // data null where only the Gram matrix is kept
+  double *gram,
+      *moving;  // the Gram matrix; and that of the block without its mean over the columns, where only that matters
   int64_t gram_exponent, moving_exponent;
 };
 

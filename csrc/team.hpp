@@ -22,10 +22,12 @@ class Team {
   Team(const Team&) = delete;
 
   int size() const { return size_; }
-  bool stopped() const { return stop_.load(std::memory_order_relaxed) || (ask_.ask && (told_ = told_ || ask_.ask(ask_.user))); }
+  bool stopped() const {
+    return stop_.load(std::memory_order_relaxed) || (ask_.ask && (told_ = told_ || ask_.ask(ask_.user)));
+  }
 
-  // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits do not depend on the
-  // team. Throws Stopped where the run is to end before all are done.
+  // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits
+  // do not depend on the team. Throws Stopped where the run is to end before all are done.
   template <class F> void each(int64_t count, F&& f) {
     if (size_ == 1 || count <= 1) {
       for (int64_t i = 0; i < count; i++) {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How the documentation site is made: offline, from pages, docstrings and examples that are executed while it is built."""
+"""How the documentation site is made: offline, from pages, docstrings and examples that are executed while it is
+built."""
 
 import logging
 import os
@@ -53,7 +54,13 @@ def legible(gallery_conf, fname):
     """Figures that can still be read at the width of a phone."""
     plt.rcdefaults()
     plt.rcParams.update(
-        {"figure.figsize": (5, 3.6), "font.size": 11, "savefig.dpi": 160, "axes.spines.top": False, "axes.spines.right": False}
+        {
+            "figure.figsize": (5, 3.6),
+            "font.size": 11,
+            "savefig.dpi": 160,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
     )
 
 

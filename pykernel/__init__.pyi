@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The public names for type checkers and editors: `__init__.py` imports each one when it is first used, and not before."""
+"""The public names for type checkers and editors: `__init__.py` imports each one when it is first used, and not
+before."""
 
 from pykernel.activation import Activation as Activation
 from pykernel.activations import elu as elu

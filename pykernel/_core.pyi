@@ -60,11 +60,15 @@ class kernels:
         """The sum of n normals, to be timed."""
 
     @staticmethod
-    def draws(isa: str, distribution: int, parameter: float, seed: int, layer: int, replica: int, rows: int, columns: int, /) -> np.ndarray:
+    def draws(
+        isa: str, distribution: int, parameter: float, seed: int, layer: int, replica: int, rows: int, columns: int, /
+    ) -> np.ndarray:
         """Unit draws of a weight, (rows, columns) float32."""
 
     @staticmethod
-    def tall(isa: str, draw: int, seed: int, purpose: int, layer: int, replica: int, units: int, batch: int, /) -> np.ndarray:
+    def tall(
+        isa: str, draw: int, seed: int, purpose: int, layer: int, replica: int, units: int, batch: int, /
+    ) -> np.ndarray:
         """Unit draws at a tall address, float32; rows up to the next multiple of 16 are zero."""
 
     @staticmethod

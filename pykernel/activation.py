@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function: value, derivative and the facts that engines and theory need, checked and measured where a user brings it."""
+"""An activation function: value, derivative and the facts that engines and theory need, checked and measured where a
+user brings it."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ class Activation:
     """An elementwise activation function with its derivative.
 
     Args:
-        value: function of a float64 array of any shape, elementwise: plain Python, `@njit`, or a C function (a `numba.cfunc` or a ctypes
-            function) `double (double)` or `void (const double *z, double *out, int64_t n, void *user)`. One that takes single numbers only
-            is applied to each entry.
+        value: function of a float64 array of any shape, elementwise: plain Python, `@njit`, or a C function (a
+            `numba.cfunc` or a ctypes function) `double (double)` or `void (const double *z, double *out, int64_t n,
+            void *user)`. One that takes single numbers only is applied to each entry.
         slope: its derivative, likewise. At a kink it gives one of the two sides.
         name: how tables and labels call it; by default the name of `value`.
         parameters: the numbers that tell this function from others of its name.
@@ -31,14 +32,17 @@ class Activation:
         at_zero: value at 0.
         max_slope: largest magnitude of the derivative.
         flat: whether the derivative is exactly zero on some interval (then units can be dead).
-        plain_value, plain_slope: the textbook formulas, as plain arithmetic evaluates them (by default `value` and `slope`).
-        log2_value, log2_slope: functions that return (sign, log2 of the magnitude), finite where the plain result underflows.
+        plain_value, plain_slope: the textbook formulas, as plain arithmetic evaluates them (by default `value` and
+            `slope`).
+        log2_value, log2_slope: functions that return (sign, log2 of the magnitude), finite where the plain result
+            underflows.
 
     Numbers that are not given are measured from the functions.
 
     Notes:
-        Beyond 2^60 a function is continued by its slopes at infinity, so that magnitudes can leave float range. A function that grows
-        faster than linearly has none: `propagate` warns when its arguments come near, and precision="native" shows plain arithmetic.
+        Beyond 2^60 a function is continued by its slopes at infinity, so that magnitudes can leave float range. A
+        function that grows faster than linearly has none: `propagate` warns when its arguments come near, and
+        precision="native" shows plain arithmetic.
 
     Raises:
         TypeError: `value` or `slope` is not callable, or a C function of another signature.
@@ -111,7 +115,10 @@ class Activation:
         except Exception as error:
             raise RuntimeError(f"activation {self.name!r}: {key} raised {type(error).__name__}: {error}") from error
         if not key.startswith("log2") and np.shape(answer) != np.shape(z):
-            raise ValueError(f"activation {self.name!r}: {key} must return the shape it is given, {np.shape(z)}, got {np.shape(answer)}")
+            raise ValueError(
+                f"activation {self.name!r}: {key} must return the shape it is given, {np.shape(z)}, got "
+                f"{np.shape(answer)}"
+            )
         return answer
 
     @property
@@ -128,7 +135,14 @@ class Activation:
             before, after = slope(-1e-30, 1e-30)
             top = np.abs(slope(*np.linspace(-40, 40, 16001))).max()
             zero = np.asarray(self.evaluate("value", np.zeros(1)), dtype=np.float64)[0]
-        measured = {"left": left, "right": right, "before_zero": before, "after_zero": after, "max_slope": top, "at_zero": zero}
+        measured = {
+            "left": left,
+            "right": right,
+            "before_zero": before,
+            "after_zero": after,
+            "max_slope": top,
+            "at_zero": zero,
+        }
         for key, number in measured.items():
             if getattr(self, key) is None:
                 if not np.isfinite(number):
@@ -168,7 +182,8 @@ def _of_arrays(key, function):
         except Exception:
             reason = str(error).strip().splitlines()
             raise ValueError(
-                f"activation {key} fails for a float64 array: {type(error).__name__}: {reason[0] if reason else 'no message'}"
+                f"activation {key} fails for a float64 array: {type(error).__name__}: "
+                f"{reason[0] if reason else 'no message'}"
             ) from error
         del single
         return cfunctions.Elementwise(function)
@@ -189,7 +204,9 @@ def _check_slope(row):
             raise TypeError(f"activation {row.name!r}: value and slope must return real numbers, got complex ones")
         for name, answer in (("value", value), ("slope", slope)):
             if answer.dtype.kind == "f" and answer.dtype.itemsize < 8:
-                raise TypeError(f"activation {row.name!r}: {name} must keep the float64 it is given, got {answer.dtype}")
+                raise TypeError(
+                    f"activation {row.name!r}: {name} must keep the float64 it is given, got {answer.dtype}"
+                )
         value, slope = value.astype(np.float64), slope.astype(np.float64)
         if value.shape != z.shape or slope.shape != z.shape:
             raise ValueError(
@@ -199,12 +216,16 @@ def _check_slope(row):
         if not np.isfinite(value).all():
             at = z[~np.isfinite(value)][0]
             raise ValueError(f"activation {row.name!r}: value({at:g}) is not finite")
-        difference = (np.asarray(row.value(z + h), dtype=np.float64) - np.asarray(row.value(z - h), dtype=np.float64)) / (2 * h)
-        # Central differences err by h^2 phi''' / 6 + eps |phi| / h: 1e-4 leaves room for both in any smooth function of scale one.
+        difference = (
+            np.asarray(row.value(z + h), dtype=np.float64) - np.asarray(row.value(z - h), dtype=np.float64)
+        ) / (2 * h)
+        # Central differences err by h^2 phi''' / 6 + eps |phi| / h: 1e-4 leaves room for both in any smooth function of
+        # scale one.
         wrong = np.abs(difference - slope) > 1e-4 * (1 + np.abs(slope) + np.abs(value))
     if wrong.any() or not np.isfinite(slope).all():
         i = np.argmax(np.where(np.isfinite(slope), np.abs(difference - slope), np.inf))
         raise ValueError(
-            f"activation {row.name!r}: slope is not the derivative of value: at z = {z[i]:.4g} slope gives {slope[i]:.6g}, "
+            f"activation {row.name!r}: slope is not the derivative of value: at z = {z[i]:.4g} slope gives "
+            f"{slope[i]:.6g}, "
             f"differences give {difference[i]:.6g} (points where the derivative jumps belong in kinks=)"
         )

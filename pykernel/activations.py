@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The table of activation functions: a value and a slope each, exact to float64 far into the tails.
 
-A row also says where the function has kinks and how it goes to infinity and through zero, so that engines can carry magnitudes beyond
-float range and theory can integrate across the kinks. A new function is one class at the end of this file.
+A row also says where the function has kinks and how it goes to infinity and through zero, so that engines can carry
+magnitudes beyond float range and theory can integrate across the kinks. A new function is one class at the end of this
+file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 class BuiltIn(Activation):
-    """A row of the table: its facts are known, not measured, and its name stands for it in every backend and process."""
+    """A row of the table: its facts are known, not measured, and its name stands for it in every backend and
+    process."""
 
     builtin = True
     is_superlinear = False
@@ -50,7 +52,8 @@ ROWS: dict[str, Callable[..., BuiltIn]] = {}
 
 
 def _row(defaults=(), parameters=None, **facts):
-    """Enter a class of plain functions in the table under its lower-case name; `facts` may be functions of the parameters."""
+    """Enter a class of plain functions in the table under its lower-case name; `facts` may be functions of the
+    parameters."""
 
     def enter(cls):
         name = cls.__name__.lower()
@@ -60,11 +63,26 @@ def _row(defaults=(), parameters=None, **facts):
                 raise ValueError(f"activation {name!r} takes {len(defaults)} parameters, got {len(values)}")
             p = tuple(float(v) for v in values) + tuple(defaults[len(values) :])
             if not all(abs(v) <= LARGEST_PARAMETER for v in p):
-                raise ValueError(f"activation {name!r}: parameters must be finite and at most {LARGEST_PARAMETER:g} in magnitude, got {p}")
-            bound = {key: partial(getattr(cls, key), *p) if p else getattr(cls, key) for key in FUNCTIONS if hasattr(cls, key)}
+                raise ValueError(
+                    f"activation {name!r}: parameters must be finite and at most {LARGEST_PARAMETER:g} in magnitude, "
+                    f"got {p}"
+                )
+            bound = {
+                key: partial(getattr(cls, key), *p) if p else getattr(cls, key)
+                for key in FUNCTIONS
+                if hasattr(cls, key)
+            }
             bound = {"plain_value": bound["value"], "plain_slope": bound["slope"], **bound}
             known = {key: fact(*p) if callable(fact) else fact for key, fact in facts.items()}
-            base = {"left": 1.0, "right": 1.0, "before_zero": 1.0, "after_zero": 1.0, "at_zero": 0.0, "max_slope": 1.0, "flat": False}
+            base = {
+                "left": 1.0,
+                "right": 1.0,
+                "before_zero": 1.0,
+                "after_zero": 1.0,
+                "at_zero": 0.0,
+                "max_slope": 1.0,
+                "flat": False,
+            }
             return BuiltIn(name=name, parameters=p, **{**base, **known, **bound})
 
         ROWS[name] = make
@@ -96,7 +114,9 @@ def get(activation, parameters=()):
         try:
             parameters = tuple(float(v) for v in rest.rstrip(") ").split(","))
         except ValueError:
-            raise ValueError(f"activation {activation!r}: parameters must be numbers, as in 'leaky_relu(0.2)'") from None
+            raise ValueError(
+                f"activation {activation!r}: parameters must be numbers, as in 'leaky_relu(0.2)'"
+            ) from None
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -148,7 +168,14 @@ def elu(alpha=1.0):
     return get("elu", (alpha,))
 
 
-ALIASES = {"identity": "linear", "id": "linear", "swish": "silu", "logistic": "sigmoid", "leakyrelu": "leaky_relu", "atan": "arctan"}
+ALIASES = {
+    "identity": "linear",
+    "id": "linear",
+    "swish": "silu",
+    "logistic": "sigmoid",
+    "leakyrelu": "leaky_relu",
+    "atan": "arctan",
+}
 
 
 def _half(z):
@@ -240,7 +267,14 @@ class Leaky_Relu:
         return np.where(z > 0, 1.0, s)
 
 
-@_row(defaults=(1.0,), kinks=(0.0,), left=0.0, before_zero=lambda a: a, max_slope=lambda a: max(1.0, abs(a)), flat=lambda a: a == 0)
+@_row(
+    defaults=(1.0,),
+    kinks=(0.0,),
+    left=0.0,
+    before_zero=lambda a: a,
+    max_slope=lambda a: max(1.0, abs(a)),
+    flat=lambda a: a == 0,
+)
 class Elu:
     def value(a, z):
         return np.where(z > 0, z, a * np.expm1(np.minimum(z, 0)))
@@ -395,7 +429,9 @@ class Mish:
         return z * np.tanh(np.log(1 + np.exp(z)))
 
     def log2_value(z):
-        return np.sign(z), np.where(z < -40, _log2(z) + np.minimum(z, 0) * LOG2_E, _log2(Mish.value(np.maximum(z, -40.0))))
+        return np.sign(z), np.where(
+            z < -40, _log2(z) + np.minimum(z, 0) * LOG2_E, _log2(Mish.value(np.maximum(z, -40.0)))
+        )
 
     def log2_slope(z):
         near = Mish.slope(np.maximum(z, -40.0))
@@ -424,7 +460,13 @@ class Softsign:
         return 1.0, -2 * np.log2(1 + np.abs(z))
 
 
-@_row(left=0.0, right=0.0, before_zero=2 / math.sqrt(math.pi), after_zero=2 / math.sqrt(math.pi), max_slope=2 / math.sqrt(math.pi))
+@_row(
+    left=0.0,
+    right=0.0,
+    before_zero=2 / math.sqrt(math.pi),
+    after_zero=2 / math.sqrt(math.pi),
+    max_slope=2 / math.sqrt(math.pi),
+)
 class Erf:
     value = _erf
 

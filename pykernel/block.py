@@ -71,7 +71,8 @@ class Block:
         return ldexp(self.x.astype(np.float64), self.e)
 
     def log10_norm(self):
-        """log10 of the Frobenius norm; the squares are taken of numbers of order one, so that plain float64 does not overflow early."""
+        """log10 of the Frobenius norm; the squares are taken of numbers of order one, so that plain float64 does not
+        overflow early."""
         top = np.abs(self.x).max().astype(np.float64)
         if top == 0 or not np.isfinite(top):
             return np.log10(top)
@@ -92,7 +93,8 @@ def from_log2(sign, log2):
 
 
 def _clipped(block):
-    """True values where float64 holds them, else +-1e300, and which entries are beyond 2^60, where a function is its asymptote."""
+    """True values where float64 holds them, else +-1e300, and which entries are beyond 2^60, where a function is its
+    asymptote."""
     true = np.clip(block.true(), -1e300, 1e300)
     return true, np.abs(true) > 2.0**60
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """C functions as a user's own activation: pointers with a checked signature, callable on NumPy arrays.
 
-Two signatures are known: `double f(double)`, and `void f(const double *z, double *out, int64_t n, void *user)` over arrays.
+Two signatures are known: `double f(double)`, and `void f(const double *z, double *out, int64_t n, void *user)` over
+arrays.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Failure:
         count = int(self.numbers[0])
         if count:
             activation.evaluate(what, self.numbers[1 : count + 1].copy())
-            raise RuntimeError(f"activation {activation.name!r}: {what} raised in compiled code what it does not raise in Python")
+            raise RuntimeError(
+                f"activation {activation.name!r}: {what} raised in compiled code what it does not raise in Python"
+            )
 
 
 class CFunction:
@@ -80,7 +83,8 @@ class CFunction:
 
     def __reduce__(self):
         raise TypeError(
-            "a C function pointer means nothing in another process: build the Activation there, or use Python or Numba functions"
+            "a C function pointer means nothing in another process: build the Activation there, or use Python or "
+            "Numba functions"
         )
 
 
@@ -134,4 +138,7 @@ def wrap(function, what):
             return CFunction(_NUMBA[given](function.address), _NUMBA[given], function)
     else:
         return function
-    raise TypeError(f"activation {what} as a C function must be {ALLOWED}, got {given}; set argtypes and restype of a ctypes function")
+    raise TypeError(
+        f"activation {what} as a C function must be {ALLOWED}, got {given}; set argtypes and restype of a ctypes "
+        "function"
+    )

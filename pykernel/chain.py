@@ -36,7 +36,8 @@ class Residual:
 
     Args:
         every: k, layers a branch.
-        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), keeping the growth of a squared norm below e.
+        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), keeping the growth of a
+            squared norm below e.
 
     Raises:
         ValueError, TypeError: `every` is not a positive int, `scale` neither a finite number nor a known name.
@@ -69,18 +70,20 @@ class Head:
     """One more weight layer (no bias) to `outputs` logits, and a loss that is differentiated.
 
     Args:
-        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax" (cross-entropy),
-            or "linear" (the logits summed with the targets as factors: a random read-out); the mean over the batch.
+        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax"
+            (cross-entropy), or "linear" (the logits summed with the targets as factors: a random read-out); the mean
+            over the batch.
         outputs: number of logits.
         init: scheme of the head's weight, or `Given` for a weight of your own.
-        targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B), or for "softmax"
-            B classes.
+        targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B),
+            or for "softmax" B classes.
 
     Raises:
-        ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1] or the classes.
+        ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1]
+            or the classes.
 
     Examples:
-        >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # the second for a batch of four
+        >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # of a batch of four
         sigmoid (1 outputs) softmax (3 outputs)
     """
 
@@ -136,7 +139,8 @@ class Clip:
 
     Args:
         norm: bound on the norm; gradients above it are scaled down to it.
-        per_layer: whether the norm is taken layer by layer; by default over all parameters together (as `clip_grad_norm_` of PyTorch does).
+        per_layer: whether the norm is taken layer by layer; by default over all parameters together (as
+            `clip_grad_norm_` of PyTorch does).
         value: bound on every single entry instead.
 
     Raises:
@@ -164,12 +168,15 @@ class Clip:
                 object.__setattr__(self, key, checks.positive(f"clip {key}", getattr(self, key)))
 
     def __str__(self):
-        return f"value {self.value:g}" if self.value else f"norm {self.norm:g}" + (" per layer" if self.per_layer else "")
+        return (
+            f"value {self.value:g}" if self.value else f"norm {self.norm:g}" + (" per layer" if self.per_layer else "")
+        )
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A deep network of random weights: `depth` equal layers by keywords, or `depth` repetitions of a pattern of blocks.
+    """A deep network of random weights: `depth` equal layers by keywords, or `depth` repetitions of a pattern of
+    blocks.
 
     Args:
         depth: number of weight layers L; with `blocks`, repetitions of the pattern (by default 1).
@@ -178,15 +185,16 @@ class Chain:
         activation: name, "name(parameter)" or `Activation`; by default "relu".
         init: name, "name(numbers)" or `Init`: how weights are drawn; with `blocks`, of the steps that name none.
         gain: multiplier on the standard deviation of the weights, beside a step's own.
-        bias_std: standard deviation of normal biases; 0 leaves the scheme's own (zero for all but "torch_linear_default").
+        bias_std: standard deviation of normal biases; 0 leaves the scheme's own (zero for all but
+            "torch_linear_default").
         norm: None, "batch", "layer" or "rms".
         norm_eps: what the norm adds to the variance (mean square for "rms") before it divides by the root.
         order: "linear-norm-activation" or "norm-activation-linear" (pre-activation).
         residual: None or `Residual`.
         head: None or `Head`.
         clip: None or `Clip`.
-        blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside it activation, norm,
-            order, residual and widths have nothing to say and are refused.
+        blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside
+            it activation, norm, order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
 
     Without `blocks`, activation, init, gain, bias_std and norm also take a list, one value a layer.
@@ -251,19 +259,30 @@ class Chain:
         if not isinstance(value, (list, tuple)):
             return plain(value)
         if self.blocks is not None:
-            raise ValueError(f"{key} must be one value beside blocks, got a list of {len(value)}; a step takes its own {key}")
+            raise ValueError(
+                f"{key} must be one value beside blocks, got a list of {len(value)}; a step takes its own {key}"
+            )
         if len(value) != self.depth:
-            raise ValueError(f"{key} must be one value or a list of one a layer, {self.depth}, got a list of {len(value)}")
+            raise ValueError(
+                f"{key} must be one value or a list of one a layer, {self.depth}, got a list of {len(value)}"
+            )
         each = tuple(plain(v) for v in value)
         if key == "init" and any(isinstance(init, inits.Given) for init in each):
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
 
     def _check_blocks(self):
-        for key, default in (("activation", None), ("norm", None), ("order", ORDERS[0]), ("residual", None), ("widths", None)):
+        for key, default in (
+            ("activation", None),
+            ("norm", None),
+            ("order", ORDERS[0]),
+            ("residual", None),
+            ("widths", None),
+        ):
             if getattr(self, key) != default:
                 raise ValueError(
-                    f"{key} is for chains of equal layers; beside blocks say it in a step or a Block, got {key}={getattr(self, key)!r}"
+                    f"{key} is for chains of equal layers; beside blocks say it in a step or a Block, got "
+                    f"{key}={getattr(self, key)!r}"
                 )
         if self.width is None:
             raise TypeError("a chain of blocks needs width, the units of its input")
@@ -290,7 +309,10 @@ class Chain:
         if self.widths is None:
             if self.depth is None or self.width is None:
                 raise TypeError("a chain needs depth and width, or widths")
-            self._set(depth=checks.integer("depth", self.depth, 1, MAX_DEPTH), width=checks.integer("width", self.width, 1, MAX_WIDTH))
+            self._set(
+                depth=checks.integer("depth", self.depth, 1, MAX_DEPTH),
+                width=checks.integer("width", self.width, 1, MAX_WIDTH),
+            )
             return
         if isinstance(self.widths, (str, bytes)) or not isinstance(self.widths, (Sequence, np.ndarray)):
             raise TypeError(f"widths must be a sequence of ints n[0] .. n[L], got {self.widths!r}")
@@ -301,7 +323,8 @@ class Chain:
             given = getattr(self, key)
             if given is not None and given != value:
                 raise ValueError(
-                    f"{key}={given} contradicts widths, which say {value if value is not None else 'that it differs by layer'}"
+                    f"{key}={given} contradicts widths, which say "
+                    f"{value if value is not None else 'that it differs by layer'}"
                 )
         if len(set(widths)) == 1:
             self._set(depth=len(widths) - 1, width=widths[0], widths=None)
@@ -317,7 +340,8 @@ class Chain:
         if wrong.size:
             end = int(wrong[0])
             raise ValueError(
-                f"a residual sum needs equal widths at both ends: layer {end - k} has {n[end - k]} units, layer {end} has {n[end]}"
+                f"a residual sum needs equal widths at both ends: layer {end - k} has {n[end - k]} units, layer "
+                f"{end} has {n[end]}"
             )
 
     @property
@@ -343,7 +367,8 @@ class Chain:
         return any(isinstance(getattr(self, key), tuple) for key in PER_LAYER)
 
     def layer_word(self, key, layer):
-        """The value of "activation", "init", "gain", "bias_std" or "norm" at layer 1 .. L of a chain made by keywords."""
+        """The value of "activation", "init", "gain", "bias_std" or "norm" at layer 1 .. L of a chain made by
+        keywords."""
         value = getattr(self, key)
         return value[layer - 1] if isinstance(value, tuple) else value
 
@@ -357,12 +382,14 @@ class Chain:
 
     @property
     def extent(self) -> int:
-        """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain of equal layers."""
+        """How many places the longest of its rows has: weight layers, activation steps or blocks; the depth of a chain
+        of equal layers."""
         return max(self.extents)
 
     @property
     def ends(self):
-        """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of blocks."""
+        """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of
+        blocks."""
         if self.blocks is None:
             return slice(None)
         return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
@@ -374,7 +401,8 @@ class Chain:
 
     @property
     def extents(self) -> Counts:
-        """How many weight layers, activation steps and nodes it has: the lengths of its rows (see `pykernel.observables`)."""
+        """How many weight layers, activation steps and nodes it has: the lengths of its rows (see
+        `pykernel.observables`)."""
         if self.blocks is None:
             return Counts(layer=self.depth, activation=self.depth, node=self.depth)
         once, each = (*self.first, *self.last), self.blocks
@@ -403,7 +431,11 @@ class Chain:
 
     def _names(self, which):
         if self.blocks is None:
-            words = ["linear"] * self.depth if which == 0 else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]
+            words = (
+                ["linear"] * self.depth
+                if which == 0
+                else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]
+            )
             return tuple(f"{l}.{word}" for l, word in enumerate(words, 1))
         every = (*self.first, *self.blocks * self.depth, *self.last)
         known = {block: roles(block)[which] for block in set(every)}
@@ -432,7 +464,11 @@ class Chain:
             checks.choice("chain field", name, tuple(f.name for f in fields(self)))
         if changes.get("blocks") is not None and self.blocks is None:
             keyword = {"activation": None, "norm": None, "order": ORDERS[0], "residual": None}
-            changes = {**keyword, **({} if self.widths is None else {"widths": None, "width": self.widths[0]}), **changes}
+            changes = {
+                **keyword,
+                **({} if self.widths is None else {"widths": None, "width": self.widths[0]}),
+                **changes,
+            }
         elif "widths" in changes:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
@@ -464,7 +500,9 @@ class Chain:
         eps = f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else ""
         parts += [f"{spoken(self.norm)} norm{eps}"] if self.norm else []
         parts += ["pre-activation"] if self.order == ORDERS[1] else []
-        parts += [f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None]
+        parts += [
+            f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None
+        ]
         return ", ".join(parts)
 
     def _size(self):

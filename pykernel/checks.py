@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The one room of validation: each check returns the value in its plain form, or says what was given and what is allowed."""
+"""The one room of validation: each check returns the value in its plain form, or says what was given and what is
+allowed."""
 
 from __future__ import annotations
 
@@ -100,5 +101,7 @@ def array(name, value, shape):
         raise ValueError(f"{name} must have shape {shape}, got {out.shape}")
     if not np.isfinite(out).all():
         kind = "nan" if np.isnan(out).any() else "inf"
-        raise ValueError(f"{name} must be finite, got {kind} at index {tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])}")
+        raise ValueError(
+            f"{name} must be finite, got {kind} at index {tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])}"
+        )
     return out

@@ -34,18 +34,20 @@ class Init:
     """A scheme: a distribution of unit draws, and the factor on them for each layer.
 
     Args:
-        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled), "sparse", "student",
-            "stable", "identity", "constant", "haar".
+        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled),
+            "sparse", "student", "stable", "identity", "constant", "haar".
         scale: function (fan_in, fan_out) -> factor on the unit draw; by default 1.
-        sampler: instead of a distribution, a function (rows, columns, seed) -> array (rows, columns), the seed a 64-bit int that
-            differs for every layer and replica. All weights of a replica are then kept in memory.
+        sampler: instead of a distribution, a function (rows, columns, seed) -> array (rows, columns), the seed a 64-bit
+            int that differs for every layer and replica. All weights of a replica are then kept in memory.
         parameter: density of "sparse", degrees of freedom of "student", alpha of "stable".
         name: how tables call it.
-        bias_distribution: "zero", or "uniform" or "normal" with `bias_scale` (fan_in, fan_out) -> half-width or standard deviation.
+        bias_distribution: "zero", or "uniform" or "normal" with `bias_scale` (fan_in, fan_out) -> half-width or
+            standard deviation.
         fixup: whether residual branches are scaled and their last layers zeroed, as `Fixup` does.
 
     Raises:
-        ValueError, TypeError: an unknown distribution, a parameter outside its family's range, a scale or sampler that is no function.
+        ValueError, TypeError: an unknown distribution, a parameter outside its family's range, a scale or sampler that
+            is no function.
 
     Examples:
         >>> wide = Init(distribution="normal", scale=lambda fan_in, fan_out: 3 / fan_in**0.5, name="wide")
@@ -72,7 +74,9 @@ class Init:
         elif not callable(self.sampler):
             raise TypeError(f"init sampler must be a function of (rows, columns, seed), got {self.sampler!r}")
         elif self.distribution != "given":
-            raise ValueError(f"an init has a distribution or a sampler, not both, got {self.distribution!r} and {self.sampler!r}")
+            raise ValueError(
+                f"an init has a distribution or a sampler, not both, got {self.distribution!r} and {self.sampler!r}"
+            )
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"init name must be a text, got {self.name!r}")
         check, *allowed = PARAMETERS.get(self.distribution, (checks.finite, "init parameter"))
@@ -107,7 +111,9 @@ class VarianceScaling(Init):
         0.2
     """
 
-    def __init__(self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "normal", *, name: str | None = None) -> None:
+    def __init__(
+        self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "normal", *, name: str | None = None
+    ) -> None:
         variance = checks.positive("init scale", scale)
         checks.choice("init mode", mode, MODES)
         checks.choice("init distribution", distribution, DISTRIBUTIONS)
@@ -205,7 +211,9 @@ class TruncatedNormal(Init):
     """
 
     def __init__(self, std: float) -> None:
-        _complete(self, distribution="truncated", scale=_Same(checks.finite("std", std)), name=f"truncated_normal({std:g})")
+        _complete(
+            self, distribution="truncated", scale=_Same(checks.finite("std", std)), name=f"truncated_normal({std:g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -251,7 +259,8 @@ class Orthogonal(Init):
     """Haar-distributed orthogonal matrix; for non-square layers with orthonormal rows or columns, whichever are fewer.
 
     Notes:
-        Saxe, McClelland, Ganguli 2014, arXiv 1312.6120; uniform by QR with positive diagonal, Mezzadri 2007, arXiv math-ph/0609050.
+        Saxe, McClelland, Ganguli 2014, arXiv 1312.6120; uniform by QR with positive diagonal, Mezzadri 2007, arXiv
+        math-ph/0609050.
 
     Examples:
         >>> print(Orthogonal())  # scaled by a chain's gain
@@ -264,7 +273,8 @@ class Orthogonal(Init):
 
 @dataclass(frozen=True)
 class Fixup(Init):
-    """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of branches)^(-1/(2m-2)).
+    """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of
+    branches)^(-1/(2m-2)).
 
     Args:
         distribution: "normal", "uniform" or "truncated".
@@ -282,7 +292,13 @@ class Fixup(Init):
 
     def __init__(self, distribution: str = "normal") -> None:
         checks.choice("init distribution", distribution, DISTRIBUTIONS)
-        _complete(self, distribution=distribution, scale=_Fan(2.0, "fan_in", 1 / unit_std(distribution)), name="fixup", fixup=True)
+        _complete(
+            self,
+            distribution=distribution,
+            scale=_Fan(2.0, "fan_in", 1 / unit_std(distribution)),
+            name="fixup",
+            fixup=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -291,7 +307,8 @@ class Sparse(Init):
 
     Args:
         density: in (0, 1].
-        std: standard deviation of the weights that live; by default sqrt(1 / (density fan_in)), which keeps variance 1/fan_in.
+        std: standard deviation of the weights that live; by default sqrt(1 / (density fan_in)), which keeps variance
+            1/fan_in.
 
     Raises:
         ValueError, TypeError: a density outside (0, 1], a std that is not a finite number.
@@ -317,7 +334,8 @@ class StudentT(Init):
 
     Args:
         degrees: degrees of freedom; the variance is infinite up to 2.
-        scale: factor on the t variate; by default the one that gives variance 1/fan_in (degrees above 2), or 1/sqrt(fan_in).
+        scale: factor on the t variate; by default the one that gives variance 1/fan_in (degrees above 2), or
+            1/sqrt(fan_in).
 
     Raises:
         ValueError, TypeError: degrees outside 1 .. 1e6, a scale that is not a finite number.
@@ -374,7 +392,8 @@ class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 
     Args:
-        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies them.
+        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies
+            them.
         biases: one array a layer, (units out,), None for a layer without; or None.
         name: how tables call them.
 
@@ -405,7 +424,9 @@ class Given(Init):
             biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
             for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
                 if b is not None and len(b) != len(w):
-                    raise ValueError(f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {b.shape}")
+                    raise ValueError(
+                        f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {b.shape}"
+                    )
             biases = None if all(b is None for b in biases) else biases
         _complete(self, distribution="given", scale=_Same(1.0), name=name)
         object.__setattr__(self, "weights", weights)
@@ -539,5 +560,8 @@ def get(init):
             raise ValueError(f"init {init!r} needs its numbers, as in '{name}(0.1)'")
         near = difflib.get_close_matches(name, [*SCHEMES, *CALLS], 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown init {init!r}; {hint}known: {', '.join(SCHEMES)}; with numbers: {', '.join(f'{c}(..)' for c in CALLS)}")
+        raise ValueError(
+            f"unknown init {init!r}; {hint}known: {', '.join(SCHEMES)}; with numbers: "
+            f"{', '.join(f'{c}(..)' for c in CALLS)}"
+        )
     return SCHEMES[name]

@@ -33,7 +33,11 @@ class Weighted(Step):
     bias_std: float | None
 
     def _check_draw(self, name):
-        _set(self, init=None if self.init is None else inits.get(self.init), gain=checks.finite(f"{name} gain", self.gain))
+        _set(
+            self,
+            init=None if self.init is None else inits.get(self.init),
+            gain=checks.finite(f"{name} gain", self.gain),
+        )
         if self.bias_std is not None:
             _set(self, bias_std=checks.not_negative(f"{name} bias_std", self.bias_std))
 
@@ -49,7 +53,8 @@ class Linear(Weighted):
         bias_std: standard deviation of normal biases; by default the chain's.
 
     Raises:
-        ValueError, TypeError: units that are no positive int, an unknown init, a gain or bias_std that is not a finite number.
+        ValueError, TypeError: units that are no positive int, an unknown init, a gain or bias_std that is not a finite
+            number.
 
     Examples:
         >>> Linear(3072, init="normal(0.02)").units
@@ -75,7 +80,8 @@ class Norm(Step):
     """A normalisation, differentiated through its statistics.
 
     Args:
-        kind: "batch" (per unit over all inputs and positions), "layer" or "rms" (per input and position over the units).
+        kind: "batch" (per unit over all inputs and positions), "layer" or "rms" (per input and position over the
+            units).
         eps: what is added to the variance before the root divides; by default the chain's norm_eps.
 
     Raises:
@@ -190,17 +196,18 @@ class Block:
 
     Args:
         *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
-        skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a skip)^(-1/2), or steps of
-            its own (a projection); None for no skip.
+        skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
+            skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".
         after: a step or several that act on the sum; no layers among them.
 
     Raises:
-        ValueError, TypeError: no steps, something that is no step, layers in `after`, "inverse_sqrt_depth" without a skip.
+        ValueError, TypeError: no steps, something that is no step, layers in `after`, "inverse_sqrt_depth" without a
+            skip.
 
     Notes:
-        Pre-norm: f begins with a norm, skip=1. Post-norm: `after` is a norm. DeepNorm: skip=(2 N)**.25 (Wang et al. 2022, arXiv
-        2203.00555). ResNet v1: after="relu" (He et al. 2016).
+        Pre-norm: f begins with a norm, skip=1. Post-norm: `after` is a norm. DeepNorm: skip=(2 N)**.25 (Wang et al.
+        2022, arXiv 2203.00555). ResNet v1: after="relu" (He et al. 2016).
 
     Examples:
         >>> print(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
@@ -218,7 +225,9 @@ class Block:
         _set(self, steps=tuple(step_of(s) for s in steps), after=_steps("block after", after))
         for step in self.after:
             if isinstance(step, Weighted):
-                raise ValueError(f"block after must hold no layers, got {step}; they belong among the steps of the next block")
+                raise ValueError(
+                    f"block after must hold no layers, got {step}; they belong among the steps of the next block"
+                )
         if skip is None or (isinstance(skip, str) and skip in BRANCH_SCALES):
             _set(self, skip=skip)
         elif isinstance(skip, str | Step | Activation | tuple | list):
@@ -228,7 +237,10 @@ class Block:
         if isinstance(scale, str):
             checks.choice("block scale", scale, BRANCH_SCALES)
             if skip is None:
-                raise ValueError(f'scale="{scale}" counts the blocks that have a skip, and this block has none; give skip or a number')
+                raise ValueError(
+                    f'scale="{scale}" counts the blocks that have a skip, and this block has none; '
+                    "give skip or a number"
+                )
             _set(self, scale=scale)
         else:
             _set(self, scale=checks.finite("block scale", scale))
@@ -255,7 +267,8 @@ class Block:
 
 
 def roles(block):
-    """Names of a block's layers, in the order of use, and of its activation steps; numbered where a block has several of one name.
+    """Names of a block's layers, in the order of use, and of its activation steps; numbered where a block has several
+    of one name.
 
     Examples:
         >>> roles(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
@@ -290,7 +303,9 @@ def step_of(step):
         return step
     if isinstance(step, str):
         return activations.get(step)
-    raise TypeError(f"a step must be a Linear, Norm, Gated, Dropout, Scale or an activation (a name or an Activation), got {step!r}")
+    raise TypeError(
+        f"a step must be a Linear, Norm, Gated, Dropout, Scale or an activation (a name or an Activation), got {step!r}"
+    )
 
 
 def block_of(part):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a chain and the arguments of a run to a Program, once: init schemes, gains, fans and patterns are decided here and nowhere else."""
+"""From a chain and the arguments of a run to a Program, once: init schemes, gains, fans and patterns are decided here
+and nowhere else."""
 
 from __future__ import annotations
 
@@ -32,9 +33,10 @@ def lower(
         chain: Chain.
         batch: inputs; taken from x, cotangent or the head's targets where they are given.
         positions: of one input, an int or one int an axis; () for inputs without positions.
-        x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one array a layer
-            (n[l], n[l-1]) and (n[l],).
-        batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep them.
+        x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one
+            array a layer (n[l], n[l-1]) and (n[l],).
+        batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
+            them.
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
@@ -71,7 +73,9 @@ def lower(
         biases=biases,
         samplers=samplers,
         x=None if x is None else _columns("x", x, n_in, batch, positions),
-        cotangent=None if cotangent is None or head is not None else _columns("cotangent", cotangent, n_out, batch, positions),
+        cotangent=None
+        if cotangent is None or head is not None
+        else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
         head=_head(head, n_out, cotangent, batch, positions, exponent),
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
@@ -98,13 +102,18 @@ def _units_first(name, given, units, batch_first):
         raise TypeError(f"batch_first must be True or False, got {batch_first!r}")
     if given is None:
         return None
-    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given  # a tensor that a gradient is asked of
+    # a tensor that a gradient is asked of
+    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given
     shape = np.shape(given)
     if len(shape) < 2:
         return given
     if shape[1 - batch_first] == units != shape[batch_first]:
-        wanted, other = ("(batch, units)", "without batch_first") if batch_first else ("(units, batch)", "with batch_first=True")
-        raise ValueError(f"{name} must have shape {wanted} with {units} units, got {shape}: transposed? Give it {other}, or its .T")
+        wanted, other = (
+            ("(batch, units)", "without batch_first") if batch_first else ("(units, batch)", "with batch_first=True")
+        )
+        raise ValueError(
+            f"{name} must have shape {wanted} with {units} units, got {shape}: transposed? Give it {other}, or its .T"
+        )
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
@@ -138,7 +147,9 @@ def _head(head, n, cotangent, batch, positions, exponent):
     weight = bias = targets = None
     if isinstance(head.init, Given):
         if len(head.init.weights) != 1:
-            raise ValueError(f"head init must be one weight of shape ({head.outputs}, {n}), got {len(head.init.weights)} weights")
+            raise ValueError(
+                f"head init must be one weight of shape ({head.outputs}, {n}), got {len(head.init.weights)} weights"
+            )
         weight, biases = checks.array("head weight", head.init.weights[0], (head.outputs, n)), head.init.biases
         (weight,), (scale,) = by_powers_of_two([weight], exponent)
         bias = None if biases is None else checks.array("head bias", biases[0], (head.outputs,))
@@ -152,7 +163,8 @@ def _head(head, n, cotangent, batch, positions, exponent):
 
 
 def _draws(chain, pattern, weights, biases, exponent):
-    """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases, samplers."""
+    """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases,
+    samplers."""
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
     draw, gain, samplers = pattern.draw, 1.0, None
     if isinstance(chain.init, Given) and weights is None:
@@ -164,7 +176,9 @@ def _draws(chain, pattern, weights, biases, exponent):
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
     elif any(init.sampler is not None for init in pattern.inits.rows):
-        samplers = tuple(init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init))
+        samplers = tuple(
+            init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init)
+        )
     if biases is not None:
         biases = _arrays("biases", biases, [(units,) for units in pattern.units.tolist()], absent=True)
         own = np.array([b is not None for b in biases])

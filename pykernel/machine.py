@@ -24,7 +24,8 @@ class TooLarge(MemoryError, ValueError):
 
 
 def cores(threads: int | None = None) -> int:
-    """Threads to use: the argument, else PYKERNEL_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
+    """Threads to use: the argument, else PYKERNEL_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may
+    run on."""
     if threads is not None:
         return checks.integer("threads", threads, 1, 4096)
     for name in ("PYKERNEL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -47,7 +48,8 @@ def _cgroup_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: free memory of the machine, the container's limit, the address-space limit."""
+    """Bytes that this process may still take: free memory of the machine, the container's limit, the address-space
+    limit."""
     bounds = [_system_memory()]
     try:
         import resource

@@ -15,7 +15,8 @@ DERIVED = ("slope", "end_to_end", "signal_end_to_end")
 
 
 class Failure(NamedTuple):
-    """Where plain arithmetic gave up: the first layer (or block), in the direction of travel, of the first replica that did."""
+    """Where plain arithmetic gave up: the first layer (or block), in the direction of travel, of the first replica that
+    did."""
 
     layer: int
     direction: str
@@ -30,7 +31,8 @@ class Failure(NamedTuple):
 
 
 class Measured(observables.Rows):
-    """The rows that an engine measured, as attributes of float64 arrays (see `pykernel.observables`), and derived numbers.
+    """The rows that an engine measured, as attributes of float64 arrays (see `pykernel.observables`), and derived
+    numbers.
 
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
@@ -40,7 +42,21 @@ class Measured(observables.Rows):
     """
 
     def __init__(
-        self, *, chain, rows, batch, seed, engine, backend, dtype, precision, correlation, seconds, positions=(), kept=None, given=()
+        self,
+        *,
+        chain,
+        rows,
+        batch,
+        seed,
+        engine,
+        backend,
+        dtype,
+        precision,
+        correlation,
+        seconds,
+        positions=(),
+        kept=None,
+        given=(),
     ):
         self.chain, self.batch, self.positions, self.seed = chain, batch, positions, seed
         self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
@@ -54,7 +70,9 @@ class Measured(observables.Rows):
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
             return self.rows[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}")
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
+        )
 
     def __dir__(self):
         return [*super().__dir__(), *observables.NAMES]
@@ -107,7 +125,8 @@ class Measured(observables.Rows):
             name: one of `pykernel.observables.ROWS`, or "slope", "end_to_end", "signal_end_to_end".
 
         Returns:
-            A float64 array over layers, activation steps or nodes; a float for what has one number a replica. Units as the row's.
+            A float64 array over layers, activation steps or nodes; a float for what has one number a replica. Units as
+            the row's.
 
         Raises:
             ValueError: for another name.
@@ -126,7 +145,8 @@ class Measured(observables.Rows):
 
     @property
     def verdict(self) -> str:
-        """ "vanishing", "exploding", "stable", "dead" or "undefined" (not a number), by the default bounds of `judge`."""
+        """ "vanishing", "exploding", "stable", "dead" or "undefined" (not a number), by the default bounds of
+        `judge`."""
         return self.judge()
 
     def judge(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
@@ -154,7 +174,8 @@ class Measured(observables.Rows):
 
     @property
     def failure(self) -> Failure | None:
-        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where all is finite.
+        """The first layer at which the signal (forward) or else the gradient (backward) is zero, inf or nan; None where
+        all is finite.
 
         Examples:
             >>> import pykernel as pk

@@ -100,7 +100,9 @@ def activation(name):
     """
     row, parameter = activation_lanes.number(activations.get(name))
     if row == activation_lanes.OTHER:
-        raise ValueError(f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own")
+        raise ValueError(
+            f"activation {name} is no built-in row; pykernel.numba.chain takes value and slope functions of your own"
+        )
     return (row, float(activations.get(name).left)) if row == activation_lanes.PIECEWISE else (row, parameter)
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """One measured quantity.
 
-    `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "node" (R, N) for the end of each block,
-    "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal layers L = P = N.
+    `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "node" (R, N) for the
+    end of each block, "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal
+    layers L = P = N.
     """
 
     name: str
@@ -34,7 +35,12 @@ ROWS = (
     Row("dead", "activation", "fraction", "units whose slope is 0 for the whole batch"),
     Row("similarity", "node", "1", "mean pairwise cosine of the inputs' activations"),
     Row("log10_weight_factor", "layer", "decades", "norm of W[l]^T delta[l] over norm of delta[l]"),
-    Row("log10_derivative_factor", "activation", "decades", "norm after over norm before the step back through phi and Norm"),
+    Row(
+        "log10_derivative_factor",
+        "activation",
+        "decades",
+        "norm after over norm before the step back through phi and Norm",
+    ),
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
@@ -60,8 +66,10 @@ class Rows:
     loss: np.ndarray
 
 
-AXES = {"layer": "layer", "activation": "activation", "node": "block", "input": "node"}  # of each extent the name of its axis
-AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "node": "layer", "input": "node"}  # where layer, function and block are one
+# of each extent the name of its axis
+AXES = {"layer": "layer", "activation": "activation", "node": "block", "input": "node"}
+# where layer, function and block are one
+AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "node": "layer", "input": "node"}
 
 
 def axes(chain) -> dict[str, str]:

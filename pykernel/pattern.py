@@ -38,7 +38,8 @@ def pattern_of(chain):
 
 
 class _Itself:
-    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in facts."""
+    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in
+    facts."""
 
     def __init__(self, chain):
         self.chain = chain
@@ -53,8 +54,8 @@ class _Itself:
 class Pattern:
     """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
 
-    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred; `chosen_bias` is what
-    the last two are without the scheme's own biases.
+    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
+    `chosen_bias` is what the last two are without the scheme's own biases.
     """
 
     units: np.ndarray
@@ -76,7 +77,12 @@ class Pattern:
 
     def __init__(self, chain):
         self.chain = chain
-        self.draws, self.activations, self.norms, self.inits = Rows(), Rows(), Rows(NormRow(None, chain.norm_eps)), Rows()
+        self.draws, self.activations, self.norms, self.inits = (
+            Rows(),
+            Rows(),
+            Rows(NormRow(None, chain.norm_eps)),
+            Rows(),
+        )
         self.stretches: list[Stretch] = []
         self.done, self.registers = Counts(), 1
         self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
@@ -97,7 +103,8 @@ class Pattern:
     # -- the words
 
     def _repeat(self, blocks, count):
-        """A pattern so many times. From the second repetition on widths are the same, since a step either names its units or keeps them."""
+        """A pattern so many times. From the second repetition on widths are the same, since a step either names its
+        units or keeps them."""
         before = self._width
         for block in blocks:
             self._block(block)
@@ -109,7 +116,8 @@ class Pattern:
         self._end(count - 1)
 
     def _keyword_layers(self):
-        """The layers of a chain made by keywords: one block a layer, or one a branch of `residual.every` layers with nodes inside."""
+        """The layers of a chain made by keywords: one block a layer, or one a branch of `residual.every` layers with
+        nodes inside."""
         chain, L = self.chain, self.chain.depth
         every = L if chain.residual is None else chain.residual.every
         branch = 1.0 if chain.residual is None else chain.residual.factor(L)
@@ -134,7 +142,8 @@ class Pattern:
             self._end(rest if alike else 1)
 
     def _layer(self, l, cur, held):
-        """Layer l of a keyword chain from register `cur`; where its branch's signal is then. `held`: register A is still needed."""
+        """Layer l of a keyword chain from register `cur`; where its branch's signal is then. `held`: register A is
+        still needed."""
         chain = self.chain
         units = int(chain.width if chain.widths is None else chain.widths[l])
         activation, norm = chain.layer_word("activation", l), chain.layer_word("norm", l)
@@ -182,7 +191,8 @@ class Pattern:
         return [_fixup(m, self.chain.branches, i == m - 1) if init.fixup else 1.0 for i, init in enumerate(inits)]
 
     def _steps(self, steps, cur, held, busy, factors):
-        """Steps one after another from register `cur`; the register of their result. `busy`: registers that hold something else.
+        """Steps one after another from register `cur`; the register of their result. `busy`: registers that hold
+        something else.
 
         An activation takes the norm before it along.
         """
@@ -215,7 +225,9 @@ class Pattern:
         gate = self._linear(cur, True, units, *words, 1.0, (*busy, cur))
         self._width = width
         value = self._linear(cur, True, units, *words, factor, (*busy, cur, gate))
-        return self._emit("gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0)
+        return self._emit(
+            "gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0
+        )
 
     def _init(self, step):
         return self.chain.init if step.init is None else step.init
@@ -239,7 +251,11 @@ class Pattern:
     def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=()):
         fans = (self._width, units)
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
-        own = bias if bias_std or init.bias_distribution == "zero" else (init.bias_distribution, self._scale(init, "bias_scale", fans))
+        own = (
+            bias
+            if bias_std or init.bias_distribution == "zero"
+            else (init.bias_distribution, self._scale(init, "bias_scale", fans))
+        )
         columns, self._width = self._width, units
         return self._emit(
             "linear",
@@ -311,7 +327,8 @@ class Pattern:
         self._ops, self._here, self._rep = [], dict.fromkeys(Counts._fields, 0), defaultdict(list)
 
     def _end(self, count):
-        """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the same ops."""
+        """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the
+        same ops."""
         done = tuple(self._ops)
         each = Counts(**self._here)
         if self.stretches and self.stretches[-1].ops == done:

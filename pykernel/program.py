@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A chain as every backend and the theory run it: stretches of ops over registers, and the numbers of their layers in arrays.
+"""A chain as every backend and the theory run it: stretches of ops over registers, and the numbers of their layers in
+arrays.
 
-A register names a running block (units x columns); register 0 is the signal a from repetition to repetition, all others are dead
-between them.
+A register names a running block (units x columns); register 0 is the signal a from repetition to repetition, all others
+are dead between them.
 Ops name registers, tables and the place of their number within one repetition; nothing but the arrays depends on depth.
 """
 
@@ -21,8 +22,8 @@ MAX_REPLICAS = 2**32
 
 
 class Counts(NamedTuple):
-    """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no activation follows,
-    sums with a skip, factors, masks, and nodes (block ends)."""
+    """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
+    activation follows, sums with a skip, factors, masks, and nodes (block ends)."""
 
     layer: int = 0
     activation: int = 0
@@ -38,7 +39,8 @@ class Counts(NamedTuple):
 
 
 class Op(NamedTuple):
-    """One step: which registers it reads and writes, and the place of its number among those of its kind in one repetition.
+    """One step: which registers it reads and writes, and the place of its number among those of its kind in one
+    repetition.
 
     Attributes:
         kind: a key of `pykernel.ops.TABLES`.
@@ -54,7 +56,8 @@ class Op(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """`count` repetitions of the same ops. The number of an op in repetition i is first + i * each + op.at, of its table."""
+    """`count` repetitions of the same ops. The number of an op in repetition i is first + i * each + op.at, of its
+    table."""
 
     ops: tuple[Op, ...]
     count: int  # type: ignore[assignment]  # hides a method of tuple that nobody calls
@@ -91,7 +94,8 @@ class Layers:
         units, columns: int64, rows and columns of W[l].
         address: int64, its layer in the stream, from 1; uses of one tied weight share it.
         draw: int64, index into `Program.draws`.
-        scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into float32).
+        scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into
+            float32).
         bias_draw: int64, index into BIASES; bias_scale: float64, a factor on the draws or on the caller's array.
         centred: bool, its output goes straight into a batch norm, so that delta sums to zero over the columns.
     """
@@ -108,8 +112,8 @@ class Layers:
 
 @dataclass(frozen=True)
 class Activations:
-    """Of each activation step (phi or gate): `row`, index into `Program.activations`; `norm`, index into `Program.norms` of the norm that
-    acts on its input (0: none; gates have none). int64."""
+    """Of each activation step (phi or gate): `row`, index into `Program.activations`; `norm`, index into
+    `Program.norms` of the norm that acts on its input (0: none; gates have none). int64."""
 
     row: np.ndarray
     norm: np.ndarray
@@ -151,13 +155,14 @@ class Program:
         stretches: the ops, in order.  registers: how many they name.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
         batch: inputs propagated together.  positions: of one input, along each axis; () for one.
-        layers, steps, norm_steps, joins, factors, masks: the numbers of the ops, by table (see Counts); norm_steps (index into norms),
-            factors and masks (probabilities) are plain arrays.
+        layers, steps, norm_steps, joins, factors, masks: the numbers of the ops, by table (see Counts); norm_steps
+            (index into norms), factors and masks (probabilities) are plain arrays.
         draws, activations, norms: the rows that the arrays name; norms[0] is none.
         weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
-        samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved to `weights`, a
-            replica at a time, before a run.
-        x, cotangent: the caller's (n0, columns), (nN, columns) float64 arrays, or None: drawn.  correlation: of the drawn inputs.
+        samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved
+            to `weights`, a replica at a time, before a run.
+        x, cotangent: the caller's (n0, columns), (nN, columns) float64 arrays, or None: drawn.  correlation: of the
+            drawn inputs.
         head: see Head.
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
@@ -216,12 +221,16 @@ class Program:
         """W[layer] of a replica from the sampler of the user's init, (n[l], n[l-1]) float64."""
         assert self.samplers is not None
         init, scale = self.samplers[layer - 1], self.layers.scale[layer - 1]
-        rows, columns, address = (int(a[layer - 1]) for a in (self.layers.units, self.layers.columns, self.layers.address))
+        rows, columns, address = (
+            int(a[layer - 1]) for a in (self.layers.units, self.layers.columns, self.layers.address)
+        )
         where = f"init {init}: the sampler's answer for layer {layer}"
         try:
             draw = init.sampler(rows, columns, stream.sampler_seed(self.seed, address, replica))
         except Exception as error:
-            raise RuntimeError(f"init {init}: the sampler raised {type(error).__name__} for layer {layer}: {error}") from error
+            raise RuntimeError(
+                f"init {init}: the sampler raised {type(error).__name__} for layer {layer}: {error}"
+            ) from error
         with np.errstate(over="ignore", under="ignore"):
             matrix = scale * checks.array(where, draw, (rows, columns))
         if not np.isfinite(matrix).all():
@@ -242,7 +251,8 @@ class Program:
 
 
 def by_powers_of_two(arrays, exponent):
-    """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers, float64.
+    """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers,
+    float64.
 
     An entry None stays, with a power of 1. Without `exponent` nothing is taken out.
     """

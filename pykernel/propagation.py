@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""propagate, and the Propagation that it returns: what was measured in one ensemble of chains, in words, theory, tables and figures."""
+"""propagate, and the Propagation that it returns: what was measured in one ensemble of chains, in words, theory, tables
+and figures."""
 
 from __future__ import annotations
 
@@ -45,22 +46,27 @@ def propagate(
         positions: of one input (tokens, pixels), an int or one int an axis; () for inputs without.
         replicas: independent draws of all weights, R. Replica r is the same however many are asked for.
         seed: int in [0, 2^64), the key of the random stream.
-        engine: "dense" draws every weight; "matrix_free" (Gaussian and orthogonal weights) is exact in law without drawing any;
-            "auto" takes the latter; for an activation of your own, which C++ does not have, whichever is cheaper.
+        engine: "dense" draws every weight; "matrix_free" (Gaussian and orthogonal weights) is exact in law without
+            drawing any; "auto" takes the latter; for an activation of your own, which C++ does not have, whichever is
+            cheaper.
         backend: "cpp", "numba", "reference" or "auto".
         dtype: "float32" or "float64", the arithmetic; the weights are the same numbers in both.
         threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
-        precision: "exponent" keeps magnitudes exact beyond float range; "native" shows what plain arithmetic of the dtype does.
+        precision: "exponent" keeps magnitudes exact beyond float range; "native" shows what plain arithmetic of the
+            dtype does.
         correlation: pairwise correlation of the drawn inputs, 0 to 1.
         x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
-        cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an input.
+        cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an
+            input.
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
-        batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep them.
-        keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation", "grad_preactivation",
-            "grad_weight", "grad_bias" (reference backend).
+        batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep
+            them.
+        keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation",
+            "grad_preactivation", "grad_weight", "grad_bias" (reference backend).
 
     Returns:
-        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them. Of a chain of blocks
+        Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them. Of a
+            chain of blocks
         each has its own extent: (replicas, layers), (replicas, activation steps) or (replicas, blocks).
 
     Raises:
@@ -112,7 +118,8 @@ class Propagation(Measured):
     """
 
     def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
-        """The verdict with slope and error, interval, theory and a plain sentence: a `pykernel.theory.diagnosis.Diagnosis`.
+        """The verdict with slope and error, interval, theory and a plain sentence: a
+        `pykernel.theory.diagnosis.Diagnosis`.
 
         Examples:
             >>> import pykernel as pk
@@ -136,9 +143,11 @@ class Propagation(Measured):
         diagnosis.assert_healthy(self, vanishing=vanishing, exploding=exploding)
 
     def to_xarray(self):
-        """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings as attributes.
+        """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings
+        as attributes.
 
-        Of a chain of blocks: replica, layer and activation (with their names), block (1 .. N) and node (0 .. N, the input first).
+        Of a chain of blocks: replica, layer and activation (with their names), block (1 .. N) and node (0 .. N, the
+        input first).
 
         Examples:
             >>> import pykernel as pk
@@ -154,8 +163,15 @@ class Propagation(Measured):
 
         axes = observables.axes(self.chain)
         dims = lambda row: ("replica",) if row.extent == "replica" else ("replica", axes[row.extent])
-        data = {row.name: (dims(row), self.rows[row.name], {"units": row.unit, "long_name": row.meaning}) for row in observables.ROWS}
-        for name, unit in (("slope", f"decades/{self.chain.unit}"), ("end_to_end", "decades"), ("signal_end_to_end", "decades")):
+        data = {
+            row.name: (dims(row), self.rows[row.name], {"units": row.unit, "long_name": row.meaning})
+            for row in observables.ROWS
+        }
+        for name, unit in (
+            ("slope", f"decades/{self.chain.unit}"),
+            ("end_to_end", "decades"),
+            ("signal_end_to_end", "decades"),
+        ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
         labels = {axes[kind]: self._labels(kind) for kind in axes}
         coords = {"replica": np.arange(self.replicas), **labels}
@@ -171,11 +187,12 @@ class Propagation(Measured):
         return np.array(self.layers if extent == "layer" else self.activations, dtype=str)
 
     def to_dataframe(self, of: str = "layer"):
-        """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's output.
+        """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's
+        output.
 
         Args:
-            of: what a line is for in a chain of blocks: "layer", "activation" or "block", each with its own rows; of the first two the
-                block is given, too. In a chain of equal layers all three are one.
+            of: what a line is for in a chain of blocks: "layer", "activation" or "block", each with its own rows; of
+                the first two the block is given, too. In a chain of equal layers all three are one.
 
         Raises:
             ValueError: another word.
@@ -213,9 +230,10 @@ class Propagation(Measured):
 
         Args:
             ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
-            kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW), "factors" (what the
-                weights and the derivative of the activation contribute at each layer) or "distribution" (of the change end to end over
-                replicas). Of blocks the gradient is against the block, weights and factors have a line for each named layer.
+            kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW),
+                "factors" (what the weights and the derivative of the activation contribute at each layer) or
+                "distribution" (of the change end to end over replicas). Of blocks the gradient is against the block,
+                weights and factors have a line for each named layer.
             line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
         Returns:
@@ -258,7 +276,8 @@ class Propagation(Measured):
         `failure` names the first layer at which something is zero, inf or nan.
 
         Args:
-            layers: whether to give the rows, a list over layers each, beside the derived numbers; of blocks with the layers' names.
+            layers: whether to give the rows, a list over layers each, beside the derived numbers; of blocks with the
+                layers' names.
 
         Examples:
             >>> import pykernel as pk
@@ -272,7 +291,9 @@ class Propagation(Measured):
         out["diagnosis"] = self.diagnose().sentence
         if layers:
             shown = self._medians()
-            out["layers"] = {row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"}
+            out["layers"] = {
+                row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"
+            }
             if self.chain.blocks is not None:
                 out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
         return out
@@ -287,10 +308,13 @@ class Propagation(Measured):
         r = self.replicas
         why = self._why_engine()
         what = str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else "")
-        inputs = f"batch {self.batch}" + (f", {' x '.join(map(str, self.positions))} positions" if self.positions else "")
+        inputs = f"batch {self.batch}" + (
+            f", {' x '.join(map(str, self.positions))} positions" if self.positions else ""
+        )
         lines = [
             *([what] if self.chain.blocks is None else textwrap.wrap(what, WIDTH)),
-            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, {self.dtype}",
+            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, "
+            f"{self.dtype}",
             *([f"{self.engine}: {why}"] if why else []),
         ]
         return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
@@ -316,7 +340,10 @@ class Propagation(Measured):
         yield from self._table_of_layers() if self.chain.blocks is None else self._table_of_blocks()
 
     def _table_of_layers(self):
-        yield f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} {'dead':>6} {'cosine':>7}"
+        yield (
+            f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} "
+            f"{'dead':>6} {'cosine':>7}"
+        )
         m = self._medians()
         for l in _sample(self.chain.depth):
             i = l - 1
@@ -342,7 +369,11 @@ class Propagation(Measured):
         for i in _sample(self.chain.extents.node):
             at = np.flatnonzero(block_of == i)
             said = [f"{weight[l]:>8.4g} {roles[l]}".ljust(wide) for l in _extremes(weight, at)]
-            gradient, square, cosine = m["log10_grad_activation"][i], m["log10_mean_square_activation"][i - 1], m["similarity"][i - 1]
+            gradient, square, cosine = (
+                m["log10_grad_activation"][i],
+                m["log10_mean_square_activation"][i - 1],
+                m["similarity"][i - 1],
+            )
             yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
 
     def _medians(self):
@@ -385,7 +416,9 @@ class Propagation(Measured):
         if failure is None:
             return []
         notes.append(str(failure))
-        table = self.log10_mean_square_activation if failure.direction == "forward" else self.log10_grad_activation[:, ::-1]
+        table = (
+            self.log10_mean_square_activation if failure.direction == "forward" else self.log10_grad_activation[:, ::-1]
+        )
         bad = ~np.isfinite(table)
         lost = bad.any(axis=1)
         if self.replicas > 1:
@@ -393,12 +426,15 @@ class Propagation(Measured):
             places = first + 1 if failure.direction == "forward" else self.chain.extents.node - first
             which = "all" if lost.all() else f"{lost.sum()} of"
             verb = "die" if failure.kind == "zero" else "leave the numbers"
-            notes.append(f"{which} {self.replicas} replicas {verb}, at {failure.place} {np.median(places):g} in the median")
+            notes.append(
+                f"{which} {self.replicas} replicas {verb}, at {failure.place} {np.median(places):g} in the median"
+            )
         if failure.direction == "forward" and failure.kind != "zero":
             backward = self.median("log10_grad_activation")
             if not np.isposinf(backward).any():
                 notes.append(
-                    "backward, slopes of zero or nan meet these numbers and leave zero or nan: the verdict is that of the signal, "
+                    "backward, slopes of zero or nan meet these numbers and leave zero or nan: the verdict is that "
+                    "of the signal, "
                     "which comes first"
                 )
         return notes
@@ -415,6 +451,7 @@ def _blocks(names) -> np.ndarray:
 
 
 def _extremes(values, at) -> list[int]:
-    """Of these places those of the smallest and the largest value, one where they are one; none where there is no number."""
+    """Of these places those of the smallest and the largest value, one where they are one; none where there is no
+    number."""
     at = at[~np.isnan(values[at])]
     return list(dict.fromkeys([int(at[values[at].argmin()]), int(at[values[at].argmax()])])) if len(at) else []

@@ -58,7 +58,9 @@ def _place(chain: Chain, layer):
         return layer
     names = chain.layers
     if layer not in names:
-        raise ValueError(f"layer must be a name from {names[0]!r} to {names[-1]!r} as in chain.layers, or a number, got {layer!r}")
+        raise ValueError(
+            f"layer must be a name from {names[0]!r} to {names[-1]!r} as in chain.layers, or a number, got {layer!r}"
+        )
     return 1 + names.index(layer)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Blocks as plain data, as TOML and JSON hold them, and back: "linear(256)", {linear = 256, gain = 2.0}, {steps = [...], skip = 1}."""
+"""Blocks as plain data, as TOML and JSON hold them, and back: "linear(256)", {linear = 256, gain = 2.0}, {steps =
+[...], skip = 1}."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ def pattern(given: Any) -> tuple:
     """A pattern from plain data: a list of blocks and bare steps.
 
     Args:
-        given: a list of texts ("linear(256)", "norm(rms)", "gated(512, silu)", "dropout(0.1)", "scale(0.5)", an activation), tables of
-            one step ({"linear": 256, "init": "normal(0.02)"}) and tables of a block ({"steps": [...], "skip": 1.0, "after": [...]}).
+        given: a list of texts ("linear(256)", "norm(rms)", "gated(512, silu)", "dropout(0.1)", "scale(0.5)", an
+            activation), tables of one step ({"linear": 256, "init": "normal(0.02)"}) and tables of a block ({"steps":
+            [...], "skip": 1.0, "after": [...]}).
 
     Returns:
         A tuple of Blocks and steps, for `Chain(blocks=...)`.
@@ -86,7 +88,9 @@ def step(given: Any) -> Any:
 def _table(given: dict) -> Step:
     names = [word for word in given if word in STEPS]
     if len(names) != 1:
-        raise ValueError(f"a table of a step must have one key among {', '.join(STEPS)}, and a block needs steps; got {given!r}")
+        raise ValueError(
+            f"a table of a step must have one key among {', '.join(STEPS)}, and a block needs steps; got {given!r}"
+        )
     (name,) = names
     kind, positional, others = STEPS[name]
     checks.known(f"the step {name!r}", given, (name, *positional[1:], *others))

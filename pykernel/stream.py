@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The random stream, defined: every random number of pykernel as a pure function of its address, in plain NumPy.
 
-Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011) with key = seed and counter = (block, line, layer | purpose << 24, replica).
-C++ and Numba give the same bits; this file is what they are held to. Nothing here is fast: fused multiply-add is emulated exactly.
+Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011) with key = seed and counter = (block, line, layer | purpose << 24,
+replica). C++ and Numba give the same bits; this file is what they are held to. Nothing here is fast: fused multiply-add
+is emulated exactly.
 """
 
 from __future__ import annotations
@@ -31,15 +32,31 @@ LOG = [
     )
 ]
 # sin(pi/2 t) / t and cos(pi/2 t) in t^2 on [0, 1], absolute errors 4e-8 and 8e-8.
-SIN = [float.fromhex(c) for c in ("0x1.921fb6p+0", "-0x1.4abbc2p-1", "0x1.4668b0p-4", "-0x1.324ccap-8", "0x1.3daff6p-13")]
-COS = [float.fromhex(c) for c in ("0x1.fffffep-1", "-0x1.3bd3a6p+0", "0x1.03bd06p-2", "-0x1.54f61ap-6", "0x1.c1f064p-11")]
-# Quantile of the normal truncated at +-2, divided by its uniform U in (-1, 1), in w = -ln(1 - (.9545 U)^2); relative error 2.3e-8.
+SIN = [
+    float.fromhex(c) for c in ("0x1.921fb6p+0", "-0x1.4abbc2p-1", "0x1.4668b0p-4", "-0x1.324ccap-8", "0x1.3daff6p-13")
+]
+COS = [
+    float.fromhex(c) for c in ("0x1.fffffep-1", "-0x1.3bd3a6p+0", "0x1.03bd06p-2", "-0x1.54f61ap-6", "0x1.c1f064p-11")
+]
+# Quantile of the normal truncated at +-2, divided by its uniform U in (-1, 1), in w = -ln(1 - (.9545 U)^2); relative
+# error 2.3e-8.
 TRUNCATED = [
     float.fromhex(c)
-    for c in ("0x1.323feep+0", "0x1.40b482p-2", "0x1.fe9418p-7", "-0x1.99ff62p-9", "-0x1.af6478p-13", "0x1.6aee6ep-14", "-0x1.973e1ep-18")
+    for c in (
+        "0x1.323feep+0",
+        "0x1.40b482p-2",
+        "0x1.fe9418p-7",
+        "-0x1.99ff62p-9",
+        "-0x1.af6478p-13",
+        "0x1.6aee6ep-14",
+        "-0x1.973e1ep-18",
+    )
 ]
 # (2^f - 1) / f on [-1/2, 1/2], relative error of 2^f 1.6e-8.
-EXP2 = [float.fromhex(c) for c in ("0x1.62e430p-1", "0x1.ebfbdap-3", "0x1.c6aed4p-5", "0x1.3b2dbcp-7", "0x1.5f456ap-10", "0x1.41d328p-13")]
+EXP2 = [
+    float.fromhex(c)
+    for c in ("0x1.62e430p-1", "0x1.ebfbdap-3", "0x1.c6aed4p-5", "0x1.3b2dbcp-7", "0x1.5f456ap-10", "0x1.41d328p-13")
+]
 MINUS_2_LN_2 = np.float32(-1.3862943611198906)
 LOG2_E = 1.4426950408889634
 TWO_SIGMA = np.float32(0.9544997361036416)  # erf(sqrt 2)
@@ -81,7 +98,9 @@ def matrix_words(seed, purpose, layer, replica, rows, columns, per_block=4):
     """Words of matrix entries, shape (4 // per_block, rows, columns) uint32: one word an entry, or two."""
     i, k = np.arange(rows)[:, None], np.arange(columns)[None, :]
     each = 4 // per_block
-    return np.stack([_words(seed, purpose, layer, replica, i, k // per_block, each * (k % per_block) + j) for j in range(each)])
+    return np.stack(
+        [_words(seed, purpose, layer, replica, i, k // per_block, each * (k % per_block) + j) for j in range(each)]
+    )
 
 
 def tall_words(seed, purpose, layer, replica, units, columns=1):
@@ -97,7 +116,8 @@ def sampler_seed(seed, layer, replica):
 
 
 def fma(a, b, c):
-    """a * b + c in float32 with one rounding: the product is exact in float64, the sum is rounded to odd, then to float32."""
+    """a * b + c in float32 with one rounding: the product is exact in float64, the sum is rounded to odd, then to
+    float32."""
     product = np.float64(a) * np.float64(b)
     c = np.float64(c)
     total = product + c
@@ -115,7 +135,8 @@ def _polynomial(coefficients, x):
 
 
 def unit_interval(words):
-    """Float32 in (0, 1] from the upper 31 bits: (w >> 1) 2^-31 + 2^-32; the smallest is 2^-32, so normals reach 6.66."""
+    """Float32 in (0, 1] from the upper 31 bits: (w >> 1) 2^-31 + 2^-32; the smallest is 2^-32, so normals reach
+    6.66."""
     return fma((words >> np.uint32(1)).astype(np.int32).astype(np.float32), np.float32(2.0**-31), np.float32(2.0**-32))
 
 
@@ -159,7 +180,8 @@ def _signed(x, words):
 
 
 def normals(first, second):
-    """Two float32 standard normals from two words (Box and Muller, 1958), the angle over half a turn and the sign from a spare bit."""
+    """Two float32 standard normals from two words (Box and Muller, 1958), the angle over half a turn and the sign from
+    a spare bit."""
     radius = _signed(np.sqrt(minus_two_log(unit_interval(first))), first)
     _, cosine, sine = half_turn(second)
     return radius * cosine, radius * sine
@@ -174,7 +196,8 @@ def truncated(words):
 
 
 def student(first, second, degrees):
-    """Student t with `degrees` >= 1 degrees of freedom (Bailey, Math. Comp. 62, 1994): sqrt(nu (u^(-2/nu) - 1)) cos(angle)."""
+    """Student t with `degrees` >= 1 degrees of freedom (Bailey, Math. Comp. 62, 1994): sqrt(nu (u^(-2/nu) - 1))
+    cos(angle)."""
     power, rest = _exp2_minus_1(minus_two_log(unit_interval(first)) * np.float32(LOG2_E / degrees))
     radius = np.sqrt(np.float32(degrees) * fma(power, rest, power - np.float32(1)))
     _, cosine, _ = half_turn(second)
@@ -182,7 +205,8 @@ def student(first, second, degrees):
 
 
 def stable(first, second, alpha):
-    """Symmetric alpha-stable, unit scale, 0.5 <= alpha <= 2 (Chambers, Mallows, Stuck, JASA 71, 1976); alpha = 2 has variance 2."""
+    """Symmetric alpha-stable, unit scale, 0.5 <= alpha <= 2 (Chambers, Mallows, Stuck, JASA 71, 1976); alpha = 2 has
+    variance 2."""
     w = np.maximum(np.float32(0.5) * minus_two_log(unit_interval(first)), TINY)
     t, cosine, _ = half_turn(second)
     cosine = np.maximum(cosine, TINY)
@@ -201,8 +225,8 @@ def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter
     Args:
         seed: int in [0, 2^64).  layer: 1-based.  replica: int.
         rows, columns: n[l] and n[l-1].
-        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at +-2), "sparse" (normal with density `parameter`, else 0),
-            "student" (`parameter` degrees of freedom), "stable" (alpha = `parameter`).
+        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at +-2), "sparse" (normal with density `parameter`,
+            else 0), "student" (`parameter` degrees of freedom), "stable" (alpha = `parameter`).
 
     Returns:
         (rows, columns) float32.
@@ -227,7 +251,8 @@ def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter
 
 
 def tall(seed, purpose, layer, replica, units, columns=1, distribution="normal"):
-    """Normals or uniforms on (-1, 1) of a tall array, (units, columns) float32; words 0, 1 and 2, 3 of a block pair up for normals."""
+    """Normals or uniforms on (-1, 1) of a tall array, (units, columns) float32; words 0, 1 and 2, 3 of a block pair up
+    for normals."""
     padded = -(-units // 64) * 64
     words = tall_words(seed, purpose, layer, replica, padded, columns)
     if distribution == "uniform":
@@ -249,5 +274,6 @@ def classes(seed, layer, replica, count, columns):
 
 
 def mask(seed, number, replica, units, columns, p):
-    """Which entries dropout of probability p leaves, at the DROPOUT addresses of its number from 1: word >= floor(p 2^32), bool."""
+    """Which entries dropout of probability p leaves, at the DROPOUT addresses of its number from 1: word >= floor(p
+    2^32), bool."""
     return tall_words(seed, DROPOUT, number, replica, units, columns) >= np.uint32(int(p * 2.0**32))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a gradient scales with depth: slope, ratios end to end, and the one decision between vanishing, exploding, stable and dead.
+"""How a gradient scales with depth: slope, ratios end to end, and the one decision between vanishing, exploding, stable
+and dead.
 
 Shared by measurements, theory and sweeps.
 """
@@ -16,7 +17,8 @@ VANISHING, EXPLODING = -3.0, 3.0
 
 
 def slopes(log10_grad_activation) -> np.ndarray:
-    """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite, (R,)."""
+    """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite,
+    (R,)."""
     g = np.asarray(log10_grad_activation)
     distance = np.arange(g.shape[1])[::-1] - (g.shape[1] - 1) / 2
     finite = np.where(np.isfinite(g), g, 0.0)
@@ -27,7 +29,8 @@ def slopes(log10_grad_activation) -> np.ndarray:
 
 
 def first_over_last(decades) -> np.ndarray:
-    """The first over the last of each row of logs, in decades, (R,): of weight gradients, or the signal's input over its output."""
+    """The first over the last of each row of logs, in decades, (R,): of weight gradients, or the signal's input over
+    its output."""
     table = np.asarray(decades)
     with np.errstate(invalid="ignore"):
         return table[:, 0] - table[:, -1]
@@ -49,9 +52,9 @@ def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exp
         vanishing, exploding: bounds in decades on the median.
 
     Returns:
-        "dead" where the median input gradient is exactly zero; else from whichever ratio has the larger median magnitude: in a chain of
-        homogeneous functions the weight gradients are equal at all layers however fast the signal's gradient shrinks. "undefined" where
-        that ratio is not a number.
+        "dead" where the median input gradient is exactly zero; else from whichever ratio has the larger median
+        magnitude: in a chain of homogeneous functions the weight gradients are equal at all layers however fast the
+        signal's gradient shrinks. "undefined" where that ratio is not a number.
 
     Examples:
         >>> classify([0.0, 0.0], [-30.0, -31.0])

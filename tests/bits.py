@@ -108,7 +108,9 @@ def schemes():
         )
     own = pk.Init(distribution="uniform", scale=lambda fan_in, fan_out: 2 / (fan_in + fan_out) ** 0.5, name="own")
     yield "own", Case(pk.Chain(widths=[20, 37, 16], init=own), dict(batch=2, replicas=2))
-    sampler = pk.Init(sampler=lambda rows, columns, seed: np.random.default_rng(seed).normal(size=(rows, columns)) / columns**0.5)
+    sampler = pk.Init(
+        sampler=lambda rows, columns, seed: np.random.default_rng(seed).normal(size=(rows, columns)) / columns**0.5
+    )
     yield "sampler", Case(pk.Chain(widths=[20, 37, 16], init=sampler), dict(batch=2, replicas=2))
 
 
@@ -171,7 +173,9 @@ def gains():
             chain = pk.Chain(depth=12, width=17, activation=name, gain=gain, order=order)
             yield f"{name} {gain:g}", Case(chain, dict(batch=2, seed=5))
         for norm in ("batch", "layer", "rms"):
-            chain = pk.Chain(depth=6, width=17, activation=name, gain=1e40, norm=norm, residual=pk.Residual(2, "inverse_sqrt_depth"))
+            chain = pk.Chain(
+                depth=6, width=17, activation=name, gain=1e40, norm=norm, residual=pk.Residual(2, "inverse_sqrt_depth")
+            )
             yield f"{name} {norm} 1e40", Case(chain, dict(batch=3))
 
 
@@ -205,7 +209,9 @@ def deep():
         "tanh",
         Case(pk.Chain(depth=3000, width=20, activation="tanh", gain=1.5, bias_std=0.1), dict(batch=2), True, slow),
     )
-    chain = pk.Chain(depth=3001, width=20, activation="relu", residual=pk.Residual(3, 0.5), norm="layer", head=pk.Head("softmax", 3))
+    chain = pk.Chain(
+        depth=3001, width=20, activation="relu", residual=pk.Residual(3, 0.5), norm="layer", head=pk.Head("softmax", 3)
+    )
     yield "residual", Case(chain, dict(batch=2), True, slow)
     yield "batch norm", Case(pk.Chain(depth=500, width=20, activation="relu", norm="batch"), dict(batch=4), long=True)
     yield "gelu", Case(pk.Chain(depth=3000, width=16, activation="gelu", gain=3.0), {}, True, slow)
@@ -249,7 +255,9 @@ def wide():
 
 def batches():
     for width, batch in itertools.product((1, 2, 15, 16, 17, 64, 65), (1, 2, 6, 7, 16, 40)):
-        chain = pk.Chain(depth=4, width=width, activation="relu", norm=(None, "batch", "layer", "rms")[(width + batch) % 4])
+        chain = pk.Chain(
+            depth=4, width=width, activation="relu", norm=(None, "batch", "layer", "rms")[(width + batch) % 4]
+        )
         yield f"{width} x {batch}", Case(chain, dict(batch=batch, seed=2**64 - 1 - width))
     for correlation in (0.0, 0.5, 1.0):
         chain = pk.Chain(widths=[9, 30, 40, 7], activation="tanh")
@@ -328,12 +336,16 @@ def measure(backend, engines, wanted):
             yield f"theory | {name}", predicted(case), []
             continue
         for engine, dtype, precision in itertools.product(engines, ("float32", "float64"), ("exponent", "native")):
-            if precision == "native" and (engine != "dense" or (backend == "numba" and not name.startswith(NATIVE_NUMBA))):
+            if precision == "native" and (
+                engine != "dense" or (backend == "numba" and not name.startswith(NATIVE_NUMBA))
+            ):
                 continue
             first, odd = None, []
             for threads, memory in ways(backend, case):
                 with memory_of(memory):
-                    got = rows_of(case, engine=engine, backend=backend, dtype=dtype, precision=precision, threads=threads)
+                    got = rows_of(
+                        case, engine=engine, backend=backend, dtype=dtype, precision=precision, threads=threads
+                    )
                 if first is None:
                     first = got
                 elif got.tobytes() != first.tobytes():

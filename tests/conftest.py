@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test shares: a folder for compiled Numba code, which knows its sources and so is never stale, and a Ctrl-C that is heard."""
+"""What every test shares: a folder for compiled Numba code, which knows its sources and so is never stale, and a Ctrl-C
+that is heard."""
 
 import os
 import signal

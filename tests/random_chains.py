@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Seeded random chains of blocks, for tests that must hold for every chain: all steps, skips, projections, norms before and after."""
+"""Seeded random chains of blocks, for tests that must hold for every chain: all steps, skips, projections, norms before
+and after."""
 
 import numpy as np
 
@@ -52,7 +53,10 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
             return Block(*steps(units_out), scale=pick(1.0, 0.7), after=after())
         if kind == 1:
             return Block(
-                *steps(units_out), skip=pick(1.0, 0.8, "inverse_sqrt_depth"), scale=pick(1.0, 0.5, "inverse_sqrt_depth"), after=after()
+                *steps(units_out),
+                skip=pick(1.0, 0.8, "inverse_sqrt_depth"),
+                scale=pick(1.0, 0.5, "inverse_sqrt_depth"),
+                after=after(),
             )
         return Block(*steps(units_out), skip=[linear(units_out)], scale=pick(1.0, 0.5), after=after())
 
@@ -65,5 +69,7 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
         first=[block(n_in, n)] if rng.random() < 0.7 or n_in != n else [],
         blocks=[block(n, n) for _ in range(rng.integers(1, 3))],
         last=[pick(norm(), pick(*names), linear(int(rng.integers(3, width + 3))))] if rng.random() < 0.6 else [],
-        head=pick(None, None, Head("softmax", 4), Head("mse", 3), Head("sigmoid", 2), Head("linear", 3)) if head else None,
+        head=pick(None, None, Head("softmax", 4), Head("mse", 3), Head("sigmoid", 2), Head("linear", 3))
+        if head
+        else None,
     )

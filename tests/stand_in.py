@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A stand-in for the kernels, as fast as NumPy: numbers that are a function of chain, seed and replica, as a kernel's are."""
+"""A stand-in for the kernels, as fast as NumPy: numbers that are a function of chain, seed and replica, as a kernel's
+are."""
 
 import hashlib
 import os
@@ -19,7 +20,10 @@ def run_rows(piece, first, count, threads=None):
     words = f"{piece.chain.init} {piece.chain.activation} {piece.chain.gain} {width} {piece.run['seed']}"
     start = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "little")
     rate = (start % 100 - 50) / 1000 + np.log10(max(piece.chain.gain, 1e-3))
-    rows = {row.name: np.zeros(observables.shape(row, count, Counts(layer=L, activation=L, node=L))) for row in observables.ROWS}
+    rows = {
+        row.name: np.zeros(observables.shape(row, count, Counts(layer=L, activation=L, node=L)))
+        for row in observables.ROWS
+    }
     for r in range(count):
         rng = np.random.default_rng([start, first + r])
         steps = rate + rng.normal(size=L) / width**0.5
@@ -52,7 +56,8 @@ def stumbling(z):
 
 
 def cut_off(z):
-    """tanh that kills its process once, as `stumbling`, in the middle of an answer: a length, and fewer bytes than that."""
+    """tanh that kills its process once, as `stumbling`, in the middle of an answer: a length, and fewer bytes than
+    that."""
     path = os.environ.get("PYKERNEL_TEST_STUMBLE")
     if np.ndim(z) == 2 and path and not os.path.exists(path):
         open(path, "w").close()

@@ -39,7 +39,10 @@ def run(store: str | None, executor: str = "none"):
     if executor == "dask":
         from distributed import Client, LocalCluster
 
-        with LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster, Client(cluster) as client:
+        with (
+            LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+            Client(cluster) as client,
+        ):
             print("go", flush=True)
             return pk.sweep(GRID, BASE, executor=client, **words)
     print("go", flush=True)
@@ -63,7 +66,9 @@ def members(session: int, words: str = "") -> list[int]:
 def start(store: Path, executor: str) -> subprocess.Popen:
     """A driver in a session of its own, at the moment when its sweep begins."""
     command = [sys.executable, __file__, "--drive", str(store), "--executor", executor]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     if process.stdout.readline() != "go\n":
         raise AssertionError(process.communicate()[1])
     return process
@@ -120,7 +125,8 @@ def finished(store: Path, whole) -> None:
 
 
 def kill_drivers(room: Path, whole, kills: int, executor: str = "none", seed: int = 0, say=print) -> None:
-    """Kill drivers at so many random moments; each goes on where the one before fell, and a finished sweep begins anew."""
+    """Kill drivers at so many random moments; each goes on where the one before fell, and a finished sweep begins
+    anew."""
     import pykernel as pk
 
     dice, seconds, sweeps = random.Random(seed), 1.0, 0
@@ -129,7 +135,8 @@ def kill_drivers(room: Path, whole, kills: int, executor: str = "none", seed: in
         begin, before = time.monotonic(), parts(store)
         process = start(store, executor)
         running = time.monotonic()
-        if executor != "none" and kill % 3:  # workers take seconds to begin: two of three when there is something to lose
+        # workers take seconds to begin: two of three when there is something to lose
+        if executor != "none" and kill % 3:
             wait_for_a_part(process, store)
         try:
             _, said = process.communicate(timeout=dice.random() * seconds)
@@ -140,7 +147,10 @@ def kill_drivers(room: Path, whole, kills: int, executor: str = "none", seed: in
         assert gone(process.pid), "processes are left"
         now = parts(store)
         assert before.items() <= now.items(), "a finished part was changed or lost"
-        say(f"kill {kill + 1}: {time.monotonic() - running:.2f} s in, {len(now)} parts, {time.monotonic() - begin:.1f} s in all")
+        say(
+            f"kill {kill + 1}: {time.monotonic() - running:.2f} s in, {len(now)} parts, "
+            f"{time.monotonic() - begin:.1f} s in all"
+        )
         if process.returncode == 0:
             finished(store, whole)
             sweeps += 1
@@ -184,7 +194,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--executor", choices=EXECUTORS, default="none")
-    parser.add_argument("--victim", choices=("driver", "worker"), help="by default the driver, and of pool and dask a worker")
+    parser.add_argument(
+        "--victim", choices=("driver", "worker"), help="by default the driver, and of pool and dask a worker"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", metavar="STORE", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Activation rows against 50-digit arithmetic: values, slopes, tails beyond float range, and the facts that engines rely on."""
+"""Activation rows against 50-digit arithmetic: values, slopes, tails beyond float range, and the facts that engines
+rely on."""
 
 import pickle
 
@@ -11,7 +12,15 @@ from pykernel import activations
 from pykernel.activation import Activation
 
 mpmath.mp.dps = 50
-exp, erf, erfc, sqrt, pi, tanh, log = mpmath.exp, mpmath.erf, mpmath.erfc, mpmath.sqrt, mpmath.pi, mpmath.tanh, mpmath.log
+exp, erf, erfc, sqrt, pi, tanh, log = (
+    mpmath.exp,
+    mpmath.erf,
+    mpmath.erfc,
+    mpmath.sqrt,
+    mpmath.pi,
+    mpmath.tanh,
+    mpmath.log,
+)
 ALPHA, LAMBDA = mpmath.mpf("1.6732632423543772"), mpmath.mpf("1.0507009873554805")
 
 # The textbook definitions, in arithmetic that does not round.
@@ -112,7 +121,19 @@ def test_rows_compare_hash_and_pickle():
 
 
 def test_a_users_function_is_measured_and_checked():
-    row = Activation(value=lambda z: np.where(z > 0, z, 0.3 * z), slope=lambda z: np.where(z > 0, 1.0, 0.3), name="mine", kinks=(0.0,))
-    assert (row.left, row.right, row.before_zero, row.after_zero, row.at_zero, row.max_slope) == (0.3, 1.0, 0.3, 1.0, 0.0, 1.0)
+    row = Activation(
+        value=lambda z: np.where(z > 0, z, 0.3 * z),
+        slope=lambda z: np.where(z > 0, 1.0, 0.3),
+        name="mine",
+        kinks=(0.0,),
+    )
+    assert (row.left, row.right, row.before_zero, row.after_zero, row.at_zero, row.max_slope) == (
+        0.3,
+        1.0,
+        0.3,
+        1.0,
+        0.0,
+        1.0,
+    )
     with pytest.raises(ValueError, match=r"at z = .* belong in kinks"):
         Activation(value=lambda z: np.abs(z), slope=lambda z: np.sign(z) * (np.abs(z) > 1))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Imports go down the floors of docs/design.md and nowhere in a circle, hidden ones included; what has an underscore stays in its file."""
+"""Imports go down the floors of docs/design.md and nowhere in a circle, hidden ones included; what has an underscore
+stays in its file."""
 
 import ast
 import graphlib
@@ -24,7 +25,8 @@ KNOWN = {*TREES, "pykernel._core"}
 
 
 def rooms() -> dict[str, int]:
-    """The room of design.md -> its floor, counted from the top. A room is a module, or a package with all that no other room names."""
+    """The room of design.md -> its floor, counted from the top. A room is a module, or a package with all that no other
+    room names."""
     page = (ROOT / "docs" / "design.md").read_text()
     (block,) = re.findall(r":name: floors\n\n(.*?)```", page, re.DOTALL)
     found: dict[str, int] = {}
@@ -51,7 +53,8 @@ def room_of(module: str) -> str:
 
 
 def modules_imported(tree: ast.AST) -> dict[str, int]:
-    """What a file imports of the package, wherever in it, as modules: "from pykernel.engines import run" is pykernel.engines.run."""
+    """What a file imports of the package, wherever in it, as modules: "from pykernel.engines import run" is
+    pykernel.engines.run."""
     found: dict[str, int] = {}
     for node in ast.walk(tree):
         names: list[str] = []
@@ -69,7 +72,9 @@ def modules_imported(tree: ast.AST) -> dict[str, int]:
 
 IMPORTS = {module: modules_imported(tree) for module, tree in TREES.items()}
 # The face imports a module when a name of it is first used: those imports are as real as written ones.
-where = next(node for node in TREES["pykernel"].body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_WHERE")
+where = next(
+    node for node in TREES["pykernel"].body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_WHERE"
+)
 IMPORTS["pykernel"] |= {f"pykernel.{name}": where.lineno for name in ast.literal_eval(where.value).values()}
 
 
@@ -79,7 +84,9 @@ def test_imports_go_down(module):
     for other, line in IMPORTS[module].items():
         room = room_of(other)
         down = room == mine or FLOORS[room] > FLOORS[mine]
-        assert down, f"{module}, line {line}: {other} stands on floor {FLOORS[room]}, {mine} on {FLOORS[mine]} (docs/design.md)"
+        assert down, (
+            f"{module}, line {line}: {other} stands on floor {FLOORS[room]}, {mine} on {FLOORS[mine]} (docs/design.md)"
+        )
 
 
 def test_no_circle():
@@ -90,13 +97,20 @@ def test_no_circle():
 @pytest.mark.parametrize("module", sorted(TREES))
 def test_what_has_an_underscore_stays_in_its_file(module):
     tree = TREES[module]
-    hidden = lambda name: name.startswith("_") and not name.startswith("__") and name not in OF_NAMEDTUPLE and name != "_core"
+    hidden = lambda name: (
+        name.startswith("_") and not name.startswith("__") and name not in OF_NAMEDTUPLE and name != "_core"
+    )
     taken, aliases = [], set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pykernel":
             aliases |= {alias.asname or alias.name for alias in node.names}
             taken += [alias.name for alias in node.names if hidden(alias.name)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases and hidden(node.attr):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in aliases
+            and hidden(node.attr)
+        ):
             taken.append(ast.unparse(node))
     assert not taken, f"{module} takes {', '.join(taken)}: what another file uses has a public name"

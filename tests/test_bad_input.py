@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One table of bad input: each case with the exception it must raise, before any work, and what the message must name."""
+"""One table of bad input: each case with the exception it must raise, before any work, and what the message must
+name."""
 
 import numpy as np
 import pytest
@@ -42,7 +43,11 @@ CASES = [
     (lambda: pk.Chain(widths="44"), TypeError, "widths must be a sequence of ints"),
     (lambda: pk.Chain(widths=[4, 5], depth=3), ValueError, "contradicts widths"),
     # schemes and functions of one's own
-    (lambda: pk.Init("sparse"), ValueError, 'init parameter (the density of "sparse") must be above 0 and at most 1, got 0'),
+    (
+        lambda: pk.Init("sparse"),
+        ValueError,
+        'init parameter (the density of "sparse") must be above 0 and at most 1, got 0',
+    ),
     (lambda: pk.Init("sparse", parameter=5.0), ValueError, "at most 1, got 5"),
     (lambda: pk.Init("sparse", parameter="x"), TypeError, "must be a number, got 'x'"),
     (lambda: pk.Init("student"), ValueError, 'degrees of freedom of "student") must be from 1 to'),
@@ -51,11 +56,23 @@ CASES = [
     (lambda: pk.Init("normal", bias_distribution="foo"), ValueError, "init bias_distribution must be one of"),
     (lambda: pk.Init("normal", bias_distribution="uniform"), TypeError, "init bias_scale must be a function"),
     (lambda: pk.Init("normal", name=None), TypeError, "init name must be a text, got None"),
-    (lambda: run({"init": pk.Init("normal", scale=lambda i, o: 1 / 0, name="mine")}), ValueError, "init mine: scale(4, 4) of layer 1"),
-    (lambda: run({"init": pk.Init(sampler=lambda r, c, s: 1 / 0)}), RuntimeError, "raised ZeroDivisionError for layer 1"),
+    (
+        lambda: run({"init": pk.Init("normal", scale=lambda i, o: 1 / 0, name="mine")}),
+        ValueError,
+        "init mine: scale(4, 4) of layer 1",
+    ),
+    (
+        lambda: run({"init": pk.Init(sampler=lambda r, c, s: 1 / 0)}),
+        RuntimeError,
+        "raised ZeroDivisionError for layer 1",
+    ),
     (lambda: pk.Activation(np.sin, np.cos, left="a"), TypeError, "activation left must be a number, got 'a'"),
     (lambda: pk.Activation(np.sin, np.cos, left=NAN), ValueError, "activation left must be finite, got nan"),
-    (lambda: pk.Activation(np.sin, np.cos, max_slope=-1), ValueError, "activation max_slope must be 0 or a positive number, got -1"),
+    (
+        lambda: pk.Activation(np.sin, np.cos, max_slope=-1),
+        ValueError,
+        "activation max_slope must be 0 or a positive number, got -1",
+    ),
     (lambda: pk.Activation(np.sin, np.cos, name=3), TypeError, "activation name must be a text, got 3"),
     (lambda: pk.Activation(np.sin, np.cos, plain_value=3), TypeError, "activation plain_value must be a function"),
     (lambda: pk.Activation(np.sin, np.cos, log2_slope=3), TypeError, "activation log2_slope must be a function"),
@@ -144,11 +161,23 @@ CASES = [
     (lambda: run(x=X, batch=3), ValueError, "batch=3 contradicts x of 2 inputs"),
     (lambda: run(x=X, cotangent=np.full((4, 2), INF)), ValueError, "cotangent must be finite, got inf"),
     (lambda: run(x=X, weights=WEIGHTS[:2]), ValueError, "weights must hold one array a layer, 3, got 2"),
-    (lambda: run(x=X, weights=[np.eye(4), np.eye(5), np.eye(4)]), ValueError, "weights[1] must have shape (4, 4), got (5, 5)"),
-    (lambda: run(x=X, weights=[np.eye(4), np.eye(4) * NAN, np.eye(4)]), ValueError, "weights[1] must be finite, got nan"),
+    (
+        lambda: run(x=X, weights=[np.eye(4), np.eye(5), np.eye(4)]),
+        ValueError,
+        "weights[1] must have shape (4, 4), got (5, 5)",
+    ),
+    (
+        lambda: run(x=X, weights=[np.eye(4), np.eye(4) * NAN, np.eye(4)]),
+        ValueError,
+        "weights[1] must be finite, got nan",
+    ),
     (lambda: run(x=X, biases=[np.ones(4)] * 4), ValueError, "biases must hold one array a layer"),
     (lambda: run({"head": pk.Head("mse", 2)}, cotangent=np.ones((4, 1))), ValueError, "a head has its own objective"),
-    (lambda: run({"head": pk.Head("softmax", 3, targets=[0, 1])}, batch=3), ValueError, "batch=3 contradicts head targets of 2 inputs"),
+    (
+        lambda: run({"head": pk.Head("softmax", 3, targets=[0, 1])}, batch=3),
+        ValueError,
+        "batch=3 contradicts head targets of 2 inputs",
+    ),
     (lambda: run({"init": "fixup"}), ValueError, "fixup needs residual branches"),
     # combinations that an engine refuses, with one that can
     (lambda: run({"init": "he_uniform"}, engine="matrix_free"), ValueError, 'engine="dense" can'),
@@ -164,7 +193,11 @@ CASES = [
     ),
     (lambda: pk.propagate(pk.Chain(depth=1000, width=8), replicas=2**32), pk.TooLarge, "ask for fewer replicas"),
     (lambda: pk.propagate(pk.Chain(depth=10**6, width=10**6), engine="dense", batch=1000), MemoryError, "is free"),
-    (lambda: pk.weights(pk.Chain(depth=1, width=10**6), layer=1), ValueError, "1000000 x 1000000 weight matrix needs about"),
+    (
+        lambda: pk.weights(pk.Chain(depth=1, width=10**6), layer=1),
+        ValueError,
+        "1000000 x 1000000 weight matrix needs about",
+    ),
     (lambda: pk.gradients(pk.Chain(depth=1000, width=10**5)), MemoryError, "every gradient matrix"),
     # blocks and positions
     (lambda: run(positions=0), ValueError, "positions must be a positive int, got 0"),
@@ -178,7 +211,11 @@ CASES = [
     (lambda: run({"blocks": [BLOCK], "init": ["he_normal", "orthogonal"]}), ValueError, "a step takes its own init"),
     (lambda: run({"blocks": [BLOCK], "widths": [4, 4]}), ValueError, "widths is for chains of equal layers"),
     (lambda: run({"blocks": {"a": [BLOCK]}}), TypeError, "blocks must be a sequence of Blocks and steps"),
-    (lambda: pk.weights(chain(blocks=[BLOCK]), layer="4.linear1"), ValueError, "layer must be a name from '1.linear1' to '3.linear2'"),
+    (
+        lambda: pk.weights(chain(blocks=[BLOCK]), layer="4.linear1"),
+        ValueError,
+        "layer must be a name from '1.linear1' to '3.linear2'",
+    ),
     (lambda: pk.weights(chain(blocks=[BLOCK]), layer=7), ValueError, "layer must be an int from 1 to 6, got 7"),
     (lambda: pk.gradients(chain(blocks=[BLOCK]), positions=-1), ValueError, "positions must be a positive int, got -1"),
     (lambda: run().to_dataframe(of="node"), ValueError, "of must be one of 'layer', 'activation', 'block'"),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pinned stream: draws and rows of stream version 1, the same on every instruction set, for any threads and any memory.
+"""The pinned stream: draws and rows of stream version 1, the same on every instruction set, for any threads and any
+memory.
 
 `data/rows-1.npz` is written by `python tests/test_bits.py`, and only where the stream gets a new version.
 """
@@ -61,7 +62,8 @@ def test_draws_are_pinned(isa, case):
 
 @pytest.fixture(scope="module", params=kernels.isas())
 def measured(request, tmp_path_factory):
-    """(rows by case, ways that differ) of one instruction set, each for 1, 2, 3 and 7 threads with little and with much memory."""
+    """(rows by case, ways that differ) of one instruction set, each for 1, 2, 3 and 7 threads with little and with much
+    memory."""
     path = tmp_path_factory.mktemp("bits") / "rows.npz"
     return bits.in_a_process(path, "cpp", request.param, ["--case", *CASES])[1:]
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The faces of chains of blocks: tables, names, sweeps and the command line say the numbers of the rows they stand for."""
+"""The faces of chains of blocks: tables, names, sweeps and the command line say the numbers of the rows they stand
+for."""
 
 import json
 
@@ -19,7 +20,11 @@ PRE = Block(Norm("layer"), Linear(24), "gelu", Linear(8), skip=1.0)
 POST = Block(Linear(24), "gelu", Linear(8), skip=1.0, after=Norm("layer"))
 GATE = Block(Norm("rms"), Gated(12), Linear(8), skip=1.0)
 CHAIN = pk.Chain(depth=4, width=6, first=[Linear(8)], blocks=[PRE, GATE], last=["tanh"])
-PATTERNS = {"pre-norm": [PRE], "post-norm": [POST], "both": {"first": [Linear(8)], "blocks": [PRE, POST], "last": ["tanh"]}}
+PATTERNS = {
+    "pre-norm": [PRE],
+    "post-norm": [POST],
+    "both": {"first": [Linear(8)], "blocks": [PRE, POST], "last": ["tanh"]},
+}
 TOML = """
 first = ["linear(8)"]
 blocks = [{steps = ["norm(layer)", "linear(24)", "gelu", "linear(8)"], skip = 1.0}]
@@ -47,15 +52,22 @@ def test_rows_names_and_places_agree_for_any_chain(seed):
 
 def test_a_table_tells_which_layer_of_a_block_has_the_smallest_gradient(p):
     median = np.median(p.log10_grad_weight, axis=0)
-    lines = {int(line.split()[0]): line.split() for line in str(p).splitlines() if line.strip()[:1].isdigit() and "replica" not in line}
+    lines = {
+        int(line.split()[0]): line.split()
+        for line in str(p).splitlines()
+        if line.strip()[:1].isdigit() and "replica" not in line
+    }
     for block in range(1, 10):
-        mine = {name.partition(".")[2]: m for name, m in zip(p.layers, median, strict=True) if name.startswith(f"{block}.")}
+        mine = {
+            name.partition(".")[2]: m for name, m in zip(p.layers, median, strict=True) if name.startswith(f"{block}.")
+        }
         order = sorted(mine, key=mine.__getitem__)
         assert lines[block][5::2] == list(dict.fromkeys([order[0], order[-1]]))
         assert float(lines[block][4]) == pytest.approx(mine[order[0]], rel=2e-3)
     assert len(lines[10]) == 4  # a block of no layers has none
-    assert f"smallest {median.min():.4g} in {p.layers[median.argmin()]}, largest {median.max():.4g} in {p.layers[median.argmax()]}" in str(
-        p
+    assert (
+        f"smallest {median.min():.4g} in {p.layers[median.argmin()]}, largest {median.max():.4g} in "
+        f"{p.layers[median.argmax()]}" in str(p)
     )
     assert all(len(line) <= 90 for line in str(p).splitlines())
 
@@ -100,7 +112,9 @@ def test_weights_by_name_and_gradients_with_positions_are_those_of_the_rows():
 
 def test_a_sweep_of_patterns_has_the_numbers_of_single_runs(tmp_path):
     base = pk.Chain(width=8, depth=1)
-    ds = pk.sweep({"blocks": PATTERNS, "gain": [0.5, 1.0], "depth": [2, 3]}, base, replicas=5, store=tmp_path, progress=False)
+    ds = pk.sweep(
+        {"blocks": PATTERNS, "gain": [0.5, 1.0], "depth": [2, 3]}, base, replicas=5, store=tmp_path, progress=False
+    )
     assert ds.blocks.values.tolist() == list(PATTERNS)
     for name, pattern in PATTERNS.items():
         fields = fields_of(pattern if isinstance(pattern, dict) else {"blocks": pattern})
@@ -113,7 +127,9 @@ def test_a_sweep_of_patterns_has_the_numbers_of_single_runs(tmp_path):
             assert np.allclose(mean[begin : begin + len(own)], own, rtol=0, atol=1e-12)
             assert np.isnan(mean[begin + len(own) :]).all()
     assert ds.slope.units == "decades per repetition" and "a repetition" in report.table(ds, 100)
-    again = pk.sweep({"blocks": PATTERNS, "gain": [0.5, 1.0], "depth": [2, 3]}, base, replicas=5, store=tmp_path, progress=False)
+    again = pk.sweep(
+        {"blocks": PATTERNS, "gain": [0.5, 1.0], "depth": [2, 3]}, base, replicas=5, store=tmp_path, progress=False
+    )
     assert again.identical(ds) and pk.open(tmp_path).identical(ds)
     renamed = {"blocks": {"a": [PRE], "b": [POST]}, "gain": [0.5], "depth": [2]}
     before = len(list(tmp_path.glob("parts/*")))
@@ -126,7 +142,10 @@ def test_positions_and_lists_by_layer_are_axes():
     p = pk.propagate(CHAIN, replicas=3, batch=2, positions=(2, 2))
     assert np.array_equal(ds.slope.sel(positions="(2, 2)"), p.slope)
     ds = pk.sweep(
-        {"activation": [["relu", "tanh"], "relu"], "gain": [[1.0, 1.5], 1.0]}, pk.Chain(depth=2, width=8), replicas=2, progress=False
+        {"activation": [["relu", "tanh"], "relu"], "gain": [[1.0, 1.5], 1.0]},
+        pk.Chain(depth=2, width=8),
+        replicas=2,
+        progress=False,
     )
     one = pk.propagate(pk.Chain(depth=2, width=8, activation=["relu", "tanh"], gain=[1.0, 1.5]), replicas=2)
     assert np.array_equal(ds.end_to_end.sel(activation="relu, tanh", gain="1, 1.5"), one.end_to_end)
@@ -134,10 +153,17 @@ def test_positions_and_lists_by_layer_are_axes():
 
 def test_what_a_block_says_is_swept_from_the_base():
     base = pk.Chain(depth=3, width=8, blocks=[Block(Norm("layer"), Linear(12), "tanh", Linear(8), skip=1.0)])
-    grid = {"init": ["he_normal", "orthogonal"], "bias_std": [0.0, 0.5], "norm_eps": [1e-5, 10.0], "head": [None, pk.Head("mse", 2)]}
+    grid = {
+        "init": ["he_normal", "orthogonal"],
+        "bias_std": [0.0, 0.5],
+        "norm_eps": [1e-5, 10.0],
+        "head": [None, pk.Head("mse", 2)],
+    }
     ds = pk.sweep(grid, base, replicas=2, profiles=False, progress=False)
     assert len(np.unique(ds.end_to_end.values)) == ds.end_to_end.size  # every word reaches the numbers
-    other = pk.propagate(base.replace(init="orthogonal", bias_std=0.5, norm_eps=10.0, head=pk.Head("mse", 2)), replicas=2)
+    other = pk.propagate(
+        base.replace(init="orthogonal", bias_std=0.5, norm_eps=10.0, head=pk.Head("mse", 2)), replicas=2
+    )
     assert np.array_equal(ds.end_to_end.values[1, 1, 1, 1], other.end_to_end)
 
 
@@ -155,10 +181,16 @@ def test_plans_and_the_command_line_take_patterns(tmp_path, capsys, monkeypatch)
     ds = pk.open("out")
     assert ds.blocks.values.tolist() == ["mlp", "plain"]
     assert np.array_equal(ds.slope.sel(blocks="mlp", depth=3), pk.propagate(chain, replicas=3).slope)
-    plan = "replicas = 3\npositions = 2\n[base]\nwidth = 6\n[patterns.mlp]" + TOML + '[grid]\nblocks = ["mlp"]\ndepth = [2, 3]\n'
+    plan = (
+        "replicas = 3\npositions = 2\n[base]\nwidth = 6\n[patterns.mlp]"
+        + TOML
+        + '[grid]\nblocks = ["mlp"]\ndepth = [2, 3]\n'
+    )
     (tmp_path / "plan.toml").write_text(plan)
     assert main(["sweep", "plan.toml", "--quiet", "--store", "other"]) == 0
-    assert np.array_equal(pk.open("other").slope.sel(blocks="mlp", depth=3), pk.propagate(chain, positions=2, replicas=3).slope)
+    assert np.array_equal(
+        pk.open("other").slope.sel(blocks="mlp", depth=3), pk.propagate(chain, positions=2, replicas=3).slope
+    )
 
 
 @pytest.mark.parametrize(

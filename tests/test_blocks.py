@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The words of blocks: what is refused and how, names, plain data and back, and what a chain of blocks says of itself."""
+"""The words of blocks: what is refused and how, names, plain data and back, and what a chain of blocks says of
+itself."""
 
 import pickle
 
@@ -11,7 +12,16 @@ from pykernel.chain import Chain, Head
 from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.spelling import pattern, plain
 
-WORDS = {"Block": Block, "Chain": Chain, "Head": Head, "Linear": Linear, "Norm": Norm, "Gated": Gated, "Dropout": Dropout, "Scale": Scale}
+WORDS = {
+    "Block": Block,
+    "Chain": Chain,
+    "Head": Head,
+    "Linear": Linear,
+    "Norm": Norm,
+    "Gated": Gated,
+    "Dropout": Dropout,
+    "Scale": Scale,
+}
 MLP = Block(Norm("layer"), Linear(32), "gelu", Linear(8), skip=1.0)
 
 
@@ -28,7 +38,11 @@ def test_chains_of_blocks_survive_every_way_of_writing_them_down(seed):
 
 def test_layers_are_named_in_the_order_of_use():
     chain = Chain(
-        width=8, depth=2, first=[Linear(8)], blocks=[MLP, Block(Gated(16), Linear(4), skip=[Linear(4)]), Linear(8)], last=["tanh"]
+        width=8,
+        depth=2,
+        first=[Linear(8)],
+        blocks=[MLP, Block(Gated(16), Linear(4), skip=[Linear(4)]), Linear(8)],
+        last=["tanh"],
     )
     each = [["linear1", "linear2"], ["gate", "value", "linear", "skip.linear"], ["linear"]]
     expected = ["1.linear"]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Lists of weights as chains, and schemes found in weights. Modules of PyTorch and arrays of JAX: tests/integration/."""
+"""Lists of weights as chains, and schemes found in weights. Modules of PyTorch and arrays of JAX:
+tests/integration/."""
 
 import itertools
 
@@ -45,7 +46,10 @@ def test_own_weights_and_a_linear_head_give_the_gradients_of_plain_arithmetic(bi
     assert pk.weights(chain, layer=1) == pytest.approx(weights[0])
     assert pk.weights(chain, layer=3) == pytest.approx(weights[2])
     # a gain multiplies weights of one's own too
-    grads = [pk.gradients(chain.replace(gain=g, activation="linear", head=None), x=x.T, cotangent=np.ones((5, 4)))[0] for g in (1.0, 2.0)]
+    grads = [
+        pk.gradients(chain.replace(gain=g, activation="linear", head=None), x=x.T, cotangent=np.ones((5, 4)))[0]
+        for g in (1.0, 2.0)
+    ]
     if not biased:
         np.testing.assert_allclose(grads[1], 2 * grads[0], rtol=1e-12)
 
@@ -64,9 +68,16 @@ def test_a_batch_with_its_inputs_in_rows(call):
             np.testing.assert_array_equal(one, other)
     x, c = rng.normal(size=(4, 6)), rng.normal(size=(4, 5))
     for wrong, message in [
-        (dict(x=x), r"x must have shape \(units, batch\) with 6 units, got \(4, 6\): transposed\? Give it with batch_first=True"),
+        (
+            dict(x=x),
+            r"x must have shape \(units, batch\) with 6 units, got \(4, 6\): "
+            r"transposed\? Give it with batch_first=True",
+        ),
         (dict(x=x.T, cotangent=c), r"cotangent must have shape \(units, batch\) with 5 units"),
-        (dict(x=x.T, batch_first=True), r"x must have shape \(batch, units\) with 6 units, got \(6, 4\).*without batch_first"),
+        (
+            dict(x=x.T, batch_first=True),
+            r"x must have shape \(batch, units\) with 6 units, got \(6, 4\).*without batch_first",
+        ),
         (dict(x=x[:, :3]), "x must have shape"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -77,18 +88,24 @@ def test_a_batch_with_its_inputs_in_rows(call):
 
 def test_a_linear_head_is_the_same_in_every_backend():
     chain = pk.Chain(depth=4, width=20, activation="tanh", head=pk.Head("linear", 3), init="lecun_normal")
-    runs = [pk.propagate(chain, batch=5, replicas=3, backend=b, dtype="float64", engine="dense") for b in ("reference", "cpp", "numba")]
+    runs = [
+        pk.propagate(chain, batch=5, replicas=3, backend=b, dtype="float64", engine="dense")
+        for b in ("reference", "cpp", "numba")
+    ]
     for p in runs[1:]:
         np.testing.assert_allclose(p.log10_grad_weight, runs[0].log10_grad_weight, atol=1e-12)
         np.testing.assert_allclose(p.loss, runs[0].loss, rtol=1e-9)
     # The mean-field value of the last gradient: E |W^T c / B|^2 = outputs / B for weights of variance 1/n.
     wide = pk.Chain(depth=2, width=400, activation="linear", init="lecun_normal", head=pk.Head("linear", 50))
     measured = np.mean(10 ** (2 * pk.propagate(wide, batch=4, replicas=50).log10_grad_activation[:, -1]))
-    assert measured == pytest.approx(50 / 4, rel=5 * np.sqrt(2 / (50 * 50 * 4)))  # 5 sigma of a sum of 50 x 50 x 4 squares
+    # 5 sigma of a sum of 50 x 50 x 4 squares
+    assert measured == pytest.approx(50 / 4, rel=5 * np.sqrt(2 / (50 * 50 * 4)))
     assert 10 ** (2 * pk.predict(wide, batch=4).log10_grad_activation[-1]) == pytest.approx(50 / 4)
 
 
-@pytest.mark.parametrize("name", ["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_truncated_normal", "lecun_uniform"])
+@pytest.mark.parametrize(
+    "name", ["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_truncated_normal", "lecun_uniform"]
+)
 @pytest.mark.parametrize("widths", [(64, 128, 32, 96), (32,) * 4])
 def test_schemes_are_recognised(name, widths):
     weights = drawn(widths, name)
@@ -103,7 +120,9 @@ def test_other_schemes_are_recognised():
     pairs = list(itertools.pairwise(widths))
     normal = [stream.matrix(SEED, i, 0, m, n).astype(float) for i, (n, m) in enumerate(pairs)]
     assert recognise.scheme([0.02 * w for w in normal], None)[0] == pk.Normal(0.02)
-    assert recognise.scheme([np.sqrt(2 / len(w)) * w for w in normal], None)[0] == pk.VarianceScaling(2.0, "fan_out", "normal")
+    assert recognise.scheme([np.sqrt(2 / len(w)) * w for w in normal], None)[0] == pk.VarianceScaling(
+        2.0, "fan_out", "normal"
+    )
     assert recognise.scheme([np.eye(m, n) * 1.5 for n, m in pairs], None)[0] == pk.Identity(1.5)
     chain = pk.Chain(widths=widths, init="orthogonal", gain=1.25)
     found = recognise.scheme([pk.weights(chain, layer=i) for i in (1, 2, 3)], None)
@@ -113,9 +132,9 @@ def test_other_schemes_are_recognised():
     assert recognise.scheme(weights, biases)[0].name == "torch_linear_default"
     mixed = recognise.scheme([np.sqrt(2 / w.shape[1]) * w for w in normal], biases)[0]
     assert (mixed.distribution, mixed.bias_distribution, mixed.scale(8, 1)) == ("normal", "uniform", 0.5)
-    assert recognise.scheme(normal, [0.05 * stream.tall(SEED, stream.BIAS, 1, 0, len(w))[:, 0] for w in normal])[2] == pytest.approx(
-        0.05, rel=0.3
-    )
+    assert recognise.scheme(normal, [0.05 * stream.tall(SEED, stream.BIAS, 1, 0, len(w))[:, 0] for w in normal])[
+        2
+    ] == pytest.approx(0.05, rel=0.3)
 
 
 def test_bad_arguments():
@@ -144,7 +163,11 @@ def test_jax_lists_there_and_back():
     flax = {"params": {f"Dense_{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(pairs)}}
     assert pk.from_jax(flax, activation="gelu").init == tied.init
     assert pk.from_jax([w for w, _ in pairs], loss=None).depth == 3
-    for bad, message in (([], "list of"), ([(np.ones(3), None)], "n_in, n_out"), ([np.ones((2, 3)), np.ones((4, 4))], "layer 2 takes 4")):
+    for bad, message in (
+        ([], "list of"),
+        ([(np.ones(3), None)], "n_in, n_out"),
+        ([np.ones((2, 3)), np.ones((4, 4))], "layer 2 takes 4"),
+    ):
         with pytest.raises((ValueError, TypeError), match=message):
             pk.from_jax(bad)
 
@@ -161,6 +184,11 @@ def test_given_weights_compare_by_their_numbers():
     ):
         with pytest.raises(ValueError, match=message):
             pk.propagate(pk.Chain(depth=1, width=3, head=pk.Head("mse", 2, pk.Given(weights))))
-    for weights, error in (("ab", TypeError), ([], TypeError), ([np.ones(3)], ValueError), ([np.full((2, 2), np.nan)], ValueError)):
+    for weights, error in (
+        ("ab", TypeError),
+        ([], TypeError),
+        ([np.ones(3)], ValueError),
+        ([np.full((2, 2), np.nan)], ValueError),
+    ):
         with pytest.raises(error, match="weights"):
             pk.Given(weights)

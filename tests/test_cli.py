@@ -19,7 +19,20 @@ from pykernel.cli import main, words
 from pykernel.sweeps import default, executors, report, work
 from pykernel.sweeps.store import Store
 
-SMALL = ["--depth", "2", "3", "--width", "4", "--init", "he_normal", "lecun_normal", "--replicas", "6", "--backend", "reference"]
+SMALL = [
+    "--depth",
+    "2",
+    "3",
+    "--width",
+    "4",
+    "--init",
+    "he_normal",
+    "lecun_normal",
+    "--replicas",
+    "6",
+    "--backend",
+    "reference",
+]
 
 
 @pytest.fixture
@@ -27,7 +40,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(work, "run_rows", stand_in.run_rows)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["merge"], ["export"], ["plot"], ["predict"], ["recommend"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["sweep"], ["status"], ["merge"], ["export"], ["plot"], ["predict"], ["recommend"]]
+)
 def test_help_fits_80_columns(command, capsys):
     with pytest.raises(SystemExit) as left:
         main([*command, "--help"])
@@ -50,7 +65,9 @@ def test_every_example_in_the_help_is_understood(capsys):
 
 def test_python_dash_m_lists_what_it_answers(capsys):
     """Every word of the top level is in its help, and answered."""
-    said = subprocess.run([sys.executable, "-m", "pykernel", "--help"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "pykernel", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert all(f"--{what}" in said for what in (*embed.FLAGS, "version")) and "recommend" in said
     for what in embed.FLAGS:
         assert main([f"--{what}"]) == 0
@@ -166,7 +183,9 @@ def test_sweep_status_export_plot_and_merge(tmp_path, capsys, quick):
     capsys.readouterr()
     assert main(["plot", store, "--format", "svg", "--output", str(tmp_path / "figures")]) == 0
     drawn = [Path(line) for line in capsys.readouterr().out.split()]
-    assert {path.name for path in drawn} >= {"gradient.svg", "verdict.svg"} and all(path.stat().st_size > 1000 for path in drawn)
+    assert {path.name for path in drawn} >= {"gradient.svg", "verdict.svg"} and all(
+        path.stat().st_size > 1000 for path in drawn
+    )
     assert main(["merge", str(tmp_path / "joined"), store]) == 0
     assert main(["status", str(tmp_path / "joined")]) == 0
 
@@ -235,7 +254,13 @@ def large():
     """A grid as large as the default's, of made-up chains."""
     kernels, work.run_rows = work.run_rows, stand_in.run_rows
     try:
-        grid = {"activation": ["relu", "tanh"], "init": list(default.INITS), "width": [8, 32], "depth": [10, 30, 100], "gain": [0.9, 1.1]}
+        grid = {
+            "activation": ["relu", "tanh"],
+            "init": list(default.INITS),
+            "width": [8, 32],
+            "depth": [10, 30, 100],
+            "gain": [0.9, 1.1],
+        }
         return pk.sweep(grid, replicas=4, backend="reference", engine="dense", progress=False)
     finally:
         work.run_rows = kernels
@@ -255,9 +280,14 @@ def test_the_table_fits_the_page_and_says_what_is_left_out(large, width):
     few = large.isel(activation=[0], init=[4, 5], depth=[0, 1])
     lines = report.table(few, width).splitlines()
     assert max(map(len, lines)) <= width
-    assert len([line for line in lines if line.endswith(("stable", "vanishing", "exploding"))]) >= few.verdict.size or width == 40
+    assert (
+        len([line for line in lines if line.endswith(("stable", "vanishing", "exploding"))]) >= few.verdict.size
+        or width == 40
+    )
     assert ("no room for" in " ".join(lines)) == (width <= 80)
-    assert "slope: decades of gradient" in " ".join(lines) and "verdict: by the larger of" in " ".join(lines).replace("  ", " ")
+    assert "slope: decades of gradient" in " ".join(lines) and "verdict: by the larger of" in " ".join(lines).replace(
+        "  ", " "
+    )
 
 
 def test_what_a_figure_cannot_show_is_said(large):
@@ -342,6 +372,8 @@ def test_cells_of_earlier_grids_in_a_store_are_not_hidden(tmp_path, capsys):
 
 def test_what_is_wrong_with_a_file_or_a_zipped_cell_is_named(tmp_path, capsys):
     assert main(["sweep", str(tmp_path / "no.toml")]) == 3
-    assert capsys.readouterr().err == f"pykernel sweep: {tmp_path / 'no.toml'} cannot be read: no such file or directory\n"
+    assert (
+        capsys.readouterr().err == f"pykernel sweep: {tmp_path / 'no.toml'} cannot be read: no such file or directory\n"
+    )
     with pytest.raises(ValueError, match=r"cell bias_std=-1, correlation=0.5: bias_std"):
         pk.sweep({("bias_std", "correlation"): [(-1, 0.5)]}, {"depth": 2, "width": 4}, progress=False)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The compiled run loop against the definition: every activation, norm, order, residual and head; exponents; threads; memory."""
+"""The compiled run loop against the definition: every activation, norm, order, residual and head; exponents; threads;
+memory."""
 
 import dataclasses
 import itertools
@@ -14,7 +15,21 @@ import pytest
 from random_chains import random_chain
 
 import pykernel as pk
-from pykernel import Chain, Clip, Constant, Given, Head, Identity, Normal, Residual, Sparse, StudentT, TruncatedNormal, _core, activations
+from pykernel import (
+    Chain,
+    Clip,
+    Constant,
+    Given,
+    Head,
+    Identity,
+    Normal,
+    Residual,
+    Sparse,
+    StudentT,
+    TruncatedNormal,
+    _core,
+    activations,
+)
 from pykernel.activations import ROWS
 from pykernel.chain import LOSSES, NORMS, ORDERS
 from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
@@ -51,7 +66,16 @@ def test_every_layer_agrees_with_the_reference(activation, norm):
     for i, a, n, order, residual, head in cases():
         if (a, n) != (activation, norm):
             continue
-        chain = Chain(depth=5, width=37, activation=a, norm=n, order=order, residual=residual, head=head, bias_std=0.1 * (i % 3 == 0))
+        chain = Chain(
+            depth=5,
+            width=37,
+            activation=a,
+            norm=n,
+            order=order,
+            residual=residual,
+            head=head,
+            bias_std=0.1 * (i % 3 == 0),
+        )
         chain = chain.replace(norm_eps=(1e-5, 0.3, 1e-20)[i % 3])
         # Behind batch norm the sum of delta over the batch is zero but for rounding, which differs.
         skip = ("log10_grad_bias",) if n == "batch" else ()
@@ -67,11 +91,15 @@ def test_single_precision_stays_within_its_rounding(activation):
 
 
 @pytest.mark.parametrize(
-    "init", ["he_uniform", "orthogonal", Identity(1.5), Constant(0.01), TruncatedNormal(0.1), Sparse(0.3), StudentT(3.0)], ids=str
+    "init",
+    ["he_uniform", "orthogonal", Identity(1.5), Constant(0.01), TruncatedNormal(0.1), Sparse(0.3), StudentT(3.0)],
+    ids=str,
 )
 def test_every_kind_of_weight_with_unequal_widths(init):
     for batch in (1, 5):
-        assert_rows(lower(Chain(widths=[20, 37, 16, 50], activation="tanh", init=init), batch=batch, dtype="float64"), 2)
+        assert_rows(
+            lower(Chain(widths=[20, 37, 16, 50], activation="tanh", init=init), batch=batch, dtype="float64"), 2
+        )
 
 
 def test_clip_by_value_and_callers_arrays():
@@ -101,7 +129,10 @@ def test_a_head_of_ones_own_with_the_other_engine():
     """No draw is left but those of the layers: behind an input of all zeros both engines compute the same numbers."""
     head = Head("softmax", 3, Given([np.arange(12.0).reshape(3, 4)], [np.arange(3.0)]), targets=(0, 2))
     chain = Chain(depth=2, width=4, activation="sigmoid", init=Normal(0.0), head=head)
-    rows = [pk.propagate(chain, x=np.zeros((4, 2)), engine=e, backend="cpp", dtype="float64") for e in ("dense", "matrix_free")]
+    rows = [
+        pk.propagate(chain, x=np.zeros((4, 2)), engine=e, backend="cpp", dtype="float64")
+        for e in ("dense", "matrix_free")
+    ]
     y = np.arange(12.0).reshape(3, 4).sum(axis=1) / 2 + np.arange(3.0)
     p = np.exp(y) / np.exp(y).sum()
     assert rows[0].loss[0] == pytest.approx(-0.5 * np.log(p[0]) - 0.5 * np.log(p[2]), rel=1e-12)
@@ -112,9 +143,14 @@ def test_a_head_of_ones_own_with_the_other_engine():
 @pytest.mark.parametrize("activation", [name for name in ROWS if name != "sin"])
 def test_magnitudes_beyond_floating_point(activation):
     for gain in (1e-3, 30.0):  # sin is chaotic there: rounding decides
-        assert_rows(lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64"), tolerance=1e-9)
+        assert_rows(
+            lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64"),
+            tolerance=1e-9,
+        )
     # float32: a few layers, so that the rounding of tails e^-z with z near 1e3 stays in the second decimal
-    assert_rows(lower(Chain(depth=6, width=16, activation=activation, gain=30.0), batch=2), tolerance=1e-3, skip=("saturated",))
+    assert_rows(
+        lower(Chain(depth=6, width=16, activation=activation, gain=30.0), batch=2), tolerance=1e-3, skip=("saturated",)
+    )
 
 
 def test_identity_chain_is_exact_at_any_depth():
@@ -136,9 +172,11 @@ def test_native_precision_shows_zeros_and_infinities():
         lowered = lower(Chain(depth=depth, width=16, activation=activation, gain=gain), batch=1, precision="native")
         expected, got = (module.run(lowered, 0, 1, threads=1) for module in (reference, cpp))
         for name in ("log10_grad_weight", "log10_mean_square_activation"):
-            assert (np.isfinite(got[name]) == np.isfinite(expected[name])).mean() > 0.9, name  # the layer where it starts may differ by one
+            # the layer where it starts may differ by one
+            assert (np.isfinite(got[name]) == np.isfinite(expected[name])).mean() > 0.9, name
             both = np.isfinite(got[name]) & np.isfinite(expected[name])
-            np.testing.assert_allclose(got[name][both], expected[name][both], atol=1e-2)  # subnormal numbers have few digits
+            # subnormal numbers have few digits
+            np.testing.assert_allclose(got[name][both], expected[name][both], atol=1e-2)
 
 
 CHAINS = {
@@ -253,11 +291,19 @@ def test_programs_that_make_no_sense_are_refused():
     stretch = program.stretches[0]
     ops = list(stretch.ops)
     cases = {
-        "as many registers": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(ins=(0, 1)), *ops[1:])),)),
+        "as many registers": dataclasses.replace(
+            program, stretches=(stretch._replace(ops=(ops[0]._replace(ins=(0, 1)), *ops[1:])),)
+        ),
         "below the program's": dataclasses.replace(program, registers=1),
-        "no op": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(kind="pool"), *ops[1:])),)),
-        "a repetition must read": dataclasses.replace(program, stretches=(stretch._replace(ops=(ops[0]._replace(out=0), *ops[1:])),)),
-        "as many columns": dataclasses.replace(program, layers=dataclasses.replace(program.layers, columns=program.layers.units)),
+        "no op": dataclasses.replace(
+            program, stretches=(stretch._replace(ops=(ops[0]._replace(kind="pool"), *ops[1:])),)
+        ),
+        "a repetition must read": dataclasses.replace(
+            program, stretches=(stretch._replace(ops=(ops[0]._replace(out=0), *ops[1:])),)
+        ),
+        "as many columns": dataclasses.replace(
+            program, layers=dataclasses.replace(program.layers, columns=program.layers.units)
+        ),
         "masks": dataclasses.replace(program, masks=np.array([0.5])),
     }
     for message, wrong in cases.items():
@@ -270,7 +316,9 @@ def test_the_callers_weights_may_lie_beyond_float32(factor):
     """A power of two on every weight shifts the gradient by its decades, exactly: 3 layers, linear."""
     weights = [np.random.default_rng(i).normal(size=(4, 4)) for i in range(3)]
     chain = pk.Chain(depth=3, width=4, activation="linear")
-    plain, scaled = (pk.propagate(chain, weights=[w * f for w in weights], engine="dense", backend="cpp") for f in (1, factor))
+    plain, scaled = (
+        pk.propagate(chain, weights=[w * f for w in weights], engine="dense", backend="cpp") for f in (1, factor)
+    )
     # The mantissas are the same float32 numbers, so only the logarithm rounds.
     np.testing.assert_allclose(scaled.signal_end_to_end, plain.signal_end_to_end + 3 * np.log10(factor), rtol=1e-12)
 
@@ -281,13 +329,21 @@ def test_weight_gradients_under_batch_norm_survive_an_input_that_hardly_varies()
     exact = [np.log10(np.linalg.norm(g)) for g in pk.gradients(chain, batch=8, seed=1)]
     for backend in ("cpp", "reference"):
         p = pk.propagate(chain, batch=8, seed=1, engine="dense", backend=backend, dtype="float64")
-        # Six layers of deviations 1e-4 and less of the input's size leave 2e-10; with the mean in the Gram matrices it is 0.09 decades.
+        # Six layers of deviations 1e-4 and less of the input's size leave 2e-10; with the mean in the Gram matrices it
+        # is 0.09 decades.
         np.testing.assert_allclose(p.log10_grad_weight[0], exact, atol=2e-9)
 
 
-UNEVEN = {  # what a block with one exponent must not lose in float32: exact zeros, small columns, units that saturate 1e100 apart
-    "an input of zeros beside one that grows": (dict(depth=200, width=64, activation="elu", init="he_normal", gain=2.0), 1),
-    "only the small columns reach the weights": (dict(depth=200, width=64, activation="selu", init="lecun_normal", gain=2.0), 3),
+# what a block with one exponent must not lose in float32: exact zeros, small columns, units that saturate 1e100 apart
+UNEVEN = {
+    "an input of zeros beside one that grows": (
+        dict(depth=200, width=64, activation="elu", init="he_normal", gain=2.0),
+        1,
+    ),
+    "only the small columns reach the weights": (
+        dict(depth=200, width=64, activation="selu", init="lecun_normal", gain=2.0),
+        3,
+    ),
     "squares of a column below float32": (dict(depth=3, width=64, activation="arctan", init="he_normal", gain=1e8), 1),
     "idle units beside saturated ones": (dict(widths=[32] + [64] * 150, activation="tanh", init="identity(2)"), 0),
     "idle units beside growing ones": (dict(widths=[32] + [64] * 150, activation="silu", init="identity(2)"), 0),
@@ -311,7 +367,8 @@ def test_uneven_blocks_in_float32_agree_with_float64(case, engine):
 
 
 def test_what_is_held_between_calls_is_bounded():
-    # Each call keeps 200 to 256 MiB of draws, of sizes that do not fit each other's places: a list that never lets go would reach 1.1 GiB.
+    # Each call keeps 200 to 256 MiB of draws, of sizes that do not fit each other's places: a list that never lets go
+    # would reach 1.1 GiB.
     script = """
 import pykernel as pk
 def peak(): return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024

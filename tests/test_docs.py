@@ -77,7 +77,11 @@ def test_the_reference_is_complete():
     # Methods without a list of members would not be shown: each public one of the two result classes is.
     for kind in (pk.Propagation, pk.Prediction):
         (members,) = re.findall(rf"pykernel\.{kind.__name__}\n +:members: (.*)", page)
-        public = {name for name, value in vars(kind).items() if name[0] != "_" and (callable(value) or isinstance(value, property))}
+        public = {
+            name
+            for name, value in vars(kind).items()
+            if name[0] != "_" and (callable(value) or isinstance(value, property))
+        }
         assert sorted(public - set(members.split(", "))) == []
 
 
@@ -94,16 +98,26 @@ def test_python_of_the_readme_runs():
 
 @pytest.mark.examples
 def test_commands_of_the_readme_run(tmp_path):
-    """`pykernel` and `python` as they stand, in an empty folder; of `make`, that the target is there: it would build an environment."""
+    """`pykernel` and `python` as they stand, in an empty folder; of `make`, that the target is there: it would build an
+    environment."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    commands = [line.split(" #")[0] for block in blocks(README, "sh") for line in block.splitlines() if line and not line.startswith("#")]
+    commands = [
+        line.split(" #")[0]
+        for block in blocks(README, "sh")
+        for line in block.splitlines()
+        if line and not line.startswith("#")
+    ]
     assert commands
     for command in commands:
         word, *rest = shlex.split(command)
         if word == "make":
             assert set(rest) <= targets, command
         elif word in ("pykernel", "python"):
-            rest = ["-m", "pykernel", *rest] if word == "pykernel" else [str(ROOT / r) if (ROOT / r).exists() else r for r in rest]
+            rest = (
+                ["-m", "pykernel", *rest]
+                if word == "pykernel"
+                else [str(ROOT / r) if (ROOT / r).exists() else r for r in rest]
+            )
             subprocess.run([sys.executable, *rest], cwd=tmp_path, check=True, capture_output=True, timeout=200)
         else:
             assert (word, rest[0]) in {("pip", "install"), ("git", "clone"), ("cd", "pykernel")}, command

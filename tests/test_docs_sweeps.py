@@ -43,7 +43,14 @@ def test_the_toml_on_the_page_is_a_sweep(tmp_path, monkeypatch):
 
 def test_every_profile_of_every_replica_can_be_kept(monkeypatch):
     monkeypatch.setattr(work, "run_rows", stand_in.run_rows)
-    ds = pk.sweep({"depth": [2, 3], "batch": [1, 2]}, {"width": 4}, replicas=5, profiles="replicas", progress=False, backend="reference")
+    ds = pk.sweep(
+        {"depth": [2, 3], "batch": [1, 2]},
+        {"width": 4},
+        replicas=5,
+        profiles="replicas",
+        progress=False,
+        backend="reference",
+    )
     each = ds.log10_grad_weight_replica
     assert each.dims == ("depth", "batch", "replica", "layer")
     np.testing.assert_array_equal(each.sel(depth=3, layer=3).values, ds.log10_grad_weight_last.sel(depth=3).values)
@@ -57,9 +64,14 @@ def test_quantiles_of_any_row_can_be_kept(monkeypatch):
     words = {"replicas": 7, "progress": False, "backend": "reference"}
     grid = {"depth": [2, 3], "batch": [1, 2]}
     ds = pk.sweep(grid, {"width": 4}, profiles=["similarity", "saturated"], **words)
-    each = pk.sweep(grid, {"width": 4}, profiles=pk.Profiles(rows=("saturated",), replicas=True), **words).saturated_replica
-    expected = each.quantile([0.05, 0.25, 0.5, 0.75, 0.95], "replica", method="hazen").transpose(*ds.saturated_quantile.dims)
-    np.testing.assert_allclose(ds.saturated_quantile.values, expected.values, rtol=1e-12)  # interpolation in another order
+    each = pk.sweep(
+        grid, {"width": 4}, profiles=pk.Profiles(rows=("saturated",), replicas=True), **words
+    ).saturated_replica
+    expected = each.quantile([0.05, 0.25, 0.5, 0.75, 0.95], "replica", method="hazen").transpose(
+        *ds.saturated_quantile.dims
+    )
+    # interpolation in another order
+    np.testing.assert_allclose(ds.saturated_quantile.values, expected.values, rtol=1e-12)
     assert np.isnan(ds.saturated_quantile.sel(layer=0)).all()  # a row of layers has no value at the input
     assert np.isnan(ds.similarity_quantile.sel(batch=1)).all()
     assert set(pk.Profiles(rows=("dead",)).quantiles) == {"dead"} and len(pk.Profiles.of("all").quantiles) == 2

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Outside consumers are built and run against the installed package, in a temporary folder, with nothing but what it tells them."""
+"""Outside consumers are built and run against the installed package, in a temporary folder, with nothing but what it
+tells them."""
 
 import contextlib
 import ctypes
@@ -31,7 +32,9 @@ CMAKE = shutil.which("cmake", path=PATH)
 
 def run(*command, **options):
     """Run a command and give back what it prints; its own messages are the best report of a failure."""
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, "PATH": PATH}, **options)
+    result = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env={**os.environ, "PATH": PATH}, **options
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.strip()
 
@@ -70,7 +73,14 @@ def described(chain, program, engine, replicas):
     factor = 1.0 if chain.residual is None else chain.residual.factor(chain.depth)
     (activation,), (draw,) = program.activations, program.draws
     words = [int(program.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas]
-    words += [program.depth, program.batch, program.seed, int(program.exponent), NORMS.index(chain.norm), ORDERS.index(chain.order)]
+    words += [
+        program.depth,
+        program.batch,
+        program.seed,
+        int(program.exponent),
+        NORMS.index(chain.norm),
+        ORDERS.index(chain.order),
+    ]
     words += [LOSSES.index(head.loss), head.outputs, activation.name, *numbers(activation.parameters)]
     words += [len(program.nodes), *program.nodes.tolist(), every, *numbers(np.full(program.depth, factor))]
     words += [*draw, *numbers(layers.scale), BIASES[layers.bias_draw[0]], *numbers(layers.bias_scale)]
@@ -84,14 +94,26 @@ def described(chain, program, engine, replicas):
 CHAINS = {
     "relu": (dict(depth=40, width=96, activation="relu", init="he_normal"), {}),
     "tanh glorot": (dict(depth=30, width=50, activation="tanh", init="glorot_normal"), {"batch": 5}),
-    "uniform": (dict(widths=[3, 70, 1, 40, 33], activation="leaky_relu", init="he_uniform", bias_std=0.3), {"correlation": 0.5}),
+    "uniform": (
+        dict(widths=[3, 70, 1, 40, 33], activation="leaky_relu", init="he_uniform", bias_std=0.3),
+        {"correlation": 0.5},
+    ),
     "float64": (dict(depth=12, width=47, activation="gelu"), {"dtype": "float64", "batch": 9}),
-    "residual": (dict(depth=24, width=40, activation="softplus", residual=pk.Residual(every=2, scale=0.5)), {"batch": 5}),
-    "pre-activation": (dict(depth=21, width=40, norm="layer", order="norm-activation-linear", residual=pk.Residual()), {"batch": 2}),
+    "residual": (
+        dict(depth=24, width=40, activation="softplus", residual=pk.Residual(every=2, scale=0.5)),
+        {"batch": 5},
+    ),
+    "pre-activation": (
+        dict(depth=21, width=40, norm="layer", order="norm-activation-linear", residual=pk.Residual()),
+        {"batch": 2},
+    ),
     "layer norm": (dict(depth=25, width=130, activation="silu", norm="layer", norm_eps=0.2), {"batch": 3}),
     "batch norm": (dict(depth=20, width=64, norm="batch"), {"batch": 5}),
     "softmax head": (dict(depth=15, width=30, activation="tanh", head=pk.Head("softmax", 10)), {"batch": 5}),
-    "head of one's own": (dict(depth=9, width=30, head=pk.Head("mse", 3, pk.Given([np.eye(3, 30)], [np.arange(3)]))), {"batch": 2}),
+    "head of one's own": (
+        dict(depth=9, width=30, head=pk.Head("mse", 3, pk.Given([np.eye(3, 30)], [np.arange(3)]))),
+        {"batch": 2},
+    ),
     "linear head": (dict(depth=15, width=30, activation="selu", head=pk.Head("linear", 3)), {"batch": 2}),
     "clip by value": (dict(depth=10, width=30, activation="selu", clip=pk.Clip(value=1e-3)), {"batch": 2}),
     "orthogonal": (dict(widths=[30, 40, 40, 20, 20, 9], activation="linear", init="orthogonal"), {"batch": 2}),
@@ -99,11 +121,20 @@ CHAINS = {
     "two chunks": (dict(depth=3, width=1100, activation="sigmoid"), {"batch": 2}),
     "beyond float": (dict(depth=400, width=20, activation="relu", gain=3.0), {"batch": 2}),
     "native": (dict(depth=60, width=20, activation="sigmoid"), {"precision": "native", "batch": 2}),
-    "given": (dict(depth=4, width=20), {"x": np.linspace(-1, 1, 60).reshape(20, 3), "cotangent": np.ones((20, 3)) * 1e-20}),
+    "given": (
+        dict(depth=4, width=20),
+        {"x": np.linspace(-1, 1, 60).reshape(20, 3), "cotangent": np.ones((20, 3)) * 1e-20},
+    ),
     "matrix-free": (dict(depth=30, width=300, activation="tanh"), {"engine": "matrix_free", "batch": 5}),
     "matrix-free, one input": (dict(depth=30, width=3000, activation="relu", bias_std=0.1), {"engine": "matrix_free"}),
-    "matrix-free, orthogonal": (dict(depth=10, width=90, norm="rms", init="orthogonal"), {"engine": "matrix_free", "batch": 3}),
-    "matrix-free, head": (dict(depth=10, width=90, activation="erf", head=pk.Head("mse", 3)), {"engine": "matrix_free", "batch": 3}),
+    "matrix-free, orthogonal": (
+        dict(depth=10, width=90, norm="rms", init="orthogonal"),
+        {"engine": "matrix_free", "batch": 3},
+    ),
+    "matrix-free, head": (
+        dict(depth=10, width=90, activation="erf", head=pk.Head("mse", 3)),
+        {"engine": "matrix_free", "batch": 3},
+    ),
 }
 
 
@@ -138,13 +169,26 @@ def described_program(program, engine, replicas):
         words += [len(stretch.ops), stretch.count]
         for op in stretch.ops:
             words += [KINDS.index(op.kind), op.out, op.ins[0], op.ins[-1]]
-    words += [*integers(program.nodes), program.batch, math.prod(program.positions), program.seed, int(program.exponent)]
+    words += [
+        *integers(program.nodes),
+        program.batch,
+        math.prod(program.positions),
+        program.seed,
+        int(program.exponent),
+    ]
     words += [*integers(layers.units), *integers(layers.columns), *integers(layers.draw), len(program.draws)]
     words += [word for draw in program.draws for word in draw]
     words += [*numbers(layers.scale), *numbers(layers.bias_scale if layers.bias_scale.any() else ())]
-    words += [len(program.activations), *(word for row in program.activations for word in (row.name, *numbers(row.parameters)))]
+    words += [
+        len(program.activations),
+        *(word for row in program.activations for word in (row.name, *numbers(row.parameters))),
+    ]
     words += [*integers(program.steps.row), *integers(program.steps.norm)]
-    words += [len(program.norms) - 1, *(NORMS.index(norm.kind) for norm in program.norms[1:]), *numbers([n.eps for n in program.norms[1:]])]
+    words += [
+        len(program.norms) - 1,
+        *(NORMS.index(norm.kind) for norm in program.norms[1:]),
+        *numbers([n.eps for n in program.norms[1:]]),
+    ]
     words += [
         *integers(program.norm_steps),
         *numbers(joins.skip),
@@ -157,11 +201,24 @@ def described_program(program, engine, replicas):
 
 
 GAUSSIAN = ("he_normal", "lecun_normal", "orthogonal")
-PROGRAMS = {f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)} | {
-    "pre-norm": (pk.Chain(depth=9, width=40, blocks=[pk.Block(pk.Norm("layer"), pk.Linear(160), "gelu", pk.Linear(40), skip=1.0)]), {}),
-    "swiglu": (pk.Chain(depth=5, width=1100, blocks=[pk.Block(pk.Norm("rms"), pk.Gated(300), pk.Linear(1100), skip=1.0)]), {"batch": 3}),
+PROGRAMS = {
+    f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)
+} | {
+    "pre-norm": (
+        pk.Chain(
+            depth=9, width=40, blocks=[pk.Block(pk.Norm("layer"), pk.Linear(160), "gelu", pk.Linear(40), skip=1.0)]
+        ),
+        {},
+    ),
+    "swiglu": (
+        pk.Chain(depth=5, width=1100, blocks=[pk.Block(pk.Norm("rms"), pk.Gated(300), pk.Linear(1100), skip=1.0)]),
+        {"batch": 3},
+    ),
     "far": (pk.Chain(depth=9, width=20, gain=30.0, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"batch": 2}),
-    "native": (pk.Chain(depth=5, width=20, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"precision": "native", "batch": 2}),
+    "native": (
+        pk.Chain(depth=5, width=20, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]),
+        {"precision": "native", "batch": 2},
+    ),
 }
 
 
@@ -212,7 +269,9 @@ def softsign_slope(z):
 def test_chain_in_c_with_its_own_activation(consumers):
     """Against the same formula compiled by Numba, which rounds as C does."""
     pytest.importorskip("numba")
-    own = pk.Activation(value=softsign, slope=softsign_slope, left=0.0, right=0.0, max_slope=1.0, before_zero=1.0, after_zero=1.0)
+    own = pk.Activation(
+        value=softsign, slope=softsign_slope, left=0.0, right=0.0, max_slope=1.0, before_zero=1.0, after_zero=1.0
+    )
     chain = pk.Chain(depth=64, width=1000, activation=own, init="lecun_normal")
     expected = pk.propagate(chain, replicas=3, seed=7, engine="matrix_free", backend="cpp", dtype="float64")
     same_bits(hex_floats(run(consumers / "chain_c")), [expected.log10_grad_activation])
@@ -236,7 +295,9 @@ def test_ctypes_example():
 
 @pytest.mark.parametrize("source", ["chain.cpp", "chain.c"])
 def test_printed_flags_are_enough(consumers, tmp_path, source):
-    flags, libraries = (run(sys.executable, "-m", "pykernel", what, cwd=tmp_path).split() for what in ("--includes", "--libs"))
+    flags, libraries = (
+        run(sys.executable, "-m", "pykernel", what, cwd=tmp_path).split() for what in ("--includes", "--libs")
+    )
     compiler, standard = ("c++", ["-std=c++20"]) if source.endswith("cpp") else ("cc", [])
     if not shutil.which(compiler):
         pytest.skip(f"needs {compiler}")
@@ -250,7 +311,11 @@ def test_pkg_config_is_enough_for_c(consumers, tmp_path):
         pytest.skip("needs pkg-config and cc")
     room = {"PKG_CONFIG_PATH": str(Path(pk.get_library()).parent / "pkgconfig")}
     flags = subprocess.run(
-        [config, "--cflags", "--libs", "pykernel_c"], capture_output=True, text=True, env={**os.environ, **room}, check=True
+        [config, "--cflags", "--libs", "pykernel_c"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **room},
+        check=True,
     )
     flags = flags.stdout.split()
     run("cc", EMBED / "chain.c", *flags, "-lm", "-o", tmp_path / "program")
@@ -261,7 +326,12 @@ def test_facts_of_activations_are_those_of_python():
     library = ctypes.CDLL(pk.get_library())
 
     class Row(ctypes.Structure):
-        _fields_ = [("size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("parameters", ctypes.c_void_p), ("rest", ctypes.c_void_p * 5)]
+        _fields_ = [
+            ("size", ctypes.c_size_t),
+            ("name", ctypes.c_char_p),
+            ("parameters", ctypes.c_void_p),
+            ("rest", ctypes.c_void_p * 5),
+        ]
         _fields_ += [(f, ctypes.c_double) for f in FACTS] + [("flat", ctypes.c_int32)]
 
     message = ctypes.create_string_buffer(200)
@@ -344,14 +414,28 @@ def test_a_struct_of_an_older_header_is_read(example):
 
 def test_stream_by_address(example):
     """Tiles that start anywhere, of every distribution, and tall arrays, against the definition."""
-    for distribution, parameter in [("normal", 0), ("uniform", 0), ("truncated", 0), ("sparse", 0.3), ("student", 3), ("stable", 1.5)]:
+    for distribution, parameter in [
+        ("normal", 0),
+        ("uniform", 0),
+        ("truncated", 0),
+        ("sparse", 0.3),
+        ("student", 3),
+        ("stable", 1.5),
+    ]:
         tile = (ctypes.c_float * (21 * 300))()
         where = [ctypes.c_int64(i) for i in (13, 6, 21, 300)]
         address = (ctypes.c_uint64(2**40 + 1), ctypes.c_uint32(5), ctypes.c_uint32(9))
         example.call("pk_draw_weights", *address, distribution.encode(), ctypes.c_double(parameter), *where, tile)
         expected = stream.matrix(2**40 + 1, 5, 9, 34, 306, distribution, parameter)[13:, 6:]
         np.testing.assert_array_equal(np.array(tile).reshape(21, 300), expected)
-    address = (ctypes.c_uint64(11), ctypes.c_uint32(3), ctypes.c_uint32(0), ctypes.c_uint32(2), ctypes.c_int64(150), ctypes.c_int64(19))
+    address = (
+        ctypes.c_uint64(11),
+        ctypes.c_uint32(3),
+        ctypes.c_uint32(0),
+        ctypes.c_uint32(2),
+        ctypes.c_int64(150),
+        ctypes.c_int64(19),
+    )
     for name, kind, expected in [
         ("pk_draw_words", ctypes.c_uint32, stream.tall_words(11, 3, 0, 2, 150, 19)),
         ("pk_draw_uniforms", ctypes.c_float, stream.tall(11, 3, 0, 2, 150, 19, "uniform")),
@@ -361,14 +445,17 @@ def test_stream_by_address(example):
         example.call(name, *address, out)
         np.testing.assert_array_equal(np.array(out).reshape(150, 19), expected)
     with pytest.raises(RuntimeError, match="must be from 0 to"):
-        example.call("pk_draw_weights", *[ctypes.c_uint64(1)] * 3, b"normal", ctypes.c_double(0), *[ctypes.c_int64(-1)] * 4, tile)
+        example.call(
+            "pk_draw_weights", *[ctypes.c_uint64(1)] * 3, b"normal", ctypes.c_double(0), *[ctypes.c_int64(-1)] * 4, tile
+        )
 
 
 @pytest.mark.timeout(3600)
 def test_plain_install_without_python(tmp_path_factory, consumers):
     """`cmake --install` from the sources gives a prefix from which find_package builds the same programs.
 
-    Without optimisation and for one instruction set, which is quick to build (PYKERNEL_SLOW_TESTS=1: as users would), and the same bits.
+    Without optimisation and for one instruction set, which is quick to build (PYKERNEL_SLOW_TESTS=1: as users would),
+    and the same bits.
     """
     room = tmp_path_factory.mktemp("plain")
     quick = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", "-DPYKERNEL_ISAS=baseline"]

@@ -23,9 +23,10 @@ def answer(function):
     return function
 
 
-# A logarithm of a squared norm that is multiplied by a random factor a layer has mean -beta/2 and variance beta beside the theory of
-# infinite width, beta = v L/n (Hanin and Nica 2018): v = 3 E[phi'^4] / E[phi'^2]^2 - 1, that is 2 for linear chains, 5 for ReLU.
-# In decades of the norm both shrink by 2 ln 10 (the standard deviation) or its like for the mean.
+# A logarithm of a squared norm that is multiplied by a random factor a layer has mean -beta/2 and variance beta beside
+# the theory of infinite width, beta = v L/n (Hanin and Nica 2018): v = 3 E[phi'^4] / E[phi'^2]^2 - 1, that is 2 for
+# linear chains, 5 for ReLU. In decades of the norm both shrink by 2 ln 10 (the standard deviation) or its like for the
+# mean.
 
 
 def drift(beta):
@@ -95,7 +96,8 @@ def of_01(x):
 
 @answer
 def of_02(x):
-    # A factor's log, in one layer, over 50 draws; ReLU's v = 5 bounds the others. The drift of one layer is 5/(4n) of it.
+    # A factor's log, in one layer, over 50 draws; ReLU's v = 5 bounds the others. The drift of one layer is 5/(4n) of
+    # it.
     tolerance = math.log(10) * (drift(5 / 512) + error(5 / 512, 50))
     for name, value in (("sigmoid", 0.236), ("ReLU", math.sqrt(0.5))):
         assert abs(x["derivative"][name][-1] / value - 1) < tolerance
@@ -128,7 +130,10 @@ def of_03(x):
     _, chi, _ = mean_field(sigmoid, sigmoid_slope, 1.0)
     assert abs(x["decades"]["sigmoid"] - 25 * math.log10(chi)) < tolerance + 0.05  # the first layers' q is not yet q*
     assert abs(x["decades"]["(b) ReLU, same weights"] + 25 * math.log10(2)) < tolerance
-    assert abs(x["measured"]["(c) ReLU, batch norm"].median("slope") - math.log10(batch_norm_rate(32)) / 2) < tolerance / 50
+    assert (
+        abs(x["measured"]["(c) ReLU, batch norm"].median("slope") - math.log10(batch_norm_rate(32)) / 2)
+        < tolerance / 50
+    )
     # chi = 1 - 1/l up to ln(l)/l^2, which from layer 100 on changes the exponent by less than ln(100)/100.
     assert abs(x["power"] + 0.5) < 0.046
     beta = 2 * 1000 / 4096  # tanh on small z is linear
@@ -139,13 +144,16 @@ def of_03(x):
 def of_04(x):
     assert abs(x["theory"] - 10.149) < 0.001
     assert abs(mean_field(sigmoid, sigmoid_slope, x["theory"])[1] - 1) < 1e-6
-    # Decades over L layers rise by slope L for each decade of gain. The drift counts twice: the forward norm has its own.
+    # Decades over L layers rise by slope L for each decade of gain. The drift counts twice: the forward norm has its
+    # own.
     v = mean_field(sigmoid, sigmoid_slope, 10.149)[2]
     low, high = (mean_field(sigmoid, sigmoid_slope, gain)[1] for gain in (10.0, 11.0))
     slope = math.log10(high / low) / 2 / math.log10(1.1)
     for depth, measured in x["measured"].items():
         beta = v * depth / 256
-        assert abs(math.log10(measured / x["theory"])) < (2 * drift(beta) + error(beta, 20, np.median)) / (slope * depth)
+        assert abs(math.log10(measured / x["theory"])) < (2 * drift(beta) + error(beta, 20, np.median)) / (
+            slope * depth
+        )
 
 
 @answer
@@ -167,15 +175,24 @@ def of_06(x):
     assert set(verdict.loc[["linear", "tanh", "softsign", "arctan", "selu"], "lecun_normal"]) == {"stable"}
     assert verdict.loc["relu"].tolist() == ["vanishing", "vanishing", "stable", "vanishing", "vanishing"]
     assert set(verdict.loc["sigmoid"]) == {"vanishing"} == set(verdict["torch_linear_default"])
-    assert verdict["he_normal"][["gelu", "silu", "mish", "softplus"]].tolist() == ["vanishing", "vanishing", "stable", "stable"]
+    assert verdict["he_normal"][["gelu", "silu", "mish", "softplus"]].tolist() == [
+        "vanishing",
+        "vanishing",
+        "stable",
+        "stable",
+    ]
     assert (verdict["lecun_normal"] == verdict["glorot_normal"]).all()
     for (name, depth), (low, best, high) in x["window"].items():
         beta = 5 * depth / 256
         tolerance = drift(beta) + error(beta, 20, np.median)
-        # Where the measured gradient keeps its size, theory must see it kept, but for the drift and the error of the median.
-        chain = pk.Chain(depth=depth, width=256, activation=name, init={"relu": "he_normal", "tanh": "lecun_normal"}[name])
+        # Where the measured gradient keeps its size, theory must see it kept, but for the drift and the error of the
+        # median.
+        chain = pk.Chain(
+            depth=depth, width=256, activation=name, init={"relu": "he_normal", "tanh": "lecun_normal"}[name]
+        )
         assert abs(pk.predict(chain.replace(gain=float(best))).signal_end_to_end) < tolerance
-        if name == "relu":  # scaling by g adds L log10 g to the same draws: exact, but for the interpolation of straight lines in float32
+        # scaling by g adds L log10 g to the same draws: exact, but for the interpolation of straight lines in float32
+        if name == "relu":
             assert abs(math.log10(high / low) - 6 / depth) < 1e-3 / depth
     best = [x["window"]["tanh", depth][1] for depth in (10, 30, 100)]
     assert best[0] > best[1] > best[2] > 1
@@ -211,7 +228,9 @@ def of_08(x):
             _, chi, v = mean_field(value, slope, gain, layers=22)  # the middle of layers 16 to 30
             tolerance = math.log(10) * (2 * drift(v / 256) + error(v / 256, 45))
             # The mean square of z itself scatters as a sum over layers of chances of 1/n each.
-            assert abs(measured - math.log(math.sqrt(chi) / gain)) < tolerance + 0.5 / 15**2 + abs(1 - chi) / math.sqrt(256)
+            assert abs(measured - math.log(math.sqrt(chi) / gain)) < tolerance + 0.5 / 15**2 + abs(1 - chi) / math.sqrt(
+                256
+            )
     assert np.abs(factor["4 sigmoid - 2"][:2] - factor["tanh"][:2]).max() < 0.01  # the same draws, both all but linear
     assert np.exp(factor["sigmoid"]).max() < 0.25
     assert (x["factor"]["sigmoid"] < 1).all()
@@ -235,15 +254,18 @@ def of_09(x):
 @answer
 def of_10(x):
     for name, bits in (("bfloat16", 7), ("float16", 10), ("float32", 23), ("float64", 52)):
-        # 1 + exp(-z) rounds to 1 from exp(-z) = 2^-(bits + 1) on, but for the rounding of z and exp, and the grid of 1/32.
+        # 1 + exp(-z) rounds to 1 from exp(-z) = 2^-(bits + 1) on, but for the rounding of z and exp, and the grid of
+        # 1/32.
         assert abs(x["edge"][name] - (bits + 1) * math.log(2)) < 2.0**-bits * 16 + 1 / 32
     assert (x["s"] * (1 - x["s"]))[-1] == 0
     for head in ("sigmoid", "softmax"):
         stable, plain = x["loss"][head, "exponent"], x["loss"][head, "native"]
         assert np.isfinite(stable).all() and not np.isfinite(plain[-1])
-        finite = np.isfinite(plain)  # 640 terms in float32; near 1 - s = eps the plain formula has lost most of its digits
+        # 640 terms in float32; near 1 - s = eps the plain formula has lost most of its digits
+        finite = np.isfinite(plain)
         assert np.allclose(plain[finite], stable[finite], rtol=0.02)
-    # |y| > 16.6 kills one of 640 sigmoids, y > 88.7 one of 640 exponentials: first at a third of that, some three standard deviations.
+    # |y| > 16.6 kills one of 640 sigmoids, y > 88.7 one of 640 exponentials: first at a third of that, some three
+    # standard deviations.
     first = {head: x["scales"][~np.isfinite(x["loss"][head, "native"])][0] for head in ("sigmoid", "softmax")}
     assert 16.6 / 4.5 < first["sigmoid"] < 16.6 and 88.7 / 4.5 < first["softmax"] < 88.7
 
@@ -252,20 +274,31 @@ def of_10(x):
 def of_11(x):
     d, theory = x["decades"], x["theory"]
     assert abs(d["plain, 20 % less weight"] - d["plain"] - 152 * math.log10(0.8)) < 1e-3  # the same draws
-    # A plain layer brings 5/n to the variance of the log. A block with a skip, g + J^T g, has of its two layers' 10/n a quarter, as J^T g
-    # is half of the sum, and 1/n of the cosine between the two; scaled by 1/76, only the cosine's 4/76 n.
-    beta = {"plain": 5 * 152 / 128, "batch norm": 5 * 152 / 128, "skips": 3.5 * 76 / 128, "skips / sqrt(blocks)": 4 / 128}
+    # A plain layer brings 5/n to the variance of the log. A block with a skip, g + J^T g, has of its two layers' 10/n a
+    # quarter, as J^T g is half of the sum, and 1/n of the cosine between the two; scaled by 1/76, only the cosine's
+    # 4/76 n.
+    beta = {
+        "plain": 5 * 152 / 128,
+        "batch norm": 5 * 152 / 128,
+        "skips": 3.5 * 76 / 128,
+        "skips / sqrt(blocks)": 4 / 128,
+    }
     for name, b in beta.items():
         assert abs(d[name] - theory[name]) < drift(b) + error(b, 10, np.median), name
     assert abs(theory["skips"] - 38 * math.log10(2)) < 1e-6
     assert abs(theory["skips / sqrt(blocks)"] - 38 * math.log10(1 + 1 / 76)) < 1e-6
-    assert abs(theory["batch norm"] - 76 * math.log10(batch_norm_rate(32))) < math.log10(batch_norm_rate(32)) * 3  # ends of the chain
-    # Both: a block's branch adds (pi - 1)/pi to a variance that starts at 1, and pays pi/(pi - 1) for it (large batches).
+    # ends of the chain
+    assert abs(theory["batch norm"] - 76 * math.log10(batch_norm_rate(32))) < math.log10(batch_norm_rate(32)) * 3
+    # Both: a block's branch adds (pi - 1)/pi to a variance that starts at 1, and pays pi/(pi - 1) for it (large
+    # batches).
     r = math.pi / (math.pi - 1)
     closed = 0.5 * np.log10(1 + r / (1 + np.arange(76) / r)).sum()
     assert abs(pk.predict(x["chains"]["skips and batch norm"], batch=1000).signal_end_to_end / closed - 1) < 5 / 1000
-    assert abs(d["skips and batch norm"] - theory["skips and batch norm"]) < drift(beta["skips"]) + error(beta["skips"], 10, np.median)
-    # Outputs that are never negative add up: the sum gains on its parts, and the 1/n of the squared gradient that lies along it with it.
+    assert abs(d["skips and batch norm"] - theory["skips and batch norm"]) < drift(beta["skips"]) + error(
+        beta["skips"], 10, np.median
+    )
+    # Outputs that are never negative add up: the sum gains on its parts, and the 1/n of the squared gradient that lies
+    # along it with it.
     assert d["skips, ReLU last"] > d["skips"] + 3
 
 
@@ -276,8 +309,12 @@ def of_12(x):
     for kind in ("exploding", "vanishing"):
         before = runs[kind, "none"].log10_grad_weight
         layer = np.logaddexp(2 * math.log(10) * before, 2 * math.log(10) * runs[kind, "none"].log10_grad_bias * 1.0)
-        assert (runs[kind, "value 0.01"].log10_grad_weight <= np.minimum(before, math.log10(0.01 * 64)) + 1e-5).all()  # 64 x 64 entries
-        for name, norm in (("norm 1, all together", np.logaddexp.reduce(layer, axis=1)[:, None]), ("norm 1, each layer", layer)):
+        # 64 x 64 entries
+        assert (runs[kind, "value 0.01"].log10_grad_weight <= np.minimum(before, math.log10(0.01 * 64)) + 1e-5).all()
+        for name, norm in (
+            ("norm 1, all together", np.logaddexp.reduce(layer, axis=1)[:, None]),
+            ("norm 1, each layer", layer),
+        ):
             after = before - np.maximum(0, norm) / (2 * math.log(10))  # weights and biases count together
             assert np.allclose(runs[kind, name].log10_grad_weight, after, atol=1e-9)
     # By value, entry by entry, of the gradients themselves: float32 against float64 through 60 chaotic layers.
@@ -290,7 +327,8 @@ def of_12(x):
 
 @answer
 def of_13(x):
-    # Scales only differ: exact to rounding. The paper's own figures are rounded to two digits, 5.9 * 4.2^2 * 2.9^2 * 2.1^4.
+    # Scales only differ: exact to rounding. The paper's own figures are rounded to two digits, 5.9 * 4.2^2 * 2.9^2 *
+    # 2.1^4.
     assert abs(x["vgg_ratio"] * 1.7e4 - 1) < 0.02
     assert abs(x["vgg_ratio"] * np.prod([math.sqrt(9 * d / 2) * 0.01 for d in x["channels"][1:]]) ** -1 - 1) < 1e-3
     assert abs(x["xavier_ratio"] / 2**-15 - 1) < 1e-3
@@ -308,24 +346,31 @@ def of_13(x):
         back, weight = x["back"][name], x["weight"][name]
         beta = 2 * 4 / 1000
         tolerance = 2 * drift(beta) + error(beta, 5)  # one input; ten scatter less
-        # delta_1 comes from delta_5 through the matrices 2 .. 5 and the slopes of layers 1 .. 4; delta_5 has its own slope.
+        # delta_1 comes from delta_5 through the matrices 2 .. 5 and the slopes of layers 1 .. 4; delta_5 has its own
+        # slope.
         assert abs(back[0] - back[-1] - 0.5 * sum(np.log10(chi[:4]))) < tolerance
         width = 0.5 * math.log10(1024 / 1000)
-        assert abs(weight[0] - weight[-1] - (0.5 * sum(np.log10(chi[:4])) + 0.5 * math.log10(a[0] / a[4]) + width)) < tolerance
+        assert (
+            abs(weight[0] - weight[-1] - (0.5 * sum(np.log10(chi[:4])) + 0.5 * math.log10(a[0] / a[4]) + width))
+            < tolerance
+        )
 
 
 @answer
 def of_14(x):
     scale, alike = zip(*x["forgets"].values(), strict=True)
     assert max(scale) <= 10 and max(alike) < 80
-    # Sixteen inputs of five networks; v = 5 bounds tanh's, and the first layers count as for 05: five layers of half a decade.
+    # Sixteen inputs of five networks; v = 5 bounds tanh's, and the first layers count as for 05: five layers of half a
+    # decade.
     tolerance = math.sqrt(2) * error(1.2 * 5 / (512 * 80), 5)
     for slope in x["slope"].values():
         assert abs(slope - x["theory"].slope) < 2 * drift(5 / 512) + tolerance + 6 * 0.5 * 5 / 80**2
     relu = x["relu_slope"]
-    assert abs(relu["digits, 0 .. 16"] - relu["digits, scaled to 1"]) < 1e-6  # the same draws, the gradient sees signs only
+    # the same draws, the gradient sees signs only
+    assert abs(relu["digits, 0 .. 16"] - relu["digits, scaled to 1"]) < 1e-6
     assert abs(relu["noise"] - relu["digits, 0 .. 16"]) < tolerance
-    # A cosine takes a step of 1/sqrt(n) a layer and forgets it in xi/2 = 8.5; about 5 networks times 16/2 independent pairs.
+    # A cosine takes a step of 1/sqrt(n) a layer and forgets it in xi/2 = 8.5; about 5 networks times 16/2 independent
+    # pairs.
     assert np.abs(x["alike"]["digits, scaled to 1"] - x["theory"].similarity).max() < 5 * math.sqrt(8.5 / 512 / 40)
 
 
@@ -349,7 +394,8 @@ def of_16(x):
     beta = 2 * 64 / 256  # a branch scatters less than a linear layer of the width
     for name, rise in x["rise"].items():
         assert abs(rise - x["theory"][name]) < drift(beta) + error(beta, 20, np.median)
-    # The signal's mean square after N pre-norm blocks is 1 + .425 N. Two layers of a weight's own make its gradient scatter.
+    # The signal's mean square after N pre-norm blocks is 1 + .425 N. Two layers of a weight's own make its gradient
+    # scatter.
     tolerance = error(2 * 5 / 256, 20, np.median)
     depth = x["last"].depth.values
     falls = -0.5 * np.log10((1 + forward * depth) / (1 + forward))
@@ -389,12 +435,16 @@ def of_19(x):
     silu, slope = z * sigmoid(z), sigmoid(z) + z * sigmoid_slope(z)
     assert abs(x["gain"] - (w @ silu**2) ** -0.5) < 1e-6
     assert abs(x["elasticity"] - 1 - (w @ (silu * slope * z)) / (w @ silu**2)) < 1e-3
-    # Far from 1 silu is z / 2 or ReLU, and a block squares: but for a constant, which is small against the last of twelve.
+    # Far from 1 silu is z / 2 or ReLU, and a block squares: but for a constant, which is small against the last of
+    # twelve.
     for name in ("0.8 of the gain", "the gain", "1.25 of it"):
         assert abs(x["square"][name][-1] / x["square"][name][-2] - 2) < 0.02
     assert list(x["verdict"].values()) == ["vanishing", "vanishing", "exploding", "stable", "stable"]
-    assert np.abs(x["square"]["norm"]).max() < 2 * error(10 / x["n"], 20, np.median)  # one block: a gate of two layers and a layer
-    theory = pk.predict(pk.Chain(depth=12, width=256, init="lecun_normal", blocks=x["patterns"]["norm"])).signal_end_to_end
+    # one block: a gate of two layers and a layer
+    assert np.abs(x["square"]["norm"]).max() < 2 * error(10 / x["n"], 20, np.median)
+    theory = pk.predict(
+        pk.Chain(depth=12, width=256, init="lecun_normal", blocks=x["patterns"]["norm"])
+    ).signal_end_to_end
     beta = 10 * 12 / 256
     assert abs(x["decades"]["norm"] - theory) < drift(beta) + error(beta, 20, np.median)
 

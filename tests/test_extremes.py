@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Magnitudes that no float32 holds, in every place where a caller can put them, and exact zeros: the same answer from every backend."""
+"""Magnitudes that no float32 holds, in every place where a caller can put them, and exact zeros: the same answer from
+every backend."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ BACKENDS = ("cpp", "numba", "reference")
 @pytest.mark.parametrize("size", [1e200, 1e-200])
 def test_a_samplers_size_is_a_factor(size):
     """ReLU is homogeneous: weights c times as large shift log10 |dJ/dW| by (L - 1) log10 c."""
-    draw = lambda c: pk.Init(sampler=lambda rows, columns, seed: c * np.random.default_rng(seed).standard_normal((rows, columns)))
+    draw = lambda c: pk.Init(
+        sampler=lambda rows, columns, seed: c * np.random.default_rng(seed).standard_normal((rows, columns))
+    )
     run = lambda c: pk.propagate(pk.Chain(3, 8, init=draw(c)), replicas=2, backend="cpp")
     np.testing.assert_allclose(run(size).log10_grad_weight, run(1.0).log10_grad_weight + 2 * np.log10(size), atol=1e-5)
 
@@ -21,13 +24,19 @@ def test_a_samplers_size_is_a_factor(size):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_callers_own_arrays_may_be_huge(backend, dtype):
-    run = lambda **own: pk.propagate(pk.Chain(3, 8, activation="tanh", bias_std=own.pop("std", 0)), backend=backend, dtype=dtype, **own)
+    run = lambda **own: pk.propagate(
+        pk.Chain(3, 8, activation="tanh", bias_std=own.pop("std", 0)), backend=backend, dtype=dtype, **own
+    )
     biased = run(biases=[np.full(8, 1e300)] * 3, engine="dense")
     np.testing.assert_allclose(biased.log10_mean_square_preactivation, 600, atol=1e-5)
     drawn = run(std=1e300, engine="dense").log10_mean_square_preactivation
-    np.testing.assert_allclose(drawn, 600 + run(std=1e9, engine="dense").log10_mean_square_preactivation - 18, atol=1e-5)
+    np.testing.assert_allclose(
+        drawn, 600 + run(std=1e9, engine="dense").log10_mean_square_preactivation - 18, atol=1e-5
+    )
     far = run(x=np.full((8, 1), 1e308), engine="dense").log10_mean_square_preactivation[0, 0]
-    assert far == pytest.approx(600 + run(x=np.full((8, 1), 1e8), engine="dense").log10_mean_square_preactivation[0, 0], abs=1e-5)
+    assert far == pytest.approx(
+        600 + run(x=np.full((8, 1), 1e8), engine="dense").log10_mean_square_preactivation[0, 0], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", ["gelu", "mish", "silu", "softplus"])
@@ -43,8 +52,11 @@ def test_exponents_beyond_int32(activation):
 
 @pytest.mark.filterwarnings("error")
 def test_a_singular_jacobian_says_its_rank():
-    """Singular values beyond the fewest live units of any layer are exact zeros, not rounding; a layer norm loses the mean."""
-    s = pk.jacobian_spectrum(pk.Chain(widths=[6, 10, 11, 11, 15, 8, 13, 13], order="norm-activation-linear"), replicas=4)
+    """Singular values beyond the fewest live units of any layer are exact zeros, not rounding; a layer norm loses the
+    mean."""
+    s = pk.jacobian_spectrum(
+        pk.Chain(widths=[6, 10, 11, 11, 15, 8, 13, 13], order="norm-activation-linear"), replicas=4
+    )
     assert np.isfinite(s.log10_singular).sum(axis=1).tolist() == [1, 2, 2, 1]
     assert (s.log10_singular[np.isfinite(s.log10_singular)] > -5).all()
     normed = pk.jacobian_spectrum(pk.Chain(3, 8, norm="layer", activation="tanh"))
@@ -66,7 +78,8 @@ def test_a_block_that_is_all_on_the_flat_side(activation, dtype, backend):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("engine", "backend"), engines.TABLE)
 def test_nothing_beside_something_tiny(engine, backend, dtype):
-    """A zero block has no exponent: added to numbers near 10^-150 it leaves them as they are, in every sum of a chain."""
+    """A zero block has no exponent: added to numbers near 10^-150 it leaves them as they are, in every sum of a
+    chain."""
     run = lambda chain, **own: pk.propagate(chain, engine=engine, backend=backend, dtype=dtype, **own)
     skipped = pk.Chain(2, 4, activation="tanh", order="norm-activation-linear", residual=pk.Residual(1, 0.0))
     through = run(skipped, cotangent=np.full((4, 2), 1e-150)).log10_grad_activation
@@ -75,7 +88,9 @@ def test_nothing_beside_something_tiny(engine, backend, dtype):
     usual = run(pk.Chain(2, 4, activation="tanh", bias_std=1e-4), x=np.zeros((4, 2)))  # tanh is linear here to 1e-7
     np.testing.assert_allclose(biased.log10_mean_square_activation + 292, usual.log10_mean_square_activation, atol=1e-5)
     joined = run(pk.Chain(2, 4, activation="tanh", bias_std=1e-150, residual=pk.Residual(1, 1.0)), x=np.zeros((4, 2)))
-    np.testing.assert_allclose(joined.log10_mean_square_activation[:, 0], biased.log10_mean_square_activation[:, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        joined.log10_mean_square_activation[:, 0], biased.log10_mean_square_activation[:, 0], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -92,7 +107,9 @@ def test_similarity_of_columns_whose_squares_multiply_to_nothing():
     p = pk.propagate(pk.Chain(2, 2, activation="linear"), x=x, dtype="float64", backend="cpp")
     np.testing.assert_allclose(p.similarity, 1, atol=1e-6)
     y = x * [1, 1, -1]
-    np.testing.assert_allclose(pk.propagate(pk.Chain(2, 2, activation="linear"), x=y, dtype="float64").similarity, -1 / 3, atol=1e-6)
+    np.testing.assert_allclose(
+        pk.propagate(pk.Chain(2, 2, activation="linear"), x=y, dtype="float64").similarity, -1 / 3, atol=1e-6
+    )
 
 
 def test_targets_say_the_batch():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every figure that Python can ask for: it shows, it composes, its title says what is constant, and it drops nothing in silence."""
+"""Every figure that Python can ask for: it shows, it composes, its title says what is constant, and it drops nothing in
+silence."""
 
 import contextlib
 import itertools
@@ -38,7 +39,10 @@ def calls(measured, swept):
             for kind in ("gradient", "factors", "distribution")
         },
         "phase diagram": diagram.plot,
-        **{f"sweep {kind}": lambda ax, kind=kind: figures.plot_sweep(_fit(one, kind), kind, ax) for kind in figures.KINDS},
+        **{
+            f"sweep {kind}": lambda ax, kind=kind: figures.plot_sweep(_fit(one, kind), kind, ax)
+            for kind in figures.KINDS
+        },
     }
 
 
@@ -46,7 +50,13 @@ def _fit(ds, kind):
     return ds if kind in ("heat", "spread") else ds.sel(gain=1.0)
 
 
-NAMES = ["plot gradient", "plot factors", "plot distribution", "phase diagram", *(f"sweep {kind}" for kind in figures.KINDS)]
+NAMES = [
+    "plot gradient",
+    "plot factors",
+    "plot distribution",
+    "phase diagram",
+    *(f"sweep {kind}" for kind in figures.KINDS),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +107,10 @@ def test_colour_and_label_are_the_callers(calls, name):
 def test_keywords_reach_matplotlib(measured):
     for given in (dict(c="tab:red", ls=":", lw=3), dict(color="tab:red", linestyle=":", linewidth=3)):
         ax = measured.plot(plt.figure().subplots(), **given)
-        assert any(line.get_color() == "tab:red" and line.get_linestyle() == ":" and line.get_linewidth() == 3 for line in ax.lines)
+        assert any(
+            line.get_color() == "tab:red" and line.get_linestyle() == ":" and line.get_linewidth() == 3
+            for line in ax.lines
+        )
     mesh = pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5)).plot(cmap="viridis").collections[0]
     assert mesh.get_cmap().name == "viridis"
     with pytest.raises(ValueError, match="did you mean 'factors'"):
@@ -114,12 +127,26 @@ def test_titles_of_a_chain_say_what_is_constant(measured, kind):
 @pytest.mark.parametrize("kind", figures.KINDS)
 def test_titles_of_a_sweep_say_what_is_constant(kind):
     base = pk.Chain(
-        depth=2, width=16, activation="tanh", norm="layer", bias_std=0.125, residual=pk.Residual(scale=0.5), head=pk.Head("mse", 3)
+        depth=2,
+        width=16,
+        activation="tanh",
+        norm="layer",
+        bias_std=0.125,
+        residual=pk.Residual(scale=0.5),
+        head=pk.Head("mse", 3),
     )
     grid = {"depth": [4, 8], "gain": [0.5, 1.0]}
     ds = pk.sweep(grid, base, batch=3, correlation=0.25, replicas=4, progress=False)
     title = np.ravel(figures.plot_sweep(ds, kind))[0].figure.get_suptitle().replace("\n", " ")
-    for words in ("width 16", "tanh", "he_normal", "layer norm", "bias_std 0.125", "residual every 1, scale 0.5", "head mse (3 outputs)"):
+    for words in (
+        "width 16",
+        "tanh",
+        "he_normal",
+        "layer norm",
+        "bias_std 0.125",
+        "residual every 1, scale 0.5",
+        "head mse (3 outputs)",
+    ):
         assert words in title
     assert "batch 3" in title and "correlation 0.25" in title
 
@@ -130,8 +157,16 @@ def cells_said(title):
 
 
 GRIDS = {
-    "numbers that are none": ({"depth": [3, 6], "activation": ["relu", "tanh"], "gain": [1.0, 1e3]}, {"width": 8}, {"precision": "native"}),
-    "no spread": ({"depth": [3, 6, 9], "init": ["he_normal", "identity(0.9)"]}, {"width": 8, "activation": "linear"}, {}),
+    "numbers that are none": (
+        {"depth": [3, 6], "activation": ["relu", "tanh"], "gain": [1.0, 1e3]},
+        {"width": 8},
+        {"precision": "native"},
+    ),
+    "no spread": (
+        {"depth": [3, 6, 9], "init": ["he_normal", "identity(0.9)"]},
+        {"width": 8, "activation": "linear"},
+        {},
+    ),
     "zeros": ({"depth": [3, 6], "gain": [0.0, 1.0]}, {"width": 8}, {}),
     "dead by chance": ({"depth": [40, 80], "width": [2, 16]}, {}, {}),
 }
@@ -150,10 +185,17 @@ def test_every_cell_is_shown_or_counted(name):
     assert drawn + cells_said(page.figure.get_suptitle()) == ds.verdict.size
     with contextlib.suppress(ValueError):  # no cell has a spread
         page = figures.spread(ds)
-        points = sum(len(line.get_xdata()) for panel in page.panels.flat for line in panel.lines if line.get_linestyle() == "None")
+        points = sum(
+            len(line.get_xdata())
+            for panel in page.panels.flat
+            for line in panel.lines
+            if line.get_linestyle() == "None"
+        )
         assert points + cells_said(page.figure.get_suptitle()) == ds.verdict.size
     page = figures.verdict(ds)
-    shades = sum(image.get_array().shape[0] * image.get_array().shape[1] for panel in page.panels.flat for image in panel.images)
+    shades = sum(
+        image.get_array().shape[0] * image.get_array().shape[1] for panel in page.panels.flat for image in panel.images
+    )
     assert shades == ds.verdict.size
 
 
@@ -192,7 +234,11 @@ def test_every_swept_value_is_shown_or_said(kind, count):
         for value in values:
             inside = min(numbers) <= value <= max(numbers) if numbers and kind in ("heat", "gradient") else False
             named = any(re.search(rf"(?<![\d.]){re.escape(f'{value:.3g}')}(?![\d.])", text) for text in seen)
-            assert named or inside or (kind == "spread" and word == "depth" and value / 4 in numbers), (word, value, said)
+            assert named or inside or (kind == "spread" and word == "depth" and value / 4 in numbers), (
+                word,
+                value,
+                said,
+            )
         plt.close("all")
 
 
@@ -211,7 +257,13 @@ def test_axes_that_do_not_do_are_refused(swept):
 
 
 def test_small_sweeps_of_every_pair_of_words_have_a_figure():
-    values = {"depth": [2, 4], "width": [4, 8], "activation": ["relu", "tanh"], "init": ["he_normal", "orthogonal"], "gain": [0.9, 1.1]}
+    values = {
+        "depth": [2, 4],
+        "width": [4, 8],
+        "activation": ["relu", "tanh"],
+        "init": ["he_normal", "orthogonal"],
+        "gain": [0.9, 1.1],
+    }
     values |= {"batch": [2, 3], "seed": [0, 1], "norm": [None, "layer"], "correlation": [0.0, 0.5]}
     for one, other in itertools.combinations(values, 2):
         ds = pk.sweep(

@@ -73,7 +73,8 @@ def test_law_of_stable_weights(alpha):
     """S1 parameterisation, unit scale: characteristic function exp(-|t|^alpha)."""
     w = drawn(f"stable({alpha}, 1)").ravel()
     t = np.array([0.1, 0.5, 1.0, 2.0])
-    # Re of the empirical characteristic function: each term is bounded by 1, 5 standard errors are at most 5 / sqrt(count).
+    # Re of the empirical characteristic function: each term is bounded by 1, 5 standard errors are at most 5 /
+    # sqrt(count).
     np.testing.assert_allclose(np.cos(np.outer(t, w)).mean(axis=1), np.exp(-(t**alpha)), atol=5 / np.sqrt(COUNT))
 
 
@@ -95,8 +96,12 @@ def test_orthogonal_is_semi_orthogonal_and_uniform(widths):
 
 
 def test_identity_constant_and_gain():
-    np.testing.assert_array_equal(pk.weights(pk.Chain(widths=[3, 2], init=pk.Identity(1.5)), layer=1), 1.5 * np.eye(2, 3))
-    np.testing.assert_array_equal(pk.weights(pk.Chain(widths=[3, 2], init=pk.Constant(0.5)), layer=1), np.full((2, 3), 0.5))
+    np.testing.assert_array_equal(
+        pk.weights(pk.Chain(widths=[3, 2], init=pk.Identity(1.5)), layer=1), 1.5 * np.eye(2, 3)
+    )
+    np.testing.assert_array_equal(
+        pk.weights(pk.Chain(widths=[3, 2], init=pk.Constant(0.5)), layer=1), np.full((2, 3), 0.5)
+    )
     np.testing.assert_allclose(drawn("he_uniform", gain=3.0), 3 * drawn("he_uniform"), rtol=1e-15)
 
 
@@ -119,7 +124,8 @@ def test_schemes_compare_hash_and_pickle():
 
 
 def test_torch_default_bias_is_uniform():
-    """torch.nn.Linear: bias uniform on +-1/sqrt(fan_in); a tanh chain of zero input shows it as its first preactivation."""
+    """torch.nn.Linear: bias uniform on +-1/sqrt(fan_in); a tanh chain of zero input shows it as its first
+    preactivation."""
     chain = pk.Chain(widths=[100, 5000], activation="linear", init="torch_linear_default")
     p = pk.propagate(chain, x=np.zeros((100, 1)), engine="dense", backend="reference", keep=("preactivation",))
     b = p.kept[0]["preactivation"][1][:, 0]

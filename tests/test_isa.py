@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is compiled per instruction set stays apart: nothing weak, nothing that runs at start-up, no wide registers in the baseline."""
+"""What is compiled per instruction set stays apart: nothing weak, nothing that runs at start-up, no wide registers in
+the baseline."""
 
 import os
 import shutil

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The matrix-free engine: the law of dense chains, exact closed forms, and numbers that stay sound where columns collapse."""
+"""The matrix-free engine: the law of dense chains, exact closed forms, and numbers that stay sound where columns
+collapse."""
 
 import importlib
 import os
@@ -27,7 +28,9 @@ CHAINS = {
         for name, init in (("tanh", "lecun_normal"), ("relu", "he_normal"), ("gelu", "he_normal"))
         for norm in (None, "batch", "layer", "rms")
     },
-    "residual": pk.Chain(depth=4, width=6, activation="relu", residual=pk.Residual(2, 0.7), order="norm-activation-linear", norm="rms"),
+    "residual": pk.Chain(
+        depth=4, width=6, activation="relu", residual=pk.Residual(2, 0.7), order="norm-activation-linear", norm="rms"
+    ),
     "residual tanh": pk.Chain(depth=4, width=6, activation="tanh", residual=pk.Residual(1, 0.7), bias_std=0.3),
     "head": pk.Chain(widths=WIDTHS, activation="tanh", head=pk.Head("softmax", 3), bias_std=0.3, init="lecun_normal"),
     "orthogonal": pk.Chain(widths=WIDTHS, activation="tanh", init="orthogonal", gain=1.5),
@@ -45,7 +48,10 @@ def run(chain, engine, replicas, seed=0, backend="cpp", **arguments):
 
 def statistics(p):
     # constants but for rounding: bias gradients under batch norm are zero, factors of orthogonal weights one
-    constant = {"batch": "log10_grad_bias"}.get(p.chain.norm), "log10_weight_factor" if p.chain.init.distribution == "haar" else None
+    constant = (
+        {"batch": "log10_grad_bias"}.get(p.chain.norm),
+        "log10_weight_factor" if p.chain.init.distribution == "haar" else None,
+    )
     rows = [row for row in ROWS if row not in constant]
     columns = {f"{row} {l}": getattr(p, row)[:, l] for row in rows for l in range(p.log10_grad_weight.shape[1])}
     columns["end to end"] = p.end_to_end
@@ -60,7 +66,8 @@ def smallest_p(first, second):
     """Of the two-sample tests of all columns, multiplied by their number (Bonferroni)."""
     # dead chains give -inf (a value like another for a rank test), 0/0 factors nan
     values = [
-        (np.maximum(np.nan_to_num(a, nan=-999.0), -998.0), np.maximum(np.nan_to_num(b, nan=-999.0), -998.0)) for a, b in zip(first, second)
+        (np.maximum(np.nan_to_num(a, nan=-999.0), -998.0), np.maximum(np.nan_to_num(b, nan=-999.0), -998.0))
+        for a, b in zip(first, second)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -69,7 +76,8 @@ def smallest_p(first, second):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_law_is_that_of_dense_weights(name):
-    """Two-sample Kolmogorov-Smirnov tests, every layer, batches of 3. Catches: wrong conditioning, lost dependence, wrong rank or scale."""
+    """Two-sample Kolmogorov-Smirnov tests, every layer, batches of 3. Catches: wrong conditioning, lost dependence,
+    wrong rank or scale."""
     dense = statistics(run(CHAINS[name], "dense", REPLICAS, seed=1, batch=3))
     free = statistics(run(CHAINS[name], "matrix_free", REPLICAS, seed=2, batch=3))
     # .01 over the whole family of tests: CHAINS times columns
@@ -93,12 +101,19 @@ class Forgetful(reference_matrix_free.Conditioned):
 
 
 def test_independent_backward_weights_have_another_law(monkeypatch):
-    """The tests above would notice: at a twentieth of the replicas the shortcut is off beyond doubt where the right operator passes."""
+    """The tests above would notice: at a twentieth of the replicas the shortcut is off beyond doubt where the right
+    operator passes."""
     rng = np.random.default_rng(7)  # the stream's definition is slow, and the law is all that matters here
     monkeypatch.setattr(
-        stream, "tall", lambda seed, purpose, layer, replica, units, columns=1, distribution="normal": rng.normal(size=(units, columns))
+        stream,
+        "tall",
+        lambda seed, purpose, layer, replica, units, columns=1, distribution="normal": rng.normal(
+            size=(units, columns)
+        ),
     )
-    numbers = lambda seed, layer, replica, rows, columns, *rest: np.random.default_rng([seed, layer, replica]).normal(size=(rows, columns))
+    numbers = lambda seed, layer, replica, rows, columns, *rest: np.random.default_rng([seed, layer, replica]).normal(
+        size=(rows, columns)
+    )
     monkeypatch.setattr(stream, "matrix", numbers)
     plan = lower(pk.Chain(depth=4, width=8, activation="tanh", init="lecun_normal", gain=1.6), batch=3, dtype="float64")
 
@@ -112,7 +127,8 @@ def test_independent_backward_weights_have_another_law(monkeypatch):
 
 
 def test_backward_is_the_adjoint_of_what_forward_has_shown():
-    """<W u, delta> = <u, W^T delta> holds for every draw, to rounding (n eps): the part of W that both passes see is one."""
+    """<W u, delta> = <u, W^T delta> holds for every draw, to rounding (n eps): the part of W that both passes see is
+    one."""
     for init in ("he_normal", "orthogonal"):
         plan = lower(pk.Chain(widths=[7, 11, 4], init=init), batch=3, seed=5, dtype="float64")
         operator = reference_matrix_free.Conditioned(plan, 0)
@@ -150,16 +166,20 @@ def close(chain, p, q, tolerance):
             continue  # exactly zero, so that only rounding is left of it
         a, b = getattr(p, row), getattr(q, row)
         if chain.norm and row.startswith("log10"):
-            a, b = np.maximum(a, -9), np.maximum(b, -9)  # a norm that leaves one live unit makes exact zeros, of which rounding is left
+            # a norm that leaves one live unit makes exact zeros, of which rounding is left
+            a, b = np.maximum(a, -9), np.maximum(b, -9)
         np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance, err_msg=row)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_compiled_backend_agrees_with_the_definition(name, batch):
-    """The same draws through the same factors: float64 to rounding amplified over four layers and by thin directions."""
+    """The same draws through the same factors: float64 to rounding amplified over four layers and by thin
+    directions."""
     chain = CHAINS[name]
-    p, q = (run(chain, "matrix_free", 4, backend=backend, batch=batch, dtype="float64") for backend in ("cpp", "reference"))
+    p, q = (
+        run(chain, "matrix_free", 4, backend=backend, batch=batch, dtype="float64") for backend in ("cpp", "reference")
+    )
     close(chain, p, q, 1e-7)
 
 
@@ -173,10 +193,12 @@ def test_the_compiled_backend_agrees_in_float32_and_over_several_chunks(init):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_batch_as_wide_as_the_layer_keeps_its_digits(dtype):
-    """The frame of a square Gaussian matrix divides by its smallest singular value: in float32 sums this lost four digits."""
+    """The frame of a square Gaussian matrix divides by its smallest singular value: in float32 sums this lost four
+    digits."""
     chain = pk.Chain(depth=8, width=32, activation="tanh", init="orthogonal")
     p, q = (run(chain, "matrix_free", 20, backend=backend, batch=32, dtype=dtype) for backend in ("cpp", "reference"))
-    tolerance = 2e-5 if dtype == "float32" else 1e-6  # Gram matrices square the condition: eps times 10^8 is seen now and then
+    # Gram matrices square the condition: eps times 10^8 is seen now and then
+    tolerance = 2e-5 if dtype == "float32" else 1e-6
     close(chain, p, q, tolerance)
 
 
@@ -185,10 +207,17 @@ def test_a_batch_as_wide_as_the_layer_keeps_its_digits(dtype):
 def test_single_input_agrees_with_the_definition(activation, order):
     """Float64, wide enough for several chunks; gains that leave the range of floats; every row."""
     for gain in (1.0, 1e-9, 1e5) if activation in ("linear", "relu") else (1.0,):
-        chain = pk.Chain(widths=[3, 70, 1, 1100, 5], activation=activation, order=order, gain=gain, bias_std=0.2 if gain == 1 else 0.0)
+        chain = pk.Chain(
+            widths=[3, 70, 1, 1100, 5],
+            activation=activation,
+            order=order,
+            gain=gain,
+            bias_std=0.2 if gain == 1 else 0.0,
+        )
         p, q = (run(chain, "matrix_free", 3, backend=backend, dtype="float64") for backend in ("cpp", "reference"))
         close(chain, p, q, 1e-9)
-        close(chain, run(chain, "matrix_free", 3, dtype="float32"), q, 2e-4)  # units of the narrow layer may cancel to a few hundred eps
+        # units of the narrow layer may cancel to a few hundred eps
+        close(chain, run(chain, "matrix_free", 3, dtype="float32"), q, 2e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -244,13 +273,16 @@ def beta_of_binomial(n, log_moments):
 
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
 def test_he_relu_factor_has_its_exact_law(init):
-    """Gaussian: (2/n) chi^2_K; Haar: 2 Beta(K/2, (n-K)/2), K ~ Binomial(n, 1/2), which is conditioned on K > 0 only rarely at n = 30."""
+    """Gaussian: (2/n) chi^2_K; Haar: 2 Beta(K/2, (n-K)/2), K ~ Binomial(n, 1/2), which is conditioned on K > 0 only
+    rarely at n = 30."""
     n = 30
     if init == "he_normal":
         moments = beta_of_binomial(n, lambda k: (np.log(2 / n) + digamma(k / 2) + np.log(2), polygamma(1, k / 2)))
         chain = pk.Chain(depth=3, width=n, activation="relu", init=init)
     else:
-        moments = beta_of_binomial(n, lambda k: (np.log(2) + digamma(k / 2) - digamma(n / 2), polygamma(1, k / 2) - polygamma(1, n / 2)))
+        moments = beta_of_binomial(
+            n, lambda k: (np.log(2) + digamma(k / 2) - digamma(n / 2), polygamma(1, k / 2) - polygamma(1, n / 2))
+        )
         chain = pk.Chain(depth=3, width=n, activation="relu", init=init, gain=2**0.5)
     forward, back = log_factors(chain)
     # of what goes back, the factor of layer l is that of phi' at l and W[l]; together it has the law of the forward one
@@ -269,7 +301,8 @@ def test_orthogonal_linear_keeps_lengths():
 @pytest.mark.slow
 @pytest.mark.parametrize(("activation", "rate"), [("linear", 6 / 5), ("relu", 1.78819)])
 def test_batch_norm_rate(activation, rate):
-    """Growth of the squared gradient norm a layer at B = 8 (Yang et al. 2019, theorems 7 to 9), within 1.5 percent at width 1500."""
+    """Growth of the squared gradient norm a layer at B = 8 (Yang et al. 2019, theorems 7 to 9), within 1.5 percent at
+    width 1500."""
     p = run(pk.Chain(depth=60, width=1500, activation=activation, norm="batch"), "matrix_free", 4, batch=8)
     slope = np.polyfit(np.arange(40), p.log10_grad_activation[:, 10:50][:, ::-1].mean(axis=0), 1)[0]
     assert abs(10 ** (2 * slope) / rate - 1) < 0.015
@@ -279,12 +312,14 @@ def test_batch_norm_rate(activation, rate):
 
 
 def test_batches_that_collapse_stay_sound():
-    """Ordered phase: the inputs become collinear after a hundred layers; 3000 layers on, the norms fall at the rate of a single input."""
+    """Ordered phase: the inputs become collinear after a hundred layers; 3000 layers on, the norms fall at the rate of
+    a single input."""
     chain = pk.Chain(depth=3000, width=64, activation="tanh", init="lecun_normal", gain=0.9, bias_std=0.05)
     p, one = (run(chain, "matrix_free", 2, batch=batch) for batch in (4, 1))
     assert np.isfinite(p.log10_grad_activation).all()
     assert np.all(p.similarity[:, -1] > 1 - 1e-6)
-    # two chains' slopes differ by sampling: std of the mean log factor over 3000 layers, about .4 / sqrt(64 * 3000) decades, times 5
+    # two chains' slopes differ by sampling: std of the mean log factor over 3000 layers, about .4 / sqrt(64 * 3000)
+    # decades, times 5
     np.testing.assert_allclose(p.slope, one.slope, atol=5e-3)
 
 
@@ -297,7 +332,12 @@ def test_repeated_and_zero_inputs(init, dtype):
     chain = pk.Chain(depth=4, width=20, activation="relu", init=init)
     c = rng.normal(size=(20, 1))
     many = run(
-        chain, "matrix_free", 1, dtype=dtype, x=np.hstack([x, x[:, :1], 0 * x[:, :1], 4 * x[:, 1:]]), cotangent=np.repeat(c, 5, axis=1)
+        chain,
+        "matrix_free",
+        1,
+        dtype=dtype,
+        x=np.hstack([x, x[:, :1], 0 * x[:, :1], 4 * x[:, 1:]]),
+        cotangent=np.repeat(c, 5, axis=1),
     )
     few = run(chain, "matrix_free", 1, dtype=dtype, x=x, cotangent=np.repeat(c, 2, axis=1))
     assert many.similarity.shape == (1, 4) and np.isfinite(many.log10_grad_weight).all()
@@ -324,7 +364,8 @@ def test_dead_chains_end_in_zeros():
 
 
 def test_factor_reveals_rank():
-    """Columns in a plane, one nearly along another: two directions, products to the accuracy of what was lost (2^-20)."""
+    """Columns in a plane, one nearly along another: two directions, products to the accuracy of what was lost
+    (2^-20)."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 30))
     columns = np.stack([a, a + 1e-9 * b, b, a - b, 1e-12 * a, 0 * a], axis=1)
@@ -337,12 +378,17 @@ def test_factor_reveals_rank():
 @pytest.mark.parametrize("where", ["x", "cotangent", "both"])
 @pytest.mark.parametrize("decades", [10, 25])
 def test_columns_of_very_different_size(decades, where):
-    """Inputs and gradients 10^20 or 10^50 apart: coefficients u X beyond float32 were lost, and columns below 2^-149 of the largest."""
+    """Inputs and gradients 10^20 or 10^50 apart: coefficients u X beyond float32 were lost, and columns below 2^-149 of
+    the largest."""
     rng = np.random.default_rng(0)
     size = np.array([10.0**-decades, 1.0, 10.0**decades])
     x, c = rng.normal(size=(2, 40, 3))
     given = {"x": x * size if where != "cotangent" else x, "cotangent": c * size if where != "x" else c}
-    for init, activation, norm in (("he_normal", "relu", None), ("orthogonal", "tanh", None), ("he_normal", "tanh", "layer")):
+    for init, activation, norm in (
+        ("he_normal", "relu", None),
+        ("orthogonal", "tanh", None),
+        ("he_normal", "tanh", "layer"),
+    ):
         chain = pk.Chain(depth=3, width=40, activation=activation, init=init, norm=norm)
         p, q = (run(chain, "matrix_free", 1, 3, backend, **given) for backend in ("cpp", "reference"))
         close(chain, p, q, 2e-5)  # float32 rounding, or better
@@ -378,7 +424,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_exact_is_refused(name):
-    with pytest.raises(ValueError, match=f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {name} weights'):
+    with pytest.raises(
+        ValueError,
+        match=f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {name} weights',
+    ):
         run(pk.Chain(depth=2, width=4, **REFUSED[name]), "matrix_free", 1)
 
 

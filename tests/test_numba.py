@@ -74,7 +74,9 @@ def test_tall_draws_and_words():
     )  # Random123's known answer
 
 
-@pytest.mark.parametrize("name", [name for name in activations.ROWS if activation_lanes.number(activations.get(name))[0] > 0])
+@pytest.mark.parametrize(
+    "name", [name for name in activations.ROWS if activation_lanes.number(activations.get(name))[0] > 0]
+)
 def test_rows_agree_with_the_table(name):
     row = activations.get(name)
     z = np.concatenate([np.linspace(-20, 20, 4000), np.geomspace(1e-20, 1e5, 96), -np.geomspace(1e-20, 1e5, 96)])
@@ -92,7 +94,9 @@ CHAINS = {
     "widths, layer norm": Chain(widths=[7, 40, 18, 300, 33, 5], activation="gelu", norm="layer"),
     "batch norm, eps": Chain(depth=5, width=21, activation="silu", norm="batch", norm_eps=0.3),
     "rms norm, eps, tiny signals": Chain(depth=5, width=21, activation="tanh", norm="rms", norm_eps=1e-20, gain=1e-30),
-    "batch norm, residual": Chain(depth=7, width=21, activation="relu", norm="batch", residual=Residual(every=2, scale=0.5)),
+    "batch norm, residual": Chain(
+        depth=7, width=21, activation="relu", norm="batch", residual=Residual(every=2, scale=0.5)
+    ),
     "rms norm, second order, residual": Chain(
         depth=7,
         width=21,
@@ -237,7 +241,9 @@ def ends(n, B, depth, replica, dtype=np.float32):
 def test_chains_in_a_users_loop_have_the_bits_of_the_engine(activation, gain, n, B, depth):
     program = lower(Chain(depth=depth, width=n, activation=activation, gain=gain), batch=B, seed=SEED)
     x, c = ends(n, B, depth, 1)
-    _, _, norms = pkn.chain_row(x, c, depth, gain * np.sqrt(2 / n), *pkn.activation(activation), SEED, 1, pkn.NORMAL, 0.0)
+    _, _, norms = pkn.chain_row(
+        x, c, depth, gain * np.sqrt(2 / n), *pkn.activation(activation), SEED, 1, pkn.NORMAL, 0.0
+    )
     assert np.array_equal(norms, numba_dense.run(program, 1, 1)["log10_grad_weight"][0])
 
 
@@ -290,7 +296,8 @@ def test_blocks_of_ones_own_with_the_librarys_steps(monkeypatch):
     block = Block(Norm("layer"), Gated(33, "silu"), Dropout(network.P), Linear(20), skip=1.0)
     chain = Chain(depth=6, width=20, init="lecun_normal", blocks=[block])
     expected = numba_dense.run(lower(chain, batch=3, seed=SEED, dtype="float64"), 0, 4)["log10_grad_activation"][:, 0]
-    np.testing.assert_allclose(found, expected, atol=1e-14)  # the engine's bits; only the last sum of squares runs in another order
+    # the engine's bits; only the last sum of squares runs in another order
+    np.testing.assert_allclose(found, expected, atol=1e-14)
 
 
 STEPS = {
@@ -356,7 +363,8 @@ def test_machine_code_is_named_alike_in_every_process():
         "print([numba.typeof(record(kind).record).mangling_args for kind in kinds])"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", script, *o], check=True, capture_output=True) for o in (["float64"], ["float32", "float64"])
+        subprocess.run([sys.executable, "-c", script, *o], check=True, capture_output=True)
+        for o in (["float64"], ["float32", "float64"])
     ]
     assert runs[0].stdout == runs[1].stdout
     assert len(set(eval(runs[0].stdout))) == 3

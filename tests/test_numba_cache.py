@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compiled Numba code is loaded where its sources are those it was compiled from, and compiled again where one of them has changed."""
+"""Compiled Numba code is loaded where its sources are those it was compiled from, and compiled again where one of them
+has changed."""
 
 import ast
 import json
@@ -18,7 +19,7 @@ PACKAGE = Path(sources.PACKAGE)
 KERNELS = sorted(PACKAGE.glob("kernels/**/*.py"))
 SCRIPT = """
 import sys, json
-sys.meta_path = [finder for finder in sys.meta_path if "Scikit" not in type(finder).__name__]  # of an editable installation
+sys.meta_path = [finder for finder in sys.meta_path if "Scikit" not in type(finder).__name__]  # of an editable install
 sys.path.insert(0, sys.argv[1])
 import pykernel, pykernel.numba as pkn
 assert pykernel.__file__.startswith(sys.argv[1])
@@ -81,7 +82,8 @@ def test_an_edit_compiles_what_depends_on_it_and_nothing_else(copy):
 
 @pytest.mark.parametrize("path", [*KERNELS, PACKAGE / "numba.py"], ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_digest_of_a_kernel_follows_its_imports(path):
-    """Against Python's own parser; and no kernel imports inside a function, where a constant could hide from the digest."""
+    """Against Python's own parser; and no kernel imports inside a function, where a constant could hide from the
+    digest."""
     module = "pykernel." + str(path.relative_to(PACKAGE).with_suffix("")).replace(os.sep, ".").removesuffix(".__init__")
     tree = ast.parse(path.read_text())
     imported = set()
@@ -91,6 +93,8 @@ def test_the_digest_of_a_kernel_follows_its_imports(path):
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     closure = sources._closure(module)
     files = {name: PACKAGE.joinpath(*name.split(".")[1:]) for name in imported}
-    modules = {name for name, file in files.items() if file.with_suffix(".py").exists() or (file / "__init__.py").exists()}
+    modules = {
+        name for name, file in files.items() if file.with_suffix(".py").exists() or (file / "__init__.py").exists()
+    }
     assert modules <= closure
     assert {name.rpartition(".")[0] for name in imported - modules} <= closure

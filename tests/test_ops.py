@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every op and random programs of ops: the backward pass is that of finite differences and the adjoint of the forward pass."""
+"""Every op and random programs of ops: the backward pass is that of finite differences and the adjoint of the forward
+pass."""
 
 import numpy as np
 import pytest
@@ -75,7 +76,12 @@ def check_gradients(chain, seed, positions=()):
 @pytest.mark.parametrize("name", STEPS)
 def test_each_op_is_differentiated(name, skip):
     skip = [Linear(5)] if skip == "projection" else skip
-    block = Block(*STEPS[name], *([Linear(5)] if skip and name in ("linear", "phi", "phi behind a norm") else []), skip=skip, scale=0.8)
+    block = Block(
+        *STEPS[name],
+        *([Linear(5)] if skip and name in ("linear", "phi", "phi behind a norm") else []),
+        skip=skip,
+        scale=0.8,
+    )
     check_gradients(Chain(width=5, depth=2 if skip else 1, blocks=[block]), 1, positions=(2,))
 
 
@@ -95,7 +101,9 @@ def test_every_op_occurs():
 def test_keyword_chains_are_chains_of_blocks():
     """The same numbers, whichever way the chain is said."""
     mlp = Block(Norm("rms"), "tanh", Linear(8), skip=1.0, scale=0.5)
-    words = Chain(depth=5, width=8, activation="tanh", norm="rms", order="norm-activation-linear", residual=Residual(1, 0.5))
+    words = Chain(
+        depth=5, width=8, activation="tanh", norm="rms", order="norm-activation-linear", residual=Residual(1, 0.5)
+    )
     blocks = Chain(depth=5, width=8, blocks=[mlp])
     a, b = (reference.run(lower(chain, batch=3), 0, 2) for chain in (words, blocks))
     for name in a:
@@ -105,9 +113,17 @@ def test_keyword_chains_are_chains_of_blocks():
 def test_a_list_says_what_blocks_say():
     """One value a layer, against the same layers one after another."""
     words = Chain(
-        depth=3, width=8, activation=["relu", "relu", "sigmoid"], init=["he_normal", "he_normal", "glorot_normal"], gain=[1, 2, 3.0]
+        depth=3,
+        width=8,
+        activation=["relu", "relu", "sigmoid"],
+        init=["he_normal", "he_normal", "glorot_normal"],
+        gain=[1, 2, 3.0],
     )
-    steps = [(Linear(8, gain=1.0), "relu"), (Linear(8, gain=2.0), "relu"), (Linear(8, init="glorot_normal", gain=3.0), "sigmoid")]
+    steps = [
+        (Linear(8, gain=1.0), "relu"),
+        (Linear(8, gain=2.0), "relu"),
+        (Linear(8, init="glorot_normal", gain=3.0), "sigmoid"),
+    ]
     blocks = Chain(width=8, blocks=[Block(*pair) for pair in steps])
     a, b = (reference.run(lower(chain, batch=3), 0, 2) for chain in (words, blocks))
     for name in a:

@@ -40,7 +40,9 @@ def test_a_plain_function_runs_compiled_and_agrees_with_the_reference(numba, dty
     own = pk.Activation(value=value, slope=slope)
     if engine == "dense":
         tolerance = 1e-4 if dtype == "float32" else 1e-12  # 12 layers, sums over 37 units, relative rounding each
-        np.testing.assert_allclose(rows(own, "cpp", dtype=dtype), rows(own, "reference"), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            rows(own, "cpp", dtype=dtype), rows(own, "reference"), rtol=tolerance, atol=tolerance
+        )
     bits = [rows(own, "cpp", dtype=dtype, engine=engine, threads=threads) for threads in (1, 3)]
     np.testing.assert_array_equal(*bits)
 
@@ -84,13 +86,16 @@ def test_every_kind_of_c_function_gives_the_same_bits(numba):
 
 
 def test_a_function_of_a_c_library():
-    """libm's tanh, without Numba: its slope is a Python function of the same, so only `value` is C; with both as C it is compiled."""
+    """libm's tanh, without Numba: its slope is a Python function of the same, so only `value` is C; with both as C it
+    is compiled."""
     libm = ctypes.CDLL(None)
     libm.tanh.argtypes, libm.tanh.restype = (ctypes.c_double,), ctypes.c_double
     slope = cfunctions.SCALAR(lambda x: 1 - math.tanh(x) ** 2)
     own = pk.Activation(value=libm.tanh, slope=slope, flat=False)
     assert own.name == "tanh"
-    np.testing.assert_allclose(rows(own, "cpp", dtype="float64"), rows("tanh", "cpp", dtype="float64"), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(
+        rows(own, "cpp", dtype="float64"), rows("tanh", "cpp", dtype="float64"), rtol=1e-10, atol=1e-10
+    )
 
 
 def wrong():
@@ -128,7 +133,8 @@ def test_what_cannot_be_compiled_is_refused_with_what_can(numba):
 @pytest.mark.parametrize("backend", ["cpp", "numba", "reference"])
 @pytest.mark.parametrize("what", ["value", "slope"])
 def test_an_error_inside_compiled_code_is_told_with_its_row(numba, backend, what):
-    """An exception cannot leave compiled code: without a note of it the numbers of the failed block would be anything."""
+    """An exception cannot leave compiled code: without a note of it the numbers of the failed block would be
+    anything."""
 
     @numba.njit
     def value(z):
@@ -159,9 +165,13 @@ def test_float32_from_a_row_is_refused():
 
 def test_slopes_beyond_float32_are_kept(numba):
     """exp(-z^2 / 2) at |z| of 30 is 1e-196: lost in float32, not in the double numbers of the callback."""
-    own = pk.Activation(value=lambda z: z * np.exp(-z * z / 2), slope=lambda z: (1 - z * z) * np.exp(-z * z / 2), left=0.0, right=0.0)
+    own = pk.Activation(
+        value=lambda z: z * np.exp(-z * z / 2), slope=lambda z: (1 - z * z) * np.exp(-z * z / 2), left=0.0, right=0.0
+    )
     chain = pk.Chain(depth=1, width=1, activation=own)
     arguments = {"x": [[30.0]], "cotangent": [[1.0]], "weights": [np.ones((1, 1))], "engine": "dense"}
-    got, expected = (pk.propagate(chain, backend=backend, **arguments).log10_grad_weight[0, 0] for backend in ("cpp", "reference"))
+    got, expected = (
+        pk.propagate(chain, backend=backend, **arguments).log10_grad_weight[0, 0] for backend in ("cpp", "reference")
+    )
     assert got < -190
     np.testing.assert_allclose(got, expected, rtol=1e-6)

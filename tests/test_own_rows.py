@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The user's own activation functions and inits, in every part of the package: what is theirs must do what ours does under another name."""
+"""The user's own activation functions and inits, in every part of the package: what is theirs must do what ours does
+under another name."""
 
 import math
 
@@ -17,8 +18,16 @@ INIT = pk.Init("normal", scale=stand_in.steep, name="steep")
 
 @pytest.mark.parametrize("backend", ["reference", "numba", "cpp"])
 def test_own_functions_of_one_number_run_like_the_built_in_row(backend):
-    jitted = pk.Activation(value=numba.njit(stand_in.single), slope=numba.njit(stand_in.single_slope), kinks=(0,), flat=False)
-    base = pk.propagate(pk.Chain(depth=300, width=20, activation=OURS, gain=0.1), batch=2, dtype="float64", engine="dense", backend=backend)
+    jitted = pk.Activation(
+        value=numba.njit(stand_in.single), slope=numba.njit(stand_in.single_slope), kinks=(0,), flat=False
+    )
+    base = pk.propagate(
+        pk.Chain(depth=300, width=20, activation=OURS, gain=0.1),
+        batch=2,
+        dtype="float64",
+        engine="dense",
+        backend=backend,
+    )
     for row in (MINE, jitted):
         chain = pk.Chain(depth=300, width=20, activation=row, init=INIT, gain=0.1)  # far below float range
         p = pk.propagate(chain, batch=2, dtype="float64", engine="dense", backend=backend)
@@ -27,7 +36,9 @@ def test_own_functions_of_one_number_run_like_the_built_in_row(backend):
 
 
 def test_theory_takes_own_rows():
-    mine, ours = (pk.Chain(depth=20, width=64, activation=row, init=init) for row, init in ((MINE, INIT), (OURS, "he_normal")))
+    mine, ours = (
+        pk.Chain(depth=20, width=64, activation=row, init=init) for row, init in ((MINE, INIT), (OURS, "he_normal"))
+    )
     np.testing.assert_allclose(pk.predict(mine).log10_grad_weight, pk.predict(ours).log10_grad_weight, atol=1e-6)
     assert pk.critical_gain(MINE).gain == pytest.approx(pk.critical_gain(OURS).gain, rel=1e-6)
     assert pk.recommend(mine) is not None

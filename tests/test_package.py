@@ -29,17 +29,25 @@ def test_import_is_light():
 
 def kernel_objects():
     """(instruction set, object file) of every kernel in the build folder of an editable install."""
-    folders = [(isa, folder) for isa in ("baseline", "avx2", "avx512") for folder in ROOT.glob(f"build/cp*/CMakeFiles/pykernel_{isa}.dir")]
+    folders = [
+        (isa, folder)
+        for isa in ("baseline", "avx2", "avx512")
+        for folder in ROOT.glob(f"build/cp*/CMakeFiles/pykernel_{isa}.dir")
+    ]
     return [(isa, path) for isa, folder in folders for path in folder.rglob("*.o")]
 
 
 def symbols(path):
-    return [line.split()[-2:] for line in subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()]
+    return [
+        line.split()[-2:]
+        for line in subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs binutils")
 def test_kernel_objects_share_nothing_and_start_nothing():
-    # A weak symbol compiled with AVX-512 may replace everybody's; code in .init_array runs before the processor is asked what it has.
+    # A weak symbol compiled with AVX-512 may replace everybody's; code in .init_array runs before the processor is
+    # asked what it has.
     for isa, path in kernel_objects():
         assert not [name for kind, name in symbols(path) if kind in "WVuw"], path
         sections = subprocess.run(["objdump", "-h", path], capture_output=True, text=True, check=True).stdout

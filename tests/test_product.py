@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dense products against NumPy in float64, and their bits: the same for drawn, kept and given weights, any split, any instruction set."""
+"""Dense products against NumPy in float64, and their bits: the same for drawn, kept and given weights, any split, any
+instruction set."""
 
 import numpy as np
 import pytest
@@ -53,7 +54,9 @@ def test_product(shape, transposed, dtype):
     for isa, other in z.items():
         np.testing.assert_array_equal(other, first, err_msg=isa)
     for source in ("kept", "given"):
-        np.testing.assert_array_equal(multiply(kernels.isas()[0], rows, columns, x, transposed, source), first, err_msg=source)
+        np.testing.assert_array_equal(
+            multiply(kernels.isas()[0], rows, columns, x, transposed, source), first, err_msg=source
+        )
     for parts in (2, 3, 1000):
         np.testing.assert_array_equal(
             multiply(kernels.isas()[0], rows, columns, x, transposed, "drawn", parts), first, err_msg=f"{parts} parts"
@@ -61,7 +64,8 @@ def test_product(shape, transposed, dtype):
 
 
 def test_order_of_summation_is_the_promised_one():
-    """Forward: k in order, one accumulator. Backward: panels in order in 16 lanes, then lane j + 8, + 4, + 2, + 1 (one input)."""
+    """Forward: k in order, one accumulator. Backward: panels in order in 16 lanes, then lane j + 8, + 4, + 2, + 1 (one
+    input)."""
     rows, columns = 75, 90
     u, W = case(rows, columns, 1, False, np.float32)
     W = W.astype(np.float32)
@@ -77,7 +81,9 @@ def test_order_of_summation_is_the_promised_one():
         lanes = stream.fma(padded[16 * p : 16 * p + 16], np.broadcast_to(d[16 * p : 16 * p + 16], (16, columns)), lanes)
     while len(lanes) > 1:
         lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
-    np.testing.assert_array_equal(multiply(kernels.isas()[0], rows, columns, delta, True)[:columns, 0], lanes[0] * np.float32(SCALE))
+    np.testing.assert_array_equal(
+        multiply(kernels.isas()[0], rows, columns, delta, True)[:columns, 0], lanes[0] * np.float32(SCALE)
+    )
 
 
 def test_order_of_summation_of_many_inputs():
@@ -89,7 +95,9 @@ def test_order_of_summation_of_many_inputs():
         du = np.zeros((columns, batch), np.float32)
         for i in range(rows):
             du = stream.fma(np.repeat(W[i][:, None], batch, 1), np.repeat(delta[i][None], columns, 0), du)
-        np.testing.assert_array_equal(multiply(kernels.isas()[0], rows, columns, delta, True)[:columns], du * np.float32(SCALE))
+        np.testing.assert_array_equal(
+            multiply(kernels.isas()[0], rows, columns, delta, True)[:columns], du * np.float32(SCALE)
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -98,7 +106,8 @@ def test_gram(units, batch, dtype):
     x = np.random.default_rng(units).standard_normal((units, batch)).astype(dtype)
     grams = [GRAM[dtype](isa, x) for isa in kernels.isas()]
     exact = x.astype(float)
-    bound = (units / 32 + 6) * np.finfo(dtype).eps * (np.abs(exact).T @ np.abs(exact))  # 64 panels in a lane, then four levels of the tree
+    # 64 panels in a lane, then four levels of the tree
+    bound = (units / 32 + 6) * np.finfo(dtype).eps * (np.abs(exact).T @ np.abs(exact))
     assert (np.abs(grams[0] - exact.T @ exact) <= bound).all()
     for other in grams:
         np.testing.assert_array_equal(other, grams[0])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The definition itself: gradients against finite differences, the adjoint identity, closed forms, and magnitudes beyond float range."""
+"""The definition itself: gradients against finite differences, the adjoint identity, closed forms, and magnitudes
+beyond float range."""
 
 import itertools
 
@@ -42,14 +43,22 @@ def objective(chain, arrays):
 CASES = [
     (name, norm, order, RESIDUALS[i % 3], HEADS[(i // 3) % 4])
     for i, (name, norm, order) in enumerate(itertools.product(activations.ROWS, NORMS, ORDERS))
-] + [("tanh", norm, order, residual, head) for norm, order, residual, head in itertools.product(NORMS, ORDERS, RESIDUALS, HEADS)]
+] + [
+    ("tanh", norm, order, residual, head)
+    for norm, order, residual, head in itertools.product(NORMS, ORDERS, RESIDUALS, HEADS)
+]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_gradients_are_those_of_finite_differences(case):
     name, norm, order, residual, head = CASES[case]
     chain = pk.Chain(
-        widths=[4, 4, 4, 4] if residual else [4, 5, 3, 6], activation=name, norm=norm, order=order, residual=residual, head=head
+        widths=[4, 4, 4, 4] if residual else [4, 5, 3, 6],
+        activation=name,
+        norm=norm,
+        order=order,
+        residual=residual,
+        head=head,
     )
     rng = np.random.default_rng(case)
     arrays = net(chain, rng)
@@ -67,7 +76,8 @@ def test_gradients_are_those_of_finite_differences(case):
             array += sign * h * direction
             ends.append(objective(chain, arrays)[0])
             array -= sign * h * direction
-        # Central differences: h^2 phi''' is 1e-12, rounding of J is eps |J| / h, some 1e-9; with norms both grow by their condition.
+        # Central differences: h^2 phi''' is 1e-12, rounding of J is eps |J| / h, some 1e-9; with norms both grow by
+        # their condition.
         assert (ends[0] - ends[1]) / (2 * h) == pytest.approx((gradient * direction).sum(), rel=1e-5, abs=2e-7)
     for layer in (1, 2, 3):  # rows are the norms of the very arrays
         for row, array in (
@@ -90,11 +100,14 @@ def test_backward_is_the_adjoint_of_forward(norm, order, residual):
     h = 1e-6
     ends = [objective(chain, {**arrays, "x": arrays["x"] + s * h * v})[1]["activation"][4] for s in (1, -1)]
     back = objective(chain, arrays)[1]["grad_activation"][0]
-    assert (((ends[0] - ends[1]) / (2 * h)) * arrays["cotangent"]).sum() == pytest.approx((v * back).sum(), rel=1e-6, abs=1e-8)
+    assert (((ends[0] - ends[1]) / (2 * h)) * arrays["cotangent"]).sum() == pytest.approx(
+        (v * back).sum(), rel=1e-6, abs=1e-8
+    )
 
 
 def test_the_factors_of_the_chain_rule_multiply_to_the_ratio():
-    """Without norms and residuals, log10 |dJ/da[l-1]| - log10 |dJ/da[l]| = derivative factor + weight factor, in both orders."""
+    """Without norms and residuals, log10 |dJ/da[l-1]| - log10 |dJ/da[l]| = derivative factor + weight factor, in both
+    orders."""
     for order in ORDERS:
         p = run(pk.Chain(widths=[6, 7, 5, 8], activation="gelu", init="lecun_normal", order=order), batch=3, replicas=2)
         step = p.log10_grad_activation[:, :-1] - p.log10_grad_activation[:, 1:]
@@ -105,7 +118,9 @@ def test_the_factors_of_the_chain_rule_multiply_to_the_ratio():
 def test_identity_chain_is_a_power(c):
     p = run(pk.Chain(depth=3000, width=3, activation="linear", init=pk.Identity(c)))
     exact = np.log10(abs(c)) * np.arange(3000, -1, -1)
-    np.testing.assert_allclose(p.log10_grad_activation[0] - p.log10_grad_activation[0, -1], exact, rtol=1e-12, atol=1e-11)
+    np.testing.assert_allclose(
+        p.log10_grad_activation[0] - p.log10_grad_activation[0, -1], exact, rtol=1e-12, atol=1e-11
+    )
     np.testing.assert_allclose(p.slope, np.log10(abs(c)), rtol=1e-12)
     forward = 0.5 * (p.log10_mean_square_activation[0] - p.log10_mean_square_activation[0, 0])
     np.testing.assert_allclose(forward, np.log10(abs(c)) * np.arange(3000), rtol=1e-12, atol=1e-11)
@@ -114,18 +129,32 @@ def test_identity_chain_is_a_power(c):
 @pytest.mark.parametrize("name", [n for n in activations.ROWS if n not in ("relu", "hardtanh")])
 def test_no_gain_turns_a_gradient_into_zero_inf_or_nan(name):
     # A saturated slope is e^-z: its log2 must stay an int64, so z may reach 1e15 or so.
-    saturates = activations.get(name).left == activations.get(name).right == 0 and name not in ("sin", "softsign", "arctan")
+    saturates = activations.get(name).left == activations.get(name).right == 0 and name not in (
+        "sin",
+        "softsign",
+        "arctan",
+    )
     for gain in (1e-300, 1e-6, 30.0, 1e6 if saturates else 1e150):
         for order in ORDERS:
             p = run(pk.Chain(depth=12, width=6, activation=name, gain=gain, order=order), batch=2)
-            for row in ("log10_grad_weight", "log10_grad_activation", "log10_mean_square_preactivation", "log10_mean_square_activation"):
+            for row in (
+                "log10_grad_weight",
+                "log10_grad_activation",
+                "log10_mean_square_preactivation",
+                "log10_mean_square_activation",
+            ):
                 assert np.isfinite(p.rows[row]).all(), (gain, order, row)
 
 
 def test_sigmoid_slopes_beyond_float_range_follow_the_closed_form():
-    """One unit, W = w: z[l] = w sigmoid(z[l-1]) is w, so each layer multiplies by w e^-w: -172 000 decades over 200 layers."""
+    """One unit, W = w: z[l] = w sigmoid(z[l-1]) is w, so each layer multiplies by w e^-w: -172 000 decades over 200
+    layers."""
     w, L = 2000.0, 200
-    p = run(pk.Chain(depth=L, width=1, activation="sigmoid", init=pk.Identity(w)), x=np.ones((1, 1)), cotangent=np.ones((1, 1)))
+    p = run(
+        pk.Chain(depth=L, width=1, activation="sigmoid", init=pk.Identity(w)),
+        x=np.ones((1, 1)),
+        cotangent=np.ones((1, 1)),
+    )
     exact = L * (np.log10(w) - w * np.log10(np.e))
     assert p.signal_end_to_end[0] == pytest.approx(exact, rel=1e-12)
 
@@ -136,14 +165,19 @@ def test_homogeneous_chains_scale_exactly():
     for k in (-40, 7, 300):
         scaled = run(pk.Chain(depth=40, width=16, gain=2.0**k), batch=2, replicas=2)
         shift = k * LOG10_2 * np.arange(40, -1, -1)
-        np.testing.assert_allclose(scaled.log10_grad_activation, base.log10_grad_activation + shift, rtol=1e-13, atol=1e-11)
+        np.testing.assert_allclose(
+            scaled.log10_grad_activation, base.log10_grad_activation + shift, rtol=1e-13, atol=1e-11
+        )
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_norms_hide_the_gain(norm, order):
-    """A norm cancels the scale of what it normalises: the forward signal is the same at gain 1 and 2^400, far beyond float range."""
-    rows = [run(pk.Chain(depth=8, width=10, norm=norm, order=order, gain=g), batch=4, seed=1) for g in (2.0**30, 2.0**400)]
+    """A norm cancels the scale of what it normalises: the forward signal is the same at gain 1 and 2^400, far beyond
+    float range."""
+    rows = [
+        run(pk.Chain(depth=8, width=10, norm=norm, order=order, gain=g), batch=4, seed=1) for g in (2.0**30, 2.0**400)
+    ]
     name = "log10_mean_square_activation" if order == ORDERS[0] else "saturated"
     # At gain 2^30 eps = 1e-5 is 1e-23 of the variance; what is left is rounding.
     np.testing.assert_allclose(rows[0].rows[name], rows[1].rows[name], atol=1e-12)
@@ -152,7 +186,9 @@ def test_norms_hide_the_gain(norm, order):
 def test_native_precision_shows_where_plain_arithmetic_ends():
     """1.5^l passes the largest float32, 2^128, at l = 128 / log2(1.5) = 218.8, for an input of order one."""
     chain = pk.Chain(depth=400, width=4, activation="linear", init=pk.Identity(1.5))
-    p = pk.propagate(chain, x=np.ones((4, 1)), cotangent=np.ones((4, 1)), engine="dense", backend="reference", precision="native")
+    p = pk.propagate(
+        chain, x=np.ones((4, 1)), cotangent=np.ones((4, 1)), engine="dense", backend="reference", precision="native"
+    )
     assert (p.failure.layer, p.failure.direction, p.failure.kind) == (219, "forward", "inf")
     p64 = run(chain, x=np.ones((4, 1)), cotangent=np.ones((4, 1)), precision="native")
     assert p64.failure is None
@@ -165,7 +201,9 @@ def test_native_sigmoid_slope_rounds_to_zero_where_theory_says():
         edge = np.log(2 / eps)
         for z, alive in ((edge - 1, True), (edge + 1, False)):
             chain = pk.Chain(depth=1, width=1, activation="sigmoid", init=pk.Identity(1.0))
-            p = pk.propagate(chain, x=[[z]], cotangent=[[1.0]], engine="dense", backend="reference", dtype=dtype, precision="native")
+            p = pk.propagate(
+                chain, x=[[z]], cotangent=[[1.0]], engine="dense", backend="reference", dtype=dtype, precision="native"
+            )
             assert np.isfinite(p.log10_grad_preactivation[0, 0]) == alive
             stable = pk.propagate(chain, x=[[z]], cotangent=[[1.0]], engine="dense", backend="reference", dtype=dtype)
             assert stable.log10_grad_preactivation[0, 0] == pytest.approx(-z * np.log10(np.e), rel=1e-6)
@@ -210,7 +248,9 @@ def test_clipping():
     np.testing.assert_array_equal(untouched.log10_grad_weight, run(free, **arrays).log10_grad_weight)
 
     layered = run(free.replace(clip=pk.Clip(norm=total / 100, per_layer=True)), **arrays)
-    np.testing.assert_allclose(np.hypot(10**layered.log10_grad_weight, 10**layered.log10_grad_bias), total / 100, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.hypot(10**layered.log10_grad_weight, 10**layered.log10_grad_bias), total / 100, rtol=1e-12
+    )
 
     bound = np.median(np.abs(entries))
     by_value = run(free.replace(clip=pk.Clip(value=bound)), **arrays)

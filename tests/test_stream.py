@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The random stream: Philox's published answers, the map from addresses to counters, and the compiled draws bit for bit."""
+"""The random stream: Philox's published answers, the map from addresses to counters, and the compiled draws bit for
+bit."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from pykernel import stream
 kernels = pytest.importorskip("pykernel._core").kernels
 
 DISTRIBUTIONS = ["normal", "uniform", "truncated", "sparse", "student", "stable"]  # in the order of the C++ enumeration
-CASES = [("normal", 0), ("uniform", 0), ("truncated", 0), ("sparse", 0.25), ("sparse", 1.0), ("student", 1.0), ("student", 3.5)]
+CASES = [
+    ("normal", 0),
+    ("uniform", 0),
+    ("truncated", 0),
+    ("sparse", 0.25),
+    ("sparse", 1.0),
+    ("student", 1.0),
+    ("student", 3.5),
+]
 CASES += [("stable", 0.5), ("stable", 1.0), ("stable", 1.7), ("stable", 2.0)]
 TALL = ["normal", "uniform", "bit"]
 
@@ -28,8 +37,13 @@ def test_philox_gives_the_published_answers():
 @pytest.mark.parametrize("isa", kernels.isas())
 @pytest.mark.parametrize(("distribution", "parameter"), CASES)
 def test_compiled_draws_have_the_bits_of_the_definition(isa, distribution, parameter):
-    # shapes around the 16 rows of a panel, the 4 columns of a block, the 64 columns of a tile; the largest seed, layer and replica
-    for rows, columns, seed, layer, replica in [(1, 1, 0, 1, 0), (17, 67, 2**64 - 1, 2**24 - 1, 2**32 - 1), (40, 130, 12345 << 20, 7, 9)]:
+    # shapes around the 16 rows of a panel, the 4 columns of a block, the 64 columns of a tile; the largest seed, layer
+    # and replica
+    for rows, columns, seed, layer, replica in [
+        (1, 1, 0, 1, 0),
+        (17, 67, 2**64 - 1, 2**24 - 1, 2**32 - 1),
+        (40, 130, 12345 << 20, 7, 9),
+    ]:
         want = stream.matrix(seed, layer, replica, rows, columns, distribution, parameter)
         got = kernels.draws(isa, DISTRIBUTIONS.index(distribution), parameter, seed, layer, replica, rows, columns)
         np.testing.assert_array_equal(got.view(np.uint32), np.ascontiguousarray(want).view(np.uint32))
@@ -48,18 +62,30 @@ def test_compiled_tall_arrays_have_the_bits_of_the_definition(isa):
 
 
 def test_addresses_do_not_share_counters():
-    """Every word of a matrix, a tall array and their neighbours (layer, replica, purpose) is its own: 32-bit collisions stay at chance."""
-    seen = [stream.matrix_words(3, stream.WEIGHT, layer, replica, 40, 40).ravel() for layer in (1, 2) for replica in (0, 1)]
-    seen += [stream.tall_words(3, purpose, 1, 0, 200, 8).ravel() for purpose in (stream.BIAS, stream.FORWARD, stream.BACKWARD)]
+    """Every word of a matrix, a tall array and their neighbours (layer, replica, purpose) is its own: 32-bit collisions
+    stay at chance."""
+    seen = [
+        stream.matrix_words(3, stream.WEIGHT, layer, replica, 40, 40).ravel() for layer in (1, 2) for replica in (0, 1)
+    ]
+    seen += [
+        stream.tall_words(3, purpose, 1, 0, 200, 8).ravel()
+        for purpose in (stream.BIAS, stream.FORWARD, stream.BACKWARD)
+    ]
     every = np.concatenate(seen)
     # n^2 / 2^33 = 0.01 pairs are expected by chance among the 11 200 words; a shared block would repeat four
     assert every.size - np.unique(every).size < 3
 
 
 def test_moments_of_unit_draws():
-    """Mean and mean square within 5 standard errors of their laws; the truncated normal's standard deviation is .87963 (Johnson, Kotz)."""
+    """Mean and mean square within 5 standard errors of their laws; the truncated normal's standard deviation is .87963
+    (Johnson, Kotz)."""
     n = 512
-    laws = {"normal": (1.0, 3.0), "uniform": (1 / 3, 1 / 5), "truncated": (0.7737413, 1.4164884), "sparse": (0.25, 0.75)}
+    laws = {
+        "normal": (1.0, 3.0),
+        "uniform": (1 / 3, 1 / 5),
+        "truncated": (0.7737413, 1.4164884),
+        "sparse": (0.25, 0.75),
+    }
     for distribution, (square, fourth) in laws.items():
         x = kernels.draws(kernels.isas()[0], DISTRIBUTIONS.index(distribution), 0.25, 99, 1, 0, n, n).astype(float)
         assert abs(x.mean()) < 5 * np.sqrt(square) / n

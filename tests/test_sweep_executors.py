@@ -161,7 +161,9 @@ def members(session):
 def test_dask_gives_the_same_bits_even_when_a_worker_is_killed(whole, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
-    with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50) as cluster:
+    with distributed.LocalCluster(
+        2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
         with distributed.Client(cluster) as client:
             equal(sweep(executor=client, store=tmp_path / "a"), whole)
 
@@ -180,7 +182,9 @@ def test_dask_gives_the_same_bits_even_when_a_worker_is_killed(whole, tmp_path, 
 
 def test_functions_that_workers_cannot_read_are_refused_before_any_work(tmp_path):
     act = pk.Activation(value=lambda z: 2.0 * z, slope=lambda z: 2.0 * np.ones_like(z), name="twice")
-    with pytest.raises(TypeError, match=r"twice cannot be sent to worker processes \((.|\n)*put its functions into a file"):
+    with pytest.raises(
+        TypeError, match=r"twice cannot be sent to worker processes \((.|\n)*put its functions into a file"
+    ):
         sweep({"activation": ["tanh", act]}, {"depth": 2, "width": 4}, executor=2, store=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -23,7 +23,11 @@ SMALL = ["--depth", "2", "--width", "4"]
         ({"grid": {"depth": 3}}, TypeError, r"grid\['depth'\] must be a list of values, got 3"),
         ({"grid": {"wdith": [3]}}, ValueError, "did you mean 'width'"),
         ({"grid": {"depth": range(10**12)}}, ValueError, "holds more than 1000000 values"),
-        ({"grid": {"depth": range(1, 5000), "width": range(1, 5000)}}, ValueError, "at most 1000000 cells, got 24990001"),
+        (
+            {"grid": {"depth": range(1, 5000), "width": range(1, 5000)}},
+            ValueError,
+            "at most 1000000 cells, got 24990001",
+        ),
         ({"base": 3}, TypeError, "base must be None, a Chain or a mapping of its fields, got 3"),
         ({"store": 3}, TypeError, "store must be the path of a directory, got 3"),
         ({"store": ""}, ValueError, "store must be the path of a directory"),
@@ -45,7 +49,9 @@ SMALL = ["--depth", "2", "--width", "4"]
 def test_arguments(words, kind, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=said):
-        pk.sweep(**{"grid": {"depth": [2]}, "base": {"width": 4}, "replicas": 2, "store": "out", "progress": False, **words})
+        pk.sweep(
+            **{"grid": {"depth": [2]}, "base": {"width": 4}, "replicas": 2, "store": "out", "progress": False, **words}
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -77,7 +83,10 @@ def test_a_directory_where_a_part_belongs_is_damage(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--depth", "1:1000000000000:1000000000000", "--width", "4"], "a range of depth needs at most 100000 values, got 1000000000000"),
+        (
+            ["--depth", "1:1000000000000:1000000000000", "--width", "4"],
+            "a range of depth needs at most 100000 values, got 1000000000000",
+        ),
         (["--depth", "2", "--width", "4", "--gain", "nan:2:3"], "a range of gain needs finite ends"),
         ([*SMALL, "--shard", "a"], "--shard must be i/N, as in 1/20, got 'a'"),
         ([*SMALL, "--until", "slope"], "--until must be SCALAR:ERROR, as in slope:0.001, got 'slope'"),
@@ -98,7 +107,9 @@ def test_flags(arguments, said, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("flag", "meant"), [("--wdith", "--width"), ("--replcas=3", "--replicas"), ("--sotre", "--store")])
+@pytest.mark.parametrize(
+    ("flag", "meant"), [("--wdith", "--width"), ("--replcas=3", "--replicas"), ("--sotre", "--store")]
+)
 def test_a_mistyped_flag_is_answered_with_the_nearest(flag, meant, capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--depth", "2", flag])
@@ -168,7 +179,8 @@ def _is_known(z):
 
 
 def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
-    """By its code alone, functions of other constants, defaults or helpers would have one key, and one the other's numbers."""
+    """By its code alone, functions of other constants, defaults or helpers would have one key, and one the other's
+    numbers."""
     keys = [identity.digest(identity.describe(_reader()))]
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
     keys.append(identity.digest(identity.describe(_reader())))
@@ -180,10 +192,15 @@ def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
 
 def test_the_key_of_a_function_is_the_same_in_every_process():
     """A set among a function's constants stands in another order in every process."""
-    code = "import test_sweep_input as t; from pykernel.sweeps import identity; print(identity.digest(identity.describe(t._is_known)))"
+    code = (
+        "import test_sweep_input as t; from pykernel.sweeps import identity; "
+        "print(identity.digest(identity.describe(t._is_known)))"
+    )
     here = os.path.dirname(__file__)
     keys = {
-        subprocess.run([sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+        ).stdout
         for seed in "123"
     }
     assert len(keys) == 1 and keys != {b""}
@@ -192,14 +209,17 @@ def test_the_key_of_a_function_is_the_same_in_every_process():
 def test_weights_in_the_chain_may_be_swept_at_any_depth():
     """A grid is lowered at few depths, but these matrices are as many as the layers."""
     ones = pk.Given([np.ones((4, 4))] * 3)
-    ds = pk.sweep({"gain": [1.0, 2.0]}, pk.Chain(depth=3, width=4, init=ones, activation="linear"), replicas=1, progress=False)
+    ds = pk.sweep(
+        {"gain": [1.0, 2.0]}, pk.Chain(depth=3, width=4, init=ones, activation="linear"), replicas=1, progress=False
+    )
     assert float(ds.signal_end_to_end[1, 0] - ds.signal_end_to_end[0, 0]) == pytest.approx(3 * np.log10(2), rel=1e-12)
 
 
 def test_run_words_of_several_values_are_axes(capsys, tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(
-        "replicas = 2\nbatch = 4\n[base]\nwidth = 4\n[grid]\ndepth = [2, 3]\n[[zip]]\ngain = [1.0, 2.0]\nbias_std = [0.0, 0.1]\n"
+        "replicas = 2\nbatch = 4\n[base]\nwidth = 4\n[grid]\ndepth = [2, 3]\n[[zip]]\ngain = [1.0, 2.0]\nbias_std = "
+        "[0.0, 0.1]\n"
     )
     assert main(["sweep", *SMALL, "--batch", "1", "2", "--seed", "0:2:3", "--dry-run"]) == 0
     assert "cells    6: 2 batch x 3 seed" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A store outlives new words: `data/store-1` was written by version 0.1.0 and must open, be continued and be merged for ever."""
+"""A store outlives new words: `data/store-1` was written by version 0.1.0 and must open, be continued and be merged for
+ever."""
 
 import dataclasses
 import shutil
@@ -16,11 +17,20 @@ OLD = Path(__file__).parent / "data" / "store-1"
 
 
 def chains():
-    """One of everything that a key may describe; functions of NumPy, as the code of others depends on the version of Python."""
+    """One of everything that a key may describe; functions of NumPy, as the code of others depends on the version of
+    Python."""
     base = pk.Chain(depth=3, width=4)
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(5, 3)).round(3), rng.normal(size=(2, 5)).round(3)]
-    schemes = ("lecun_normal", "orthogonal", "torch_linear_default", "keras_he_normal", "identity(1.5)", "constant(0.1)", "uniform(0.3)")
+    schemes = (
+        "lecun_normal",
+        "orthogonal",
+        "torch_linear_default",
+        "keras_he_normal",
+        "identity(1.5)",
+        "constant(0.1)",
+        "uniform(0.3)",
+    )
     drawn = ("sparse(0.5)", "student_t(3)", "stable(1.5)", "truncated_normal(0.2)")
     return [
         base,
@@ -33,7 +43,10 @@ def chains():
         base.replace(activation=pk.Activation(value=np.sin, slope=np.cos, flat=False)),
         base.replace(residual=pk.Residual(1, "inverse_sqrt_depth"), norm="layer", order="norm-activation-linear"),
         base.replace(norm="batch", norm_eps=1e-3),
-        *(base.replace(clip=clip) for clip in (pk.Clip(norm=0.1), pk.Clip(norm=0.1, per_layer=True), pk.Clip(value=0.01))),
+        *(
+            base.replace(clip=clip)
+            for clip in (pk.Clip(norm=0.1), pk.Clip(norm=0.1, per_layer=True), pk.Clip(value=0.01))
+        ),
         base.replace(head=pk.Head("softmax", 3)),
         base.replace(head=pk.Head("mse", 2, init="uniform(0.5)", targets=[[0.5, 1.0], [0.25, 2.0]])),
     ]
@@ -109,4 +122,8 @@ def test_a_new_word_at_its_default_leaves_keys_alone():
     key = lambda chain: identity.Keys().key(chain, identity.words(seed=0))
     words = dict(depth=3, width=4, residual=pk.Residual(2), head=pk.Head("mse", 1))
     assert key(Chain(**words)) == key(pk.Chain(**words)) != key(Chain(**words, gate="swish"))
-    assert identity.describe(Chain(**words)) == identity.describe(pk.Chain(**words)) != identity.describe(Chain(**words, gate="swish"))
+    assert (
+        identity.describe(Chain(**words))
+        == identity.describe(pk.Chain(**words))
+        != identity.describe(Chain(**words, gate="swish"))
+    )

@@ -53,7 +53,9 @@ def test_bits_do_not_depend_on_the_cut_nor_on_order(replicas, inner, random):
 def test_cells_side_by_side_have_the_bits_of_each_alone(monkeypatch):
     monkeypatch.setattr(statistics, "LAYERS_AT_ONCE", 8)  # two cells at once
     forests = []
-    for seed, (replicas, layers, holes) in enumerate(itertools.product((1, 7, 70), (2, 3, 5), (True, False, True, True))):
+    for seed, (replicas, layers, holes) in enumerate(
+        itertools.product((1, 7, 70), (2, 3, 5), (True, False, True, True))
+    ):
         nodes = statistics.reduce(values_of(replicas, seed, holes)[:, :, :layers], 0, WITH_QUANTILES)
         forests.append(gather(nodes.items()))
     forests.append(gather(statistics.reduce(values_of(7)[:2], 0, [0]).items()))  # another batch keeps fewer rows
@@ -73,7 +75,9 @@ def test_moments_are_those_of_the_finite_values(replicas):
     some = count > 0
     scale = np.nanmax(np.abs(finite), axis=1, initial=0)[some]
     # pairwise sums of n values: error log2(n) eps relative to the largest
-    assert np.all(np.abs(got.mean - np.nansum(finite, axis=1) / np.maximum(count, 1))[some] <= 12 * 2.3e-16 * scale + 1e-300)
+    assert np.all(
+        np.abs(got.mean - np.nansum(finite, axis=1) / np.maximum(count, 1))[some] <= 12 * 2.3e-16 * scale + 1e-300
+    )
     two = count > 1
     deviations = finite - (np.nansum(finite, axis=1) / np.maximum(count, 1))[:, None]
     std = np.sqrt(np.nansum(deviations**2, axis=1) / np.maximum(count - 1, 1))
@@ -89,7 +93,8 @@ def test_quantiles_are_exact_up_to_the_kept_number_and_close_beyond():
     replicas = 3000
     many = np.random.default_rng(1).random((P, replicas, S))
     got = summary_of(many, [0, replicas]).quantiles
-    # uniform values: a quantile's error is its rank error, at most half a step of 1 / KEPT for each of 7 levels; in practice a fifth
+    # uniform values: a quantile's error is its rank error, at most half a step of 1 / KEPT for each of 7 levels; in
+    # practice a fifth
     assert np.abs(got - np.array(QUANTILES)[None, :, None]).max() < 7 / (2 * KEPT) / 2
 
 
@@ -141,7 +146,9 @@ def test_a_part_decodes_to_what_was_encoded():
 
     from pykernel.sweeps import store
 
-    content = encode([("a" * 32, Entry(11, 37, scalars, nodes, values)), ("b" * 32, Entry(11, 37, scalars, nodes, None))])
+    content = encode(
+        [("a" * 32, Entry(11, 37, scalars, nodes, values)), ("b" * 32, Entry(11, 37, scalars, nodes, None))]
+    )
     entries = decode(*store.decode(content, Path("x")))
     assert [key for key, _ in entries] == ["a" * 32, "b" * 32]
     got = entries[0][1]
@@ -215,7 +222,12 @@ def test_pace_learns_what_a_machine_needs():
 def test_cells_stand_in_c_order_of_the_grids_keys():
     axes = grid.axes({"depth": [2, 3], ("width", "gain"): [(4, 1.0), (5, 2.0)]})
     cells = grid.cells(axes, {"activation": "tanh"}, {"batch": 1}, 7)
-    assert [(c.chain.depth, c.chain.width, c.chain.gain) for c in cells] == [(2, 4, 1.0), (2, 5, 2.0), (3, 4, 1.0), (3, 5, 2.0)]
+    assert [(c.chain.depth, c.chain.width, c.chain.gain) for c in cells] == [
+        (2, 4, 1.0),
+        (2, 5, 2.0),
+        (3, 4, 1.0),
+        (3, 5, 2.0),
+    ]
     assert [c.index for c in cells] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert {str(c.chain.activation) for c in cells} == {"tanh"}
 
@@ -260,7 +272,8 @@ def test_without_cpp_auto_takes_the_cheapest_engine():
 
 
 def test_rows_of_blocks_keep_their_own_places():
-    """A chain of blocks has more layers than blocks, and another number of activation steps: a row shifted by one would not be seen."""
+    """A chain of blocks has more layers than blocks, and another number of activation steps: a row shifted by one would
+    not be seen."""
     import pykernel as pk
 
     block = pk.Block(pk.Norm("layer"), pk.Linear(24), "tanh", pk.Linear(12), "tanh", pk.Linear(8), skip=1.0)

@@ -274,7 +274,9 @@ def test_merge_names_cells_that_the_targets_grid_does_not_show(tmp_path):
     sweep({"depth": [2, 7], "init": ["he_normal"]}, tmp_path / "b")
     report = merge(Store(tmp_path / "a"), [Store(tmp_path / "b")])
     assert report["foreign"] == {str(tmp_path / "b"): 1}
-    equal(sweep({"depth": [2, 7], "init": ["he_normal"]}, tmp_path / "a"), sweep({"depth": [2, 7], "init": ["he_normal"]}))
+    equal(
+        sweep({"depth": [2, 7], "init": ["he_normal"]}, tmp_path / "a"), sweep({"depth": [2, 7], "init": ["he_normal"]})
+    )
 
 
 def test_merge_leaves_damage_out_and_names_it(tmp_path):
@@ -344,7 +346,9 @@ def test_what_is_taken_away_while_a_sweep_runs_is_computed_again(tmp_path, monke
 
     ds = pk.sweep(GRID, BASE, replicas=20, store=store, progress=take, backend="reference")
     assert taken
-    gone = {"one part": "1 finished part of", "the plan": "0 finished parts of", "everything": "3 finished parts of"}[victim]
+    gone = {"one part": "1 finished part of", "the plan": "0 finished parts of", "everything": "3 finished parts of"}[
+        victim
+    ]
     assert f"{gone} {store} taken away" in capsys.readouterr().err
     equal(ds, sweep())
     equal(pk.open(store), ds)
@@ -372,7 +376,9 @@ if __name__ == "__main__":
 
 def driver(store, block=1e-3, pause=0.002, **rest):
     code = DRIVER.format(here=str(HERE), grid=GRID, base=BASE, store=str(store), block=block, pause=pause)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **rest)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **rest
+    )
     process.stdout.readline()
     return process
 
@@ -429,5 +435,12 @@ def test_what_cannot_fit_in_memory_is_refused_before_anything_is_written(tmp_pat
         ({"depth": [2], "gain": list(range(1, 40))}, "39 cells"),
     ):
         with pytest.raises(pk.TooLarge, match=words):
-            pk.sweep(grid, {"width": 4}, replicas=10**10 if "gain" in grid else 1, store=tmp_path / "out", progress=False, engine="dense")
+            pk.sweep(
+                grid,
+                {"width": 4},
+                replicas=10**10 if "gain" in grid else 1,
+                store=tmp_path / "out",
+                progress=False,
+                engine="dense",
+            )
         assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The theory that a sweep puts beside its measurements: the same numbers as `predict`, kept, joined, and never in the way."""
+"""The theory that a sweep puts beside its measurements: the same numbers as `predict`, kept, joined, and never in the
+way."""
 
 import signal
 import threading
@@ -13,7 +14,8 @@ from pykernel.sweeps.store import Store, merge
 
 
 def test_theory_stands_beside_the_measurement(tmp_path):
-    """He-ReLU, exact law: z is standard normal, so 4 bounds it; what has no theory has a reason; stores keep and join all of it."""
+    """He-ReLU, exact law: z is standard normal, so 4 bounds it; what has no theory has a reason; stores keep and join
+    all of it."""
     grid = {"init": ["he_normal", "lecun_normal", pk.Constant(0.1)], "depth": [5, 20]}
     ds = pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=30, store=tmp_path / "a", progress=False)
     expected = pk.predict(pk.Chain(depth=20, width=16))
@@ -27,9 +29,18 @@ def test_theory_stands_beside_the_measurement(tmp_path):
     assert str(he.theory.values).startswith("exact")
     assert ds.theory.isel(init=2, depth=0).item().startswith("none: mean field needs")
     assert np.isnan(ds.predicted_slope.isel(init=2)).all()
-    assert "predicted_slope" not in pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=2, predict=False, progress=False)
+    assert "predicted_slope" not in pk.sweep(
+        grid, pk.Chain(depth=1, width=16), replicas=2, predict=False, progress=False
+    )
     for share in (1, 2):
-        pk.sweep(grid, pk.Chain(depth=1, width=16), replicas=30, store=tmp_path / f"s{share}", shard=(share, 2), progress=False)
+        pk.sweep(
+            grid,
+            pk.Chain(depth=1, width=16),
+            replicas=30,
+            store=tmp_path / f"s{share}",
+            shard=(share, 2),
+            progress=False,
+        )
     merge(Store(tmp_path / "both"), [Store(tmp_path / "s1"), Store(tmp_path / "s2")])
     assert pk.open(tmp_path / "both").identical(ds)
 

@@ -12,7 +12,8 @@ from pykernel.theory.diagnosis import Unhealthy, median_interval
 
 
 def test_interval_of_a_median_covers():
-    """The order-statistics interval holds the true median as often as it says: 2000 ensembles of 15, five standard errors."""
+    """The order-statistics interval holds the true median as often as it says: 2000 ensembles of 15, five standard
+    errors."""
     samples = np.random.default_rng(0).lognormal(size=(2000, 15))
     inside = [low <= 1 <= high for low, high, _ in map(median_interval, samples)]
     coverage = median_interval(samples[0])[2]
@@ -22,14 +23,21 @@ def test_interval_of_a_median_covers():
 
 
 def test_diagnosis_of_a_sigmoid_chain():
-    p = pk.propagate(pk.Chain(depth=30, width=64, activation="sigmoid", init="lecun_normal"), replicas=12, engine="dense")
+    p = pk.propagate(
+        pk.Chain(depth=30, width=64, activation="sigmoid", init="lecun_normal"), replicas=12, engine="dense"
+    )
     d = p.diagnose()
     assert d.verdict == "vanishing"
     assert d.slope == pytest.approx(d.slope_theory, abs=4 * d.slope_error)
     assert d.interval[0] <= d.decades <= d.interval[1]
     assert abs(d.z) < 4
     assert d.layers_float32 == math.ceil(math.log10(2.0**-149) / d.slope)
-    for words in ("vanishes: -0.63", "theory -0.63", "below float32 after 71 layers", "the derivative contributes -0.63"):
+    for words in (
+        "vanishes: -0.63",
+        "theory -0.63",
+        "below float32 after 71 layers",
+        "the derivative contributes -0.63",
+    ):
         assert words in d.sentence
     with pytest.raises(Unhealthy, match="vanishes"):
         p.assert_healthy()
@@ -64,9 +72,12 @@ SICK = {
 def test_advice_is_measured_healthy(name, monkeypatch):
     """The first piece of advice holds under other draws than those it was measured with."""
     chain = SICK[name]
-    few = lambda *a: [c for c in every(*a) if c.chain.init.distribution != "haar" and c.chain.layer_widths.max() < 100][:5]
+    few = lambda *a: [c for c in every(*a) if c.chain.init.distribution != "haar" and c.chain.layer_widths.max() < 100][
+        :5
+    ]
     every = advice.proposals_for
-    monkeypatch.setattr(advice, "proposals_for", few)  # enough to find one; the reference engine draws Haar matrices slowly
+    # enough to find one; the reference engine draws Haar matrices slowly
+    monkeypatch.setattr(advice, "proposals_for", few)
     r = pk.recommend(chain, replicas=6)
     assert r.best is not None
     assert r.best.healthy
@@ -85,7 +96,9 @@ def test_narrow_chain_names_its_spread():
     assert r.best is not None
     changes = [c.change for c in r]
     # branches of scale 0 measure exactly 0 and teach nothing: they do not come before other skip connections
-    assert changes.index("skip connections, branches times 1/sqrt(depth)") < changes.index("skip connections, branches start at 0")
+    assert changes.index("skip connections, branches times 1/sqrt(depth)") < changes.index(
+        "skip connections, branches start at 0"
+    )
 
 
 def test_no_advice_is_said_so():
@@ -94,7 +107,8 @@ def test_no_advice_is_said_so():
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"norm": "rms", "residual": pk.Residual(1, 0.7)}, {"norm": "layer", "order": "norm-activation-linear"}]
+    "fields",
+    [{}, {"norm": "rms", "residual": pk.Residual(1, 0.7)}, {"norm": "layer", "order": "norm-activation-linear"}],
 )
 def test_spectrum_against_the_product(fields):
     """Small depth: numpy's singular values of central differences (error h^2), for every part of a layer."""
@@ -102,7 +116,9 @@ def test_spectrum_against_the_product(fields):
     x, h = np.linspace(-1, 2, 10), 1e-5
 
     def out(at):
-        p = pk.propagate(chain, x=at[:, None], engine="dense", backend="reference", dtype="float64", keep=("activation",))
+        p = pk.propagate(
+            chain, x=at[:, None], engine="dense", backend="reference", dtype="float64", keep=("activation",)
+        )
         return np.asarray(p.kept[0]["activation"][4]).ravel()
 
     J = np.stack([(out(x + h * e) - out(x - h * e)) / (2 * h) for e in np.eye(10)], axis=1)
@@ -151,7 +167,12 @@ def test_figures():
 
 def test_the_sentence_names_bounds_interval_and_theory():
     p = pk.propagate(pk.Chain(depth=40, width=64), replicas=12, engine="dense")
-    for words in ("within +-3 decades", "96% interval of the median", "order statistics of 12 replicas", "theory -0.348, z = "):
+    for words in (
+        "within +-3 decades",
+        "96% interval of the median",
+        "order statistics of 12 replicas",
+        "theory -0.348, z = ",
+    ):
         assert words in p.diagnose().sentence
     assert "beyond -0.01" in p.diagnose(vanishing=-0.01).sentence
     for activation in ("relu", "tanh"):  # a rough law of the batch; none
@@ -161,7 +182,8 @@ def test_the_sentence_names_bounds_interval_and_theory():
 
 
 def test_numbers_for_json_keep_zero_and_nan_apart():
-    """float32, gain 3: the signal overflows at about layer 80 and turns to nan; gain 0: exact zeros. Nobody knows what of a nan is dead."""
+    """float32, gain 3: the signal overflows at about layer 80 and turns to nan; gain 0: exact zeros. Nobody knows what
+    of a nan is dead."""
     p = pk.propagate(pk.Chain(depth=200, width=16, gain=3.0), precision="native", replicas=3)
     d = p.to_dict()
     assert d["layers"]["dead"][-1] is None
@@ -177,7 +199,14 @@ def test_numbers_for_json_keep_zero_and_nan_apart():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
-    "fields", [{"gain": 0.0}, {"bias_std": 1e300}, {"gain": 0.0, "activation": "sigmoid"}, {"gain": 1e150}, {"gain": 1e-8, "norm": "rms"}]
+    "fields",
+    [
+        {"gain": 0.0},
+        {"bias_std": 1e300},
+        {"gain": 0.0, "activation": "sigmoid"},
+        {"gain": 1e150},
+        {"gain": 1e-8, "norm": "rms"},
+    ],
 )
 def test_extremes_warn_nobody(fields, batch):
     chain = pk.Chain(depth=5, width=8, **fields)
@@ -218,7 +247,8 @@ def test_spectrum_is_of_the_chain_that_propagate_runs(order, every):
     ],
 )
 def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
-    """Lanczos on layers and on their inverses against the full spectrum of the same draws: 1e-8 (layers of condition 1e3 to 1e5)."""
+    """Lanczos on layers and on their inverses against the full spectrum of the same draws: 1e-8 (layers of condition
+    1e3 to 1e5)."""
     from pykernel.theory import spectrum
 
     chain = pk.Chain(**fields)
@@ -236,9 +266,12 @@ def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
-@pytest.mark.parametrize("fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}])
+@pytest.mark.parametrize(
+    "fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}]
+)
 def test_singular_values_where_slopes_differ_by_any_factor(fields, order):
-    """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5 decades are lost)."""
+    """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5
+    decades are lost)."""
     from pykernel.lower import lower
     from pykernel.theory.plain import plain
     from pykernel.theory.spectrum import _steps
@@ -270,7 +303,8 @@ def test_lyapunov_exponents_stay_finite_at_depth(depth):
 
 
 @pytest.mark.parametrize(
-    ("activation", "init", "gain"), [("linear", "lecun_normal", 1), ("relu", "he_normal", 1), ("relu", "orthogonal", 2**0.5)]
+    ("activation", "init", "gain"),
+    [("linear", "lecun_normal", 1), ("relu", "he_normal", 1), ("relu", "orthogonal", 2**0.5)],
 )
 def test_variance_of_squared_singular_values(activation, init, gain):
     """L, 2 L and L at infinite width; at 100 wide and 3 deep within 15 percent (L / n and the spread over 4 draws)."""
@@ -280,7 +314,8 @@ def test_variance_of_squared_singular_values(activation, init, gain):
 
 
 def test_words_say_whose_law_it_is():
-    """A batch is compared with no z; the law of living networks is not the law of chains that mostly die; lines fit a terminal."""
+    """A batch is compared with no z; the law of living networks is not the law of chains that mostly die; lines fit a
+    terminal."""
     p = pk.propagate(pk.Chain(depth=152, width=512, activation="elu", init="lecun_normal"), batch=8, replicas=8)
     d = p.diagnose()
     assert math.isnan(d.z) and "z =" not in d.sentence and "theory for one input" in d.sentence
@@ -297,7 +332,9 @@ def test_long_dense_runs_are_announced():
     from pykernel.engines import run
 
     with pytest.warns(UserWarning, match="hours.*he_normal"):
-        run.announce(run.prepare(pk.Chain(depth=20, width=10**6, init="he_uniform"), engine="dense", backend="cpp"), 1, 2)
+        run.announce(
+            run.prepare(pk.Chain(depth=20, width=10**6, init="he_uniform"), engine="dense", backend="cpp"), 1, 2
+        )
 
 
 def test_a_healthy_median_of_unsure_draws_says_so():
@@ -307,7 +344,9 @@ def test_a_healthy_median_of_unsure_draws_says_so():
     assert "only in the median" in r.summary and "surer: gain" in r.summary
 
 
-@pytest.mark.parametrize("words", [{"gain": [1, 2, 3.0]}, {"activation": ["relu", "relu", "tanh"]}, {"norm": [None, "rms", None]}])
+@pytest.mark.parametrize(
+    "words", [{"gain": [1, 2, 3.0]}, {"activation": ["relu", "relu", "tanh"]}, {"norm": [None, "rms", None]}]
+)
 def test_depth_scales_of_layers_that_differ_are_refused(words):
     with pytest.raises(ValueError, match="this one has layers that differ"):
         pk.depth_scales(pk.Chain(depth=3, width=8, **words))

@@ -23,7 +23,8 @@ def lecun(n, depth, blocks, **words):
 
 
 def test_normalised_linear_branches_add_one_each():
-    """x + norm(W x): the mean square is 65 after 64 branches; norm first gives the same. The gradient grows by its root, 8.06."""
+    """x + norm(W x): the mean square is 65 after 64 branches; norm first gives the same. The gradient grows by its
+    root, 8.06."""
     for steps in ((Linear(), Norm("rms", eps=1e-30)), (Norm("rms", eps=1e-30), Linear())):
         p = pk.predict(lecun(512, 64, [Block(*steps, skip=1.0)]))
         np.testing.assert_allclose(10**p.log10_mean_square_activation, 2 + np.arange(64), rtol=1e-9)
@@ -37,15 +38,19 @@ def test_sums_times_root_half_keep_the_mean_square():
 
 
 def test_the_branch_of_gpt_2():
-    """Both weights of std .02 at 768 and 3072 units behind a layer norm: z .3072, branch .1308; with .02 / sqrt(24) .00545."""
+    """Both weights of std .02 at 768 and 3072 units behind a layer norm: z .3072, branch .1308; with .02 / sqrt(24)
+    .00545."""
     for std, variance in ((0.02, 0.1308), (0.02 / 24**0.5, 0.00545)):
         steps = (Norm("layer"), Linear(3072, init="normal(0.02)"), "gelu", Linear(768, init=f"normal({std!r})"))
         p = pk.predict(Chain(width=768, blocks=[Block(*steps)]))
         assert 10 ** p.log10_mean_square_preactivation[0] == pytest.approx(0.3072, rel=2e-5)  # eps of the norm: 1e-5
-        assert 10 ** p.log10_mean_square_preactivation[1] == pytest.approx(variance, rel=1e-3)  # the digits that are given
+        # the digits that are given
+        assert 10 ** p.log10_mean_square_preactivation[1] == pytest.approx(variance, rel=1e-3)
 
 
-@pytest.mark.parametrize(("function", "square"), [("silu", SILU2), ("gelu", GELU2), ("sigmoid", 0.2933790), ("relu", 0.5)])
+@pytest.mark.parametrize(
+    ("function", "square"), [("silu", SILU2), ("gelu", GELU2), ("sigmoid", 0.2933790), ("relu", 0.5)]
+)
 def test_gates_multiply_mean_squares(function, square):
     """phi(g) v at q = 1: E phi^2, and the next layer keeps it."""
     p = pk.predict(lecun(512, 1, [Gated(512, function), Linear(512)]))
@@ -84,7 +89,8 @@ def test_siren_without_biases_grows_by_1_0969_a_layer():
 
 
 def test_sines_tell_wide_uniform_biases_from_normal_ones():
-    """SIREN's biases smear the phase: the factor is .990 at width 256, not the 1.0067 of normal ones; narrow ones are taken."""
+    """SIREN's biases smear the phase: the factor is .990 at width 256, not the 1.0067 of normal ones; narrow ones are
+    taken."""
     limit = (6 / 256) ** 0.5 / 30
     words = {"distribution": "uniform", "scale": lambda n, m: limit, "bias_distribution": "uniform"}
     wide = pk.Init(**words, bias_scale=lambda n, m: 1 / 16, name="siren")
@@ -100,7 +106,9 @@ ENSEMBLES = {
     "pre-norm": lambda n: lecun(n, 6, [mlp(n, 2 * n)]),
     "rms norm, tanh": lambda n: lecun(n, 6, [mlp(n, n, norm="rms", function="tanh", scale=0.5)]),
     "post-norm": lambda n: lecun(n, 6, [Block(Linear(2 * n), "tanh", Linear(n), skip=1.0, after=Norm("layer"))]),
-    "DeepNorm": lambda n: lecun(n, 6, [Block(Linear(n), "tanh", Linear(n, gain=0.5), skip=12**0.25, after=Norm("layer"))]),
+    "DeepNorm": lambda n: lecun(
+        n, 6, [Block(Linear(n), "tanh", Linear(n, gain=0.5), skip=12**0.25, after=Norm("layer"))]
+    ),
     "1/sqrt(depth)": lambda n: lecun(n, 6, [mlp(n, n, scale="inverse_sqrt_depth")]),
     "projection": lambda n: lecun(n, 2, [Block(Linear(n), "tanh", Linear(n), skip=[Linear(n)], scale=0.7)]),
     "SwiGLU": lambda n: lecun(n, 4, [Block(Norm("rms"), Gated(n, "silu"), Linear(n), skip=1.0)]),
@@ -113,13 +121,20 @@ ENSEMBLES = {
 def test_ensembles_lie_beside_the_theory(name):
     """Every row of gradient and mean square against the median of 24 networks of 1024 units.
 
-    A layer's squared norms vary by some 5/n, and the median lies 5/(2n) of a factor below the mean: .002 decades a layer, 12 layers; the
-    median of 24 has a standard error of .3 times sqrt(12 * 5/n) / 4.6 = .016 decades. Three of these and the shift: .08.
+    A layer's squared norms vary by some 5/n, and the median lies 5/(2n) of a factor below the mean: .002 decades a
+    layer, 12 layers; the median of 24 has a standard error of .3 times sqrt(12 * 5/n) / 4.6 = .016 decades. Three of
+    these and the shift: .08.
     """
     chain = ENSEMBLES[name](1024)
     p = pk.propagate(chain, batch=4, replicas=24, seed=3, correlation=0.4)
     theory = pk.predict(chain, batch=4, correlation=0.4)
-    for row in ("log10_mean_square_preactivation", "log10_mean_square_activation", "log10_grad_preactivation", "log10_grad_weight"):
+    for row in (
+        "log10_mean_square_preactivation",
+        "log10_mean_square_activation",
+        "log10_grad_preactivation",
+        "log10_grad_weight",
+    ):
         np.testing.assert_allclose(np.median(p.rows[row], axis=0), theory.rows[row], atol=0.08, err_msg=row)
     np.testing.assert_allclose(np.median(p.log10_grad_activation, axis=0), theory.log10_grad_activation, atol=0.08)
-    np.testing.assert_allclose(np.median(p.similarity, axis=0), theory.rows["similarity"], atol=0.03)  # 1/sqrt(n) of a cosine
+    # 1/sqrt(n) of a cosine
+    np.testing.assert_allclose(np.median(p.similarity, axis=0), theory.rows["similarity"], atol=0.03)

@@ -34,14 +34,16 @@ def slope(**fields):
 
 
 def test_he_published_case():
-    """He et al. 2015, section 2.2: std 0.01 in VGG leaves 1 / (1.7e4) of the gradient over nine 3 x 3 layers (fan 9 d)."""
+    """He et al. 2015, section 2.2: std 0.01 in VGG leaves 1 / (1.7e4) of the gradient over nine 3 x 3 layers (fan 9
+    d)."""
     channels = [64, 128, 128, 256, 256, 512, 512, 512, 512]
     decades = sum(slope(width=9 * d, init=pk.Normal(0.01)) for d in channels)
     assert 10**-decades == pytest.approx(1.7e4, rel=0.02)  # two digits published
 
 
 def test_glorot_weight_gradients_hide_a_geometric_signal():
-    """Glorot, Bengio 2010, eqs. 12-14: equal widths, linear: dJ/dW has one norm at all layers while delta is geometric."""
+    """Glorot, Bengio 2010, eqs. 12-14: equal widths, linear: dJ/dW has one norm at all layers while delta is
+    geometric."""
     p = pk.predict(pk.Chain(depth=20, width=64, activation="linear", init="glorot_normal", gain=0.8))
     np.testing.assert_allclose(p.log10_grad_weight, p.log10_grad_weight[0], atol=1e-12)
     np.testing.assert_allclose(np.diff(p.log10_grad_preactivation), -math.log10(0.8), atol=1e-12)
@@ -68,13 +70,18 @@ def test_erf_and_relu_closed_forms():
     erf, relu = quadrature.moments(activations.get("erf")), quadrature.moments(activations.get("relu"))
     for q in (1e-3, 0.7, 30.0):
         t = np.array([0.5 * math.log(q)])
-        assert math.exp(erf(t)[quadrature.LOG_VALUE2, 0]) == pytest.approx(2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=1e-11)
-        assert math.exp(erf(t)[quadrature.LOG_SLOPE2, 0]) == pytest.approx(4 / (math.pi * math.sqrt(1 + 4 * q)), rel=1e-11)
+        assert math.exp(erf(t)[quadrature.LOG_VALUE2, 0]) == pytest.approx(
+            2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=1e-11
+        )
+        assert math.exp(erf(t)[quadrature.LOG_SLOPE2, 0]) == pytest.approx(
+            4 / (math.pi * math.sqrt(1 + 4 * q)), rel=1e-11
+        )
         assert math.exp(relu(t)[quadrature.LOG_VALUE2, 0]) == pytest.approx(q / 2, rel=1e-13)
 
 
 def test_depth_scales_are_rates_of_the_recursion():
-    """xi_q, xi_grad and chi_par = sigma_w^2 E[phi'^2 + phi phi''] (Schoenholz et al. 2017), the last by another quadrature."""
+    """xi_q, xi_grad and chi_par = sigma_w^2 E[phi'^2 + phi phi''] (Schoenholz et al. 2017), the last by another
+    quadrature."""
     integrate = pytest.importorskip("scipy.integrate")
     chain = pk.Chain(depth=60, width=64, activation="tanh", init=LECUN, gain=1.2, bias_std=0.4)
     s, p = pk.depth_scales(chain), pk.predict(chain)
@@ -91,7 +98,8 @@ def test_depth_scales_are_rates_of_the_recursion():
 
 
 def test_hanin_nica_weights_that_are_not_normal():
-    """Theorem 1 with mu_4 = 9/5, all of the input in one unit: beta = (2 + mu_4 - 3) / n. Five standard errors at R = 2000."""
+    """Theorem 1 with mu_4 = 9/5, all of the input in one unit: beta = (2 + mu_4 - 3) / n. Five standard errors at R =
+    2000."""
     n, R = 64, 2000
     x = np.zeros((n, 1))
     x[0] = 1
@@ -103,11 +111,13 @@ def test_hanin_nica_weights_that_are_not_normal():
 
 
 def test_norms_and_branches():
-    """Layer or RMS norm before phi: E phi'^2 / E phi^2 (exactly 1 for ReLU and linear, up to eps); scale 0: the identity."""
+    """Layer or RMS norm before phi: E phi'^2 / E phi^2 (exactly 1 for ReLU and linear, up to eps); scale 0: the
+    identity."""
     for name in ("relu", "linear"):
         for norm in ("layer", "rms"):
             p = pk.predict(pk.Chain(depth=50, width=64, activation=name, norm=norm, init=LECUN, gain=3.0))
-            np.testing.assert_allclose(np.diff(p.log10_grad_activation[1:]), 0, atol=1e-5)  # the input is not an output of phi
+            # the input is not an output of phi
+            np.testing.assert_allclose(np.diff(p.log10_grad_activation[1:]), 0, atol=1e-5)
     t = quadrature.moments(activations.get("tanh"))(np.zeros(1))
     ratio = t[quadrature.LOG_SLOPE2, 0] - t[quadrature.LOG_VALUE2, 0]
     p = pk.predict(pk.Chain(depth=40, width=64, activation="tanh", norm="rms", init=LECUN, gain=30.0))
@@ -119,8 +129,11 @@ def test_norms_and_branches():
 
 @pytest.mark.parametrize(("norm", "batch"), [("batch", 8), ("layer", 1), ("rms", 1)])
 def test_an_eps_that_matters(norm, batch):
-    """Beside the variance of a small gain: the size of signals and gradients as measured, to 0.03 decades in 12 layers of 1500 units."""
-    chain = pk.Chain(depth=12, width=1500, activation="tanh", init=LECUN, gain=0.7, bias_std=0.1, norm=norm, norm_eps=0.5)
+    """Beside the variance of a small gain: the size of signals and gradients as measured, to 0.03 decades in 12 layers
+    of 1500 units."""
+    chain = pk.Chain(
+        depth=12, width=1500, activation="tanh", init=LECUN, gain=0.7, bias_std=0.1, norm=norm, norm_eps=0.5
+    )
     p, q = pk.propagate(chain, batch=batch, replicas=6, seed=1), pk.predict(chain, batch=batch)
     for row in ("log10_grad_activation", "log10_mean_square_activation"):
         np.testing.assert_allclose(np.median(getattr(p, row), 0), np.ravel(getattr(q, row)), atol=0.05)
@@ -128,7 +141,8 @@ def test_an_eps_that_matters(norm, batch):
 
 
 def test_residual_tanh_is_sub_exponential():
-    """Yang, Schoenholz 2017: exp(O(sqrt L)): four times the depth doubles the decades; an exponential would make them fourfold."""
+    """Yang, Schoenholz 2017: exp(O(sqrt L)): four times the depth doubles the decades; an exponential would make them
+    fourfold."""
     deep = [
         pk.predict(pk.Chain(depth=L, width=64, activation="tanh", init=LECUN, residual=pk.Residual())).signal_end_to_end
         for L in (1000, 4000)
@@ -137,7 +151,8 @@ def test_residual_tanh_is_sub_exponential():
 
 
 def test_trap_2_a_readout_that_knows_the_signal():
-    """J = mean(a[L]): an odd function keeps to theory, softplus leaves it (by chi_par^2 for chi_perp a layer, from the first on)."""
+    """J = mean(a[L]): an odd function keeps to theory, softplus leaves it (by chi_par^2 for chi_perp a layer, from the
+    first on)."""
     off = {}
     for name in ("tanh", "softplus"):
         chain = pk.Chain(depth=12, width=1024, activation=name, init=LECUN, gain=1.5)
@@ -155,7 +170,8 @@ def test_trap_4_the_factors_that_are_right():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_wide_chains_as_sampled(name):
-    """2048 units, four weight variances, depths 10, 30 and 100: four standard errors of the mean over 12 draws plus L / n decades.
+    """2048 units, four weight variances, depths 10, 30 and 100: four standard errors of the mean over 12 draws plus L /
+    n decades.
 
     softplus keeps a part along the signal at any width (trap 3): its finite-width mean is the one compared.
     """
@@ -164,4 +180,6 @@ def test_wide_chains_as_sampled(name):
             chain = pk.Chain(depth=depth, width=2048, activation=name, init=LECUN, gain=math.sqrt(variance))
             p, values = pk.predict(chain), pk.propagate(chain, replicas=12, engine="matrix_free").signal_end_to_end
             expected = p.signal_end_to_end_mean if name == "softplus" else p.signal_end_to_end
-            assert values.mean() == pytest.approx(expected, abs=4 * values.std(ddof=1) / math.sqrt(12) + depth / 2048), (variance, depth)
+            assert values.mean() == pytest.approx(
+                expected, abs=4 * values.std(ddof=1) / math.sqrt(12) + depth / 2048
+            ), (variance, depth)

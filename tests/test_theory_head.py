@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Gradients below a head over a batch: alike where inputs are, against sampled chains, closed forms and drawn normals."""
+"""Gradients below a head over a batch: alike where inputs are, against sampled chains, closed forms and drawn
+normals."""
 
 import math
 
@@ -18,14 +19,20 @@ CHAINS = {
     "gelu": {"activation": "gelu"},
     "rms": {"activation": "gelu", "norm": "rms"},
     "skip": {"activation": "relu", "residual": pk.Residual(1, 0.5)},
-    "skip of 2 behind a norm": {"activation": "tanh", "residual": pk.Residual(2, 0.7), "norm": "layer", "order": "norm-activation-linear"},
+    "skip of 2 behind a norm": {
+        "activation": "tanh",
+        "residual": pk.Residual(2, 0.7),
+        "norm": "layer",
+        "order": "norm-activation-linear",
+    },
     "batch norm": {"activation": "tanh", "norm": "batch"},
     "batch norm first": {"activation": "softplus", "norm": "batch", "order": "norm-activation-linear"},
 }
 
 
 def agree(chain, batch, correlation, replicas):
-    """Log of the mean square over draws within 4 standard errors, and what grows as depth and outputs over the width."""
+    """Log of the mean square over draws within 4 standard errors, and what grows as depth and outputs over the
+    width."""
     p = pk.predict(chain, batch, correlation=correlation)
     m = pk.propagate(chain, batch=batch, correlation=correlation, replicas=replicas, engine="matrix_free")
     for name in ROWS:
@@ -35,7 +42,9 @@ def agree(chain, batch, correlation, replicas):
         expected = 10 ** getattr(p, name)
         seen = expected > 0  # behind batch norm a bias has no gradient
         off = np.abs(0.5 * np.log10(mean[seen]) - np.log10(expected[seen])) - 4 * error[seen]
-        assert off.max(initial=0) < (chain.depth + chain.head.outputs) / chain.width / 2, f"{name} {chain} {correlation}"
+        assert off.max(initial=0) < (chain.depth + chain.head.outputs) / chain.width / 2, (
+            f"{name} {chain} {correlation}"
+        )
 
 
 @pytest.mark.parametrize("loss", ["mse", "sigmoid", "softmax"])
@@ -69,14 +78,18 @@ def test_kept_share_against_drawn_normals(name, distance):
     first, second = std * z[0], std * ((1 - distance) * z[0] + math.sqrt(distance * (2 - distance)) * z[1])
     lost = (row.slope(first) - row.slope(second)) ** 2 / 2
     square = np.mean(np.square(row.slope(first)))
-    error = 4 * lost.std() / math.sqrt(lost.size) / square + 4 * np.square(row.slope(first)).std() / math.sqrt(lost.size) / square
+    error = (
+        4 * lost.std() / math.sqrt(lost.size) / square
+        + 4 * np.square(row.slope(first)).std() / math.sqrt(lost.size) / square
+    )
     assert 1 - kept_share(row, std, distance) == pytest.approx(
         lost.mean() / square, abs=error if distance > 0.01 else 0.3 * lost.mean() + 1e-8
     )
 
 
 def test_pair_loss_closed_forms():
-    """E u1 u2 and E u1^3 u2^3 = 9 c + 6 c^3 of a unit pair; of signs 2/pi asin c. At any distance, small ones to as many digits."""
+    """E u1 u2 and E u1^3 u2^3 = 9 c + 6 c^3 of a unit pair; of signs 2/pi asin c. At any distance, small ones to as
+    many digits."""
     for d in (0.0, 1e-9, 0.3, 1.0, 1.4, 2.0):
         assert pair_loss(lambda z: z, 1.0, d) == pytest.approx((d, 1), rel=1e-9)
         assert pair_loss(lambda z: z**3, 1.0, d) == pytest.approx(((27 * d - 18 * d * d + 6 * d**3) / 15, 15), rel=1e-7)
@@ -88,7 +101,11 @@ def test_equal_inputs_have_equal_gradients():
     """Correlation 1 and targets that are equal: a batch of 8 has the parameter gradients of one input."""
     for loss in ("mse", "sigmoid", "linear"):
         one, eight = (
-            pk.predict(pk.Chain(5, 300, activation="gelu", head=pk.Head(loss, 10, targets=np.ones((10, B)))), B, correlation=1.0)
+            pk.predict(
+                pk.Chain(5, 300, activation="gelu", head=pk.Head(loss, 10, targets=np.ones((10, B)))),
+                B,
+                correlation=1.0,
+            )
             for B in (1, 8)
         )
         for name in ("log10_grad_weight", "log10_grad_bias"):
@@ -101,9 +118,16 @@ def test_layers_looked_at_are_enough():
     from pykernel.theory.coherence import kept_shares
     from pykernel.theory.mean_field import forward
 
-    program = lower(pk.Chain(300, 100, activation="gelu", init="lecun_normal", gain=1.3, bias_std=0.2), batch=4, correlation=0.2)
+    program = lower(
+        pk.Chain(300, 100, activation="gelu", init="lecun_normal", gain=1.3, bias_std=0.2), batch=4, correlation=0.2
+    )
     signal = forward(program)
     gap = signal.spread - signal.raw
     found = kept_shares(program, signal.preimage, gap)
-    each = np.array([kept_share(program.activations[0], math.exp(t), math.exp(g)) for t, g in zip(signal.preimage, gap, strict=True)])
+    each = np.array(
+        [
+            kept_share(program.activations[0], math.exp(t), math.exp(g))
+            for t, g in zip(signal.preimage, gap, strict=True)
+        ]
+    )
     assert np.log(found).sum() == pytest.approx(np.log(each).sum(), abs=1e-3 * (1 + abs(np.log(each).sum())))

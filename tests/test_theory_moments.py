@@ -40,7 +40,13 @@ def test_moments_against_scipy(name):
         density = lambda x: math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
         points = sorted({0.0, *(k / std for k in row.kinks)})
         mean = lambda f: integrate.quad(
-            lambda x: f(np.array([std * x]))[0] * density(x), -12, 12, points=points, limit=400, epsabs=1e-12, epsrel=1e-12
+            lambda x: f(np.array([std * x]))[0] * density(x),
+            -12,
+            12,
+            points=points,
+            limit=400,
+            epsabs=1e-12,
+            epsrel=1e-12,
         )[0]
         value2, slope2 = mean(lambda z: row.value(z) ** 2), mean(lambda z: row.slope(z) ** 2)
         lean, swing = mean(row.value), mean(lambda z: z * row.value(z) * row.slope(z))
@@ -95,13 +101,18 @@ def test_distance_map_closed_forms(distance):
 @pytest.mark.parametrize("std", [0.2, 1.0, 4.0, 300.0])
 @pytest.mark.parametrize("distance", [1e-3, 0.2, 0.9, 1.0, 1.6])
 def test_distance_map_of_smooth_and_kinked_functions(std, distance):
-    """1 - c' to 1e-9: erf and sin by closed forms, hardtanh with the closed mean of a clipped normal under a fine midpoint rule."""
+    """1 - c' to 1e-9: erf and sin by closed forms, hardtanh with the closed mean of a clipped normal under a fine
+    midpoint rule."""
     q, c = std * std, 1 - distance
     kernel = lambda x: math.asin(2 * q * x / (1 + 2 * q))
-    assert correlation.distance_map(activations.get("erf"), std, distance) == pytest.approx(1 - kernel(c) / kernel(1), rel=1e-9)
+    assert correlation.distance_map(activations.get("erf"), std, distance) == pytest.approx(
+        1 - kernel(c) / kernel(1), rel=1e-9
+    )
     if q > 100:  # sinh overflows, and the midpoint rule is too coarse for the kinks
         return
-    assert correlation.distance_map(activations.get("sin"), std, distance) == pytest.approx(1 - math.sinh(q * c) / math.sinh(q), rel=1e-9)
+    assert correlation.distance_map(activations.get("sin"), std, distance) == pytest.approx(
+        1 - math.sinh(q * c) / math.sinh(q), rel=1e-9
+    )
     x = (np.arange(200_000) + 0.5) * 1e-4 - 10.0
     x, spread = x[np.abs(x) < 9] * std, std * math.sqrt(1 - c * c)
     low, high = (-1 - c * x) / spread, (1 - c * x) / spread
@@ -110,7 +121,8 @@ def test_distance_map_of_smooth_and_kinked_functions(std, distance):
     mean = c * x * (special.ndtr(high) - below) + spread * (density(low) - density(high)) - below + above
     w, clipped = density(x / std), np.clip(x, -1, 1)
     expected = 1 - (w @ (clipped * mean)) / (w @ (clipped * clipped))
-    assert correlation.distance_map(activations.get("hardtanh"), std, distance) == pytest.approx(expected, abs=1e-8)  # of the midpoint rule
+    # of the midpoint rule
+    assert correlation.distance_map(activations.get("hardtanh"), std, distance) == pytest.approx(expected, abs=1e-8)
 
 
 def test_collapse_of_relu_inputs():
@@ -163,7 +175,8 @@ def test_dead_units_of_a_batch():
 
 @pytest.mark.parametrize("name", ["elu", "selu", "gelu", "silu", "softplus", "mish"])
 def test_tables_end_where_power_laws_begin(name):
-    """Moments at scales far beyond the table are those of the quadrature: 1e-10 of the log (its own rounding of a thousand panels)."""
+    """Moments at scales far beyond the table are those of the quadrature: 1e-10 of the log (its own rounding of a
+    thousand panels)."""
     row = activations.get(name)
     table = quadrature.moments(row)
     assert table.furthest < 100

@@ -28,11 +28,26 @@ def test_shapes_and_determinism():
 
 @pytest.mark.parametrize(
     "name",
-    ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "hardtanh", "softsign", "erf", "arctan"],
+    [
+        "linear",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "elu",
+        "selu",
+        "gelu",
+        "silu",
+        "softplus",
+        "mish",
+        "hardtanh",
+        "softsign",
+        "erf",
+        "arctan",
+    ],
 )
 def test_backward_against_hermite(name):
-    """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each half-line its own:
-    1e-3 decades.
+    """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each
+    half-line its own: 1e-3 decades.
     """
     from pykernel import activations
 
@@ -43,7 +58,9 @@ def test_backward_against_hermite(name):
         second, total, decades = 1.0, 0.0, {}
         for layer in range(1, 101):
             q = sigma2 * second
-            cuts = np.unique(np.concatenate([edges, [k / math.sqrt(q) for k in row.kinks if abs(k) < 12 * math.sqrt(q)]]))
+            cuts = np.unique(
+                np.concatenate([edges, [k / math.sqrt(q) for k in row.kinks if abs(k) < 12 * math.sqrt(q)]])
+            )
             half = np.diff(cuts)[:, None] / 2
             nodes = (cuts[:-1, None] + half * (1 + x)).ravel()
             weight = (half * w).ravel() * np.exp(-(nodes**2) / 2) / math.sqrt(2 * math.pi)
@@ -69,14 +86,20 @@ def test_backward_against_hermite(name):
     ],
 )
 def test_sampled_chains_have_the_predicted_law(fields):
-    """Mean within 4 standard errors plus second order (L/n)^2; deviation within 4 / sqrt(2 R) of its value plus 10 percent."""
+    """Mean within 4 standard errors plus second order (L/n)^2; deviation within 4 / sqrt(2 R) of its value plus 10
+    percent."""
     chain, R = pk.Chain(depth=8, width=96, **fields), 200
     p, m = pk.predict(chain), sampled(chain, R)
     values = m.signal_end_to_end
     assert values.mean() == pytest.approx(p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(R) + (8 / 96) ** 2)
     assert values.std(ddof=1) == pytest.approx(p.signal_end_to_end_std, rel=4 / math.sqrt(2 * R) + 0.1)
     # rows: the finite-width shift is of order L / n decades
-    for name in ("log10_grad_weight", "log10_grad_bias", "log10_mean_square_preactivation", "log10_mean_square_activation"):
+    for name in (
+        "log10_grad_weight",
+        "log10_grad_bias",
+        "log10_mean_square_preactivation",
+        "log10_mean_square_activation",
+    ):
         np.testing.assert_allclose(np.mean(getattr(m, name), axis=0), getattr(p, name), atol=0.12)
     for name in ("saturated", "dead"):
         np.testing.assert_allclose(getattr(m, name).mean(axis=0), getattr(p, name), atol=0.01)
@@ -85,14 +108,22 @@ def test_sampled_chains_have_the_predicted_law(fields):
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
 @pytest.mark.parametrize("residual", [None, pk.Residual(2, 0.7)])
 def test_sampled_batches(order, residual):
-    """Similarity, dead units, batch norm and skip connections of a wide chain: within 0.1 decades (one deviation of a replica's log at
-    this width).
+    """Similarity, dead units, batch norm and skip connections of a wide chain: within 0.1 decades (one deviation of a
+    replica's log at this width).
     """
     for norm in (None, "batch"):
         chain = pk.Chain(depth=6, width=400, norm=norm, order=order, residual=residual)
         p, m = pk.predict(chain, 12, correlation=0.3), sampled(chain, 6, batch=12, correlation=0.3)
-        for name in ("log10_grad_weight", "log10_grad_activation", "log10_mean_square_activation", "similarity", "dead"):
-            np.testing.assert_allclose(np.mean(getattr(m, name), axis=0), getattr(p, name), atol=0.1, err_msg=f"{name} {norm}")
+        for name in (
+            "log10_grad_weight",
+            "log10_grad_activation",
+            "log10_mean_square_activation",
+            "similarity",
+            "dead",
+        ):
+            np.testing.assert_allclose(
+                np.mean(getattr(m, name), axis=0), getattr(p, name), atol=0.1, err_msg=f"{name} {norm}"
+            )
 
 
 def test_head_gradients():
@@ -100,8 +131,11 @@ def test_head_gradients():
     for loss in ("mse", "sigmoid", "softmax", "linear"):
         chain = pk.Chain(depth=2, width=500, activation="tanh", init=LECUN, head=pk.Head(loss=loss, outputs=8))
         p, m = pk.predict(chain, 4), sampled(chain, 40, batch=4)
-        assert 0.5 * np.log10(np.mean(10 ** (2 * m.log10_grad_activation[:, -1]))) == pytest.approx(p.log10_grad_activation[-1], abs=0.05)
-        assert m.loss.mean() == pytest.approx(p.loss, rel=0.1, abs=0.6)  # four standard errors of a sum of 8 products over batches of 4
+        assert 0.5 * np.log10(np.mean(10 ** (2 * m.log10_grad_activation[:, -1]))) == pytest.approx(
+            p.log10_grad_activation[-1], abs=0.05
+        )
+        # four standard errors of a sum of 8 products over batches of 4
+        assert m.loss.mean() == pytest.approx(p.loss, rel=0.1, abs=0.6)
 
 
 def test_far_beyond_float_range():
@@ -131,7 +165,8 @@ def test_residual_growth():
 
 
 def test_means_of_skips_over_selu():
-    """SELU has no mean at scale 1 and one at every other: sums over skips carry it. By 100 Gauss-Legendre nodes on either side: 1e-9."""
+    """SELU has no mean at scale 1 and one at every other: sums over skips carry it. By 100 Gauss-Legendre nodes on
+    either side: 1e-9."""
     x, w = np.polynomial.legendre.leggauss(100)
     x, w = np.concatenate([6 * x - 6, 6 * x + 6]), 6 * np.concatenate([w, w])
     w = w * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
@@ -142,7 +177,9 @@ def test_means_of_skips_over_selu():
         value = row.value(z)
         square += 0.25 * (w @ value**2) + 2 * 0.5 * mean * (w @ value)
         mean += 0.5 * (w @ value)
-    p = pk.predict(pk.Chain(depth=60, width=64, activation="selu", init=LECUN, gain=0.3**0.5, residual=pk.Residual(1, 0.5)))
+    p = pk.predict(
+        pk.Chain(depth=60, width=64, activation="selu", init=LECUN, gain=0.3**0.5, residual=pk.Residual(1, 0.5))
+    )
     assert p.signal_end_to_end == pytest.approx(total, abs=1e-9)
 
 
@@ -151,7 +188,8 @@ def test_selu_and_torch_default():
     assert 10 ** p.log10_mean_square_activation[-1] == pytest.approx(1, abs=1e-6)
     assert 10 ** (2 * p.slope) == pytest.approx(1.0716, abs=1e-4)
     p = pk.predict(pk.Chain(depth=30, width=4096, init="glorot_normal"))
-    assert p.signal_end_to_end == pytest.approx(-30 * math.log10(math.sqrt(2)), abs=1e-9)  # He et al. 2015: Xavier on 30 ReLU layers
+    # He et al. 2015: Xavier on 30 ReLU layers
+    assert p.signal_end_to_end == pytest.approx(-30 * math.log10(math.sqrt(2)), abs=1e-9)
     p = pk.predict(pk.Chain(depth=100, width=64, init="torch_linear_default"))
     assert p.slope == pytest.approx(0.5 * math.log10(1 / 6), abs=1e-6)
 
@@ -167,7 +205,9 @@ def test_laws_of_one_layer():
     assert finite.haar_relu(n)[1] == pytest.approx(3 / n, rel=0.01)
     p = pk.predict(pk.Chain(depth=40, width=n))
     assert p.signal_end_to_end_mean == pytest.approx(-0.543 * 40 / n, rel=0.01)  # trap 1
-    assert (2 * math.log(10) * p.signal_end_to_end_std) ** 2 == pytest.approx(finite.hanin_nica(np.full(41, n)), rel=0.01)
+    assert (2 * math.log(10) * p.signal_end_to_end_std) ** 2 == pytest.approx(
+        finite.hanin_nica(np.full(41, n)), rel=0.01
+    )
     assert pk.predict(pk.Chain(depth=9, width=5)).dead_chance == pytest.approx(1 - (1 - 2**-5) ** 9)
 
 
@@ -194,7 +234,8 @@ def test_exact_laws_by_sampling(activation, init):
 
 
 def test_shares_of_two_slopes():
-    """The law of slopes by fair coins: that of ReLU where one is next to nothing, none where they are equal, and drawn ones (4 errors)."""
+    """The law of slopes by fair coins: that of ReLU where one is next to nothing, none where they are equal, and drawn
+    ones (4 errors)."""
     assert finite.leaky_share(16, 1.0, 1.0) == pytest.approx((0, 0), abs=1e-12)
     mean, variance, _ = finite.haar_relu(1000)
     assert finite.leaky_share(1000, 1e-9, 1.0) == pytest.approx((mean - math.log(2), variance), rel=1e-9)
@@ -207,8 +248,8 @@ def test_shares_of_two_slopes():
 
 
 def test_relu_with_small_biases_has_nearly_its_exact_law():
-    """12 layers of 64 units: the general law and the exact one without biases agree to 1 percent of the deviation, 1e-3 decades of the
-    mean (a third of L / n^2); to first order alone 3 percent and 3e-3.
+    """12 layers of 64 units: the general law and the exact one without biases agree to 1 percent of the deviation, 1e-3
+    decades of the mean (a third of L / n^2); to first order alone 3 percent and 3e-3.
     """
     exact, general = (pk.predict(pk.Chain(depth=12, width=64, bias_std=b)) for b in (0.0, 1e-9))
     assert general.law.startswith("first order")
@@ -217,7 +258,8 @@ def test_relu_with_small_biases_has_nearly_its_exact_law():
 
 
 def test_softplus_part_along_the_signal():
-    """Trap 3: softplus with He weights at L = 30 stays above its infinite-width value by .17 decades at n = 256, .03 at 8192."""
+    """Trap 3: softplus with He weights at L = 30 stays above its infinite-width value by .17 decades at n = 256, .03 at
+    8192."""
     shift = {}
     for n in (256, 8192):
         p = pk.predict(pk.Chain(depth=30, width=n, activation="softplus"))
@@ -294,7 +336,8 @@ def test_refusals(call, kind, words):
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
 @pytest.mark.parametrize(("name", "gain"), [("tanh", 1.0), ("gelu", 1.5), ("sin", 1.0)])
 def test_many_layers_at_once_are_layer_by_layer(name, gain, order):
-    """The fast recursion against the quadrature itself, layer by layer, at criticality and away from it: 1e-9 decades after 300 layers."""
+    """The fast recursion against the quadrature itself, layer by layer, at criticality and away from it: 1e-9 decades
+    after 300 layers."""
     from pykernel.theory import quadrature
 
     row, w = pk.activations.get(name), 2 * math.log(gain)
@@ -326,10 +369,13 @@ def test_homogeneous_chains_have_no_rounding_dust():
 
 
 @pytest.mark.parametrize("norm", [None, "rms", "layer"])
-@pytest.mark.parametrize(("name", "gain"), [("tanh", 1.5), ("sin", 1.5), ("softplus", 1.0), ("elu", 1.2), ("sigmoid", 3.0)])
+@pytest.mark.parametrize(
+    ("name", "gain"), [("tanh", 1.5), ("sin", 1.5), ("softplus", 1.0), ("elu", 1.2), ("sigmoid", 3.0)]
+)
 def test_law_of_deep_narrow_chains(name, gain, norm):
-    """160 layers of 64 units: four standard errors of the mean plus second order, L / n^2; 15 percent of the deviation (4 / sqrt(2 R) and
-    second order). Without the terms for vectors of fixed length the mean under a norm is off by .4 decades.
+    """160 layers of 64 units: four standard errors of the mean plus second order, L / n^2; 15 percent of the deviation
+    (4 / sqrt(2 R) and second order). Without the terms for vectors of fixed length the mean under a norm is off by .4
+    decades.
     """
     chain = pk.Chain(depth=160, width=64, activation=name, init=LECUN, gain=gain, bias_std=0.1, norm=norm)
     values = pk.propagate(chain, replicas=400, engine="matrix_free", seed=3).signal_end_to_end
@@ -339,22 +385,28 @@ def test_law_of_deep_narrow_chains(name, gain, norm):
 
 
 def test_no_law_where_draws_fall_into_different_phases():
-    """GELU at its doubly critical point, mish between two fixed points: measured spreads are 3 times off first order there."""
+    """GELU at its doubly critical point, mish between two fixed points: measured spreads are 3 times off first order
+    there."""
     gelu = {"activation": "gelu", "init": LECUN, "gain": 1.98305826**0.5, "bias_std": 0.17292239**0.5, "width": 64}
     assert "first order" in pk.predict(pk.Chain(depth=10, **gelu)).law
     p = pk.predict(pk.Chain(depth=160, **gelu))
     assert "infinite width only" in p.law
     assert math.isnan(p.signal_end_to_end_mean)
-    assert math.isnan(pk.predict(pk.Chain(depth=160, width=64, activation="mish", init=LECUN, gain=1.5)).signal_end_to_end_mean)
+    assert math.isnan(
+        pk.predict(pk.Chain(depth=160, width=64, activation="mish", init=LECUN, gain=1.5)).signal_end_to_end_mean
+    )
     saturated = pk.predict(pk.Chain(depth=5, width=9, activation="hardtanh", gain=1e8, bias_std=0.1))
     assert math.isnan(saturated.signal_end_to_end_mean)
 
 
 def test_a_users_function_without_a_slope_at_0():
-    """phi ~ z^(3/2): no critical point in the limit of small signals, and a double exponential fall that no number holds."""
+    """phi ~ z^(3/2): no critical point in the limit of small signals, and a double exponential fall that no number
+    holds."""
     root = lambda z: np.abs(z) ** 0.5
     mine = pk.Activation(
-        value=lambda z: z * root(z) / (1 + root(z)), slope=lambda z: (1.5 * root(z) + np.abs(z)) / (1 + root(z)) ** 2, name="mine"
+        value=lambda z: z * root(z) / (1 + root(z)),
+        slope=lambda z: (1.5 * root(z) + np.abs(z)) / (1 + root(z)) ** 2,
+        name="mine",
     )
     assert not pk.critical_gain(mine).exists
     assert pk.predict(pk.Chain(depth=30, width=64, activation=mine, init=LECUN), 3).verdict == "vanishing"
@@ -379,8 +431,8 @@ def test_functions_that_grow_as_a_power_have_no_edge_at_infinity():
     ],
 )
 def test_law_of_a_batch(fields, batch, correlation):
-    """A sum over inputs fluctuates less than one: deviation within 15 percent and its error, mean within its error and a fifth of the
-    deviation; that of one input is larger by a quarter and more.
+    """A sum over inputs fluctuates less than one: deviation within 15 percent and its error, mean within its error and
+    a fifth of the deviation; that of one input is larger by a quarter and more.
     """
     shape = {} if "widths" in fields else {"depth": 16, "width": 64}
     chain, R = pk.Chain(**{"init": "he_normal"} | shape | fields), 400
@@ -388,7 +440,9 @@ def test_law_of_a_batch(fields, batch, correlation):
     p, one = pk.predict(chain, batch, correlation=correlation), pk.predict(chain)
     assert p.law_batch == batch
     assert values.std(ddof=1) == pytest.approx(p.signal_end_to_end_std, rel=0.15 + 4 / math.sqrt(2 * R))
-    assert values.mean() == pytest.approx(p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(R) + 0.2 * values.std())
+    assert values.mean() == pytest.approx(
+        p.signal_end_to_end_mean, abs=4 * values.std() / math.sqrt(R) + 0.2 * values.std()
+    )
     assert one.signal_end_to_end_std > 1.1 * p.signal_end_to_end_std
     deep = pk.predict(pk.Chain(depth=20_000, width=16), 4)  # gradients of all inputs have fallen together
     assert deep.signal_end_to_end_std == pytest.approx(pk.predict(deep.chain).signal_end_to_end_std, rel=0.01)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What editors and type checkers are told agrees with what there is: stubs, rows as attributes, arguments of `Chain`."""
+"""What editors and type checkers are told agrees with what there is: stubs, rows as attributes, arguments of
+`Chain`."""
 
 import ast
 import re
@@ -27,7 +28,11 @@ def test_the_stub_of_the_package_has_every_public_name_from_where_it_is():
 
 
 def functions(body):
-    return {node.name: [a.arg for a in node.args.posonlyargs + node.args.args] for node in body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name: [a.arg for a in node.args.posonlyargs + node.args.args]
+        for node in body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def arguments(function):
@@ -44,7 +49,11 @@ def test_the_stub_of_the_extension_module_has_its_functions_with_their_arguments
     assert constants == {name for name in vars(_core.constants) if name[0] != "_"}
     named = {name: function for name, function in vars(_core).items() if callable(function) and name[0] != "_"}
     assert functions(body) == {name: arguments(function) for name, function in named.items()}
-    counted = {name: len(arguments(function)) for name, function in vars(_core.kernels).items() if callable(function) and name[0] != "_"}
+    counted = {
+        name: len(arguments(function))
+        for name, function in vars(_core.kernels).items()
+        if callable(function) and name[0] != "_"
+    }
     assert {name: len(names) for name, names in kernels.items()} == counted
 
 
@@ -64,7 +73,9 @@ def test_a_checker_sees_arguments_and_rows(tmp_path):
         "pk.Chain(dept=3)\n"
         "pk.Chian\n"
     )
-    said, errors, _ = api.run([str(program), "--follow-imports=silent", "--ignore-missing-imports", "--hide-error-context"])
+    said, errors, _ = api.run(
+        [str(program), "--follow-imports=silent", "--ignore-missing-imports", "--hide-error-context"]
+    )
     assert not errors
     assert re.search(r':3: note: Revealed type is "numpy\.ndarray\[', said)
     assert ':4: note: Revealed type is "builtins.float"' in said or ':4: note: Revealed type is "float"' in said

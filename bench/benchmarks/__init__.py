@@ -1,2 +1,3 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What asv measures: speed and memory of the kernels, start-up, the machine's own peaks, and gradient scaling by scheme."""
+"""What asv measures: speed and memory of the kernels, start-up, the machine's own peaks, and gradient scaling by
+scheme."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What embedding costs: a loop over the C layer against the library's own chain, and the user's activation against the built-in row."""
+"""What embedding costs: a loop over the C layer against the library's own chain, and the user's activation against the
+built-in row."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class _Layer(c.Structure):
 
 
 def embedded(batch):
-    """A function that takes a chain forward and backward through pk_layer_forward and pk_layer_backward, draws kept between them."""
+    """A function that takes a chain forward and backward through pk_layer_forward and pk_layer_backward, draws kept
+    between them."""
     library, entries = c.CDLL(pk.get_library()), (WIDTH + 15) // 16 * 16 * batch
     arrays = []
 
@@ -61,7 +63,19 @@ def embedded(batch):
     for number in range(DEPTH):
         draws = np.zeros((WIDTH + 15) // 16 * 16 * WIDTH, np.float32)
         arrays.append(draws)
-        layer = _Layer(c.sizeof(_Layer), WIDTH, WIDTH, batch, 0, number + 1, 0, b"normal", 0.0, math.sqrt(2 / WIDTH), draws.ctypes.data)
+        layer = _Layer(
+            c.sizeof(_Layer),
+            WIDTH,
+            WIDTH,
+            batch,
+            0,
+            number + 1,
+            0,
+            b"normal",
+            0.0,
+            math.sqrt(2 / WIDTH),
+            draws.ctypes.data,
+        )
         layer.activation, layer.exponent = c.pointer(relu), 1
         layers.append(layer)
     size = c.c_size_t()
@@ -69,7 +83,10 @@ def embedded(batch):
     workspace = c.create_string_buffer(size.value)
     end = (workspace, size, None, c.c_size_t(0))
     up = [(c.byref(l), 0, c.byref(a[i]), c.byref(z[i]), c.byref(a[i + 1]), None, *end) for i, l in enumerate(layers)]
-    down = [(c.byref(l), 0, c.byref(z[i]), c.byref(g), c.byref(delta), c.byref(g), None, None, *end) for i, l in enumerate(layers)][::-1]
+    down = [
+        (c.byref(l), 0, c.byref(z[i]), c.byref(g), c.byref(delta), c.byref(g), None, None, *end)
+        for i, l in enumerate(layers)
+    ][::-1]
     forward, backward = library.pk_layer_forward, library.pk_layer_backward
 
     def run(keep=arrays):
@@ -82,7 +99,8 @@ def embedded(batch):
 
 
 class EmbeddedLayer:
-    """Percent of time that a loop over the C interface's layer takes beyond `propagate` on one thread; negative: less."""
+    """Percent of time that a loop over the C interface's layer takes beyond `propagate` on one thread; negative:
+    less."""
 
     params = BATCHES
     param_names = ("batch",)
@@ -101,7 +119,8 @@ class EmbeddedLayer:
 
 
 class OwnActivation:
-    """Times that the built-in row takes when the same function comes from the user, compiled by Numba, in the C++ backend."""
+    """Times that the built-in row takes when the same function comes from the user, compiled by Numba, in the C++
+    backend."""
 
     params = (["relu", "softsign", "sigmoid", "tanh"], BATCHES)
     param_names = ("function", "batch")

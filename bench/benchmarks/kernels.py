@@ -34,11 +34,20 @@ class Float64(Propagate):
     params = (["dense"], ["cpp"], POINTS[:2])
 
     def time_propagate(self, engine, backend, point):
-        pk.propagate(self.chain, batch=self.batch, replicas=self.replicas, seed=0, engine=engine, backend=backend, dtype="float64")
+        pk.propagate(
+            self.chain,
+            batch=self.batch,
+            replicas=self.replicas,
+            seed=0,
+            engine=engine,
+            backend=backend,
+            dtype="float64",
+        )
 
 
 class Memory:
-    """Peak memory of a whole process that runs one network: it must grow with width times batch times depth, never with width squared."""
+    """Peak memory of a whole process that runs one network: it must grow with width times batch times depth, never with
+    width squared."""
 
     params = (
         ["dense", "matrix_free"],
@@ -79,10 +88,15 @@ class Ratios:
         return numba / cpp
 
     def track_two_threads(self, engine, point):
-        one, two = self.times(point, 64 if point in POINTS else 1, *({"engine": engine, "threads": threads} for threads in (1, 2)))
+        one, two = self.times(
+            point, 64 if point in POINTS else 1, *({"engine": engine, "threads": threads} for threads in (1, 2))
+        )
         return one / two
 
     track_numba_over_cpp.params = (["dense"], POINTS)
-    track_two_threads.params = (["dense"], [POINTS[0], *pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"])])
+    track_two_threads.params = (
+        ["dense"],
+        [POINTS[0], *pick(["64x2x2"], ["2048x8x1", "2048x8x32"], ["2048x16x1", "2048x16x32"])],
+    )
     track_numba_over_cpp.param_names = track_two_threads.param_names = ("engine", "point")
     track_numba_over_cpp.unit, track_two_threads.unit = "of the time of C++", "times the speed of one thread"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How the matrix-free engine scales: linearly in width and depth, and with the square of the batch once it exceeds a few inputs."""
+"""How the matrix-free engine scales: linearly in width and depth, and with the square of the batch once it exceeds a
+few inputs."""
 
 from __future__ import annotations
 
@@ -36,6 +37,10 @@ class MatrixFree:
     def track_batch(self, batch):
         return nanoseconds(2048, 16, batch)
 
-    for function, name, values in ((track_width, "width", WIDTHS), (track_depth, "depth", DEPTHS), (track_batch, "batch", BATCHES)):
+    for function, name, values in (
+        (track_width, "width", WIDTHS),
+        (track_depth, "depth", DEPTHS),
+        (track_batch, "batch", BATCHES),
+    ):
         function.params, function.param_names, function.unit = [values], [name], "ns/(layer unit input)"
     del function, name, values

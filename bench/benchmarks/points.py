@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The work that the benchmarks share: He-initialised ReLU chains at points written WIDTHxDEPTHxBATCH, and how much of it to do."""
+"""The work that the benchmarks share: He-initialised ReLU chains at points written WIDTHxDEPTHxBATCH, and how much of
+it to do."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import time
 import pykernel as pk
 from pykernel import engines
 
-# "smallest": each class once, in the test suite; "quick": minutes; "full": every point of the side-by-side table and larger.
+# "smallest": each class once, in the test suite; "quick": minutes; "full": every point of the side-by-side table and
+# larger.
 EFFORT = os.environ.get("PYKERNEL_BENCH", "quick")
 SECONDS = {"smallest": 0.0, "quick": 0.25, "full": 1.0}[EFFORT]
 ROUNDS = {"smallest": 1, "quick": 3, "full": 5}[EFFORT]  # of works in turn
@@ -23,7 +25,17 @@ def pick(smallest: list, quick: list, full: list) -> list:
 POINTS = pick(
     ["16x4x2"],
     ["64x64x1", "256x64x1", "256x64x32", "1024x32x1", "1024x32x32"],
-    ["64x64x1", "128x128x16", "256x64x1", "256x64x32", "1024x32x1", "1024x32x32", "2048x16x32", "4096x8x1", "1000x1000x1"],
+    [
+        "64x64x1",
+        "128x128x16",
+        "256x64x1",
+        "256x64x32",
+        "1024x32x1",
+        "1024x32x32",
+        "2048x16x32",
+        "4096x8x1",
+        "1000x1000x1",
+    ],
 )
 
 
@@ -47,12 +59,14 @@ def he_relu(width: int, depth: int) -> pk.Chain:
 
 
 def seconds_of(work, at_least: float = SECONDS) -> float:
-    """The shortest of repeated calls, after one that is not counted; a minimum is what a shared machine disturbs least."""
+    """The shortest of repeated calls, after one that is not counted; a minimum is what a shared machine disturbs
+    least."""
     return seconds_in_turn([work], at_least)[0]
 
 
 def seconds_in_turn(works, at_least: float = SECONDS, rounds: int = 1) -> list[float]:
-    """The shortest call of each work: all take turns, `rounds` times, so that what else the machine does meets every one."""
+    """The shortest call of each work: all take turns, `rounds` times, so that what else the machine does meets every
+    one."""
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for i, work in enumerate(works):

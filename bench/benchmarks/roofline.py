@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The dense engine beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a chain reaches.
+"""The dense engine beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a
+chain reaches.
 
-All is measured once, in one process (`setup_cache`), ceilings and chains in turn: the fractions compare figures of the same minutes.
+All is measured once, in one process (`setup_cache`), ceilings and chains in turn: the fractions compare figures of the
+same minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ CORES = len(os.sched_getaffinity(0))
 POOL = ThreadPoolExecutor(CORES)
 ORDER = pick([16], [1024], [2048])[0]
 DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
-# Beside the points of the other benchmarks: widths where the weights of a layer leave one cache after the other, odd ones among them.
+# Beside the points of the other benchmarks: widths where the weights of a layer leave one cache after the other, odd
+# ones among them.
 WIDTHS = pick([], [], [256, 512, 1000, 1023, 1024, 1025, 2047, 2048, 4096])
 ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for n in WIDTHS for B in (1, 16, 32))]))
 
@@ -36,10 +39,16 @@ def ceilings() -> dict:
     generators = [np.random.Generator(np.random.SFC64(core)) for core in range(CORES)]
     found = {
         ("multiply_add", "numpy"): (2 * ORDER**3, lambda: a @ b),
-        ("draw", "numpy"): (CORES * DRAWS, on_all_cores(lambda core: generators[core].standard_normal(DRAWS, dtype=np.float32))),
+        ("draw", "numpy"): (
+            CORES * DRAWS,
+            on_all_cores(lambda core: generators[core].standard_normal(DRAWS, dtype=np.float32)),
+        ),
     }
     if hasattr(_core.kernels, "peak_multiply_add"):
-        found["multiply_add", "pykernel"] = (CORES * 2 * 16 * DRAWS, on_all_cores(lambda core: _core.kernels.peak_multiply_add(DRAWS)))
+        found["multiply_add", "pykernel"] = (
+            CORES * 2 * 16 * DRAWS,
+            on_all_cores(lambda core: _core.kernels.peak_multiply_add(DRAWS)),
+        )
         found["draw", "pykernel"] = (CORES * DRAWS, on_all_cores(lambda core: _core.kernels.peak_draw(DRAWS)))
     return found
 
@@ -48,7 +57,9 @@ def chain_at(point: str):
     """(weights, work) of the replicas of a point."""
     width, depth, batch = parse(point)
     chain, replicas = he_relu(width, depth), replicas_at(width, depth, batch)
-    return replicas * depth * width**2, lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="dense")
+    return replicas * depth * width**2, lambda: pk.propagate(
+        chain, batch=batch, replicas=replicas, seed=0, engine="dense"
+    )
 
 
 class Measured:

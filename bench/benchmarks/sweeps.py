@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sweeps: throughput with the store, what the store costs beside the same sweep without, executors beside in process, plans, status.
+"""Sweeps: throughput with the store, what the store costs beside the same sweep without, executors beside in process,
+plans, status.
 
 Ratios are of two runs in one benchmark, the best of several interleaved, so that they mean something on a busy machine.
 """
@@ -48,7 +49,8 @@ def stored(cells: int, chains: int, **words) -> float:
 
 
 class Throughput:
-    """Chains of 50 layers of 64 units, matrix-free, one input, into a store: few cells of many replicas, and the other way round."""
+    """Chains of 50 layers of 64 units, matrix-free, one input, into a store: few cells of many replicas, and the other
+    way round."""
 
     params = pick([5], [5, 1000], [5, 1000])
     param_names = ("cells",)
@@ -79,9 +81,15 @@ class Ratios:
         """Speed with two Dask workers over the speed in process with two threads."""
         from distributed import Client, LocalCluster
 
-        with LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster, Client(cluster) as client:
+        with (
+            LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+            Client(cluster) as client,
+        ):
             sweep(5, 200, executor=client)
-            pairs = [(sweep(5, CHAINS, threads=2, predict=False), sweep(5, CHAINS, executor=client, predict=False)) for _ in range(ROUNDS)]
+            pairs = [
+                (sweep(5, CHAINS, threads=2, predict=False), sweep(5, CHAINS, executor=client, predict=False))
+                for _ in range(ROUNDS)
+            ]
         return min(a for a, _ in pairs) / min(b for _, b in pairs)
 
     track_store_overhead.unit = "of the time without"

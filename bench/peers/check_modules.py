@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Modules read by `from_torch` against autograd of the modules themselves: the same weights, inputs and cotangents, norms layer by layer.
+"""Modules read by `from_torch` against autograd of the modules themselves: the same weights, inputs and cotangents,
+norms layer by layer.
 
-Needs torch beside pykernel: `.venv-peers/bin/python bench/peers/check_modules.py`. Prints the largest relative difference for each module.
+Needs torch beside pykernel: `.venv-peers/bin/python bench/peers/check_modules.py`. Prints the largest relative
+difference for each module.
 """
 
 from __future__ import annotations
@@ -94,10 +96,18 @@ def modules():
         if norm:
             yield f"norm {i} before", before(13, 6, nn.GELU, norm)
             yield f"norm {i}, skips before", nn.Sequential(*(Skip(before(13, 2, nn.ReLU, norm), 0.5) for _ in range(4)))
-    yield "skips after", nn.Sequential(*(Skip(nn.Sequential(nn.Linear(11, 11), nn.Tanh())) for _ in range(5)), nn.Linear(11, 4))
+    yield (
+        "skips after",
+        nn.Sequential(*(Skip(nn.Sequential(nn.Linear(11, 11), nn.Tanh())) for _ in range(5)), nn.Linear(11, 4)),
+    )
     yield "gated", nn.Sequential(*(Gated(mlp([11, 30, 11], nn.ReLU, last=True)) for _ in range(3)))
     yield "written", Written()
-    yield "nested", nn.Sequential(nn.Flatten(), nn.Sequential(mlp([9, 7, 7], nn.ReLU, last=True), nn.Identity()), mlp([7, 7, 2], nn.ReLU))
+    yield (
+        "nested",
+        nn.Sequential(
+            nn.Flatten(), nn.Sequential(mlp([9, 7, 7], nn.ReLU, last=True), nn.Identity()), mlp([7, 7, 2], nn.ReLU)
+        ),
+    )
     yield "linear", mlp([9, 17, 33, 5], nn.Identity)
     yield "one by one", nn.Sequential(nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 1))
     yield "one layer", nn.Linear(6, 4)
@@ -106,7 +116,8 @@ def modules():
 
 
 def largest(module, seed, backend, loss):
-    """The largest relative difference of any weight, bias or input gradient's norm (biases that batch norm takes out left out)."""
+    """The largest relative difference of any weight, bias or input gradient's norm (biases that batch norm takes out
+    left out)."""
     torch.manual_seed(seed)
     module = module.double()
     linears = [m for m in module.modules() if isinstance(m, nn.Linear)]

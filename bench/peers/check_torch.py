@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Gradient norms against PyTorch autograd: the same weights, biases, input and cotangent in float64, every activation, norm and order.
+"""Gradient norms against PyTorch autograd: the same weights, biases, input and cotangent in float64, every activation,
+norm and order.
 
-Needs torch beside pykernel: `.venv-peers/bin/python bench/peers/check_torch.py`. Prints the largest difference in decades for each backend.
+Needs torch beside pykernel: `.venv-peers/bin/python bench/peers/check_torch.py`. Prints the largest difference in
+decades for each backend.
 """
 
 from __future__ import annotations
@@ -83,7 +85,14 @@ def main():
         expected = torch_norms(chain, x, cotangent, weights, biases)
         for backend in args.backends:
             p = pk.propagate(
-                chain, x=x, cotangent=cotangent, weights=weights, biases=biases, engine="dense", backend=backend, dtype="float64"
+                chain,
+                x=x,
+                cotangent=cotangent,
+                weights=weights,
+                biases=biases,
+                engine="dense",
+                backend=backend,
+                dtype="float64",
             )
             found = (p.log10_grad_weight[0], p.log10_grad_activation[0])
             difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Deep random chains in other tools.
 
-The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh float32 weights; forward, then back
-from a random cotangent; the Frobenius norm of dJ/dW at every layer, an array (R, L). Signature: run(n, L, B, R). None is written to lose.
+The work, for all: R independent He-initialised ReLU chains of L layers of n units with B inputs, fresh float32 weights;
+forward, then back from a random cotangent; the Frobenius norm of dJ/dW at every layer, an array (R, L). Signature:
+run(n, L, B, R). None is written to lose.
 """
 
 from __future__ import annotations
@@ -156,5 +157,10 @@ def pykernel_with(engine, backend):
     return run
 
 
-FRAMEWORKS = {"numpy": numpy_alone, "torch autograd": torch_autograd, "torch batched": torch_batched, "jax scan": jax_scan}
+FRAMEWORKS = {
+    "numpy": numpy_alone,
+    "torch autograd": torch_autograd,
+    "torch batched": torch_batched,
+    "jax scan": jax_scan,
+}
 COMPOSED = {"numpy + mkl": numpy_with_mkl, "numpy + mkl, processes": numpy_with_mkl_and_processes}

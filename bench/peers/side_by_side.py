@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make bench-peers`: times pykernel and the tools of contenders.py on the same deep chains, in one run, and prints a table.
+"""`make bench-peers`: times pykernel and the tools of contenders.py on the same deep chains, in one run, and prints a
+table.
 
-Rows are points WIDTHxDEPTHxBATCH, cells nanoseconds per weight. The two ratios are times faster than the best framework, and than the best
-composition of libraries or framework. On a shared machine the times drift and the ratios stay.
+Rows are points WIDTHxDEPTHxBATCH, cells nanoseconds per weight. The two ratios are times faster than the best
+framework, and than the best composition of libraries or framework. On a shared machine the times drift and the ratios
+stay.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def replicas_at(n: int, L: int, B: int) -> int:
 
 
 def seconds_of(run, point: tuple, repeats: int) -> float:
-    """The shortest of the repeats, more where they are brief, after one that compiles and warms up and whose answer is looked at."""
+    """The shortest of the repeats, more where they are brief, after one that compiles and warms up and whose answer is
+    looked at."""
     norms = np.asarray(run(*point))
     n, L, B, R = point
     if norms.shape != (R, L) or not np.all(norms > 0):
@@ -54,16 +57,25 @@ def main() -> None:
     contenders = {**FRAMEWORKS, **COMPOSED, "pykernel": pykernel_with(arguments.engine, arguments.backend)}
     contenders = {name: run for name, run in contenders.items() if name not in arguments.without}
     heads = ["point", *contenders, "best framework", "best of all"]
-    print(f"ns per weight, {arguments.engine} engine, {arguments.backend} backend, float32, {len(os.sched_getaffinity(0))} cores\n")
+    print(
+        f"ns per weight, {arguments.engine} engine, {arguments.backend} backend, float32, "
+        f"{len(os.sched_getaffinity(0))} cores\n"
+    )
     print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
     for point in arguments.points:
         n, L, B = (int(number) for number in point.split("x"))
         R = replicas_at(n, L, B)
-        per_weight = {name: seconds_of(run, (n, L, B, R), arguments.repeats) / (R * L * n * n) * 1e9 for name, run in contenders.items()}
+        per_weight = {
+            name: seconds_of(run, (n, L, B, R), arguments.repeats) / (R * L * n * n) * 1e9
+            for name, run in contenders.items()
+        }
         ours = per_weight["pykernel"]
         framework = min(value for name, value in per_weight.items() if name in FRAMEWORKS)
         strongest = min(value for name, value in per_weight.items() if name != "pykernel")
-        cells = [f"{value:.2f}" for value in per_weight.values()] + [f"{framework / ours:.1f}x", f"{strongest / ours:.1f}x"]
+        cells = [f"{value:.2f}" for value in per_weight.values()] + [
+            f"{framework / ours:.1f}x",
+            f"{strongest / ours:.1f}x",
+        ]
         print("| " + " | ".join([point, *cells]) + " |", flush=True)
 
 

@@ -1,8 +1,9 @@
-// The activation functions as structs with `value` and `slope` over vectors, and the kernels that run them over a block.
-// SPDX-License-Identifier: BSD-3-Clause
+// The activation functions as structs with `value` and `slope` over vectors, and the kernels that run them over a
+// block. SPDX-License-Identifier: BSD-3-Clause
 //
-// Slopes keep their relative precision in the tails: they come from e^-|z| and never from 1 - s. `plain_*`, where a struct has them, are
-// the textbook formulas that precision="native" shows. V is F32 or F64; formulas mirror pykernel/activations.py.
+// Slopes keep their relative precision in the tails: they come from e^-|z| and never from 1 - s. `plain_*`, where a
+// struct has them, are the textbook formulas that precision="native" shows. V is F32 or F64; formulas mirror
+// pykernel/activations.py.
 #pragma once
 #include "constants.hpp"
 #include "kernels/elementwise.hpp"
@@ -123,7 +124,8 @@ template <class V> struct GeluTanh {
   static V argument_slope(V z) { return number<V>(twice_root) * (1 + number<V>(3 * cubic) * z * z); }
   V value(V z) const { return z * logistic(argument(z)); }
   V slope(V z) const {
-    const V near = min(number<V>(1e3), max(number<V>(-1e3), z));  // beyond, the product below is zero and its factors overflow
+    const V near =
+        min(number<V>(1e3), max(number<V>(-1e3), z));  // beyond, the product below is zero and its factors overflow
     const V y = argument(near), e = half_exp(y), d = e + 1;
     const V s = (y >= 0 ? number<V>(1) : e) / d, rest = (y >= 0 ? e : number<V>(1)) / d;
     return s * (1 + near * argument_slope(near) * rest);
@@ -246,7 +248,8 @@ template <class T, class F> PK_INLINE Sums reduce(int64_t units, int64_t B, F el
   return {(double)sum_lanes<T>(sum), (double)sum_lanes<T>(square), (double)max_lanes<T>(largest)};
 }
 
-template <class T, class Phi> Sums value_kernel(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters) {
+template <class T, class Phi>
+Sums value_kernel(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters) {
   const Phi phi(parameters);
   return reduce<T>(units, B, [&](int64_t o, Bits<T> live) {
     const Vec<T> x = live ? phi.value(load(z + o) * in) * out : Vec<T>{};
@@ -256,7 +259,8 @@ template <class T, class Phi> Sums value_kernel(const T* z, T* v, int64_t units,
 }
 
 // out = g slope(offset), and what is counted of slopes
-template <class T, class F> PK_INLINE SlopeSums slopes_of(const T* g, T* out, int64_t units, int64_t B, T threshold, F slope) {
+template <class T, class F>
+PK_INLINE SlopeSums slopes_of(const T* g, T* out, int64_t units, int64_t B, T threshold, F slope) {
   Vec<T> square[panel_vectors<T>] = {}, largest[panel_vectors<T>] = {};
   Bits<T> saturated[panel_vectors<T>] = {}, dead[panel_vectors<T>] = {};
   for (int64_t o = 0, left = units; left > 0; o += 16 * B, left -= 16) {
@@ -282,9 +286,11 @@ template <class T, class F> PK_INLINE SlopeSums slopes_of(const T* g, T* out, in
 }
 
 template <class T, class Phi>
-SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters) {
+SlopeSums slope_kernel(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold,
+                       const double* parameters) {
   const Phi phi(parameters);
-  return slopes_of<T>(g, out, units, B, threshold, [&](int64_t i) __attribute__((always_inline)) { return phi.slope(load(z + i) * in); });
+  return slopes_of<T>(g, out, units, B, threshold,
+                      [&](int64_t i) __attribute__((always_inline)) { return phi.slope(load(z + i) * in); });
 }
 
 template <class V, class Phi> struct Plain : Phi {
@@ -296,13 +302,15 @@ template <class V, class Phi> struct Plain : Phi {
 template <class T, template <class> class Function> constexpr Activation<T> row() {
   typedef Vec<T> V;
   typedef Function<V> Phi;
-  Activation<T> row = {Phi::name, value_kernel<T, Phi>, slope_kernel<T, Phi>, value_kernel<T, Phi>, slope_kernel<T, Phi>};
+  Activation<T> row = {Phi::name, value_kernel<T, Phi>, slope_kernel<T, Phi>, value_kernel<T, Phi>,
+                       slope_kernel<T, Phi>};
   if constexpr (requires(const Phi& p, V z) { p.plain_value(z); }) row.plain_value = value_kernel<T, Plain<V, Phi>>;
   if constexpr (requires(const Phi& p, V z) { p.plain_slope(z); }) row.plain_slope = slope_kernel<T, Plain<V, Phi>>;
   return row;
 }
 
-// The user's own function, compiled elsewhere: parameters point to a Callback. Pieces of it at z * in, which need not be in place.
+// The user's own function, compiled elsewhere: parameters point to a Callback. Pieces of it at z * in, which need not
+// be in place.
 constexpr int64_t callback_piece = 1024;
 
 PK_INLINE bool has_own(const Callback& f, float) { return f.value_f32 && f.slope_f32; }
@@ -313,7 +321,8 @@ PK_INLINE void call_own(const Callback& f, bool slope, const float* z, float* ou
 PK_INLINE void call_own(const Callback& f, bool slope, const double* z, double* out, int64_t n) {
   (slope ? f.slope_f64 : f.value_f64)(z, out, n, f.user);
 }
-template <class T> static void call_back(const double* parameters, bool slope, const T* source, T* out, int64_t n, T in) {
+template <class T>
+static void call_back(const double* parameters, bool slope, const T* source, T* out, int64_t n, T in) {
   const Callback& f = *(const Callback*)parameters;
   alignas(64) double wide_z[callback_piece], wide_out[callback_piece];
   alignas(64) T z[callback_piece];
@@ -329,7 +338,8 @@ template <class T> static void call_back(const double* parameters, bool slope, c
   for (i = 0; i < n; i++) out[i] = (T)wide_out[i];
 }
 
-template <class T> Sums value_callback(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters) {
+template <class T>
+Sums value_callback(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters) {
   const int64_t n = panels(units) * 16 * B;
   for (int64_t o = 0; o < n; o += callback_piece)
     call_back(parameters, false, z + o, v + o, n - o < callback_piece ? n - o : callback_piece, in);
@@ -340,9 +350,11 @@ template <class T> Sums value_callback(const T* z, T* v, int64_t units, int64_t 
   });
 }
 
-// Slopes are asked for a piece at a time and then handed out panel by panel, as a function over vectors would give them.
+// Slopes are asked for a piece at a time and then handed out panel by panel, as a function over vectors would give
+// them.
 template <class T>
-SlopeSums slope_callback(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters) {
+SlopeSums slope_callback(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold,
+                         const double* parameters) {
   alignas(64) T slopes[callback_piece];
   const int64_t n = panels(units) * 16 * B;
   int64_t from = 0, to = 0;

@@ -1,9 +1,9 @@
-// Several vectors that go through the same arithmetic side by side, so that long chains of dependent operations fill the pipes.
-// SPDX-License-Identifier: BSD-3-Clause
+// Several vectors that go through the same arithmetic side by side, so that long chains of dependent operations fill
+// the pipes. SPDX-License-Identifier: BSD-3-Clause
 //
-// A polynomial of one vector after the other waits for each fused multiply-add (4 cycles, two a cycle) as soon as the chains in flight
-// outgrow the registers behind the 16 names. Four vectors in step wait less and fit those names; eight spill (AMD Zen 3: 3.1 against
-// 3.3 cycles a normal with a busy neighbour, one at a time 3.7).
+// A polynomial of one vector after the other waits for each fused multiply-add (4 cycles, two a cycle) as soon as the
+// chains in flight outgrow the registers behind the 16 names. Four vectors in step wait less and fit those names; eight
+// spill (AMD Zen 3: 3.1 against 3.3 cycles a normal with a busy neighbour, one at a time 3.7).
 #pragma once
 #include "kernels/simd-inl.hpp"
 
@@ -59,7 +59,8 @@ PK_UNARY(round_to_int, F32, I32)
 
 template <int n> PK_INLINE F32 part(const F32s<n>& a, int i) { return a.v[i]; }
 template <int n> PK_INLINE F32 part(float a, int) { return broadcast(a); }
-template <int n, class B, class C> PK_INLINE F32s<n> fma(const F32s<n>& a, const B& b, const C& c) {  // b and c bundles or numbers
+template <int n, class B, class C>
+PK_INLINE F32s<n> fma(const F32s<n>& a, const B& b, const C& c) {  // b and c bundles or numbers
   F32s<n> r;
   PK_EACH r.v[i] = fma(a.v[i], part<n>(b, i), part<n>(c, i));
   return r;
@@ -74,7 +75,8 @@ template <int n> PK_INLINE F32s<n> at_least(const F32s<n>& a, float low) {
   PK_EACH r.v[i] = max(a.v[i], broadcast(low));
   return r;
 }
-template <int terms, int n> PK_INLINE F32s<n> polynomial(const float (&c)[terms], const F32s<n>& x) {  // lowest power first
+template <int terms, int n>
+PK_INLINE F32s<n> polynomial(const float (&c)[terms], const F32s<n>& x) {  // lowest power first
   F32s<n> y;
   PK_EACH y.v[i] = broadcast(c[terms - 1]);
 #pragma GCC unroll 8

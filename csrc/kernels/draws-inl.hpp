@@ -1,8 +1,8 @@
 // Draws by address: words made into float32 numbers of each distribution, bit for bit those of pykernel/stream.py.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Constants and their errors are explained there. A distribution turns a bundle of vectors of words into a bundle of draws, or two
-// bundles (of words 0 or 2 of a block, and of words 1 or 3) into `outputs` bundles.
+// Constants and their errors are explained there. A distribution turns a bundle of vectors of words into a bundle of
+// draws, or two bundles (of words 0 or 2 of a block, and of words 1 or 3) into `outputs` bundles.
 #pragma once
 #include "constants.hpp"
 #include "kernels/bundle-inl.hpp"
@@ -17,11 +17,14 @@ constexpr float sin_terms[] = {0x1.921fb6p+0f, -0x1.4abbc2p-1f, 0x1.4668b0p-4f, 
 constexpr float cos_terms[] = {0x1.fffffep-1f, -0x1.3bd3a6p+0f, 0x1.03bd06p-2f, -0x1.54f61ap-6f, 0x1.c1f064p-11f};
 constexpr float truncated_terms[] = {0x1.323feep+0f,   0x1.40b482p-2f,  0x1.fe9418p-7f,  -0x1.99ff62p-9f,
                                      -0x1.af6478p-13f, 0x1.6aee6ep-14f, -0x1.973e1ep-18f};
-constexpr float exp2_terms[] = {0x1.62e430p-1f, 0x1.ebfbdap-3f, 0x1.c6aed4p-5f, 0x1.3b2dbcp-7f, 0x1.5f456ap-10f, 0x1.41d328p-13f};
+constexpr float exp2_terms[] = {0x1.62e430p-1f, 0x1.ebfbdap-3f,  0x1.c6aed4p-5f,
+                                0x1.3b2dbcp-7f, 0x1.5f456ap-10f, 0x1.41d328p-13f};
 constexpr float tiny = 0x1p-30f;
 
 template <int n> PK_INLINE F32s<n> signed_words(const U32s<n>& w) { return to_float(as<I32>(w)); }
-template <int n> PK_INLINE F32s<n> unit_interval(const U32s<n>& w) { return fma(signed_words(w >> 1), 0x1p-31f, 0x1p-32f); }
+template <int n> PK_INLINE F32s<n> unit_interval(const U32s<n>& w) {
+  return fma(signed_words(w >> 1), 0x1p-31f, 0x1p-32f);
+}
 template <int n> PK_INLINE F32s<n> uniforms(const U32s<n>& w) { return fma(signed_words(w), 0x1p-31f, 0x1p-32f); }
 template <int n> PK_INLINE F32s<n> minus_two_log(const F32s<n>& u) {
   const I32s<n> b = as<I32>(u) - 0x3F3504F3;
@@ -31,8 +34,11 @@ template <int n> PK_INLINE F32s<n> minus_two_log(const F32s<n>& u) {
 template <int n> PK_INLINE F32s<n> cosine(const F32s<n>& t) { return polynomial(cos_terms, t * t); }
 template <int n> PK_INLINE F32s<n> sine(const F32s<n>& t) { return t * polynomial(sin_terms, t * t); }
 template <int n> PK_INLINE F32s<n> half_turns(const U32s<n>& w) { return signed_words(w) * 0x1p-31f; }
-template <int n> PK_INLINE F32s<n> with_sign(const F32s<n>& x, const U32s<n>& w) { return as<F32>(as<U32>(x) ^ (w << 31)); }
-template <int n> PK_INLINE void exp2_minus_1(const F32s<n>& x, F32s<n>& power, F32s<n>& rest) {  // 2^x = power + power * rest
+template <int n> PK_INLINE F32s<n> with_sign(const F32s<n>& x, const U32s<n>& w) {
+  return as<F32>(as<U32>(x) ^ (w << 31));
+}
+template <int n>
+PK_INLINE void exp2_minus_1(const F32s<n>& x, F32s<n>& power, F32s<n>& rest) {  // 2^x = power + power * rest
   const F32s<n> f = x - round_even(x);
   power = as<F32>((round_to_int(x) + 127) << 23);
   rest = f * polynomial(exp2_terms, f);
@@ -126,14 +132,18 @@ template <class T, class D> PK_INLINE void open(MatrixDraws<D>& draws, const Wei
   draws.distribution.set(w.parameter);
 }
 
-// One matrix's draws: use(i, j, part, v) is called for `count` panels from `panel`, n columns from `first` (a multiple of 4), and the
-// rows 16 (panel + i) + part + lane of v. Words go through a buffer in L1: rounds and polynomials each fill the pipes by themselves.
-template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64_t first, int n, Use use) {
+// One matrix's draws: use(i, j, part, v) is called for `count` panels from `panel`, n columns from `first` (a multiple
+// of 4), and the rows 16 (panel + i) + part + lane of v. Words go through a buffer in L1: rounds and polynomials each
+// fill the pipes by themselves.
+template <class D, class Use>
+PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64_t first, int n, Use use) {
   constexpr int per = D::inputs == D::outputs ? 4 : 2;  // columns in a block
   constexpr int parts = panel_vectors<float>, width = lanes<float>;
-  constexpr int rows = bundle_size / parts, step = rows * D::outputs;  // rows of words (of each input) and columns in a bundle
+  constexpr int rows = bundle_size / parts,
+                step = rows * D::outputs;  // rows of words (of each input) and columns in a bundle
   constexpr int block_words = 4 * panel_lanes;
-  alignas(64) uint32_t words[(buffer_blocks + 4) * block_words], masks[D::masked ? (buffer_blocks + 4) * block_words : 1];
+  alignas(64) uint32_t words[(buffer_blocks + 4) * block_words],
+      masks[D::masked ? (buffer_blocks + 4) * block_words : 1];
   for (int j = 0; j < n; j += buffer_blocks * per) {
     const int columns = n - j < buffer_blocks * per ? n - j : buffer_blocks * per, blocks = (columns + per - 1) / per;
     const int fit = buffer_blocks / blocks;  // panels that share the buffer
@@ -146,7 +156,8 @@ template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, i
       const int end = count - i < fit ? count : i + fit;
       for (int q = i; q < end; q++) {
         panel_words(draws.stream, panel + q, of, blocks, words + (q - i) * blocks * block_words);
-        if constexpr (D::masked) panel_words(draws.mask, panel + q, mask_of, blocks, masks + (q - i) * blocks * block_words);
+        if constexpr (D::masked)
+          panel_words(draws.mask, panel + q, mask_of, blocks, masks + (q - i) * blocks * block_words);
       }
       for (int q = i; q < end; q++) {
         const uint32_t* w = words + (q - i) * blocks * block_words;
@@ -156,7 +167,8 @@ template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, i
 #pragma GCC unroll 2
           for (int h = 0; h < D::inputs; h++)
 #pragma GCC unroll 8
-            for (int g = 0; g < bundle_size; g++) in[h].v[g] = load(w + (g / parts * D::inputs + h) * panel_lanes + g % parts * width);
+            for (int g = 0; g < bundle_size; g++)
+              in[h].v[g] = load(w + (g / parts * D::inputs + h) * panel_lanes + g % parts * width);
           if constexpr (D::inputs == 1)
             draws.distribution(in[0], out);
           else
@@ -172,7 +184,8 @@ template <class D, class Use> PK_INLINE void draw(const MatrixDraws<D>& draws, i
                 for (int part = 0; part < parts; part++) {
                   F32 v = out[h].v[row * parts + part];
                   if constexpr (D::masked)
-                    v = draws.distribution.mask(load(masks + (q - i) * blocks * block_words + column * panel_lanes + part * width), v);
+                    v = draws.distribution.mask(
+                        load(masks + (q - i) * blocks * block_words + column * panel_lanes + part * width), v);
                   use(q, j + column, part * width, v);
                 }
             }

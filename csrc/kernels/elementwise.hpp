@@ -1,8 +1,9 @@
-// What the kernels around the products offer to the run loop: activations, norms and sums over blocks, one table per instruction set.
-// SPDX-License-Identifier: BSD-3-Clause
+// What the kernels around the products offer to the run loop: activations, norms and sums over blocks, one table per
+// instruction set. SPDX-License-Identifier: BSD-3-Clause
 //
-// Blocks: unit i, input b at [(i / 16 * B + b) * 16 + i % 16]. A kernel works on one chunk: `units` consecutive units that start at a
-// panel (at most chunk_units, so that sums have a fixed shape), all B inputs. Padding lanes of what it writes are zero.
+// Blocks: unit i, input b at [(i / 16 * B + b) * 16 + i % 16]. A kernel works on one chunk: `units` consecutive units
+// that start at a panel (at most chunk_units, so that sums have a fixed shape), all B inputs. Padding lanes of what it
+// writes are zero.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -22,13 +23,16 @@ struct SlopeSums {
 };
 
 // One activation function. `parameters` are those of its row; for "callback" they point to a Callback.
-template <class T> using Value = Sums (*)(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters);
 template <class T>
-using Slope = SlopeSums (*)(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold, const double* parameters);
+using Value = Sums (*)(const T* z, T* v, int64_t units, int64_t B, T in, T out, const double* parameters);
+template <class T>
+using Slope = SlopeSums (*)(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold,
+                            const double* parameters);
 template <class T> struct Activation {
   const char* name;
   Value<T> value;  // v = out * phi(in * z); in and out are powers of two
-  Slope<T> slope;  // out = g * phi'(in * z); a slope below `threshold` counts as saturated, units without any slope as dead
+  Slope<T>
+      slope;  // out = g * phi'(in * z); a slope below `threshold` counts as saturated, units without any slope as dead
   // the same by the textbook formulas, which lose their tails
   Value<T> plain_value;
   Slope<T> plain_slope;
@@ -57,8 +61,8 @@ template <class T> struct Elementwise {
   // h = (z - mean[b]) factor[b]
   void (*column_norm)(const T* z, T* h, int64_t units, int64_t B, const T* mean, const T* factor);
   // dz = factor[b] (g - mean[b] - h slope[b])
-  SlopeSums (*column_norm_backward)(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean, const T* slope,
-                                    const T* factor);
+  SlopeSums (*column_norm_backward)(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean,
+                                    const T* slope, const T* factor);
 };
 
 #ifdef PYKERNEL_ISA_NAMESPACE

@@ -1,8 +1,8 @@
-// Elementary functions for the activations: straight-line single precision over vectors; libm, lane by lane, in double precision.
-// SPDX-License-Identifier: BSD-3-Clause
+// Elementary functions for the activations: straight-line single precision over vectors; libm, lane by lane, in double
+// precision. SPDX-License-Identifier: BSD-3-Clause
 //
-// Polynomials are Chebyshev interpolants of relative error below 5e-8, found with 40 digits. Errors stated are the largest seen over
-// dense samples, in units in the last place of the result.
+// Polynomials are Chebyshev interpolants of relative error below 5e-8, found with 40 digits. Errors stated are the
+// largest seen over dense samples, in units in the last place of the result.
 #pragma once
 #include <math.h>
 
@@ -18,7 +18,9 @@ template <class... C> PK_INLINE F32 horner(F32 x, F32 accumulated, float next, C
   return horner(x, fma(accumulated, x, broadcast(next)), rest...);
 }
 // coefficients from the highest power down
-template <class... C> PK_INLINE F32 polynomial(F32 x, float first, C... rest) { return horner(x, broadcast(first), rest...); }
+template <class... C> PK_INLINE F32 polynomial(F32 x, float first, C... rest) {
+  return horner(x, broadcast(first), rest...);
+}
 
 // (e^r - 1 - r) / r^2, |r| <= log(2) / 2
 PK_INLINE F32 exp_remainder(F32 r) {
@@ -66,11 +68,13 @@ PK_INLINE F32 log1p_unit(F32 y) {
   return fma(twice * t, p, twice);
 }
 
-// density * Mills ratio = upper tail of the standard normal at y >= 0; the ratio is a polynomial in (y - 3) / (y + 3), over y + 1.25
+// density * Mills ratio = upper tail of the standard normal at y >= 0; the ratio is a polynomial in (y - 3) / (y + 3),
+// over y + 1.25
 PK_INLINE F32 mills(F32 y) {
   const F32 q = (y - 3.f) / (y + 3.f);
-  const F32 p = polynomial(q, 0.0001492274581f, 0.000113901814f, -0.001124700529f, -0.001116415485f, 0.006882091598f, 0.004732544442f,
-                           -0.0531240951f, 0.08424899433f, 0.03603006958f, -0.3713003558f, 1.29450877f);
+  const F32 p =
+      polynomial(q, 0.0001492274581f, 0.000113901814f, -0.001124700529f, -0.001116415485f, 0.006882091598f,
+                 0.004732544442f, -0.0531240951f, 0.08424899433f, 0.03603006958f, -0.3713003558f, 1.29450877f);
   return p / (y + 1.25f);
 }
 // standard normal density, full relative precision in the tails
@@ -90,8 +94,8 @@ PK_INLINE F32 gaussian(F32 x) {
 // erf; max error 2 ULP
 PK_INLINE F32 erf(F32 x) {
   const F32 y = abs(x), t = x * x;
-  const F32 small =
-      x * polynomial(t, 7.875875063e-5f, -0.0008016864287f, 0.005189087423f, -0.02685421201f, 0.1128359472f, -0.3761262667f, 1.128379166f);
+  const F32 small = x * polynomial(t, 7.875875063e-5f, -0.0008016864287f, 0.005189087423f, -0.02685421201f,
+                                   0.1128359472f, -0.3761262667f, 1.128379166f);
   const F32 scaled = y * 1.41421356f;
   const F32 large = 1.f - 2.f * density(scaled) * mills(scaled);
   return y < 1.f ? small : copysign(large, x);
@@ -102,8 +106,8 @@ PK_INLINE F32 atan(F32 x) {
   const F32 y = abs(x);
   const I32 flip = y > 1.f;
   const F32 s = flip ? 1.f / y : y, t = s * s;
-  const F32 p = polynomial(t, -0.002386997317f, 0.01350777143f, -0.03587153898f, 0.06250169445f, -0.0865688043f, 0.1103376412f,
-                           -0.1427856875f, 0.1999973933f, -0.3333333173f);
+  const F32 p = polynomial(t, -0.002386997317f, 0.01350777143f, -0.03587153898f, 0.06250169445f, -0.0865688043f,
+                           0.1103376412f, -0.1427856875f, 0.1999973933f, -0.3333333173f);
   const F32 a = fma(s * t, p, s);
   return copysign(flip ? 1.57079633f - a : a, x);
 }

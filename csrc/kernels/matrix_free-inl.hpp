@@ -1,9 +1,10 @@
 // The kernels of the matrix-free layer.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Inner products: 8 lane partials in double precision over the panels of a chunk, the lower half of a panel before the upper, then a fixed
-// tree (plain ones: 16 lane partials in T, then the tree in double precision); no shape of tile changes a bit. Room: two groups of columns
-// as doubles, or the draws of a stretch in T; lane partials; the factors in the precision of the sum; the draws of a group.
+// Inner products: 8 lane partials in double precision over the panels of a chunk, the lower half of a panel before the
+// upper, then a fixed tree (plain ones: 16 lane partials in T, then the tree in double precision); no shape of tile
+// changes a bit. Room: two groups of columns as doubles, or the draws of a stretch in T; lane partials; the factors in
+// the precision of the sum; the draws of a group.
 #pragma once
 #include "kernels/matrix_free.hpp"
 #include "kernels/tall-inl.hpp"
@@ -22,7 +23,8 @@ struct Room {
   float* g;
 };
 int64_t room_doubles(int64_t B) {
-  return stretch_groups * even(B) * group_units + even(B) * even(B) * half_lanes * 2 + 2 * B * eights(B) + even(B) * group_units;
+  return stretch_groups * even(B) * group_units + even(B) * even(B) * half_lanes * 2 + 2 * B * eights(B) +
+         even(B) * group_units;
 }
 int64_t room(int64_t B) { return room_doubles(B) * 8 + 64; }
 PK_INLINE Room open_room(void* memory, int64_t B) {
@@ -37,15 +39,16 @@ PK_INLINE Room open_room(void* memory, int64_t B) {
   return r;
 }
 
-// partial[(b * C + c) * 8 + lane] += x_b y_c over `count` panels; columns of x and y: [(panel * their even number + column) * 16].
-// Where x is y only c <= b is wanted.
+// partial[(b * C + c) * 8 + lane] += x_b y_c over `count` panels; columns of x and y: [(panel * their even number +
+// column) * 16]. Where x is y only c <= b is wanted.
 PK_INLINE void accumulate(const double* x, int64_t X, const double* y, int64_t Y, int count, double* partial) {
   for (int64_t b = 0; b < X; b += 2)
     for (int64_t c = 0; c < (x == y ? b + 2 : Y); c += 2) {
       F64 sum[2][2][half_vectors];
       for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-          for (int v = 0; v < half_vectors; v++) sum[i][j][v] = load(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>);
+          for (int v = 0; v < half_vectors; v++)
+            sum[i][j][v] = load(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>);
       for (int p = 0; p < 2 * count; p++) {
         const double *xp = x + (p / 2 * X + b) * 16 + p % 2 * 8, *yp = y + (p / 2 * Y + c) * 16 + p % 2 * 8;
 #pragma GCC unroll 4
@@ -59,14 +62,16 @@ PK_INLINE void accumulate(const double* x, int64_t X, const double* y, int64_t Y
       }
       for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-          for (int v = 0; v < half_vectors; v++) store(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>, sum[i][j][v]);
+          for (int v = 0; v < half_vectors; v++)
+            store(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>, sum[i][j][v]);
     }
 }
 
 PK_INLINE double tree(const double* p) { return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7])); }
 
 // out[b * B + c] for b < rows, c < columns
-PK_INLINE void reduce_partials(const double* partial, int64_t Y, int64_t rows, int64_t columns, bool symmetric, double* out, int64_t B) {
+PK_INLINE void reduce_partials(const double* partial, int64_t Y, int64_t rows, int64_t columns, bool symmetric,
+                               double* out, int64_t B) {
   for (int64_t b = 0; b < rows; b++)
     for (int64_t c = 0; c < (symmetric ? b + 1 : columns); c++) {
       out[b * B + c] = tree(partial + (b * Y + c) * half_lanes);
@@ -85,7 +90,8 @@ template <class T> PK_INLINE void narrow(F64 v, T* p) {
   const Out out = __builtin_convertvector(v, Out);
   __builtin_memcpy(p, &out, sizeof out);
 }
-template <class To, class From> PK_INLINE void copy_lanes(const From* from, To* to) {  // 16 of them, into the same or a wider type
+template <class To, class From>
+PK_INLINE void copy_lanes(const From* from, To* to) {  // 16 of them, into the same or a wider type
   for (int o = 0; o < panel_lanes; o += lanes<To>) store(to + o, load_wide(from + o, To()));
 }
 
@@ -156,7 +162,8 @@ PK_INLINE void accumulate_tile(const T* g, int64_t J, const T* y, int64_t B, int
     for (int c = 0; c < columns; c++)
       for (int v = 0; v < parts; v++) store(partial + (i * B + c) * 16 + v * lanes<T>, sum[i][c][v]);
 }
-template <class T> PK_INLINE void accumulate_plain(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
+template <class T>
+PK_INLINE void accumulate_plain(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
   constexpr int wide = panel_vectors<T> <= 2 ? 3 : 1;  // as many sums as there are registers for
   for (int64_t j = 0; j < J; j += 2)
     for (int64_t b = 0; b < B;) {
@@ -172,7 +179,8 @@ template <class T> PK_INLINE void accumulate_plain(const T* g, int64_t J, const 
 }
 
 // The group's draws into a block.
-template <class T> PK_INLINE void keep_group(const float* g, int64_t group, int64_t count, int64_t n, T* keep, int64_t B) {
+template <class T>
+PK_INLINE void keep_group(const float* g, int64_t group, int64_t count, int64_t n, T* keep, int64_t B) {
   for (int p = 0; p < panels_left(group, n); p++) {
     const int64_t left = n - (group * group_panels + p) * 16;
     T* panel = keep + (group * group_panels + p) * 16 * B;
@@ -183,7 +191,8 @@ template <class T> PK_INLINE void keep_group(const float* g, int64_t group, int6
   }
 }
 
-template <class T> void drawn_plain(const Draws& g, int64_t chunk, int64_t n, const T* y, T* keep, int64_t B, double* out, void* memory) {
+template <class T>
+void drawn_plain(const Draws& g, int64_t chunk, int64_t n, const T* y, T* keep, int64_t B, double* out, void* memory) {
   const Room r = open_room(memory, B);
   T *draws = (T*)r.x, *partial = (T*)r.partial;
   const int64_t J = g.count;
@@ -211,8 +220,8 @@ template <class T> void drawn_plain(const Draws& g, int64_t chunk, int64_t n, co
 }
 
 template <class T>
-void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out, double* own, bool careful,
-           void* memory) {
+void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out,
+           double* own, bool careful, void* memory) {
   if (!careful) return drawn_plain(g, chunk, n, y, keep, B, out, memory);
   const Room r = open_room(memory, B);
   const int64_t E = even(g.count), Y = even(B);
@@ -243,7 +252,8 @@ void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T
 
 template <class A> constexpr int tile = panel_vectors<A> >= 8 ? 1 : 8 / panel_vectors<A>;
 
-// Entries rounded to the precision A of the sum, rows padded to a multiple of 8; depth[t]: rows that reach the t-th 8 columns.
+// Entries rounded to the precision A of the sum, rows padded to a multiple of 8; depth[t]: rows that reach the t-th 8
+// columns.
 template <class A> PK_INLINE void round_factor(const Factor& F, int64_t B, A* out) {
   for (int64_t k = 0; k < F.count; k++)
     for (int64_t b = 0; b < eights(B); b++) out[k * eights(B) + b] = b < B ? (A)F.entries[k * B + b] : A(0);
@@ -251,7 +261,8 @@ template <class A> PK_INLINE void round_factor(const Factor& F, int64_t B, A* ou
 
 // acc += source F over one panel, columns first .. first + tile of F; column k of the source lies at source + at(k)
 template <class A, class T, class At>
-PK_INLINE void multiply(Vec<A> (&acc)[tile<A>][panel_vectors<A>], const T* source, At at, int64_t count, const A* F, int64_t stride) {
+PK_INLINE void multiply(Vec<A> (&acc)[tile<A>][panel_vectors<A>], const T* source, At at, int64_t count, const A* F,
+                        int64_t stride) {
   for (int64_t k = 0; k < count; k++) {
     const T* column = source + at(k);
     Vec<A> x[panel_vectors<A>];
@@ -260,7 +271,8 @@ PK_INLINE void multiply(Vec<A> (&acc)[tile<A>][panel_vectors<A>], const T* sourc
       for (int v = 0; v < panel_vectors<A>; v++) acc[t][v] = fma(x[v], broadcast(F[k * stride + t]), acc[t][v]);
   }
 }
-template <class A, class T> PK_INLINE void put(const Vec<A> (&acc)[tile<A>][panel_vectors<A>], int64_t first, int64_t B, T* panel) {
+template <class A, class T>
+PK_INLINE void put(const Vec<A> (&acc)[tile<A>][panel_vectors<A>], int64_t first, int64_t B, T* panel) {
   for (int t = 0; t < tile<A> && first + t < B; t++)
     for (int v = 0; v < panel_vectors<A>; v++) {
       T* to = panel + (first + t) * 16 + v * lanes<A>;
@@ -271,7 +283,8 @@ template <class A, class T> PK_INLINE void put(const Vec<A> (&acc)[tile<A>][pane
     }
 }
 
-template <class T> void expand(const Draws& g, const Factor& F, int64_t chunk, int64_t n, T* z, int64_t B, void* memory) {
+template <class T>
+void expand(const Draws& g, const Factor& F, int64_t chunk, int64_t n, T* z, int64_t B, void* memory) {
   const Room r = open_room(memory, B);
   T* entries = (T*)r.F;
   round_factor(F, B, entries);
@@ -296,7 +309,8 @@ template <class T> void expand(const Draws& g, const Factor& F, int64_t chunk, i
 }
 
 template <class A, class T>
-PK_INLINE void combine_as(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B, const Room& r) {
+PK_INLINE void combine_as(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B,
+                          const Room& r) {
   A *x = (A*)r.F, *e = (A*)r.G;
   round_factor(X, B, x), round_factor(E, B, e);
   const int64_t end = (chunk + 1) * chunk_groups * group_panels, panels = (n + 15) / 16;
@@ -312,7 +326,8 @@ PK_INLINE void combine_as(const T* a, const Factor& X, const Factor& E, int64_t 
   }
 }
 template <class T>
-void combine(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B, bool careful, void* memory) {
+void combine(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B, bool careful,
+             void* memory) {
   const Room r = open_room(memory, B);
   if (careful)
     combine_as<double>(a, X, E, chunk, n, z, B, r);

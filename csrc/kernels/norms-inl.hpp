@@ -1,8 +1,8 @@
 // Batch, layer and RMS norm of a block, and their backward steps through the statistics.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// With h = (z - mean) r, r = 1 / sqrt(variance + eps): dz = r (g - mean(g) - h mean(g h)), means over what was normalised over
-// (Ioffe, Szegedy 2015; Ba, Kiros, Hinton 2016); RMS norm (Zhang, Sennrich 2019) has neither mean.
+// With h = (z - mean) r, r = 1 / sqrt(variance + eps): dz = r (g - mean(g) - h mean(g h)), means over what was
+// normalised over (Ioffe, Szegedy 2015; Ba, Kiros, Hinton 2016); RMS norm (Zhang, Sennrich 2019) has neither mean.
 #pragma once
 #include "kernels/observe-inl.hpp"
 
@@ -98,7 +98,8 @@ template <class T> void column_norm(const T* z, T* h, int64_t units, int64_t B, 
 }
 
 template <class T>
-SlopeSums column_norm_backward(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean, const T* slope, const T* factor) {
+SlopeSums column_norm_backward(const T* h, const T* g, T* dz, int64_t units, int64_t B, const T* mean, const T* slope,
+                               const T* factor) {
   Squares<T> squares;
   for (int64_t p = 0; p < panels(units); p++)
     for (int64_t b = 0; b < B; b++)

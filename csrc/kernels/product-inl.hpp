@@ -1,9 +1,10 @@
 // Products of a drawn (or kept, or given) weight matrix with a block: Z = W U and dU = W^T delta.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Weights are drawn in tiles that stay in L1 and used there at once, for all inputs. Register blocks are sized to the 16 (AVX-512: 32)
-// names: 12 (24) vectors of accumulators, 8 at least, for two fused multiply-adds of 4 cycles at a time. Using each draw in the register
-// where it is made saves a store and a load in L1 and nothing measurable, and costs 96 copies of the draws.
+// Weights are drawn in tiles that stay in L1 and used there at once, for all inputs. Register blocks are sized to the
+// 16 (AVX-512: 32) names: 12 (24) vectors of accumulators, 8 at least, for two fused multiply-adds of 4 cycles at a
+// time. Using each draw in the register where it is made saves a store and a load in L1 and nothing measurable, and
+// costs 96 copies of the draws.
 #pragma once
 #include "kernels/draws-inl.hpp"
 
@@ -28,9 +29,11 @@ using DrawTile = void (*)(const void* draws, int64_t p, int count, int64_t k, in
 
 // -- forward
 
-// z[panel, b] += w u over n columns for `inputs` inputs and `count` panels; w at [k * 16 + lane] with a stride between panels.
+// z[panel, b] += w u over n columns for `inputs` inputs and `count` panels; w at [k * 16 + lane] with a stride between
+// panels.
 template <class T, class W, int count, int inputs>
-PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t B, T* z, bool first, T scale, bool last) {
+PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t B, T* z, bool first, T scale,
+                        bool last) {
   constexpr int vectors = panel_vectors<T>, width = lanes<T>;
   Vec<T> acc[count][inputs][vectors];
 #pragma GCC unroll 8
@@ -38,7 +41,8 @@ PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t
 #pragma GCC unroll 8
     for (int b = 0; b < inputs; b++)
 #pragma GCC unroll 8
-      for (int v = 0; v < vectors; v++) acc[p][b][v] = first ? Vec<T>{} : load(z + (p * B + b) * panel_lanes + v * width);
+      for (int v = 0; v < vectors; v++)
+        acc[p][b][v] = first ? Vec<T>{} : load(z + (p * B + b) * panel_lanes + v * width);
   for (int k = 0; k < n; k += panel_lanes, u += B * panel_lanes) {
     const int end = n - k < panel_lanes ? n - k : panel_lanes;
     for (int j = 0; j < end; j++, w += panel_lanes)
@@ -58,21 +62,28 @@ PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t
 #pragma GCC unroll 8
     for (int b = 0; b < inputs; b++)
 #pragma GCC unroll 8
-      for (int v = 0; v < vectors; v++) store(z + (p * B + b) * panel_lanes + v * width, last ? acc[p][b][v] * scale : acc[p][b][v]);
+      for (int v = 0; v < vectors; v++)
+        store(z + (p * B + b) * panel_lanes + v * width, last ? acc[p][b][v] * scale : acc[p][b][v]);
 }
 template <class T, class W, int inputs>
-static void multiply_panels(const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first, T scale, bool last) {
-  constexpr int fit = accumulators / (panel_vectors<T> * inputs), count = fit < 1 ? 1 : fit > 4 ? 4 : fit == 3 ? 2 : fit;
+static void multiply_panels(const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first,
+                            T scale, bool last) {
+  constexpr int fit = accumulators / (panel_vectors<T> * inputs), count = fit < 1    ? 1
+                                                                          : fit > 4  ? 4
+                                                                          : fit == 3 ? 2
+                                                                                     : fit;
   int p = 0;
   for (; p + count <= panels; p += count)
     multiply<T, W, count, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
-  for (; p < panels; p++) multiply<T, W, 1, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
+  for (; p < panels; p++)
+    multiply<T, W, 1, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
 }
 template <class T, class W, int inputs = block_inputs<T>>
-PK_INLINE void multiply_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first, T scale,
-                               bool last) {
+PK_INLINE void multiply_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z,
+                               bool first, T scale, bool last) {
   if (count == inputs) return multiply_panels<T, W, inputs>(w, w_stride, panels, n, u, B, z, first, scale, last);
-  if constexpr (inputs > 1) multiply_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, u, B, z, first, scale, last);
+  if constexpr (inputs > 1)
+    multiply_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, u, B, z, first, scale, last);
 }
 
 template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, int64_t B) {
@@ -81,10 +92,11 @@ template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, in
       for (int64_t lane = units % panel_lanes; lane < panel_lanes; lane++) last_panel[b * panel_lanes + lane] = 0;
 }
 
-// Entries lie in `panels` (draws stored there first, where draw is not null), or are drawn into `tile` where panels is null.
+// Entries lie in `panels` (draws stored there first, where draw is not null), or are drawn into `tile` where panels is
+// null.
 template <class T, class W>
-static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels, DrawTile draw,
-                          const void* draws) {
+static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels,
+                          DrawTile draw, const void* draws) {
   alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
   for (int64_t p = p0; p < p1; p += tile_panels) {
@@ -96,8 +108,8 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
       if (draw) draw(draws, p, count, k, n, (float*)from, stride);
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B, z + (p * B + b) * panel_lanes, k == 0,
-                              w.scale, k + n == N);
+        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B,
+                              z + (p * B + b) * panel_lanes, k == 0, w.scale, k + n == N);
         b += inputs;
       }
     }
@@ -106,7 +118,8 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
 
 // -- backward
 
-// What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the lines in flight.
+// What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the
+// lines in flight.
 template <class W> struct Ahead {
   const W* tile;
   int64_t stride;
@@ -121,10 +134,11 @@ template <class W> struct Ahead {
 
 // For few inputs (and Gram matrices): lanes over the rows.
 //
-// sums[(k * inputs + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs. The smaller side stays in registers.
+// sums[(k * inputs + b) * 16 + lane] += w delta over `panels` panels, for k < columns, b < inputs. The smaller side
+// stays in registers.
 template <class T, class W, int columns, int inputs>
-PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums, bool first,
-                      const Ahead<W>& ahead, int k0) {
+PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, int64_t delta_stride, T* sums,
+                      bool first, const Ahead<W>& ahead, int k0) {
 #pragma GCC unroll 1
   for (int o = 0; o < panel_lanes; o += lanes<T>) {
     Vec<T> acc[columns][inputs];
@@ -168,28 +182,32 @@ PK_INLINE void reduce(const W* w, int64_t w_stride, int panels, const T* delta, 
 }
 // The same for n <= 16 columns and any number of panels, near_panels at a time. `ahead` follows what is read here.
 template <class T, class W, int inputs>
-static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums, bool first,
-                           const Ahead<W>& behind) {
+static void reduce_columns(const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride,
+                           T* sums, bool first, const Ahead<W>& behind) {
   constexpr int fit = accumulators / inputs, columns = fit >= 8 ? 8 : fit >= 4 ? 4 : 2;
   for (int p = 0; p < panels; p += near_panels) {
     const int count = panels - p < near_panels ? panels - p : near_panels;
     const bool last = p + count == panels;
     w += p ? near_panels * w_stride : 0;
-    const Ahead<W> ahead = last || !behind.panels ? behind : Ahead<W>{w + near_panels * w_stride, w_stride, panels - p - count};
+    const Ahead<W> ahead =
+        last || !behind.panels ? behind : Ahead<W>{w + near_panels * w_stride, w_stride, panels - p - count};
     int k = 0;
     for (; k + columns <= n; k += columns)
-      reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first,
-                                    ahead, k);
+      reduce<T, W, columns, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride,
+                                    sums + k * inputs * panel_lanes, first, ahead, k);
     for (; k < n; k++)
-      reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride, sums + k * inputs * panel_lanes, first, ahead, k);
+      reduce<T, W, 1, inputs>(w + k * panel_lanes, w_stride, count, delta, delta_stride,
+                              sums + k * inputs * panel_lanes, first, ahead, k);
     delta += near_panels * delta_stride, first = false;
   }
 }
 template <class T, class W, int inputs = reduced_inputs>
-PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta, int64_t delta_stride, T* sums,
-                             bool first, const Ahead<W>& ahead) {
-  if (count == inputs) return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
-  if constexpr (inputs > 1) reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
+PK_INLINE void reduce_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* delta,
+                             int64_t delta_stride, T* sums, bool first, const Ahead<W>& ahead) {
+  if (count == inputs)
+    return reduce_columns<T, W, inputs>(w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
+  if constexpr (inputs > 1)
+    reduce_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, delta, delta_stride, sums, first, ahead);
 }
 
 // 16 units of `inputs` columns of du from the lane sums of its n units; padding zero.
@@ -197,15 +215,16 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
   for (int i = n * inputs * panel_lanes; i < panel_lanes * inputs * panel_lanes; i++) sums[i] = 0;
   for (int b = 0; b < inputs; b++)
     for (int k = 0; k < panel_lanes; k += lanes<T>)
-      store(du + b * panel_lanes + k, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
+      store(du + b * panel_lanes + k,
+            sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
 }
 
 // -- backward for many inputs: lanes over the batch, one accumulator an output, rows in order
 
 // sums[k * width + lane] += w x over the rows of `panels` panels, x at [row * width + lane].
 template <class T, class W, int columns, int vectors>
-PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const Ahead<W>& ahead,
-                           int k0, int turn, int turns) {
+PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first,
+                           const Ahead<W>& ahead, int k0, int turn, int turns) {
   Vec<T> acc[columns][vectors];
 #pragma GCC unroll 8
   for (int k = 0; k < columns; k++)
@@ -233,14 +252,16 @@ PK_INLINE void reduce_rows(const W* w, int64_t w_stride, int panels, const T* x,
 }
 // The same for the 16 columns of a tile.
 template <class T, class W, int vectors>
-static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first, const Ahead<W>& ahead,
-                        int turn, int turns) {
+static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums, bool first,
+                        const Ahead<W>& ahead, int turn, int turns) {
   constexpr int columns = accumulators / vectors < 8 ? accumulators / vectors : 8, rest = deep_columns % columns;
   int k = 0;
   for (; k + columns <= deep_columns; k += columns)
-    reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead, k, turn, turns);
+    reduce_rows<T, W, columns, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead,
+                                        k, turn, turns);
   if constexpr (rest > 0)
-    reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead, k, turn, turns);
+    reduce_rows<T, W, rest, vectors>(w + k * panel_lanes, w_stride, panels, x, width, sums + k * width, first, ahead, k,
+                                     turn, turns);
 }
 
 // Blocks of `panels` panels with inputs side by side: unit i at [i * width], inputs beyond the last as zeros.
@@ -273,9 +294,10 @@ template <class T> static void lay_panel(const T* sums, int64_t B, int64_t width
 }
 
 template <class T, class W>
-static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels,
-                          DrawTile draw, const void* draws) {
-  const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>, pair = 2 * lanes<T>;
+static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
+                          const W* panels, DrawTile draw, const void* draws) {
+  const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>,
+                pair = 2 * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
   const int turns = (int)((width + pair - 1) / pair);
   T* sums = (T*)scratch;
@@ -301,7 +323,8 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
         if (n == deep_columns && width <= pair)
           from = here, stride = N * panel_lanes;
         else
-          for (int i = 0; i < count; i++) __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
+          for (int i = 0; i < count; i++)
+            __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
       }
       const T* x = rows + p * panel_lanes * width;
       int64_t b = 0;
@@ -317,8 +340,8 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
 
 // Entries lie in `panels`, or are drawn where panels is null.
 template <class T, class W>
-static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch, const W* panels,
-                           DrawTile draw, const void* draws) {
+static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
+                           const W* panels, DrawTile draw, const void* draws) {
   static_assert(many_inputs == reduced_inputs + 1);
   if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
   T* sums = (T*)scratch;
@@ -340,7 +363,8 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
         else if (k + 2 * deep_columns <= k1)
           ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
       }
-      reduce_inputs<T, W>((int)B, from, stride, count, n, delta + p * B * panel_lanes, B * panel_lanes, sums, p == 0, ahead);
+      reduce_inputs<T, W>((int)B, from, stride, count, n, delta + p * B * panel_lanes, B * panel_lanes, sums, p == 0,
+                          ahead);
     }
     finish_sums(sums, (int)B, n, w.scale, du + k * B);
   }

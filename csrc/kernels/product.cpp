@@ -7,9 +7,11 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class D> static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
+template <class D>
+static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
   draw(*(const MatrixDraws<D>*)draws, p, count, k, n,
-       [&](int i, int j, int part, F32 v) __attribute__((always_inline)) { store(tile + i * stride + j * panel_lanes + part, v); });
+       [&](int i, int j, int part, F32 v)
+           __attribute__((always_inline)) { store(tile + i * stride + j * panel_lanes + part, v); });
 }
 template <class T, class D, class Use> PK_INLINE void with(const Weights<T>& w, Use use) {
   MatrixDraws<D> draws;
@@ -33,7 +35,8 @@ template <class T, class Use> PK_INLINE void with_draws(const Weights<T>& w, Use
   }
 }
 
-template <class T> void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels) {
+template <class T>
+void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels) {
   with_draws(w, [&](DrawTile draw, const void* draws) {
     for (int64_t p = p0; p < p1; p++)
       for (int64_t k = k0; k < k1; k += tile_columns) {
@@ -49,18 +52,21 @@ template <class T> void forward(const Weights<T>& w, int64_t p0, int64_t p1, int
   else if (w.kept)
     forward_tiles<T, float>(w, p0, p1, B, u, z, w.kept, nullptr, nullptr);
   else
-    with_draws(w, [&](DrawTile draw, const void* draws) { forward_tiles<T, float>(w, p0, p1, B, u, z, keep, draw, draws); });
+    with_draws(
+        w, [&](DrawTile draw, const void* draws) { forward_tiles<T, float>(w, p0, p1, B, u, z, keep, draw, draws); });
   if (p1 == panels_of(w.rows)) clear_padding(z + (p1 - 1) * B * panel_lanes, w.rows, B);
 }
 
-template <class T> void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch) {
+template <class T>
+void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch) {
   if (w.given)
     backward_tiles<T, T>(w, k0, k1, B, delta, du, scratch, w.given, nullptr, nullptr);
   else if (w.kept)
     backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
   else
-    with_draws(w,
-               [&](DrawTile draw, const void* draws) { backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws); });
+    with_draws(w, [&](DrawTile draw, const void* draws) {
+      backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws);
+    });
 }
 
 template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, void* scratch) {
@@ -71,8 +77,8 @@ template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, 
       const int inputs = (int)(B - j < reduced_inputs ? B - j : reduced_inputs);
       T* sums = (T*)scratch;
       T column[panel_lanes];
-      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes, sums, true,
-                          Ahead<T>{});
+      reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes,
+                          sums, true, Ahead<T>{});
       for (int b = 0; b < inputs; b++)
         for (int k = 0; k < n; k += lanes<T>) {
           store(column, sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes));
@@ -87,7 +93,8 @@ template <class T> void pack(const T* matrix, int64_t rows, int64_t columns, int
   for (int64_t p = p0; p < p1; p++)
     for (int lane = 0; lane < panel_lanes; lane++) {
       const int64_t i = p * panel_lanes + lane;
-      for (int64_t k = 0; k < columns; k++) panels[(p * columns + k) * panel_lanes + lane] = i < rows ? matrix[i * columns + k] : T(0);
+      for (int64_t k = 0; k < columns; k++)
+        panels[(p * columns + k) * panel_lanes + lane] = i < rows ? matrix[i * columns + k] : T(0);
     }
 }
 

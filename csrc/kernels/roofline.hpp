@@ -1,5 +1,5 @@
-// What the machine can do at most, measured with the project's own instructions: the ceilings that bench/ compares kernels with.
-// SPDX-License-Identifier: BSD-3-Clause
+// What the machine can do at most, measured with the project's own instructions: the ceilings that bench/ compares
+// kernels with. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -8,7 +8,8 @@ namespace pykernel {
 // Both return a number that depends on all the work, so that none of it can be left out. One thread each.
 struct Roofline {
   float (*multiply_add)(int64_t n);  // n fused multiply-adds of 16 lanes, in registers: 32 n operations
-  float (*draw)(int64_t n);          // n normals, n rounded up to a multiple of 1024, summed in registers: the stream without a product
+  float (*draw)(
+      int64_t n);  // n normals, n rounded up to a multiple of 1024, summed in registers: the stream without a product
 };
 
 const Roofline& roofline_table();  // of the instruction set in use

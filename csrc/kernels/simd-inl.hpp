@@ -1,11 +1,12 @@
-// Vectors of one instruction set, and the only place with intrinsics: files compiled once per instruction set include it.
-// SPDX-License-Identifier: BSD-3-Clause
+// Vectors of one instruction set, and the only place with intrinsics: files compiled once per instruction set include
+// it. SPDX-License-Identifier: BSD-3-Clause
 //
-// Compile with -DPYKERNEL_ISA_NAMESPACE=avx512|avx2|baseline, -ffp-contract=off and that set's -m flags. F32, I32, U32 (and F64, I64, U64)
-// are compiler vector types: + - * / & | ^ ~ << >> < <= == and m ? a : b work lane by lane and round as IEEE says; a comparison gives
-// I32 (I64) lanes of 0 or -1. The functions below add what operators lack. Every function gives the same bits on every set.
-// A virtual vector has 16 lanes: 16 / lanes<T> native ones in order. So a panel of 16 units is 1, 2 or 4 vectors, with the same results.
-// All in an unnamed namespace, so that nothing compiled for one set can be linked into another.
+// Compile with -DPYKERNEL_ISA_NAMESPACE=avx512|avx2|baseline, -ffp-contract=off and that set's -m flags. F32, I32, U32
+// (and F64, I64, U64) are compiler vector types: + - * / & | ^ ~ << >> < <= == and m ? a : b work lane by lane and
+// round as IEEE says; a comparison gives I32 (I64) lanes of 0 or -1. The functions below add what operators lack. Every
+// function gives the same bits on every set. A virtual vector has 16 lanes: 16 / lanes<T> native ones in order. So a
+// panel of 16 units is 1, 2 or 4 vectors, with the same results. All in an unnamed namespace, so that nothing compiled
+// for one set can be linked into another.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -221,7 +222,8 @@ PK_INLINE I32 truncate_to_int(F32 a) { return __builtin_convertvector(a, I32); }
 PK_INLINE F64 to_float(I64 a) { return (F64)(a + (int64_t)0x4338000000000000) - 0x1.8p52; }
 PK_INLINE I64 round_to_int(F64 a) { return (I64)(a + 0x1.8p52) - (int64_t)0x4338000000000000; }
 
-// -- 32-bit words held in 64-bit lanes, even and odd ones apart: back to one vector from the low or the high halves of both
+// -- 32-bit words held in 64-bit lanes, even and odd ones apart: back to one vector from the low or the high halves of
+// both
 
 #if defined(PK_AVX512)
 PK_INLINE U32 interleave_low(U64 even, U64 odd) {
@@ -231,8 +233,12 @@ PK_INLINE U32 interleave_high(U64 even, U64 odd) {
   return (U32)_mm512_mask_shuffle_epi32((__m512i)odd, 0x5555, (__m512i)even, _MM_PERM_DDBB);
 }
 #elif defined(PK_AVX2)
-PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa); }
-PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xaa); }
+PK_INLINE U32 interleave_low(U64 even, U64 odd) {
+  return (U32)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa);
+}
+PK_INLINE U32 interleave_high(U64 even, U64 odd) {
+  return (U32)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xaa);
+}
 #else
 PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)((even & 0xffffffffu) | (odd << 32)); }
 PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)((even >> 32) | (odd & 0xffffffff00000000u)); }
@@ -251,7 +257,8 @@ template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
   if constexpr (per == 4) return (s[0] + s[2]) + (s[1] + s[3]);
   return s[0] + s[1];
 }
-// From a and b, which hold groups of 2 w numbers: the first (high = 0) or last (high = 1) w of each group of a, beside those of b's.
+// From a and b, which hold groups of 2 w numbers: the first (high = 0) or last (high = 1) w of each group of a, beside
+// those of b's.
 template <int w, int high, class V, int... j> PK_INLINE V halves_of_groups(V a, V b, std::integer_sequence<int, j...>) {
   return __builtin_shufflevector(a, b, (j / w % 2 * (int)sizeof...(j) + j / (2 * w) * (2 * w) + high * w + j % w)...);
 }
@@ -265,10 +272,12 @@ template <class T, int w = lanes<T> / 2> PK_INLINE void transpose(Vec<T>* v) {  
     }
   if constexpr (w > 1) transpose<T, w / 2>(v);
 }
-template <class T, int w> PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
+template <class T, int w>
+PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i, of row i + 2 w, ...
   constexpr auto sequence = std::make_integer_sequence<int, lanes<T>>();
 #pragma GCC unroll 8
-  for (int i = 0; i < w; i++) v[i] = halves_of_groups<w, 0>(v[i], v[i + w], sequence) + halves_of_groups<w, 1>(v[i], v[i + w], sequence);
+  for (int i = 0; i < w; i++)
+    v[i] = halves_of_groups<w, 0>(v[i], v[i + w], sequence) + halves_of_groups<w, 1>(v[i], v[i + w], sequence);
   if constexpr (w > 1) fold_lanes<T, w / 2>(v);
 }
 // lanes<T> such sums, of the rows r[0], r[stride], ... of 16 numbers: the same tree, transposed

@@ -1,8 +1,9 @@
-// One input through a matrix-free layer, both ways at once: all that a layer contributes is a handful of sums over its units.
-// SPDX-License-Identifier: BSD-3-Clause
+// One input through a matrix-free layer, both ways at once: all that a layer contributes is a handful of sums over its
+// units. SPDX-License-Identifier: BSD-3-Clause
 //
-// Node l of the chain holds z = sigma g + bias and a = phi(z); what comes back to it is alpha a + beta h, with g and h drawn by address and
-// alpha, beta known only later. Every observable is a polynomial in alpha and beta whose coefficients are these sums (docs/matrix-free.md).
+// Node l of the chain holds z = sigma g + bias and a = phi(z); what comes back to it is alpha a + beta h, with g and h
+// drawn by address and alpha, beta known only later. Every observable is a polynomial in alpha and beta whose
+// coefficients are these sums (docs/matrix-free.md).
 #pragma once
 #include <stdint.h>
 
@@ -28,7 +29,8 @@ struct SingleSums {
 };
 
 // Sums over chunk `chunk` (64 panels) of n units.
-template <class T> using SingleKernel = SingleSums (*)(const Single& node, const Activation<T>& phi, int64_t chunk, int64_t n);
+template <class T>
+using SingleKernel = SingleSums (*)(const Single& node, const Activation<T>& phi, int64_t chunk, int64_t n);
 
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {

@@ -1,8 +1,8 @@
-// Random words by address: Philox4x32-10 over the rows of a weight panel and down tall arrays (pykernel/stream.py is the definition).
-// SPDX-License-Identifier: BSD-3-Clause
+// Random words by address: Philox4x32-10 over the rows of a weight panel and down tall arrays (pykernel/stream.py is
+// the definition). SPDX-License-Identifier: BSD-3-Clause
 //
-// Words live in the low halves of 64-bit lanes, even and odd lanes in two vectors; what lies in the high halves is never read,
-// so a round costs 2 products, 2 shifts and 4 exclusive ors for each of the two vectors.
+// Words live in the low halves of 64-bit lanes, even and odd lanes in two vectors; what lies in the high halves is
+// never read, so a round costs 2 products, 2 shifts and 4 exclusive ors for each of the two vectors.
 #pragma once
 #include "kernels/simd-inl.hpp"
 #include "kernels/weights.hpp"
@@ -41,7 +41,8 @@ template <int first> PK_INLINE void finish(Counters even, Counters odd, const Ke
 #pragma GCC unroll 10
   for (int r = first; r < 9; r++) advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
   const U64 m0 = broadcast((uint64_t)philox_m0), m1 = broadcast((uint64_t)philox_m1);
-  const U64 p0 = mul_even(even.c0, m0), q0 = mul_even(odd.c0, m0), p1 = mul_even(even.c2, m1), q1 = mul_even(odd.c2, m1);
+  const U64 p0 = mul_even(even.c0, m0), q0 = mul_even(odd.c0, m0), p1 = mul_even(even.c2, m1),
+            q1 = mul_even(odd.c2, m1);
   words[0] = interleave_high(p1, q1) ^ (interleave_low(even.c1, odd.c1) ^ (U32)keys.v0[9]);
   words[1] = interleave_low(p1, q1);
   words[2] = interleave_high(p0, q0) ^ (interleave_low(even.c3, odd.c3) ^ (U32)keys.v1[9]);
@@ -54,8 +55,9 @@ PK_INLINE void finish(const Counters (&even)[n], const Counters (&odd)[n], const
   for (int i = 0; i < n; i++) finish<first>(even[i], odd[i], keys, words[i]);
 }
 
-// One matrix's words. Only the line varies over lanes. After round 1 only word 0 does (and it does not depend on the block), round 2's
-// vector product is the same for all blocks, and one of round 3's products is the same for all lines: 15 vector products, not 20.
+// One matrix's words. Only the line varies over lanes. After round 1 only word 0 does (and it does not depend on the
+// block), round 2's vector product is the same for all blocks, and one of round 3's products is the same for all lines:
+// 15 vector products, not 20.
 struct MatrixStream {
   Keys keys;
   uint32_t purpose_layer, replica, p1_low, p1_high;
@@ -85,9 +87,11 @@ PK_INLINE LineWords of_lines(const MatrixStream& s, U64 lines) {
   return {(p0 >> 32) ^ s.keys.v1[1], p0};
 }
 PK_INLINE Counters after_round_4(const MatrixStream& s, LineWords line, BlockWords b) {
-  const U64 x0 = (U64)broadcast(b.x[0]), x1 = (U64)broadcast(b.x[1]), x2 = (U64)broadcast(b.x[2]), x3 = (U64)broadcast(b.x[3]);
+  const U64 x0 = (U64)broadcast(b.x[0]), x1 = (U64)broadcast(b.x[1]), x2 = (U64)broadcast(b.x[2]),
+            x3 = (U64)broadcast(b.x[3]);
   const U64 p1 = mul_even(line.high ^ x0, broadcast((uint64_t)philox_m1));
-  const U64 q0 = mul_even((p1 >> 32) ^ x1, broadcast((uint64_t)philox_m0)), q1 = mul_even(line.low ^ x2, broadcast((uint64_t)philox_m1));
+  const U64 q0 = mul_even((p1 >> 32) ^ x1, broadcast((uint64_t)philox_m0)),
+            q1 = mul_even(line.low ^ x2, broadcast((uint64_t)philox_m1));
   return {(q1 >> 32) ^ (p1 ^ s.keys.v0[3]), q1, (q0 >> 32) ^ x3, q0};
 }
 
@@ -114,10 +118,12 @@ PK_INLINE void panel_words(const MatrixStream& s, int64_t panel, const BlockWord
 }
 
 // Words of units 64 group .. 64 group + 63 of one column of a tall array: unit 64 group + j in out[j].
-PK_INLINE void tall_words(const Keys& keys, uint32_t purpose_layer, uint32_t replica, int64_t group, uint32_t column, uint32_t* out) {
+PK_INLINE void tall_words(const Keys& keys, uint32_t purpose_layer, uint32_t replica, int64_t group, uint32_t column,
+                          uint32_t* out) {
   for (int part = 0; part < panel_lanes; part += lanes<float>) {
     const uint64_t block = (uint64_t)group * panel_lanes + part;
-    const U64 c1 = broadcast((uint64_t)column), c2 = broadcast((uint64_t)purpose_layer), c3 = broadcast((uint64_t)replica);
+    const U64 c1 = broadcast((uint64_t)column), c2 = broadcast((uint64_t)purpose_layer),
+              c3 = broadcast((uint64_t)replica);
     Counters even[1] = {{even_lanes(block), c1, c2, c3}}, odd[1] = {{even_lanes(block + 1), c1, c2, c3}};
     U32 words[1][4];
     finish<0>(even, odd, keys, words);

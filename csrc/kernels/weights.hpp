@@ -1,5 +1,5 @@
-// What a product needs to know of a weight matrix: where its draws come from or where they lie. Plain data, shared by all instruction sets.
-// SPDX-License-Identifier: BSD-3-Clause
+// What a product needs to know of a weight matrix: where its draws come from or where they lie. Plain data, shared by
+// all instruction sets. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -8,7 +8,8 @@
 
 namespace pykernel {
 
-// The matrix W of shape (rows, columns) = scale * draws. Panels hold entry (row 16 p + lane, column k) at [(p * columns + k) * 16 + lane].
+// The matrix W of shape (rows, columns) = scale * draws. Panels hold entry (row 16 p + lane, column k) at [(p * columns
+// + k) * 16 + lane].
 template <class T> struct Weights {
   int64_t rows, columns;
   T scale;                    // multiplies the product's output
@@ -20,7 +21,8 @@ template <class T> struct Weights {
   const T* given;     // the caller's own matrix in panels, or null
 };
 
-// A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at least `bound`, else 0.
+// A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at
+// least `bound`, else 0.
 enum class TallDraw : int { normal, uniform, bit, kept };
 struct Tall {
   uint64_t seed;

@@ -70,7 +70,8 @@ template <class T> double log2_clipped_weight(const Network<T>& net, const Block
       for (int64_t b = 0; b < B; b++) {
         const T d = delta.data[entry_at(i, b, B)];
         for (int64_t p = 0; p * 16 < u.n; p++)
-          for (int64_t j = 0; j < std::min<int64_t>(16, u.n - p * 16); j++) row[(size_t)(p * 16 + j)] += d * u.data[(p * B + b) * 16 + j];
+          for (int64_t j = 0; j < std::min<int64_t>(16, u.n - p * 16); j++)
+            row[(size_t)(p * 16 + j)] += d * u.data[(p * B + b) * 16 + j];
       }
       double square = 0;
       for (const T x : row) square += clip.square((double)x);

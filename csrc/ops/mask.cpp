@@ -1,5 +1,5 @@
-// Dropout: entries zeroed with probability p, the rest divided by 1 - p. The mask has an address, so it is drawn again, not kept.
-// SPDX-License-Identifier: BSD-3-Clause
+// Dropout: entries zeroed with probability p, the rest divided by 1 - p. The mask has an address, so it is drawn again,
+// not kept. SPDX-License-Identifier: BSD-3-Clause
 #include "network.hpp"
 
 namespace pykernel {

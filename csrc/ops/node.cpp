@@ -15,7 +15,8 @@ double similarity(const double* gram, int64_t columns) {
   int64_t pairs = 0;
   for (int64_t b = 0; b < columns; b++)
     for (int64_t c = 0; c < b; c++) {
-      const double lengths = sqrt(gram[b * columns + b]) * sqrt(gram[c * columns + c]);  // the product of the squares may vanish
+      const double lengths =
+          sqrt(gram[b * columns + b]) * sqrt(gram[c * columns + c]);  // the product of the squares may vanish
       if (lengths == 0) continue;
       sum += gram[b * columns + c] / lengths;
       pairs++;
@@ -28,7 +29,8 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   if (!net.observing) return;
   const Measure& m = net.measure(step.op.out);
   const double count = (double)net.value(step.op.out).n * (double)net.columns;
-  net.rows.log10_mean_square_activation[number] = log10_2 * (2 * m.log2_norm() - net.log2_size(net.value(step.op.out).n));
+  net.rows.log10_mean_square_activation[number] =
+      log10_2 * (2 * m.log2_norm() - net.log2_size(net.value(step.op.out).n));
   net.rows.mean_activation[number] = ldexp(m.sum / count, (int)std::clamp<int64_t>(m.exponent, -3000, 3000));
   net.rows.similarity[number] = net.columns > 1 ? similarity(net.gram(step.op.out), net.columns) : NAN;
 }

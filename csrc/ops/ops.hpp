@@ -37,8 +37,8 @@ struct Step {
   bool dies[most_inputs];  // nobody reads the input after this op
 };
 
-// `number` is the op's own in its table, from 0. Forward reads registers, keeps what backward needs, and puts its result into op.out;
-// backward takes the gradient of op.out and gives gradients to op.ins.
+// `number` is the op's own in its table, from 0. Forward reads registers, keeps what backward needs, and puts its
+// result into op.out; backward takes the gradient of op.out and gives gradients to op.ins.
 template <class T> struct OpRow {
   void (*forward)(Network<T>&, const Step&, int64_t number);
   void (*backward)(Network<T>&, const Step&, int64_t number);
@@ -58,9 +58,13 @@ template <class T> const OpRow<T>* op_rows();
 // How many units there are in each register: what a walk through a program follows. 0: nothing there.
 class Units {
  public:
-  explicit Units(const Program& program) : program_(program), of_((size_t)program.registers) { of_[0] = program.nodes[0]; }
+  explicit Units(const Program& program) : program_(program), of_((size_t)program.registers) {
+    of_[0] = program.nodes[0];
+  }
   int64_t of(int64_t reg) const { return of_[(size_t)reg]; }
-  int64_t after(const Op& op, int64_t number) const { return op.kind == OpKind::linear ? program_.units[number] : of(op.ins[0]); }
+  int64_t after(const Op& op, int64_t number) const {
+    return op.kind == OpKind::linear ? program_.units[number] : of(op.ins[0]);
+  }
   void run(const Op& op, int64_t number) { of_[(size_t)op.out] = after(op, number); }
   void end_repetition() { std::fill(of_.begin() + 1, of_.end(), 0); }
 
@@ -69,14 +73,16 @@ class Units {
   Vector<int64_t> of_;
 };
 
-// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds nothing new, if register
-// 0 begins alike.
+// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds
+// nothing new, if register 0 begins alike.
 inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
   const int64_t layers = stretch.each[Table::layer], nodes = stretch.each[Table::node];
   const int64_t l = stretch.first[Table::layer] + i * layers, n = stretch.first[Table::node] + i * nodes + 1;
   if (!i) return false;
   for (int64_t j = l; j < l + layers; j++)
-    if (p.units[j] != p.units[j - layers] || p.columns[j] != p.columns[j - layers] || p.centred[j] != p.centred[j - layers]) return false;
+    if (p.units[j] != p.units[j - layers] || p.columns[j] != p.columns[j - layers] ||
+        p.centred[j] != p.centred[j - layers])
+      return false;
   for (int64_t j = n; j < n + nodes; j++)
     if (p.nodes[j] != p.nodes[j - nodes]) return false;
   return true;

@@ -1,5 +1,5 @@
-// v = phi(Norm(h)): an activation function behind the norm that acts on its input, if there is one. Only h is kept; Norm(h) is made again.
-// SPDX-License-Identifier: BSD-3-Clause
+// v = phi(Norm(h)): an activation function behind the norm that acts on its input, if there is one. Only h is kept;
+// Norm(h) is made again. SPDX-License-Identifier: BSD-3-Clause
 #include "network.hpp"
 
 namespace pykernel {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Lists of (W, b) as JAX code keeps them, x @ W + b with W of shape (n_in, n_out), as chains and from chains. No JAX is needed."""
+"""Lists of (W, b) as JAX code keeps them, x @ W + b with W of shape (n_in, n_out), as chains and from chains. No JAX is
+needed."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
     """The chain of a list of weights, as JAX code without a framework, Flax or Haiku keeps them.
 
     Args:
-        parameters: a list of (W, b) pairs, of W alone, or of dicts with "kernel" or "w" and "bias" or "b" (a dict of such dicts counts as
-            their list, in its own order); W has shape (n_in, n_out), b (n_out,). Any arrays that NumPy can read.
-        loss: of the Head that the last pair becomes, since the last layer has no activation: "linear" (the logits' random read-out, or
-            the `cotangent` you give), "mse", "sigmoid" or "softmax"; None where the last layer has its activation like the others.
+        parameters: a list of (W, b) pairs, of W alone, or of dicts with "kernel" or "w" and "bias" or "b" (a dict of
+            such dicts counts as their list, in its own order); W has shape (n_in, n_out), b (n_out,). Any arrays that
+            NumPy can read.
+        loss: of the Head that the last pair becomes, since the last layer has no activation: "linear" (the logits'
+            random read-out, or the `cotangent` you give), "mse", "sigmoid" or "softmax"; None where the last layer has
+            its activation like the others.
         fields: of the Chain: activation, norm, order, residual ...
 
     Returns:
@@ -47,7 +50,9 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
             raise ValueError("a head needs a layer before it; give loss=None where the only layer has its activation")
         weight, bias = weights.pop(), biases.pop()
         head = Head(loss, len(weight), init=inits.Given([weight], [bias], name="given head"))
-    return Chain(widths=[weights[0].shape[1], *map(len, weights)], init=inits.Given(weights, biases), head=head, **fields)
+    return Chain(
+        widths=[weights[0].shape[1], *map(len, weights)], init=inits.Given(weights, biases), head=head, **fields
+    )
 
 
 def _pairs(parameters):
@@ -60,7 +65,9 @@ def _pairs(parameters):
     pairs = []
     for i, layer in enumerate(parameters, 1):
         if isinstance(layer, dict):
-            names = [next((n for n in options if n in layer), None) for options in (("kernel", "w", "W"), ("bias", "b"))]
+            names = [
+                next((n for n in options if n in layer), None) for options in (("kernel", "w", "W"), ("bias", "b"))
+            ]
             if names[0] is None:
                 raise ValueError(f'layer {i} has no "kernel" or "w", only {", ".join(map(repr, layer))}')
             layer = (layer[names[0]], None if names[1] is None else layer[names[1]])
@@ -85,8 +92,8 @@ def init_jax(chain: Chain, *, seed: int = 0, replica: int = 0, dtype: str = "flo
         dtype: "float32" or "float64".
 
     Returns:
-        A list of (W, b): NumPy arrays (n_in, n_out) and (n_out,), a pytree that JAX takes as it is. W is the transpose of
-        `pk.weights(chain, layer=l, ...)`, bit for bit.
+        A list of (W, b): NumPy arrays (n_in, n_out) and (n_out,), a pytree that JAX takes as it is. W is the transpose
+        of `pk.weights(chain, layer=l, ...)`, bit for bit.
 
     Examples:
         >>> [w.shape for w, _ in init_jax(Chain(widths=[4, 6, 2]))]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which scheme weights were drawn from: by likelihood over fans and distributions, checked by each layer's variance and the tails."""
+"""Which scheme weights were drawn from: by likelihood over fans and distributions, checked by each layer's variance and
+the tails."""
 
 from __future__ import annotations
 
@@ -86,7 +87,11 @@ def _structured(weights):
     if any(not w.any() for w in weights):
         raise ValueError(f"a weight of all zeros is no draw of a scheme: {_ADVICE}")
     corner = float(weights[0][0, 0])
-    if corner and all(np.array_equal(w, corner * np.eye(*w.shape)) for w in weights) and max(min(w.shape) for w in weights) > 1:
+    if (
+        corner
+        and all(np.array_equal(w, corner * np.eye(*w.shape)) for w in weights)
+        and max(min(w.shape) for w in weights) > 1
+    ):
         return inits.Identity(corner), 1.0
     if sum(w.size for w in weights) > 1 and all((w == corner).all() for w in weights):
         return inits.Constant(corner), 1.0
@@ -100,7 +105,9 @@ def _structured(weights):
             return None
         gains.append(math.sqrt(square))
     if max(gains) > 1.001 * min(gains):
-        raise ValueError(f"the weights are orthogonal with factors from {min(gains):.4g} to {max(gains):.4g}: {_ADVICE}")
+        raise ValueError(
+            f"the weights are orthogonal with factors from {min(gains):.4g} to {max(gains):.4g}: {_ADVICE}"
+        )
     return inits.Orthogonal(), _round(float(np.mean(gains)), 1e-3)
 
 
@@ -134,7 +141,12 @@ def _independent(weights):
 
 
 def _fans(weights, mode):
-    pick = {"fan_in": lambda w: w.shape[1], "fan_out": lambda w: w.shape[0], "fan_avg": lambda w: sum(w.shape) / 2, None: lambda w: 1}[mode]
+    pick = {
+        "fan_in": lambda w: w.shape[1],
+        "fan_out": lambda w: w.shape[0],
+        "fan_avg": lambda w: sum(w.shape) / 2,
+        None: lambda w: 1,
+    }[mode]
     return np.array([pick(w) for w in weights], dtype=float)
 
 
@@ -177,14 +189,17 @@ def _check(weights, mode, distribution, variance, sizes, squares):
     worst = int(np.argmax(off))
     if off[worst] > SIGMAS:
         raise ValueError(
-            f"the weights are no fresh draw of one scheme: layer {worst + 1} has {ratios[worst]:.4g} times the variance of {distribution} "
+            f"the weights are no fresh draw of one scheme: layer {worst + 1} has {ratios[worst]:.4g} times the "
+            f"variance of {distribution} "
             f"weights with {mode or 'one standard deviation'} ({off[worst]:.0f} standard errors): {_ADVICE}"
         )
     fourth = sum(float((w**4).sum()) / float(np.square(w).mean()) ** 2 for w in weights) / sizes.sum()
-    error = math.sqrt(24 / sizes.sum()) + 9 * len(weights) / sizes.sum()  # of a normal's kurtosis, the widest of the three, and its bias
+    # of a normal's kurtosis, the widest of the three, and its bias
+    error = math.sqrt(24 / sizes.sum()) + 9 * len(weights) / sizes.sum()
     if abs(fourth - kurtosis) > SIGMAS * error:
         raise ValueError(
-            f"the weights are no fresh draw of a scheme: their kurtosis is {fourth:.3g}, not {kurtosis:.3g} ({distribution}): {_ADVICE}"
+            f"the weights are no fresh draw of a scheme: their kurtosis is {fourth:.3g}, not {kurtosis:.3g} "
+            f"({distribution}): {_ADVICE}"
         )
 
 
@@ -206,7 +221,9 @@ def _bias(weights, biases):
     if (np.abs(ratios - 1) > SIGMAS * np.sqrt(2 / np.array([len(b) for b, _ in given]))).any() or abs(
         (all_biases**4).mean() / std**4 - 3
     ) > SIGMAS * math.sqrt(96 / len(all_biases)):
-        raise ValueError(f"the biases are neither zero, nor torch's own, nor normal with one standard deviation: {_ADVICE}")
+        raise ValueError(
+            f"the biases are neither zero, nor torch's own, nor normal with one standard deviation: {_ADVICE}"
+        )
     return "normal", _round(std, error)
 
 

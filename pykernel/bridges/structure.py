@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A network as a graph of values, and the Chain that it is: blocks by its sums, `depth` where they repeat, or the sentence why none."""
+"""A network as a graph of values, and the Chain that it is: blocks by its sums, `depth` where they repeat, or the
+sentence why none."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
 
 
 class Source(NamedTuple):
-    """Where the numbers of a weight layer are: `weight` and `bias` (or None) of a framework, and which rows of them, (from, to)."""
+    """Where the numbers of a weight layer are: `weight` and `bias` (or None) of a framework, and which rows of them,
+    (from, to)."""
 
     where: str
     weight: Any
@@ -128,11 +130,15 @@ class _Series:
         found, factor = [], 1.0
         while end is not start:
             if id(end) in self.seen:
-                raise ValueError(f"{end.where} is used in two branches that do not meet in one sum; a block is a branch and a skip")
+                raise ValueError(
+                    f"{end.where} is used in two branches that do not meet in one sum; a block is a branch and a skip"
+                )
             self.seen.add(id(end))
             before = end.line[0]
             if end.step == "half":
-                raise ValueError(f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other")
+                raise ValueError(
+                    f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other"
+                )
             if len(end.ins) == 2:
                 found.append(self._sum(end, factor))
                 factor = 1.0
@@ -156,7 +162,10 @@ class _Series:
                 term = term.ins[0]
             sides.append((own, self.between(start, term)))
             if any(isinstance(item, Part) for item in sides[-1][1]):
-                raise ValueError(f"{value.where} adds a branch that has a sum inside; a block has one sum: read the inner network alone")
+                raise ValueError(
+                    f"{value.where} adds a branch that has a sum inside; a block has one sum: read the inner network "
+                    "alone"
+                )
         (a, short), (b, long) = sorted(sides, key=lambda side: (sum(item.weighted for item in side[1]), len(side[1])))
         if not long:
             return Item(Scale(a + b))
@@ -236,7 +245,8 @@ def _split_end(blocks):
 
 
 def _repetition(blocks):
-    """(start, period, count) of the pattern whose repetitions cover most blocks; the shortest, then the first of equals."""
+    """(start, period, count) of the pattern whose repetitions cover most blocks; the shortest, then the first of
+    equals."""
     keys = [part.key for part in blocks]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     row = [numbers[key] for key in keys]
@@ -261,7 +271,8 @@ class Network:
 
     Attributes:
         layers: sources of the weight layers, in order.  head: Source or None.
-        groups: layers that have the same place in a repetition, as indices into `layers`; one group for a chain of keywords.
+        groups: layers that have the same place in a repetition, as indices into `layers`; one group for a chain of
+            keywords.
     """
 
     layers: list
@@ -288,7 +299,9 @@ class Network:
         each = iter([] if words is None else words)
         spelled: dict[str, Any] = {}
         for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
-            own = lambda part: {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+            own = lambda part: (
+                {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+            )
             spelled[key] = tuple(part.block(own(part)) for part in parts)
         return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
 

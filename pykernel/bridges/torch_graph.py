@@ -46,7 +46,8 @@ def _refuse_changed(module, where):
             raise ValueError(f"{where} has a hook ({name}) that may change what it computes; remove it first")
     if hasattr(module, "parametrizations"):
         raise ValueError(
-            f"{where} computes its {' and '.join(module.parametrizations)} by a parametrization; a chain has plain weights: "
+            f"{where} computes its {' and '.join(module.parametrizations)} by a parametrization; a chain has plain "
+            "weights: "
             "call torch.nn.utils.parametrize.remove_parametrizations first"
         )
 
@@ -61,7 +62,9 @@ def _trace(module, known):
         """fx itself takes x += y for x = x + y, which is another thing to whoever else holds x."""
 
     for name in IN_PLACE:
-        act = lambda self, other, name=name: self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+        act = lambda self, other, name=name: self.tracer.create_proxy(
+            "call_function", getattr(operator, name), (self, other), {}
+        )
         setattr(Proxy, f"__{name}__", act)
 
     class Tracer(fx.Tracer):
@@ -84,13 +87,15 @@ def _trace(module, known):
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
-            f"{inner[-1] if inner else kinds.where_of(module, '')} is not known, and torch.fx cannot follow its forward "
+            f"{inner[-1] if inner else kinds.where_of(module, '')} is not known, and torch.fx cannot follow its "
+            "forward "
             f"({reason[0] if reason else type(error).__name__}); a chain is read from {kinds.KNOWN}"
         ) from None
 
 
 class _Reader:
-    """Follows the nodes of a graph; each is a Value, a number, a parameter, the halves of a fused layer, or None for sizes and the like."""
+    """Follows the nodes of a graph; each is a Value, a number, a parameter, the halves of a fused layer, or None for
+    sizes and the like."""
 
     def __init__(self, module, own):
         self.module, self.own = module, own
@@ -102,7 +107,8 @@ class _Reader:
 
     def follow(self, graph):
         """The input and the output."""
-        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users and not node.args]  # args hold a default
+        # args hold a default
+        inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users and not node.args]
         if len(inputs) != 1:
             raise ValueError(f"{self.where} takes {len(inputs)} inputs; a chain has one")
         for node in graph.nodes:
@@ -186,7 +192,9 @@ class _Reader:
             return self._scaled(value, -1.0, where)
         if "dropout" in name:
             training = given.get("training", given.get("train", "alpha" not in name))
-            return self._dropout(value, given.get("p", 0.5) if training else 0.0, where, name in ("dropout", "dropout_"))
+            return self._dropout(
+                value, given.get("p", 0.5) if training else 0.0, where, name in ("dropout", "dropout_")
+            )
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
@@ -198,7 +206,9 @@ class _Reader:
             return self._halves(value, size, given.get("dim", 0), name, where)
         row = kinds.function(name, given)
         if row is None:
-            raise ValueError(f"{self._scope(node)} calls {name}, which a chain has not; a chain is read from {kinds.KNOWN}")
+            raise ValueError(
+                f"{self._scope(node)} calls {name}, which a chain has not; a chain is read from {kinds.KNOWN}"
+            )
         return self._step(value, row, where)
 
     def _scope(self, node):
@@ -234,7 +244,10 @@ class _Reader:
 
     def _dropout(self, value, p, where, plain):
         if p and not plain:
-            raise ValueError(f"{where} drops by another rule than Dropout, entry by entry; call .eval() on it to read the network without")
+            raise ValueError(
+                f"{where} drops by another rule than Dropout, entry by entry; call .eval() on it to read the network "
+                "without"
+            )
         if p == 1:
             raise ValueError(f"{where} drops everything; a chain needs a p below 1")
         return self._step(value, Dropout(p), where) if p else value
@@ -242,7 +255,9 @@ class _Reader:
     def _linear(self, value, weight, bias, where):
         rows, columns = map(int, weight.shape)
         if id(weight) in self.used:
-            raise ValueError(f"{self.used[id(weight)]} and {where} share one weight; a chain has a weight of its own at every layer")
+            raise ValueError(
+                f"{self.used[id(weight)]} and {where} share one weight; a chain has a weight of its own at every layer"
+            )
         self.used[id(weight)] = where
         if value.units not in (None, columns):
             raise ValueError(f"{where} takes {columns} numbers, but {value.maker} gives {value.units}")
@@ -287,19 +302,27 @@ class _Reader:
         for u, other in ((left, right), (right, left)):
             if other.step == activations.get("sigmoid") and other.ins[0] is u:
                 return self._step(u, activations.get("silu"), where)
-        sides = [(side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)]
+        sides = [
+            (side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)
+        ]
         sides.sort(key=lambda side: side[1] is None)
         (gate, phi), (other, second) = sides
         if second is None:
             fused = gate.step == other.step == "half" and gate.ins[0] is other.ins[0] and gate.half != other.half
-            apart = isinstance(gate.step, Linear) and isinstance(other.step, Linear) and gate.ins[0] is other.ins[0] and gate is not other
+            apart = (
+                isinstance(gate.step, Linear)
+                and isinstance(other.step, Linear)
+                and gate.ins[0] is other.ins[0]
+                and gate is not other
+            )
             if fused or apart:
                 sources = [self._half(side) if fused else side.sources[0] for side in (gate, other)]
                 u = gate.ins[0].ins[0] if fused else gate.ins[0]
                 step = Gated(sources[0].sizes[0], "linear" if phi is None else phi)
                 return Value(where, (u,), step, tuple(sources), units=sources[0].sizes[0], maker=where)
         raise ValueError(
-            f"{where} multiplies two values that form no gate: a chain multiplies an activation of one Linear by another Linear of "
+            f"{where} multiplies two values that form no gate: a chain multiplies an activation of one Linear by "
+            "another Linear of "
             "the same input, or a value by a number"
         )
 
@@ -316,13 +339,16 @@ class _Reader:
     def _halves(self, value, size, dim, name, where):
         if not isinstance(value.step, Linear):
             raise ValueError(
-                f"{where} takes something apart that is no output of a Linear; a chain reads halves of a fused Linear as a gate"
+                f"{where} takes something apart that is no output of a Linear; a chain reads halves of a fused "
+                "Linear as a gate"
             )
         units = value.units
         size = list(size) if isinstance(size, (list, tuple)) else size
         halves = size == 2 if name == "chunk" else size in (units // 2, [units // 2] * 2)
         if dim not in (-1, 1) or not halves or units % 2:
-            raise ValueError(f"{where} takes {units} units apart, but not into halves of the last axis; a gate has two halves")
+            raise ValueError(
+                f"{where} takes {units} units apart, but not into halves of the last axis; a gate has two halves"
+            )
         return tuple(Value(where, (value,), "half", units=units // 2, half=half) for half in (0, 1))
 
     def _item(self, node, where):
@@ -332,12 +358,18 @@ class _Reader:
         if isinstance(value, tuple) and isinstance(index, int):
             return value[index]
         cut = index[-1] if isinstance(index, tuple) and index else None
-        if isinstance(value, Value) and isinstance(cut, slice) and all(i in (Ellipsis, slice(None)) for i in index[:-1]):
+        if (
+            isinstance(value, Value)
+            and isinstance(cut, slice)
+            and all(i in (Ellipsis, slice(None)) for i in index[:-1])
+        ):
             half = (value.units or 0) // 2
             for i, ends in enumerate(((None, half), (half, None))):
                 if cut in (slice(*ends), slice(i * half, (i + 1) * half)):
                     return self._halves(value, 2, -1, "chunk", where)[i]
-        raise ValueError(f"{where} takes something apart; a chain reads the two halves of a fused Linear as a gate, and nothing else")
+        raise ValueError(
+            f"{where} takes something apart; a chain reads the two halves of a fused Linear as a gate, and nothing else"
+        )
 
 
 def _name(node):

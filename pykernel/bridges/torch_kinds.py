@@ -23,15 +23,34 @@ PLAIN = {
     "Mish": "mish",
     "Softsign": "softsign",
 }
-FUNCTIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "selu": "selu", "silu": "silu", "mish": "mish", "softsign": "softsign"}
-FUNCTIONS |= {"erf": "erf", "atan": "arctan", "arctan": "arctan", "sin": "sin", "relu_": "relu", "tanh_": "tanh", "sigmoid_": "sigmoid"}
+FUNCTIONS = {
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "selu": "selu",
+    "silu": "silu",
+    "mish": "mish",
+    "softsign": "softsign",
+}
+FUNCTIONS |= {
+    "erf": "erf",
+    "atan": "arctan",
+    "arctan": "arctan",
+    "sin": "sin",
+    "relu_": "relu",
+    "tanh_": "tanh",
+    "sigmoid_": "sigmoid",
+}
 HARMLESS = ("Identity", "Flatten")
 HARMLESS_FUNCTIONS = ("flatten", "view", "reshape", "contiguous", "clone", "squeeze", "float", "double")
-SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")  # asserts: arguments left at their defaults
+# asserts: arguments left at their defaults
+SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")
 NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
 KNOWN = (
-    "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, BatchNorm1d, "
-    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, gates of two Linear layers, products with a number, and sums of two values"
+    "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, "
+    "BatchNorm1d, "
+    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, gates of two Linear layers, products with a number, and sums of "
+    "two values"
 )
 # What is read by none of these words, and why.
 REASONS = {
@@ -98,17 +117,21 @@ def activation(kind, module, where) -> Activation:
     if kind == "Softplus":
         if module.beta != 1 or module.threshold < THRESHOLD:
             raise ValueError(
-                f"{where} has beta {module.beta:g} and threshold {module.threshold:g}; a chain knows softplus with beta 1 only, "
+                f"{where} has beta {module.beta:g} and threshold {module.threshold:g}; a chain knows softplus with "
+                "beta 1 only, "
                 f"and without a threshold, which one from {THRESHOLD} on cannot be told from"
             )
         return activations.get("softplus")
     if kind == "Hardtanh":
         if (module.min_val, module.max_val) != (-1, 1):
-            raise ValueError(f"{where} clips at {module.min_val:g} and {module.max_val:g}; a chain knows hardtanh from -1 to 1 only")
+            raise ValueError(
+                f"{where} clips at {module.min_val:g} and {module.max_val:g}; a chain knows hardtanh from -1 to 1 only"
+            )
         return activations.get("hardtanh")
     reason = next((why for name, why in REASONS.items() if kind.startswith(name)), None)
     raise ValueError(
-        f"{where} is not known{f': {reason}' if reason else ''}; a chain is read from {KNOWN}; for one of your own give "
+        f"{where} is not known{f': {reason}' if reason else ''}; a chain is read from {KNOWN}; for one of your own "
+        "give "
         f"activations={{{kind}: pykernel.Activation(...)}}"
     )
 
@@ -141,7 +164,10 @@ def norm_of(kind, module, where, width, root) -> tuple[Norm, float]:
     eps = _rounding(module.weight, root) if module.eps is None else float(module.eps)
     if kind == "BatchNorm1d":
         if not module.training and module.running_mean is not None:
-            raise ValueError(f"{where} is in eval mode and normalises by running statistics; a chain by the batch's: call .train() on it")
+            raise ValueError(
+                f"{where} is in eval mode and normalises by running statistics; a chain by the batch's: call "
+                ".train() on it"
+            )
         shape = (module.num_features,)
     else:
         shape = tuple(module.normalized_shape)
@@ -164,14 +190,17 @@ def norm(kind, shape, parameters, eps, where, width) -> tuple[Norm, float]:
         raise ValueError(f"{where} normalises over shape {shape}; a chain over all {width or ''} units of a layer")
     weight, bias = (None if p is None or p.is_meta else array(p, where) for p in parameters)
     if weight is not None and (weight != weight.flat[0]).any():
-        raise ValueError(f"{where} has a trained weight, one number a unit; a chain's norms have the same for all units")
+        raise ValueError(
+            f"{where} has a trained weight, one number a unit; a chain's norms have the same for all units"
+        )
     if bias is not None and bias.any():
         raise ValueError(f"{where} has a trained bias; a chain's norms have none")
     return Norm(kind, None if eps == NORM_EPS else eps), 1.0 if weight is None else float(weight.flat[0])
 
 
 def _rounding(weight, root):
-    """The eps of an RMSNorm without one: torch takes the rounding of the dtype that comes in, of half precisions float32's."""
+    """The eps of an RMSNorm without one: torch takes the rounding of the dtype that comes in, of half precisions
+    float32's."""
     dtype = next((str(p.dtype) for p in (weight, *root.parameters()) if p is not None), "float32")
     return float(np.finfo("float64" if dtype.endswith("float64") else "float32").eps)
 

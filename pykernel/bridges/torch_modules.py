@@ -18,32 +18,37 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     """The chain that a PyTorch module is, to diagnose the network you have.
 
     Args:
-        module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace, of Linear layers, activation
-            functions, norms, dropout, gates (SwiGLU and the like from two Linear layers or halves of one, `nn.GLU`), numbers that
-            multiply, and sums a x + b f(x), the skip with layers of its own or without. Equal layers become a chain of keywords, others
-            blocks, with `depth` where they repeat. A last Linear becomes the chain's Head.
-        weights: True to read the very weights and biases, so that `propagate` measures this network; False for the scheme that they are
-            a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps of blocks may have schemes of their own.
+        module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace, of Linear
+            layers, activation functions, norms, dropout, gates (SwiGLU and the like from two Linear layers or halves of
+            one, `nn.GLU`), numbers that multiply, and sums a x + b f(x), the skip with layers of its own or without.
+            Equal layers become a chain of keywords, others blocks, with `depth` where they repeat. A last Linear
+            becomes the chain's Head.
+        weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
+            scheme that they are a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps
+            of blocks may have schemes of their own.
         init: the scheme, where you know it better; the weights are then not looked at, and may be on the meta device.
-        loss: of the Head: "linear" (the logits' random read-out, or the `cotangent` you give), "mse", "sigmoid" or "softmax".
+        loss: of the Head: "linear" (the logits' random read-out, or the `cotangent` you give), "mse", "sigmoid" or
+            "softmax".
         activations: dict of your own module classes -> pykernel.Activation or a name.
 
     Returns:
-        Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a `cotangent` likewise.
+        Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
+        `cotangent` likewise.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
         TypeError: it is no module.
 
     Notes:
-        Norms must have one scale for all units and no shift, batch norm its batch's statistics (training mode). Dropout in training mode
-        is a step with masks of this package's own; in eval mode it is none. Attention, convolution and shared weights are refused by
-        name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients of a norm's own parameters are left out;
-        so are a head's own gradient, and its bias in a drawn scheme.
+        Norms must have one scale for all units and no shift, batch norm its batch's statistics (training mode). Dropout
+        in training mode is a step with masks of this package's own; in eval mode it is none. Attention, convolution and
+        shared weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the
+        gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
-        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 10))  # doctest: +SKIP
+        >>> layers = [torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 10)]  # doctest: +SKIP
+        >>> net = torch.nn.Sequential(*layers)  # doctest: +SKIP
         >>> str(pk.from_torch(net))  # doctest: +SKIP
         '1 layers of 64 units, tanh, torch_linear_default, head linear (10 outputs)'
     """
@@ -62,7 +67,9 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         last = None if head is None else inits.Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
     schemes = recognise.schemes(matrices, biases, network.groups)
-    main = max(schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s))
+    main = max(
+        schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s)
+    )
     found, gain, bias_std = main
     return network.chain(
         found,
@@ -74,25 +81,28 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     )
 
 
-def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float = 1.0, bias_std: float = 0.0, activations=None) -> Chain:
+def init_torch_(
+    module, scheme, *, seed: int = 0, replica: int = 0, gain: float = 1.0, bias_std: float = 0.0, activations=None
+) -> Chain:
     """Fill a PyTorch module with the weights that `propagate` uses: a draw of a scheme at a seed and replica, in place.
 
     Args:
         module: as `from_torch` reads it; weights of any real dtype and device.
-        scheme: a name or a pykernel.Init; or a Chain or an entry of `pk.recommend(...)`, whose init, gain and bias_std are taken, and
-            whose other parts the module must have.
+        scheme: a name or a pykernel.Init; or a Chain or an entry of `pk.recommend(...)`, whose init, gain and bias_std
+            are taken, and whose other parts the module must have.
         seed, replica: the address of the draw.
         gain, bias_std: as in Chain. Biases are zero without.
         activations: as in `from_torch`.
 
     Returns:
-        The Chain: layer l of a float32 module has the bits of `pk.weights(chain, layer=l, replica=replica, seed=seed, dtype="float32")`.
-        A last Linear without activation is the head, layer L + 1: of the same scheme where its entries are independent, else lecun_normal;
-        its bias is zero.
+        The Chain: layer l of a float32 module has the bits of `pk.weights(chain, layer=l, replica=replica, seed=seed,
+            dtype="float32")`.
+        A last Linear without activation is the head, layer L + 1: of the same scheme where its entries are independent,
+        else lecun_normal; its bias is zero.
 
     Raises:
-        ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers; a recommendation of something
-            that the module is not.
+        ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers; a
+            recommendation of something that the module is not.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -111,9 +121,14 @@ def init_torch_(module, scheme, *, seed: int = 0, replica: int = 0, gain: float 
     if isinstance(wanted, Chain):
         chain = _as_wanted(network, wanted, gain, bias_std)
     elif scheme is None:
-        raise TypeError("scheme must be a name, an Init, a Chain or a recommendation, got None: pk.recommend found no healthy candidate")
+        raise TypeError(
+            "scheme must be a name, an Init, a Chain or a recommendation, got None: pk.recommend found no healthy "
+            "candidate"
+        )
     else:
-        chain = network.chain(scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std))
+        chain = network.chain(
+            scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std)
+        )
     program = lower(chain, seed=seed)
     sources = [*network.layers, *([] if network.head is None else [network.head])]
     for source in sources:
@@ -135,7 +150,9 @@ def _as_wanted(network, wanted, gain, bias_std):
     if wanted.blocks is not None or network.keywords is None:
         own = network.chain(wanted.init if wanted.blocks is None else "he_normal")
         if _shape(own) != _shape(wanted):
-            raise ValueError(f"the module has {own}; the recommended chain has {wanted}: weights alone cannot make up for it")
+            raise ValueError(
+                f"the module has {own}; the recommended chain has {wanted}: weights alone cannot make up for it"
+            )
         return wanted.replace(head=own.head)
     own = network.chain(wanted.init, gain=wanted.gain, bias_std=wanted.bias_std)
     if not np.array_equal(own.layer_widths, wanted.layer_widths):
@@ -144,7 +161,8 @@ def _as_wanted(network, wanted, gain, bias_std):
         mine, theirs = getattr(own, part), getattr(wanted, part)
         if mine != theirs:
             raise ValueError(
-                f"the recommended chain has {part} {theirs}, the module {mine}: weights alone cannot make up for it; change the module "
+                f"the recommended chain has {part} {theirs}, the module {mine}: weights alone cannot make up for it; "
+                "change the module "
                 "first, or choose another entry of pk.recommend(...)"
             )
     return own
@@ -171,11 +189,14 @@ def _fill(parameter, rows, array):
 def _parameters(source):
     """The weight and bias (or None) of a layer, float64."""
     rows = slice(*source.rows)
-    return array(source.weight, source.where)[rows], None if source.bias is None else array(source.bias, source.where)[rows]
+    return array(source.weight, source.where)[rows], None if source.bias is None else array(source.bias, source.where)[
+        rows
+    ]
 
 
 def _head_scheme(weight, found, gain):
-    """The scheme of a head's weight: the layers' own where it fits, else what the weight shows by itself, else its own variance."""
+    """The scheme of a head's weight: the layers' own where it fits, else what the weight shows by itself, else its own
+    variance."""
     fans = (weight.shape[1], weight.shape[0])
     if found.distribution in ("normal", "uniform", "truncated") and gain == 1:
         variance = (found.scale(*fans) * inits.unit_std(found.distribution)) ** 2

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`pykernel` on the command line: the same words as the Python API. Heavy imports wait for their command, so that `run` answers at once."""
+"""`pykernel` on the command line: the same words as the Python API. Heavy imports wait for their command, so that `run`
+answers at once."""
 
 from __future__ import annotations
 

@@ -38,23 +38,35 @@ def add(commands: Any, formatter: Any) -> None:
         formatter_class=formatter,
     )
     words.add_flags(
-        run.add_argument_group("chain"), words.CHAIN, many=False, defaults={"activation": "relu", "init": "he_normal", "gain": 1}
+        run.add_argument_group("chain"),
+        words.CHAIN,
+        many=False,
+        defaults={"activation": "relu", "init": "he_normal", "gain": 1},
     )
     words.add_flags(
-        run.add_argument_group("run"), words.RUN, many=False, defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"}
+        run.add_argument_group("run"),
+        words.RUN,
+        many=False,
+        defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"},
     )
     run.add_argument("--json", action="store_true", help="print numbers as JSON, medians by layer")
     run.add_argument("--plot", metavar="FILE", help="draw gradient against layer into a PNG, SVG or PDF")
-    run.add_argument("--check", action="store_true", help="exit with code 5 unless the verdict is stable: for a test of your own")
+    run.add_argument(
+        "--check", action="store_true", help="exit with code 5 unless the verdict is stable: for a test of your own"
+    )
     run.set_defaults(call=_run)
 
-    predict = commands.add_parser("predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter)
+    predict = commands.add_parser(
+        "predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter
+    )
     words.add_flags(predict.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(predict.add_argument_group("run"), ("batch", "positions"), many=False)
     predict.add_argument("--json", action="store_true", help="print numbers as JSON")
     predict.set_defaults(call=_predict)
 
-    recommend = commands.add_parser("recommend", help="one chain: a better init", description=_RECOMMEND, formatter_class=formatter)
+    recommend = commands.add_parser(
+        "recommend", help="one chain: a better init", description=_RECOMMEND, formatter_class=formatter
+    )
     words.add_flags(recommend.add_argument_group("chain"), words.CHAIN, many=False)
     recommend.set_defaults(call=_recommend)
 

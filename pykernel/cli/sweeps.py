@@ -68,8 +68,12 @@ def add(commands: Any, formatter: Any) -> None:
     where.add_argument("--store", metavar="DIR", help="keep results here; the default sweep uses results")
     where.add_argument("--workers", type=int, metavar="N", help="run in N processes of one thread each")
     where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler")
-    where.add_argument("--shard", metavar="i/N", help="run the i-th of N shares (1/N .. N/N) into the same or another store")
-    where.add_argument("--until", metavar="SCALAR:ERROR", help="add replicas until the standard error is as small: slope:0.001")
+    where.add_argument(
+        "--shard", metavar="i/N", help="run the i-th of N shares (1/N .. N/N) into the same or another store"
+    )
+    where.add_argument(
+        "--until", metavar="SCALAR:ERROR", help="add replicas until the standard error is as small: slope:0.001"
+    )
     where.add_argument(
         "--predict",
         action=argparse.BooleanOptionalAction,
@@ -81,32 +85,47 @@ def add(commands: Any, formatter: Any) -> None:
     sweep.set_defaults(call=_sweep)
 
     status = commands.add_parser(
-        "status", help="how far a sweep is", description="How far the sweep in a store is; also while it runs.", formatter_class=formatter
+        "status",
+        help="how far a sweep is",
+        description="How far the sweep in a store is; also while it runs.",
+        formatter_class=formatter,
     )
     status.add_argument("store", metavar="DIR")
     status.add_argument("--failures", action="store_true", help="print the traceback of every failed cell")
     status.set_defaults(call=_status)
 
     merge = commands.add_parser(
-        "merge", help="join stores, as of shards", description="Copy the sound parts of other stores into DIR.", formatter_class=formatter
+        "merge",
+        help="join stores, as of shards",
+        description="Copy the sound parts of other stores into DIR.",
+        formatter_class=formatter,
     )
     merge.add_argument("store", metavar="DIR")
     merge.add_argument("others", metavar="OTHER", nargs="+")
     merge.set_defaults(call=_merge)
 
     export = commands.add_parser(
-        "export", help="a store as CSV, Parquet or NetCDF", description="Write a sweep's results to a file.", formatter_class=formatter
+        "export",
+        help="a store as CSV, Parquet or NetCDF",
+        description="Write a sweep's results to a file.",
+        formatter_class=formatter,
     )
     export.add_argument("store", metavar="DIR")
     export.add_argument(
-        "--format", choices=("csv", "parquet", "nc"), default="csv", help="csv and parquet: a line a cell; nc: everything, labelled"
+        "--format",
+        choices=("csv", "parquet", "nc"),
+        default="csv",
+        help="csv and parquet: a line a cell; nc: everything, labelled",
     )
     export.add_argument("--replicas", action="store_true", help="tables with a line for each replica")
     export.add_argument("--output", metavar="FILE", help="default DIR/sweep.FORMAT")
     export.set_defaults(call=_export)
 
     plot = commands.add_parser(
-        "plot", help="figures of a sweep", description="Draw a sweep's figures; also while it runs.", formatter_class=formatter
+        "plot",
+        help="figures of a sweep",
+        description="Draw a sweep's figures; also while it runs.",
+        formatter_class=formatter,
     )
     plot.add_argument("store", metavar="DIR")
     plot.add_argument(
@@ -140,7 +159,9 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         for name in (*singles, *run):
             result["grid"].pop(name, None)
             if held := [key for key in result["grid"] if name in key and isinstance(key, tuple)]:
-                raise ValueError(f"{given.file} zips {', '.join(held[0])}: --{name.replace('_', '-')} cannot replace one of them")
+                raise ValueError(
+                    f"{given.file} zips {', '.join(held[0])}: --{name.replace('_', '-')} cannot replace one of them"
+                )
         result.update(run)
         result["grid"].update(several)
     elif flags and not given.default:
@@ -156,7 +177,10 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         if flags:
             raise ValueError(f"--default has its own grid; leave out --{next(iter(flags)).replace('_', '-')}")
         if several:
-            raise ValueError(f"the default sweep has its own grid: --{next(iter(several))} takes one value, or give --depth and others")
+            raise ValueError(
+                f"the default sweep has its own grid: --{next(iter(several))} takes one value, or give --depth and "
+                "others"
+            )
         result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
     if given.store:
         result["store"] = given.store
@@ -201,7 +225,9 @@ def _sweep(given: argparse.Namespace) -> int:
         try:
             from distributed import Client
         except ImportError:
-            raise ValueError("--dask needs distributed: pip install distributed; --workers N needs nothing more") from None
+            raise ValueError(
+                "--dask needs distributed: pip install distributed; --workers N needs nothing more"
+            ) from None
 
         client = Client(given.dask)
     try:
@@ -215,7 +241,8 @@ def _sweep(given: argparse.Namespace) -> int:
             client.close()
     if given.shard and not given.quiet:
         print(
-            f"shard {given.shard} is done; where shards share this store, `pykernel status {arguments['store']}` says whether all are; "
+            f"shard {given.shard} is done; where shards share this store, `pykernel status {arguments['store']}` "
+            "says whether all are; "
             "where each has its own, `pykernel merge ALL SHARD ...` joins them and `pykernel status ALL` says so",
             file=sys.stderr,
         )
@@ -251,8 +278,13 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
 
     known = {name: p.default for name, p in inspect.signature(pk.sweep).parameters.items()}
     full = {**known, **arguments}
-    run = {name: full[name] for name in ("batch", "positions", "seed", "engine", "backend", "dtype", "precision", "correlation")}
-    plan = SweepPlan.make(full["grid"], full["base"], run, full["replicas"], full["until"], Profiles.of(full["profiles"]))
+    run = {
+        name: full[name]
+        for name in ("batch", "positions", "seed", "engine", "backend", "dtype", "precision", "correlation")
+    }
+    plan = SweepPlan.make(
+        full["grid"], full["base"], run, full["replicas"], full["until"], Profiles.of(full["profiles"])
+    )
     shelf = recall(full["store"], plan)
     description = plan.description()
     pieces = plan.pieces(shelf, goals(description, shelf))
@@ -270,10 +302,17 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     if not asked:
         print("theory   left out; --predict asks for it")
     elif ahead >= 0.5:
-        bound = "" if full["predict"] else f"; what is not done {PATIENCE:.0f} s after the numbers is left out, --predict asks for it"
+        bound = (
+            ""
+            if full["predict"]
+            else f"; what is not done {PATIENCE:.0f} s after the numbers is left out, --predict asks for it"
+        )
         print(f"theory   about {_span(ahead)} on one core, meanwhile{bound}")
     print(f"memory   about {machine.bytes_text(figures['memory_bytes'])}")
-    print(f"disk     about {machine.bytes_text(figures['disk_bytes'])}" + ("" if full["store"] else " (if it had a store)"))
+    print(
+        f"disk     about {machine.bytes_text(figures['disk_bytes'])}"
+        + ("" if full["store"] else " (if it had a store)")
+    )
     print(f"plan     {description['hash']}")
     return 0
 

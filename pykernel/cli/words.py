@@ -71,12 +71,16 @@ Numbers may be ranges: 0.5:2:16 is sixteen values from 0.5 to 2, and
 MAX_VALUES = 100_000  # of one axis: a slip of the pen, not a study
 
 
-def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...], many: bool, defaults: dict[str, Any] | None = None) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, names: tuple[str, ...], many: bool, defaults: dict[str, Any] | None = None
+) -> None:
     """Flags for words; `many` lets each take several values."""
     for name in names:
         default = (defaults or {}).get(name)
         text = _HELP[name] + (f" (default {default})" if default is not None else "")
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", nargs="+" if many else None, default=None, help=text)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, metavar="X", nargs="+" if many else None, default=None, help=text
+        )
 
 
 def value(name: str, text: Any) -> Any:
@@ -234,14 +238,18 @@ def _table_range(name: str, given: dict) -> list:
     log = given.get("log", False)
     if not isinstance(log, bool):
         raise TypeError(f"log of the range of {name} must be true or false, got {log!r}")
-    return _range(name, start, stop, checks.integer(f"count of the range of {name}", given["count"], 2, MAX_VALUES), log)
+    return _range(
+        name, start, stop, checks.integer(f"count of the range of {name}", given["count"], 2, MAX_VALUES), log
+    )
 
 
 def _range(name: str, start: float, stop: float, count: int, log: bool) -> list:
     if not (math.isfinite(start) and math.isfinite(stop)):
         raise ValueError(f"a range of {name} needs finite ends, got {start:g} and {stop:g}")
     if not 2 <= count <= MAX_VALUES:
-        raise ValueError(f"a range of {name} needs {'at least 2' if count < 2 else f'at most {MAX_VALUES}'} values, got {count}")
+        raise ValueError(
+            f"a range of {name} needs {'at least 2' if count < 2 else f'at most {MAX_VALUES}'} values, got {count}"
+        )
     if log and not (start > 0 and stop > 0):
         raise ValueError(f"a logarithmic range of {name} needs positive ends, got {start:g} and {stop:g}")
     shares = [i / (count - 1) for i in range(count)]
@@ -256,7 +264,9 @@ def chain(given: argparse.Namespace) -> Any:
     import pykernel as pk
     from pykernel.sweeps.grid import expand
 
-    return pk.Chain(**expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None}))
+    return pk.Chain(
+        **expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None})
+    )
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:
@@ -279,15 +289,21 @@ def read_toml(path: str) -> dict[str, Any]:
         misplaced = next((name for name in text if name in CHAIN), None)
         if misplaced:
             raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
-        checks.known("a sweep", text, sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", *RUN}))
-        grid: dict[Any, list] = {name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()}
+        checks.known(
+            "a sweep", text, sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", *RUN})
+        )
+        grid: dict[Any, list] = {
+            name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()
+        }
         zips = text.pop("zip", [])
         for table in zips if isinstance(zips, list) else [zips]:
             columns = {name: _axis(name, given, patterns) for name, given in _table("[[zip]]", table).items()}
             if len({len(column) for column in columns.values()}) != 1:
                 raise ValueError(f"[[zip]] of {', '.join(columns) or 'nothing'} needs lists of equal length")
             grid[tuple(columns)] = list(zip(*columns.values(), strict=True))
-        checks.known("the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN))
+        checks.known(
+            "the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN)
+        )
         base = _table("[base]", text.pop("base", {}))
         checks.known("[base]", base, (*CHAIN, "first", "last"))
         base = {name: _held(name, given, patterns) for name, given in base.items()}
@@ -336,5 +352,7 @@ def _table(name: str, given: Any) -> dict:
 
 def _axis(name: str, given: Any, patterns: dict[str, Any]) -> list:
     if not isinstance(given, list | dict):
-        raise TypeError(f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]")
+        raise TypeError(
+            f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]"
+        )
     return [_pattern(one, patterns) for one in given] if name == "blocks" else values(name, given)

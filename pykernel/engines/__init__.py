@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of engines and backends, and what every module of it has. `choice` imports them when they are first asked for.
+"""The table of engines and backends, and what every module of it has. `choice` imports them when they are first asked
+for.
 
 A module has
     run(program, first, count, *, threads, keep=()) -> rows by name, and "keep" where asked for
@@ -33,7 +34,8 @@ def matrix_free_refusal(program) -> str | None:
         if distribution not in GAUSSIAN:
             what = kinds.get(distribution, f"{distribution} weights")
             return (
-                f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; engine="dense" can run this chain'
+                f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; '
+                'engine="dense" can run this chain'
             )
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'

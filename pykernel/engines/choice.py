@@ -30,7 +30,8 @@ class Choice(NamedTuple):
         return int(self.module.memory(program, 1))
 
     def most_bytes(self, program) -> float:
-        """More than a run can need: all that a core writes meanwhile, and the Gram matrices, which cost little time where layers are narrow."""
+        """More than a run can need: all that a core writes meanwhile, and the Gram matrices, which cost little time
+        where layers are narrow."""
         return self.seconds * WRITTEN + 64.0 * program.depth * program.columns**2
 
 
@@ -60,7 +61,10 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
         for b in backends:
             if (e, b) not in TABLE:
                 others = " or ".join(f'"{other}"' for other in BACKENDS if (e, other) in TABLE)
-                reasons.append(f'engine="{e}" does not run in backend="{b}"; backend={others} can, a user\'s own activation included')
+                reasons.append(
+                    f'engine="{e}" does not run in backend="{b}"; '
+                    f"backend={others} can, a user's own activation included"
+                )
                 continue
             module = module_of(e, b)
             reason = module.refusal(program)
@@ -81,7 +85,8 @@ def _choice(program, engine: str, backend: str, module: Any) -> Choice:
 
 
 def smaller(program, chosen: Choice, free: int) -> str | None:
-    """Which other backend of a chosen engine can run the program in so many bytes, in words; None where there is none."""
+    """Which other backend of a chosen engine can run the program in so many bytes, in words; None where there is
+    none."""
     for backend in BACKENDS:
         if (chosen.engine, backend) not in TABLE:
             continue

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Nominal seconds of one replica on one core, for every engine and backend: what sweeps cut blocks by, and `auto` chooses by.
+"""Nominal seconds of one replica on one core, for every engine and backend: what sweeps cut blocks by, and `auto`
+chooses by.
 
-Figures are of one Zen 3 core at 2.3 GHz (AVX2, float32). A sweep learns the factor between them and the machine at hand.
+Figures are of one Zen 3 core at 2.3 GHz (AVX2, float32). A sweep learns the factor between them and the machine at
+hand.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def seconds_of(chain, run: dict) -> float:
 
 
 def _seconds(engine, backend, rows, columns_of_weight, columns, distributions):
-    """`rows`, `columns_of_weight`: of each W[l].  columns: of every block.  distributions: of each layer, or one of all."""
+    """`rows`, `columns_of_weight`: of each W[l].  columns: of every block.  distributions: of each layer, or one of
+    all."""
     depth, units = len(rows), float(rows.sum()) * columns
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
         return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6

@@ -9,7 +9,8 @@ from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
 from pykernel.program import Draw, Program
 
-# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for kept draws.
+# Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for
+# kept draws.
 MEMORY = 2**30
 BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more than anybody has
 
@@ -19,15 +20,22 @@ def refusal(program: Program, able: str = '"numba" or "reference"') -> str | Non
     for row in program.activations:
         if row.builtin:
             continue
-        others = row.log2_value or row.log2_slope or (not program.exponent and (row.plain_value, row.plain_slope) != (row.value, row.slope))
+        others = (
+            row.log2_value
+            or row.log2_slope
+            or (not program.exponent and (row.plain_value, row.plain_slope) != (row.value, row.slope))
+        )
         if others or c_functions(row) is None:
-            what = "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
+            what = (
+                "calls value and slope only and" if others else "needs C functions, or such as Numba can compile, and"
+            )
             return f'backend="cpp" {what} cannot run activation {row.name!r}; backend={able} can'
     return None
 
 
 def c_functions(row) -> tuple[CFunction, CFunction] | None:
-    """(value, slope) of a user's row as C functions; None where they are not, and Numba cannot compile them or is not installed."""
+    """(value, slope) of a user's row as C functions; None where they are not, and Numba cannot compile them or is not
+    installed."""
     if isinstance(row.value, CFunction) and isinstance(row.slope, CFunction):
         return row.value, row.slope
     try:
@@ -37,7 +45,9 @@ def c_functions(row) -> tuple[CFunction, CFunction] | None:
     return callbacks.c_functions(row)
 
 
-def run(program: Program, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int | None = None) -> dict:
+def run(
+    program: Program, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int | None = None
+) -> dict:
     """Rows of replicas first .. first + count - 1, each a float64 array. `memory`: bytes for stored blocks."""
     if keep:
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
@@ -60,7 +70,8 @@ def run(program: Program, first: int, count: int, *, threads: int, keep=(), engi
 
 
 def memory(program: Program, threads: int = 1, engine: str = "dense") -> int:
-    """Bytes of workspace that a run cannot do without, about: beyond them it takes what is free, and computes less twice."""
+    """Bytes of workspace that a run cannot do without, about: beyond them it takes what is free, and computes less
+    twice."""
     if program.samplers is not None:  # what they draw lies outside the workspace
         drawn = tuple(Draw("normal", 0.0) if draw.distribution == "given" else draw for draw in program.draws)
         program = replace(program, draws=drawn, samplers=None)

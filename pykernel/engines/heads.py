@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The head of the reference engine: logits, loss and its derivative, by stable formulas or (native precision) by the plain ones."""
+"""The head of the reference engine: logits, loss and its derivative, by stable formulas or (native precision) by the
+plain ones."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def _mse(y, t):
 
 
 def _sigmoid(y, t):
-    """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never rounds to zero."""
+    """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never
+    rounds to zero."""
     z = np.clip(y.true(), -1e300, 1e300)
     loss = np.where(t > 0, t * -log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -log2_sigmoid(-z), 0)
     if ((t == 0) | (t == 1)).all():

@@ -34,7 +34,9 @@ def refusal(program):
 def memory(program, threads):
     """Bytes of workspace for so many replicas at a time."""
     found, _, _ = numba_records.sizes(program, 1, (TAPE_BYTES, KEPT_BYTES))
-    return threads * sum(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values())
+    return threads * sum(
+        int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values()
+    )
 
 
 def run(program, first, count, *, threads=1, keep=()):
@@ -133,7 +135,9 @@ class _Split:
                 self.forward(s)
                 self.alone(loop.restore, s)
             for op, address, number in reversed(list(self.ops(s))):
-                self.step(OPS[op.kind].BACKWARD, address, number, lambda l: -(-int(self.program.layers.columns[l]) // 64))
+                self.step(
+                    OPS[op.kind].BACKWARD, address, number, lambda l: -(-int(self.program.layers.columns[l]) // 64)
+                )
         self.alone(loop.finish, self.index)
 
     def forward(self, s):

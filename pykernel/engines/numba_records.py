@@ -139,7 +139,9 @@ def workspace(program, workers, bounds):
     owned["facts"][:] = 0
     owned["facts"][:, records.BLOCK] = _rows_of(owned["blocks"])
     arrays["slots"][:] = _rows_of(owned["facts"])
-    room = record(records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1])
+    room = record(
+        records.work_dtype(), **arrays, segments=len(cuts) - 1, checkpoint_size=arrays["checkpoints"].shape[1]
+    )
     room.__dict__.update(owned)
     return room
 
@@ -220,7 +222,8 @@ def _kept(tiles, most):
 
 
 def _tape(program):
-    """Bytes that each repetition keeps on the tape: the sum of what its ops say, float64, since asking must not overflow."""
+    """Bytes that each repetition keeps on the tape: the sum of what its ops say, float64, since asking must not
+    overflow."""
     item, out = np.dtype(program.dtype).itemsize, []
     for stretch in program.stretches:
         repetition = np.arange(stretch.count)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The definition: a program forward and backward in plain NumPy, float64, op by op. Every other backend is tested against it."""
+"""The definition: a program forward and backward in plain NumPy, float64, op by op. Every other backend is tested
+against it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def refusal(program: Program) -> str | None:
 
 
 def run(program: Program, first: int, count: int, *, threads: int = 1, keep=()) -> dict:
-    """Rows of replicas first .. first + count - 1; with `keep`, also lists of the named arrays a replica (see Trace)."""
+    """Rows of replicas first .. first + count - 1; with `keep`, also lists of the named arrays a replica (see
+    Trace)."""
     return run_operators(program, first, count, Dense, keep)
 
 
@@ -41,7 +43,8 @@ def run_operators(program, first, count, operator, keep=()):
 
 
 class Trace:
-    """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's at 0."""
+    """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
+    at 0."""
 
     NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
 
@@ -54,7 +57,8 @@ class Trace:
 
 
 class Dense:
-    """Unit draws D[l] of every weight as matrices: forward D u, backward D^T delta; the layer's scale is applied by the caller."""
+    """Unit draws D[l] of every weight as matrices: forward D u, backward D^T delta; the layer's scale is applied by the
+    caller."""
 
     def __init__(self, program, replica):
         self.program, self.replica = program, replica
@@ -62,7 +66,9 @@ class Dense:
     def matrix(self, layer):
         """The unit draw of W[layer], (n[l], n[l-1]) float64, or the caller's own weight."""
         program = self.program
-        rows, columns, address = (int(a[layer - 1]) for a in (program.layers.units, program.layers.columns, program.layers.address))
+        rows, columns, address = (
+            int(a[layer - 1]) for a in (program.layers.units, program.layers.columns, program.layers.address)
+        )
         draw = program.draw(layer)
         if program.weights is not None and program.weights[layer - 1] is not None:
             return program.weights[layer - 1]
@@ -160,6 +166,7 @@ def _objective(program, replica, last):
 
 
 def memory(program: Program, threads: int = 1) -> int:
-    """Bytes of one replica: what the ops keep, about four blocks a layer, and the draw of one matrix with its intermediates."""
+    """Bytes of one replica: what the ops keep, about four blocks a layer, and the draw of one matrix with its
+    intermediates."""
     rows, columns = (a.astype(object) for a in (program.layers.units, program.layers.columns))
     return int(8 * 6 * program.columns * (rows.sum() + int(program.nodes[0])) + 200 * (rows * columns).max())

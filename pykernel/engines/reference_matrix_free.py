@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The matrix-free engine, defined: W u and W^T delta drawn from their exact joint law without W, in plain NumPy float64.
+"""The matrix-free engine, defined: W u and W^T delta drawn from their exact joint law without W, in plain NumPy
+float64.
 
-It is the dense reference with another operator behind each layer; C++ and Numba are held to it. The derivation is in docs/matrix-free.md.
+It is the dense reference with another operator behind each layer; C++ and Numba are held to it. The derivation is in
+docs/matrix-free.md.
 """
 
 from __future__ import annotations
@@ -16,26 +18,31 @@ refusal = matrix_free_refusal
 
 
 def run(program, first, count, *, threads=1, keep=()):
-    """Rows of replicas first .. first + count - 1, as `reference.run` returns them. There are no weight matrices to keep."""
+    """Rows of replicas first .. first + count - 1, as `reference.run` returns them. There are no weight matrices to
+    keep."""
     return reference.run_operators(program, first, count, Conditioned, keep)
 
 
 def memory(program, threads=1):
     """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight."""
     units = program.layers.units.astype(object)
-    return int(8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max()))
+    return int(
+        8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max())
+    )
 
 
 def factor(gram, lengths=None, limit=None):
     """C with C^T C = gram, rank-revealing: Cholesky over columns of unit length, with threshold pivoting.
 
-    Row k of C belongs to the direction that column k adds to those taken before it; it is zero where column k adds none.
-    A direction is numerically lost where what a column adds is below 2^-20 of the column's length: the column then counts as the
-    combination of the directions found that is nearest to it, and the law is exact for that column instead.
+    Row k of C belongs to the direction that column k adds to those taken before it; it is zero where column k adds
+    none. A direction is numerically lost where what a column adds is below 2^-20 of the column's length: the column
+    then counts as the combination of the directions found that is nearest to it, and the law is exact for that column
+    instead.
 
     Args:
         gram: (B, B) float64, inner products of the columns.
-        lengths: (B,) float64, lengths against which a remainder counts as lost; the square roots of gram's diagonal by default.
+        lengths: (B,) float64, lengths against which a remainder counts as lost; the square roots of gram's diagonal by
+            default.
         limit: the largest rank that the columns can have, if smaller than B.
 
     Returns:
@@ -64,7 +71,8 @@ def factor(gram, lengths=None, limit=None):
 
 
 class Conditioned:
-    """Unit draws of the weights of one replica, known only through what they have been multiplied with: forward D u, backward D^T delta.
+    """Unit draws of the weights of one replica, known only through what they have been multiplied with: forward D u,
+    backward D^T delta.
 
     `forward` is to be called once for every layer before `backward`; the layer's scale is applied by the caller.
     """
@@ -81,7 +89,9 @@ class Conditioned:
     def _normals(self, purpose, layer, units, columns, order):
         """Standard normals (units, columns), zero in the columns of lost directions."""
         g = np.zeros((units, columns))
-        g[:, order] = stream.tall(self.program.seed, purpose, self._address(layer), self.replica, units, columns)[:, order]
+        g[:, order] = stream.tall(self.program.seed, purpose, self._address(layer), self.replica, units, columns)[
+            :, order
+        ]
         return g
 
     def forward(self, layer, u):
@@ -140,7 +150,8 @@ def _scaled(columns):
 
 
 def _frame(g, order):
-    """Columns `order` of g made orthonormal, in ascending order: g T^-1 with T^T T = g^T g; a uniform frame where g is iid normal."""
+    """Columns `order` of g made orthonormal, in ascending order: g T^-1 with T^T T = g^T g; a uniform frame where g is
+    iid normal."""
     live, out = sorted(order), np.zeros(g.shape)
     if live:
         t = np.linalg.cholesky(g[:, live].T @ g[:, live])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs a chain through the engine that fits: chosen once, memory and time checked, float64 where float32 loses digits, gradients clipped.
+"""Runs a chain through the engine that fits: chosen once, memory and time checked, float64 where float32 loses digits,
+gradients clipped.
 
 The one way from a chain to its rows, for `propagate`, sweeps, advice and bridges.
 """
@@ -56,13 +57,21 @@ def prepare(chain: Chain, *, engine: str = "auto", backend: str = "auto", keep=(
 
 
 def measure(
-    chain: Chain, *, first: int = 0, replicas: int = 1, engine: str = "auto", threads: int | None = None, keep=(), **words
+    chain: Chain,
+    *,
+    first: int = 0,
+    replicas: int = 1,
+    engine: str = "auto",
+    threads: int | None = None,
+    keep=(),
+    **words,
 ) -> Measured:
     """Rows of replicas first .. first + replicas - 1. The bits do not depend on how replicas are cut into calls.
 
     Args:
         chain, replicas, engine, threads, keep: as in `propagate`.
-        words: its other arguments: backend, batch, positions, seed, dtype, precision, correlation, x, cotangent, weights, biases.
+        words: its other arguments: backend, batch, positions, seed, dtype, precision, correlation, x, cotangent,
+            weights, biases.
 
     Raises:
         ValueError, TypeError, TooLarge: as `propagate`, before any work.
@@ -102,7 +111,10 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
     """The rows of replicas before any clipping by norm, with float64 where it must be; "keep" where asked for."""
     program, module = job.program, job.choice.module
     if program.samplers is not None:  # a user's sampler is asked for one replica's weights at a time
-        parts = [execute(job._replace(program=program.with_samples(r)), r, 1, threads, keep) for r in range(first, first + count)]
+        parts = [
+            execute(job._replace(program=program.with_samples(r)), r, 1, threads, keep)
+            for r in range(first, first + count)
+        ]
         rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
         return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
     if program.dtype == "float32" and program.exponent and (_uneven(program.x) or _uneven(program.cotangent)):
@@ -113,7 +125,8 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
 
 
 def _uneven(columns) -> bool:
-    """Whether the caller's columns differ so much in size that float32, with one exponent for all, would lose digits of some."""
+    """Whether the caller's columns differ so much in size that float32, with one exponent for all, would lose digits of
+    some."""
     if columns is None:
         return False
     sizes = np.abs(columns).max(axis=0)
@@ -122,9 +135,11 @@ def _uneven(columns) -> bool:
 
 
 def _look_again(module, program: Program, first: int, rows, threads: int) -> None:
-    """Where float32 says that a gradient is exactly zero although every layer passes something, float64 is asked, replica by replica.
+    """Where float32 says that a gradient is exactly zero although every layer passes something, float64 is asked,
+    replica by replica.
 
-    A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all that reaches a weight.
+    A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all
+    that reaches a weight.
     """
     if program.dtype != "float32" or not program.exponent or not np.all(program.joins.branch):
         return
@@ -142,7 +157,8 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
 
 
 def clip_by_norm(clip, rows) -> None:
-    """Apply clipping by norm to the rows of the parameter gradients, in place: g -> g min(1, bound / norm), in decades."""
+    """Apply clipping by norm to the rows of the parameter gradients, in place: g -> g min(1, bound / norm), in
+    decades."""
     if clip is None or clip.norm is None:
         return
     bound = np.log10(clip.norm)
@@ -166,7 +182,9 @@ def require_memory(job: Job, replicas: int) -> None:
     program, choice = job.program, job.choice
     if program.samplers is not None:
         weights = int((program.layers.units.astype(object) * program.layers.columns).sum())
-        machine.require_memory(16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none")
+        machine.require_memory(
+            16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none"
+        )
     answer = 8 * observables.entries(replicas, program.counts)
     machine.require_memory(
         answer,
@@ -178,7 +196,9 @@ def require_memory(job: Job, replicas: int) -> None:
         return  # what is brief is not worth the question
     needed = answer + choice.bytes(program)
     if needed > free:
-        size = f"{program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
+        size = (
+            f"{program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
+        )
         instead = smaller(program, choice, free - answer) or "ask for a smaller width, depth or batch"
         machine.require_memory(needed, size, instead)
 
@@ -194,7 +214,9 @@ def require_time(job: Job, replicas: int, threads: int) -> None:
     if years > 1:
         widest = int(program.layers.units.max())
         size = f"{replicas} replicas of {program.depth} layers of up to {widest} units with a batch of {program.batch}"
-        raise machine.TooLarge(f"{size} would take about {years:.2g} years on {threads} threads, at most 1 is allowed: ask for less")
+        raise machine.TooLarge(
+            f"{size} would take about {years:.2g} years on {threads} threads, at most 1 is allowed: ask for less"
+        )
 
 
 def announce(job: Job, replicas: int, threads: int) -> None:
@@ -207,8 +229,10 @@ def announce(job: Job, replicas: int, threads: int) -> None:
     if estimate > LONG:
         time_needed = f"{estimate / 3600:.2g} hours" if estimate > 7200 else f"{estimate / 60:.0f} minutes"
         warnings.warn(
-            f"every weight is drawn (dense engine, {_distributions(job.program)} weights), which may take about {time_needed}; the "
-            "matrix_free engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, lecun_normal, normal(std), "
+            f"every weight is drawn (dense engine, {_distributions(job.program)} weights), which may take about "
+            f"{time_needed}; the "
+            "matrix_free engine draws none, for Gaussian or orthogonal weights: he_normal, glorot_normal, "
+            "lecun_normal, normal(std), "
             "orthogonal; "
             'engine="dense" asks for this run without a warning',
             UserWarning,
@@ -222,7 +246,8 @@ def _distributions(program: Program) -> str:
 
 
 def _warn_beyond(program: Program, rows) -> None:
-    """Say where a function that grows faster than linearly met arguments beyond 2^60, where engines continue it by a line."""
+    """Say where a function that grows faster than linearly met arguments beyond 2^60, where engines continue it by a
+    line."""
     if not program.exponent or not any(row.is_superlinear for row in program.activations):
         return
     steps = program.steps
@@ -235,8 +260,10 @@ def _warn_beyond(program: Program, rows) -> None:
     beyond = np.flatnonzero((rows[name] > FAR).any(axis=0))
     if beyond.size:
         warnings.warn(
-            f"activation {row.name!r} grows faster than linearly, and from layer {beyond[0] + 1} on its arguments are so large (2^60) that "
-            'a straight line continues it: numbers from there on are not its own; precision="native" shows plain arithmetic',
+            f"activation {row.name!r} grows faster than linearly, and from layer {beyond[0] + 1} on its arguments "
+            "are so large (2^60) that "
+            "a straight line continues it: numbers from there on are not its own; "
+            'precision="native" shows plain arithmetic',
             RuntimeWarning,
             stacklevel=STACK,
         )

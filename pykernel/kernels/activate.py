@@ -39,7 +39,9 @@ def _ask(spec, phi, what, count, z, out, sign):
         def by_address(spec, phi, what, count, z, out, sign):
             calls = advance(pointer(spec.calls, 1), phi * CALLS)
             if what <= ASK_SLOPE and calls[VALUE] != 0:
-                call_row(calls[VALUE + what], calls[ROW], pointer(spec.facts, 1.0)[phi * FACTS + PARAMETER], z, out, count)
+                call_row(
+                    calls[VALUE + what], calls[ROW], pointer(spec.facts, 1.0)[phi * FACTS + PARAMETER], z, out, count
+                )
             elif what <= ASK_SLOPE and calls[COMPILED] != 0:
                 call_c(calls[COMPILED], what, count, z, out, sign)
             else:

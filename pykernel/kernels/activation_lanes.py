@@ -364,7 +364,11 @@ def addresses(row):
 
 def number(activation):
     """The row number of an Activation and its one parameter, OTHER where this file has no formula for it."""
-    linear_sides = activation.at_zero == 0 and activation.left == activation.before_zero and activation.right == activation.after_zero
+    linear_sides = (
+        activation.at_zero == 0
+        and activation.left == activation.before_zero
+        and activation.right == activation.after_zero
+    )
     if activation.builtin and activation.name in ("linear", "relu", "leaky_relu") and linear_sides:
         return PIECEWISE, 0.0
     if activation.builtin and activation.name in ROWS:

@@ -62,7 +62,9 @@ def draw_tall(x, n, B, uniform, key0, key1, c2, replica):
     for b in range(B):
         for group in range((panels + 3) // 4):
             at = (4 * group * B + b) * 16
-            w0, w1, w2, w3 = draws.philox(count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1)
+            w0, w1, w2, w3 = draws.philox(
+                count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1
+            )
             if uniform:
                 x0, x1, x2, x3 = draws.uniforms(w0), draws.uniforms(w1), draws.uniforms(w2), draws.uniforms(w3)
             else:
@@ -189,7 +191,9 @@ def mask(x, n, B, p, key0, key1, c2, replica):
     for b in range(B):
         for group in range((panels + 3) // 4):
             at = (4 * group * B + b) * 16
-            w0, w1, w2, w3 = draws.philox(count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1)
+            w0, w1, w2, w3 = draws.philox(
+                count_from(np.uint32(16 * group)), spread(np.uint32(b)), spread(c2), spread(replica), key0, key1
+            )
             store(x, at, where(less(w0, bound), none, load(x, at)))
             if 4 * group + 1 < panels:
                 store(x, at + 16 * B, where(less(w1, bound), none, load(x, at + 16 * B)))

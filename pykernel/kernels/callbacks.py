@@ -78,7 +78,9 @@ def _c_function(function):
     try:
         if isinstance(function, Elementwise):
             function = function.over_arrays()
-        inner = function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
+        inner = (
+            function if numba.extending.is_jitted(function) or isinstance(function, DUFunc) else numba.njit(function)
+        )
 
         def fill(z, out, n, user):
             try:

@@ -36,7 +36,9 @@ def call(typingctx, address, spec, work, *numbers):
 def call_row(typingctx, address, row, parameter, z, out, count):
     """Call a kernel (int64 row, float64 parameter, float64 *z, float64 *out, int64 count) at an address."""
     kinds = (types.int64, types.float64, z, out, types.int64)
-    return types.void(types.intp, *kinds), lambda context, builder, sig, args: _call(context, builder, args[0], kinds, args[1:])
+    return types.void(types.intp, *kinds), lambda context, builder, sig, args: _call(
+        context, builder, args[0], kinds, args[1:]
+    )
 
 
 @intrinsic

@@ -160,7 +160,9 @@ def chain(x, cotangent, depth, scale, value, slope, seed, replica, distribution,
         pack(a, block)
         blocks.gram(block, panels, B, grams[t])
         if t >= first:
-            layer_forward_keep(tape[t], a, scale, seed, t + 1, replica, distribution, parameter, kept[(t - first) * size :])
+            layer_forward_keep(
+                tape[t], a, scale, seed, t + 1, replica, distribution, parameter, kept[(t - first) * size :]
+            )
         else:
             layer_forward(tape[t], a, scale, seed, t + 1, replica, distribution, parameter)
         for i in range(n):

@@ -58,7 +58,9 @@ def _is_word(kind):
 def spread_of(builder, scalar, count=WIDTH):
     vector = ir.VectorType(scalar.type, count)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(INT32, count), [0] * count))
+    return builder.shuffle_vector(
+        one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(INT32, count), [0] * count)
+    )
 
 
 def constant(lanes, number):
@@ -294,8 +296,12 @@ def multiply_wide(typingctx, words, factor):
         odd = builder.mul(builder.lshr(both, up), by)
         even, odd = (builder.bitcast(v, vector_of(UINT32)) for v in (even, odd))
         order = ir.VectorType(INT32, WIDTH)
-        upper = builder.shuffle_vector(even, odd, ir.Constant(order, [i + 1 if i % 2 == 0 else WIDTH + i for i in range(WIDTH)]))
-        lower = builder.shuffle_vector(even, odd, ir.Constant(order, [i if i % 2 == 0 else WIDTH + i - 1 for i in range(WIDTH)]))
+        upper = builder.shuffle_vector(
+            even, odd, ir.Constant(order, [i + 1 if i % 2 == 0 else WIDTH + i for i in range(WIDTH)])
+        )
+        lower = builder.shuffle_vector(
+            even, odd, ir.Constant(order, [i if i % 2 == 0 else WIDTH + i - 1 for i in range(WIDTH)])
+        )
         return context.make_tuple(builder, sig.return_type, [upper, lower])
 
     return pair(UINT32, types.uint32), codegen

@@ -41,7 +41,9 @@ def advance(typingctx, flat, count):
     """A pointer `count` numbers into a flat array or pointer."""
     if not _is_flat(flat) or not isinstance(count, types.Integer):
         return None
-    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(context, builder, flat, *args)
+    return types.CPointer(flat.dtype)(flat, types.intp), lambda context, builder, sig, args: _element(
+        context, builder, flat, *args
+    )
 
 
 @intrinsic

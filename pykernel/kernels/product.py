@@ -97,7 +97,9 @@ def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
             store(tile, at + 48, x3)
     else:
         for k in range(0, drawn, 4):
-            x0, x1, x2, x3 = draws.four(draw, parameter, key0, key1, c2, mask_c2, replica, rows, spread(np.uint32((first + k) // 4)))
+            x0, x1, x2, x3 = draws.four(
+                draw, parameter, key0, key1, c2, mask_c2, replica, rows, spread(np.uint32((first + k) // 4))
+            )
             at = k * 16
             store(tile, at, x0)
             store(tile, at + 16, x1)
@@ -127,7 +129,9 @@ def draw_columns(tile, draw, parameter, address, line, group, terms, rows):
             store(tile, at + 3 * step, x3)
     else:
         for i in range(drawn):
-            x0, x1, x2, x3 = draws.four(draw, parameter, key0, key1, c2, mask_c2, replica, spread(np.uint32(line + i)), blocks)
+            x0, x1, x2, x3 = draws.four(
+                draw, parameter, key0, key1, c2, mask_c2, replica, spread(np.uint32(line + i)), blocks
+            )
             at = i * 16
             store(tile, at, x0)
             store(tile, at + step, x1)
@@ -171,7 +175,9 @@ def fill_columns(tile, draw, matrix, line, group, terms, rows, columns):
             for j in range(16):
                 k = 64 * group + 4 * j + w
                 inside = line + i < rows and k < columns
-                tile[(w * terms + i) * 16 + j] = cast_like(_entry(draw, matrix, line + i, k, columns) if inside else 0.0, tile)
+                tile[(w * terms + i) * 16 + j] = cast_like(
+                    _entry(draw, matrix, line + i, k, columns) if inside else 0.0, tile
+                )
 
 
 @jit
@@ -201,7 +207,9 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
     # reflector.
     for i in range(rows):
         for block in range(0, (columns + 3) // 4, 16):
-            x0, x1, x2, x3 = draws.four_normals(key0, key1, c2, replica, spread(np.uint32(i)), count_from(np.uint32(block)))
+            x0, x1, x2, x3 = draws.four_normals(
+                key0, key1, c2, replica, spread(np.uint32(i)), count_from(np.uint32(block))
+            )
             store(line, 0, x0)
             store(line, 16, x1)
             store(line, 32, x2)

@@ -72,7 +72,9 @@ def begin(spec, work, replica):
         blocks.draw_tall(a, n, B, False, spec.key0, spec.key1, stream_address(0, stream.INPUT), np.uint32(replica))
         if c != 0.0:
             v = block(spec, work.vector)
-            blocks.draw_tall(v, n, 1, False, spec.key0, spec.key1, stream_address(0, stream.INPUT_COMMON), np.uint32(replica))
+            blocks.draw_tall(
+                v, n, 1, False, spec.key0, spec.key1, stream_address(0, stream.INPUT_COMMON), np.uint32(replica)
+            )
             own, common = math.sqrt(1 - c), math.sqrt(c)
             for i in range(size):
                 a[i] = cast_like(common * float(v[i // (16 * B) * 16 + i % 16]) + own * float(a[i]), a)
@@ -91,7 +93,9 @@ def cotangent(spec, work, replica):
         blocks.copy(block(spec, spec.cotangent), 0, g, 0, count(x))
         e = spec.cotangent_exponent
     else:
-        blocks.draw_tall(g, n, B, False, spec.key0, spec.key1, stream_address(spec.depth, stream.COTANGENT), np.uint32(replica))
+        blocks.draw_tall(
+            g, n, B, False, spec.key0, spec.key1, stream_address(spec.depth, stream.COTANGENT), np.uint32(replica)
+        )
         blocks.multiply_by(g, count(x), 1 / math.sqrt(n * B))
     x[E] = blocks.renormalise(g, count(x), e, spec.bound)
     x[HELD] = 1

@@ -10,7 +10,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 # A pattern, as parsing thirty files takes a tenth of a second of every start.
-_IMPORT = re.compile(rf"^(?:from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|.*)|import ({PACKAGE.name}[\w.]*))", re.MULTILINE)
+_IMPORT = re.compile(
+    rf"^(?:from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|.*)|import ({PACKAGE.name}[\w.]*))", re.MULTILINE
+)
 
 
 def digest(module: str) -> str:

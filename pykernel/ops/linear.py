@@ -40,7 +40,9 @@ def backward(run, op, number, u):
         run.put("log10_grad_weight", number, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        run.put("log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u))
+        run.put(
+            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u)
+        )
     run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
     run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
     du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(program.layers.scale[number])
@@ -59,7 +61,8 @@ def bias(program, replica, layer):
 
 
 def _moving(u):
-    """u without its mean over the columns: delta sums to zero over them (batch norm of z), and so does not see that mean.
+    """u without its mean over the columns: delta sums to zero over them (batch norm of z), and so does not see that
+    mean.
 
     The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
     """

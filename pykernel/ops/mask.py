@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dropout: entries zeroed with probability p, the rest divided by 1 - p; the mask has an address, so that backward sees the same one."""
+"""Dropout: entries zeroed with probability p, the rest divided by 1 - p; the mask has an address, so that backward sees
+the same one."""
 
 from __future__ import annotations
 

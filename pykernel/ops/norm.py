@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A norm: "batch" per unit over the columns, "layer" and "rms" per column over the units; differentiated through its statistics."""
+"""A norm: "batch" per unit over the columns, "layer" and "rms" per column over the units; differentiated through its
+statistics."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ def backward(run, op, number, back):
 def normalise(row, block):
     """Norm of a block, and the function that takes dJ/dNorm back to dJ/dblock.
 
-    With m = mean (zero for rms), c = x - m, r = 1/sqrt(mean(c^2) + eps) and y = c r: dx = r (dy - mean(dy) - y mean(dy y)),
-    without mean(dy) for rms.
+    With m = mean (zero for rms), c = x - m, r = 1/sqrt(mean(c^2) + eps) and y = c r: dx = r (dy - mean(dy) - y mean(dy
+    y)), without mean(dy) for rms.
     """
     if row.kind is None:
         return block, lambda g: g
@@ -38,7 +39,11 @@ def normalise(row, block):
     x, e = block.x, block.e
     c = x - centre(x)
     if e >= 0:  # r = 2^-e / sqrt(var + eps 2^-2e), and y has exponent 0
-        r, e_y, e_r = 1 / np.sqrt(np.maximum(mean(c * c) + math.ldexp(row.eps, -2 * e), np.finfo(np.float64).tiny)), 0, -e
+        r, e_y, e_r = (
+            1 / np.sqrt(np.maximum(mean(c * c) + math.ldexp(row.eps, -2 * e), np.finfo(np.float64).tiny)),
+            0,
+            -e,
+        )
     else:  # var 2^2e is far below eps or comes near it
         r, e_y, e_r = 1 / np.sqrt(np.ldexp(mean(c * c), max(2 * e, -2000)) + row.eps), e, 0
     y = block.like(c * r.astype(c.dtype), e_y)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function, behind the norm that acts on its input where there is one: v = phi(Norm(h)); Norm(h) is the preimage."""
+"""An activation function, behind the norm that acts on its input where there is one: v = phi(Norm(h)); Norm(h) is the
+preimage."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class _Canvas:
         self.own, self.ax = page.axes is None, page.panels[0, 0]
 
     def style(self, given: dict, **usual: Any) -> dict:
-        """How the main line or area looks: the caller's keywords before ours. On the caller's axes colours take turns as in matplotlib."""
+        """How the main line or area looks: the caller's keywords before ours. On the caller's axes colours take turns
+        as in matplotlib."""
         from matplotlib import cbook
         from matplotlib.lines import Line2D
 
@@ -56,7 +57,9 @@ class _Canvas:
             ax.set_ylabel(y)
         if self.own:
             room = int(ax.figure.get_size_inches()[0] * 72 / (0.52 * TITLE))
-            ax.set_title("\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE)
+            ax.set_title(
+                "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE
+            )
         if ax.get_legend_handles_labels()[1]:
             ax.legend(fontsize=8, **{"frameon": False, **legend})
         return ax
@@ -76,7 +79,8 @@ def _constant(p: Any) -> str:
 
 
 def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any:
-    """Log10 norm of dJ/da[l] against the layer: median and middle 80 percent of the replicas, theory and its band at this width.
+    """Log10 norm of dJ/da[l] against the layer: median and middle 80 percent of the replicas, theory and its band at
+    this width.
 
     Args:
         p: `Propagation`.  ax: matplotlib axes, made without.  prediction: `Prediction`, left out without.
@@ -93,7 +97,9 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
     some = ~np.isnan(g).all(axis=0)
     low[some], middle[some], high[some] = np.nanquantile(g[:, some], (0.1, 0.5, 0.9), axis=0)
     few = max(1, len(layer) // 12)
-    style = canvas.style(line, color=DARK, marker="o", markersize=3.5, markevery=few, linewidth=1.2, label="measured, median")
+    style = canvas.style(
+        line, color=DARK, marker="o", markersize=3.5, markevery=few, linewidth=1.2, label="measured, median"
+    )
     plain = style["color"] == DARK
     band, grey = ({"color": BAND}, GREY) if plain else ({"color": style["color"], "alpha": 0.2}, style["color"])
     if p.replicas > 1:
@@ -117,7 +123,8 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
 
 
 def weights(p: Any, ax: Any = None, **line: Any) -> Any:
-    """Log10 norm of dJ/dW against the layer, of a chain of blocks a line for each layer of the pattern, by name: medians over replicas.
+    """Log10 norm of dJ/dW against the layer, of a chain of blocks a line for each layer of the pattern, by name:
+    medians over replicas.
 
     Keywords are of the lines, or of the line of a chain of equal layers. Returns the axes.
     """
@@ -127,7 +134,9 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
     if p.chain.blocks is not None:
         _by_name(canvas, p.chain, p.layers, _middle(p.log10_grad_weight), line)
         return canvas.finish("block", y, title)
-    style = canvas.style(line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2)
+    style = canvas.style(
+        line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
+    )
     canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
     return canvas.finish("layer l", y, title)
 
@@ -141,8 +150,11 @@ def _middle(rows: np.ndarray) -> np.ndarray:
     return middle
 
 
-def _by_name(canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0) -> int:
-    """One line against the block for each name of the pattern, points for those of first and last; how many lines there are then."""
+def _by_name(
+    canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0
+) -> int:
+    """One line against the block for each name of the pattern, points for those of first and last; how many lines there
+    are then."""
     lines: dict[str, tuple[list[int], list[float]]] = {}
     before, pattern = len(chain.first), len(chain.blocks)
     for name, value in zip(names, values, strict=True):
@@ -159,10 +171,11 @@ def _by_name(canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.nda
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:
-    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each layer.
+    """The chain rule taken apart: decades that the derivative of phi (with its norm) and the weights contribute at each
+    layer.
 
-    Of a chain of blocks a line for each layer and function of the pattern, by name. Keywords are of the line of both together, of blocks
-    of the lines. Returns the axes.
+    Of a chain of blocks a line for each layer and function of the pattern, by name. Keywords are of the line of both
+    together, of blocks of the lines. Returns the axes.
     """
     canvas = _Canvas(ax)
     ax = canvas.ax
@@ -183,7 +196,9 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
     ):
         middle = _middle(p.rows[name])
         total = total + middle
-        ax.plot(layer, middle, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label))
+        ax.plot(
+            layer, middle, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label)
+        )
     ax.plot(layer, total, **style)
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
@@ -191,7 +206,8 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
 
 
 def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any:
-    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory gives.
+    """Histogram of the gradient's change end to end over replicas, against the normal law that finite-width theory
+    gives.
 
     Keywords are colour and label of the histogram. Returns the axes.
     """
@@ -217,15 +233,24 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
             x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
             density = np.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * np.sqrt(2 * np.pi))
             whose = ", one input" if p.batch > prediction.law_batch else ""
-            ax.plot(x, density, color=dark, lw=1.4, label=canvas.once("normal law with theory's mean and deviation" + whose))
-        ax.axvline(prediction.signal_end_to_end, color=grey, ls="--", lw=1.4, label=canvas.once("theory, infinite width"))
+            ax.plot(
+                x, density, color=dark, lw=1.4, label=canvas.once("normal law with theory's mean and deviation" + whose)
+            )
+        ax.axvline(
+            prediction.signal_end_to_end, color=grey, ls="--", lw=1.4, label=canvas.once("theory, infinite width")
+        )
     if canvas.own:
         ax.set_ylim(top=1.45 * ax.get_ylim()[1])
     words = "gradient norm at the input over that at the output  (decades)", "density over draws  (1/decade)"
     return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
-CHAIN: dict[str, Callable[..., Any]] = {"gradient": gradient, "weights": weights, "factors": factors, "distribution": distribution}
+CHAIN: dict[str, Callable[..., Any]] = {
+    "gradient": gradient,
+    "weights": weights,
+    "factors": factors,
+    "distribution": distribution,
+}
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
@@ -235,7 +260,8 @@ def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any)
 
 
 def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:
-    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run away.
+    """Decades a layer of the gradient norm over (sigma_w, sigma_b): contours, the critical line, and where signals run
+    away.
 
     Keywords are those of matplotlib's `pcolormesh`. Returns the axes.
     """
@@ -247,9 +273,12 @@ def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:
     inside = np.isfinite(decades)
     if inside.any() and min(decades.shape) > 1:
         reach = float(np.clip(np.quantile(np.abs(decades[inside]), 0.85), 0.05, 1.0))
-        shade = ax.pcolormesh(x, y, decades, **{**_SHADE, **({} if "norm" in mesh else {"vmin": -reach, "vmax": reach}), **mesh})
+        shade = ax.pcolormesh(
+            x, y, decades, **{**_SHADE, **({} if "norm" in mesh else {"vmin": -reach, "vmax": reach}), **mesh}
+        )
         ax.figure.colorbar(shade, ax=ax, label="decades a layer of the gradient norm, backwards", extend="both")
-        ax.contour(x, y, decades, levels=[0.0], colors=["white"], linewidths=5)  # black on white stands out from any grey
+        # black on white stands out from any grey
+        ax.contour(x, y, decades, levels=[0.0], colors=["white"], linewidths=5)
         lines = ax.contour(x, y, decades, levels=[0.0], colors=[DARK], linewidths=2)
         if lines.get_paths() and any(len(path.vertices) for path in lines.get_paths()):
             ax.plot([], [], color=DARK, lw=2, label="critical: gradients keep their size")

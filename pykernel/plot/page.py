@@ -20,7 +20,8 @@ def style_of(i: int) -> dict[str, Any]:
 
 
 class Page:
-    """What the panels of a figure stand on: a new pyplot figure, the figure given, or the caller's axes, which hold one panel.
+    """What the panels of a figure stand on: a new pyplot figure, the figure given, or the caller's axes, which hold one
+    panel.
 
     Args:
         on: None, a matplotlib Figure, or Axes.
@@ -36,7 +37,10 @@ class Page:
         self.axes = on if isinstance(on, Axes) else None
         if self.axes is not None:
             if rows * columns > 1:
-                raise ValueError(f"this figure needs {rows} x {columns} panels and ax= is one: choose from the sweep by ds.sel(...) first")
+                raise ValueError(
+                    f"this figure needs {rows} x {columns} panels and ax= is one: choose from the sweep by "
+                    "ds.sel(...) first"
+                )
             self.figure, self.panels = self.axes.figure, np.array([[self.axes]])
             return
         if on is None:
@@ -68,10 +72,14 @@ class Page:
         if need > width:
             self.figure.set_size_inches(need, height)
         columns = max(1, min(len(legend), int(width / need)))
-        self.figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+        self.figure.legend(
+            legend.values(), legend.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+        )
 
     def title(self, text: str, size: int = 10) -> None:
         """The figure's title, wrapped to its width; the caller's axes have their own."""
         if self.axes is None:
             room = int(self.figure.get_size_inches()[0] * 72 / (0.52 * size))
-            self.figure.suptitle("\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, room)), fontsize=size)
+            self.figure.suptitle(
+                "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, room)), fontsize=size
+            )

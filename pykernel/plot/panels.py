@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How figures of a sweep are laid out: which axes become columns, rows and lines, what is left out, and how it is said."""
+"""How figures of a sweep are laid out: which axes become columns, rows and lines, what is left out, and how it is
+said."""
 
 from __future__ import annotations
 
@@ -17,8 +18,16 @@ from pykernel.verdict import EXPLODING, VANISHING
 # Okabe and Ito's colours, told apart by most eyes; with 9 markers and 4 dashes no two of 36 lines look alike in grey.
 # What titles leave out, being no matter of the numbers, and what they leave out where it is as usual.
 _UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")
-_USUAL = {"batch": 1, "correlation": 0.0, "precision": "exponent", "gain": 1.0, "bias_std": 0.0, "order": "linear-norm-activation"}
-MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42  # in one panel; of panels; along one side of the map of verdicts
+_USUAL = {
+    "batch": 1,
+    "correlation": 0.0,
+    "precision": "exponent",
+    "gain": 1.0,
+    "bias_std": 0.0,
+    "order": "linear-norm-activation",
+}
+# in one panel; of panels; along one side of the map of verdicts
+MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42
 
 
 def ticks(reach: float) -> list[float]:
@@ -67,7 +76,10 @@ def settle(ds: Any, *whole: str) -> tuple[Any, str]:
     """
     notes = []
     if not ds.attrs.get("complete", 1):
-        notes.append(f"UNFINISHED: {int(ds.replicas.sum())} draws so far, {int((ds.verdict == 'missing').sum())} cells without any")
+        notes.append(
+            f"UNFINISHED: {int(ds.replicas.sum())} draws so far, {int((ds.verdict == 'missing').sum())} cells "
+            "without any"
+        )
     ds = ds.isel({name: 0 for name in axes(ds) if ds.sizes[name] == 1 and name not in whole})
     words = [word for word in ("activation", "init", *ds.coords) if word in ds.coords and ds[word].ndim == 0]
     fixed = [say(word, ds[word].item()) for word in dict.fromkeys(words)] + _everywhere(ds)
@@ -92,12 +104,21 @@ def not_shown(**counts: int) -> str:
 
 
 def cap(ds: Any, names: list[str], most: int) -> tuple[Any, str]:
-    """A sweep with at most so many combinations of values along these axes, evenly spread, and what the figure must say of it."""
+    """A sweep with at most so many combinations of values along these axes, evenly spread, and what the figure must say
+    of it."""
     kept = {name: ds.sizes[name] for name in names}
     while math.prod(kept.values()) > most:
         kept[max(kept, key=lambda name: kept[name])] -= 1
-    said = [f"{n} of {ds.sizes[name]} values of {'/'.join(coordinates(ds, name))}" for name, n in kept.items() if n < ds.sizes[name]]
-    at = {name: np.unique(np.linspace(0, ds.sizes[name] - 1, n).round().astype(int)) for name, n in kept.items() if n < ds.sizes[name]}
+    said = [
+        f"{n} of {ds.sizes[name]} values of {'/'.join(coordinates(ds, name))}"
+        for name, n in kept.items()
+        if n < ds.sizes[name]
+    ]
+    at = {
+        name: np.unique(np.linspace(0, ds.sizes[name] - 1, n).round().astype(int))
+        for name, n in kept.items()
+        if n < ds.sizes[name]
+    }
     return ds.isel(at), "\nshown: " + ", ".join(said) if said else ""
 
 
@@ -115,7 +136,9 @@ def fit(ds: Any, *taken: str) -> tuple[Any, str]:
 def lines_of(ds: Any, x: str) -> list[str]:
     """The axis whose values are lines in one panel."""
     rest = [name for name in axes(ds) if name != x]
-    return [name for name in rest if name == "init"] or [name for name in rest if name not in ("activation", "width")][-1:]
+    return [name for name in rest if name == "init"] or [name for name in rest if name not in ("activation", "width")][
+        -1:
+    ]
 
 
 def say(word: str, value: Any) -> str:
@@ -124,13 +147,16 @@ def say(word: str, value: Any) -> str:
 
 
 def name_sides(page: Page, table: list[list[tuple[str, str, dict]]], width: float) -> None:
-    """Columns of panels bear their value on top, rows theirs at the right: each is said once, in panels so many inches wide."""
+    """Columns of panels bear their value on top, rows theirs at the right: each is said once, in panels so many inches
+    wide."""
     if page.axes is not None:
         return
     for panel, (column, _, _) in zip(page.panels[0], table[0], strict=True):
         panel.set_title("\n".join(textwrap.wrap(column, int(width * 72 / 4.9))), fontsize=9)
     for line, (_, row, _) in zip(page.panels, (row[-1] for row in table), strict=True):
-        line[-1].annotate(row.replace(", ", "\n"), (1, 0.5), (5, 0), "axes fraction", "offset points", va="center", fontsize=8)
+        line[-1].annotate(
+            row.replace(", ", "\n"), (1, 0.5), (5, 0), "axes fraction", "offset points", va="center", fontsize=8
+        )
 
 
 def tick_values(axis: Any, values: np.ndarray) -> None:
@@ -157,7 +183,10 @@ def split(ds: Any, names: list[str]) -> list[list[tuple[str, str, dict]]]:
     """The panels of small multiples by row: what its column and its row are called, and where it is."""
     across, down = sides(names)
     return [
-        [("" if column == "all" else column, "" if row == "all" else row, {**below, **at}) for column, at in places(ds, across)]
+        [
+            ("" if column == "all" else column, "" if row == "all" else row, {**below, **at})
+            for column, at in places(ds, across)
+        ]
         for row, below in places(ds, down)
     ]
 

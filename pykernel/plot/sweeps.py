@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Figures of a sweep: gradient against depth, decades over gain and depth, spread against depth over width, map of verdicts.
+"""Figures of a sweep: gradient against depth, decades over gain and depth, spread against depth over width, map of
+verdicts.
 
 Every figure reads in greyscale: lines differ by marker and dash, areas by letter and contour.
 """
@@ -50,12 +51,13 @@ _SIGNAL = "decades of gradient, input over output"
 
 
 def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
-    """A figure of a sweep: it shows in a notebook, in a script by `plt.show()`. `pykernel plot` draws the same into files.
+    """A figure of a sweep: it shows in a notebook, in a script by `plt.show()`. `pykernel plot` draws the same into
+    files.
 
     Args:
         ds: what `sweep` or `open` returned, or a part of it by `ds.sel(...)`.
-        kind: "gradient" (against depth, or against layer in a sweep of one depth), "heat" (over gain and depth), "spread" (over draws,
-            against depth over width) or "verdict" (of every cell).
+        kind: "gradient" (against depth, or against layer in a sweep of one depth), "heat" (over gain and depth),
+            "spread" (over draws, against depth over width) or "verdict" (of every cell).
         ax: matplotlib axes to draw on, whose title stays, where one panel is enough; a new pyplot figure without.
 
     Returns:
@@ -82,8 +84,9 @@ def plot_sweep(ds: Any, kind: str = "gradient", ax: Any = None) -> np.ndarray:
 def gradient(ds: Any, on: Any = None) -> Page:
     """Gradient magnitude against depth under each scheme: small multiples over activation and width.
 
-    With a single depth, against layer, theory as a cross at the input. Points are medians over replicas, bars the middle 80 percent;
-    lines are theory (the mean at this width where a law is known, else infinite width), dotted lines join points that have none.
+    With a single depth, against layer, theory as a cross at the input. Points are medians over replicas, bars the
+    middle 80 percent; lines are theory (the mean at this width where a law is known, else infinite width), dotted lines
+    join points that have none.
 
     `on`: as in `Page`.
     """
@@ -116,7 +119,14 @@ def gradient(ds: Any, on: Any = None) -> Page:
                 (infinite, 1.6 * reach, "at the upper: inf"),
             ):
                 if edge.any():
-                    panel.plot(x[edge], np.full(edge.sum(), end), MARKERS[i % 9], color=line.get_color(), mfc="none", ms=4 + 1.5 * (i % 4))
+                    panel.plot(
+                        x[edge],
+                        np.full(edge.sum(), end),
+                        MARKERS[i % 9],
+                        color=line.get_color(),
+                        mfc="none",
+                        ms=4 + 1.5 * (i % 4),
+                    )
                     edges[meaning] = None
             legend[name] = line
         if theory is not None:
@@ -137,7 +147,8 @@ def gradient(ds: Any, on: Any = None) -> Page:
 
 
 def _theory(ds: Any) -> Any:
-    """The signal's decades that theory gives: the mean at this width where a law is known, else at infinite width; None without."""
+    """The signal's decades that theory gives: the mean at this width where a law is known, else at infinite width; None
+    without."""
     if "predicted_signal_end_to_end" not in ds:
         return None
     mean = ds.predicted_signal_end_to_end_mean
@@ -171,7 +182,16 @@ def _profiles(ds: Any, on: Any) -> Page:
             expected = y[x == x[np.isfinite(y)].max(initial=0)] + theory.isel({**at, **where}).values.ravel()
             if np.isfinite(expected).all():
                 bar = np.nan_to_num(cell.predicted_signal_end_to_end_std.values.ravel())
-                cross = {"color": "k", "marker": "x", "ms": 8, "mew": 1.4, "ls": "none", "zorder": 5, "elinewidth": 1.2, "capsize": 4}
+                cross = {
+                    "color": "k",
+                    "marker": "x",
+                    "ms": 8,
+                    "mew": 1.4,
+                    "ls": "none",
+                    "zorder": 5,
+                    "elinewidth": 1.2,
+                    "capsize": 4,
+                }
                 mark = panel.errorbar([x.min()], expected, yerr=bar, **cross)
     if mark is not None:
         legend["theory at the input, bar one standard deviation"] = mark
@@ -211,14 +231,22 @@ def heat(ds: Any, on: Any = None) -> Page:
     for panel, (*_, where) in zip(panels.flat, (item for row in table for item in row), strict=True):
         z = middle.isel(where).transpose("depth", "gain").values
         z = np.where(np.isinf(z), np.sign(z) * 1e9, z)  # what is missing stays blank
-        mesh = panel.pcolormesh(_edges(ds.gain.values, False), _edges(ds.depth.values, log), z, cmap="RdBu_r", norm=scale)
+        mesh = panel.pcolormesh(
+            _edges(ds.gain.values, False), _edges(ds.depth.values, log), z, cmap="RdBu_r", norm=scale
+        )
         panel.set_facecolor("0.8")
         for infinite, letter in ((-1e9, "0"), (1e9, r"\infty")):  # both ends of the colours are dark in grey
             i, j = np.nonzero(z == infinite)
             panel.scatter(ds.gain.values[j], ds.depth.values[i], 18, "w", marker=f"${letter}$", lw=0.1)
         if min(z.shape) > 1 and np.isfinite(z).any():
             lines = panel.contour(
-                ds.gain.values, ds.depth.values, z, levels=[VANISHING, EXPLODING], colors="k", linestyles=["--", "-"], linewidths=1
+                ds.gain.values,
+                ds.depth.values,
+                z,
+                levels=[VANISHING, EXPLODING],
+                colors="k",
+                linestyles=["--", "-"],
+                linewidths=1,
             )
             panel.clabel(lines, fmt=lambda level: f"{level:+g}", fontsize=7)
         critical = _critical(ds, where)
@@ -231,10 +259,15 @@ def heat(ds: Any, on: Any = None) -> Page:
         panel.set_xlabel("gain", fontsize=9)
     for panel in panels[:, 0]:
         panel.set_ylabel(f"depth ({counted(ds)})", fontsize=9)
-    bar = page.figure.colorbar(mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25)
+    bar = page.figure.colorbar(
+        mesh, ax=panels, label=_SIGNAL, extend="both", ticks=ticks(reach), shrink=min(1.0, 4 / height), aspect=25
+    )
     bar.ax.yaxis.set_major_formatter(signed)
     bar.ax.minorticks_off()
-    title = "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding)\ndotted: theory's critical gain"
+    title = (
+        "Medians over draws; contours at the verdict's bounds (dashed: vanishing, solid: exploding)\ndotted: "
+        "theory's critical gain"
+    )
     title += "; 0: exactly zero" if np.isneginf(middle.values).any() else ""
     title += "; grey: no number" if np.isnan(middle.values).any() else ""
     page.title(title + note + said, 9)
@@ -255,8 +288,9 @@ def _edges(values: np.ndarray, log: bool) -> np.ndarray:
 def spread(ds: Any, on: Any = None) -> Page:
     """Standard deviation over draws of the gradient's decades against depth over width, with the finite-width laws.
 
-    Gaussian chains, one input: the variance of the log of the squared norm is 2 L / n for linear chains and 5 L / n for ReLU
-    (Hanin, Nica 2018, theorem 1), 3 L / n for orthogonal ReLU; a standard deviation in decades is half its root over ln 10.
+    Gaussian chains, one input: the variance of the log of the squared norm is 2 L / n for linear chains and 5 L / n for
+    ReLU (Hanin, Nica 2018, theorem 1), 3 L / n for orthogonal ReLU; a standard deviation in decades is half its root
+    over ln 10.
 
     Raises:
         ValueError: if neither depth nor width is an axis of the sweep.
@@ -281,7 +315,9 @@ def spread(ds: Any, on: Any = None) -> Page:
         enough = min(ENOUGH, int(drawn.max()))
         std = values.std("replica", ddof=1).where(drawn >= enough)
     if not (std > ROUNDING).any():
-        raise ValueError("no cell has a spread to show: it takes several draws of gradients that are neither zero nor infinite")
+        raise ValueError(
+            "no cell has a spread to show: it takes several draws of gradients that are neither zero nor infinite"
+        )
     lost = not_shown(
         **{
             f"cells_with_fewer_than_{enough}_finite_draws": int((drawn < enough).sum()),
@@ -320,7 +356,12 @@ def spread(ds: Any, on: Any = None) -> Page:
         panel.set_xlabel("depth / width", fontsize=9)
     page.label_y("standard deviation over draws (decades)")
     page.legend({label: line for label, line in legend.items() if label != "all"})
-    page.title("Spread of the gradient over draws of the weights" + (", and the finite-width laws" if laws else "") + note + lost)
+    page.title(
+        "Spread of the gradient over draws of the weights"
+        + (", and the finite-width laws" if laws else "")
+        + note
+        + lost
+    )
     return page
 
 
@@ -334,7 +375,8 @@ def verdict(ds: Any, on: Any = None) -> Page:
     rest = [name for name in axes(ds) if name != x]
     y = ["init"] if "init" in rest else rest[:1]
     down = sides([name for name in rest if name not in y])[1]
-    while down and math.prod(ds.sizes[name] for name in down) > MOST_ROWS:  # too many rows of panels: the longest axis joins the lines
+    # too many rows of panels: the longest axis joins the lines
+    while down and math.prod(ds.sizes[name] for name in down) > MOST_ROWS:
         y.insert(0, max(down, key=lambda name: ds.sizes[name]))
         down.remove(y[0])
     across = sides([name for name in rest if name not in y])[0]
@@ -345,9 +387,15 @@ def verdict(ds: Any, on: Any = None) -> Page:
     lines = [label for label, _ in places(ds, y)]
     steps = [word_of(v) for v in ds[x].values] if coordinates(ds, x) == [x] else [label for label, _ in places(ds, [x])]
     rows, columns = len(table), len(table[0])
-    wide, beside = max(1.6, 0.3 * ds.sizes[x]), 0.068 * max(len(line) for line in (*lines, *(row for row, _ in places(ds, down))))
+    wide, beside = (
+        max(1.6, 0.3 * ds.sizes[x]),
+        0.068 * max(len(line) for line in (*lines, *(row for row, _ in places(ds, down)))),
+    )
     below = 0.07 * max(map(len, steps))
-    size = (max(0.9 + beside + wide * columns, 5), 1.1 + below + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)))
+    size = (
+        max(0.9 + beside + wide * columns, 5),
+        1.1 + below + rows * (0.3 + (0.24 if len(lines) < 12 else 0.16) * len(lines)),
+    )
     page = Page(on, table, size)
     name_sides(page, table, wide)
     for row, line in zip(page.panels, table, strict=True):
@@ -366,7 +414,8 @@ def verdict(ds: Any, on: Any = None) -> Page:
             panel.tick_params(length=0)
     present = [word for word in LETTERS if (ds.verdict.values == word).any()]
     handles = [
-        Patch(fc=FILLS.get(word, "#dddddd"), ec="0.5", label=word if word == "missing" else f"{LETTERS[word]}  {word}") for word in present
+        Patch(fc=FILLS.get(word, "#dddddd"), ec="0.5", label=word if word == "missing" else f"{LETTERS[word]}  {word}")
+        for word in present
     ]
     page.legend({handle.get_label(): handle for handle in handles})
     for panel in page.panels[-1]:
@@ -416,7 +465,9 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise OSError(error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere") from error
+            raise OSError(
+                error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere"
+            ) from error
         made.append(path)
     return made
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sweeps: a grid of chains run in blocks, here or on a cluster, through a store that survives, into one labelled Dataset."""
+"""Sweeps: a grid of chains run in blocks, here or on a cluster, through a store that survives, into one labelled
+Dataset."""
 
 from pykernel.sweeps.drive import SweepInterrupted, open, sweep
 from pykernel.sweeps.executors import ExecutorError

@@ -20,7 +20,10 @@ _UNITS = {row.name: row.unit for row in observables.ROWS}
 _MEANINGS = {
     "end_to_end": ("decades", "log10 of the first over the last weight gradient"),
     "signal_end_to_end": ("decades", "log10 of the gradient at the input over the gradient at the output"),
-    "slope": ("decades per layer", "least squares of log10_grad_activation, per layer travelled backwards; negative vanishes"),
+    "slope": (
+        "decades per layer",
+        "least squares of log10_grad_activation, per layer travelled backwards; negative vanishes",
+    ),
     "log10_grad_weight_first": ("decades", "log10_grad_weight of layer 1"),
     "log10_grad_weight_last": ("decades", "log10_grad_weight of layer L"),
     "dead": ("fraction", "units whose slope is 0 for the whole batch, mean over layers"),
@@ -29,7 +32,13 @@ _MEANINGS = {
 }
 
 
-def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], known_theory: theories.Known | None = None) -> Any:
+def dataset(
+    plan: dict,
+    shelf: Shelf,
+    targets: dict[str, int],
+    failed: dict[str, Any],
+    known_theory: theories.Known | None = None,
+) -> Any:
     """The Dataset of a sweep.
 
     Args:
@@ -40,11 +49,12 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
         known_theory: predictions by key of cell; None leaves their columns out.
 
     Returns:
-        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica); `verdict` and
-        `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite) (axes, layer),
-        `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer).
-        What is not known is nan, and `replicas` says how many are. Of a chain of blocks place k along `layer` is its k-th weight layer,
-        activation step or block, as the row goes; beyond a row's end it is nan.
+        Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica);
+            `verdict` and
+        `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite)
+        (axes, layer), `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica`
+        (axes, replica, layer). What is not known is nan, and `replicas` says how many are. Of a chain of blocks place k
+        along `layer` is its k-th weight layer, activation step or block, as the row goes; beyond a row's end it is nan.
     """
     cells, kept = plan["cells"], Profiles.of_plan(plan)
     scalars = fill_scalars(cells, shelf, targets, failed, plan["run"].get("precision", "exponent"))
@@ -53,7 +63,8 @@ def dataset(plan: dict, shelf: Shelf, targets: dict[str, int], failed: dict[str,
 
 
 class Scalars(NamedTuple):
-    """What has one number a replica or a cell: values (len(SCALARS), cells, replicas), known replicas and verdicts (cells,)."""
+    """What has one number a replica or a cell: values (len(SCALARS), cells, replicas), known replicas and verdicts
+    (cells,)."""
 
     values: np.ndarray
     known: np.ndarray
@@ -61,7 +72,8 @@ class Scalars(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Profiles over S layers: mean, std, finite (P, cells, S), quantiles (Q, cells, len(QUANTILES), S), each replica or None."""
+    """Profiles over S layers: mean, std, finite (P, cells, S), quantiles (Q, cells, len(QUANTILES), S), each replica or
+    None."""
 
     layers: np.ndarray
     mean: np.ndarray
@@ -71,7 +83,9 @@ class Curves(NamedTuple):
     each: np.ndarray | None
 
 
-def fill_scalars(cells: list[PlanCell], shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], precision: str) -> Scalars:
+def fill_scalars(
+    cells: list[PlanCell], shelf: Shelf, targets: dict[str, int], failed: dict[str, Any], precision: str
+) -> Scalars:
     """The scalars of all cells with their verdicts; nan and "missing" or "failed" where nothing is known."""
     values = np.full((len(SCALARS), len(cells), max(targets.values(), default=0)), np.nan)
     known = np.array([shelf.known(cell.key, targets[cell.key]) for cell in cells], dtype=np.int64)
@@ -85,14 +99,21 @@ def fill_scalars(cells: list[PlanCell], shelf: Shelf, targets: dict[str, int], f
     return Scalars(values, known, verdicts)
 
 
-def fill_profiles(cells: list[PlanCell], kept: Profiles, shelf: Shelf, targets: dict[str, int], known: np.ndarray) -> Curves:
+def fill_profiles(
+    cells: list[PlanCell], kept: Profiles, shelf: Shelf, targets: dict[str, int], known: np.ndarray
+) -> Curves:
     """The profiles of all cells at the layers that any of them keeps; nan where nothing is known."""
     at = {depth: kept.at(depth) for depth in {cell.depth for cell in cells}}
     layers = np.unique(np.concatenate(list(at.values()))) if kept.rows else np.zeros(0, dtype=np.int64)
     places = {depth: np.searchsorted(layers, layers_of) for depth, layers_of in at.items()}
     batches = {cell.batch for cell in cells}
-    rows = {batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in batches}
-    sorted_rows = {batch: np.array([kept.quantiles.index(name) for name in kept.measured(batch).quantiles], dtype=int) for batch in batches}
+    rows = {
+        batch: np.array([kept.rows.index(name) for name in kept.measured(batch).rows], dtype=int) for batch in batches
+    }
+    sorted_rows = {
+        batch: np.array([kept.quantiles.index(name) for name in kept.measured(batch).quantiles], dtype=int)
+        for batch in batches
+    }
 
     n, p, q, s = len(cells), len(kept.rows), len(kept.quantiles), len(layers)
     mean, std, finite = (np.full((p, n, s), np.nan) for _ in range(3))
@@ -147,12 +168,19 @@ def label(
             variables[name] = names, np.array([getattr(cell, name) for cell in cells]).reshape(shape)
     variables |= _of_profiles(kept, profiles, names, shape)
     if known_theory is not None:
-        columns = theories.variables([cell.key for cell in cells], known_theory, scalars.values, [cell.depth for cell in cells])
-        variables |= {name: (names, values.reshape(shape), attributes) for name, (values, attributes) in columns.items()}
+        columns = theories.variables(
+            [cell.key for cell in cells], known_theory, scalars.values, [cell.depth for cell in cells]
+        )
+        variables |= {
+            name: (names, values.reshape(shape), attributes) for name, (values, attributes) in columns.items()
+        }
 
     if "unit" in plan:  # of blocks
         for name, (dims, values, *words) in variables.items():
-            said = {word: text.replace("per layer", f"per {plan['unit']}") for word, text in (words[0] if words else {}).items()}
+            said = {
+                word: text.replace("per layer", f"per {plan['unit']}")
+                for word, text in (words[0] if words else {}).items()
+            }
             variables[name] = dims, values, said
 
     coordinates: dict[str, Any] = {"replica": np.arange(scalars.values.shape[-1])}
@@ -184,7 +212,11 @@ def _of_scalars(scalars: Scalars, names: tuple, shape: tuple) -> dict[str, Any]:
         if name == "loss" and not np.isfinite(values).any():
             continue
         unit, meaning = _MEANINGS[name]
-        variables[name] = ((*names, "replica"), values.reshape(*shape, values.shape[1]), {"units": unit, "long_name": meaning})
+        variables[name] = (
+            (*names, "replica"),
+            values.reshape(*shape, values.shape[1]),
+            {"units": unit, "long_name": meaning},
+        )
     meaning = "vanishing, exploding, stable, dead, missing or failed"
     variables["verdict"] = (names, scalars.verdicts.astype(str).reshape(shape), {"long_name": meaning})
     variables["replicas"] = (names, scalars.known.reshape(shape), {"long_name": "replicas finished"})
@@ -199,7 +231,11 @@ def _of_profiles(kept: Profiles, profiles: Curves, names: tuple, shape: tuple) -
         for word, units in (("mean", unit), ("std", unit), ("finite", {"units": "replicas"})):
             variables[f"{name}_{word}"] = ((*names, "layer"), getattr(profiles, word)[j].reshape(*shape, s), units)
         if each is not None:
-            variables[f"{name}_replica"] = ((*names, "replica", "layer"), each[j].reshape(*shape, each.shape[2], s), unit)
+            variables[f"{name}_replica"] = (
+                (*names, "replica", "layer"),
+                each[j].reshape(*shape, each.shape[2], s),
+                unit,
+            )
     for j, name in enumerate(kept.quantiles):
         values = profiles.quantiles[j].reshape(*shape, len(QUANTILES), s)
         variables[f"{name}_quantile"] = ((*names, "quantile", "layer"), values, {"units": _UNITS[name]})
@@ -213,7 +249,8 @@ def verdict(values: np.ndarray, precision: str) -> str:
 
 
 def _verdicts(values: np.ndarray, precision: str) -> list[str]:
-    """The verdicts on cells from their scalars (len(SCALARS), cells, R), columns of nan where a replica is not known."""
+    """The verdicts on cells from their scalars (len(SCALARS), cells, R), columns of nan where a replica is not
+    known."""
     known = ~np.isnan(values[SCALARS.index("dead")])
     if not known.all():
         return [verdict(values[:, i], precision) for i in range(values.shape[1])]

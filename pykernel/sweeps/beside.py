@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Theory of a sweep's cells, computed in a thread beside the kernels, which leave Python alone, and for a bounded time after them."""
+"""Theory of a sweep's cells, computed in a thread beside the kernels, which leave Python alone, and for a bounded time
+after them."""
 
 from __future__ import annotations
 
@@ -53,8 +54,11 @@ class Beside:
         done = sum(self.wanted[key] for key in list(self.made))
         return (time.monotonic() - self.begin) * (sum(self.wanted.values()) / max(done, 1) - 1)
 
-    def wait(self, patience: float | None, stop: Callable[[], bool], tell: Callable[[int, int, float], None]) -> theory.Known:
-        """Wait for the rest, telling how many of how many are done and the seconds left; what was made when patience or `stop` ends it."""
+    def wait(
+        self, patience: float | None, stop: Callable[[], bool], tell: Callable[[int, int, float], None]
+    ) -> theory.Known:
+        """Wait for the rest, telling how many of how many are done and the seconds left; what was made when patience or
+        `stop` ends it."""
         end = time.monotonic() + (float("inf") if patience is None else patience)
         told = False
         while not self.over.wait(0.2) and not stop() and time.monotonic() < end:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a block of work costs, and how a sweep is cut into blocks and shards. A cut never changes a number, only the time."""
+"""What a block of work costs, and how a sweep is cut into blocks and shards. A cut never changes a number, only the
+time."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Piece(NamedTuple):
 
 
 def seconds_per_replica(chain: Any, run: dict) -> float:
-    """Nominal seconds of one replica on one core (AVX2, 2026); `Pace` learns the factor between this and the machine at hand."""
+    """Nominal seconds of one replica on one core (AVX2, 2026); `Pace` learns the factor between this and the machine at
+    hand."""
     return cost.seconds_of(chain, run)
 
 
@@ -59,7 +61,8 @@ class Pace:
         return OVERHEAD + piece.count * self.per_replica(piece)
 
     def learn(self, piece: Piece, seconds: float) -> None:
-        """Take in the measured core seconds of a piece; old figures fade, so that a machine that slows down is noticed."""
+        """Take in the measured core seconds of a piece; old figures fade, so that a machine that slows down is
+        noticed."""
         nominal = self.nominal.setdefault(piece.key, seconds_per_replica(piece.chain, piece.run)) * piece.count
         for kind in (family(piece), "all"):
             self.times[kind] = self.times.get(kind, 0) + 1

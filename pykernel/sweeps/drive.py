@@ -26,7 +26,8 @@ SAID = 5  # failures that are told one by one
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which, `dataset` the result if only theory was left to do."""
+    """The sweep was stopped by Ctrl-C or SIGTERM after saving; `signal` is which, `dataset` the result if only theory
+    was left to do."""
 
     def __init__(self, message: str, number: int, dataset: Any = None) -> None:
         super().__init__(message)
@@ -58,17 +59,19 @@ def sweep(
     """Propagate an ensemble of chains over a grid, and label what comes out.
 
     Args:
-        grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`, `positions`, `seed`,
-            `correlation`, `dtype`, `engine`, `backend`, `precision`. Patterns of blocks bear a name where `blocks` is a mapping:
-            `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them:
+        grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`,
+            `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`. Patterns of blocks bear a
+            name where `blocks` is a mapping: `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words
+            zips them:
             `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.
         batch: inputs propagated together.
         positions: of one input, an int or one int an axis.
         replicas: independent draws of all weights, for each cell; or a `Replicas` for fewer draws of dear cells.
-        seed: key of the random stream. All cells share it: two cells that differ in gain only have the same unit draws, so their
-            difference is measured with less noise. Make `seed` an axis for independent cells.
-        store: directory to keep results in; a finished sweep is answered from it, an interrupted or a smaller one is continued.
+        seed: key of the random stream. All cells share it: two cells that differ in gain only have the same unit draws,
+            so their difference is measured with less noise. Make `seed` an axis for independent cells.
+        store: directory to keep results in; a finished sweep is answered from it, an interrupted or a smaller one is
+            continued.
         executor: None for this process with all its cores, a number of worker processes, a
             `concurrent.futures.Executor`, or a Dask `Client`.
         progress: True, False, or a function that is given a `Progress` after every block.
@@ -76,11 +79,13 @@ def sweep(
         engine, backend, dtype, precision, correlation: as in `propagate`.
         threads: threads of one block: by default all cores in process, 1 in workers.
         profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
-        predict: put beside each cell what theory says: `predicted_slope`, `predicted_end_to_end`, `predicted_signal_end_to_end` (infinite
-            width) with its `_mean` and `_std` (the finite-width law, where one is known), how many standard errors the measured means
-            lie from it (`z_slope`, `z_signal_end_to_end`), and `theory`: the law, or why there is none. Kept in the store. It takes from
-            five milliseconds a cell to seconds for a deep chain and a batch. It is computed beside the kernels; None does it for grids of
-            up to 1000 cells, stops half a minute after the last number, and says how many cells are left out; True does it to the end.
+        predict: put beside each cell what theory says: `predicted_slope`, `predicted_end_to_end`,
+            `predicted_signal_end_to_end` (infinite width) with its `_mean` and `_std` (the finite-width law, where one
+            is known), how many standard errors the measured means lie from it (`z_slope`, `z_signal_end_to_end`), and
+            `theory`: the law, or why there is none. Kept in the store. It takes from five milliseconds a cell to
+            seconds for a deep chain and a batch. It is computed beside the kernels; None does it for grids of up to
+            1000 cells, stops half a minute after the last number, and says how many cells are left out; True does it to
+            the end.
         shard: (i, N) runs only the i-th of N equal shares (1 .. N), for job arrays; shards may share a store.
 
     Returns:
@@ -90,11 +95,13 @@ def sweep(
     Raises:
         ValueError, TypeError: before any work, naming the cell.
         StoreError: if the store cannot be written, or another sweep is at work in it.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, when what was finished is saved; its `dataset` is the result if only theory was left.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when what was finished is saved; its `dataset` is the result if only
+            theory was left.
 
     Examples:
         >>> import pykernel as pk
-        >>> ds = pk.sweep({"depth": [2, 4], "init": ["he_normal", "lecun_normal"]}, pk.Chain(depth=2, width=8), replicas=3, progress=False)
+        >>> axes = {"depth": [2, 4], "init": ["he_normal", "lecun_normal"]}
+        >>> ds = pk.sweep(axes, pk.Chain(depth=2, width=8), replicas=3, progress=False)
         >>> dict(ds.end_to_end.sizes)
         {'depth': 2, 'init': 2, 'replica': 3}
     """
@@ -111,11 +118,15 @@ def sweep(
     if shard is not None and store is None:
         raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
     if shard is not None and until is not None:
-        raise ValueError("shard cannot be combined with until: how many replicas a cell needs is known only when all are there")
+        raise ValueError(
+            "shard cannot be combined with until: how many replicas a cell needs is known only when all are there"
+        )
     if shard is not None:
         if not isinstance(shard, tuple | list) or len(shard) != 2:
             raise TypeError(f"shard must be a pair (i, N) with 1 <= i <= N, got {shard!r}")
-        which, of = (checks.integer(f"{word} of shard (i, N)", n, 0, 1 << 32) for word, n in zip("iN", shard, strict=True))
+        which, of = (
+            checks.integer(f"{word} of shard (i, N)", n, 0, 1 << 32) for word, n in zip("iN", shard, strict=True)
+        )
         blocks.shard([], which, of)
     if predict is not None and not isinstance(predict, bool):
         raise TypeError(f"predict must be None, True or False, got {predict!r}")
@@ -133,7 +144,8 @@ def sweep(
 
 
 def open(store: Any) -> Any:
-    """The Dataset of a sweep's store, while it runs or after: what is not there yet is nan, and `replicas` counts what is.
+    """The Dataset of a sweep's store, while it runs or after: what is not there yet is nan, and `replicas` counts what
+    is.
 
     Args:
         store: the directory.
@@ -204,7 +216,14 @@ class _Sweep:
     """One run of a sweep: the state that its callbacks share."""
 
     def __init__(
-        self, plan: SweepPlan, store: Store | None, executor: Any, threads: int | None, reporter: Reporter, shard: Any, predict: bool | None
+        self,
+        plan: SweepPlan,
+        store: Store | None,
+        executor: Any,
+        threads: int | None,
+        reporter: Reporter,
+        shard: Any,
+        predict: bool | None,
     ):
         self.plan, self.store, self.executor, self.threads = plan, store, executor, threads
         self.reporter, self.shard, self.predict = reporter, shard, predict
@@ -257,14 +276,20 @@ class _Sweep:
 
     def _dataset(self, known: theory.Known) -> Any:
         asked = self.predict is not False and not self.unasked
-        return assemble.dataset(self.description, self.shelf, self.targets, self.failed, known if asked else known or None)
+        return assemble.dataset(
+            self.description, self.shelf, self.targets, self.failed, known if asked else known or None
+        )
 
     def _beside(self) -> Beside:
         """Theory of every cell that the store has none of; of a shard, its own cells."""
         self.known = self.store.predictions() if self.store is not None and self.predict is not False else {}
         mine = {piece.key for piece in blocks.shard(self._whole(), *self.shard)} if self.shard is not None else None
         cells = [cell for cell in self.plan.cells if mine is None or cell.key in mine]
-        self.unasked = len(self.names.keys() - self.known.keys()) if self.predict is None and len(self.names) > theory.FREELY else 0
+        self.unasked = (
+            len(self.names.keys() - self.known.keys())
+            if self.predict is None and len(self.names) > theory.FREELY
+            else 0
+        )
         return Beside([] if self.unasked or self.predict is False else cells, self.known)
 
     def _theory(self, made: Beside) -> theory.Known:
@@ -317,8 +342,13 @@ class _Sweep:
             return False
         self.losses += 1
         if self.losses > 3:
-            raise StoreError(f"parts of {store.directory} vanish again and again: is something clearing that directory?")
-        self._say(f"{len(gone)} finished part{'s' * (len(gone) != 1)} of {store.directory} taken away while the sweep ran: computed again")
+            raise StoreError(
+                f"parts of {store.directory} vanish again and again: is something clearing that directory?"
+            )
+        self._say(
+            f"{len(gone)} finished part{'s' * (len(gone) != 1)} of {store.directory} taken away while the sweep ran: "
+            "computed again"
+        )
         if not (store.directory / LOCK).exists():
             self.stack.enter_context(store.hold(self.shard))
         self._recall(store)
@@ -331,7 +361,9 @@ class _Sweep:
         ranges = self.shelf.missing(piece.key, self.targets[piece.key])
         overlaps = [(max(first, piece.first), min(stop, piece.first + piece.count)) for first, stop in ranges]
         return [
-            piece._replace(first=first, count=stop - first) for first, stop in overlaps if stop > first and piece.key not in self.failed
+            piece._replace(first=first, count=stop - first)
+            for first, stop in overlaps
+            if stop > first and piece.key not in self.failed
         ]
 
     def _work(self, pieces: list[Piece]) -> None:
@@ -377,7 +409,10 @@ class _Sweep:
             if len(self.failed) <= SAID:
                 self._say(f"cell {name} failed: {last if len(last) <= 200 else last[:200] + ' ...'}")
             elif len(self.failed) == SAID + 1:
-                self._say("more cells fail; the end says how many" + ("" if self.store is None else ", `pykernel status --failures` why"))
+                self._say(
+                    "more cells fail; the end says how many"
+                    + ("" if self.store is None else ", `pykernel status --failures` why")
+                )
             if self.store is not None:
                 record = {
                     "cell": name,
@@ -432,11 +467,15 @@ class _Sweep:
                 f"`pykernel status {self.store.directory}` lists the grids"
             )
         if self.reporter.shows and (without_theory or self.unasked):
-            self.reporter.say(f"theory of {without_theory or self.unasked} cells is left out; --predict (predict=True) asks for it")
+            self.reporter.say(
+                f"theory of {without_theory or self.unasked} cells is left out; --predict (predict=True) asks for it"
+            )
         if self.failed and len(self.failed) == len(self.names):
             first = next(iter(self.failed.values()))
             raise RuntimeError(f"every cell failed; the first:\n{first}")
         if self.failed:
             warnings.warn(
-                f"{len(self.failed)} of {len(self.names)} cells failed and are nan; run the sweep again to try them again", stacklevel=4
+                f"{len(self.failed)} of {len(self.names)} cells failed and are nan; run the sweep again to try them "
+                "again",
+                stacklevel=4,
             )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a sweep would take, before it is run: a short trial of its kernels on this machine, then time, memory and disk."""
+"""What a sweep would take, before it is run: a short trial of its kernels on this machine, then time, memory and
+disk."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ from pykernel.sweeps.plan import SweepPlan
 
 
 def calibrate(pieces: list[Piece], pace: Pace, kept: Any, cores: int, seconds: float = 1.5) -> None:
-    """Time some replicas of each family of pieces on all cores, as a run would on this machine as busy as it is; dear families first.
+    """Time some replicas of each family of pieces on all cores, as a run would on this machine as busy as it is; dear
+    families first.
 
-    Of each family a piece is timed in which half of its cost is reached, or the dearest that its share of the time allows.
+    Of each family a piece is timed in which half of its cost is reached, or the dearest that its share of the time
+    allows.
     """
     families: dict[Any, list[tuple[float, Piece]]] = {}
     for piece in pieces:
@@ -44,12 +47,15 @@ def calibrate(pieces: list[Piece], pace: Pace, kept: Any, cores: int, seconds: f
 
 
 def resources(plan: SweepPlan, pieces: list[Piece], cores: int, pace: Pace, workers: int = 1) -> dict[str, float]:
-    """What a run on so many cores by so many processes would take: {"cells", "chains", "seconds", "memory_bytes", "disk_bytes"}."""
+    """What a run on so many cores by so many processes would take: {"cells", "chains", "seconds", "memory_bytes",
+    "disk_bytes"}."""
     layers = {depth: len(plan.kept.at(depth)) for depth in {cell.chain.extent for cell in plan.cells}}
     disk = 0
     for cell in plan.cells:
         nodes, kept = cell.replicas.bit_count(), layers[cell.chain.extent]
-        values = nodes * kept * 3 * len(plan.kept.rows) + kept * len(plan.kept.quantiles) * min(cell.replicas, statistics.KEPT * nodes)
+        values = nodes * kept * 3 * len(plan.kept.rows) + kept * len(plan.kept.quantiles) * min(
+            cell.replicas, statistics.KEPT * nodes
+        )
         values += cell.replicas * (len(statistics.SCALARS) + plan.kept.replicas * kept * len(plan.kept.rows))
         disk += 8 * values + 150
     return {

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where blocks run: in this process, in any `concurrent.futures.Executor`, or on a Dask cluster; and what happens when a worker dies.
+"""Where blocks run: in this process, in any `concurrent.futures.Executor`, or on a Dask cluster; and what happens when
+a worker dies.
 
-A dead worker costs its block, which is run again. A block that kills its worker twice, alone, is halved until one chain is left;
-that chain is recorded as failed, and the rest goes on.
+A dead worker costs its block, which is run again. A block that kills its worker twice, alone, is halved until one chain
+is left; that chain is recorded as failed, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from pykernel.sweeps import work
 from pykernel.sweeps.blocks import Piece, Queue, halve
 from pykernel.sweeps.statistics import Profiles
 
-# Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it costs nothing.
+# Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it
+# costs nothing.
 IN_PROCESS, ELSEWHERE, FIRST = 1.5, 5.0, 0.5
 TRIES = 2  # a block may kill a worker once by bad luck
 NOTICED = 3.0  # seconds in which a pool notices the death of a worker, unless it is stuck
@@ -41,7 +43,13 @@ class ExecutorError(RuntimeError):
 
 
 def run(
-    queue: Queue, executor: Any, kept: Profiles, threads: int | None, done: OnDone, failed: OnFailure, stop: Callable[[], bool]
+    queue: Queue,
+    executor: Any,
+    kept: Profiles,
+    threads: int | None,
+    done: OnDone,
+    failed: OnFailure,
+    stop: Callable[[], bool],
 ) -> None:
     """Run all pieces of a queue, or until `stop()`; every finished block is given to `done` at once.
 
@@ -57,7 +65,9 @@ def run(
         _Driver(queue, pool, kept, threads or 1, done, failed, stop).run()
 
 
-def _run_here(queue: Queue, kept: Profiles, threads: int, done: OnDone, failed: OnFailure, stop: Callable[[], bool]) -> None:
+def _run_here(
+    queue: Queue, kept: Profiles, threads: int, done: OnDone, failed: OnFailure, stop: Callable[[], bool]
+) -> None:
     seconds = FIRST
     while queue and not stop():
         block = queue.take(seconds * threads, threads)
@@ -66,7 +76,9 @@ def _run_here(queue: Queue, kept: Profiles, threads: int, done: OnDone, failed: 
         for place, text in result.failures.items():
             failed(block[place], text)
         queue.put_back(block[len(result.seconds) :])
-        done([piece for place, piece in enumerate(block[: len(result.seconds)]) if place not in result.failures], result)
+        done(
+            [piece for place, piece in enumerate(block[: len(result.seconds)]) if place not in result.failures], result
+        )
         seconds = IN_PROCESS
 
 
@@ -82,12 +94,19 @@ def require(executor: Any) -> None:
     Raises:
         TypeError, ValueError: saying what is allowed.
     """
-    if executor is None or (not isinstance(executor, int) and (hasattr(executor, "get_executor") or hasattr(executor, "submit"))):
+    if executor is None or (
+        not isinstance(executor, int) and (hasattr(executor, "get_executor") or hasattr(executor, "submit"))
+    ):
         return
     if isinstance(executor, bool) or not isinstance(executor, int):
-        raise TypeError(f"executor must be None, a number of processes, a concurrent.futures.Executor or a Dask Client, got {executor!r}")
+        raise TypeError(
+            "executor must be None, a number of processes, a concurrent.futures.Executor or a Dask Client, got "
+            f"{executor!r}"
+        )
     if not 1 <= executor <= MAX_PROCESSES:
-        raise ValueError(f"executor must be a positive number of worker processes, at most {MAX_PROCESSES}, got {executor}")
+        raise ValueError(
+            f"executor must be a positive number of worker processes, at most {MAX_PROCESSES}, got {executor}"
+        )
 
 
 def require_sendable(chains: Iterable[Any], executor: Any) -> None:
@@ -100,7 +119,8 @@ def require_sendable(chains: Iterable[Any], executor: Any) -> None:
     if not (own or isinstance(executor, futures.ProcessPoolExecutor)):
         return
     forks = not own and executor._mp_context.get_start_method() == "fork"  # what it was made with is private
-    nameless = not forks and not hasattr(sys.modules["__main__"], "__file__")  # a notebook or a prompt, which workers cannot import
+    # a notebook or a prompt, which workers cannot import
+    nameless = not forks and not hasattr(sys.modules["__main__"], "__file__")
     parts = {id(part): part for chain in chains for part in (chain.activation, chain.init, chain.head)}
     for part in parts.values():
         try:
@@ -125,7 +145,8 @@ class _Pool:
         self._dead_since: float | None = None
 
     def attend(self) -> bool:
-        """Let a process pool notice a worker that died in the middle of its answer; False where it will never notice anything again.
+        """Let a process pool notice a worker that died in the middle of its answer; False where it will never notice
+        anything again.
 
         CPython's pool waits for ever for the rest of that answer, as the pipe stays open on its own side.
         """
@@ -151,7 +172,9 @@ class _Pool:
 
     def renew(self, error: BaseException) -> None:
         if self._renew is None:
-            raise ExecutorError(f"the executor {type(self.executor).__name__} broke ({error}) and cannot be started again") from error
+            raise ExecutorError(
+                f"the executor {type(self.executor).__name__} broke ({error}) and cannot be started again"
+            ) from error
         with contextlib.suppress(Exception):
             self.executor.shutdown(wait=False, cancel_futures=True)
         self.executor, self._dead_since = self._renew(), None
@@ -184,7 +207,8 @@ def _pool(given: Any) -> Iterator[_Pool]:
 
 
 def _check(pool: _Pool) -> None:
-    """Refuse a process pool whose workers cannot even start, before blocks are blamed for it; one may die by bad luck."""
+    """Refuse a process pool whose workers cannot even start, before blocks are blamed for it; one may die by bad
+    luck."""
     for left in reversed(range(TRIES + 1)):
         if not isinstance(pool.executor, futures.ProcessPoolExecutor):
             return
@@ -205,7 +229,9 @@ def own_pool(workers: int) -> futures.ProcessPoolExecutor:
     import multiprocessing
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ExecutorError('a script that uses worker processes must keep its own work under `if __name__ == "__main__":`')
+        raise ExecutorError(
+            'a script that uses worker processes must keep its own work under `if __name__ == "__main__":`'
+        )
     return futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
 
 
@@ -248,7 +274,16 @@ def _settle() -> None:
 class _Driver:
     """Keeps an executor busy and takes in what comes back."""
 
-    def __init__(self, queue: Queue, pool: _Pool, kept: Profiles, threads: int, done: OnDone, failed: OnFailure, stop: Callable[[], bool]):
+    def __init__(
+        self,
+        queue: Queue,
+        pool: _Pool,
+        kept: Profiles,
+        threads: int,
+        done: OnDone,
+        failed: OnFailure,
+        stop: Callable[[], bool],
+    ):
         self.queue, self.pool, self.kept, self.threads = queue, pool, kept, threads
         self.done, self.failed, self.stop = done, failed, stop
         self.pending: dict[futures.Future, tuple[list[Piece], int, bool]] = {}
@@ -296,7 +331,11 @@ class _Driver:
     def _submit(self, pieces: list[Piece], tries: int, alone: bool) -> None:
         for _ in range(3):
             try:
-                self.pending[self.pool.executor.submit(work.run_block, pieces, self.kept, self.threads)] = (pieces, tries, alone)
+                self.pending[self.pool.executor.submit(work.run_block, pieces, self.kept, self.threads)] = (
+                    pieces,
+                    tries,
+                    alone,
+                )
                 return
             except (futures.BrokenExecutor, RuntimeError) as error:
                 self._break(error)
@@ -314,7 +353,8 @@ class _Driver:
             self._suspect(pieces, tries + alone, alone, error)
             self._break(error)
         except Exception as error:
-            # Dask names the block that killed its workers (KilledWorker); anything else is the block's own trouble, too.
+            # Dask names the block that killed its workers (KilledWorker); anything else is the block's own trouble,
+            # too.
             self._strike(error)
             self._suspect(pieces, TRIES, True, error)
         else:
@@ -346,4 +386,6 @@ class _Driver:
     def _strike(self, error: BaseException) -> None:
         self.strikes += 1
         if self.strikes > STRIKES and self.finished == 0:
-            raise ExecutorError(f"the executor failed {self.strikes} times without finishing a block; the last time: {error}") from error
+            raise ExecutorError(
+                f"the executor failed {self.strikes} times without finishing a block; the last time: {error}"
+            ) from error

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A grid of chains as cells in a documented order: the first half of a sweep's plan.
 
-Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of `Chain`, or
-one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`); a tuple of keys zips
-them into one axis, where `replicas` may be one of them.
+Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of
+`Chain`, or one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`,
+`precision`); a tuple of keys zips them into one axis, where `replicas` may be one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned
 
 
 PATTERNS = ("blocks", "first", "last")
-OF_EQUAL_LAYERS = {"activation": None, "norm": None, "order": Chain.order, "residual": None, "widths": None}  # refused beside blocks
+# refused beside blocks
+OF_EQUAL_LAYERS = {"activation": None, "norm": None, "order": Chain.order, "residual": None, "widths": None}
 
 
 class Named(NamedTuple):
@@ -46,7 +47,8 @@ class Axis(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One chain of the grid: where it stands, what it is, what it is run with, how often, and the key of its numbers."""
+    """One chain of the grid: where it stands, what it is, what it is run with, how often, and the key of its
+    numbers."""
 
     index: tuple[int, ...]  # type: ignore[assignment]  # hides a method of tuple that nobody calls
     chain: Any
@@ -90,11 +92,14 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
         keys = key if isinstance(key, tuple) else (key,)
         if keys == ("replicas",):
             raise ValueError(
-                "replicas is no axis of its own: give replicas=, or zip it with another word, as in {('width', 'replicas'): [(32, 100)]}"
+                "replicas is no axis of its own: give replicas=, or zip it with another word, as in "
+                "{('width', 'replicas'): [(32, 100)]}"
             )
         for word in keys:
             _check_word(word, words, seen)
-        rows = tuple(_row(key, keys, value) for value in _values(key, named(key, values) if key in PATTERNS else values))
+        rows = tuple(
+            _row(key, keys, value) for value in _values(key, named(key, values) if key in PATTERNS else values)
+        )
         if not rows:
             raise ValueError(f"grid[{key!r}] must hold at least one value, got none")
         if any(row in rows[:i] for i, row in enumerate(rows)) if len(rows) < 200 else _repeats(rows):
@@ -103,7 +108,9 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
     count = math.prod(len(axis.values) for axis in result)
     if count > MAX_CELLS:
         sizes = " x ".join(f"{len(axis.values)} {axis.name}" for axis in result)
-        raise ValueError(f"a grid may hold at most {MAX_CELLS} cells, got {count} ({sizes}); cut it into several sweeps")
+        raise ValueError(
+            f"a grid may hold at most {MAX_CELLS} cells, got {count} ({sizes}); cut it into several sweeps"
+        )
     return tuple(result)
 
 
@@ -128,10 +135,11 @@ def _values(key: Any, values: Any) -> list:
 
 
 def named(word: str, values: Any) -> Any:
-    """Values of `blocks`, `first` or `last`: of a mapping the patterns by their names, of a list the patterns as they are.
+    """Values of `blocks`, `first` or `last`: of a mapping the patterns by their names, of a list the patterns as they
+    are.
 
-    A pattern is a list of blocks and steps, as `Chain` takes it or as plain data; one named under `blocks` may be a mapping of `blocks`,
-    `first` and `last`.
+    A pattern is a list of blocks and steps, as `Chain` takes it or as plain data; one named under `blocks` may be a
+    mapping of `blocks`, `first` and `last`.
     """
     if not isinstance(values, Mapping):
         return [_pattern(word, value) for value in values] if isinstance(values, list | tuple) else values
@@ -170,7 +178,9 @@ def _row(key: Any, keys: tuple, value: Any) -> tuple:
     if not isinstance(key, tuple):
         return (tuple(value),) if isinstance(value, list) else (value,)
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(keys):
-        raise ValueError(f"grid[{key!r}] zips {len(keys)} words: every value must be a tuple of {len(keys)}, got {value!r}")
+        raise ValueError(
+            f"grid[{key!r}] zips {len(keys)} words: every value must be a tuple of {len(keys)}, got {value!r}"
+        )
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
@@ -196,7 +206,8 @@ def label(value: Any) -> Any:
 
 
 def labels(axis: Axis) -> dict[str, list]:
-    """The coordinates along an axis, one list a word; a zip's own is the row number, a chain's its place in the list."""
+    """The coordinates along an axis, one list a word; a zip's own is the row number, a chain's its place in the
+    list."""
     if axis.name == "chain":
         chains = [row[0] for row in axis.values]
         words = {}
@@ -205,7 +216,9 @@ def labels(axis: Axis) -> dict[str, list]:
             if len({str(item) for item in column}) > 1 or field.name in ("depth",):
                 words[field.name] = _uniform(column)
         return {"chain": list(range(len(chains))), **words}
-    columns = {word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"}
+    columns = {
+        word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"
+    }
     return (
         {word: _distinct(column) for word, column in columns.items()}
         if len(columns) == 1
@@ -223,7 +236,9 @@ def _uniform(column: list) -> list:
 def _distinct(column: list) -> list:
     """The values of a dimension told apart: two objects may print alike."""
     return (
-        [f"{item} #{i}" if column.count(item) > 1 else item for i, item in enumerate(column)] if len(set(column)) < len(column) else column
+        [f"{item} #{i}" if column.count(item) > 1 else item for i, item in enumerate(column)]
+        if len(set(column)) < len(column)
+        else column
     )
 
 
@@ -291,7 +306,10 @@ def _held(base: Any) -> dict:
 
 def _objects(axis: Axis) -> list[tuple[int, tuple]]:
     """An axis's rows with their numbers, names made into objects."""
-    return [(i, tuple(_object(word, value) for word, value in zip(axis.keys, row, strict=True))) for i, row in enumerate(axis.values)]
+    return [
+        (i, tuple(_object(word, value) for word, value in zip(axis.keys, row, strict=True)))
+        for i, row in enumerate(axis.values)
+    ]
 
 
 def _object(word: str, value: Any) -> Any:
@@ -320,5 +338,9 @@ def name(cell: Cell, axes: tuple[Axis, ...]) -> str:
         if axis.name == "chain":
             words.append(f"chain {at}")
         else:
-            words += [f"{word}={label(value)}" for word, value in zip(axis.keys, axis.values[at], strict=True) if word != "replicas"]
+            words += [
+                f"{word}={label(value)}"
+                for word, value in zip(axis.keys, axis.values[at], strict=True)
+                if word != "replicas"
+            ]
     return ", ".join(words) or "the only cell"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The content hash of a cell: a SHA-256 over everything that defines its numbers, so that a store can never mix two things.
+"""The content hash of a cell: a SHA-256 over everything that defines its numbers, so that a store can never mix two
+things.
 
 A field of our classes that came after format 1 is left out of it where it has its default: so stores outlive new words.
 """
@@ -25,8 +26,8 @@ FIRST = {
     "pykernel.chain.Residual": "every scale",
     "pykernel.chain.Head": "loss outputs init targets",
     "pykernel.chain.Clip": "norm per_layer value",
-    "pykernel.activation.Activation": "value slope name parameters kinks left right before_zero after_zero at_zero max_slope flat "
-    "plain_value plain_slope log2_value log2_slope builtin",
+    "pykernel.activation.Activation": "value slope name parameters kinks left right before_zero after_zero at_zero "
+    "max_slope flat plain_value plain_slope log2_value log2_slope builtin",
     "pykernel.inits.Init": "distribution scale parameter name bias_distribution bias_scale fixup sampler",
     "pykernel.inits.Given": "weights biases",
     "pykernel.inits._Fan": "variance mode factor",
@@ -35,7 +36,8 @@ FIRST = {
 
 
 def describe(value: Any) -> Any:
-    """A value as plain JSON: numbers and words as they are, objects as their type and fields, functions as their code."""
+    """A value as plain JSON: numbers and words as they are, objects as their type and fields, functions as their
+    code."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -44,7 +46,11 @@ def describe(value: Any) -> Any:
         return describe(value.item())
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value)
-        return {"array": hashlib.sha256(array.tobytes()).hexdigest(), "shape": list(array.shape), "dtype": array.dtype.str}
+        return {
+            "array": hashlib.sha256(array.tobytes()).hexdigest(),
+            "shape": list(array.shape),
+            "dtype": array.dtype.str,
+        }
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if getattr(value, "builtin", False):
@@ -71,12 +77,14 @@ def describe(value: Any) -> Any:
     if state is not None:
         return {"type": name, **describe(state), **_own_code(kind)}
     raise TypeError(
-        f"{value!r} cannot be part of a sweep with a store: give it fields (a dataclass or NamedTuple), so that it has an identity"
+        f"{value!r} cannot be part of a sweep with a store: give it fields (a dataclass or NamedTuple), so that it "
+        "has an identity"
     )
 
 
 def _fields(value: Any) -> Iterator[str]:
-    """The fields of a dataclass that its key names: of ours without those that came after format 1 and have their default."""
+    """The fields of a dataclass that its key names: of ours without those that came after format 1 and have their
+    default."""
     first, later = _since(type(value))
     yield from first
     for field in later:
@@ -101,7 +109,8 @@ def _is_ours(value: Any) -> bool:
 
 
 def _function(value: Any) -> dict:
-    """A function by name and closure; of a user's own also its code, its defaults, and the functions and constants that these read."""
+    """A function by name and closure; of a user's own also its code, its defaults, and the functions and constants that
+    these read."""
     name = f"{value.__module__}.{value.__qualname__}"
     inside = [describe(cell.cell_contents) for cell in value.__closure__ or () if cell.cell_contents is not value]
     if _is_ours(value):
@@ -115,7 +124,8 @@ def _function(value: Any) -> dict:
 
 
 def _read(function: Any) -> dict:
-    """What a user's function reads from its package: constants, and the code of other functions with what they read in turn."""
+    """What a user's function reads from its package: constants, and the code of other functions with what they read in
+    turn."""
     package = function.__module__.partition(".")[0]
     found: dict[str, Any] = {}
     todo = [function]
@@ -155,11 +165,16 @@ def _code(code: types.CodeType) -> str:
 
 @lru_cache(maxsize=1024)
 def _own_code(kind: type) -> dict:
-    """The code of a user's class, whose formulas may change under the same name; ours are versioned with the package."""
+    """The code of a user's class, whose formulas may change under the same name; ours are versioned with the
+    package."""
     if _is_ours(kind):
         return {}
     members = {name: getattr(member, "__func__", member) for name, member in vars(kind).items()}
-    return {"code": {name: _code(member.__code__) for name, member in sorted(members.items()) if hasattr(member, "__code__")}}
+    return {
+        "code": {
+            name: _code(member.__code__) for name, member in sorted(members.items()) if hasattr(member, "__code__")
+        }
+    }
 
 
 def canonical(description: Any) -> bytes:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The plan of a sweep: its cells with their keys, replicas and stop rule; what a store's plan file says, and what `--dry-run` prints."""
+"""The plan of a sweep: its cells with their keys, replicas and stop rule; what a store's plan file says, and what
+`--dry-run` prints."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.statistics import Profiles
 
-# What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few times only.
+# What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few
+# times only.
 ASKED = tuple(field.name for field in dataclasses.fields(Chain) if field.name not in ("depth", "gain"))
 
 
@@ -117,7 +119,9 @@ class SweepPlan:
     kept: Profiles
 
     @classmethod
-    def make(cls, given: Mapping | Sequence, base: Any, run: dict, replicas: int | Replicas, until: Any, kept: Profiles) -> SweepPlan:
+    def make(
+        cls, given: Mapping | Sequence, base: Any, run: dict, replicas: int | Replicas, until: Any, kept: Profiles
+    ) -> SweepPlan:
         """Validate everything and give every cell its key.
 
         Raises:
@@ -126,7 +130,9 @@ class SweepPlan:
         budget = replicas if isinstance(replicas, Replicas) else None
         replicas = budget.most if budget else replicas
         if isinstance(replicas, bool) or not isinstance(replicas, int | np.integer) or replicas < 1:
-            raise (ValueError if isinstance(replicas, int) else TypeError)(f"replicas must be a positive int, got {replicas!r}")
+            raise (ValueError if isinstance(replicas, int) else TypeError)(
+                f"replicas must be a positive int, got {replicas!r}"
+            )
         if until is not None and not isinstance(until, StandardError):
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
@@ -161,13 +167,22 @@ class SweepPlan:
 
     def description(self) -> dict:
         """The plan as plain JSON: enough to label a store's numbers without the objects that made them."""
-        cells = [PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run)) for c in self.cells]
+        cells = [
+            PlanCell(c.key, c.chain.extent, c.run["engine"], c.run["backend"], c.replicas, grid.columns(c.run))
+            for c in self.cells
+        ]
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
-        held = {name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1}
+        held = {
+            name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1
+        }
         fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}
-        base = {name: grid.label(getattr(first.chain, name)) for name in fields if name not in gridded and "chain" not in gridded}
+        base = {
+            name: grid.label(getattr(first.chain, name))
+            for name in fields
+            if name not in gridded and "chain" not in gridded
+        }
         result = {
             "axes": [{"name": axis.name, "keys": list(axis.keys), "labels": grid.labels(axis)} for axis in self.axes],
             "cells": cells,
@@ -186,7 +201,9 @@ class SweepPlan:
         depths = {cell.chain.extent for cell in self.cells}
         layers = len(np.unique(np.concatenate([self.kept.at(depth) for depth in depths])))
         most = max(cell.replicas for cell in self.cells)
-        each = most * len(statistics.SCALARS) + layers * (3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles))
+        each = most * len(statistics.SCALARS) + layers * (
+            3 * len(self.kept.rows) + len(statistics.QUANTILES) * len(self.kept.quantiles)
+        )
         return 8 * len(self.cells) * (each + self.kept.replicas * most * layers * len(self.kept.rows))
 
 
@@ -209,7 +226,9 @@ def _resolve(cell: Cell, known: dict) -> dict:
         job = runs.prepare(chain.replace(depth=depth) if shortened else chain, **run)
         batch = job.program.batch
         if batch != run["batch"]:
-            raise ValueError(f"batch={run['batch']} contradicts head targets of {batch} inputs: give the sweep batch={batch}")
+            raise ValueError(
+                f"batch={run['batch']} contradicts head targets of {batch} inputs: give the sweep batch={batch}"
+            )
         known[same] = known[question] = job.choice.engine, job.choice.backend
     run["engine"], run["backend"] = known[same]
     return run

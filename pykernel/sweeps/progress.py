@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a sweep tells how far it is, and how it is stopped: a bar on a terminal or in a notebook, plain lines elsewhere, a callback."""
+"""How a sweep tells how far it is, and how it is stopped: a bar on a terminal or in a notebook, plain lines elsewhere,
+a callback."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Progress(NamedTuple):
         left = f"{clock(self.seconds_left)} left" if self.chains_done < self.chains else f"in {clock(self.seconds)}"
         latest = f", {self.latest}" if self.latest else ""
         return (
-            f"{self.cells_done} of {self.cells} cells, {100 * self.fraction:.0f} %, {rate(self.chains_per_second)} chains/s, {left}{latest}"
+            f"{self.cells_done} of {self.cells} cells, {100 * self.fraction:.0f} %, "
+            f"{rate(self.chains_per_second)} chains/s, {left}{latest}"
         )
 
 
@@ -151,7 +153,8 @@ class Stop:
 
     @contextlib.contextmanager
     def listen(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Answer Ctrl-C and SIGTERM by finishing what is begun; the second Ctrl-C leaves at once. Only the main thread can."""
+        """Answer Ctrl-C and SIGTERM by finishing what is begun; the second Ctrl-C leaves at once. Only the main thread
+        can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -16,7 +16,15 @@ import numpy as np
 
 WIDTH = 80
 LETTERS_ALONG, BLOCKS = 40, 24  # in a table of letters: values of the axis along a row, pairs of axes
-LETTERS = {"stable": "s", "vanishing": "v", "exploding": "E", "dead": "d", "undefined": "?", "missing": ".", "failed": "!"}
+LETTERS = {
+    "stable": "s",
+    "vanishing": "v",
+    "exploding": "E",
+    "dead": "d",
+    "undefined": "?",
+    "missing": ".",
+    "failed": "!",
+}
 FORMATS = ("csv", "parquet", "nc")
 _SHORT = {"leaky_relu": "leaky", "torch_linear_default": "torch default"}
 
@@ -31,7 +39,8 @@ def table(ds: Any, width: int | None = None) -> str:
 
     Args:
         ds: what `sweep` or `open` returned.
-        width: columns of the page; the terminal's without (80 where there is none). What has no room is left out, and said.
+        width: columns of the page; the terminal's without (80 where there is none). What has no room is left out, and
+            said.
     """
     width = width or shutil.get_terminal_size((WIDTH, 24)).columns
     return "\n".join(_lines(ds, width) if ds.verdict.size <= 40 else _letters(ds, width))
@@ -52,7 +61,9 @@ _VERDICT = "verdict: by the larger of signal and weights, vanishing below -3 dec
 
 def _lines(ds: Any, width: int) -> Iterator[str]:
     names = [name for axis in axes(ds) for name in coordinates(ds, axis)]
-    columns: dict[str, list[str]] = {name: [] for name in (*names, "chains", "slope", "+-", "theory", "z", "signal", "weights", "verdict")}
+    columns: dict[str, list[str]] = {
+        name: [] for name in (*names, "chains", "slope", "+-", "theory", "z", "signal", "weights", "verdict")
+    }
     if "predicted_slope" not in ds:
         del columns["theory"], columns["z"]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -87,7 +98,9 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
         said = [text.replace("gradient a layer", "gradient a repetition of the blocks") for text in said]
     yield from textwrap.wrap("; ".join([*said, _VERDICT]), width)
     if left_out:
-        yield from textwrap.wrap(f"no room for {', '.join(left_out)}: a wider terminal, or `pykernel export DIR`, has all", width)
+        yield from textwrap.wrap(
+            f"no room for {', '.join(left_out)}: a wider terminal, or `pykernel export DIR`, has all", width
+        )
 
 
 def _fit(columns: dict[str, list[str]], names: list[str], width: int) -> list[str]:
@@ -107,7 +120,9 @@ def _fit(columns: dict[str, list[str]], names: list[str], width: int) -> list[st
         longest = max(map(len, columns[name]))
         if longest <= 8:
             break
-        columns[name][:] = [text if len(text) < longest else text[: longest - 2].rstrip(".") + "." for text in columns[name]]
+        columns[name][:] = [
+            text if len(text) < longest else text[: longest - 2].rstrip(".") + "." for text in columns[name]
+        ]
     return left_out
 
 
@@ -138,13 +153,20 @@ def _letters(ds: Any, width: int) -> Iterator[str]:
         part = ds.verdict.isel({along: slice(None, None, step), **dict(zip(others, where, strict=True))})
         yield ""
         if others:
-            yield ", ".join(f"{'/'.join(coordinates(ds, name))} {_values(ds, name)[i]}" for name, i in zip(others, where, strict=True))
+            yield ", ".join(
+                f"{'/'.join(coordinates(ds, name))} {_values(ds, name)[i]}"
+                for name, i in zip(others, where, strict=True)
+            )
         yield from _grid(part, along, across if across != along else None, down, width)
     if len(blocks) > BLOCKS:
         yield ""
-        yield from textwrap.wrap(f"{len(blocks) - BLOCKS} of {len(blocks)} blocks are left out: `pykernel export DIR` has all", width)
+        yield from textwrap.wrap(
+            f"{len(blocks) - BLOCKS} of {len(blocks)} blocks are left out: `pykernel export DIR` has all", width
+        )
     yield ""
-    yield from textwrap.wrap(_VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width)
+    yield from textwrap.wrap(
+        _VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width
+    )
     if "z_slope" in ds:
         yield from _beside(ds, width)
 
@@ -155,7 +177,10 @@ def _beside(ds: Any, width: int) -> Iterator[str]:
     predicted = int(np.isfinite(ds.predicted_slope.values).sum())
     text = f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, "
     if len(z):
-        text += f"and its spread in {len(z)}: of these, {np.mean(z <= 2):.0%} have their mean slope within 2 standard errors of it, "
+        text += (
+            f"and its spread in {len(z)}: of these, {np.mean(z <= 2):.0%} have their mean slope within 2 "
+            "standard errors of it, "
+        )
         text += f"{np.mean(z <= 4):.0%} within 4"
     else:
         text += "and its spread in none"
@@ -189,7 +214,10 @@ def coordinates(ds: Any, axis: str) -> list[str]:
 
 def _values(ds: Any, axis: str) -> list[str]:
     """The values along an axis in words; those of a zip joined by a slash."""
-    return ["/".join(_short(v) for v in row) for row in zip(*(ds[name].values.tolist() for name in coordinates(ds, axis)), strict=True)]
+    return [
+        "/".join(_short(v) for v in row)
+        for row in zip(*(ds[name].values.tolist() for name in coordinates(ds, axis)), strict=True)
+    ]
 
 
 def _short(value: Any) -> str:
@@ -198,14 +226,19 @@ def _short(value: Any) -> str:
 
 
 def frame(ds: Any, replicas: bool = False) -> Any:
-    """A tidy pandas.DataFrame: a line for each cell with median, mean, std and standard error of every scalar; or for each replica."""
+    """A tidy pandas.DataFrame: a line for each cell with median, mean, std and standard error of every scalar; or for
+    each replica."""
     import pandas
 
     from pykernel.sweeps.statistics import SCALARS
 
     dims = axes(ds)
     names = [name for name in SCALARS if name in ds]
-    index = {name: np.broadcast_to(_along(ds, name, dims), ds.verdict.shape).ravel() for axis in dims for name in _coordinates(ds, axis)}
+    index = {
+        name: np.broadcast_to(_along(ds, name, dims), ds.verdict.shape).ravel()
+        for axis in dims
+        for name in _coordinates(ds, axis)
+    }
     facts = {name: ds[name].values.ravel() for name in ds.data_vars if ds[name].dims == tuple(dims)}
     if replicas:
         count = ds.sizes["replica"]
@@ -258,12 +291,18 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise ValueError("format parquet needs pyarrow: pip install pyarrow; csv and nc need nothing more") from None
+            raise ValueError(
+                "format parquet needs pyarrow: pip install pyarrow; csv and nc need nothing more"
+            ) from None
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if form == "nc":
-            encoding = {str(name): {"zlib": True, "complevel": 1} for name in ds.data_vars if ds[name].dtype.kind == "f" and ds[name].size}
+            encoding = {
+                str(name): {"zlib": True, "complevel": 1}
+                for name in ds.data_vars
+                if ds[name].dtype.kind == "f" and ds[name].size
+            }
             ds.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
         elif form == "csv":
             frame(ds, replicas).to_csv(temporary, index=False)
@@ -271,7 +310,9 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
             frame(ds, replicas).to_parquet(temporary, index=False)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written ({error.strerror or error}); --output FILE writes elsewhere") from error
+        raise OSError(
+            error.errno, f"{path} could not be written ({error.strerror or error}); --output FILE writes elsewhere"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a sweep keeps of a chain's replicas: scalars of each, and mergeable statistics of the profiles over layers.
 
-Profiles are summed over a fixed binary tree of replicas: node (level, index) holds replicas [index * 2**level, (index + 1) * 2**level).
-A sum over the tree has the same bits however the replicas were cut into blocks, in which order they came, and whether they were
-computed at once or added later: so blocks may be cut by measured cost, and a resumed sweep equals an undisturbed one.
+Profiles are summed over a fixed binary tree of replicas: node (level, index) holds replicas [index * 2**level, (index +
+1) * 2**level). A sum over the tree has the same bits however the replicas were cut into blocks, in which order they
+came, and whether they were computed at once or added later: so blocks may be cut by measured cost, and a resumed sweep
+equals an undisturbed one.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class Profiles:
 
     Args:
         rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
-        quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual rows those of
-            `log10_grad_weight` and `log10_grad_activation`.
-        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input (of a chain of
-            blocks: places of its longest row);
+        quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual
+            rows those of `log10_grad_weight` and `log10_grad_activation`.
+        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input
+            (of a chain of blocks: places of its longest row);
             scalars always use every layer.
         replicas: keep the profile of every replica too (large).
 
@@ -116,7 +117,9 @@ class Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
         if batch > 1 or "similarity" not in self.rows:
             return self
-        rows, quantiles = (tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles))
+        rows, quantiles = (
+            tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles)
+        )
         return replace(self, rows=rows, quantiles=quantiles)
 
     def at(self, depth: int) -> np.ndarray:
@@ -177,9 +180,11 @@ def _over_steps(row: np.ndarray) -> np.ndarray:
 
 
 def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step or block k, as the row goes, 0 the input.
+    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step or block k, as the row
+    goes, 0 the input.
 
-    Zero at the input for rows that have no value there (where nobody reads it); nan beyond the end of a row that is shorter than others.
+    Zero at the input for rows that have no value there (where nobody reads it); nan beyond the end of a row that is
+    shorter than others.
     """
     values = np.zeros((len(kept.rows), len(rows["loss"]), len(layers)))
     for p, name in enumerate(kept.rows):
@@ -205,7 +210,8 @@ def decompose(first: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def reduce(values: np.ndarray, first: int, with_quantiles: list[int]) -> dict[tuple[int, int], Node]:
-    """The nodes of replicas first .. first + R of profiles (P, R, S); `with_quantiles` are the rows that keep quantiles."""
+    """The nodes of replicas first .. first + R of profiles (P, R, S); `with_quantiles` are the rows that keep
+    quantiles."""
     nodes = {}
     with np.errstate(over="ignore", invalid="ignore"):
         for level, index in decompose(first, first + values.shape[1]):
@@ -312,16 +318,23 @@ def summaries(forests: list[dict[tuple[int, int], Node]]) -> list[Summary]:
     alike: dict[tuple, list[int]] = {}
     for i, forest in enumerate(forests):
         rows = next(iter(forest.values())).mean.shape[0]  # a batch has one more than a single input
-        alike.setdefault((rows, *((place, isinstance(node.count, float)) for place, node in forest.items())), []).append(i)
+        alike.setdefault(
+            (rows, *((place, isinstance(node.count, float)) for place, node in forest.items())), []
+        ).append(i)
     found: dict[int, Summary] = {}
     for (_, *kind), members in alike.items():
         layers = np.array([next(iter(forests[i].values())).mean.shape[1] for i in members])
-        for begin, end in itertools.pairwise([*range(0, len(members), max(1, LAYERS_AT_ONCE // int(layers.max()))), len(members)]):
+        for begin, end in itertools.pairwise(
+            [*range(0, len(members), max(1, LAYERS_AT_ONCE // int(layers.max()))), len(members)]
+        ):
             side = [list(forests[i].values()) for i in members[begin:end]]
             nodes = [
                 Node(
                     1.0 * (1 << level) if whole else np.concatenate([nodes[j].count for nodes in side], axis=1),
-                    *(np.concatenate([getattr(nodes[j], word) for nodes in side], axis=1) for word in ("mean", "square", "sorted")),
+                    *(
+                        np.concatenate([getattr(nodes[j], word) for nodes in side], axis=1)
+                        for word in ("mean", "square", "sorted")
+                    ),
                 )
                 for j, ((level, _), whole) in enumerate(kind)
             ]
@@ -343,12 +356,15 @@ def summarise(forest: dict[tuple[int, int], Node]) -> Summary:
         std = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
     mean = np.where(count > 0, mean, np.nan)
     values = np.concatenate([node.sorted for _, node in items], axis=-1)
-    weights = np.concatenate([np.full(node.sorted.shape[-1], 2.0**level / node.sorted.shape[-1]) for (level, _), node in items])
+    weights = np.concatenate(
+        [np.full(node.sorted.shape[-1], 2.0**level / node.sorted.shape[-1]) for (level, _), node in items]
+    )
     return Summary(count, mean, std, _quantiles(values, weights))
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted quantiles along the last axis of (Q, S, M), at the middle of each value's step (Hazen); (Q, len(QUANTILES), S)."""
+    """Weighted quantiles along the last axis of (Q, S, M), at the middle of each value's step (Hazen); (Q,
+    len(QUANTILES), S)."""
     alike = (weights == weights[0]).all()  # up to KEPT replicas: one row of steps serves all
     if alike:
         values = np.sort(values, axis=-1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The directory that a sweep lives in: immutable part files and one plan file, each with a checksum over all its bytes.
 
-A file is a line `pykernel <kind> <version> <sha256 of the rest>` and the rest. It is written under another name, synced, and renamed:
-so a file is whole or absent. What does not match its checksum is named, set aside and computed again; it is never believed.
-Only this module writes into a store.
+A file is a line `pykernel <kind> <version> <sha256 of the rest>` and the rest. It is written under another name,
+synced, and renamed: so a file is whole or absent. What does not match its checksum is named, set aside and computed
+again; it is never believed. Only this module writes into a store.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def unframe(kind: str, content: bytes, path: Path) -> bytes:
     if len(words) == 4 and words[:2] == [b"pykernel", kind.encode()] and words[2].isdigit() and int(words[2]) > VERSION:
         newer = frame(kind, rest).split(b" ", 3)[3]
         if content.split(b" ", 3)[3] == newer:
-            raise StoreError(f"{path} was written by a newer pykernel (store version {int(words[2])}, this one reads {VERSION})")
+            raise StoreError(
+                f"{path} was written by a newer pykernel (store version {int(words[2])}, this one reads {VERSION})"
+            )
     if frame(kind, rest) != content:
         raise Damage(f"{path} is damaged: its bytes do not match its checksum")
     return rest
@@ -88,7 +90,9 @@ def split(content: bytes) -> tuple[dict, np.ndarray]:
     """Header and numbers of a part that was just made."""
     begin = content.index(b"\n") + 1
     end = content.index(b"\n", begin)
-    return json.loads(content[begin:end]), np.frombuffer(content, dtype="<f8", offset=end + 1) if len(content) > end + 1 else np.zeros(0)
+    return json.loads(content[begin:end]), np.frombuffer(content, dtype="<f8", offset=end + 1) if len(
+        content
+    ) > end + 1 else np.zeros(0)
 
 
 class Store:
@@ -160,7 +164,10 @@ class Store:
                         f"(`pykernel status {self.directory}` shows how far it is)"
                     ) from None
                 except OSError as error:
-                    print(f"pykernel: {path}: no file locks here ({error.strerror}): run one driver at a time", file=sys.stderr)
+                    print(
+                        f"pykernel: {path}: no file locks here ({error.strerror}): run one driver at a time",
+                        file=sys.stderr,
+                    )
                     break
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             with contextlib.suppress(OSError):  # a full disk costs the name of the driver, not the lock
@@ -227,7 +234,8 @@ class Store:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise StoreError(
-                f"{path} could not be written ({error.strerror or error}); finished parts in {self.directory} are kept: "
+                f"{path} could not be written ({error.strerror or error}); finished parts in {self.directory} are "
+                "kept: "
                 "make room or mend the path, and run the same sweep again"
             ) from error
 
@@ -241,7 +249,9 @@ class Store:
 
     def put_predictions(self, known: dict[str, list]) -> None:
         """Keep what theory says of cells, by key; the version of pykernel is told, as theory may come to say more."""
-        content = frame("theory", json.dumps({"pykernel": version, "cells": known}, separators=(",", ":"), allow_nan=True).encode())
+        content = frame(
+            "theory", json.dumps({"pykernel": version, "cells": known}, separators=(",", ":"), allow_nan=True).encode()
+        )
         self.write(self.theory / f"{hashlib.sha256(content).hexdigest()[:32]}.json", content)
 
     def write_plan(self, plan: dict) -> None:
@@ -253,7 +263,9 @@ class Store:
         except FileNotFoundError:
             before = None
         except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror or error}); move it away and run the same sweep again") from error
+            raise StoreError(
+                f"{path} cannot be read ({error.strerror or error}); move it away and run the same sweep again"
+            ) from error
         if before == content:
             return
         if before is not None:
@@ -337,7 +349,8 @@ class Store:
         return records
 
     def predictions(self) -> dict[str, list]:
-        """What theory says of cells, by key; damaged files and other versions' count as missing: they are cheap to make again."""
+        """What theory says of cells, by key; damaged files and other versions' count as missing: they are cheap to make
+        again."""
         known: dict[str, list] = {}
         for path in sorted(self.theory.glob("*.json")) if self.theory.is_dir() else []:
             with contextlib.suppress(OSError, ValueError, Damage):
@@ -361,7 +374,8 @@ def merge(target: Store, sources: list[Store]) -> dict[str, Any]:
     """Copy the sound parts of other stores into one; a plan comes with them where the target has none.
 
     Returns:
-        {"copied": number, "known": number, "damaged": [paths], "foreign": {directory: cells that the target's plan does not show}}.
+        {"copied": number, "known": number, "damaged": [paths], "foreign": {directory: cells that the target's plan does
+        not show}}.
 
     Raises:
         StoreError: for a source without a sweep, or a target in use.

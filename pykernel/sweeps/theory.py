@@ -15,14 +15,20 @@ from pykernel.sweeps.statistics import SCALARS
 
 # name: unit and meaning
 PREDICTED = {
-    "predicted_slope": ("decades per layer", "theory's slope: at this width where a law is known, else at infinite width"),
+    "predicted_slope": (
+        "decades per layer",
+        "theory's slope: at this width where a law is known, else at infinite width",
+    ),
     "predicted_slope_std": ("decades per layer", "its standard deviation over draws"),
     "predicted_end_to_end": ("decades", "theory's end_to_end at infinite width"),
     "predicted_signal_end_to_end": ("decades", "theory's signal_end_to_end at infinite width"),
     "predicted_signal_end_to_end_mean": ("decades", "its mean over draws at this width"),
     "predicted_signal_end_to_end_std": ("decades", "its standard deviation over draws at this width"),
 }
-Z = {"z_slope": ("slope", "predicted_slope"), "z_signal_end_to_end": ("signal_end_to_end", "predicted_signal_end_to_end_mean")}
+Z = {
+    "z_slope": ("slope", "predicted_slope"),
+    "z_signal_end_to_end": ("signal_end_to_end", "predicted_signal_end_to_end_mean"),
+}
 FREELY = 1000  # cells that are predicted without being asked for: as many as take seconds
 ROUNDING = 2.0**-24  # of a float32 run: a layer's error in decades, where a law leaves no spread at all
 
@@ -85,7 +91,14 @@ def _one(chain: Any, batch: int, correlation: float, positions: Any = ()) -> lis
         try:
             with np.errstate(all="ignore"):
                 p = predict_chain(chain, batch, positions=positions, correlation=correlation)
-                numbers = (p.slope_mean, p.slope_std, p.end_to_end, p.signal_end_to_end, p.signal_end_to_end_mean, p.signal_end_to_end_std)
+                numbers = (
+                    p.slope_mean,
+                    p.slope_std,
+                    p.end_to_end,
+                    p.signal_end_to_end,
+                    p.signal_end_to_end_mean,
+                    p.signal_end_to_end_std,
+                )
             law = p.law.partition(";")[0]
             if p.program.columns > p.law_batch and math.isfinite(p.signal_end_to_end_std):  # the law is one input's
                 numbers = (p.slope, math.nan, p.end_to_end, p.signal_end_to_end, math.nan, math.nan)
@@ -96,15 +109,17 @@ def _one(chain: Any, batch: int, correlation: float, positions: Any = ()) -> lis
     return [math.nan] * len(PREDICTED) + [f"none: {reason}"]
 
 
-def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[int]) -> dict[str, tuple[np.ndarray, dict]]:
+def variables(
+    keys: list[str], known: Known, scalars: np.ndarray, depths: list[int]
+) -> dict[str, tuple[np.ndarray, dict]]:
     """Columns over cells: PREDICTED, `theory` (the law, or why there is none) and the z-scores.
 
     Args:
         keys: of cells.  known: predictions by key.  scalars: (len(SCALARS), cells, replicas).  depths: of cells.
 
     Returns:
-        Values and attributes by name. z = (mean over replicas - theory's mean) / (standard deviation / sqrt(replicas)), the
-        larger of theory's and the measured deviation; nan where theory has no law of the spread, or a rough one
+        Values and attributes by name. z = (mean over replicas - theory's mean) / (standard deviation / sqrt(replicas)),
+        the larger of theory's and the measured deviation; nan where theory has no law of the spread, or a rough one
         (that of a batch).
     """
     missing = [math.nan] * len(PREDICTED) + ["not computed: predict=True asks for it"]
@@ -123,7 +138,9 @@ def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[i
         with np.errstate(all="ignore"):
             values = np.where(counted, values, 0.0)
             mean = values.sum(axis=-1) / count
-            spread = np.sqrt(np.where(counted, (values - mean[:, None]) ** 2, 0.0).sum(axis=-1) / np.maximum(count - 1, 1))
+            spread = np.sqrt(
+                np.where(counted, (values - mean[:, None]) ** 2, 0.0).sum(axis=-1) / np.maximum(count - 1, 1)
+            )
             law = out["predicted_slope_std" if measured == "slope" else f"{expected[:-5]}_std"][0]
             floor = rounding / (np.array(depths) if measured == "slope" else 1)
             z = (mean - out[expected][0]) / (np.maximum(np.maximum(spread, law), floor) / np.sqrt(count))
@@ -131,5 +148,8 @@ def variables(keys: list[str], known: Known, scalars: np.ndarray, depths: list[i
             np.where(np.isfinite(law) & ~rough, z, np.nan),
             {"units": "1", "long_name": f"standard errors from theory to mean {measured}"},
         )
-    out["theory"] = np.array([row[-1] for row in rows]), {"long_name": "law that the prediction rests on, or why there is none"}
+    out["theory"] = (
+        np.array([row[-1] for row in rows]),
+        {"long_name": "law that the prediction rests on, or why there is none"},
+    )
     return out

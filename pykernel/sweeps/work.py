@@ -32,7 +32,8 @@ class Entry(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What comes back from a worker: the bytes of the part, core seconds of each finished piece, failures by place in the block.
+    """What comes back from a worker: the bytes of the part, core seconds of each finished piece, failures by place in
+    the block.
 
     `seconds` is shorter than the block where the worker was asked to stop.
     """
@@ -49,7 +50,9 @@ def run_rows(piece: Piece, first: int, count: int, threads: int | None) -> dict[
     return run.measure(piece.chain, first=first, replicas=count, threads=threads, **piece.run).rows
 
 
-def run_block(pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop: Callable[[], bool] | None = None) -> Done:
+def run_block(
+    pieces: list[Piece], kept: Profiles, threads: int | None = 1, stop: Callable[[], bool] | None = None
+) -> Done:
     """Run a block. A piece that raises is a failure of its own, with its traceback; the others go on."""
     entries: list[tuple[str, Entry]] = []
     seconds: list[float] = []

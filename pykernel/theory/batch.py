@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Batch normalisation of a wide layer: forward and backward statistics at a finite batch, for any activation.
 
-For one unit the preactivations of a batch of B are jointly normal, with equal variances and one pairwise covariance. Centred, they point in
-a direction
-uniform on the sphere of R^(B-1) and have squared length v B, v B / D ~ chi^2_(B-1), D = variance minus covariance. Normalised: y_b =
-sqrt(B) e_b sqrt(v / (v + eps)).
-Everything asked for is a mean over one or two coordinates of that sphere (Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz 2019, arXiv
-1902.08129, section 3).
+For one unit the preactivations of a batch of B are jointly normal, with equal variances and one pairwise covariance.
+Centred, they point in a direction
+uniform on the sphere of R^(B-1) and have squared length v B, v B / D ~ chi^2_(B-1), D = variance minus covariance.
+Normalised: y_b = sqrt(B) e_b sqrt(v / (v + eps)).
+Everything asked for is a mean over one or two coordinates of that sphere (Yang, Pennington, Rao, Sohl-Dickstein,
+Schoenholz 2019, arXiv 1902.08129, section 3).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ NEGLIGIBLE = math.log(1e-9)  # of eps over the variance within the batch
 
 
 class BatchMoments(NamedTuple):
-    """Means over units; `f` is phi'(y), y the normalised preimage, M = I - 11^T/B - y y^T/B the slope of the normalisation times sigma."""
+    """Means over units; `f` is phi'(y), y the normalised preimage, M = I - 11^T/B - y y^T/B the slope of the
+    normalisation times sigma."""
 
     value2: float  # E phi(y_b)^2
     cross: float  # E phi(y_b) phi(y_b'), b != b'
@@ -66,8 +67,8 @@ def plane(batch: int, scale: float, points: tuple[float, ...]) -> tuple[np.ndarr
 
 
 def plane_moments(row: Any, batch: int, shrink: float) -> np.ndarray:
-    """E of phi^2, phi phi', phi, f^2, f^2 y^2, f f', f f' y y' at y = sqrt(shrink) * (normalised preimage without eps), and the saturated
-    fraction.
+    """E of phi^2, phi phi', phi, f^2, f^2 y^2, f f', f f' y y' at y = sqrt(shrink) * (normalised preimage without eps),
+    and the saturated fraction.
     """
     y, other, w = plane(batch, math.sqrt((batch - 1) * shrink), special_points(row))
     phi, f = np.asarray(row.value(y), float), np.asarray(row.slope(y), float)
@@ -85,8 +86,8 @@ def _combine(B: int, m: np.ndarray, shrink: float) -> tuple[float, float]:
 
 
 def radial(batch: int, tilt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights (sum 1) for x ~ chi^2_(B-1) with its density multiplied by x^-tilt: Gauss-Laguerre by the Jacobi matrix (Golub,
-    Welsch 1969).
+    """Nodes and weights (sum 1) for x ~ chi^2_(B-1) with its density multiplied by x^-tilt: Gauss-Laguerre by the
+    Jacobi matrix (Golub, Welsch 1969).
     """
     alpha = (batch - 1) / 2 - 1 - tilt
     k = np.arange(10)
@@ -101,7 +102,8 @@ def measure(planes: Table, batch: int, log_ratio: float) -> np.ndarray:
     if log_ratio <= NEGLIGIBLE and B >= 4:
         m = planes.function(0.0)
         own, common = _combine(B, m, 1.0)
-        return np.array([m[0], m[1], m[2], own * B / (B - 3), common * B / (B - 3), m[7]])  # E 1/v = B/(B - 3) in units of 1/D
+        # E 1/v = B/(B - 3) in units of 1/D
+        return np.array([m[0], m[1], m[2], own * B / (B - 3), common * B / (B - 3), m[7]])
     ratio = math.exp(log_ratio) * B  # eps B / D, to compare with chi^2_(B-1)
     if B >= 4:
         x, w = radial(B, 0)
@@ -126,7 +128,8 @@ def _limits(log_ratio: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarr
 
 
 class BatchTable(Table):
-    """BatchMoments of one activation and batch size as functions of log(eps / D), centred where eps begins to matter."""
+    """BatchMoments of one activation and batch size as functions of log(eps / D), centred where eps begins to
+    matter."""
 
     CENTRE = -8.0
     ORDER = 12

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How alike two inputs' gradients are: a head makes them so at the top, each layer's slopes take a part of it away on the way back."""
+"""How alike two inputs' gradients are: a head makes them so at the top, each layer's slopes take a part of it away on
+the way back."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ def kept_share(row: Any, std: float, distance: float) -> float:
     """E phi'(u1) phi'(u2) / E phi'(u)^2: what one layer leaves of the correlation of two inputs' gradients.
 
     Notes:
-        The slope of the C-map (Poole et al. 2016, arXiv 1606.05340, eq. 7) over chi. Two linear pieces: arc-cosine kernel of order 0 (Cho,
-        Saul 2009); sin: by E exp(i k z).
+        The slope of the C-map (Poole et al. 2016, arXiv 1606.05340, eq. 7) over chi. Two linear pieces: arc-cosine
+        kernel of order 0 (Cho, Saul 2009); sin: by E exp(i k z).
     """
     d = min(max(distance, 0.0), 2.0)
     slopes = seen_slopes(row, std)
@@ -42,7 +43,8 @@ def kept_share(row: Any, std: float, distance: float) -> float:
 
 
 def kept_shares(program: Program, log_std: np.ndarray, log_distance: np.ndarray) -> np.ndarray:
-    """`kept_share` of every activation step, from the logs of the deviation and of the distance of what phi acts on; 1 where it is dead."""
+    """`kept_share` of every activation step, from the logs of the deviation and of the distance of what phi acts on; 1
+    where it is dead."""
     out = np.ones(len(log_std))
     at = np.stack([log_std, log_distance], axis=1)
     alive = np.isfinite(log_std) & (log_distance > -60)
@@ -52,7 +54,9 @@ def kept_shares(program: Program, log_std: np.ndarray, log_distance: np.ndarray)
         digits = 6 if len(known) < 200 else 3  # of a chain that never runs straight
         key = int(program.steps.row[s]), round(float(at[s, 0]), digits), round(float(at[s, 1]), digits)
         if key not in known:
-            known[key] = kept_share(program.activations[key[0]], math.exp(min(max(key[1], -340.0), 340.0)), math.exp(key[2]))
+            known[key] = kept_share(
+                program.activations[key[0]], math.exp(min(max(key[1], -340.0), 340.0)), math.exp(key[2])
+            )
         return known[key]
 
     for steps in _runs(program):  # steps at the same place of their repetition follow one another
@@ -72,7 +76,8 @@ def _runs(program: Program) -> Iterator[np.ndarray]:
 
 
 def _fill(out: np.ndarray, at: np.ndarray, steps: np.ndarray, value: Callable[[int], float]) -> None:
-    """`value` of these steps into `out`: spans are halved until the chain moves on a straight line and so does what it keeps."""
+    """`value` of these steps into `out`: spans are halved until the chain moves on a straight line and so does what it
+    keeps."""
     spans = [(0, len(steps) - 1)] if len(steps) else []
     while spans:
         low, high = spans.pop()

@@ -31,20 +31,27 @@ def two_slopes(row: Any) -> tuple[float, float] | None:
 def seen_slopes(row: Any, std: float) -> tuple[float, float] | None:
     """The same, and of so wide a Gaussian that only the asymptotes of a function are seen theirs."""
     slopes = two_slopes(row)
-    if slopes is None and std > FAR and math.isfinite(row.left) and math.isfinite(row.right) and row.left**2 + row.right**2 > 0:
+    if (
+        slopes is None
+        and std > FAR
+        and math.isfinite(row.left)
+        and math.isfinite(row.right)
+        and row.left**2 + row.right**2 > 0
+    ):
         return float(row.left), float(row.right)
     return slopes
 
 
 def distance_map(row: Any, std: float, distance: float) -> float:
-    """1 - c' where c' = E phi(u1) phi(u2) / E phi(u)^2, for (u1, u2) Gaussian of variance std^2 and correlation c = 1 - distance.
+    """1 - c' where c' = E phi(u1) phi(u2) / E phi(u)^2, for (u1, u2) Gaussian of variance std^2 and correlation c = 1 -
+    distance.
 
     The distance, not the correlation, is mapped: inputs that fall together keep their digits.
 
     Notes:
-        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n = 1). Otherwise given
-        their common part x the two are independent, so E phi^2 - E phi(u1) phi(u2) = E Var[phi(u) | x] for c >= 0, without cancellation;
-        below 1e-11 by its limit distance * std^2 E phi'^2 / E phi^2.
+        Poole et al. 2016, arXiv 1606.05340, eq. 5. For linear pieces the arc-cosine kernel: Cho, Saul 2009, eq. 6 (n =
+        1). Otherwise given their common part x the two are independent, so E phi^2 - E phi(u1) phi(u2) = E Var[phi(u) |
+        x] for c >= 0, without cancellation; below 1e-11 by its limit distance * std^2 E phi'^2 / E phi^2.
     """
     d = min(max(distance, 0.0), 2.0)
     if d == 0:
@@ -75,7 +82,8 @@ def distance_map(row: Any, std: float, distance: float) -> float:
 def pair_loss(
     function: Callable, std: float, distance: float, points: tuple[float, ...] = (0.0,), rough: bool = False
 ) -> tuple[float, float]:
-    """1 - E f(u1) f(u2) / E f(u)^2 (nan where f is zero) and E f(u)^2, (u1, u2) Gaussian of variance std^2 and correlation 1 - distance.
+    """1 - E f(u1) f(u2) / E f(u)^2 (nan where f is zero) and E f(u)^2, (u1, u2) Gaussian of variance std^2 and
+    correlation 1 - distance.
 
     Args:
         function: elementwise, varying on scales of 1 or more between `points`.
@@ -114,11 +122,13 @@ def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     return r, w / w.sum()
 
 
-def _given(function: Callable, spread: float, x: np.ndarray, points: tuple[float, ...], rough: bool) -> tuple[np.ndarray, np.ndarray]:
+def _given(
+    function: Callable, spread: float, x: np.ndarray, points: tuple[float, ...], rough: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """E f(x + spread r) - f(x) and Var f(x + spread r), r standard normal, for each x.
 
-    Where f is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of f, graded towards `points`, under the normal density
-    around each x.
+    Where f is smooth on the scale of `spread`: Gauss-Hermite. Else one grid of f, graded towards `points`, under the
+    normal density around each x.
     """
     here = np.asarray(function(x), float)
     gap = np.min(np.abs(x[:, None] - np.array(points)), axis=1)
@@ -135,7 +145,9 @@ def _given(function: Callable, spread: float, x: np.ndarray, points: tuple[float
         steps = np.arange(-2 * REACH, 2 * REACH + 0.5)
         finest = max(min(0.5, 0.5 * spread), 1e-11 * spread)
         grades = finest * 2.0 ** np.arange(max(1, math.ceil(math.log2(spread / finest))))
-        edges = np.unique(np.concatenate([part for p in points for part in (p + spread * steps, p + grades, p - grades)]))
+        edges = np.unique(
+            np.concatenate([part for p in points for part in (p + spread * steps, p + grades, p - grades)])
+        )
         at, w = panels(edges[np.concatenate([[True], np.diff(edges) > 1e-12 * spread])], NODES)
         offset = (at - x[near, None]) / spread
         density = np.exp(-0.5 * offset * offset) * (w / (spread * math.sqrt(2 * math.pi)))
@@ -147,7 +159,8 @@ def _given(function: Callable, spread: float, x: np.ndarray, points: tuple[float
 
 
 def _absolute_distance(angle: float, d: float) -> float:
-    """1 - (2/pi)(sin t + (pi/2 - t) cos t) for small angle t: d - (2/pi)(sin t - t cos t), the bracket by its series."""
+    """1 - (2/pi)(sin t + (pi/2 - t) cos t) for small angle t: d - (2/pi)(sin t - t cos t), the bracket by its
+    series."""
     t2 = angle * angle
     bracket = angle * t2 / 3 * (1 - t2 / 10 * (1 - t2 / 28 * (1 - t2 / 54)))
     return d - (2 / math.pi) * bracket

@@ -15,7 +15,15 @@ from pykernel.lower import lower
 from pykernel.theory.correlation import distance_map
 from pykernel.theory.logs import log_add
 from pykernel.theory.plain import plain
-from pykernel.theory.quadrature import ELASTICITY, HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
+from pykernel.theory.quadrature import (
+    ELASTICITY,
+    HOMOGENEOUS,
+    LOG_SLOPE2,
+    LOG_VALUE2,
+    gaussian_mean,
+    moments,
+    special_points,
+)
 from pykernel.theory.weights import bias_log, weight_log
 
 LOG_LARGEST = math.log(1e4)  # of sigma_w: beyond it nobody initialises
@@ -31,7 +39,8 @@ class CriticalPoint:
         activation, bias_std, norm, order: what was asked.
         exists: whether chi_perp = 1 has a solution.
         gain: critical standard deviation times sqrt(fan_in): multiplies "lecun_normal".  sigma_w: the same number.
-        q: mean square of z at the fixed point (0 where criticality is reached in the limit of small signals, nan where every q is fixed).
+        q: mean square of z at the fixed point (0 where criticality is reached in the limit of small signals, nan where
+            every q is fixed).
         chi_perp: factor on the squared gradient norm per layer there (1 up to rounding where `exists`).
         chi_par: factor on a small change of q per layer; above 1 the point is unstable.
         stable: chi_perp = 1 and chi_par <= 1.
@@ -61,10 +70,14 @@ class CriticalPoint:
 
 
 def critical_gain(
-    activation="relu", bias_std: float = 0.0, norm: str | None = None, order: str = ORDERS[0], norm_eps: float = NORM_EPS
+    activation="relu",
+    bias_std: float = 0.0,
+    norm: str | None = None,
+    order: str = ORDERS[0],
+    norm_eps: float = NORM_EPS,
 ) -> CriticalPoint:
-    """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp = sigma_w^2 E
-    phi'(z)^2 = 1.
+    """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp
+    = sigma_w^2 E phi'(z)^2 = 1.
 
     Args:
         activation: name or `Activation`.
@@ -74,16 +87,16 @@ def critical_gain(
         norm_eps: what the norm adds to the variance.
 
     Returns:
-        CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none is, `exists` is
-        False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so.
+        CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none
+        is, `exists` is False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so.
 
     Raises:
         ValueError, TypeError: an unknown activation, norm or order, a bias_std outside 0 .. 1e100.
 
     Notes:
-        Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1, sigma_w^2 = 1 / E
-        phi'^2(sqrt(q) Z), the fixed point's sigma_b^2 = q - E phi^2 / E phi'^2: solved for q. chi_par = sigma_w^2 E[phi'^2 + phi phi''] =
-        sigma_w^2 d E phi^2 / dq, by parts: right at kinks.
+        Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1,
+        sigma_w^2 = 1 / E phi'^2(sqrt(q) Z), the fixed point's sigma_b^2 = q - E phi^2 / E phi'^2: solved for q. chi_par
+        = sigma_w^2 E[phi'^2 + phi phi''] = sigma_w^2 d E phi^2 / dq, by parts: right at kinks.
 
     Examples:
         >>> round(critical_gain("relu").gain, 6)
@@ -107,8 +120,15 @@ def critical_gain(
     others = tuple(p[0] for p in points[1:])
     where = "in the limit of small signals" if q == 0 else f"at mean square q = {q:.4g}"
     character = "to which signals return" if stable else "from which signals run away"
-    fixed = f"at any mean square q (chi_par = {par:.4g})" if math.isnan(q) else f"{where}, a fixed point {character} (chi_par = {par:.4g})"
-    note = f"{row} keeps its gradient at sigma_w = {gain:.6g} (weights of standard deviation {gain:.6g} / sqrt(fan_in)), {fixed}"
+    fixed = (
+        f"at any mean square q (chi_par = {par:.4g})"
+        if math.isnan(q)
+        else f"{where}, a fixed point {character} (chi_par = {par:.4g})"
+    )
+    note = (
+        f"{row} keeps its gradient at sigma_w = {gain:.6g} (weights of standard deviation {gain:.6g} / "
+        f"sqrt(fan_in)), {fixed}"
+    )
     if gain > 5:
         note += "; a large weight scale that no scheme in use comes near"
     return CriticalPoint(str(row), bias_std, norm, order, True, gain, q, 1.0, par, stable, others, note)
@@ -140,16 +160,20 @@ def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, floa
         gap = rest - bias_std**2 * np.exp(-2 * t)
     gap[~np.isfinite(gap)] = np.nan
     if bias_std == 0 and zero == 0 and abs(log_w[0] - log_w[50]) < 1e-3:  # the function has a slope at 0
-        # q = 0 is fixed: critical there where sigma_w phi'(0+-) has mean square 1; q leaves or comes as the curvature says
+        # q = 0 is fixed: critical there where sigma_w phi'(0+-) has mean square 1; q leaves or comes as the curvature
+        # says
         slope = float(moments(row)(np.array([LOWEST]))[LOG_SLOPE2, 0])
-        falls = moments(row)(np.array([-5.0]))[LOG_VALUE2, 0] - slope <= -10.0 + 1e-12  # sigma_w^2 E phi^2 <= q just above 0
+        # sigma_w^2 E phi^2 <= q just above 0
+        falls = moments(row)(np.array([-5.0]))[LOG_VALUE2, 0] - slope <= -10.0 + 1e-12
         found.append((math.exp(-slope / 2), 0.0, 1.0, bool(falls)))
     usable = np.isfinite(gap) & (log_w < 2 * LOG_LARGEST)
     # near q = 0 both sides vanish together: roots there are the limit found above
     if bias_std == 0 and zero == 0:
         usable &= (t > -5) & (np.abs(gap) > 1e-9)
     for i in np.flatnonzero(usable[:-1] & usable[1:] & (np.sign(gap[:-1]) != np.sign(gap[1:]))):
-        root = _bisect(lambda s: float(_line(row, np.array([s]))[1][0]) - bias_std**2 * math.exp(-2 * s), t[i], t[i + 1])
+        root = _bisect(
+            lambda s: float(_line(row, np.array([s]))[1][0]) - bias_std**2 * math.exp(-2 * s), t[i], t[i + 1]
+        )
         w, _, chi = (float(v[0]) for v in _line(row, np.array([root])))
         found.append((math.exp(w / 2), math.exp(2 * root), chi, chi <= 1 + 1e-9))
     return found
@@ -170,14 +194,15 @@ def _bisect(function, low: float, high: float) -> float:
 
 
 def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
-    """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest to 1 over gains up
-    to 1e4."""
+    """No solution: criticality at infinity for functions with a slope there, else the fixed point with chi_perp nearest
+    to 1 over gains up to 1e4."""
     limit = (row.left**2 + row.right**2) / 2
     straight = abs(float(moments(row)(np.array([HIGHEST]))[ELASTICITY, 0]) - 1) < 1e-3  # far out phi is two lines
     if limit > 0 and straight:
         gain = limit**-0.5
         note = (
-            f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> {gain:.6g}, "
+            f"{row}: no critical gain with sigma_b = {bias_std:g}; the factor tends to 1 only as sigma_w -> "
+            f"{gain:.6g}, "
             "where signals grow without end"
         )
         if _homogeneous(row):
@@ -191,8 +216,13 @@ def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
     c = moments(row)(np.clip(x, -600, 680) / 2)
     distance = np.where(np.isfinite(x), np.abs(2 * np.log(gains) + c[LOG_SLOPE2]), np.inf)
     if not np.isfinite(distance).any():
-        note = f"{row}: no critical gain with sigma_b = {bias_std:g}; signals die out or grow without end, whatever the gain"
-        return CriticalPoint(str(row), bias_std, None, order, False, math.nan, math.nan, math.nan, math.nan, False, (), note)
+        note = (
+            f"{row}: no critical gain with sigma_b = {bias_std:g}; signals die out or grow without end, whatever "
+            "the gain"
+        )
+        return CriticalPoint(
+            str(row), bias_std, None, order, False, math.nan, math.nan, math.nan, math.nan, False, (), note
+        )
     i = int(np.argmin(distance))
     w, perp = float(gains[i]), math.exp(2 * math.log(gains[i]) + c[LOG_SLOPE2, i])
     par = math.exp(2 * math.log(w) + c[LOG_VALUE2, i] - x[i]) * c[ELASTICITY, i]
@@ -204,8 +234,8 @@ def _closest(row: Any, bias_std: float, order: str) -> CriticalPoint:
 
 
 def fixed_point(row: Any, log_w: np.ndarray, log_b: np.ndarray) -> np.ndarray:
-    """log q* that an input of mean square 1 runs to under q' = sigma_w^2 E phi^2 + sigma_b^2, elementwise; -inf where it dies out, inf
-    where it runs away.
+    """log q* that an input of mean square 1 runs to under q' = sigma_w^2 E phi^2 + sigma_b^2, elementwise; -inf where
+    it dies out, inf where it runs away.
 
     The map is taken as increasing in q: then the iteration stops at the first fixed point on its way.
     """
@@ -251,11 +281,13 @@ def _normalised(row: Any, bias_std: float, norm: str, order: str, eps: float) ->
     """With a norm before phi the signal's size does not depend on the gain: the growth rate, and whether it is 1."""
     if norm == "batch":
         slope, mean2, mean = (
-            gaussian_mean(f, 1.0, special_points(row)) for f in (lambda z: row.slope(z) ** 2, lambda z: row.value(z) ** 2, row.value)
+            gaussian_mean(f, 1.0, special_points(row))
+            for f in (lambda z: row.slope(z) ** 2, lambda z: row.value(z) ** 2, row.value)
         )
         chi = slope / (mean2 - mean * mean)
         note = (
-            f"{row} with batch norm: no gain is critical; the squared gradient grows by {chi:.5g} a layer for large batches, "
+            f"{row} with batch norm: no gain is critical; the squared gradient grows by {chi:.5g} a layer for large "
+            "batches, "
             "more for small ones, whatever the gain"
         )
         return CriticalPoint(str(row), bias_std, norm, order, False, math.nan, 1.0, chi, 0.0, False, (), note)
@@ -263,16 +295,36 @@ def _normalised(row: Any, bias_std: float, norm: str, order: str, eps: float) ->
     chi = math.exp(c[LOG_SLOPE2] - c[LOG_VALUE2])
     if bias_std == 0:
         same = abs(chi - 1) < 1e-9
-        what = "keeps the gradient at any gain" if same else f"multiplies the squared gradient by {chi:.5g} a layer whatever the gain"
-        return CriticalPoint(str(row), 0.0, norm, order, same, 1.0, 1.0, chi, 0.0, same, (), f"{row} with {norm} norm {what}")
+        what = (
+            "keeps the gradient at any gain"
+            if same
+            else f"multiplies the squared gradient by {chi:.5g} a layer whatever the gain"
+        )
+        return CriticalPoint(
+            str(row), 0.0, norm, order, same, 1.0, 1.0, chi, 0.0, same, (), f"{row} with {norm} norm {what}"
+        )
     # sigma_w^2 E phi'^2 / (sigma_w^2 E phi^2 + sigma_b^2 + eps) = 1
     room = math.exp(c[LOG_SLOPE2]) - math.exp(c[LOG_VALUE2])
     if room <= 0:
-        note = f"{row} with {norm} norm and biases: no gain is critical, the squared gradient shrinks by {chi:.5g} or more a layer"
+        note = (
+            f"{row} with {norm} norm and biases: no gain is critical, the squared gradient shrinks by {chi:.5g} "
+            "or more a layer"
+        )
         return CriticalPoint(str(row), bias_std, norm, order, False, math.inf, 1.0, chi, 0.0, False, (), note)
     gain = math.sqrt((bias_std**2 + eps) / room)
     return CriticalPoint(
-        str(row), bias_std, norm, order, True, gain, 1.0, 1.0, 0.0, True, (), f"{row} with {norm} norm: critical at sigma_w = {gain:.6g}"
+        str(row),
+        bias_std,
+        norm,
+        order,
+        True,
+        gain,
+        1.0,
+        1.0,
+        0.0,
+        True,
+        (),
+        f"{row} with {norm} norm: critical at sigma_w = {gain:.6g}",
     )
 
 
@@ -351,7 +403,8 @@ class DepthScales:
     """How many layers a chain remembers, at the end of its depth.
 
     Attributes:
-        xi_q: e-folding of the mean square towards its fixed point.  xi_c: of the correlation of two inputs.  xi_grad: of the squared
+        xi_q: e-folding of the mean square towards its fixed point.  xi_c: of the correlation of two inputs.  xi_grad:
+            of the squared
         gradient norm;
             positive where it shrinks towards the input, negative where it grows.  inf: no exponential.
         q, c: fixed point of the mean square and of the correlation.  chi_perp, chi_par: slopes there.
@@ -371,7 +424,10 @@ class DepthScales:
         return 6 * self.xi_c
 
     def __str__(self):
-        return f"xi_q = {self.xi_q:.4g}, xi_c = {self.xi_c:.4g}, xi_grad = {self.xi_grad:.4g} layers (q* = {self.q:.4g}, c* = {self.c:.4g})"
+        return (
+            f"xi_q = {self.xi_q:.4g}, xi_c = {self.xi_c:.4g}, xi_grad = {self.xi_grad:.4g} layers (q* = "
+            f"{self.q:.4g}, c* = {self.c:.4g})"
+        )
 
 
 def depth_scales(chain: Chain) -> DepthScales:
@@ -387,8 +443,9 @@ def depth_scales(chain: Chain) -> DepthScales:
         ValueError: a chain with batch norm or residual sums.
 
     Notes:
-        Schoenholz et al. 2017, arXiv 1611.01232, eqs. 8, 9 and 16: 1/xi_q = -log chi_par, 1/xi_c = -log(sigma_w^2 E phi'(u1) phi'(u2)) at
-        c*, 1/xi_grad = -log chi_perp. Where q has no fixed point in (0, inf) the asymptotic rates are given.
+        Schoenholz et al. 2017, arXiv 1611.01232, eqs. 8, 9 and 16: 1/xi_q = -log chi_par, 1/xi_c = -log(sigma_w^2 E
+        phi'(u1) phi'(u2)) at c*, 1/xi_grad = -log chi_perp. Where q has no fixed point in (0, inf) the asymptotic rates
+        are given.
 
     Examples:
         >>> s = depth_scales(Chain(depth=3, width=8, activation="tanh", init="lecun_normal", gain=1.5, bias_std=0.2))
@@ -404,7 +461,8 @@ def depth_scales(chain: Chain) -> DepthScales:
         if facts is None or chain.has_lists:
             what = "blocks" if chain.blocks is not None else "layers that differ"
         raise ValueError(
-            f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see predict(chain).slope"
+            f"depth scales are those of plain chains, with or without layer or rms norm; this one has {what}: see "
+            "predict(chain).slope"
         )
     row, norm = program.activations[program.steps.row[-1]], program.norms[program.steps.norm[-1]]
     table = moments(row)
@@ -437,7 +495,8 @@ def _scale(factor: float) -> float:
 
 
 def _correlation_fixed_point(row: Any, t: float, share: float, perp: float) -> tuple[float, float]:
-    """c* and the slope of the C-map there: 1 and chi_perp where collinear inputs stay so, else the stable point below 1."""
+    """c* and the slope of the C-map there: 1 and chi_perp where collinear inputs stay so, else the stable point below
+    1."""
     std = math.exp(max(min(t, 340.0), -340.0))
     if perp <= 1 + 1e-9:
         return 1.0, perp

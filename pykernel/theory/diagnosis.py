@@ -24,14 +24,16 @@ class Diagnosis:
 
     Attributes:
         verdict: as `Propagation.verdict`.
-        slope, slope_error: mean over replicas of the decades per layer (of blocks: per repetition) travelled backwards, and its standard
-            error (nan for one replica).
+        slope, slope_error: mean over replicas of the decades per layer (of blocks: per repetition) travelled backwards,
+            and its standard error (nan for one replica).
         slope_theory: the prediction (finite width where known), nan without.
         measure: which ratio the verdict is taken from, "signal_end_to_end" or "end_to_end".
         decades: its median over replicas.
-        interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95 from 6 replicas on.
+        interval: for the median, from order statistics (distribution-free).  coverage: its confidence, at least 0.95
+            from 6 replicas on.
         decades_theory, decades_theory_std: mean and standard deviation over draws that theory gives, nan without.
-        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (laws are one input's, or rough).
+        z: (mean over replicas - theory) in standard errors, nan without theory or spread, and for batches (laws are one
+            input's, or rough).
         derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
         layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
         sentence: all of it in words.
@@ -64,9 +66,9 @@ class Unhealthy(AssertionError):
 def median_interval(values, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Confidence interval of the median from order statistics: (low, high, coverage).
 
-    The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th smallest to the k-th
-    largest value covers it with probability 1 - 2 P(Bin < k). The largest such k that reaches `confidence` is taken; with fewer than 6
-    values it is the whole range.
+    The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th
+    smallest to the k-th largest value covers it with probability 1 - 2 P(Bin < k). The largest such k that reaches
+    `confidence` is taken; with fewer than 6 values it is the whole range.
 
     Notes:
         Conover 1999, Practical Nonparametric Statistics, section 3.2.
@@ -82,7 +84,8 @@ def median_interval(values, confidence: float = CONFIDENCE) -> tuple[float, floa
         return math.nan, math.nan, 0.0
     below, k, coverage = 0.0, 1, 1 - 2 * 0.5**R
     for j in range(R // 2):
-        below += math.exp(math.lgamma(R + 1) - math.lgamma(j + 1) - math.lgamma(R - j + 1) - R * math.log(2))  # P(Bin <= j)
+        # P(Bin <= j)
+        below += math.exp(math.lgamma(R + 1) - math.lgamma(j + 1) - math.lgamma(R - j + 1) - R * math.log(2))
         if 1 - 2 * below < confidence and j > 0:
             break
         if 1 - 2 * below >= confidence:
@@ -113,7 +116,12 @@ def beside(propagation):
 
 
 def diagnose(
-    propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING, confidence: float = CONFIDENCE, prediction=None
+    propagation,
+    *,
+    vanishing: float = VANISHING,
+    exploding: float = EXPLODING,
+    confidence: float = CONFIDENCE,
+    prediction=None,
 ) -> Diagnosis:
     """The verdict on a measured ensemble with its certainty.
 
@@ -140,7 +148,11 @@ def diagnose(
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
     comparable = prediction is not None and p.columns == 1  # no law of a batch's spread is known
-    z = (mean - expected) / error if comparable and error > ROUNDING * p.chain.depth and math.isfinite(mean - expected) else math.nan
+    z = (
+        (mean - expected) / error
+        if comparable and error > ROUNDING * p.chain.depth and math.isfinite(mean - expected)
+        else math.nan
+    )
     with np.errstate(all="ignore"):
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
     layers = FLOAT32_TINY / slope if slope < 0 else FLOAT32_HUGE / slope if slope > 0 else math.inf
@@ -209,19 +221,24 @@ def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):
         side = "below" if d["slope"] < 0 else "above"
         parts.append(f"{side} float32 after {d['layers_float32']} {p.chain.unit}s")
-    if p.chain.blocks is None and math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):  # a skip passes both by
+    # a skip passes both by
+    if p.chain.blocks is None and math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):
         parts.append(f"the derivative contributes {d['derivative']:+.2g}, the weights {d['weight']:+.2g}")
     return "; ".join(parts)
 
 
 def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float]) -> str:
-    """The ratio that the verdict is taken from: median, interval and its method, theory and z, and where it lies beside the bounds."""
+    """The ratio that the verdict is taken from: median, interval and its method, theory and z, and where it lies beside
+    the bounds."""
     what = "the signal's gradient" if d["measure"] == "signal_end_to_end" else "the weight gradient"
     text = f"{what} changes by {d['decades']:+.3g} decades end to end"
     notes = []
     if replicas > 1:
         low, high = d["interval"]
-        notes.append(f"{d['coverage']:.0%} interval of the median {low:+.3g} to {high:+.3g}, by order statistics of {replicas} replicas")
+        notes.append(
+            f"{d['coverage']:.0%} interval of the median {low:+.3g} to {high:+.3g}, by order statistics of "
+            f"{replicas} replicas"
+        )
     if math.isfinite(d["decades_theory"]):
         notes.append(
             f"{which} {d['decades_theory']:+.3g}"
@@ -231,11 +248,14 @@ def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float])
         text += f" ({'; '.join(notes)})"
     low, high = bounds
     within = f"+-{high:g} decades" if low == -high else f"{low:+g} .. {high:+g} decades"
-    return text + (f", within {within}" if d["verdict"] == "stable" else f", beyond {low if d['decades'] < 0 else high:+g}")
+    return text + (
+        f", within {within}" if d["verdict"] == "stable" else f", beyond {low if d['decades'] < 0 else high:+g}"
+    )
 
 
 def assert_healthy(propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
-    """Raise `Unhealthy` (an AssertionError) unless the verdict is "stable", with the sentence that says why. For continuous integration.
+    """Raise `Unhealthy` (an AssertionError) unless the verdict is "stable", with the sentence that says why. For
+    continuous integration.
 
     Args:
         vanishing, exploding: bounds in decades over the whole chain.
@@ -244,4 +264,6 @@ def assert_healthy(propagation, *, vanishing: float = VANISHING, exploding: floa
         Unhealthy: the diagnosis, in one sentence.
     """
     if propagation.judge(vanishing, exploding) != "stable":
-        raise Unhealthy(f"{propagation.chain}: {diagnose(propagation, vanishing=vanishing, exploding=exploding).sentence}")
+        raise Unhealthy(
+            f"{propagation.chain}: {diagnose(propagation, vanishing=vanishing, exploding=exploding).sentence}"
+        )

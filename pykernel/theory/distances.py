@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How far apart two inputs are, layer by layer, where the mean squares are known: 1 - cosine, many repetitions at once where it may."""
+"""How far apart two inputs are, layer by layer, where the mean squares are known: 1 - cosine, many repetitions at once
+where it may."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ from pykernel.theory.structure import ODD
 
 COLLINEAR = 1e-11  # distance below which the map is its linear limit (`correlation.distance_map` rests on the same)
 EXACT = 64  # steps whose map is computed where it is asked for; all behind them share cells
-CELLS = 400  # a unit of the log deviation, and of the log distance, behind step EXACT: rates then are right to 1e-3, half a cell
-LONGEST = 32  # a jump spans at most 1/32 of the repetitions behind it: what falls as a power of depth changes by 3 percent a jump
-BEND = 2e-2  # of the log distance over a jump, off the straight line: Heun's rule is right to a tenth of it, 1e-3 over 1e5 layers
+# a unit of the log deviation, and of the log distance, behind step EXACT: rates then are right to 1e-3, half a cell
+CELLS = 400
+# a jump spans at most 1/32 of the repetitions behind it: what falls as a power of depth changes by 3 percent a jump
+LONGEST = 32
+# of the log distance over a jump, off the straight line: Heun's rule is right to a tenth of it, 1e-3 over 1e5 layers
+BEND = 2e-2
 FURTHEST = 0.5  # e-foldings of the distance in a jump
 SHORTER = 4  # factor on a jump that bends too much
 LARGEST = 340.0  # |log of a deviation| beyond which e^x and its square leave float64
@@ -56,7 +60,8 @@ class Function:
         return square, a + x * (b + x * (c + x * (d + x * (e + x * f))))
 
     def apart(self, step: int, t: float, d: float) -> float:
-        """1 - cosine of phi's outputs, where its inputs have the log deviation t and are d apart; `step` is its number, from 0."""
+        """1 - cosine of phi's outputs, where its inputs have the log deviation t and are d apart; `step` is its number,
+        from 0."""
         if t == -math.inf:
             return 0.0
         if d < COLLINEAR:
@@ -79,8 +84,8 @@ class DistanceWalk:
     Args:
         steps: the ops' distance maps, step(repetition), in order.
         far: register -> distance; register 0 is carried from repetition to repetition.
-        rows: of each array that the steps fill: the list, its first number and the step to the next, and whether what it holds follows
-            the distance at the end of a repetition (else the one at its beginning).
+        rows: of each array that the steps fill: the list, its first number and the step to the next, and whether what
+            it holds follows the distance at the end of a repetition (else the one at its beginning).
         count: repetitions.
         may_jump: whether repetitions may be taken many at once, for one phi whose map is dear.
     """
@@ -108,8 +113,8 @@ class DistanceWalk:
     def jump(self, i: int, before: float, length: int) -> int:
         """Take up to `length` repetitions at once, the log of the distance by Heun's rule; how many were taken.
 
-        The rate at the far end is looked up there, at the distance that the present rate leads to; the jump is shortened until both
-        differ little.
+        The rate at the far end is looked up there, at the distance that the present rate leads to; the jump is
+        shortened until both differ little.
         """
         after = self.far[0]
         held = [values[first + i * each] for values, first, each, _ in self.rows]

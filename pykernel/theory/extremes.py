@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Largest and smallest singular value of a product of wide Jacobians: Lanczos iteration, sizes kept as logs. Called by `spectrum`."""
+"""Largest and smallest singular value of a product of wide Jacobians: Lanczos iteration, sizes kept as logs. Called by
+`spectrum`."""
 
 from __future__ import annotations
 
@@ -49,10 +50,12 @@ def _transposed(layer: Callable) -> Callable:
 
 
 def _top(halves: Sequence[Sequence[Callable]], start: np.ndarray) -> float:
-    """Log of the largest singular value of J, the two halves being J and its transpose: Lanczos on J^T J, orthogonalised in full.
+    """Log of the largest singular value of J, the two halves being J and its transpose: Lanczos on J^T J,
+    orthogonalised in full.
 
     Notes:
-        Golub, Van Loan 2013, Matrix Computations, section 10.1. Power iteration would take thousands of steps where singular values crowd.
+        Golub, Van Loan 2013, Matrix Computations, section 10.1. Power iteration would take thousands of steps where
+        singular values crowd.
     """
     basis = np.empty((0, len(start)))
     v, scale = start / np.linalg.norm(start), math.nan

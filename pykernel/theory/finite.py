@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finite width: laws of the log gradient norm of one input, exact where they are known and to first order in 1/width elsewhere.
+"""Finite width: laws of the log gradient norm of one input, exact where they are known and to first order in 1/width
+elsewhere.
 
-Throughout: S = log |dJ/da[0]|^2 - log |dJ/da[L]|^2 for a cotangent that is independent of the forward pass; natural logs.
+Throughout: S = log |dJ/da[0]|^2 - log |dJ/da[L]|^2 for a cotangent that is independent of the forward pass; natural
+logs.
 """
 
 from __future__ import annotations
@@ -19,8 +21,14 @@ from pykernel.theory.mean_field import Gradient, Signal
 from pykernel.theory.over_batch import shares
 from pykernel.theory.plain import Plain, plain
 
-LOG_NORMAL = "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers are wider than about 30"
-OF_BATCH = "log-normal, with the second moments of the sum over the batch: the deviation to about 15 percent, the mean to a fifth of it"
+LOG_NORMAL = (
+    "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers "
+    "are wider than about 30"
+)
+OF_BATCH = (
+    "log-normal, with the second moments of the sum over the batch: the deviation to about 15 percent, the "
+    "mean to a fifth of it"
+)
 LEFT_OUT = 0.01  # decades of the mean, about sum 1/width^2, from which the orders that are left out are mentioned
 
 
@@ -46,7 +54,8 @@ def trigamma(x: float) -> float:
 
 @lru_cache(maxsize=4096)
 def gaussian_linear(width: int) -> tuple[float, float]:
-    """Mean and variance of the log of chi^2_n / n: the squared-norm factor of one Gaussian layer with variance 1/n, exact.
+    """Mean and variance of the log of chi^2_n / n: the squared-norm factor of one Gaussian layer with variance 1/n,
+    exact.
 
     Examples:
         >>> mean, variance = gaussian_linear(100)
@@ -60,9 +69,9 @@ def gaussian_linear(width: int) -> tuple[float, float]:
 def gaussian_relu(width: int) -> tuple[float, float, float]:
     """Mean and variance of the log of (2/n) chi^2_K, K ~ Binomial(n, 1/2) given K > 0, and P(K = 0) = 2^-n.
 
-    The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact, independent over layers
-    (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about -5/(2n), variance about 5/n as in Hanin, Nica
-    2018, Thm 1.
+    The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact,
+    independent over layers (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about
+    -5/(2n), variance about 5/n as in Hanin, Nica 2018, Thm 1.
     """
     return _binomial_law(width, lambda k: (digamma(k / 2) - math.log(width / 4), trigamma(k / 2)))
 
@@ -81,18 +90,25 @@ def haar_relu(width: int) -> tuple[float, float, float]:
 
 @lru_cache(maxsize=4096)
 def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
-    """Mean and variance of the log of the share of a gradient's squared norm that slopes of `left` or `right`, by fair coins, leave.
+    """Mean and variance of the log of the share of a gradient's squared norm that slopes of `left` or `right`, by fair
+    coins, leave.
 
     Notes:
-        Given which are live, W's signs are free (Hanin, Nica 2018, Prop. 2), so the gradient is isotropic: the share is A/B, A = sum d_i^2
-        g_i^2, B = sum g_i^2 over normal g, and independent of B (Basu 1955). For E exponential log(E/A) has the survival function M(e^y)^n,
-        M(t) = E exp(-t d^2 g^2): log A has the mean -gamma - E log(E/A) and the variance Var log(E/A) - pi^2/6.
+        Given which are live, W's signs are free (Hanin, Nica 2018, Prop. 2), so the gradient is isotropic: the share is
+        A/B, A = sum d_i^2 g_i^2, B = sum g_i^2 over normal g, and independent of B (Basu 1955). For E exponential
+        log(E/A) has the survival function M(e^y)^n, M(t) = E exp(-t d^2 g^2): log A has the mean -gamma - E log(E/A)
+        and the variance Var log(E/A) - pi^2/6.
     """
     n, l2, r2 = width, left * left, right * right
     y = np.arange(-45.0 - math.log(n * max(l2, r2)), 100 - math.log(min(l2, r2)), 0.1)
     t = np.exp(y)
     per = np.log((1 + 2 * l2 * t) ** -0.5 + (1 + 2 * r2 * t) ** -0.5) - math.log(2)
-    falls = n * np.exp(n * per) * (l2 * t * (1 + 2 * l2 * t) ** -1.5 + r2 * t * (1 + 2 * r2 * t) ** -1.5) / (2 * np.exp(per))
+    falls = (
+        n
+        * np.exp(n * per)
+        * (l2 * t * (1 + 2 * l2 * t) ** -1.5 + r2 * t * (1 + 2 * r2 * t) ** -1.5)
+        / (2 * np.exp(per))
+    )
     falls /= falls.sum()
     middle = float(falls @ y)
     mean = -float(np.euler_gamma) - middle - digamma(n / 2) - math.log(2)
@@ -100,7 +116,8 @@ def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
 
 
 def _binomial_law(n: int, law) -> tuple[float, float, float]:
-    """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and P(K = 0)."""
+    """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and
+    P(K = 0)."""
     half = 6 * math.sqrt(n) + 1
     ks = range(max(1, math.ceil(n / 2 - half)), min(n, math.floor(n / 2 + half)) + 1)
     log_n = math.lgamma(n + 1) - n * math.log(2)
@@ -131,7 +148,8 @@ def hanin_nica(widths: np.ndarray, kept: float = 0.5, fourth_moment: float = 3.0
 
 
 def dead_probability(program: Program) -> float:
-    """Chance that every unit of some layer is dead, for one input of a ReLU chain without bias and norm: 1 - prod (1 - 2^-n[l])."""
+    """Chance that every unit of some layer is dead, for one input of a ReLU chain without bias and norm: 1 - prod (1 -
+    2^-n[l])."""
     facts = plain(program)
     if facts is None or {row.name for row in facts.rows} != {"relu"} or facts.norm or facts.every or facts.biased:
         return 0.0
@@ -141,7 +159,8 @@ def dead_probability(program: Program) -> float:
 
 @dataclass(frozen=True)
 class FiniteWidth:
-    """Law of log |dJ/da[l]|^2 - log |dJ/da[L]|^2 of a batch: (L + 1,) means and variances in natural logs, and where they come from."""
+    """Law of log |dJ/da[l]|^2 - log |dJ/da[L]|^2 of a batch: (L + 1,) means and variances in natural logs, and where
+    they come from."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -151,7 +170,8 @@ class FiniteWidth:
 
 
 def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
-    """The law of a chain, or None where none is known (batch norm with a batch, sums with skips, gates, dropout, identities)."""
+    """The law of a chain, or None where none is known (batch norm with a batch, sums with skips, gates, dropout,
+    identities)."""
     facts = plain(program)
     if facts is None or facts.every or facts.norm == "batch" or facts.distribution in ("identity", ""):
         return None
@@ -164,9 +184,12 @@ def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | N
 
 
 def _of_batch(one: FiniteWidth, facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidth:
-    """The law of a sum over the batch from that of one input: a share of its variance, and of what it lies below infinite width."""
+    """The law of a sum over the batch from that of one input: a share of its variance, and of what it lies below
+    infinite width."""
     left, plain = shares(facts, signal), gradient.activation - gradient.activation[-1]
-    return FiniteWidth(plain + left * (one.mean - plain), left * one.variance, one.dead, OF_BATCH, facts.program.columns)
+    return FiniteWidth(
+        plain + left * (one.mean - plain), left * one.variance, one.dead, OF_BATCH, facts.program.columns
+    )
 
 
 def _exact(facts: Plain, signal: Signal) -> FiniteWidth | None:
@@ -175,7 +198,8 @@ def _exact(facts: Plain, signal: Signal) -> FiniteWidth | None:
         return None
     left, right = float(row.left), float(row.right)
     units = (n_out if facts.order == 0 else n_in).tolist()  # whose phi'
-    # Backward, a layer multiplies by the slopes, coins of their own, and by W^T, whose fan-in entries are fresh: chi^2 of n_in.
+    # Backward, a layer multiplies by the slopes, coins of their own, and by W^T, whose fan-in entries are fresh: chi^2
+    # of n_in.
     if row.name == "linear":
         masks, factor = [(0.0, 0.0)] * len(units), "chi^2_n / n"
     elif left == 0:
@@ -189,11 +213,15 @@ def _exact(facts: Plain, signal: Signal) -> FiniteWidth | None:
     if facts.distribution == "normal":
         layers += [gaussian_linear(n) for n in n_in.tolist()]
     elif facts.distribution == "haar" and np.all(n_in == n_out):
-        factor = {"linear": "no spread at all", "relu": "2 Beta(K/2, (n-K)/2), K binomial,"}.get(row.name, "slopes by fair coins")
+        factor = {"linear": "no spread at all", "relu": "2 Beta(K/2, (n-K)/2), K binomial,"}.get(
+            row.name, "slopes by fair coins"
+        )
     else:
         return None
     name = f"exact: {factor}" + (" for each layer" if row.name != "linear" or facts.distribution == "normal" else "")
-    return FiniteWidth(_from_top(layers[:, 0] + signal.weight), _from_top(layers[:, 1]), dead_probability(facts.program), name)
+    return FiniteWidth(
+        _from_top(layers[:, 0] + signal.weight), _from_top(layers[:, 1]), dead_probability(facts.program), name
+    )
 
 
 def _from_top(values: np.ndarray) -> np.ndarray:
@@ -204,10 +232,11 @@ def _from_top(values: np.ndarray) -> np.ndarray:
 def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
     """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
 
-    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under the gradient
-    (3 kappa - 3 over n, kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n), the last two to second order. The mean adds -1/2 of each variance,
-    the curvature of the maps, and the part of the gradient along the signal, which multiplies by chi_par^2 instead of chi_perp
-    (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS norm fix the length of z: what fluctuates is projected off it.
+    A layer's fluctuations: of the mean of phi^2 (feeds the variance of all later layers), of the mean of phi'^2 under
+    the gradient (3 kappa - 3 over n, kappa = E phi'^4 / (E phi'^2)^2), of W^T (2/n), the last two to second order. The
+    mean adds -1/2 of each variance, the curvature of the maps, and the part of the gradient along the signal, which
+    multiplies by chi_par^2 instead of chi_perp (theory.md, trap 3; kept to all orders). Haar weights and layer or RMS
+    norm fix the length of z: what fluctuates is projected off it.
     """
     t = signal.preimage
     if not np.all(np.isfinite(t)):
@@ -220,7 +249,10 @@ def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidt
     elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
     h = 1e-3
     curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
-    up, down = (dict(zip(curved, _by_function(facts.program, t + s, lambda table, t: table.sampled(t, curved)))) for s in (h, -h))
+    up, down = (
+        dict(zip(curved, _by_function(facts.program, t + s, lambda table, t: table.sampled(t, curved))))
+        for s in (h, -h)
+    )
     bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
     tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
 
@@ -263,9 +295,11 @@ def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidt
         forward_q.append((m, v))
         mean_v, var_v = e * m + bent / 2 * v - noise / 2 + flat, e * e * v + noise
     mean_q, var_q = np.array(forward_q).T
-    if max(slope_noise.max(), value_noise.max()) > 0.5:  # a few units carry the mean: what a typical draw does is no expansion around it
+    # a few units carry the mean: what a typical draw does is no expansion around it
+    if max(slope_noise.max(), value_noise.max()) > 0.5:
         return None
-    if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:  # draws sit in different phases: no expansion around one of them
+    # draws sit in different phases: no expansion around one of them
+    if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:
         return None
     second_mean, second_variance = _second_order(kappa, np.exp(c[q.LOG_SLOPE6]), N, n_in, haar)
     # backward: what a unit of log E phi^2 of layer l does to all later slopes
@@ -282,8 +316,9 @@ def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidt
     variance[:L] += (tilt + elasticity * later) ** 2 * var_q
     shift = second_mean + slope_flat - slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
     if norm:
-        # Behind a norm gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and the mean of phi'^2
-        # under what is left is another; the norm then takes out the parts along z and, centred, along 1 (which its variance lacks, too).
+        # Behind a norm gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and
+        # the mean of phi'^2 under what is left is another; the norm then takes out the parts along z and, centred,
+        # along 1 (which its variance lacks, too).
         ratio = np.exp(c[q.LOG_VALUE2] - c[q.LOG_SLOPE2])
         shift += length_noise / 2 - spread - (mixed - 1) / N - (c[q.SLOPE2_SQUARE] - c[q.ELASTICITY] ** 2 * ratio) / N
         if norm == "layer":
@@ -291,7 +326,9 @@ def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidt
         mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
     else:
         plain = gradient.activation - gradient.activation[-1]
-        extra_mean, extra_variance = _aligned_law(np.expm1(np.minimum(_with_aligned(facts, signal, c, N, haar) - plain, 300.0)))
+        extra_mean, extra_variance = _aligned_law(
+            np.expm1(np.minimum(_with_aligned(facts, signal, c, N, haar) - plain, 300.0))
+        )
         mean, variance = plain + extra_mean + _from_top(shift), variance + extra_variance
     if not np.isfinite(mean).all():
         return None
@@ -322,11 +359,13 @@ def _by_function(program: Program, t: np.ndarray, read: Callable[[q.Moments, np.
     return out
 
 
-def _second_order(kappa: np.ndarray, sixth: np.ndarray, N: np.ndarray, n_in: np.ndarray, haar: bool) -> tuple[np.ndarray, np.ndarray]:
+def _second_order(
+    kappa: np.ndarray, sixth: np.ndarray, N: np.ndarray, n_in: np.ndarray, haar: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """What a layer's slopes and W^T add to mean and variance beyond first order, (L,) each.
 
-    The share A/B = sum phi'^2 g^2 / sum g^2 of normal g is independent of B (Basu 1955), chi^2_N; log A by the cumulants v / N and mu / N^2
-    of its terms, W^T's chi^2_n exactly.
+    The share A/B = sum phi'^2 g^2 / sum g^2 of normal g is independent of B (Basu 1955), chi^2_N; log A by the
+    cumulants v / N and mu / N^2 of its terms, W^T's chi^2_n exactly.
     """
 
     def beyond(n: np.ndarray) -> np.ndarray:
@@ -335,13 +374,15 @@ def _second_order(kappa: np.ndarray, sixth: np.ndarray, N: np.ndarray, n_in: np.
         return np.array([[digamma(k / 2) - math.log(k / 2) + 1 / k, trigamma(k / 2) - 2 / k] for k in kinds]).T[:, back]
 
     v, mu = 3 * kappa - 1, 15 * sixth - 9 * kappa + 2
-    mean, variance = np.array([mu / 3 - 0.75 * v * v, 2.5 * v * v - mu]) / (N * N) - beyond(N) + (0.0 if haar else beyond(n_in))
+    mean, variance = (
+        np.array([mu / 3 - 0.75 * v * v, 2.5 * v * v - mu]) / (N * N) - beyond(N) + (0.0 if haar else beyond(n_in))
+    )
     return mean, variance
 
 
 def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of log(1 + excess g^2), g normal: the gradient's part along the signal is one Gaussian amplitude, grown by chi_par
-    layer after layer.
+    """Mean and variance of log(1 + excess g^2), g normal: the gradient's part along the signal is one Gaussian
+    amplitude, grown by chi_par layer after layer.
     """
     x, w = q.rule(1.0, (0.0,), 8)
     grid = np.linspace(0, max(float(excess.max()), 1e-12) ** 0.25, 400) ** 4
@@ -349,7 +390,9 @@ def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = logs @ w
     variance = (logs * logs) @ w - mean**2
     grows = np.maximum(excess, 0)
-    return np.where(excess > 0, np.interp(grows, grid, mean), np.log1p(np.maximum(excess, -0.999))), np.interp(grows, grid, variance)
+    return np.where(excess > 0, np.interp(grows, grid, mean), np.log1p(np.maximum(excess, -0.999))), np.interp(
+        grows, grid, variance
+    )
 
 
 def _with_aligned(facts: Plain, signal: Signal, c: np.ndarray, N: np.ndarray, haar: bool) -> np.ndarray:
@@ -366,7 +409,9 @@ def _with_aligned(facts: Plain, signal: Signal, c: np.ndarray, N: np.ndarray, ha
         c[q.LOG_VALUE2] - signal.input
     )  # of a gradient along a[l], what comes back along a[l - 1]
     columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, N)
-    for i, (w, d, s, mixed, square, aligned, n, m) in zip(range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))):
+    for i, (w, d, s, mixed, square, aligned, n, m) in zip(
+        range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))
+    ):
         g2 = d * (across * (1 - (mixed - 1) / m) + mixed * along)
         random = max(w * d * (s * square + 1 - s) - aligned, 0.0) * across / n
         along = random + aligned * along * (m / n)
@@ -388,7 +433,9 @@ def _aligned_pre(
     out, along, across, level = np.zeros(L + 1), 1 / n_out[-1], 1 - 1 / n_out[-1], 0.0
     aligned_all = c[q.ELASTICITY] ** 2 * np.exp(signal.input - signal.raw)  # E phi^2 over the mean square of a[l - 1]
     columns = (weight, slope2, share, np.exp(c[q.LOG_MIXED]), c[q.SLOPE2_SQUARE], aligned_all, n_in, n_out)
-    for i, (w, d, s, mixed, square, aligned, n, m) in zip(range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))):
+    for i, (w, d, s, mixed, square, aligned, n, m) in zip(
+        range(L - 1, -1, -1), zip(*(v[::-1].tolist() for v in columns))
+    ):
         parallel = w * (s * along * m + (1 - s) * across) / n  # s is the share of W u in the square of z = W u + b
         total = w * (along + across)
         rest = max(total - parallel, 0.0) if haar else total * (1 - 1 / n)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a loss on top of an infinitely wide chain sends back: the size of its gradient, how alike it is over the batch, and its mean."""
+"""What a loss on top of an infinitely wide chain sends back: the size of its gradient, how alike it is over the batch,
+and its mean."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ SAMPLE = 20_000  # logits of a softmax
 
 
 class Start(NamedTuple):
-    """Where the backward pass begins: log of the squared norm of dJ/da[L] over units and batch, its correlation between two inputs (mean
-    over pairs), the mean loss.
+    """Where the backward pass begins: log of the squared norm of dJ/da[L] over units and batch, its correlation between
+    two inputs (mean over pairs), the mean loss.
     """
 
     square: float
@@ -27,11 +28,12 @@ class Start(NamedTuple):
 
 
 def start(program: Program, log_value2: float, distance: float) -> Start:
-    """The gradient at a[L], given the log mean square of a[L] and one minus the cosine of two inputs' a[L] (nan with one input).
+    """The gradient at a[L], given the log mean square of a[L] and one minus the cosine of two inputs' a[L] (nan with
+    one input).
 
-    Without a head the cotangent is iid N(0, 1/(n[L] B)): 0, 0 and nan. With one, logits are N(0, n[L] Var W E a^2), independent over
-    outputs and of targets (drawn), and between two inputs as correlated as a[L]; the gradient's part along a[L] is of order outputs / width
-    and left out.
+    Without a head the cotangent is iid N(0, 1/(n[L] B)): 0, 0 and nan. With one, logits are N(0, n[L] Var W E a^2),
+    independent over outputs and of targets (drawn), and between two inputs as correlated as a[L]; the gradient's part
+    along a[L] is of order outputs / width and left out.
     """
     head = program.head
     if head.loss is None:
@@ -53,7 +55,8 @@ def start(program: Program, log_value2: float, distance: float) -> Start:
 
 
 def _target_moments(program: Program) -> tuple[float, float]:
-    """Mean of |t|^2 over inputs and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit, 1/K of a class."""
+    """Mean of |t|^2 over inputs and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit,
+    1/K of a class."""
     K, B, kind = program.head.outputs, program.columns, str(program.head.loss)
     middle = {"sigmoid": 0.5, "softmax": 1 / K}.get(kind, 0.0)
     if program.head.targets is None:
@@ -64,7 +67,8 @@ def _target_moments(program: Program) -> tuple[float, float]:
 
 
 def _moments(program: Program, q: float, gap: float) -> tuple[float, float, float]:
-    """Of the predictions less their mean: squared length, product between two inputs, and the mean loss (nan: from the target's)."""
+    """Of the predictions less their mean: squared length, product between two inputs, and the mean loss (nan: from the
+    target's)."""
     K, s = program.head.outputs, math.sqrt(q)
     kind = program.head.loss
     if kind == "linear":
@@ -79,7 +83,11 @@ def _moments(program: Program, q: float, gap: float) -> tuple[float, float, floa
     draws = np.random.default_rng(0)
     count = max(100, min(SAMPLE, 4_000_000 // K))
     first = draws.standard_normal((count, K))
-    second = (1 - gap) * first + math.sqrt(max(gap * (2 - gap), 0.0)) * draws.standard_normal((count, K)) if program.columns > 1 else first
+    second = (
+        (1 - gap) * first + math.sqrt(max(gap * (2 - gap), 0.0)) * draws.standard_normal((count, K))
+        if program.columns > 1
+        else first
+    )
     p, loss = _softmax(s * first)
     r, _ = _softmax(s * second)
     return float((p * p).sum()) / count - 1 / K, float((p * r).sum()) / count - 1 / K, loss

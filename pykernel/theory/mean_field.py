@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The infinitely wide program, op by op: variances forward, squared gradient norms backward, in the log domain.
 
-Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al. 2017 (1611.01232) for layers of weights, Yang, Schoenholz 2017 (1712.08969) for
-skips, Yang et al. 2019 (1902.08129) for batch norm. Each op's maps are in `pykernel.theory.ops`. Logs are natural; `predict` turns them
-into decades.
+Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al. 2017 (1611.01232) for layers of weights, Yang, Schoenholz
+2017 (1712.08969) for skips, Yang et al. 2019 (1902.08129) for batch norm. Each op's maps are in `pykernel.theory.ops`.
+Logs are natural; `predict` turns them into decades.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ class Signal:
     Attributes:
         weight, bias: logs of sigma_w^2 (fan-in times the variance of an entry) and of sigma_b^2, (L,).
         input, preactivation: log mean squares of u[l] and z[l], (L,).  input_distance: of u[l].
-        raw: log mean square of what an activation's norm acts on (a gate's: of g), one an activation step.  raw_distance: its distance.
+        raw: log mean square of what an activation's norm acts on (a gate's: of g), one an activation step.
+            raw_distance: its distance.
         preimage: log standard deviation of what phi acts on.
         value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
-        norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and relative mean of what it
-            acts on, log of what it divides the square by, distance.
-        kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means, (J,).
+        norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
+            relative mean of what it acts on, log of what it divides the square by, distance.
+        kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means,
+            (J,).
         activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
     """
 
@@ -101,7 +103,8 @@ class Walk:
 
     Attributes:
         program, columns: what is walked.
-        at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line: the identity.
+        at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line:
+            the identity.
         normed: whether there is a batch norm, which ties columns together: mean squares then depend on distances.
     """
 
@@ -134,7 +137,11 @@ class Forward(Walk):
         super().__init__(program)
         self.weight, self.bias = weight_log(program).tolist(), bias_log(program).tolist()
         signed = lambda factors: [(log_square(s), math.copysign(1.0, s)) for s in factors.tolist()]
-        self.skip, self.branch, self.factors = signed(program.joins.skip), signed(program.joins.branch), signed(program.factors)
+        self.skip, self.branch, self.factors = (
+            signed(program.joins.skip),
+            signed(program.joins.branch),
+            signed(program.factors),
+        )
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, J, N = n.layer, n.activation, n.norm, n.join, n.node + 1
@@ -225,7 +232,8 @@ class Forward(Walk):
         DistanceWalk(self.compiled(stretch, "distance"), self.distance, rows, stretch.count, may_jump).run()
 
     def batch(self, function: Function, norm: Any, raw: float, d: float) -> tuple[float, float, float]:
-        """log mean square, relative mean and distance behind batch norm and phi, from log mean square and distance before."""
+        """log mean square, relative mean and distance behind batch norm and phi, from log mean square and distance
+        before."""
         spread = raw + math.log(d) if d > 0 else -math.inf
         m = batch_table(function.row, self.columns).at(spread, math.log(norm.eps))
         if m.value2 <= 0:
@@ -236,14 +244,15 @@ class Forward(Walk):
 class Backward(Walk):
     """Squared gradient norms of the registers, from the last op to the first.
 
-    Each op passes on a share of the squared norm, and of its correlation between two columns, that does not depend on them: so a stretch
-    is walked once, all repetitions in one array, relative to what comes in from above; the shares are then multiplied. Batch norm's
-    share depends on the correlation: such programs go repetition by repetition.
+    Each op passes on a share of the squared norm, and of its correlation between two columns, that does not depend on
+    them: so a stretch is walked once, all repetitions in one array, relative to what comes in from above; the shares
+    are then multiplied. Batch norm's share depends on the correlation: such programs go repetition by repetition.
 
     Attributes:
         signal: the forward pass.  rows: the Gradient that is filled.
         weight: log sigma_w^2.  skip, branch, factors: logs of the squares of the factors of sums and of plain factors.
-        slope: log E phi'^2 of each activation step.  kept: what phi' leaves of the correlation of two columns' gradients.
+        slope: log E phi'^2 of each activation step.  kept: what phi' leaves of the correlation of two columns'
+            gradients.
         alike_value, alike_factor: what the other side of a gate leaves of it.
     """
 
@@ -315,7 +324,8 @@ class Backward(Walk):
         return float(above[-1]), float(shares[-1])
 
     def through_batch(self, function: Function, norm: Any, raw: float, d: float, o: float) -> tuple[float, float]:
-        """log factor of batch norm and phi on the squared norm, and the new correlation: gradients then sum to zero over the columns."""
+        """log factor of batch norm and phi on the squared norm, and the new correlation: gradients then sum to zero
+        over the columns."""
         if self.columns < 2 or not d > 0 or raw == -math.inf:
             return -math.inf, 0.0
         spread = raw + math.log(d)
@@ -330,7 +340,8 @@ def forward(program: Program) -> Signal:
 
 
 def backward(program: Program, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
-    """Squared gradient norms of every layer and node, given the forward pass and (log squared norm, coherence) of dJ/da[N]."""
+    """Squared gradient norms of every layer and node, given the forward pass and (log squared norm, coherence) of
+    dJ/da[N]."""
     return Backward(program, signal, coherence).run(start, coherence)
 
 
@@ -341,6 +352,8 @@ def slope_log(program: Program, signal: Signal) -> np.ndarray:
         row, chosen = program.activations[r], program.steps.row == r
         t, table = signal.preimage[chosen], moments(row)
         inside = np.isfinite(t)
-        slope = table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(len(t), table.level)
+        slope = (
+            table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(len(t), table.level)
+        )
         out[chosen] = np.where(inside, slope, log_square(float(row.evaluate("slope", np.zeros(1))[0])))
     return out

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Finite width over a batch: how much of one input's fluctuation is left in the sum over inputs, for chains of two linear pieces."""
+"""Finite width over a batch: how much of one input's fluctuation is left in the sum over inputs, for chains of two
+linear pieces."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from pykernel.theory.plain import Plain
 
 
 def shares(facts: Plain, signal: Signal) -> np.ndarray:
-    """Variance of log sum_b |dJ/da[l]_b|^2 over that of one input, l = 0 .. L: Gaussian weights, no bias, a cotangent of its own for each.
+    """Variance of log sum_b |dJ/da[l]_b|^2 over that of one input, l = 0 .. L: Gaussian weights, no bias, a cotangent
+    of its own for each.
 
     Notes:
-        Per pair of inputs three second moments go along, Q = E |g|^4, P = E |g|^2 |g'|^2 and C = E (g . g')^2, closed under W^T (entries
-        normal: Q (n^2 + 2n), P n^2 + 2 C n, C n^2 + (P + C) n) and under slopes, which two inputs share as their correlation says (fair
-        coins for one: Hanin, Nica 2018, Prop. 2). log(Q/B + (1 - 1/B) P) is the variance of the log of the sum were it log-normal; over
-        log Q it is the share. Inputs whose gradients have fallen together have a share of 1.
+        Per pair of inputs three second moments go along, Q = E |g|^4, P = E |g|^2 |g'|^2 and C = E (g . g')^2, closed
+        under W^T (entries normal: Q (n^2 + 2n), P n^2 + 2 C n, C n^2 + (P + C) n) and under slopes, which two inputs
+        share as their correlation says (fair coins for one: Hanin, Nica 2018, Prop. 2). log(Q/B + (1 - 1/B) P) is the
+        variance of the log of the sum were it log-normal; over log Q it is the share. Inputs whose gradients have
+        fallen together have a share of 1.
     """
     L, B, row = facts.depth, facts.program.columns, facts.activation
     left, right = float(row.left), float(row.right)

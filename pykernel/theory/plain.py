@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether a program is a chain of plain layers, one activation each, and its facts in those words: what closed laws are written in."""
+"""Whether a program is a chain of plain layers, one activation each, and its facts in those words: what closed laws are
+written in."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def plain(program: Program) -> Plain | None:
 
 
 def _pattern(stretch: Stretch) -> tuple[int | None, int]:
-    """The order of a stretch's layers (None: other ops are among them), and how many layers its skip bridges (0: it has none)."""
+    """The order of a stretch's layers (None: other ops are among them), and how many layers its skip bridges (0: it has
+    none)."""
     kinds = [op.kind for op in stretch.ops]
     order = ORDERS.get((kinds[0], kinds[1] if len(kinds) > 1 else ""))
     every = kinds.count("linear") if "add" in kinds else 0

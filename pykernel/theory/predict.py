@@ -23,24 +23,29 @@ from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, pl
 
 LOG10 = math.log(10)
 SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
-NO_LAW = "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this width: measure it"
+NO_LAW = (
+    "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
+    "width: measure it"
+)
 
 
 class Prediction(observables.Rows):
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
-    Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for `log10_grad_activation`, a float for
-    `loss`. They hold the log of the mean over weights at infinite width; a finite chain's log fluctuates around a lower value,
-    `log10_grad_activation_mean`.
+    Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for
+    `log10_grad_activation`, a float for `loss`. They hold the log of the mean over weights at infinite width; a finite
+    chain's log fluctuates around a lower value, `log10_grad_activation_mean`.
 
     Attributes:
         chain, batch, correlation: what was asked.
         log10_grad_weight, ...: the rows.
-        log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at this width of the
+        log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at
+            this width of the
         log10 gradient norm
             relative to the output's, shifted to the row's value there; None where no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
-        law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the numbers assume.
+        law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the
+            numbers assume.
 
     Examples:
         >>> p = predict(Chain(depth=30, width=100))
@@ -73,12 +78,14 @@ class Prediction(observables.Rows):
 
     @property
     def slope(self) -> float:
-        """Decades per layer travelled backwards, of a chain of blocks per repetition of the pattern, as `Propagation.slope`."""
+        """Decades per layer travelled backwards, of a chain of blocks per repetition of the pattern, as
+        `Propagation.slope`."""
         return float(slopes(self.log10_grad_activation[None, self.chain.ends])[0])
 
     @property
     def slope_mean(self) -> float:
-        """The slope's mean over draws at this width (of one input unless `law_batch` says more) where a law is known, else the slope."""
+        """The slope's mean over draws at this width (of one input unless `law_batch` says more) where a law is known,
+        else the slope."""
         mean = self.log10_grad_activation_mean
         return self.slope if mean is None else float(slopes(mean[None, self.chain.ends])[0])
 
@@ -86,7 +93,8 @@ class Prediction(observables.Rows):
     def slope_std(self) -> float:
         """The slope's standard deviation over draws at this width (see `law_batch`); nan where no law is known.
 
-        Layers contribute independently: a layer's share of the variance counts by the square of the weights of all layers below it.
+        Layers contribute independently: a layer's share of the variance counts by the square of the weights of all
+        layers below it.
         """
         std = self.log10_grad_activation_std
         if std is None:
@@ -130,11 +138,15 @@ class Prediction(observables.Rows):
             return "dead"
         typical = self.signal_end_to_end_mean
         return classify(
-            [self.end_to_end], [typical if math.isfinite(typical) else self.signal_end_to_end], vanishing=vanishing, exploding=exploding
+            [self.end_to_end],
+            [typical if math.isfinite(typical) else self.signal_end_to_end],
+            vanishing=vanishing,
+            exploding=exploding,
         )
 
     def to_dict(self, layers: bool = True) -> dict:
-        """Plain numbers for JSON, as `Propagation.to_dict`, and the finite-width law; "-inf" is an exact zero, None not known.
+        """Plain numbers for JSON, as `Propagation.to_dict`, and the finite-width law; "-inf" is an exact zero, None not
+        known.
 
         Args:
             layers: whether to give the rows, a list over layers each, beside the derived numbers.
@@ -143,7 +155,15 @@ class Prediction(observables.Rows):
             >>> predict(Chain(depth=3, width=8)).to_dict(layers=False)["verdict"]
             'stable'
         """
-        names = ("slope", "slope_mean", "slope_std", "end_to_end", "signal_end_to_end", "signal_end_to_end_mean", "signal_end_to_end_std")
+        names = (
+            "slope",
+            "slope_mean",
+            "slope_std",
+            "end_to_end",
+            "signal_end_to_end",
+            "signal_end_to_end_mean",
+            "signal_end_to_end_std",
+        )
         out: dict[str, Any] = {
             "chain": str(self.chain),
             "batch": self.batch,
@@ -155,27 +175,38 @@ class Prediction(observables.Rows):
             rows = {name: values for name, values in self.rows.items() if name != "loss"}
             for name in ("log10_grad_activation_mean", "log10_grad_activation_std"):
                 rows[name] = getattr(self, name)
-            out["layers"] = {name: None if values is None else [plain(v) for v in values] for name, values in rows.items()}
+            out["layers"] = {
+                name: None if values is None else [plain(v) for v in values] for name, values in rows.items()
+            }
         return out
 
     def __repr__(self):
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
     def __str__(self):
-        lines = [*textwrap.wrap(str(self.chain), 80), f"theory, batch {self.batch}", "", f"verdict: {self.verdict}, predicted"]
+        lines = [
+            *textwrap.wrap(str(self.chain), 80),
+            f"theory, batch {self.batch}",
+            "",
+            f"verdict: {self.verdict}, predicted",
+        ]
         if _one_normed_input(self.program):
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
         lines.append(
-            f"                                        {self.slope:+.4g} a {'layer' if self.chain.blocks is None else 'repetition'}"
+            f"                                        {self.slope:+.4g} a "
+            f"{'layer' if self.chain.blocks is None else 'repetition'}"
         )
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
             whose = "; ".join(words)
             lines.append(f"  at this width{f' ({whose})' if whose else ''}:")
-            lines.append(f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation {self.signal_end_to_end_std:.3g}")
+            lines.append(
+                f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation "
+                f"{self.signal_end_to_end_std:.3g}"
+            )
         lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
             lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
@@ -188,7 +219,8 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
     """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
 
     Args:
-        chain: as for `propagate`. Weights must have a variance (Gaussian, uniform, truncated, sparse, Student t above 2) or be Haar.
+        chain: as for `propagate`. Weights must have a variance (Gaussian, uniform, truncated, sparse, Student t above
+            2) or be Haar.
         batch: inputs propagated together; matters for batch norm, heads, `similarity` and `dead`.
         positions: of one input, an int or one int an axis; they count as columns, like inputs.
         correlation: pairwise correlation of the drawn inputs (and of their positions).
@@ -200,11 +232,11 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
         ValueError: weights without a mean field (heavy tails, constant), said in one sentence.
 
     Notes:
-        Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et al. 2016, arXiv
-        1606.05340; Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its fixed point. Mean squares of z, a and
-        the gradients are means over weights; the cotangent is iid N(0, 1/(n[L] B)), as in `propagate`.
-        Over a batch the squared norm of dJ/dW is sum <delta_b, delta_b'> <u_b, u_b'>: pairs count where a head or batch norm makes the
-        delta alike.
+        Forward q' = sigma_w^2 E phi(sqrt(q) Z)^2 + sigma_b^2 and backward chi = sigma_w^2 E phi'(sqrt(q) Z)^2 (Poole et
+        al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, 1611.01232), q of each layer from the recursion, not its
+        fixed point. Mean squares of z, a and the gradients are means over weights; the cotangent is iid N(0, 1/(n[L]
+        B)), as in `propagate`. Over a batch the squared norm of dJ/dW is sum <delta_b, delta_b'> <u_b, u_b'>: pairs
+        count where a head or batch norm makes the delta alike.
 
     Examples:
         >>> p = predict(Chain(depth=100_000, width=512, activation="tanh", init="lecun_normal"))
@@ -239,7 +271,12 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
     with np.errstate(divide="ignore", invalid="ignore"):
         cross = 1 + (C - 1) * coherence * (1 - signal.input_distance) if C > 1 else np.ones(L)
         fan_in = program.layers.columns.astype(float)
-        weight = gradient.preactivation + signal.input + np.log(fan_in) + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
+        weight = (
+            gradient.preactivation
+            + signal.input
+            + np.log(fan_in)
+            + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
+        )
         bias = gradient.preactivation + np.log(np.maximum(1 + (C - 1) * coherence, 0) if C > 1 else np.ones(L))
         bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
@@ -279,8 +316,8 @@ def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray
 
 
 def _batch_fractions(row: Any, eps: float, columns: int, spread: np.ndarray) -> tuple[Any, float]:
-    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on both sides are rare
-    and left out.
+    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on
+    both sides are rare and left out.
     """
     if columns == 1:
         zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
@@ -312,17 +349,22 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     facts = plain_facts(program)
     if any(norm.kind == "batch" for norm in program.norms) and program.columns <= 3:
         out.append(
-            "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains lie far below it"
+            "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains "
+            "lie far below it"
         )
     reason = means(program)
     if reason is not None:
-        out.append(f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite width")
+        out.append(
+            f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite "
+            "width"
+        )
     elif facts is not None and facts.every and facts.norm is None:
         t = prediction.signal.preimage
         c = finite.columns(program, np.where(np.isfinite(t), t, 0.0))
         if np.max(c[LOG_VALUE2] - 2 * t - c[LOG_SLOPE2] + np.log(np.maximum(c[ELASTICITY], 1e-300))) > 0.02:
             out.append(
-                "skip connections, and a gradient along the signal that grows by more than one across it (chi_par > chi_perp): "
+                "skip connections, and a gradient along the signal that grows by more than one across it (chi_par > "
+                "chi_perp): "
                 "at finite width the gradient grows by more than these rows say"
             )
     if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
@@ -334,17 +376,24 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     width = int(program.nodes[-1])
     if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
         out.append(
-            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left out, of order "
-            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, ReLU, softplus); "
+            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left "
+            "out, of order "
+            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
+            "ReLU, softplus); "
             "measured lies above"
         )
     if program.head.loss == "softmax":
-        out.append("softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent")
+        out.append(
+            "softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent"
+        )
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:
         left = float(np.sum(1.0 / program.nodes[1:].astype(float) ** 2))
         if left > finite.LEFT_OUT:
-            out.append(f"orders of 1/width that are left out move the mean by about {left:.1g} decades (measured: the sum of 1/width^2)")
+            out.append(
+                f"orders of 1/width that are left out move the mean by about {left:.1g} decades (measured: the sum "
+                "of 1/width^2)"
+            )
         if std[0] > 0.5:
             out.append("the spread is not small: first order in 1/width understates it")
     return out

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of changes that `recommend` tries: what each makes of a chain, what it costs, and the paper it comes from."""
+"""The table of changes that `recommend` tries: what each makes of a chain, what it costs, and the paper it comes
+from."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ class Situation:
         self.equal = self.layers and chain.widths is None
         self.function = getattr(chain.activation, "name", "")  # nothing where there are several
         self.base = chain.replace(gain=1.0)
-        self.usual = self.base.replace(init="lecun_normal" if self.function in ("tanh", "selu", "linear") else "he_normal")
+        self.usual = self.base.replace(
+            init="lecun_normal" if self.function in ("tanh", "selu", "linear") else "he_normal"
+        )
 
     @cached_property
     def gain(self) -> float | None:
@@ -69,12 +72,20 @@ def _init(init: str, *functions: str) -> Callable[[Situation], Change]:
 
 def _critical_orthogonal(s: Situation) -> Change:
     point = s.critical()
-    return (f"orthogonal weights, gain {point.gain:.4g}", s.base.replace(init="orthogonal", gain=point.gain)) if point else None
+    return (
+        (f"orthogonal weights, gain {point.gain:.4g}", s.base.replace(init="orthogonal", gain=point.gain))
+        if point
+        else None
+    )
 
 
 def _critical_gaussian(s: Situation) -> Change:
     point = s.critical()
-    return (f"init lecun_normal, gain {point.gain:.4g}", s.base.replace(init="lecun_normal", gain=point.gain)) if point else None
+    return (
+        (f"init lecun_normal, gain {point.gain:.4g}", s.base.replace(init="lecun_normal", gain=point.gain))
+        if point
+        else None
+    )
 
 
 def _gelu_point(s: Situation) -> Change:
@@ -95,7 +106,9 @@ def _noisy_orthogonal(s: Situation) -> Change:
 def _rms_norm(s: Situation) -> Change:
     if not s.layers or (s.chain.norm == "rms" and s.chain.order == ORDERS[1]):
         return None
-    return "rms norm before the activation, then the weights", s.usual.replace(norm="rms", order=ORDERS[1], residual=None)
+    return "rms norm before the activation, then the weights", s.usual.replace(
+        norm="rms", order=ORDERS[1], residual=None
+    )
 
 
 def _skips(words: str, norm: str | None, scale: float | str) -> Callable[[Situation], Change]:
@@ -116,7 +129,9 @@ def _instead(words: str, activation: str, init: str) -> Callable[[Situation], Ch
     """Another function for those whose slope or mean no gain mends."""
 
     def change(s: Situation) -> Change:
-        return (words, s.base.replace(activation=activation, init=init)) if s.function in ("sigmoid", "softplus") else None
+        return (
+            (words, s.base.replace(activation=activation, init=init)) if s.function in ("sigmoid", "softplus") else None
+        )
 
     return change
 
@@ -166,15 +181,23 @@ PROPOSALS = (
         "De, Smith 2020 (SkipInit); ReZero",
     ),
     Proposal(_scale_branches, NUMBER, "one number", "Hayou et al. 2021"),
-    Proposal(_instead("tanh with orthogonal weights", "tanh", "orthogonal"), FUNCTION, "another function", "Saxe et al. 2014"),
+    Proposal(
+        _instead("tanh with orthogonal weights", "tanh", "orthogonal"), FUNCTION, "another function", "Saxe et al. 2014"
+    ),
     Proposal(_instead("relu, init he_normal", "relu", "he_normal"), FUNCTION, "another function", "He et al. 2015"),
     Proposal(_selu, FUNCTION, "another function", "Klambauer et al. 2017"),
-    Proposal(_wider, FUNCTION, "16 times the weights; the spread over draws halves where depth over width sets it", "Hanin, Nica 2018"),
+    Proposal(
+        _wider,
+        FUNCTION,
+        "16 times the weights; the spread over draws halves where depth over width sets it",
+        "Hanin, Nica 2018",
+    ),
 )
 
 
 def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_end") -> float:
-    """Theory's typical change of a ratio (see `governing`), at this width where a law is known; nan without a theory."""
+    """Theory's typical change of a ratio (see `governing`), at this width where a law is known; nan without a
+    theory."""
     prediction = theory(chain, batch)
     if prediction is None:
         return math.nan
@@ -185,10 +208,11 @@ def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_en
 
 
 def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
-    """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth (None where there is
-    none).
+    """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth
+    (None where there is none).
     """
-    if isinstance(chain.gain, tuple) or isinstance(chain.init, tuple) or chain.gain == 0:  # one a layer, or nothing to tune
+    # one a layer, or nothing to tune
+    if isinstance(chain.gain, tuple) or isinstance(chain.init, tuple) or chain.gain == 0:
         return None
     if chain.init.distribution in ("identity", "constant", "given"):
         return None

@@ -15,7 +15,8 @@ import numpy as np
 REACH = 12.0  # standard deviations; the weight beyond is below 1e-31
 HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 CELLS = 16  # parts of a panel that recursions read by a short polynomial
-FURTHEST = 345.0  # |log of the standard deviation| up to which a table is computed (mean squares 1e-300 .. 1e300); asymptotes beyond
+# |log of the standard deviation| up to which a table is computed (mean squares 1e-300 .. 1e300); asymptotes beyond
+FURTHEST = 345.0
 SETTLED = 40.0  # the same for functions that are their asymptotes there: what is left of a bend is exp(-40) = 4e-18
 COLUMNS = (
     "log_value2",  # log E phi^2
@@ -65,7 +66,8 @@ def panels(edges: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edges(std: float, points: tuple[float, ...], finest: float, reach: float = REACH) -> np.ndarray:
-    """Panel edges in units of `std`, graded by powers of two towards each of `points` (given in units of z) and no wider than one."""
+    """Panel edges in units of `std`, graded by powers of two towards each of `points` (given in units of z) and no
+    wider than one."""
     bound = reach * std
     steps = max(2, math.ceil(math.log2(2 * bound / finest)))
     distance = finest * 2.0 ** np.arange(steps + 1)
@@ -84,8 +86,11 @@ def special_points(row: Any) -> tuple[float, ...]:
     return tuple(sorted({0.0, *(float(k) for k in getattr(row, "kinks", ()) or ())}))
 
 
-def rule(std: float, points: tuple[float, ...], count: int = 16, finest: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes x and weights for int f(x) exp(-x^2/2)/sqrt(2 pi) dx, where f(x) = g(std x) and g has structure at `points` on the scale 1."""
+def rule(
+    std: float, points: tuple[float, ...], count: int = 16, finest: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes x and weights for int f(x) exp(-x^2/2)/sqrt(2 pi) dx, where f(x) = g(std x) and g has structure at `points`
+    on the scale 1."""
     x, w = panels(edges(std, points, finest or 0.5 * min(1.0, std)), count)
     return x, w * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
@@ -187,16 +192,20 @@ def _measure_sin(log_std: float) -> np.ndarray:
 
 
 class Table:
-    """A vector function of one real argument, computed where it is asked for, then interpolated (Chebyshev, about 1e-12).
+    """A vector function of one real argument, computed where it is asked for, then interpolated (Chebyshev, about
+    1e-12).
 
-    Panels are half a unit wide near 0 and grow with the distance, as functions of the log of a scale become power laws there.
-    `tail(t, at_edge)` continues the function beyond `furthest`.
+    Panels are half a unit wide near 0 and grow with the distance, as functions of the log of a scale become power laws
+    there. `tail(t, at_edge)` continues the function beyond `furthest`.
     """
 
     ORDER = 16
 
     def __init__(
-        self, function: Callable[[float], np.ndarray], furthest: float, tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray]
+        self,
+        function: Callable[[float], np.ndarray],
+        furthest: float,
+        tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray],
     ):
         self.function, self.tail, self.furthest = function, tail, furthest
         breaks, step = [0.0], 0.5
@@ -241,7 +250,8 @@ class Table:
         return a + x * (b + x * (c + x * (d + x * (e + x * f))))
 
     def cell(self, t: float, columns: tuple[int, ...]) -> tuple[float, float, float, tuple[tuple[float, ...], ...]]:
-        """Where the cell of t begins and ends, its middle, and of each column the coefficients of a polynomial about the middle."""
+        """Where the cell of t begins and ends, its middle, and of each column the coefficients of a polynomial about
+        the middle."""
         if not -self.furthest < t < self.furthest:
             edge = math.copysign(self.furthest, t)
             low, high = (edge, math.inf) if t > 0 else (-math.inf, edge)
@@ -251,7 +261,12 @@ class Table:
         part = int((t - low) / (high - low) * CELLS)
         width = (high - low) / CELLS
         begin = low + part * width
-        return begin, begin + width, low + (2 * part + 1) * (high - low) / (2 * CELLS), tuple(self._known(panel, part, c) for c in columns)
+        return (
+            begin,
+            begin + width,
+            low + (2 * part + 1) * (high - low) / (2 * CELLS),
+            tuple(self._known(panel, part, c) for c in columns),
+        )
 
     def _known(self, panel: int, part: int, column: int) -> tuple[float, ...]:
         key = (panel, part, column)
@@ -268,7 +283,8 @@ class Table:
         return self.lines[key]
 
     def _cell(self, panel: int, part: int, column: int) -> tuple[float, ...]:
-        """Coefficients, about the middle, of the polynomial through six Chebyshev nodes of a part: within 1e-13 of the series."""
+        """Coefficients, about the middle, of the polynomial through six Chebyshev nodes of a part: within 1e-13 of the
+        series."""
         low, high = self.breaks[panel], self.breaks[panel + 1]
         half = (high - low) / (2 * CELLS)
         middle = low + (2 * part + 1) * half
@@ -314,7 +330,8 @@ class Table:
 
 
 def _asymptote(t: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarray:
-    """Power laws beyond the table: d log E phi^2 / d log std = 2 elasticity, d log E phi'^2 / d log std = slope2_square - 1."""
+    """Power laws beyond the table: d log E phi^2 / d log std = 2 elasticity, d log E phi'^2 / d log std = slope2_square
+    - 1."""
     at_edge[LOG_VALUE2] += 2 * at_edge[ELASTICITY] * (t - edge)
     at_edge[LOG_SLOPE2] += (at_edge[SLOPE2_SQUARE] - 1) * (t - edge)
     return at_edge

@@ -24,10 +24,12 @@ class Candidate:
     """One change, predicted and measured.
 
     Attributes:
-        change: in words.  chain: the changed chain.  effort: 0 none, 1 a number, 2 another init, 3 a new part, 4 another function or shape.
+        change: in words.  chain: the changed chain.  effort: 0 none, 1 a number, 2 another init, 3 a new part, 4
+            another function or shape.
         cost: what it costs.  source: the paper it comes from, or "".
         predicted: decades that theory gives for the measured ratio, at this width where a law is known (nan without).
-        measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard deviation over
+        measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard
+            deviation over
         replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
         verdict: measured.  healthy: verdict "stable".
@@ -53,7 +55,9 @@ class Candidate:
     def preserves(self) -> str:
         """ "both", "backward", "forward" or "neither"."""
         ahead = abs(self.forward) <= FORWARD_BOUND
-        return {(True, True): "both", (True, False): "backward", (False, True): "forward", (False, False): "neither"}[self.healthy, ahead]
+        return {(True, True): "both", (True, False): "backward", (False, True): "forward", (False, False): "neither"}[
+            self.healthy, ahead
+        ]
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,28 @@ class Recommendation:
 
     def __str__(self):
         o = self.original
-        lines = [*_wrapped(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}"), ""]
+        lines = [
+            *_wrapped(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}"),
+            "",
+        ]
         lines.append(f"{'change':<37}{'theory':>8}{'measured':>9}{'spread':>7}{'bad':>5}  {'preserves':<9}")
         for c in self.candidates:
             words = _wrapped(c.change, 36)
             lines.append(
-                f"{words[0]:<37}{_number(c.predicted):>8}{_number(c.measured):>9}{c.spread:>7.2f}{c.outside:>5.0%}  {c.preserves:<9}"
+                f"{words[0]:<37}{_number(c.predicted):>8}{_number(c.measured):>9}{c.spread:>7.2f}{c.outside:>5.0%}  "
+                f"{c.preserves:<9}"
             )
             lines += [f"  {w}" for w in words[1:]]
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
-            f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds (backward), "
-            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy medians first, "
-            f"at most {UNSURE:.0%} bad draws before more, then the smaller change (a number, an init, a part, another function or shape), "
+            f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
+            "(backward), "
+            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy medians "
+            "first, "
+            f"at most {UNSURE:.0%} bad draws before more, then the smaller change (a number, an init, a part, "
+            "another function or shape), "
             "then what preserves both; the best is the first healthy one"
         )
         return "\n".join(lines)
@@ -128,7 +139,10 @@ class Recommendation:
             return text + (f"; surer: {surer.change}" if surer else "")
         best = self.best
         if best is None:
-            return "none of the candidates in this list keeps the gradient within bounds: a shallower or wider chain is needed"
+            return (
+                "none of the candidates in this list keeps the gradient within bounds: a shallower or wider chain "
+                "is needed"
+            )
         unsure = ", and another seed's median may, too" if best.outside > 2 * UNSURE else ""
         tail = f"; still {best.outside:.0%} of the draws end beyond the bounds{unsure}" if best.outside > 0.05 else ""
         return f"best: {best.change}{tail}"
@@ -144,7 +158,9 @@ def _wrapped(text: str, width: int = 80) -> list[str]:
     return textwrap.wrap(text, width) or [""]
 
 
-def recommend(chain: Chain, target: float | None = None, *, batch: int | None = None, replicas: int = 24, seed: int = 0) -> Recommendation:
+def recommend(
+    chain: Chain, target: float | None = None, *, batch: int | None = None, replicas: int = 24, seed: int = 0
+) -> Recommendation:
     """The smallest changes that keep this chain's gradient within bounds over its depth, each predicted and measured.
 
     Args:
@@ -155,9 +171,10 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
         seed: of the measurements.
 
     Returns:
-        Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a new part, another
-        function or shape), then those that keep the signal as well as the gradient, then by how many words change and by the share of
-        bad draws. Where none is healthy it says so.
+        Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a
+            new part, another
+        function or shape), then those that keep the signal as well as the gradient, then by how many words change and
+        by the share of bad draws. Where none is healthy it says so.
 
     Raises:
         ValueError, TypeError: target or replicas are not positive.
@@ -184,7 +201,14 @@ def recommend(chain: Chain, target: float | None = None, *, batch: int | None = 
     measured = [bench.measure(c) for c in promising]
     order = sorted(
         measured,
-        key=lambda c: (not c.healthy, c.outside > UNSURE, c.effort, c.preserves != "both", _changes(chain, c.chain), round(c.outside, 1)),
+        key=lambda c: (
+            not c.healthy,
+            c.outside > UNSURE,
+            c.effort,
+            c.preserves != "both",
+            _changes(chain, c.chain),
+            round(c.outside, 1),
+        ),
     )
     return Recommendation(original, order, replicas, batch, bound)
 
@@ -198,7 +222,16 @@ def _law(chain: Chain) -> tuple:
     """What makes two chains the same in law: two schemes may differ in name only."""
     program = run.lowered(chain)
     layers, steps, joins = program.layers, program.steps, program.joins
-    arrays = (program.nodes, layers.units, layers.draw, layers.bias_draw, steps.row, steps.norm, program.norm_steps, program.masks)
+    arrays = (
+        program.nodes,
+        layers.units,
+        layers.draw,
+        layers.bias_draw,
+        steps.row,
+        steps.norm,
+        program.norm_steps,
+        program.masks,
+    )
     numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
     tables = (program.stretches, program.draws, program.activations, program.norms)
     return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))

@@ -9,7 +9,8 @@ from pykernel.theory.ops import OPS
 from pykernel.theory.structure import Law, NoTheory, Structure
 
 ONE_NORMED_INPUT = (
-    "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip connections do; use a batch of 2 or more"
+    "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip "
+    "connections do; use a batch of 2 or more"
 )
 
 
@@ -31,8 +32,8 @@ def structure(program: Program) -> Structure:
 def means(program: Program) -> str | None:
     """Why what infinite width says of a program is not to be compared with a measurement, or None.
 
-    Skips around branches that end in a function that is not odd: their outputs add up to a mean, and the gradient's part along it grows
-    by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
+    Skips around branches that end in a function that is not odd: their outputs add up to a mean, and the gradient's
+    part along it grows by more than infinite width says (152 layers of ReLU: 16 decades, not 11).
     """
     found = structure(program).means
     return f"branches that end in {found[0]} add up to a mean, which infinite width leaves out" if found else None

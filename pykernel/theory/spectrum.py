@@ -31,10 +31,10 @@ class Spectrum:
 
     Attributes:
         chain: what was computed.
-        log10_singular: (replicas, k), decreasing; k = the smallest width where all were computed, else 2: the largest and the smallest
-            (nan where widths differ: no inverse leads to it).
-        lyapunov: (replicas, k), natural logs per layer: mean growth of a volume's k-th edge, from the QR factors (of two, the logs of the
-            singular values over the depth).
+        log10_singular: (replicas, k), decreasing; k = the smallest width where all were computed, else 2: the largest
+            and the smallest (nan where widths differ: no inverse leads to it).
+        lyapunov: (replicas, k), natural logs per layer: mean growth of a volume's k-th edge, from the QR factors (of
+            two, the logs of the singular values over the depth).
         lyapunov_theory: (k,) for Gaussian linear chains with equal widths, else None.
         largest_theory: predicted log10 of the largest singular value of a wide chain, nan where there is no formula.
         variance_theory: predicted `relative_variance` of a wide chain at criticality, nan where there is no formula.
@@ -83,8 +83,9 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     """Singular values of the Jacobian of the output with respect to one input, at any depth.
 
     Args:
-        chain: without batch norm. Widths up to 512, or an input or output of up to 512, give all singular values; else the largest and, of
-            equal widths, the smallest, by Lanczos iteration on the layers and on their inverses, sizes kept as logs.
+        chain: without batch norm. Widths up to 512, or an input or output of up to 512, give all singular values; else
+            the largest and, of equal widths, the smallest, by Lanczos iteration on the layers and on their inverses,
+            sizes kept as logs.
         replicas: independent draws of the weights, the same as `propagate` uses in its dense engine.
         seed: of the draws: weights, biases and input are those of `propagate` with this seed, one input.
         x: the input, (n[0],); drawn without.
@@ -96,14 +97,14 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         ValueError: batch norm (a Jacobian mixes the inputs of a batch), or a wrong x.
 
     Notes:
-        J = J_L ... J_1 is never multiplied out: J_l Q_{l-1} = Q_l R_l and the triangular factors are multiplied with their scale taken out
-        row by row, so
-        singular values far beyond float range keep their digits; the logs of the diagonal of R give the Lyapunov exponents (Benettin et al.
-        1980).
-        For Gaussian linear chains these are (1/2)(log(2/n) + digamma((n-k+1)/2)) (Newman 1986), plus the log of the gain. Largest singular
-        value of a wide
-        Gaussian linear chain: sqrt((L+1)^(L+1) / L^L) (Pennington, Schoenholz, Ganguli 2017, arXiv 1711.04735); orthogonal: all ones (Saxe
-        et al. 2014).
+        J = J_L ... J_1 is never multiplied out: J_l Q_{l-1} = Q_l R_l and the triangular factors are multiplied with
+        their scale taken out row by row, so
+        singular values far beyond float range keep their digits; the logs of the diagonal of R give the Lyapunov
+        exponents (Benettin et al. 1980).
+        For Gaussian linear chains these are (1/2)(log(2/n) + digamma((n-k+1)/2)) (Newman 1986), plus the log of the
+        gain. Largest singular value of a wide
+        Gaussian linear chain: sqrt((L+1)^(L+1) / L^L) (Pennington, Schoenholz, Ganguli 2017, arXiv 1711.04735);
+        orthogonal: all ones (Saxe et al. 2014).
 
     Examples:
         >>> s = jacobian_spectrum(Chain(depth=5, width=16, activation="linear", init="orthogonal"))
@@ -116,13 +117,18 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     column = None if x is None else np.reshape(np.asarray(x, float), (-1, 1))
     facts = plain(lower(chain.replace(head=None), seed=seed, dtype="float64", x=column))
     if facts is None:
-        raise ValueError(f"the Jacobian's spectrum is known for chains of equal layers, each one activation, got {chain}; see propagate")
+        raise ValueError(
+            f"the Jacobian's spectrum is known for chains of equal layers, each one activation, got {chain}; see "
+            "propagate"
+        )
     if facts.norm == "batch":
         raise ValueError("the Jacobian of one input needs a chain without batch norm, got norm='batch'")
     complete = int(min(facts.widths[[0, -1]])) <= LARGEST_FULL
     if int(facts.widths[0]) > LARGEST_FULL:
         held = "every weight of this chain" + ("" if complete else " and every inverse")
-        machine.require_memory((8 if complete else 16) * chain.weight_count, held, "inputs up to 512 need one layer at a time")
+        machine.require_memory(
+            (8 if complete else 16) * chain.weight_count, held, "inputs up to 512 need one layer at a time"
+        )
     with np.errstate(over="ignore", under="ignore"):  # of numbers whose exponent is kept apart
         results = [_one(facts, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
@@ -151,7 +157,8 @@ def _one(facts: Plain, replica: int, complete: bool):
                     growth = growth[: len(r)] + np.log(np.abs(np.diag(r[:, : len(r)])))
                 triangle, exponent = _multiply(r, triangle, exponent)
         singular, growth = _singular(triangle, exponent)[:smallest], (growth / facts.depth)[:smallest]
-        if rank < smallest:  # exact zeros, of which rounding left some 1e-16; the columns of Q that stood for them mean nothing
+        # exact zeros, of which rounding left some 1e-16; the columns of Q that stood for them mean nothing
+        if rank < smallest:
             singular[rank:] = -np.inf
             growth = singular / facts.depth
         return singular / math.log(10), growth
@@ -162,7 +169,8 @@ def _one(facts: Plain, replica: int, complete: bool):
 
 
 def _factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Q and R, the longest rows first on the way: rows of very different sizes (slopes of 1e-20) then keep their own digits.
+    """Q and R, the longest rows first on the way: rows of very different sizes (slopes of 1e-20) then keep their own
+    digits.
 
     Notes:
         Cox, Higham 1998, Stability of Householder QR factorization for weighted least squares problems.
@@ -188,8 +196,8 @@ def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray):
 def _singular(triangle: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     """Logs of the singular values of diag(e^exponent) triangle, decreasing.
 
-    One-sided Jacobi rotations of the rows, whose sizes stay outside as exponents: exact to rounding for every value, however small (Demmel,
-    Veselic 1992).
+    One-sided Jacobi rotations of the rows, whose sizes stay outside as exponents: exact to rounding for every value,
+    however small (Demmel, Veselic 1992).
     """
     if exponent.max() - exponent.min() < 12:
         values = np.linalg.svd(triangle * np.exp(exponent - exponent.max())[:, None], compute_uv=False)
@@ -236,7 +244,8 @@ def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) ->
 
 
 def _steps(facts: Plain, replica: int) -> Iterator[_Step]:
-    """The Jacobian of each layer, or of each group of layers that a skip connection bridges, along the forward pass of one input."""
+    """The Jacobian of each layer, or of each group of layers that a skip connection bridges, along the forward pass of
+    one input."""
     program = facts.program if facts.program.samplers is None else facts.program.with_samples(replica)
     operator, k = reference.Dense(program, replica), facts.every
     bridged = facts.depth - facts.depth % k if k else 0
@@ -276,12 +285,14 @@ class _Layer:
         self.W, self.slope, self.back, self.first, self.centred = W, slope, back, first, centred
 
     def rank(self) -> int:
-        """A bound on the rank: units that pass something on, rows and columns of W that are not zero, a layer norm's lost mean."""
+        """A bound on the rank: units that pass something on, rows and columns of W that are not zero, a layer norm's
+        lost mean."""
         live = (int(np.count_nonzero(units)) for units in (self.slope, self.W.any(axis=1), self.W.any(axis=0)))
         return min(*live, len(self.slope) - self.centred)
 
     def parts(self, transpose: bool) -> list[Callable]:
-        """The same as factors that end in the slopes, where these differ much: a matrix behind them would mix small rows with large."""
+        """The same as factors that end in the slopes, where these differ much: a matrix behind them would mix small
+        rows with large."""
         live = np.abs(self.slope[self.slope != 0])
         if self.first != transpose or not len(live) or live.min() > 1e-3 * live.max():
             return [lambda v: self(v, transpose)]
@@ -322,7 +333,8 @@ class _Step:
 
 
 def _gain(facts: Plain, *distributions: str) -> float:
-    """log10 of sigma_w, every layer's, of plain chains of equal width without norm, skip or bias and with such weights, else nan."""
+    """log10 of sigma_w, every layer's, of plain chains of equal width without norm, skip or bias and with such weights,
+    else nan."""
     layers = facts.program.layers
     plain_chain = facts.norm is None and not facts.every and not facts.biased
     same = len(set(facts.widths.tolist())) == len(set(layers.scale.tolist())) == 1
@@ -330,7 +342,9 @@ def _gain(facts: Plain, *distributions: str) -> float:
         return math.nan
     if layers.scale[0] == 0:
         return -math.inf
-    return math.log10(abs(layers.scale[0])) + (0.5 * math.log10(facts.widths[0]) if facts.distribution == "normal" else 0.0)
+    return math.log10(abs(layers.scale[0])) + (
+        0.5 * math.log10(facts.widths[0]) if facts.distribution == "normal" else 0.0
+    )
 
 
 def _linear(facts: Plain) -> bool:
@@ -354,7 +368,8 @@ def _largest_theory(facts: Plain) -> float:
 
 
 def _variance_theory(facts: Plain) -> float:
-    """L (mu_2 / mu_1^2 - 1 - s_1), mu_k = E phi'^(2k), s_1 = -1 for Gaussian, 0 for orthogonal weights (Pennington et al. 2017, eq. 20)."""
+    """L (mu_2 / mu_1^2 - 1 - s_1), mu_k = E phi'^(2k), s_1 = -1 for Gaussian, 0 for orthogonal weights (Pennington et
+    al. 2017, eq. 20)."""
     row = facts.activation
     if row is None or row.name not in HOMOGENEOUS or math.isnan(_gain(facts, "normal", "haar")):
         return math.nan

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is known of a program's registers whatever its numbers are, and so whether infinite-width theory can follow it at all."""
+"""What is known of a program's registers whatever its numbers are, and so whether infinite-width theory can follow it
+at all."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import numpy as np
 from pykernel.ops import TABLES
 from pykernel.program import Op, Program, Stretch
 
-# phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would amplify.
+# phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would
+# amplify.
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
 
-# Half-width up to which uniform biases inside a sine count as normal ones of their variance: E sin^2 is off by 0.09 of its fourth power.
+# Half-width up to which uniform biases inside a sine count as normal ones of their variance: E sin^2 is off by 0.09 of
+# its fourth power.
 NARROW = 0.5
 
 
@@ -31,7 +34,8 @@ class Law:
     Attributes:
         gaussian: whether a unit's entries (over the columns) are jointly normal with mean zero.
         made: the step that made them otherwise, in words.
-        sources: numbers of what they come from unit by unit: registers without a common one are independent given their means.
+        sources: numbers of what they come from unit by unit: registers without a common one are independent given their
+            means.
         mean: the activation function that gave them a mean, "" where they have none.
         spread: half-width of the uniform biases among them, 0 without; they count as normal ones of their variance.
     """
@@ -79,7 +83,8 @@ class Structure:
         law = self.laws[register]
         if not law.gaussian:
             raise NoTheory(
-                f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum with it, "
+                f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum "
+                "with it, "
                 "whose entries are not normal; use propagate"
             )
 
@@ -87,7 +92,8 @@ class Structure:
         """Refuse a sine of biases whose distribution it tells from a normal one."""
         if self.laws[register].spread > NARROW:
             raise NoTheory(
-                f"mean field takes biases as normal, and {what} tells uniform ones as wide as {self.laws[register].spread:.3g} from them; "
+                f"mean field takes biases as normal, and {what} tells uniform ones as wide as "
+                f"{self.laws[register].spread:.3g} from them; "
                 "use propagate"
             )
 

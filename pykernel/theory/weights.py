@@ -19,7 +19,8 @@ def weight_log(program: Program) -> np.ndarray:
     """log sigma_w^2 of each layer, (L,): fan-in times the variance of an entry.
 
     Raises:
-        NoTheory: weights whose entries are not independent with a variance, except Haar matrices and identities in plain linear chains.
+        NoTheory: weights whose entries are not independent with a variance, except Haar matrices and identities in
+            plain linear chains.
     """
     layers, out = program.layers, np.empty(program.depth)
     for number in np.unique(layers.draw):
@@ -49,7 +50,11 @@ def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarra
 
 def _identity_is_known(program: Program) -> bool:
     facts = plain(program)
-    return facts is not None and {row.name for row in facts.rows} == {"linear"} and not (facts.norm or facts.every or facts.biased)
+    return (
+        facts is not None
+        and {row.name for row in facts.rows} == {"linear"}
+        and not (facts.norm or facts.every or facts.biased)
+    )
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

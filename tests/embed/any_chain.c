@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Runs the chain on standard input through the C door and prints all its rows: first with the largest useful workspace, then the smallest.
+/* Runs the chain on standard input through the C door and prints all its rows: first with the largest useful workspace,
+ * then the smallest.
  */
 #include "any_chain.h"
 
@@ -12,7 +13,8 @@ int main(void) {
   char message[200];
   const int dtype = (int)read_integer(), engine = (int)read_integer();
   const int64_t count = read_integer();
-  plan.depth = read_integer(), plan.batch = read_integer(), plan.seed = (uint64_t)read_integer(), plan.exponent = (int32_t)read_integer();
+  plan.depth = read_integer(), plan.batch = read_integer(), plan.seed = (uint64_t)read_integer(),
+  plan.exponent = (int32_t)read_integer();
   plan.norm = (int32_t)read_integer(), plan.order = (int32_t)read_integer(), plan.loss = (int32_t)read_integer();
   plan.outputs = read_integer();
   activation.name = read_word(), activation.parameters = read_numbers();
@@ -31,9 +33,12 @@ int main(void) {
     double** row = &rows.log10_grad_weight;
     for (int i = 0; i < 13; i++) row[i] = calloc((size_t)(count * (plan.depth + 1)), sizeof(double));
     void* workspace = malloc(bytes[size]);
-    status = pk_chain_run(&plan, engine, dtype, 0, count, &rows, workspace, bytes[size], NULL, NULL, message, sizeof message);
+    status = pk_chain_run(&plan, engine, dtype, 0, count, &rows, workspace, bytes[size], NULL, NULL, message,
+                          sizeof message);
     for (int i = 0; i < 13 && !status; i++) {
-      print_row(row[i], count * (row[i] == rows.log10_grad_activation ? plan.depth + 1 : row[i] == rows.loss ? 1 : plan.depth));
+      print_row(row[i], count * (row[i] == rows.log10_grad_activation ? plan.depth + 1
+                                 : row[i] == rows.loss                ? 1
+                                                                      : plan.depth));
       free(row[i]);
     }
     free(workspace);

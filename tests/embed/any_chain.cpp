@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Runs the chain on standard input through the C++ door and prints all its rows: first with the largest useful workspace, then the
-// smallest.
+// Runs the chain on standard input through the C++ door and prints all its rows: first with the largest useful
+// workspace, then the smallest.
 #include "any_chain.h"
 
 #include <pykernel/chain.hpp>
@@ -18,15 +18,19 @@ template <class T> static void run(const Plan& plan, Engine engine, int64_t coun
     std::vector<char> workspace(bytes);
     run_chain<T>(plan, engine, 0, count, rows, workspace.data(), bytes);
     for (int i = 0; i < 13; i++)
-      print_row(row[i], count * (row[i] == rows.log10_grad_activation ? plan.depth + 1 : row[i] == rows.loss ? 1 : plan.depth));
+      print_row(row[i], count * (row[i] == rows.log10_grad_activation ? plan.depth + 1
+                                 : row[i] == rows.loss                ? 1
+                                                                      : plan.depth));
   }
 }
 
 int main() {
   Plan plan = {};
   const int64_t wide = read_integer(), engine = read_integer(), count = read_integer();
-  plan.depth = read_integer(), plan.batch = read_integer(), plan.seed = (uint64_t)read_integer(), plan.exponent = read_integer();
-  plan.norm = (int)read_integer(), plan.order = (int)read_integer(), plan.loss = (int)read_integer(), plan.outputs = read_integer();
+  plan.depth = read_integer(), plan.batch = read_integer(), plan.seed = (uint64_t)read_integer(),
+  plan.exponent = read_integer();
+  plan.norm = (int)read_integer(), plan.order = (int)read_integer(), plan.loss = (int)read_integer(),
+  plan.outputs = read_integer();
   const char* name = read_word();
   plan.activation = activation_row(name, read_numbers());
   plan.widths = read_integers();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Runs the program on standard input through the C door and prints all its rows: first with the largest useful workspace, then the
- * smallest. */
+/* Runs the program on standard input through the C door and prints all its rows: first with the largest useful
+ * workspace, then the smallest. */
 #include "any_chain.h"
 
 #include <pykernel/pykernel.h>
@@ -36,7 +36,8 @@ int main(void) {
   program.units = read_integers(), program.columns = read_integers(), program.draw = read_integers();
   program.draw_count = read_integer();
   pk_draw* draws = calloc((size_t)program.draw_count + 1, sizeof *draws);
-  for (int64_t i = 0; i < program.draw_count; i++) draws[i].distribution = read_word(), draws[i].parameter = read_number();
+  for (int64_t i = 0; i < program.draw_count; i++)
+    draws[i].distribution = read_word(), draws[i].parameter = read_number();
   program.draws = draws;
   program.scale = read_numbers(), program.bias_scale = read_numbers();
 
@@ -53,10 +54,12 @@ int main(void) {
   int32_t* kinds = calloc((size_t)program.norm_count + 1, sizeof *kinds);
   for (int64_t i = 0; i < program.norm_count; i++) kinds[i] = (int32_t)read_integer();
   program.norm_kinds = kinds, program.norm_eps = read_numbers(), program.norm_steps = read_integers();
-  program.skip = read_numbers(), program.branch = read_numbers(), program.factors = read_numbers(), program.masks = read_numbers();
+  program.skip = read_numbers(), program.branch = read_numbers(), program.factors = read_numbers(),
+  program.masks = read_numbers();
 
   program.loss = (int32_t)read_integer(), program.outputs = read_integer();
-  program.head_draw.distribution = read_word(), program.head_draw.parameter = read_number(), program.head_scale = read_number();
+  program.head_draw.distribution = read_word(), program.head_draw.parameter = read_number(),
+  program.head_scale = read_number();
 
   size_t bytes[2];
   int status = pk_program_bytes(&program, engine, dtype, &bytes[1], &bytes[0], message, sizeof message);
@@ -67,7 +70,8 @@ int main(void) {
     double** row = &rows.log10_grad_weight;
     for (int i = 0; i < 13; i++) row[i] = calloc((size_t)(count * extents[i] + 1), sizeof(double));
     void* workspace = malloc(bytes[size]);
-    status = pk_program_run(&program, engine, dtype, 0, count, &rows, workspace, bytes[size], NULL, NULL, message, sizeof message);
+    status = pk_program_run(&program, engine, dtype, 0, count, &rows, workspace, bytes[size], NULL, NULL, message,
+                            sizeof message);
     for (int i = 0; i < 13 && !status; i++) {
       print_row(row[i], count * extents[i]);
       free(row[i]);

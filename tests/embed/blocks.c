@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Six repetitions of a pre-norm block with a SwiGLU gate, x + W2 (silu(G u) * V u) with u = RMSNorm(x): depth as long as you like. */
+/* Six repetitions of a pre-norm block with a SwiGLU gate, x + W2 (silu(G u) * V u) with u = RMSNorm(x): depth as long
+ * as you like. */
 #include <math.h>
 #include <pykernel/pykernel.h>
 #include <stdio.h>
@@ -41,7 +42,9 @@ int main(void) {
   pk_rows rows = {.size = sizeof rows, .log10_grad_activation = gradient};
   int status = pk_program_bytes(&program, PK_DENSE, PK_FLOAT32, NULL, &most, message, sizeof message);
   void* workspace = malloc(most);
-  if (!status) status = pk_program_run(&program, PK_DENSE, PK_FLOAT32, 0, 1, &rows, workspace, most, NULL, NULL, message, sizeof message);
+  if (!status)
+    status = pk_program_run(&program, PK_DENSE, PK_FLOAT32, 0, 1, &rows, workspace, most, NULL, NULL, message,
+                            sizeof message);
   free(workspace);
   if (status) {
     fprintf(stderr, "%s\n", message);

@@ -50,7 +50,8 @@ int main(void) {
   if (pk_chain_bytes(&plan, PK_MATRIX_FREE, PK_FLOAT64, &least, &most, message, sizeof message)) goto failed;
   void* workspace = malloc(most);
   if (!workspace) return 1;
-  int status = pk_chain_run(&plan, PK_MATRIX_FREE, PK_FLOAT64, 0, replicas, &rows, workspace, most, NULL, NULL, message, sizeof message);
+  int status = pk_chain_run(&plan, PK_MATRIX_FREE, PK_FLOAT64, 0, replicas, &rows, workspace, most, NULL, NULL, message,
+                            sizeof message);
   free(workspace);
   if (status) goto failed;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A whole chain from C++: 152 ReLU layers of 256 units, He's variance, 8 inputs; prints the weight gradient of each layer.
+// A whole chain from C++: 152 ReLU layers of 256 units, He's variance, 8 inputs; prints the weight gradient of each
+// layer.
 #include <cmath>
 #include <cstdio>
 #include <pykernel/chain.hpp>

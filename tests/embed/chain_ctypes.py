@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A tile of a weight matrix and a whole chain through the C interface, with ctypes: the way in for any language that can call C."""
+"""A tile of a weight matrix and a whole chain through the C interface, with ctypes: the way in for any language that
+can call C."""
 
 import ctypes as c
 import math
@@ -82,7 +83,8 @@ print(*[x.hex() for x in tile])
 
 depth, width = 30, 50
 activation = Activation(size=c.sizeof(Activation), name=b"gelu")
-plan = Plan(size=c.sizeof(Plan), depth=depth, batch=1, seed=7, exponent=1, norm=2, distribution=b"uniform")  # norm 2: layer norm
+# norm 2: layer norm
+plan = Plan(size=c.sizeof(Plan), depth=depth, batch=1, seed=7, exponent=1, norm=2, distribution=b"uniform")
 plan.activation = c.pointer(activation)
 plan.widths = (c.c_int64 * (depth + 1))(*[width] * (depth + 1))
 plan.scale = (c.c_double * depth)(*[math.sqrt(6 / (width + width))] * depth)

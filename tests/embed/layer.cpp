@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Our layer in a loop of your own, forward and backward: 40 tanh layers of 100 units, 5 inputs, Glorot's variance, your residual sum
-// at every second layer; prints the norm of the gradient at each layer.
+// Our layer in a loop of your own, forward and backward: 40 tanh layers of 100 units, 5 inputs, Glorot's variance, your
+// residual sum at every second layer; prints the norm of the gradient at each layer.
 #include <cmath>
 #include <cstdio>
 #include <pykernel/layer.hpp>
@@ -22,7 +22,9 @@ int main() {
 
   // Blocks: a[0], a[1], ...; z[1], z[2], ...; and what the backward pass needs.
   std::vector<std::vector<float>> memory;
-  const auto block = [&] { return memory.emplace_back(entries), pykernel::Block<float>{memory.back().data(), width, 0, 0}; };
+  const auto block = [&] {
+    return memory.emplace_back(entries), pykernel::Block<float>{memory.back().data(), width, 0, 0};
+  };
   memory.reserve(2 * depth + 6);
   std::vector<pykernel::Block<float>> a(depth + 1), z(depth + 1);
   for (auto& x : a) x = block();

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A neural ODE solver in Numba with the library's layer in its own loop: dx/dt = phi(W x), Euler steps, and backpropagation through them.
+"""A neural ODE solver in Numba with the library's layer in its own loop: dx/dt = phi(W x), Euler steps, and
+backpropagation through them.
 
-Run it: `python ode_network.py`. With a weight of its own for every step the numbers are those of pykernel.propagate with
-Residual(every=1, scale=dt); with one weight for all steps it is a recurrent network, which propagate does not know.
+Run it: `python ode_network.py`. With a weight of its own for every step the numbers are those of pykernel.propagate
+with Residual(every=1, scale=dt); with one weight for all steps it is a recurrent network, which propagate does not
+know.
 """
 
 import numpy as np

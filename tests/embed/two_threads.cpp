@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Two threads of the caller's, a workspace each, small chains of every kind: the same numbers as one thread finds alone.
+// Two threads of the caller's, a workspace each, small chains of every kind: the same numbers as one thread finds
+// alone.
 #include <cstdio>
 #include <cstring>
 #include <pykernel/chain.hpp>
@@ -29,13 +30,15 @@ template <class T> void chains(std::vector<double>& out) {
             plan.distribution = distribution, plan.distribution_parameter = 3, plan.scale = scale.data();
             plan.bias_distribution = norm ? "zero" : "normal", plan.bias_scale = small.data();
             plan.residual_every = 0, plan.residual_scale = ones.data();
-            if (batch == 3) plan.loss = softmax, plan.outputs = 7, plan.head_distribution = "normal", plan.head_scale = .2;
+            if (batch == 3)
+              plan.loss = softmax, plan.outputs = 7, plan.head_distribution = "normal", plan.head_scale = .2;
             const size_t start = out.size();
             out.resize(start + 2 * replicas * (depth + 1));
             Rows rows = {};
             rows.log10_grad_activation = out.data() + start;
             rows.similarity = rows.log10_grad_activation + replicas * (depth + 1);
-            std::vector<char> workspace(batch == 1 ? chain_bytes<T>(plan, engine).least : chain_bytes<T>(plan, engine).most);
+            std::vector<char> workspace(batch == 1 ? chain_bytes<T>(plan, engine).least
+                                                   : chain_bytes<T>(plan, engine).most);
             int asked = 0;
             const Stop stop = {[](void* user) { return ++*static_cast<int*>(user), false; }, &asked};
             run_chain<T>(plan, engine, 0, replicas, rows, workspace.data(), workspace.size(), stop);
@@ -55,7 +58,8 @@ template <class T> void layers(std::vector<double>& out) {
     layer.norm = batch == 9 ? batch_norm : no_norm, layer.activation = activation_row("silu");
     if (batch > 1) layer.draws = draws.data();
     std::vector<char> workspace(layer_bytes<T>(layer));
-    Block<T> of_u = {u.data(), 0, 0, 0}, of_z = {z.data(), 0, 0, 0}, of_v = {v.data(), 0, 0, 0}, of_g = {g.data(), 0, 0, 0};
+    Block<T> of_u = {u.data(), 0, 0, 0}, of_z = {z.data(), 0, 0, 0}, of_v = {v.data(), 0, 0, 0},
+             of_g = {g.data(), 0, 0, 0};
     Block<T> of_delta = {delta.data(), 0, 0, 0}, of_du = {du.data(), 0, 0, 0};
     pack(input.data(), columns, batch, of_u), pack(input.data(), rows, batch, of_g);
     const Forward f = forward(layer, of_u, of_z, of_v, workspace.data(), workspace.size());
@@ -64,7 +68,9 @@ template <class T> void layers(std::vector<double>& out) {
   }
 }
 
-void everything(std::vector<double>* out) { chains<float>(*out), chains<double>(*out), layers<float>(*out), layers<double>(*out); }
+void everything(std::vector<double>* out) {
+  chains<float>(*out), chains<double>(*out), layers<float>(*out), layers<double>(*out);
+}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Wrong calls of the C interface: each gives its status and a sentence, and neither crashes nor writes; callbacks may throw or give nan.
+// Wrong calls of the C interface: each gives its status and a sentence, and neither crashes nor writes; callbacks may
+// throw or give nan.
 #include <pykernel/pykernel.h>
 
 #include <cmath>
@@ -54,7 +55,8 @@ int run(const pk_plan& plan, int engine, int dtype, size_t offset = 0, bool room
   std::vector<double> row(2 * 6);
   auto rows = sized<pk_rows>();
   rows.log10_grad_activation = row.data();
-  return pk_chain_run(&plan, engine, dtype, 0, 2, &rows, workspace.data() + offset, bytes, stopper ? stop : nullptr, stopper, MESSAGE);
+  return pk_chain_run(&plan, engine, dtype, 0, 2, &rows, workspace.data() + offset, bytes, stopper ? stop : nullptr,
+                      stopper, MESSAGE);
 }
 
 template <class Change> void refused(const pk_plan& plan, const char* what, Change change) {
@@ -87,7 +89,8 @@ void plans() {
   const double weight[] = {1, 1, 1, 1}, not_finite[] = {INFINITY, 1, 1, 1};
   REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "normal", p.head_weight = weight);
   REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "given", p.head_weight = not_finite);
-  REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "given", p.head_weight = weight, p.head_bias = not_finite);
+  REFUSED(loss = PK_MSE, p.outputs = 1, p.head_distribution = "given", p.head_weight = weight,
+          p.head_bias = not_finite);
   REFUSED(loss = PK_MSE, p.outputs = 3, p.head_distribution = "normal", p.head_scale = NAN);
   REFUSED(residual_every = 1), REFUSED(residual_every = -1), REFUSED(correlation = NAN), REFUSED(clip_value = -1);
 
@@ -109,7 +112,8 @@ void plans() {
   EXPECT(PK_OK, run_at(0, 0, &rows, room.data(), most));
 }
 
-// Every batch, norm, engine and dtype with exactly the bytes that were asked for; stops anywhere; callbacks that misbehave.
+// Every batch, norm, engine and dtype with exactly the bytes that were asked for; stops anywhere; callbacks that
+// misbehave.
 void runs() {
   auto relu = sized<pk_activation>(), own = relu;
   relu.name = "relu", own.name = "callback", own.left = own.right = own.max_slope = 1;
@@ -162,9 +166,11 @@ void layers() {
     expect(PK_INVALID, forward(changed), what);
   };
 #define REFUSED_LAYER(change) refuse(#change, [&](pk_layer& l) { l.change; })
-  REFUSED_LAYER(rows = 0), REFUSED_LAYER(columns = -1), REFUSED_LAYER(batch = (int64_t)1 << 62), REFUSED_LAYER(layer = 0);
+  REFUSED_LAYER(rows = 0), REFUSED_LAYER(columns = -1), REFUSED_LAYER(batch = (int64_t)1 << 62),
+      REFUSED_LAYER(layer = 0);
   REFUSED_LAYER(scale = NAN), REFUSED_LAYER(distribution = nullptr), REFUSED_LAYER(distribution = "given");
-  REFUSED_LAYER(distribution = "sparse"), REFUSED_LAYER(bias_distribution = "given"), REFUSED_LAYER(bias_distribution = "haar");
+  REFUSED_LAYER(distribution = "sparse"), REFUSED_LAYER(bias_distribution = "given"),
+      REFUSED_LAYER(bias_distribution = "haar");
   REFUSED_LAYER(norm = -1), REFUSED_LAYER(activation = nullptr), REFUSED_LAYER(weights = none);
   for (const int64_t n : {(int64_t)0, (int64_t)-1, (int64_t)1 << 33}) {
     pk_layer changed = layer;

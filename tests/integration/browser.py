@@ -38,12 +38,16 @@ class Browser:
             raise FileNotFoundError("no chromium: `make .venv/browser` installs Debian's")
         self.loop = asyncio.new_event_loop()
         self.process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         self.numbers, self.events = itertools.count(1), []
         self.socket = self.loop.run_until_complete(self._connect(Path(folder) / "DevToolsActivePort"))
         (tab,) = (t for t in self.ask("Target.getTargets", session=None)["targetInfos"] if t["type"] == "page")
-        self.session = self.ask("Target.attachToTarget", session=None, targetId=tab["targetId"], flatten=True)["sessionId"]
+        self.session = self.ask("Target.attachToTarget", session=None, targetId=tab["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
 
@@ -87,7 +91,9 @@ class Browser:
 
     def evaluate(self, script):
         """The value of an expression in the page."""
-        return self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get("value")
+        return self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get(
+            "value"
+        )
 
     def wait(self, script):
         """Until an expression is true in the page."""
@@ -101,10 +107,13 @@ class Browser:
         self.ask("Emulation.setDeviceMetricsOverride", width=pixels, height=900, deviceScaleFactor=1, mobile=False)
 
     def open(self, url):
-        """Load a page and let its scripts finish; returns (requests that leave the page, what scripts and console report as errors)."""
+        """Load a page and let its scripts finish; returns (requests that leave the page, what scripts and console
+        report as errors)."""
         self.events.clear()
         self.ask("Page.navigate", url=url)
-        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(re.sub('[?#].*', '', url))})")
+        self.wait(
+            f"document.readyState === 'complete' && location.href.startsWith({json.dumps(re.sub('[?#].*', '', url))})"
+        )
         self.evaluate("new Promise(done => setTimeout(done, 100))")
         return self.seen()
 
@@ -118,7 +127,10 @@ class Browser:
             elif method == "Network.webSocketCreated":
                 asked.append(given["url"])
             elif method == "Runtime.exceptionThrown":
-                said.append(given["exceptionDetails"].get("exception", {}).get("description") or given["exceptionDetails"]["text"])
+                said.append(
+                    given["exceptionDetails"].get("exception", {}).get("description")
+                    or given["exceptionDetails"]["text"]
+                )
             elif method == "Runtime.consoleAPICalled" and given["type"] in ("error", "assert"):
                 said.append(" ".join(str(a.get("value", a.get("description"))) for a in given["args"]))
             elif method == "Log.entryAdded" and given["entry"]["level"] == "error":

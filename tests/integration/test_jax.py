@@ -40,11 +40,16 @@ def forward(parameters, x, phi, read_out):
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("read_out", [True, False])
 def test_gradients_of_jax(name, read_out):
-    chain = pk.Chain(widths=[6, 17, 8], activation=name, init="torch_linear_default", head=pk.Head("linear", 6) if read_out else None)
+    chain = pk.Chain(
+        widths=[6, 17, 8], activation=name, init="torch_linear_default", head=pk.Head("linear", 6) if read_out else None
+    )
     parameters = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), pk.init_jax(chain, seed=3))
     keys = jax.random.split(jax.random.key(0), 2)
-    x, c = jax.random.normal(keys[0], (6, 6)), jax.random.normal(keys[1], (6, 6 if read_out else 8))  # as wide as the batch
-    gradient, at_input = jax.grad(lambda w, x: (forward(w, x, FUNCTIONS[name], read_out) * c).sum(), argnums=(0, 1))(parameters, x)
+    # as wide as the batch
+    x, c = jax.random.normal(keys[0], (6, 6)), jax.random.normal(keys[1], (6, 6 if read_out else 8))
+    gradient, at_input = jax.grad(lambda w, x: (forward(w, x, FUNCTIONS[name], read_out) * c).sum(), argnums=(0, 1))(
+        parameters, x
+    )
     mine = pk.from_jax(parameters, activation=name, loss="linear" if read_out else None)
     p = pk.propagate(mine, x=x, cotangent=c, batch_first=True, dtype="float64")
     assert p.backend == "cpp"

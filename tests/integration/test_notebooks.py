@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Notebooks in a real Jupyter kernel: those of the gallery as downloaded, every figure that Python can ask for, progress of a sweep."""
+"""Notebooks in a real Jupyter kernel: those of the gallery as downloaded, every figure that Python can ask for,
+progress of a sweep."""
 
 import re
 from pathlib import Path
@@ -40,7 +41,9 @@ pk.plot_sweep(ds.sel(gain=1.1), ax=right);
 
 def run(notebook, folder):
     """The notebook, executed in a kernel of its own in an empty folder."""
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     return notebook
 
 
@@ -58,7 +61,9 @@ def said(cell, name):
 
 
 def test_the_gallery_offers_its_notebooks():
-    assert len(NOTEBOOKS) == len(list((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))), "make docs builds them first"
+    assert len(NOTEBOOKS) == len(list((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))), (
+        "make docs builds them first"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -80,10 +85,12 @@ def test_every_figure_shows_once(tmp_path):
 
 @pytest.mark.parametrize("widgets", [True, False])
 def test_progress_of_a_sweep(widgets, tmp_path):
-    """A bar: a widget where Jupyter has them, else a line of text; at its end it says that all is done, and nobody is warned."""
+    """A bar: a widget where Jupyter has them, else a line of text; at its end it says that all is done, and nobody is
+    warned."""
     cells = of_cells(
         ("" if widgets else "import sys; sys.modules['ipywidgets'] = None")
-        + '\nimport pykernel as pk\n===\nds = pk.sweep({"depth": [5, 10]}, {"width": 16}, replicas=4, backend="reference")'
+        + "\nimport pykernel as pk\n===\n"
+        + 'ds = pk.sweep({"depth": [5, 10]}, {"width": 16}, replicas=4, backend="reference")'
     )
     cell = run(cells, tmp_path).cells[1]
     bars = [output for output in cell.outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
@@ -91,7 +98,10 @@ def test_progress_of_a_sweep(widgets, tmp_path):
     assert "Warning" not in text
     if widgets:
         assert len(bars) == 1
-        parts = [part["state"] for part in cells.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()]
+        parts = [
+            part["state"]
+            for part in cells.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+        ]
         (bar,) = (part for part in parts if part.get("bar_style"))
         assert (bar["bar_style"], bar["value"]) == ("success", bar["max"])
         assert "2/2 cells" in " ".join(str(part.get("value")) for part in parts).replace("\u2007", " ")

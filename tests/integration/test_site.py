@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The documentation site in a real browser: every page asks for nothing outside, no script fails, nothing runs off its column."""
+"""The documentation site in a real browser: every page asks for nothing outside, no script fails, nothing runs off its
+column."""
 
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from browser import Browser
 SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 WIDTHS = (390, 1024, 1366, 1920)  # a phone, a tablet, laptops, a screen
 WIDE = """[...document.querySelectorAll("article pre, article img, article table, article math[display=block]")]
-    .filter(e => e.getClientRects().length && e.tagName == "PRE" && e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80))"""
+    .filter(e => e.getClientRects().length && e.tagName == "PRE" && e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.innerText.slice(0, 80))"""
 PAGE = "document.documentElement.scrollWidth - window.innerWidth"
 
 

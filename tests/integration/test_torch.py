@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PyTorch's own modules as chains: against its automatic differentiation, every activation, norm, order and sum that is read."""
+"""PyTorch's own modules as chains: against its automatic differentiation, every activation, norm, order and sum that is
+read."""
 
 import itertools
 import os
@@ -64,7 +65,9 @@ def assert_the_gradients_of_autograd(module, inputs, batch, outputs=None, tolera
     expected = [part.weight.grad.norm().item() for part in layers]
     np.testing.assert_allclose(10 ** p.log10_grad_weight[0], expected, rtol=tolerance)
     if layers[0].bias is not None and chain.norm != "batch":  # behind batch norm both are rounding
-        np.testing.assert_allclose(10 ** p.log10_grad_bias[0], [part.bias.grad.norm().item() for part in layers], rtol=tolerance)
+        np.testing.assert_allclose(
+            10 ** p.log10_grad_bias[0], [part.bias.grad.norm().item() for part in layers], rtol=tolerance
+        )
     np.testing.assert_allclose(10 ** p.log10_grad_activation[0, 0], x.grad.norm().item(), rtol=tolerance)
     return chain
 
@@ -115,7 +118,9 @@ def test_every_norm_in_both_orders(norm, bias):
 class Block(nn.Module):
     def __init__(self, width, branch, scale, in_place):
         super().__init__()
-        self.body = nn.Sequential(*(part for _ in range(branch) for part in (nn.RMSNorm(width), nn.GELU(), nn.Linear(width, width))))
+        self.body = nn.Sequential(
+            *(part for _ in range(branch) for part in (nn.RMSNorm(width), nn.GELU(), nn.Linear(width, width)))
+        )
         self.scale, self.in_place = scale, in_place
 
     def forward(self, x):
@@ -124,7 +129,9 @@ class Block(nn.Module):
         return x - -self.scale * self.body(x)
 
 
-@pytest.mark.parametrize(("branch", "scale", "in_place"), [(1, 1.0, True), (1, -0.3, False), (2, 0.5, True), (3, 0.7, False)])
+@pytest.mark.parametrize(
+    ("branch", "scale", "in_place"), [(1, 1.0, True), (1, -0.3, False), (2, 0.5, True), (3, 0.7, False)]
+)
 def test_sums_at_equal_distances(branch, scale, in_place):
     torch.manual_seed(0)
     module = nn.Sequential(*(Block(9, branch, scale, in_place) for _ in range(2)), nn.Linear(9, 3))
@@ -146,7 +153,12 @@ def test_the_first_answer_needs_no_compiler(tmp_path):
         "assert 'numba' not in sys.modules; print(p.backend)"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    assert subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout == "cpp\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        == "cpp\n"
+    )
 
 
 @pytest.mark.parametrize("loss", ["mse", "sigmoid", "softmax"])
@@ -263,7 +275,9 @@ def test_what_computes_something_else_than_it_says_is_refused(change, message):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("scheme", ["he_normal", "glorot_uniform", "orthogonal", "torch_linear_default", "student_t(3)"])
+@pytest.mark.parametrize(
+    "scheme", ["he_normal", "glorot_uniform", "orthogonal", "torch_linear_default", "student_t(3)"]
+)
 def test_modules_take_the_bits_of_the_stream(scheme, dtype):
     module = stack([9, 17, 8, 3], lambda n: [nn.Tanh()], False).to(dtype)
     chain = pk.init_torch_(module, scheme, seed=5, replica=3, gain=1.5)
@@ -280,7 +294,11 @@ def test_a_recommendation_fills_the_module():
     advice = pk.recommend(found)
     for wanted in (advice.best, advice.best.chain):
         chain = pk.init_torch_(module, wanted, seed=2)
-        assert (chain.init, chain.gain, chain.bias_std) == (advice.best.chain.init, advice.best.chain.gain, advice.best.chain.bias_std)
+        assert (chain.init, chain.gain, chain.bias_std) == (
+            advice.best.chain.init,
+            advice.best.chain.gain,
+            advice.best.chain.bias_std,
+        )
     measured = pk.propagate(pk.from_torch(module, weights=True), batch=4)
     assert measured.verdict == "stable"
     assert torch.equal(module[0].weight, torch.from_numpy(pk.weights(chain, layer=1, seed=2, dtype="float32")))

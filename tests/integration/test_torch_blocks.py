@@ -34,7 +34,15 @@ def check(chain, seed, backend):
     inputs, weights, biases = twin.gradients(x, end)
     given = {"cotangent": end} if chain.head is None or chain.head.loss == "linear" else {}
     p = pk.propagate(
-        chain, x=x, batch_first=True, seed=SEED, replicas=REPLICA + 1, dtype="float64", engine="dense", backend=backend, **given
+        chain,
+        x=x,
+        batch_first=True,
+        seed=SEED,
+        replicas=REPLICA + 1,
+        dtype="float64",
+        engine="dense",
+        backend=backend,
+        **given,
     )
     assert_told(p.log10_grad_weight[REPLICA], weights, weights.max())
     # the program has a bias where a layer drew none, too, with a gradient of its own
@@ -62,8 +70,19 @@ def test_random_chains_in_numba_have_the_gradients_of_autograd(seed):
 
 
 def test_random_chains_have_every_step():
-    parts = [block for seed in range(60) for chain in [random_chain(seed)] for block in (*chain.first, *chain.blocks, *chain.last)]
-    assert {type(step).__name__ for block in parts for step in block.steps} >= {"Linear", "Gated", "Norm", "Scale", "Dropout"}
+    parts = [
+        block
+        for seed in range(60)
+        for chain in [random_chain(seed)]
+        for block in (*chain.first, *chain.blocks, *chain.last)
+    ]
+    assert {type(step).__name__ for block in parts for step in block.steps} >= {
+        "Linear",
+        "Gated",
+        "Norm",
+        "Scale",
+        "Dropout",
+    }
     assert {type(block.skip) for block in parts} == {type(None), float, str, tuple}
 
 

@@ -44,13 +44,24 @@ def test_everyday_modules_have_the_gradients_of_autograd(kind, backend):
 
 MLP = Block(Norm("layer"), Linear(12), "gelu", Linear(6), skip=1.0)
 PATTERNS = {
-    "autoencoder with a sigmoid at the end": dict(widths=[6, 5, 3, 5, 6], activation=["relu", "relu", "relu", "sigmoid"]),
-    "pre-norm blocks": dict(width=6, depth=3, blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")),
-    "post-norm blocks": dict(width=6, depth=3, blocks=[Block(Linear(12), "gelu", Linear(6), skip=1.0, after=Norm("layer"))]),
-    "SwiGLU blocks": dict(
-        width=6, depth=2, blocks=[Block(Norm("rms", 2.0**-23), Gated(8), Linear(6), skip=1.0)], last=[Norm("rms", 2.0**-23)]
+    "autoencoder with a sigmoid at the end": dict(
+        widths=[6, 5, 3, 5, 6], activation=["relu", "relu", "relu", "sigmoid"]
     ),
-    "SIREN": dict(width=6, depth=3, blocks=[Block(Linear(6), Scale(30.0), "sin")], head=pk.Head("linear", 2, "he_normal")),
+    "pre-norm blocks": dict(
+        width=6, depth=3, blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")
+    ),
+    "post-norm blocks": dict(
+        width=6, depth=3, blocks=[Block(Linear(12), "gelu", Linear(6), skip=1.0, after=Norm("layer"))]
+    ),
+    "SwiGLU blocks": dict(
+        width=6,
+        depth=2,
+        blocks=[Block(Norm("rms", 2.0**-23), Gated(8), Linear(6), skip=1.0)],
+        last=[Norm("rms", 2.0**-23)],
+    ),
+    "SIREN": dict(
+        width=6, depth=3, blocks=[Block(Linear(6), Scale(30.0), "sin")], head=pk.Head("linear", 2, "he_normal")
+    ),
     "ReLU after the sum": dict(width=6, depth=3, blocks=[Block(Linear(6), "relu", Linear(6), skip=1.0, after="relu")]),
     "projection": dict(
         width=6,
@@ -65,7 +76,9 @@ PATTERNS = {
         blocks=[Block(Linear(6), "relu", Linear(6), skip=0.5**0.5, scale=0.5**0.5)],
         head=pk.Head("linear", 2, "he_normal"),
     ),
-    "ModuleList": dict(width=5, depth=3, first=[Linear(6)], blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")),
+    "ModuleList": dict(
+        width=5, depth=3, first=[Linear(6)], blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")
+    ),
     "F.linear": dict(width=6, depth=2, blocks=[Block(Linear(6), "relu", Scale(-0.5))]),
 }
 
@@ -85,7 +98,9 @@ def test_dropout_in_training_mode_is_a_step():
     from pykernel import stream
 
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.25), nn.Linear(8, 8), nn.Tanh(), nn.Dropout(0.0), nn.Linear(8, 2)).double()
+    net = nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.25), nn.Linear(8, 8), nn.Tanh(), nn.Dropout(0.0), nn.Linear(8, 2)
+    ).double()
     chain = pk.from_torch(net, weights=True)
     assert [step for block in chain.blocks for step in block.steps if isinstance(step, Dropout)] == [Dropout(0.25)]
     x, c = torch.randn(5, 6, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
@@ -93,7 +108,9 @@ def test_dropout_in_training_mode_is_a_step():
     y = net[3:](net[:2](x) * kept)
     (y * c).sum().backward()
     p = pk.propagate(chain, x=x, cotangent=c, batch_first=True, dtype="float64", seed=3)
-    np.testing.assert_allclose(p.log10_grad_weight[0], [np.log10(net[i].weight.grad.norm().item()) for i in (0, 3)], atol=EXACT)
+    np.testing.assert_allclose(
+        p.log10_grad_weight[0], [np.log10(net[i].weight.grad.norm().item()) for i in (0, 3)], atol=EXACT
+    )
     assert pk.from_torch(net.eval(), weights=True).has_lists  # relu, then tanh, without dropout
 
 
@@ -123,7 +140,9 @@ def test_schemes_of_some_layers_are_found():
     net = gpt()
     for block in net[:-1]:
         nn.init.zeros_(block.down.weight)
-    assert [s.init.distribution for s in pk.from_torch(net).blocks[0].steps if isinstance(s, Linear) and s.init] == ["constant"]
+    assert [s.init.distribution for s in pk.from_torch(net).blocks[0].steps if isinstance(s, Linear) and s.init] == [
+        "constant"
+    ]
     torch.manual_seed(0)
     assert pk.from_torch(nn.Sequential(*(Mlp(64) for _ in range(3)))).init.name == "torch_linear_default"
 
@@ -166,7 +185,10 @@ REFUSED = [
     (lambda m, x: m[0](x).chunk(4, dim=-1)[0], "not into halves"),
     (lambda m, x: m[0](x)[:, 1:], "takes something apart"),
     (lambda m, x: x + m[0](torch.relu(x + m[1](x))), "sum inside"),
-    (lambda m, x: m[0](torch.relu(m[1](x))) + m[1](x), "layer parts.1 (Linear) and layer parts.1 (Linear) share one weight"),
+    (
+        lambda m, x: m[0](torch.relu(m[1](x))) + m[1](x),
+        "layer parts.1 (Linear) and layer parts.1 (Linear) share one weight",
+    ),
     (lambda m, x: dense(m, x), "two branches that do not meet"),
     (lambda m, x: torch.cat([x, m[0](x)], -1), "something that is no output of a layer"),
     (lambda m, x: torch.softmax(m[0](x), -1), "calls softmax, which a chain has not"),
@@ -211,7 +233,10 @@ def added(m, x):
 
 
 IN_PLACE = {
-    "a branch that begins in place": (lambda m, x: (lambda z: z + m[1](F.relu(z, inplace=True)))(m[0](x)), [Linear(6), "relu"]),
+    "a branch that begins in place": (
+        lambda m, x: (lambda z: z + m[1](F.relu(z, inplace=True)))(m[0](x)),
+        [Linear(6), "relu"],
+    ),
     "a module": (lambda m, x: (lambda z: m[2](z) + z)(m[0](x)), [Linear(6), "relu", Scale(2.0)]),
     "a method": (lambda m, x: (lambda z: torch.tanh(z.relu_()) + z)(m[0](x)), [Linear(6), "relu"]),
     "a product": (lambda m, x: (lambda z: torch.tanh(z.mul_(2)) + z)(m[0](x)), [Linear(6), Scale(2.0)]),
@@ -267,9 +292,13 @@ def test_what_only_looks_like_a_step_is_refused(forward, message):
 
 
 def test_other_dropout_at_test_time_is_none():
-    chain = pk.from_torch(nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout(0.5), nn.Dropout1d(0.5), nn.Tanh()).eval(), init="he_normal")
+    chain = pk.from_torch(
+        nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout(0.5), nn.Dropout1d(0.5), nn.Tanh()).eval(), init="he_normal"
+    )
     assert chain == pk.Chain(depth=1, width=4, activation="tanh")
-    call = Forward(lambda m, x: torch.dropout(F.alpha_dropout(torch.tanh(m[0](x)), 0.5), 0.5, train=False), nn.Linear(4, 4))
+    call = Forward(
+        lambda m, x: torch.dropout(F.alpha_dropout(torch.tanh(m[0](x)), 0.5), 0.5, train=False), nn.Linear(4, 4)
+    )
     assert pk.from_torch(call, init="he_normal") == chain
 
 
@@ -291,7 +320,9 @@ def test_a_norm_whose_weight_is_one_number_is_a_norm_and_a_factor():
     net = nn.Sequential(nn.Linear(6, 6), Forward(lambda m, x: torch.relu(x + m[0](x)), branch))
     nn.init.constant_(branch[4].weight, 0.125)
     chain = assert_the_gradients_of_autograd(net, 6)
-    assert chain.blocks[-1] == Block(Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu")
+    assert chain.blocks[-1] == Block(
+        Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu"
+    )
     nn.init.zeros_(branch[4].weight)
     assert pk.from_torch(net, weights=True).blocks[-1].scale == 0.0
     for change, message in ((nn.init.uniform_, "trained weight"), (nn.init.ones_, "trained bias")):

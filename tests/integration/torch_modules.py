@@ -26,7 +26,11 @@ class SwiGlu(nn.Module):
     def __init__(self, n, hidden):
         super().__init__()
         self.norm = nn.RMSNorm(n)
-        self.w1, self.w2, self.w3 = nn.Linear(n, hidden, bias=False), nn.Linear(hidden, n, bias=False), nn.Linear(n, hidden, bias=False)
+        self.w1, self.w2, self.w3 = (
+            nn.Linear(n, hidden, bias=False),
+            nn.Linear(hidden, n, bias=False),
+            nn.Linear(n, hidden, bias=False),
+        )
 
     def forward(self, x):
         u = self.norm(x)
@@ -150,14 +154,20 @@ KINDS = {
     "SIREN": lambda: _repeat(lambda: Siren(6, 6), 3, nn.Linear(6, 2)),
     "ReLU after the sum": lambda: _repeat(lambda: Sum(6, after=nn.ReLU()), 3),
     "projection": lambda: nn.Sequential(Sum(6, 4, scale=0.5), Sum(4), Sum(4)),
-    "mixed activations": lambda: nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4), nn.SiLU()),
-    "norms on some layers": lambda: nn.Sequential(nn.Linear(6, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4)),
+    "mixed activations": lambda: nn.Sequential(
+        nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4), nn.SiLU()
+    ),
+    "norms on some layers": lambda: nn.Sequential(
+        nn.Linear(6, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4)
+    ),
     "dropout in eval mode": lambda: nn.Sequential(nn.Linear(6, 7), nn.Dropout(0.5), nn.ReLU(), nn.Linear(7, 3)).eval(),
     "GLU": lambda: _repeat(lambda: nn.Sequential(nn.Linear(6, 16), nn.GLU(), nn.Linear(8, 6)), 2),
     "GEGLU by chunk": lambda: _repeat(lambda: Fused(6, 5, "chunk"), 2),
     "GEGLU by split": lambda: _repeat(lambda: Fused(6, 5, "split"), 2),
     "GEGLU by slices": lambda: _repeat(lambda: Fused(6, 5, "slice"), 2),
-    "RMSNorm": lambda: nn.Sequential(nn.RMSNorm(6, 1e-6), nn.Linear(6, 7), nn.RMSNorm(7, 1e-5), nn.ReLU(), nn.Linear(7, 3)),
+    "RMSNorm": lambda: nn.Sequential(
+        nn.RMSNorm(6, 1e-6), nn.Linear(6, 7), nn.RMSNorm(7, 1e-5), nn.ReLU(), nn.Linear(7, 3)
+    ),
     "(x + f) / sqrt 2": lambda: _repeat(lambda: Sum(6, divide=math.sqrt(2)), 3, nn.Linear(6, 2)),
     "DeepNorm": lambda: _repeat(lambda: Sum(6, skip=6**0.25, after=nn.LayerNorm(6)), 3),
     "bottleneck": lambda: _repeat(lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 6)), 3),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The PyTorch module that a chain of blocks is, from the words: the same weights, biases and masks, autograd for its gradients."""
+"""The PyTorch module that a chain of blocks is, from the words: the same weights, biases and masks, autograd for its
+gradients."""
 
 import numpy as np
 import torch
@@ -90,7 +91,8 @@ class Sum(nn.Module):
 
 
 class Twin:
-    """Builds the module of a chain: `module`, `linears` in the order of the chain's layers, `head` or None; all float64.
+    """Builds the module of a chain: `module`, `linears` in the order of the chain's layers, `head` or None; all
+    float64.
 
     Args:
         chain: Chain of blocks.  seed, replica: the address of its weights, biases and masks.

@@ -5,10 +5,12 @@
 
 namespace pykernel {
 
-// out[i] = f(z[i]) for i < n. Any n; z and out do not overlap. Called from several threads at once where a run has several.
+// out[i] = f(z[i]) for i < n. Any n; z and out do not overlap. Called from several threads at once where a run has
+// several.
 template <class T> using Function = void (*)(const T* z, T* out, int64_t n, void* user);
 
-// The functions for one arithmetic may be null: float runs then convert to double and back, double runs need the double ones.
+// The functions for one arithmetic may be null: float runs then convert to double and back, double runs need the double
+// ones.
 struct Callback {
   Function<float> value_f32, slope_f32;
   Function<double> value_f64, slope_f64;

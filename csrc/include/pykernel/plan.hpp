@@ -8,7 +8,8 @@
 
 namespace pykernel {
 
-// A function known by name, or the caller's own. What it does far away and near zero lets magnitudes leave the range of T.
+// A function known by name, or the caller's own. What it does far away and near zero lets magnitudes leave the range of
+// T.
 struct ActivationRow {
   const char* name;
   const double* parameters;
@@ -18,12 +19,12 @@ struct ActivationRow {
   double max_slope;                // largest magnitude of the slope
   bool flat;                       // the slope is exactly zero somewhere
 };
-// The row of a function that the library knows ("relu", "leaky_relu", "tanh", ...; pykernel/activations.py lists them), with the default
-// parameters where `parameters` is null. Else `parameters` must hold as many numbers as the function takes, and live as long as the row.
-// Throws std::invalid_argument for an unknown name.
+// The row of a function that the library knows ("relu", "leaky_relu", "tanh", ...; pykernel/activations.py lists them),
+// with the default parameters where `parameters` is null. Else `parameters` must hold as many numbers as the function
+// takes, and live as long as the row. Throws std::invalid_argument for an unknown name.
 ActivationRow activation_row(const char* name, const double* parameters = nullptr);
-// A row for the caller's own function, as if it were linear far away and near zero: the caller sets what is different. `callback` must live
-// as long as the row.
+// A row for the caller's own function, as if it were linear far away and near zero: the caller sets what is different.
+// `callback` must live as long as the row.
 inline ActivationRow activation_row(const Callback& callback) {
   return {"callback", reinterpret_cast<const double*>(&callback), 1, 1, 1, 1, 0, 1, true};
 }
@@ -32,8 +33,9 @@ enum Norm { no_norm, batch_norm, layer_norm, rms_norm };
 enum Order { linear_norm_activation, norm_activation_linear };
 enum Loss { no_loss, mse, sigmoid, softmax, linear_loss };
 
-// W[l] = scale[l] * unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter),
-// "student" (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
+// W[l] = scale[l] * unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with
+// density parameter), "student" (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity",
+// "constant", "given".
 
 // Layers are counted from 1; arrays over layers start at index 0 for layer 1. Pointers stay the caller's.
 struct Plan {

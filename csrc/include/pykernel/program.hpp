@@ -1,5 +1,5 @@
-// A network as stretches of ops over registers, and the numbers of its layers in arrays: the C++ face of pykernel/program.py.
-// SPDX-License-Identifier: BSD-3-Clause
+// A network as stretches of ops over registers, and the numbers of its layers in arrays: the C++ face of
+// pykernel/program.py. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
@@ -8,15 +8,16 @@
 
 namespace pykernel {
 
-// What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch v; a factor times
-// x; x under a mask; nothing but to look at a block's end.
+// What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
+// v; a factor times x; x under a mask; nothing but to look at a block's end.
 enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node };
-// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, sums with a skip,
-// factors, masks, nodes (block ends).
+// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, sums
+// with a skip, factors, masks, nodes (block ends).
 enum class Table : int32_t { layer, activation, norm, join, factor, mask, node };
 constexpr int table_count = 7, most_inputs = 2;
 
-// A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all others are dead then.
+// A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all
+// others are dead then.
 struct Op {
   OpKind kind;
   int32_t out;               // the register that is written; it may be one of ins
@@ -34,12 +35,12 @@ struct Stretch {
   Counts first, each;
 };
 
-// Fills in what follows from the order of ops: their places, and a stretch of `count` repetitions of them that counts on from `first`.
-// Returns what there is then. At first nothing: Counts{}.
+// Fills in what follows from the order of ops: their places, and a stretch of `count` repetitions of them that counts
+// on from `first`. Returns what there is then. At first nothing: Counts{}.
 Counts add_stretch(Stretch& stretch, Op* ops, int64_t op_count, int64_t count, const Counts& first);
 
-// Unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter), "student"
-// (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
+// Unit draws: "normal", "uniform" (on (-1, 1)), "truncated" (normal at +-2), "sparse" (normal with density parameter),
+// "student" (parameter degrees of freedom), "stable" (alpha = parameter), "haar"; or "identity", "constant", "given".
 struct Draw {
   const char* distribution;
   double parameter;
@@ -61,8 +62,8 @@ struct HeadSpec {
   const double* targets = nullptr;  // (outputs, columns), or null: drawn
 };
 
-// Arrays have as many numbers as `counts` says of their table. Layers are counted from 1 in the stream, from 0 in arrays. Pointers stay
-// the caller's.
+// Arrays have as many numbers as `counts` says of their table. Layers are counted from 1 in the stream, from 0 in
+// arrays. Pointers stay the caller's.
 struct Program {
   const Stretch* stretches;
   int64_t stretch_count, registers;
@@ -70,18 +71,21 @@ struct Program {
   const int64_t* nodes;          // (N + 1): units of the input and of every block's end
   int64_t batch, positions = 1;  // inputs, and columns of each
 
-  // W[l] (units, columns) = scale times the unit draws at `address` (from 1; uses of one weight share it), or times the caller's weights
+  // W[l] (units, columns) = scale times the unit draws at `address` (from 1; uses of one weight share it), or times the
+  // caller's weights
   const int64_t *units, *columns, *address, *draw;
   const double* scale;
   const int64_t* bias_draw;  // as in BiasDraw
   const double* bias_scale;
-  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over the columns
+  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over
+                        // the columns
   const Draw* draws;
   int64_t draw_count;
   const double* const* weights;  // per layer row-major, or null; null entries are drawn
   const double* const* biases;   // per layer, or null
 
-  const int64_t *step_activation, *step_norm;  // of an activation step: its function, and the norm that acts on its input
+  const int64_t *step_activation,
+      *step_norm;  // of an activation step: its function, and the norm that acts on its input
   const ActivationRow* activations;
   int64_t activation_count;
   const int64_t* norm_steps;
@@ -100,7 +104,8 @@ struct Program {
   bool exponent;
 };
 
-// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms must be set.
+// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
+// must be set.
 void find_centred(const Program& program, bool* out);
 
 // Columns of every block.

@@ -1,18 +1,20 @@
-// What a run measures: one table of names and extents, and the arrays that a run fills (the C++ face of pykernel/observables.py).
-// SPDX-License-Identifier: BSD-3-Clause
+// What a run measures: one table of names and extents, and the arrays that a run fills (the C++ face of
+// pykernel/observables.py). SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
 namespace pykernel {
 
-// Arrays (count, extent), null where a row is not wanted. In a chain all extents are the depth, but for those that row_facts says.
+// Arrays (count, extent), null where a row is not wanted. In a chain all extents are the depth, but for those that
+// row_facts says.
 struct Rows {
-  double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
-      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor, *log10_derivative_factor,
-      *loss;
+  double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
+      *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
+      *log10_weight_factor, *log10_derivative_factor, *loss;
 };
 
-// What a row has one number of: each weight layer, each activation step, each node (block end), the input and each node, or the replica.
+// What a row has one number of: each weight layer, each activation step, each node (block end), the input and each
+// node, or the replica.
 enum class RowExtent { layer, activation, node, input, replica };
 
 struct RowFact {

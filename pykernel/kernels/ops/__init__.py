@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The table of ops in Numba: the kinds of `pykernel.ops`, each a file of the same name.
 
-A module has FORWARD and BACKWARD: one kernel (spec, work, op, number, replica, index), or three of which the middle one takes a range
-(spec, work, op, number, replica, worker, from, to) and may be cut among threads. Where they apply it also has
-    NUMBERS, names of the arrays of the program that its kernels read, and numbers(program) -> those arrays in that order;
-    tape(program, number, n, B, item) -> bytes that it keeps for an input of n units and B columns of numbers of `item` bytes;
-    result(program, number, n, B) -> units and columns of its result, where they are not those of its input.
+A module has FORWARD and BACKWARD: one kernel (spec, work, op, number, replica, index), or three of which the middle one
+takes a range (spec, work, op, number, replica, worker, from, to) and may be cut among threads. Where they apply it also
+has
+    NUMBERS, names of the arrays of the program that its kernels read, and numbers(program) -> those arrays in that
+    order; tape(program, number, n, B, item) -> bytes that it keeps for an input of n units and B columns of numbers of
+    `item` bytes; result(program, number, n, B) -> units and columns of its result, where they are not those of its
+    input.
 The last two take arrays of numbers and units, one entry a repetition.
 """
 
@@ -24,4 +26,8 @@ def spec_dtype(dtype):
 
 def numbers(program):
     """The arrays of a program that ops read, by name."""
-    return {name: array for module in WITH_NUMBERS for name, array in zip(module.NUMBERS, module.numbers(program), strict=True)}
+    return {
+        name: array
+        for module in WITH_NUMBERS
+        for name, array in zip(module.NUMBERS, module.numbers(program), strict=True)
+    }

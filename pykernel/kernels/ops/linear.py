@@ -67,7 +67,9 @@ def numbers(program):
 
 def drawn_by(program):
     """What each layer's weights are drawn by, a number of `draws` or `product`; the caller's own are given."""
-    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[program.layers.draw]
+    drawn = np.array([DRAWS.get(draw.distribution, product.MATRIX) for draw in program.draws], np.int64)[
+        program.layers.draw
+    ]
     if program.weights is not None:
         drawn[[array is not None for array in program.weights]] = product.MATRIX
     return drawn
@@ -146,7 +148,11 @@ def _haar(spec, work, l, n_in, replica):
 
 @inline
 def _matrix(spec, work, l):
-    return pointer(work.matrix, 1.0) if _is_haar(spec, l) else advance(pointer(spec.matrices, 1.0), entry(spec.matrix_at, l))
+    return (
+        pointer(work.matrix, 1.0)
+        if _is_haar(spec, l)
+        else advance(pointer(spec.matrices, 1.0), entry(spec.matrix_at, l))
+    )
 
 
 @inline
@@ -266,7 +272,9 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
             if stopped(spec):
                 return
             for i in range(0, height, product.CHUNK):
-                product.multiply(advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B)
+                product.multiply(
+                    advance(tiles, at + (p * height + i) * 16), min(product.CHUNK, height - i), delta, i, out, p, B
+                )
         return
     tile, mixed = (
         advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16),

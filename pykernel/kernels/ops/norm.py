@@ -66,7 +66,9 @@ def backward(spec, work, op, k, replica, index):
     foot, x = pop(work), slot(work, first(spec))
     at, kind = work.tape + foot[BEGINS], entry(spec.norm_kind, entry(spec.norm_steps, k))
     r, e = pointer(at + count(x) * spec.item, 1.0), foot[KEPT_E]
-    x[E] = norms.backward(kind, block(spec, x[BLOCK]), x[E], block(spec, at), e, x[UNITS], x[COLUMNS], r, foot[KEPT_E2], spec.bound)
+    x[E] = norms.backward(
+        kind, block(spec, x[BLOCK]), x[E], block(spec, at), e, x[UNITS], x[COLUMNS], r, foot[KEPT_E2], spec.bound
+    )
     give(spec, work, entry(op, IN), first(spec))
 
 

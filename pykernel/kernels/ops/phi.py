@@ -67,7 +67,9 @@ def forward(spec, work, op, k, replica, index):
     preimage = block(spec, at)
     blocks.copy(block(spec, h[BLOCK]), 0, preimage, 0, count(h))
     if kind:
-        e, foot[KEPT_E2] = norms.forward(kind, eps, preimage, e, n, B, pointer(at + count(h) * spec.item, 1.0), spec.bound)
+        e, foot[KEPT_E2] = norms.forward(
+            kind, eps, preimage, e, n, B, pointer(at + count(h) * spec.item, 1.0), spec.bound
+        )
     foot[KEPT_E] = e
     shape(out, n, B)
     out[E] = activate.values(spec, work, entry(spec.step_row, k), preimage, e, block(spec, out[BLOCK]), n, B)

@@ -6,8 +6,10 @@ A module has
     law(walk, stretch, op) -> structure.Law of what it writes, or a refusal,
     moments(walk, op, number) -> step(repetition): log mean square and relative mean of its register,
     distance(walk, op, number) -> step(repetition): 1 - cosine of two columns there,
-    backward(walk, op, n): log squared norm of the gradient, and its correlation between two columns, of op number n or a slice of numbers,
-where `number` = (first, each): the op's own number in repetition i is first + i * each. `walk` is `mean_field.Forward` or `Backward`.
+    backward(walk, op, n): log squared norm of the gradient, and its correlation between two columns, of op number n or
+    a slice of numbers,
+where `number` = (first, each): the op's own number in repetition i is first + i * each. `walk` is `mean_field.Forward`
+or `Backward`.
 """
 
 from pykernel.theory.ops import add, gate, linear, mask, node, norm, phi, scale

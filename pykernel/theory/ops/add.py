@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A sum with a skip at infinite width: mean squares add, with the product of the means; so do squared gradients, each times its factor.
+"""A sum with a skip at infinite width: mean squares add, with the product of the means; so do squared gradients, each
+times its factor.
 
 Yang, Schoenholz 2017 (arXiv 1712.08969).
 """
@@ -17,7 +18,9 @@ FAR_ROWS = ()
 def law(walk, stretch, op):
     a, v = (walk.laws[register] for register in op.ins)
     if a.sources & v.sources:
-        raise NoTheory("mean field needs weights in each branch: a skip around a branch without any is not known; use propagate")
+        raise NoTheory(
+            "mean field needs weights in each branch: a skip around a branch without any is not known; use propagate"
+        )
     if v.mean:
         walk.means.append(v.mean)
     both = [law for law in (a, v) if not law.gaussian]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A gate phi(g) v at infinite width: g and v come from weights of their own, so every mean is a product of two.
 
-Mean square E phi^2 q_v; cosines of phi(g) and of v multiply; of the squared gradient q_v E phi'^2 goes to g and E phi^2 to v.
+Mean square E phi^2 q_v; cosines of phi(g) and of v multiply; of the squared gradient q_v E phi'^2 goes to g and E phi^2
+to v.
 """
 
 from __future__ import annotations

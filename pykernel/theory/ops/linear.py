@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A layer of weights at infinite width: q_z = sigma_w^2 q_u + sigma_b^2, and |W^T delta|^2 = sigma_w^2 |delta|^2 (Poole et al. 2016)."""
+"""A layer of weights at infinite width: q_z = sigma_w^2 q_u + sigma_b^2, and |W^T delta|^2 = sigma_w^2 |delta|^2 (Poole
+et al. 2016)."""
 
 from __future__ import annotations
 

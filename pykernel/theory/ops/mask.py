@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dropout at infinite width: 1/(1 - p) on mean squares and squared gradients, and none of it on products of two columns.
+"""Dropout at infinite width: 1/(1 - p) on mean squares and squared gradients, and none of it on products of two
+columns.
 
-Each column has a mask of its own, so cosines, and the correlation of two gradients, are multiplied by 1 - p (Schoenholz et al. 2017,
-arXiv 1611.01232, section 5).
+Each column has a mask of its own, so cosines, and the correlation of two gradients, are multiplied by 1 - p (Schoenholz
+et al. 2017, arXiv 1611.01232, section 5).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A norm at infinite width: "layer" and "rms" divide by a number, "batch" ties the columns together (Yang et al. 2019)."""
+"""A norm at infinite width: "layer" and "rms" divide by a number, "batch" ties the columns together (Yang et al.
+2019)."""
 
 from __future__ import annotations
 

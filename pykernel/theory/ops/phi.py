@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An activation function behind its norm, at infinite width: Gaussian means of phi, phi^2 and phi'^2, of one column and two."""
+"""An activation function behind its norm, at infinite width: Gaussian means of phi, phi^2 and phi'^2, of one column and
+two."""
 
 from __future__ import annotations
 
