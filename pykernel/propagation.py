@@ -234,16 +234,16 @@ class Propagation(Measured):
         Args:
             ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
             kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW),
-                "factors" (what the weights and the derivative of the activation contribute at each layer) or
-                "distribution" (of the change end to end over replicas). Of blocks the gradient is against the block,
-                weights and factors have a line for each named layer.
+                "factors" (what the weights and the derivative of the activation contribute at each layer),
+                "distribution" (of the change end to end over replicas) or "entropy" (of attention, against the block).
+                Of blocks the gradient is against the block, weights and factors have a line for each named layer.
             line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
         Returns:
             The axes.
 
         Raises:
-            ValueError: another kind.
+            ValueError: another kind; the entropy of a chain without attention.
 
         Examples:
             >>> import matplotlib.pyplot as plt
@@ -343,6 +343,9 @@ class Propagation(Measured):
 
     def _table(self):
         yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
+        if self.positions:
+            pairs = "the positions" if self.batch == 1 else "all positions of all inputs"
+            yield f"cosine: mean over pairs of {pairs}"
         yield from self._table_of_layers() if self.chain.blocks is None else self._table_of_blocks()
 
     def _table_of_layers(self):
@@ -381,6 +384,20 @@ class Propagation(Measured):
                 m["similarity"][i - 1],
             )
             yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
+        if self.attentions:
+            yield ""
+            yield from self._table_of_attentions(m)
+
+    def _table_of_attentions(self, m):
+        """A line an attention: how sharply it looks; the entropy is that of uniform attention where it looks at all
+        alike."""
+        wide = max(len(name) for name in self.attentions)
+        yield f"{'':>{wide}}  {'entropy':>7}  {'of uniform':>10}  {'score std':>9}"
+        for i in _sample(len(self.attentions)):
+            entropy, std = m["attention_entropy"][i - 1], m["score_std"][i - 1]
+            uniform = self.uniform_entropy[i - 1]
+            share = f"{entropy / uniform:.3f}" if uniform else ""
+            yield f"{self.attentions[i - 1]:>{wide}}  {entropy:>7.4g}  {share:>10}  {std:>9.3g}".rstrip()
 
     def _medians(self):
         """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
