@@ -109,8 +109,8 @@ class Prediction(observables.Rows):
 
     @property
     def end_to_end(self) -> float:
-        """First over last weight gradient, in decades."""
-        return float(first_over_last(self.log10_grad_weight[None])[0])
+        """First over last weight gradient, in decades; of blocks as `Propagation.end_to_end` says."""
+        return float(first_over_last(self.log10_grad_weight[None], self.chain.alike)[0])
 
     @property
     def signal_end_to_end(self) -> float:
