@@ -21,8 +21,9 @@ int64_t gram_chunks(int64_t width, int64_t columns) {
   const int64_t chunks = (width + chunk_units - 1) / chunk_units;
   return chunks > 1 && columns > 1 ? chunks : 0;
 }
-bool has_biases(const Program& program) {
-  return program.head.bias || std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
+bool needs_column(const Program& program) {
+  return program.head.bias || program.counts[Table::affine] ||
+         std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
                                           [](int64_t draw) { return draw != zero_bias; });
 }
 
@@ -43,7 +44,7 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
          grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
-         (has_biases(program) ? taken<T>(padded(width)) : 0) +
+         (needs_column(program) ? taken<T>(padded(width)) : 0) +
          (program.clip_value > 0 ? taken<double>(width) + taken<T>(width) : 0);
 }
 
@@ -73,7 +74,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       gram_parts_((size_t)(gram_chunks(width_, columns) * columns * columns)) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
-  if (has_biases(program)) bias_.resize((size_t)padded(width_));
+  if (needs_column(program)) column_.resize((size_t)padded(width_));
   for (size_t s = 0; s < checkpoints_.size(); s++)
     checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
   const size_t most = (size_t)(program.registers + spare_blocks);
@@ -183,7 +184,7 @@ template <class T> double Network<T>::objective() {
     if (team.stopped()) throw Stopped{};
     layer.settle(y);
     if (head.bias) {
-      Block<T> b = {bias(), head.outputs, 0, 0};
+      Block<T> b = {column(), head.outputs, 0, 0};
       pack(head.bias, head.outputs, 1, b, program.exponent);
       layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }

@@ -35,6 +35,7 @@ constexpr Elementwise<T> table = {
     observe<T>,
     combine<T>,
     multiply<T>,
+    multiply_units<T>,
     add_bias<T>,
     bias_square<T>,
     batch_norm<T>,
