@@ -14,6 +14,7 @@ from pykernel.activation import Activation
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
 MAX_WIDTH = 2**31 - 64
+SHOWN = 64  # numbers of an array that its repr holds
 BRANCH_SCALES = ("inverse_sqrt_depth",)
 
 
@@ -386,8 +387,8 @@ def _spread(name, value, default, units, repetitions):
 
 def _word(value):
     """A field as it is written in a call."""
-    if isinstance(value, tuple) and len(value) > 8:
-        return f"({', '.join(map(repr, value[:4]))}, ... {len(value)} in all)"
+    if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
+        return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
     return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
 
 
