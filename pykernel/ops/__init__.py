@@ -9,7 +9,7 @@ where `run` (pykernel/engines/reference.py) holds the registers, their gradients
 own, from 0.
 """
 
-from pykernel.ops import add, affine, gate, linear, mask, node, norm, phi, scale
+from pykernel.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
 
 OPS = {
     "linear": linear,
@@ -20,6 +20,7 @@ OPS = {
     "add": add,
     "scale": scale,
     "mask": mask,
+    "mix": mix,
     "node": node,
 }
 TABLES = {kind: module.TABLE for kind, module in OPS.items()}
