@@ -87,7 +87,8 @@ class HeldProgram {
     within(p_.step_norm, Table::activation, "step_norm must be 0 or number a norm, from 1");
     within(p_.norm_steps, Table::norm, "norm_steps must number a norm, from 1");
     require(c_.affine_count >= 0 && c_.affine_count < most_ops, "affine_count must be from 0 to 65535");
-    require(!c_.affine_count || (c_.affine_units && c_.affine_weights), "affine_units and affine_weights must be given");
+    require(!c_.affine_count || (c_.affine_units && c_.affine_weights),
+            "affine_units and affine_weights must be given");
     for (int64_t i = 0; i < c_.affine_count; i++)
       affines_.push_back({c_.affine_units[i], c_.affine_weights[i], c_.affine_biases ? c_.affine_biases[i] : nullptr});
     p_.affines = affines_.data();

@@ -24,7 +24,7 @@ int64_t gram_chunks(int64_t width, int64_t columns) {
 bool needs_column(const Program& program) {
   return program.head.bias || program.counts[Table::affine] ||
          std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
-                                          [](int64_t draw) { return draw != zero_bias; });
+                     [](int64_t draw) { return draw != zero_bias; });
 }
 
 template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns) {

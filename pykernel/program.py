@@ -283,4 +283,5 @@ def by_powers_of_two(arrays, exponent):
     """
     powers = [0 if a is None or not exponent else int(np.frexp(np.abs(a).max())[1]) for a in arrays]
     powers = [p if abs(p) > 40 else 0 for p in powers]
-    return tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True)), np.ldexp(1.0, powers)
+    taken = tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True))
+    return taken, np.ldexp(1.0, np.array(powers, dtype=np.int64))

@@ -28,11 +28,13 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
         return Linear(units, init=pick(None, *inits), gain=float(rng.uniform(0.7, 1.3)), bias_std=pick(None, 0.0, 0.3))
 
     def norm(units, repetitions):
-        array = lambda: rng.uniform(-1.5, 1.5, units)
-        words = {
-            key: pick(None, None, float(rng.normal()), array(), np.stack([array() for _ in range(repetitions)]))
-            for key in ("weight", "bias")
-        }
+        words = {}
+        for key, size in (
+            ("weight", 1.5),
+            ("bias", 0.3),
+        ):  # much bias makes inputs alike, and their rows ill-conditioned
+            rows = rng.uniform(-size, size, (repetitions, units))
+            words[key] = pick(None, None, float(rows[0, 0]), rows[0], rows)
         return Norm(pick("batch", "layer", "rms"), eps=pick(None, 0.1), **words)
 
     def steps(units, units_out, repetitions):
@@ -48,7 +50,9 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
                 scale = pick(None, 0.0, 1.5, 40.0)
                 out += [
                     linear(units),
-                    Attention(heads, kv_heads=kv_heads, causal=pick(False, True), scale=scale, bias_std=pick(None, 0.3)),
+                    Attention(
+                        heads, kv_heads=kv_heads, causal=pick(False, True), scale=scale, bias_std=pick(None, 0.3)
+                    ),
                 ]
             else:
                 out += [linear(units)]

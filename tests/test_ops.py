@@ -93,7 +93,9 @@ def test_a_norm_with_rows_says_what_norms_one_after_another_say():
     """Weights and biases of each repetition, of a pattern whose first repetition has another width, too."""
     rng = np.random.default_rng(3)
     w, b = rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
-    parts = lambda weight, bias: Block(Linear(6), Norm("layer", weight=weight, bias=bias), "tanh", Norm("rms", weight=2.0))
+    parts = lambda weight, bias: Block(
+        Linear(6), Norm("layer", weight=weight, bias=bias), "tanh", Norm("rms", weight=2.0)
+    )
     rows = Chain(width=4, depth=3, blocks=[parts(w, b)])
     each = Chain(width=4, blocks=[parts(w[i], b[i]) for i in range(3)])
     one, other = (reference.run(lower(chain, batch=3), 0, 2) for chain in (rows, each))

@@ -20,10 +20,10 @@ struct OpFacts {
 };
 // In the order of OpKind.
 inline constexpr OpFacts op_facts[] = {
-    {"linear", Table::layer, 1, false, true, false}, {"phi", Table::activation, 1, true, false, false},
-    {"norm", Table::norm, 1, true, false, false},    {"gate", Table::activation, 2, true, false, false},
-    {"add", Table::join, 2, false, false, true},     {"scale", Table::factor, 1, false, false, true},
-    {"mask", Table::mask, 1, false, false, false},   {"node", Table::node, 1, false, false, false},
+    {"linear", Table::layer, 1, false, true, false},   {"phi", Table::activation, 1, true, false, false},
+    {"norm", Table::norm, 1, true, false, false},      {"gate", Table::activation, 2, true, false, false},
+    {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
+    {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
     {"affine", Table::affine, 1, false, false, false},
 };
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;

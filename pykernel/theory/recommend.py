@@ -235,8 +235,13 @@ def _law(chain: Chain) -> tuple:
     )
     numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
     tables = (program.stretches, program.draws, program.activations, program.norms)
-    arrays = (*arrays, *(part for row in program.affines for part in row))
-    return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))
+    affines = [part for row in program.affines for part in row]
+    return (
+        *tables,
+        *(a.tobytes() for a in affines),
+        *(a.tobytes() for a in arrays),
+        *(np.round(a, 12).tobytes() for a in numbers),
+    )
 
 
 class _Bench:

@@ -34,9 +34,7 @@ def numbers(program):
     them."""
     rows = program.affines
     lengths = np.array([len(row.weight) for row in rows], np.int64)
-    weights, biases = (
-        _joined([getattr(row, name) for row in rows], program.exponent) for name in ("weight", "bias")
-    )
+    weights, biases = (_joined([getattr(row, name) for row in rows], program.exponent) for name in ("weight", "bias"))
     return program.affine_steps, np.cumsum(lengths) - lengths, *weights, *biases
 
 
