@@ -75,6 +75,10 @@ FAR = {
             Block(Linear(8, gain=1e-30), Norm("layer", eps=1e-25), skip=1.0, after=Norm("rms")),
         ],
     ),
+    "trained norms": (
+        1,
+        [Block(Norm("layer", weight=[1e30, -2e200] * 4, bias=[1e30, 0.0] * 4), Linear(8), Norm("rms", weight=1e-270))],
+    ),
     "dropout": (1, [Block(Linear(8), "relu", Dropout(0.2), Scale(1e-20), skip=1e-21)]),
     "nothing is left": (1, [Block(Linear(8), Scale(0.0), Gated(8), skip=1.0)]),
 }
