@@ -43,6 +43,7 @@ class Signal:
         value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
         norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
             relative mean of what it acts on, log of what it divides the square by, distance.
+        scaled: of a norm's weight and bias, the share of the former in the mean square, were there no means.
         kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means,
             (J,).
         activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
@@ -64,6 +65,7 @@ class Signal:
     norm_mean: Any
     norm_level: Any
     norm_distance: Any
+    scaled: Any
     kept: Any
     added: Any
     activation: Any
@@ -145,7 +147,7 @@ class Forward(Walk):
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, J, N = n.layer, n.activation, n.norm, n.join, n.node + 1
-        sizes = (L, L, L, S, S, S, S, S, S, S, M, M, M, M, J, J, N, N, N)
+        sizes = (L, L, L, S, S, S, S, S, S, S, M, M, M, M, n.affine, J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
 
@@ -197,6 +199,7 @@ class Forward(Walk):
             "phi": (self.at,),
             "gate": (self.at,),
             "norm": (self.norms,),
+            "affine": (self.program.affine_steps.tolist(),),
             "add": (self.skip, self.branch),
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),
