@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from pykernel import inits
-from pykernel.program import BIASES, Draw, Program
+from pykernel.program import BIASES, Draw, Op, Program
 from pykernel.theory.plain import plain
-from pykernel.theory.structure import NoTheory
+from pykernel.theory.structure import NoTheory, place
 
 BIAS_VARIANCE = {"zero": 0.0, "normal": 1.0, "uniform": 1 / 3, "given": math.nan}  # of unit draws
 
@@ -28,6 +28,23 @@ def weight_log(program: Program) -> np.ndarray:
         n_in, n_out = layers.columns[chosen].astype(float), layers.units[chosen].astype(float)
         out[chosen] = _weight_log(program, program.draws[number], layers.scale[chosen], n_in, n_out)
     return out
+
+
+def score_log(program: Program) -> np.ndarray:
+    """log of scale^2 d of each attention of heads of d units, (M,): the variance of a score is that times the mean
+    squares of query and key."""
+    mixes, units = program.mixes, np.ones(program.counts.mix)
+    for stretch in program.stretches:
+        made: dict[int, Op] = {}
+        for op in stretch.ops:
+            if op.kind == "linear":
+                made[op.out] = op
+            elif op.kind == "mix":
+                (m, step), (l, every) = place(stretch, op), place(stretch, made[op.ins[0]])
+                numbers = np.arange(stretch.count)
+                units[m + step * numbers] = program.layers.units[l + every * numbers]
+    with np.errstate(divide="ignore"):
+        return 2 * np.log(np.abs(mixes.scale)) + np.log(units / mixes.heads)
 
 
 def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarray, n_out: np.ndarray) -> np.ndarray:
