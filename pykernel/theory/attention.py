@@ -8,14 +8,14 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory.mean_field import Signal
 from pykernel.theory.softmax import softmax
-from pykernel.theory.weights import score_log
+from pykernel.theory.weights import scores
 
 
 def entropies(program: Program, signal: Signal) -> np.ndarray:
     """Mean entropy of the weights of each attention, nats, (M,)."""
     positions, out = program.columns // program.batch, np.zeros(program.counts.mix)
     if positions > 1:
-        spread = score_log(program) + signal.query + signal.key + np.log(np.maximum(signal.key_distance, 0.0))
+        spread = scores(program).score + signal.query + signal.key + np.log(np.maximum(signal.key_distance, 0.0))
         for m, log_variance in enumerate(spread.tolist()):
             out[m] = softmax(positions, bool(program.mixes.causal[m])).at(log_variance).entropy
     return out
@@ -37,7 +37,7 @@ def score_deviations(program: Program, signal: Signal) -> np.ndarray:
         far = signal if signal.between is None else signal.between
         common = (common + (B - 1) * (1 - far.query_distance) * (1 - far.key_distance)) / B
     with np.errstate(over="ignore"):
-        variance = np.exp(score_log(program) + signal.query + signal.key)
+        variance = np.exp(scores(program).score + signal.query + signal.key)
         return np.sqrt(variance * np.maximum(1 - common / program.mixes.heads, 0.0))
 
 

@@ -24,7 +24,7 @@ from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
 from pykernel.theory.structure import place
-from pykernel.theory.weights import bias_log, score_log, weight_log
+from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
@@ -44,7 +44,8 @@ class Signal:
         norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
             relative mean of what it acts on, log of what it divides the square by, distance.
         query, key, mixed: log mean squares of query, key and value of each attention, (M,); query_distance,
-            key_distance, mixed_distance.  mix_lost: one minus the factor of attention on the value's mean square.
+            key_distance, mixed_distance.  mix_lost: one minus the factor of attention on the value's mean square,
+            mix_lean: what of it weights add that pull along the query.
         kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means,
             (J,).
         activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
@@ -75,6 +76,7 @@ class Signal:
     key_distance: Any
     mixed_distance: Any
     mix_lost: Any
+    mix_lean: Any
     kept: Any
     added: Any
     activation: Any
@@ -99,6 +101,8 @@ class Gradient:
         derivative: factor of phi and its norm, or of a gate, one an activation step.
         coherence: correlation of dJ/dz[l] between two columns, (L,); not 0 only with batch norm, attention or below a
             head.
+        lean: log of a factor on the square of dJ/dW[l] beside those Gram matrices, (L,): 0 but for the values of
+            attention.
         to_value, to_query, to_key: factors of attention on its output's gradient, (M,).
         between: the same with the correlations of columns of different inputs, as of a Signal.
     """
@@ -107,6 +111,7 @@ class Gradient:
     preactivation: Any
     derivative: Any
     coherence: Any
+    lean: Any
     to_value: Any
     to_query: Any
     to_key: Any
@@ -126,7 +131,7 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        score: log of the variance of scores over the mean squares of query and key, one an attention.
+        mixes: numbers of the attentions, see `weights.scores`.
         between: whether this walk is the second, of columns of different inputs.
     """
 
@@ -143,7 +148,7 @@ class Walk:
         self.normed = any(program.norms[n].kind == "batch" for n in used)
         self.positions = self.columns // program.batch if program.counts.mix else 1
         self.tied = self.columns > 1 and (self.normed or self.positions > 1)
-        self.score = score_log(program).tolist()
+        self.mixes = scores(program)
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
@@ -172,7 +177,7 @@ class Forward(Walk):
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, A, J, N = n.layer, n.activation, n.norm, n.mix, n.join, n.node + 1
-        sizes = (L, L, L, *7 * [S], *4 * [M], *7 * [A], J, J, N, N, N)
+        sizes = (L, L, L, *7 * [S], *4 * [M], *8 * [A], J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
 
@@ -232,7 +237,7 @@ class Forward(Walk):
             "add": (self.skip, self.branch),
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),
-            "mix": (self.score,),
+            "mix": (self.mixes.score.tolist(),),
             "node": (),
         }
         for op in stretch.ops:
@@ -303,13 +308,15 @@ class Backward(Walk):
         eps = np.log([norm.eps for norm in program.norms])[program.steps.norm]
         derivative = self.slope - np.where(norms, np.logaddexp(signal.raw, eps), 0.0)
         shares = np.zeros((3, n.mix)) if first is None else (first.to_value, first.to_query, first.to_key)
-        self.rows = Gradient(np.zeros(n.node + 1), np.zeros(n.layer), derivative, np.zeros(n.layer), *shares)
+        zeros = lambda: np.zeros(n.layer)
+        self.rows = Gradient(np.zeros(n.node + 1), zeros(), derivative, zeros(), zeros(), *shares)
         self.kept = self.alike_value = self.alike_factor = np.ones(n.activation)
         if self.columns > 1:
             self.alike_value, self.alike_factor = 1 - signal.value_distance, 1 - signal.factor_distance
             if coherence or self.tied:
                 self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
         self._held: dict[int, tuple[Any, Any]] = {}
+        self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
     def take(self, register: int) -> tuple[Any, Any]:
         """Log squared norm and correlation of a register's gradient, which then has none."""

@@ -279,6 +279,7 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         fan_in = program.layers.columns.astype(float)
         weight = (
             gradient.preactivation
+            + gradient.lean
             + signal.input
             + np.log(fan_in)
             + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))

@@ -36,6 +36,7 @@ class Weights(NamedTuple):
     Attributes:
         variance: of the scores, without what the keys of a query share.
         own: E sum A^2.  flow: E sum_ij (A_i (1_ij - A_j))^2.  entropy: E sum -A log A, nats.
+        lean: (E (sum A g)^2 / s^2 - own) / s^2, g the scores: how far weights pull a mean over keys along the query.
         apart: own minus w(1), 0 unless queries see different keys.
         shared: coefficients of log flow(r) in powers of 2 r - 1, over pairs.
     """
@@ -44,6 +45,7 @@ class Weights(NamedTuple):
     own: float
     flow: float
     entropy: float
+    lean: float
     apart: float
     shared: np.ndarray
 
@@ -92,7 +94,8 @@ class Softmax:
         # of pairs t < s: the mean of (1 - 1/t) / s
         before = np.cumsum(1 - 1 / seen)[:-1]
         shared = float(2 * np.sum(before / later) / (keys * (keys - 1))) if causal else flow
-        self.first = self._vector(float(np.mean(1 / seen)), flow, float(np.mean(np.log(seen))), np.full(NODES, shared))
+        own, entropy = float(np.mean(1 / seen)), float(np.mean(np.log(seen)))
+        self.first = self._vector(own, flow, entropy, 1 - own, np.full(NODES, shared))
         self._known: dict[int, np.ndarray] = {}
 
     def at(self, log_variance: float) -> Weights:
@@ -108,10 +111,10 @@ class Softmax:
             a, b, c, d = x, x - 1, x - 2, x - 3
             at = (-b * c * d / 6, a * c * d / 2, -a * b * d / 2, a * b * c / 6)
             values = np.exp(sum(w * self._node(begin + i) for i, w in enumerate(at)))
-        own, flow, entropy = values[:3].tolist()
-        shared = _TO_POWERS @ np.log(values[3:])
+        own, flow, entropy, lean = values[:4].tolist()
+        shared = _TO_POWERS @ np.log(values[4:])
         apart = own - self.uniform_cross - s2 * _rest(shared, 0.0) if self.causal else 0.0
-        return Weights(s2, own, flow, entropy, apart, shared)
+        return Weights(s2, own, flow, entropy, lean, apart, shared)
 
     def _node(self, k: int) -> np.ndarray:
         """Logs of the means at a place of the table."""
@@ -122,29 +125,31 @@ class Softmax:
         return self._known[k]
 
     @staticmethod
-    def _vector(own: float, flow: float, entropy: float, shared: np.ndarray) -> np.ndarray:
-        return np.array([own, max(flow, 1e-300), max(entropy, 1e-300), *np.maximum(shared, 1e-300)])
+    def _vector(own: float, flow: float, entropy: float, lean: float, shared: np.ndarray) -> np.ndarray:
+        return np.maximum(np.array([own, flow, entropy, lean, *shared]), 1e-300)
 
     def _grid(self, std: float) -> np.ndarray:
         """log x, over which the integrands are summed."""
         low, high = -(REACH - 1) * std - math.log(self.keys) - 22.0, (REACH - 1) * std + 4.5
         return np.arange(math.floor(low / STEP), math.ceil(high / STEP) + 1) * STEP
 
-    def _one_query(self, std: float) -> tuple[float, float, float]:
-        """own, flow and entropy, from sums of A^2, A^3, A^4 over keys and of A^2 A'^2 over pairs of keys."""
+    def _one_query(self, std: float) -> tuple[float, float, float, float]:
+        """own, flow, entropy and lean, from sums of A^2, A^3, A^4 over keys and of A^2 A'^2 over pairs of keys."""
         t = self._grid(std)
         empty, moments = _laplace(t, std)
         none = np.exp(-np.exp(t))
-        own = flow = entropy = 0.0
+        own = flow = entropy = lean = 0.0
         for n, share in zip(self.counts.tolist(), self.share.tolist(), strict=True):
             others = STEP * n * np.exp((n - 1) * empty)
             second, third, fourth = (float(moment @ others) for moment in moments)
             two = STEP * n * (n - 1) * float(moments[0] ** 2 @ np.exp((n - 2) * empty))
+            square = (fourth + two) / 6  # of sum A^2
             own += share * second
-            flow += share * (second - third + (fourth + two) / 6)
+            flow += share * (second - third + square)
+            lean += share * (1 - second - 3 * third + 6 * square)
             log_sum = STEP * float((none - np.exp(n * empty)).sum())
             entropy += share * (log_sum - std * std * (1 - second))
-        return own, flow, entropy
+        return own, flow, entropy, lean
 
     def _pairs(self, std: float, r: float) -> float:
         """flow(r) of n keys: n int int (G f^(n-1) + (n-1) F^2 f^(n-2)) over log x and log y.

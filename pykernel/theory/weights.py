@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,10 +31,18 @@ def weight_log(program: Program) -> np.ndarray:
     return out
 
 
-def score_log(program: Program) -> np.ndarray:
-    """log of scale^2 d of each attention of heads of d units, (M,): the variance of a score is that times the mean
-    squares of query and key."""
-    mixes, units = program.mixes, np.ones(program.counts.mix)
+class Scores(NamedTuple):
+    """Of each attention, (M,): log of scale^2 d, the variance of a score whose query and key have mean square 1 in heads
+    of d units; and the units that key and value act on."""
+
+    score: np.ndarray
+    units: np.ndarray
+
+
+def scores(program: Program) -> Scores:
+    """What the scores of attentions are like, by their layers."""
+    mixes, layers = program.mixes, program.layers
+    query, units = np.ones((2, program.counts.mix))
     for stretch in program.stretches:
         made: dict[int, Op] = {}
         for op in stretch.ops:
@@ -42,9 +51,10 @@ def score_log(program: Program) -> np.ndarray:
             elif op.kind == "mix":
                 (m, step), (l, every) = place(stretch, op), place(stretch, made[op.ins[0]])
                 numbers = np.arange(stretch.count)
-                units[m + step * numbers] = program.layers.units[l + every * numbers]
+                query[m + step * numbers] = layers.units[l + every * numbers]
+                units[m + step * numbers] = layers.columns[l + every * numbers]
     with np.errstate(divide="ignore"):
-        return 2 * np.log(np.abs(mixes.scale)) + np.log(units / mixes.heads)
+        return Scores(2 * np.log(np.abs(mixes.scale)) + np.log(query / mixes.heads), units)
 
 
 def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarray, n_out: np.ndarray) -> np.ndarray:

@@ -60,4 +60,5 @@ def distance(walk, op, number):
 def backward(walk, op, l):
     g, o = walk.take(op.out)
     walk.rows.preactivation[l], walk.rows.coherence[l] = g, o
+    walk.rows.lean[l] = walk.lean.pop(op.out, 0.0)
     walk.give(op.ins[0], g + walk.weight[l], o)

@@ -5,7 +5,8 @@
 With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and p' = p + (q -
 p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the transpose of that
 for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions share of keys and
-values counts for nothing.
+values counts for nothing. Two terms of first order in positions / units are kept, since both may be alike: weights
+pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from pykernel.theory.softmax import HIGHEST, Weights, softmax
 from pykernel.theory.structure import NoTheory, place
 
-ROWS = ("query", "key", "mixed", "mix_lost")
+ROWS = ("query", "key", "mixed", "mix_lost", "mix_lean")
 FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
 
 
@@ -40,7 +41,7 @@ def law(walk, stretch, op):
 def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weights:
     """Means over the softmax of attention number m, from the log mean squares of query and key and the distance of two
     keys."""
-    spread = walk.score[m] + query + key + math.log(key_distance) if key_distance > 0 else -math.inf
+    spread = walk.mixes.score[m] + query + key + math.log(key_distance) if key_distance > 0 else -math.inf
     if spread > HIGHEST:
         raise NoTheory(
             f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} it "
@@ -57,13 +58,17 @@ def moments(walk, op, number):
     def step(i):
         m = first + i * each
         rows.query[m], rows.key[m], rows.mixed[m], rows.mix_lost[m] = square[q], square[k], square[v], 0.0
+        rows.mix_lean[m] = 0.0
         square[out], mean[out] = square[v], 0.0
         if walk.positions > 1:
             rows.query_distance[m], rows.key_distance[m], rows.mixed_distance[m] = far[q], far[k], far[v]
             found = weights(walk, m, square[q], square[k], far[k])
-            rows.mix_lost[m] = lost = far[v] * (1 - found.own)
+            lean = found.variance * found.lean / walk.mixes.units[m]
+            rows.mix_lost[m] = lost = far[v] * (1 - found.own - lean)
+            rows.mix_lean[m] = far[v] * lean
             square[out] += math.log1p(-lost) if lost < 1 else -math.inf
-            far[out] = min(far[v] * found.gap(1 - far[q]) / (1 - lost), 2.0) if lost < 1 else 0.0
+            apart = far[v] * (found.gap(1 - far[q]) + far[q] * lean)
+            far[out] = min(apart / (1 - lost), 2.0) if lost < 1 else 0.0
 
     return step
 
@@ -79,7 +84,8 @@ def distance(walk, op, number):
         m = first + i * each
         rows.query_distance[m], rows.key_distance[m], rows.mixed_distance[m] = far[q], far[k], far[v]
         lost = rows.mix_lost[m]
-        far[out] = max(far[v] - lost, 0.0) / (1 - lost) if lost < 1 else 0.0
+        alike = rows.mix_lean[m] * (1 - far[q])
+        far[out] = max(far[v] - lost - alike, 0.0) / (1 - lost) if lost < 1 else 0.0
 
     return step
 
@@ -98,13 +104,14 @@ def backward(walk, op, m):
     else:
         to_value, to_query, to_key = _shares(walk, m, float(o))
         shares.to_value[m], shares.to_query[m], shares.to_key[m] = to_value[0], to_query[0], to_key[0]
-        for register, (share, left) in ((v, to_value), (q, to_query), (k, to_key)):
+        for register, (share, left, more) in ((v, to_value), (q, to_query), (k, to_key)):
             walk.give(register, g + share, left)
+            walk.lean[register] = more
 
 
-def _shares(walk, m: int, o: float) -> tuple[tuple[float, float], ...]:
-    """Of the squared gradient what goes to value, query and key, as logs, and its correlation between two positions
-    there.
+def _shares(walk, m: int, o: float) -> tuple[tuple[float, float, float], ...]:
+    """Of value, query and key: log of the share of the squared gradient, its correlation between two positions, and log
+    of what the squared gradient of the weights has beside the two Gram matrices that it is taken from.
 
     `o` is that of the output's gradient. One column's squared norms: value own + (T - 1) o w; query D flow / q_q, key D
     (flow + (T - 1) o r_q flow(r_q)) / (q_k - p_k), with D = (q_v - p_v) s^2 and s^2 the variance of scores.
@@ -115,11 +122,16 @@ def _shares(walk, m: int, o: float) -> tuple[tuple[float, float], ...]:
     found = weights(walk, m, query, key, dk)
     r = 1 - dq
     kept = found.own + others * o * (found.own - found.gap(r))
-    to_value = _log(kept), ((1 + others * o) / kept - 1) / others if kept > 0 else 0.0
-    common = walk.score[m] + value + _log(dv)
-    shared = o * found.shared_flow(r)
-    to_query = common + key + _log(dk) + _log(found.flow), shared / found.flow
-    to_key = common + query + _log(found.flow + others * r * shared), -1 / others
+    lean = found.variance * found.lean / walk.mixes.units[m] * (1 + others * o * r)
+    whole = (1 + others * o) * (1 - dv) + dv * kept
+    more = math.log1p(dv * lean / whole) if whole > 0 else 0.0
+    to_value = _log(kept), ((1 + others * o) / kept - 1) / others if kept > 0 else 0.0, more
+    common = walk.mixes.score[m] + value + _log(dv)
+    shared, pairs = o * found.shared_flow(r), (1 - found.own) ** 2 / walk.mixes.units[m]
+    to_query = common + key + _log(dk) + _log(found.flow + pairs), (shared + o * pairs) / (found.flow + pairs), 0.0
+    flow = found.flow + others * r * shared
+    more = math.log1p(pairs * (1 + others * r * o) / flow) if flow > 0 else 0.0
+    to_key = common + query + _log(flow), -1 / others, more
     return to_value, to_query, to_key
 
 
