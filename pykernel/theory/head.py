@@ -13,8 +13,9 @@ from pykernel.distributions import unit_variance
 from pykernel.program import Program
 from pykernel.theory.correlation import pair_loss
 from pykernel.theory.quadrature import gaussian_mean
+from pykernel.theory.softmax import HIGHEST, softmax
 
-SAMPLE = 20_000  # logits of a softmax
+SAMPLE = 20_000  # logits of a softmax whose means are not known otherwise
 
 
 class Start(NamedTuple):
@@ -47,12 +48,11 @@ def start(program: Program, log_value2: float, distance: float, between: float |
     log_q = math.log(entry * n) + log_value2 if entry > 0 else -math.inf
     q = math.exp(min(log_q, 700.0))
     own, *shared = _target_moments(program, between is not None)
-    coherences = []
-    for apart, common in zip((distance, between), shared, strict=True):
-        gap = apart if apart is not None and math.isfinite(apart) and B > 1 else 1.0
-        predicted, cross, loss = _moments(program, q, gap)
+    coherences = [0.0, 0.0]
+    for i, apart in enumerate((distance,) if between is None else (distance, between)):
+        predicted, cross, loss = _moments(program, q, apart if B > 1 and math.isfinite(apart) else 1.0)
         square = predicted + own
-        coherences.append((cross + common) / square if B > 1 and square > 0 else 0.0)
+        coherences[i] = (cross + shared[i]) / square if B > 1 and square > 0 else 0.0
     if head.loss == "mse":
         loss = K * q / 2 + own / 2
     norm = (math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n)
@@ -89,6 +89,10 @@ def _moments(program: Program, q: float, gap: float) -> tuple[float, float, floa
             return 0.0, 0.0, K * math.log(2)
         lost, square = pair_loss(lambda z: np.tanh(z / 2) / 2, s, gap)
         return K * square, K * square * (1 - lost), K * gaussian_mean(lambda z: np.logaddexp(0, z), s)
+    if K > 1 and 0 < q <= math.exp(HIGHEST):
+        found = softmax(K).at(math.log(q))
+        loss = found.entropy + q * (1 - found.own)
+        return found.own - 1 / K, found.own - found.gap(1 - gap) - 1 / K, loss
     draws = np.random.default_rng(0)
     count = max(100, min(SAMPLE, 4_000_000 // K))
     first = draws.standard_normal((count, K))

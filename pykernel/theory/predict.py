@@ -404,10 +404,6 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "ReLU, softplus); "
             "measured lies above"
         )
-    if program.head.loss == "softmax":
-        out.append(
-            "softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent"
-        )
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:
         left = float(np.sum(1.0 / program.nodes[1:].astype(float) ** 2))
