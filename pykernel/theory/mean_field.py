@@ -23,7 +23,7 @@ from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.structure import place
+from pykernel.theory.structure import place, positions_apart
 from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
@@ -146,7 +146,7 @@ class Walk:
         self.line = Function(activations.get("linear"))
         used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
         self.normed = any(program.norms[n].kind == "batch" for n in used)
-        self.positions = self.columns // program.batch if program.counts.mix else 1
+        self.positions = positions_apart(program)
         self.tied = self.columns > 1 and (self.normed or self.positions > 1)
         self.mixes = scores(program)
 

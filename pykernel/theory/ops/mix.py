@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from pykernel.theory.softmax import HIGHEST, Weights, softmax
-from pykernel.theory.structure import NoTheory, place
+from pykernel.theory.structure import NoTheory, place, positions_apart
 
 ROWS = ("query", "key", "mixed", "mix_lost", "mix_lean")
 FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
@@ -24,10 +24,8 @@ FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
 
 def law(walk, stretch, op):
     value = op.ins[2]
-    if walk.positions == 1:
+    if positions_apart(walk.program) == 1:
         return walk.laws[value]
-    if walk.program.batch > 1 and any(norm.kind == "batch" for norm in walk.program.norms):
-        raise NoTheory("mean field knows batch norm beside attention for one input only; use a layer norm or propagate")
     first, each = place(stretch, op)
     causal = bool(walk.program.mixes.causal[first : first + each * stretch.count : each].any())
     if causal and walk.laws[value].uneven:
