@@ -13,8 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head
-from pykernel.theory.attention import entropies, score_deviations
+from pykernel.theory import attention, correlation, finite, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -304,8 +303,8 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": entropies(program, signal),
-        "score_std": score_deviations(program, signal),
+        "attention_entropy": attention.entropies(program, signal),
+        "score_std": attention.score_deviations(program, signal),
         "loss": loss,
     }
 
@@ -391,6 +390,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             )
     if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
+    out += attention.notes(program, prediction.signal)
     if program.x is not None or program.cotangent is not None:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
