@@ -38,6 +38,7 @@ class Law:
             means.
         mean: the activation function that gave them a mean, "" where they have none.
         spread: half-width of the uniform biases among them, 0 without; they count as normal ones of their variance.
+        uneven: whether positions of one input have mean squares of their own, behind causal attention.
     """
 
     gaussian: bool = True
@@ -45,6 +46,7 @@ class Law:
     sources: frozenset = frozenset()
     mean: str = ""
     spread: float = 0.0
+    uneven: bool = False
 
 
 @dataclass
@@ -100,6 +102,13 @@ class Structure:
     def same(self, register: int, **changes) -> Law:
         """The law of a register with changes."""
         return replace(self.laws[register], **changes)
+
+
+def positions_apart(program: Program) -> int:
+    """Positions of one input where attention, or a head over one of them or their mean, tells them from inputs; else
+    1."""
+    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns)
+    return program.columns // program.batch if told else 1
 
 
 def place(stretch: Stretch, op: Op, offset: int = 0) -> tuple[int, int]:

@@ -24,7 +24,9 @@ def law(walk, stretch, op):
     if v.mean:
         walk.means.append(v.mean)
     both = [law for law in (a, v) if not law.gaussian]
-    return type(a)(not both, both[0].made if both else "", a.sources | v.sources, a.mean or v.mean)
+    return type(a)(
+        not both, both[0].made if both else "", a.sources | v.sources, a.mean or v.mean, 0.0, a.uneven or v.uneven
+    )
 
 
 def moments(walk, op, number):
