@@ -24,7 +24,8 @@ def law(walk, stretch, op):
     if v.mean:
         walk.means.append(v.mean)
     both = [law for law in (a, v) if not law.gaussian]
-    return type(a)(not both, both[0].made if both else "", a.sources | v.sources, a.mean or v.mean)
+    made, spread = both[0].made if both else "", max(a.spread, v.spread)
+    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, spread > 0)
 
 
 def moments(walk, op, number):
