@@ -110,10 +110,11 @@ def test_uniform_biases_of_a_siren_are_not_normal_ones():
         g = pk.predict(chain).log10_grad_activation
         assert 10 ** (g[-3] - g[-2]) == pytest.approx(factor, abs=6e-5)  # the digits that are given
         p = pk.propagate(chain, replicas=40, engine="dense")
-        # log-variance 2/n of W^T and (3 kappa - 3)/n, kappa 3/2: .0032 decades of a layer's norm, over 59 layers and 40
-        # replicas .00007 a layer; the mean lies .75/n = .003 natural, .0006 decades of the norm, below
+        # at n = 256 the mean log of a layer's squared factor lies half its variance, (2 + 3 kappa - 3) / 2n, kappa 3/2,
+        # below, .0015 decades of the norm, and as much again by what the mean square's fluctuation does; the two kinds
+        # of biases are .007 apart
         slope = np.mean(p.signal_end_to_end) / 60
-        assert slope == pytest.approx(pk.predict(chain).signal_end_to_end / 60, abs=0.0015)
+        assert slope == pytest.approx(pk.predict(chain).signal_end_to_end / 60, abs=0.003)
 
 
 @pytest.mark.parametrize(("variance", "share", "distance"), [(1.0, 0.5, 0.3), (3.9, 0.6, 0.5), (0.01, 0.9, 0.1)])
