@@ -288,7 +288,10 @@ class Propagation(Measured):
         out |= {name: plain(self.median(name)) for name in DERIVED}
         failure = self.failure
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
-        out["diagnosis"] = self.diagnose().sentence
+        said = self.diagnose()
+        out["diagnosis"] = said.sentence
+        if self.chain.blocks is not None:
+            out["why"] = list(said.why)
         if layers:
             shown = self._medians()
             out["layers"] = {
@@ -393,7 +396,9 @@ class Propagation(Measured):
         e, s, k = (self.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
         yield f"verdict: {self.verdict}"
         if np.isfinite(k):
-            yield textwrap.fill(self.diagnose().sentence, 80, initial_indent="  ", subsequent_indent="  ")
+            said = self.diagnose()
+            for text in (said.sentence, *said.why):
+                yield textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
             yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
             yield f"           weight gradient, first over last:     {e:+.4g} decades"
         if self.chain.blocks is not None:
