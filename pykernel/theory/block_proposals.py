@@ -76,7 +76,7 @@ def _gain_behind_each_function(s: Situation) -> Any:
     """Each layer at the critical gain of the function whose output it takes; 1 for a layer that takes none."""
     if _with_skip(s) or _normed(s.chain):
         return None
-    functions = {f for block in edits.blocks_of(s.chain) for f in edits.functions_in(block.steps)}
+    functions = {f for block in edits.blocks_of(s.chain) for f in edits.functions_in((*block.steps, *block.after))}
     if not functions or any(isinstance(step, Gated) for block in edits.blocks_of(s.chain) for step in block.steps):
         return None
     points = {f: critical_gain(f) for f in functions}
@@ -88,19 +88,23 @@ def _gain_behind_each_function(s: Situation) -> Any:
     def edit(block: Block) -> Block:
         nonlocal before
         steps = []
-        for step in block.steps:
+        for step in (*block.steps, *block.after):
             if isinstance(step, Linear):
                 gain = 1.0 if before is None else points[before].gain
                 step, before = Linear(step.units, init="lecun_normal", gain=gain, bias_std=step.bias_std), None
             elif isinstance(step, Activation):
                 before = step
             steps.append(step)
-        return edits.rebuilt(block, steps)
+        count = len(block.steps)
+        return edits.rebuilt(block, steps[:count], after=steps[count:])
 
-    for block in s.chain.blocks:  # what the end of a repetition hands to the next
+    parts = {"first": tuple(map(edit, s.chain.first))}
+    for block in s.chain.blocks or ():  # what the end of a repetition hands to the next
         edit(block)
+    for part in ("blocks", "last"):
+        parts[part] = tuple(map(edit, getattr(s.chain, part)))
     said = ", ".join(f"{point.gain:.4g} behind {f}" for f, point in sorted(points.items(), key=lambda p: str(p[0])))
-    return f"init lecun_normal, gain {said}", edits.edited(s.base, edit)
+    return f"init lecun_normal, gain {said}", s.base.replace(**parts)
 
 
 def _orthogonal(s: Situation) -> Any:

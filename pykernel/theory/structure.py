@@ -83,10 +83,10 @@ class Structure:
         """Refuse what acts on entries that are not normal."""
         law = self.laws[register]
         if not law.gaussian:
+            hint = "put both into one Block, or use propagate" if law.made == "batch norm" else "use propagate"
             raise NoTheory(
                 f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum "
-                "with it, "
-                "whose entries are not normal; use propagate"
+                f"with it, whose entries are not normal; {hint}"
             )
 
     def require_narrow(self, register: int, what: str) -> None:
