@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations, checks, inits
-from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Norm, Weighted, block_of, roles
+from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
 from pykernel.pattern import pattern_of
 from pykernel.program import Counts
 
@@ -295,8 +295,8 @@ class Chain:
             self._set(**{key: tuple(block_of(part) for part in value)})
         if not self.blocks:
             raise ValueError("blocks must hold at least one Block or step")
-        each = [len(roles(block)[0]) for block in self.blocks]
-        once = sum(len(roles(block)[0]) for block in (*self.first, *self.last))
+        each = [len(roles(block).layer) for block in self.blocks]
+        once = sum(len(roles(block).layer) for block in (*self.first, *self.last))
         count = once + self.depth * sum(each)
         if not 1 <= count <= MAX_DEPTH:
             raise ValueError(f"a chain must have 1 to {MAX_DEPTH} weight layers, these blocks have {count}")
@@ -406,9 +406,9 @@ class Chain:
         if self.blocks is None:
             return Counts(layer=self.depth, activation=self.depth, node=self.depth)
         once, each = (*self.first, *self.last), self.blocks
-        count = lambda part, which: sum(len(roles(block)[which]) for block in part)
-        layer, activation = (count(once, which) + self.depth * count(each, which) for which in (0, 1))
-        return Counts(layer=layer, activation=activation, node=len(once) + self.depth * len(each))
+        count = lambda part, which: sum(len(getattr(roles(block), which)) for block in part)
+        found = {which: count(once, which) + self.depth * count(each, which) for which in Roles._fields}
+        return Counts(**found, node=len(once) + self.depth * len(each))
 
     @property
     def inits(self) -> tuple:
@@ -431,25 +431,30 @@ class Chain:
 
     def _names(self, which):
         if self.blocks is None:
-            words = (
-                ["linear"] * self.depth
-                if which == 0
-                else [self.layer_word("activation", l).name for l in range(1, self.depth + 1)]
-            )
-            return tuple(f"{l}.{word}" for l, word in enumerate(words, 1))
+            words = {
+                "layer": ["linear"] * self.depth,
+                "activation": [self.layer_word("activation", l).name for l in range(1, self.depth + 1)],
+                "mix": [],
+            }
+            return tuple(f"{l}.{word}" for l, word in enumerate(words[which], 1))
         every = (*self.first, *self.blocks * self.depth, *self.last)
-        known = {block: roles(block)[which] for block in set(every)}
+        known = {block: getattr(roles(block), which) for block in set(every)}
         return tuple(f"{i}.{role}" for i, block in enumerate(every, 1) for role in known[block])
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the weight layers: block, from 1 through first, blocks and last, and what the layer is in it."""
-        return self._names(0)
+        return self._names("layer")
 
     @property
     def activations(self) -> tuple[str, ...]:
         """Names of the activation steps: block and function."""
-        return self._names(1)
+        return self._names("activation")
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """Names of the attentions: block, and "attention", numbered where a block has several."""
+        return self._names("mix")
 
     def replace(self, **changes) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.

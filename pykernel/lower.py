@@ -66,6 +66,7 @@ def lower(
         joins=pattern.joins,
         factors=pattern.factors,
         masks=pattern.masks,
+        mixes=pattern.mixes,
         draws=tuple(pattern.draws.rows),
         activations=tuple(pattern.activations.rows),
         norms=tuple(pattern.norms.rows),

@@ -101,6 +101,11 @@ class Measured(observables.Rows):
         return self.chain.activations
 
     @property
+    def attentions(self) -> tuple[str, ...]:
+        """Names of the attentions, the columns of rows such as `attention_entropy`."""
+        return self.chain.attentions
+
+    @property
     def slope(self) -> np.ndarray:
         """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
 

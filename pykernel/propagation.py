@@ -105,7 +105,7 @@ class Propagation(Measured):
 
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
-        layers, activations: names of the weight layers and activation steps.
+        layers, activations, attentions: names of the weight layers, activation steps and attentions.
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
@@ -166,6 +166,7 @@ class Propagation(Measured):
         data = {
             row.name: (dims(row), self.rows[row.name], {"units": row.unit, "long_name": row.meaning})
             for row in observables.ROWS
+            if self.rows[row.name].size
         }
         for name, unit in (
             ("slope", f"decades/{self.chain.unit}"),
@@ -173,7 +174,7 @@ class Propagation(Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        labels = {axes[kind]: self._labels(kind) for kind in axes}
+        labels = {axes[kind]: self._labels(kind) for kind in axes if kind != "mix" or self.attentions}
         coords = {"replica": np.arange(self.replicas), **labels}
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
@@ -184,15 +185,17 @@ class Propagation(Measured):
             return np.arange(N + 1)
         if self.chain.blocks is None or extent == "node":
             return np.arange(1, N + 1)
-        return np.array(self.layers if extent == "layer" else self.activations, dtype=str)
+        names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
+        return np.array(names[extent], dtype=str)
 
     def to_dataframe(self, of: str = "layer"):
         """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's
         output.
 
         Args:
-            of: what a line is for in a chain of blocks: "layer", "activation" or "block", each with its own rows; of
-                the first two the block is given, too. In a chain of equal layers all three are one.
+            of: what a line is for in a chain of blocks: "layer", "activation", "attention" or "block", each with its
+                own rows; of all but the last the block is given, too. In a chain of equal layers all but attention,
+                which it has none of, are one.
 
         Raises:
             ValueError: another word.
@@ -207,13 +210,13 @@ class Propagation(Measured):
         """
         import pandas
 
-        checks.choice("of", of, ("layer", "activation", "block"))
-        extent = {"layer": "layer", "activation": "activation", "block": "node"}[of]
+        checks.choice("of", of, ("layer", "activation", "attention", "block"))
+        extent = {"layer": "layer", "activation": "activation", "attention": "mix", "block": "node"}[of]
         axes = observables.axes(self.chain)
         labels = self._labels(extent)
         index = pandas.MultiIndex.from_product([range(self.replicas), labels], names=["replica", axes[extent]])
         columns = {}
-        if axes[extent] in ("layer", "activation") and self.chain.blocks is not None:
+        if axes[extent] != axes["node"] and axes[extent] != "block" and self.chain.blocks is not None:
             columns["block"] = np.tile(_blocks(labels), self.replicas)
         for row in observables.ROWS:
             values = self.rows[row.name]
@@ -295,10 +298,13 @@ class Propagation(Measured):
         if layers:
             shown = self._medians()
             out["layers"] = {
-                row.name: [plain(v) for v in shown[row.name]] for row in observables.ROWS if row.extent != "replica"
+                row.name: [plain(v) for v in shown[row.name]]
+                for row in observables.ROWS
+                if row.extent != "replica" and len(shown[row.name])
             }
             if self.chain.blocks is not None:
                 out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
+                out["names"] |= {"attention": list(self.attentions)} if self.attentions else {}
         return out
 
     def __str__(self):

@@ -34,7 +34,7 @@ SCALARS = (
     "saturated",
     "loss",
 )
-_LAYERED = tuple(row.name for row in observables.ROWS if row.extent != "replica")
+_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix"))
 _DEFAULT_ROWS = (
     "log10_grad_weight",
     "log10_grad_activation",

@@ -295,6 +295,8 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "similarity": 1 - signal.distance[1:],
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
+        "attention_entropy": np.full(program.counts.mix, np.nan),
+        "score_std": np.full(program.counts.mix, np.nan),
         "loss": loss,
     }
 

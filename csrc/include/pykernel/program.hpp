@@ -12,9 +12,9 @@ namespace pykernel {
 // v; a factor times x; x under a mask; nothing but to look at a block's end.
 enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node };
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, sums
-// with a skip, factors, masks, nodes (block ends).
-enum class Table : int32_t { layer, activation, norm, join, factor, mask, node };
-constexpr int table_count = 7, most_inputs = 2;
+// with a skip, factors, masks, attentions, nodes (block ends).
+enum class Table : int32_t { layer, activation, norm, join, factor, mask, mix, node };
+constexpr int table_count = 8, most_inputs = 2;
 
 // A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all
 // others are dead then.
@@ -111,7 +111,8 @@ void find_centred(const Program& program, bool* out);
 // Columns of every block.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
 inline RowExtents extents_of(const Program& program) {
-  return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation]};
+  return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
+          program.counts[Table::mix]};
 }
 
 }  // namespace pykernel

@@ -186,6 +186,7 @@ typedef struct {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
       *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
       *log10_weight_factor, *log10_derivative_factor, *loss;
+  double *attention_entropy, *score_std; /* (count, attentions) */
 } pk_rows;
 
 /* *least is enough to run, with layers computed twice; beyond *most is of no use. The results do not depend on it. */
