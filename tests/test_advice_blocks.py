@@ -182,9 +182,10 @@ def test_gain_behind_each_function():
 
 
 def test_skip_factor_is_tuned_by_theory():
-    """skip^2 + 1/4 = 1 for a linear branch of half the deviation."""
+    """skip^2 + 1/4 = 1 for a linear branch of half the deviation, and a little more at 128 units."""
     made = change(chain_of(Block(Linear(gain=0.5), skip=0.6)), "skip ")
-    assert made.blocks[0].skip == pytest.approx(0.75**0.5, abs=1e-3)  # .01 decades over 40 branches
+    assert 0 < made.blocks[0].skip - 0.75**0.5 < 0.003
+    assert pk.predict(made).signal_end_to_end_mean == pytest.approx(0, abs=0.01)
     assert np.median(pk.propagate(made, replicas=30).signal_end_to_end) == pytest.approx(0, abs=0.3)
 
 

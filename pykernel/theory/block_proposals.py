@@ -10,7 +10,7 @@ from typing import Any
 
 from pykernel.activation import Activation
 from pykernel.chain import Chain
-from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale, Weighted
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, Weighted
 from pykernel.theory import edits
 from pykernel.theory.critical import critical_gain
 from pykernel.theory.proposals import DRAW, FRAME, INIT, LOST, NUMBER, PART, Proposal, Situation, rounded, tuned
@@ -77,7 +77,8 @@ def _gain_behind_each_function(s: Situation) -> Any:
     if _with_skip(s) or _normed(s.chain):
         return None
     functions = {f for block in edits.blocks_of(s.chain) for f in edits.functions_in((*block.steps, *block.after))}
-    if not functions or any(isinstance(step, Gated) for block in edits.blocks_of(s.chain) for step in block.steps):
+    steps = [step for block in edits.blocks_of(s.chain) for step in block.steps]
+    if not functions or any(isinstance(step, Weighted) and not isinstance(step, Linear) for step in steps):
         return None
     points = {f: critical_gain(f) for f in functions}
     lawless = sorted(str(f) for f in functions if not points[f].exists)
@@ -157,7 +158,8 @@ def _skip_factor(s: Situation) -> Any:
 
 
 def _deep_norm(s: Situation) -> Any:
-    """skip (2N)^(1/4), branches' weights times (8N)^(-1/4), N repetitions."""
+    """skip (2N)^(1/4), branches' weights (of attention value and output) times (8N)^(-1/4), N repetitions; multiplying
+    what they give is one law with multiplying them."""
     found = _normed_after(s)
     if not found:
         return "DeepNorm: no norm stands after a sum" if _with_skip(s) else None
@@ -167,6 +169,9 @@ def _deep_norm(s: Situation) -> Any:
     def edit(block: Block) -> Block:
         if block not in found:
             return block
+        if any(isinstance(step, Attention) for step in block.steps):  # whose one gain is query's and key's, too
+            scaled = sum(1 + isinstance(step, Attention) for step in block.steps if isinstance(step, Weighted))
+            return edits.rebuilt(block, skip=alpha, scale=beta**scaled)
         return edits.rebuilt(edits.gains_multiplied(block, [beta] * edits.layers_in(block)), skip=alpha, scale=1.0)
 
     return f"DeepNorm: skip {alpha:.4g}, branch gains times {beta:.4g}", edits.edited(s.chain, edit)
@@ -239,7 +244,7 @@ def _norm_before_functions(s: Situation) -> Any:
     """A norm before each gate and each function of a chain that has none."""
     if _with_skip(s) or _normed(s.chain):
         return None
-    gated = any(isinstance(step, Gated) for block in s.chain.blocks for step in block.steps)
+    gated = any(isinstance(step, Gated) for block in s.chain.blocks or () for step in block.steps)
     wanted: Any = Gated if gated else Activation
 
     def edit(block: Block) -> Block:
@@ -257,7 +262,7 @@ def _skip_around(s: Situation) -> Any:
         return None
     if not edits.kept_widths(s.chain):
         return "a skip around each repetition: it ends in other units than it began with"
-    steps = [p for b in s.chain.blocks for p in (*b.steps, *([Scale(b.scale)] if b.scale != 1 else ()), *b.after)]
+    steps = [p for b in s.chain.blocks or () for p in (*b.steps, *([Scale(b.scale)] if b.scale != 1 else ()), *b.after)]
     steps = list(edits.without_norms(steps))
     if not any(isinstance(step, Weighted) for step in steps):
         return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from pykernel import activations, checks
+from pykernel.activation import Activation
 from pykernel.chain import NORM_EPS, NORMS, ORDERS, Chain
 from pykernel.lower import lower
 from pykernel.theory import uniform
@@ -71,6 +72,16 @@ class CriticalPoint:
         return self.note
 
 
+@overload
+def critical_gain(activation: Chain, *, batch: int | None = None, positions: Any = ()) -> CriticalFactor: ...
+@overload
+def critical_gain(
+    activation: str | Activation = "relu",
+    bias_std: float = 0.0,
+    norm: str | None = None,
+    order: str = ORDERS[0],
+    norm_eps: float = NORM_EPS,
+) -> CriticalPoint: ...
 def critical_gain(
     activation: Any = "relu",
     bias_std: float = 0.0,

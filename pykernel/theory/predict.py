@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head
+from pykernel.theory import correlation, finite, finite_blocks, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -59,8 +59,8 @@ class Prediction(observables.Rows):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = _rows(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient)
-        self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
+        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else finite.dead_probability(program)
         if known:
@@ -256,6 +256,12 @@ def predict_program(chain: Chain, program: Program) -> Prediction:
         signal = forward(program)
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
         return Prediction(chain, program, signal, backward(program, signal, first.square, first.coherence), first.loss)
+
+
+def _no_law(program: Program) -> str:
+    """Why there is no finite-width law."""
+    found = finite_blocks.reason(program)
+    return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
 def _one_normed_input(program: Program) -> bool:

@@ -300,7 +300,7 @@ def proposals_for(chain: Chain, batch: int = 1, positions: Any = ()) -> list[Can
     """Changes worth trying, unmeasured."""
     found = _answers(chain, batch, positions)
     return [
-        Candidate(*answer, proposal.effort, proposal.cost, proposal.source)
+        Candidate(answer[0], answer[1], proposal.effort, proposal.cost, proposal.source)
         for proposal, answer in found
         if isinstance(answer, tuple)
     ]
