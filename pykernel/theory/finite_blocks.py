@@ -18,7 +18,8 @@ import numpy as np
 from pykernel.ops import TABLES
 from pykernel.program import Program
 from pykernel.theory.correlation import two_slopes
-from pykernel.theory.finite import FiniteWidth, digamma, haar_relu, leaky_share, trigamma
+from pykernel.theory.finite import FiniteWidth
+from pykernel.theory.laws import digamma, haar_relu, leaky_share, trigamma
 from pykernel.theory.weights import weight_log
 
 HERMITE = np.polynomial.hermite_e.hermegauss(15)  # over the log of what a branch passes back
@@ -264,7 +265,7 @@ def _noncentral(n: int, log_skip: float, log_branch: float) -> tuple[float, floa
 
 
 def _polygamma(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """digamma and trigamma, elementwise, by the series that `finite` has for one number."""
+    """digamma and trigamma, elementwise, by the series that `laws` has for one number."""
     shift, square = np.zeros_like(x), np.zeros_like(x)
     for _ in range(10):
         shift, square, x = shift - 1 / x, square + 1 / x**2, x + 1
