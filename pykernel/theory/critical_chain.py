@@ -13,9 +13,7 @@ import numpy as np
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import head
-from pykernel.theory.mean_field import backward, forward
-from pykernel.theory.refusals import structure
+from pykernel.theory.predict import passes
 from pykernel.theory.roots import root
 from pykernel.verdict import EXPLODING, slopes
 
@@ -61,7 +59,6 @@ def critical_factor(chain: Chain, batch: int, positions: Any = ()) -> CriticalFa
         NoTheory (a ValueError): a chain that infinite-width theory does not follow.
     """
     program = lower(chain, batch=batch, positions=positions)
-    structure(program)
     slope = lambda log_factor: _slope(chain, program, math.exp(log_factor))
     found = _search(slope)
     closest = found.roots[0] if found.roots else found.closest
@@ -106,12 +103,8 @@ def _chi(slope: float) -> float:
 def _slope(chain: Chain, program: Program, factor: float) -> float:
     """Decades a repetition with all weights of the layers multiplied."""
     layers = replace(program.layers, scale=program.layers.scale * factor)
-    scaled = replace(program, layers=layers)
-    with np.errstate(all="ignore"):
-        signal = forward(scaled)
-        start = head.start(scaled, float(signal.activation[-1]), float(signal.distance[-1]))
-        gradient = backward(scaled, signal, start.square, start.coherence)
-        return float(slopes(gradient.activation[None, chain.ends] / (2 * LOG10))[0])
+    _, gradient, _ = passes(replace(program, layers=layers))
+    return float(slopes(gradient.activation[None, chain.ends] / (2 * LOG10))[0])
 
 
 def _note(chain: Chain, found: _Found, holds: bool, factor: float, rate: float) -> str:

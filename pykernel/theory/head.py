@@ -19,17 +19,19 @@ SAMPLE = 20_000  # logits of a softmax
 
 class Start(NamedTuple):
     """Where the backward pass begins: log of the squared norm of dJ/da[L] over units and batch, its correlation between
-    two inputs (mean over pairs), the mean loss.
+    two inputs (mean over pairs), the mean loss; `between`: the correlation of columns of different inputs, where the
+    other is that of two positions of one input.
     """
 
     square: float
     coherence: float
     loss: float
+    between: float = 0.0
 
 
-def start(program: Program, log_value2: float, distance: float) -> Start:
+def start(program: Program, log_value2: float, distance: float, between: float | None = None) -> Start:
     """The gradient at a[L], given the log mean square of a[L] and one minus the cosine of two inputs' a[L] (nan with
-    one input).
+    one input); `between`: that of columns of different inputs, where the other is that of positions of one.
 
     Without a head the cotangent is iid N(0, 1/(n[L] B)): 0, 0 and nan. With one, logits are N(0, n[L] Var W E a^2),
     independent over outputs and of targets (drawn), and between two inputs as correlated as a[L]; the gradient's part
@@ -44,26 +46,33 @@ def start(program: Program, log_value2: float, distance: float) -> Start:
         raise ValueError("mean field needs a head whose weights have a variance")
     log_q = math.log(entry * n) + log_value2 if entry > 0 else -math.inf
     q = math.exp(min(log_q, 700.0))
-    gap = distance if B > 1 and math.isfinite(distance) else 1.0
-    square, cross, loss = _moments(program, q, gap)
-    own, shared = _target_moments(program)
+    own, *shared = _target_moments(program, between is not None)
+    coherences = []
+    for apart, common in zip((distance, between), shared, strict=True):
+        gap = apart if apart is not None and math.isfinite(apart) and B > 1 else 1.0
+        predicted, cross, loss = _moments(program, q, gap)
+        square = predicted + own
+        coherences.append((cross + common) / square if B > 1 and square > 0 else 0.0)
     if head.loss == "mse":
         loss = K * q / 2 + own / 2
-    square, cross = square + own, cross + shared
-    coherence = cross / square if B > 1 and square > 0 else 0.0
-    return Start((math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n), coherence, float(loss))
+    norm = (math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n)
+    return Start(norm, coherences[0], float(loss), coherences[1])
 
 
-def _target_moments(program: Program) -> tuple[float, float]:
-    """Mean of |t|^2 over inputs and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit,
-    1/K of a class."""
+def _target_moments(program: Program, apart: bool) -> tuple[float, float, float]:
+    """Mean of |t|^2 over columns and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit,
+    1/K of a class. Pairs of one input and of different inputs are told `apart`, or one number counts for both."""
     K, B, kind = program.head.outputs, program.columns, str(program.head.loss)
     middle = {"sigmoid": 0.5, "softmax": 1 / K}.get(kind, 0.0)
     if program.head.targets is None:
-        return {"sigmoid": K / 4, "softmax": 1 - 1 / K}.get(kind, float(K)), 0.0
-    t = program.head.targets - middle
-    own = float((t * t).sum()) / B
-    return own, (float((t.sum(axis=1) ** 2).sum()) / B - own) / (B - 1) if B > 1 else 0.0
+        return {"sigmoid": K / 4, "softmax": 1 - 1 / K}.get(kind, float(K)), 0.0, 0.0
+    t = (program.head.targets - middle).reshape(K, program.batch, -1)
+    own, whole = float((t * t).sum()), float((t.sum(axis=(1, 2)) ** 2).sum())
+    if not apart:
+        every = (whole - own) / (B * (B - 1)) if B > 1 else 0.0
+        return own / B, every, every
+    inside, T = float((t.sum(axis=2) ** 2).sum()), t.shape[2]
+    return own / B, (inside - own) / (B * (T - 1)), (whole - inside) / (B * (B - T))
 
 
 def _moments(program: Program, q: float, gap: float) -> tuple[float, float, float]:

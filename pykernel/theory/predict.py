@@ -14,6 +14,7 @@ from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.theory import correlation, finite, finite_blocks, head
+from pykernel.theory.attention import entropies, score_deviations
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -252,11 +253,22 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:
     """The same for a lowered chain."""
+    return Prediction(chain, program, *passes(program))
+
+
+def passes(program: Program) -> tuple[Signal, Gradient, float]:
+    """The forward and the backward pass of a program, and the mean loss.
+
+    Raises:
+        NoTheory (a ValueError): a program that infinite-width theory does not follow.
+    """
     structure(program)
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
         signal = forward(program)
-        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
-        return Prediction(chain, program, signal, backward(program, signal, first.square, first.coherence), first.loss)
+        between = None if signal.between is None else float(signal.between.distance[-1])
+        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
+        gradient = backward(program, signal, first.square, first.coherence, first.between)
+        return signal, gradient, first.loss
 
 
 def _no_law(program: Program) -> str:
@@ -274,21 +286,26 @@ def _one_normed_input(program: Program) -> bool:
 def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
     C, L = program.columns, program.depth
     half = 0.5 / LOG10
-    coherence = gradient.coherence
+    pairs = _pairs(program, signal, gradient)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross = 1 + (C - 1) * coherence * (1 - signal.input_distance) if C > 1 else np.ones(L)
+        cross, alike = np.ones(L), np.ones(L)
+        for count, s, g in pairs:
+            cross += count * g.coherence * (1 - s.input_distance)
+            alike += count * g.coherence
         fan_in = program.layers.columns.astype(float)
         weight = (
             gradient.preactivation
+            + gradient.lean
             + signal.input
             + np.log(fan_in)
             + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
         )
-        bias = gradient.preactivation + np.log(np.maximum(1 + (C - 1) * coherence, 0) if C > 1 else np.ones(L))
-        bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
+        bias = gradient.preactivation + np.log(np.maximum(alike, 0))
+        bias[np.abs(alike) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
         mean = np.where(signal.mean[1:] == 0, 0.0, mean)
     saturated, dead = _fractions(program, signal)
+    similarity = sum(count * (1 - s.distance[1:]) for count, s, _ in pairs) / max(C - 1, 1)
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
@@ -299,13 +316,24 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "mean_activation": mean,
         "saturated": saturated,
         "dead": dead,
-        "similarity": 1 - signal.distance[1:],
+        "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": np.full(program.counts.mix, np.nan),
-        "score_std": np.full(program.counts.mix, np.nan),
+        "attention_entropy": entropies(program, signal),
+        "score_std": score_deviations(program, signal),
         "loss": loss,
     }
+
+
+def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:
+    """How many partners a column has, and what they have in common: positions of its input and columns of others where
+    attention tells them apart."""
+    if program.columns == 1:
+        return []
+    if signal.between is None:
+        return [(program.columns - 1, signal, gradient)]
+    positions = program.columns // program.batch
+    return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
 
 
 def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ class Law:
             means.
         mean: the activation function that gave them a mean, "" where they have none.
         spread: half-width of the uniform biases among them, 0 without.  summed: whether a sum added them to something.
+        uneven: whether positions of one input have mean squares of their own, behind causal attention.
     """
 
     gaussian: bool = True
@@ -46,6 +47,7 @@ class Law:
     mean: str = ""
     spread: float = 0.0
     summed: bool = False
+    uneven: bool = False
 
 
 @dataclass
@@ -62,6 +64,11 @@ class Structure:
     laws: dict[int, Law] = field(default_factory=dict)
     means: list[str] = field(default_factory=list)
     _fresh: Any = field(default_factory=count)
+
+    @property
+    def positions(self) -> int:
+        """Of one input."""
+        return self.program.columns // self.program.batch
 
     def fresh(self) -> frozenset:
         """A source that nothing else comes from."""

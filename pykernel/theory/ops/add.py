@@ -25,7 +25,8 @@ def law(walk, stretch, op):
         walk.means.append(v.mean)
     both = [law for law in (a, v) if not law.gaussian]
     made, spread = both[0].made if both else "", max(a.spread, v.spread)
-    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, spread > 0)
+    uneven = a.uneven or v.uneven
+    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, spread > 0, uneven)
 
 
 def moments(walk, op, number):

@@ -24,7 +24,8 @@ def law(walk, stretch, op):
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
     leaning = "" if all(row.name in ODD for row in rows) else names
-    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0, summed=False)
+    uneven = walk.laws[source].uneven and not norms <= {"layer", "rms"}
+    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0, summed=False, uneven=uneven)
 
 
 def moments(walk, op, number):
