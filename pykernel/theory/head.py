@@ -45,7 +45,7 @@ def start(program: Program, log_value2: float, distance: float, between: float |
     entry = head.scale**2 * unit_variance(*head.draw)
     if not math.isfinite(entry):
         raise ValueError("mean field needs a head whose weights have a variance")
-    over, T = head.over if B < program.columns else "positions", program.columns // program.batch
+    over, T = head.over if program.columns > B else "positions", program.columns // program.batch
     apart = [distance] if over == "positions" else []
     apart += [] if between is None else [between]
     if over == "mean":  # of positions: their mean square, and what is left of the products of inputs

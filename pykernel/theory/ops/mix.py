@@ -2,10 +2,10 @@
 """Attention at infinite width: scores are normal, and means over their softmax are all that is asked for
 (`pykernel.theory.softmax`).
 
-With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and p' = p + (q -
-p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the transpose of that
-for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions share of keys and
-values counts for nothing. Two terms of first order in positions / units are kept, since both may be alike: weights
+With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and p' = p + (q
+- p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the transpose of
+that for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions share of keys
+and values counts for nothing. Two terms of first order in positions / units are kept, since both may be alike: weights
 pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
 """
 
