@@ -393,12 +393,9 @@ void Network<T>::make_gram(const Block<T>& block, const Measure& measure, double
   }
   const Block<T> x = layer.presentable(block);
   *exponent = x.exponent;
+  if (linear.gram(x, out, team)) return;
   const int64_t chunks = (x.n + chunk_units - 1) / chunk_units, entries = columns * columns;
   const auto part = [&](int64_t c, double* gram) {
-    if (linear.needs_input()) {
-      const MatrixFree<T>& table = matrix_free_table<T>();
-      return table.inner(x.data, x.data, c, x.n, columns, gram, thread_scratch((size_t)table.room(columns)));
-    }
     product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns,
                             gram, thread_scratch(backward_scratch<T>(0, columns)));
   };

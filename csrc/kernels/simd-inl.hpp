@@ -280,9 +280,9 @@ PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i,
     v[i] = halves_of_groups<w, 0>(v[i], v[i + w], sequence) + halves_of_groups<w, 1>(v[i], v[i + w], sequence);
   if constexpr (w > 1) fold_lanes<T, w / 2>(v);
 }
-// lanes<T> such sums, of the rows r[0], r[stride], ... of 16 numbers: the same tree, transposed
-template <class T> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
-  constexpr int n = lanes<T>, vectors = panel_vectors<T>;
+// lanes<T> such sums, of the rows r[0], r[stride], ... of 16 (or `width`) numbers: the same tree, transposed
+template <class T, int width = panel_lanes> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
+  constexpr int n = lanes<T>, vectors = width / n;
   Vec<T> v[n];
 #pragma GCC unroll 16
   for (int i = 0; i < n; i++) {
