@@ -12,49 +12,50 @@ namespace {
 constexpr int64_t laid_entries = 1 << 18;  // of one side: a MiB of floats, near the cores
 // From so many columns on the strips of one chunk keep a team busy; with fewer, chunks side by side do.
 constexpr int64_t many_columns = 128, strip_columns = 24;
-constexpr int64_t least_units = summed_units(sizeof(double)), most_units = summed_units(sizeof(float));
 
-int64_t span_of(int64_t B, int64_t units) {
-  const int64_t wanted = B < many_columns ? laid_entries / B / most_units * most_units : most_units;
-  return std::min(wanted, (units + most_units - 1) / most_units * most_units);
+template <class T> int64_t span_of(int64_t B, int64_t units) {
+  const int64_t least = summed_units<T>, wanted = B < many_columns ? laid_entries / B / least * least : least;
+  return std::min(wanted, (units + least - 1) / least * least);
 }
-int64_t sums_of(int64_t B, int64_t units) { return B < many_columns ? span_of(B, units) / least_units * B * B : 0; }
+template <class T> int64_t sums_of(int64_t B, int64_t units) {
+  return B < many_columns ? span_of<T>(B, units) / summed_units<T> * B * B : 0;
+}
 
 }  // namespace
 
 template <class T>
-InnerProducts<T>::InnerProducts(int64_t B, int64_t units) : kernels_(matrix_free_table<T>()), span_(span_of(B, units)) {
+InnerProducts<T>::InnerProducts(int64_t B, int64_t units) : kernels_(matrix_free_table<T>()), span_(span_of<T>(B, units)) {
   for (auto& laid : laid_) laid.resize((size_t)(B * span_));
-  sums_.resize((size_t)sums_of(B, units));
+  sums_.resize((size_t)sums_of<T>(B, units));
 }
 template <class T> int64_t InnerProducts<T>::bytes(int64_t B, int64_t units) {
-  return 2 * taken<T>(B * span_of(B, units)) + taken<double>(sums_of(B, units));
+  return 2 * taken<T>(B * span_of<T>(B, units)) + taken<double>(sums_of<T>(B, units));
 }
 
 template <class T> bool lies_near(const Side<T>& side) { return side.block && side.count <= few_columns; }
 
 template <class T>
-Columns<T> InnerProducts<T>::chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk,
-                                      int64_t chunk_units) const {
-  if (lies_near(side)) return {side.block + chunk * chunk_units * side.count, panel_units, panel_units * side.count};
-  return {laid + (chunk - first_chunk) * chunk_units * side.count, chunk_units, panel_units};
+Columns<T> InnerProducts<T>::chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk,
+                                      int64_t chunk) const {
+  if (lies_near(side)) return {side.block + chunk * summed_units<T> * side.count, panel_units, panel_units * side.count};
+  return {laid + (chunk - first_chunk) * summed_units<T> * side.count, summed_units<T>, panel_units};
 }
 
 // Chunks first .. last - 1 of a side.
 template <class T>
 void InnerProducts<T>::lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units,
-                           int64_t chunk_units, Team& team) {
+                           Team& team) {
   if (lies_near(side)) return;
-  const int64_t groups = chunk_units / group_units, begin = first * groups,
+  const int64_t groups = summed_units<T> / group_units, begin = first * groups,
                 end = std::min(last * groups, (units + group_units - 1) / group_units),
                 each = side.count < few_columns ? 4 : 1;
   team.each((end - begin + each - 1) / each, [&](int64_t task) {
     for (int64_t g = begin + task * each; g < std::min(end, begin + (task + 1) * each); g++) {
-      T* out = laid + (g / groups - first) * chunk_units * side.count + g % groups * group_units;
+      T* out = laid + (g / groups - first) * summed_units<T> * side.count + g % groups * group_units;
       if (side.block)
-        kernels_.lay(side.block, side.count, g, units, out, chunk_units);
+        kernels_.lay(side.block, side.count, g, units, out, summed_units<T>);
       else
-        kernels_.draw(side.draws, g, units, out, chunk_units);
+        kernels_.draw(side.draws, g, units, out, summed_units<T>);
     }
   });
 }
@@ -64,20 +65,20 @@ void InnerProducts<T>::operator()(const Side<T>& a, const Side<T>* other, int64_
                                   int64_t stride, Team& team) {
   const bool triangle = !other;
   const Side<T>& y = other ? *other : a;
-  const int64_t chunk_units = careful ? least_units : summed_units(sizeof(T)), panels = chunk_units / panel_units,
+  const int64_t panels = summed_units<T> / panel_units,
                 all_panels = panels_of(units), chunks = (all_panels + panels - 1) / panels,
                 J = a.count, B = y.count, square = J * B;
   const bool at_once = sums_.empty() || chunks == 1;  // one chunk after the other straight to where it belongs
-  const int64_t together = at_once ? 1 : span_ / chunk_units;
+  const int64_t together = at_once ? 1 : span_ / summed_units<T>;
   const int64_t strips = B < few_columns ? 1 : (B + strip_columns - 1) / strip_columns;
   for (int64_t first = 0; first < chunks; first += together) {
     const int64_t last = std::min(chunks, first + together);
-    lay(a, laid_[0].data(), first, last, units, chunk_units, team);
-    if (other) lay(y, laid_[1].data(), first, last, units, chunk_units, team);
+    lay(a, laid_[0].data(), first, last, units, team);
+    if (other) lay(y, laid_[1].data(), first, last, units, team);
     team.each((last - first) * strips, [&](int64_t task) {
       const int64_t chunk = first + task / strips, b = strips == 1 ? 0 : task % strips * strip_columns;
-      const Columns<T> x = chunk_of(a, laid_[0].data(), first, chunk, chunk_units);
-      kernels_.inner(x, J, other ? chunk_of(y, laid_[1].data(), first, chunk, chunk_units) : x, b,
+      const Columns<T> x = chunk_of(a, laid_[0].data(), first, chunk);
+      kernels_.inner(x, J, other ? chunk_of(y, laid_[1].data(), first, chunk) : x, b,
                      strips == 1 ? B : std::min(B, b + strip_columns),
                      (int)std::min(panels, all_panels - chunk * panels), careful, triangle, at_once && first > 0,
                      at_once ? out : sums_.data() + (chunk - first) * square, at_once ? stride : B);

@@ -29,8 +29,8 @@ template <class T> class InnerProducts {
                   Team& team);
 
  private:
-  Columns<T> chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk, int64_t chunk_units) const;
-  void lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, int64_t chunk_units, Team& team);
+  Columns<T> chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const;
+  void lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, Team& team);
 
   const MatrixFree<T>& kernels_;
   const int64_t span_;  // units at a time

@@ -121,9 +121,10 @@ void inner(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b0, int6
 
 // -- small linear combinations
 
-// Columns of a factor come in strips of up to three thirds: as many sums as there are registers for.
-template <class S>
-constexpr int third = sums_in_registers / panel_vectors<S> < 3 ? 1 : sums_in_registers / panel_vectors<S> / 3;
+// Columns of a factor come in strips of up to three thirds, as many sums as there are registers for with a part of a
+// panel at a time.
+template <class S> constexpr int part_vectors = panel_vectors<S> < 2 ? panel_vectors<S> : 2;
+template <class S> constexpr int third = sums_in_registers / part_vectors<S> / 3;
 template <class S> PK_INLINE int strip_width(int64_t left) {
   return left > 2 * third<S> ? 3 * third<S> : left > third<S> ? 2 * third<S> : third<S>;
 }
@@ -150,42 +151,37 @@ template <class T> void pack(const double* F, int64_t stride, int64_t rows, int6
     pack_as<T>(F, stride, rows, B, out);
 }
 
-template <class T> PK_INLINE void narrow(F64 v, T* p) {
-  typedef T Out __attribute__((vector_size(sizeof(T) * lanes<double>)));
-  const Out out = __builtin_convertvector(v, Out);
-  __builtin_memcpy(p, &out, sizeof out);
-}
-
 template <int width, class S, class T>
 static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t B, int panels, bool add,
                           T* z) {
-  constexpr int vectors = panel_vectors<S>, n = lanes<S>;
-  for (int64_t p = 0; p < panels; p++) {
-    const T* source = x.data + p * x.panel;
-    T* to = z + p * B * 16;
+  constexpr int vectors = part_vectors<S>, n = lanes<S>;
+  for (int64_t part = 0; part < panels * panel_lanes; part += vectors * n) {
+    const int64_t p = part / panel_lanes, o = part % panel_lanes;
+    const T* source = x.data + p * x.panel + o;
+    T* to = z + p * B * panel_lanes + o;
     Vec<S> acc[width][vectors] = {};
     if (add)
       for (int t = 0; t < count; t++)
-        for (int v = 0; v < vectors; v++) acc[t][v] = load_as<S>(to + t * 16 + v * n);
+        for (int v = 0; v < vectors; v++) acc[t][v] = load_as<S>(to + t * panel_lanes + v * n);
     const S* row = F;
     for (int64_t k = 0; k < depth; k++, source += x.column, row += width) {
       Vec<S> xs[vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 2
       for (int v = 0; v < vectors; v++) xs[v] = load_as<S>(source + v * n);
 #pragma GCC unroll 24
       for (int t = 0; t < width; t++)
-#pragma GCC unroll 8
+#pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) acc[t][v] = fma(xs[v], broadcast(row[t]), acc[t][v]);
     }
 #pragma GCC unroll 24
     for (int t = 0; t < width; t++)
-#pragma GCC unroll 8
+#pragma GCC unroll 2
       for (int v = 0; v < vectors; v++)
         if (t < count) {
           if constexpr (sizeof(S) == sizeof(T))
-            store(to + t * 16 + v * n, acc[t][v]);
+            store(to + t * panel_lanes + v * n, acc[t][v]);
           else
-            narrow(acc[t][v], to + t * 16 + v * n);
+            store(to + t * panel_lanes + v * n, narrow(acc[t][v]));
         }
   }
 }

@@ -42,7 +42,7 @@ template <class T> struct MatrixFree {
 
 constexpr int64_t factor_bytes(int64_t B) { return (B + 7) / 8 * 64 + B * (B + 24) * 8; }
 // Units whose inner products are added up in lane partials: few enough for a dozen columns to stay in L1.
-constexpr int64_t summed_units(size_t bytes_of_sum) { return bytes_of_sum == 4 ? 512 : 256; }
+template <class T> constexpr int64_t summed_units = sizeof(T) == 4 ? 512 : 256;
 // Columns of a block that inner products are taken of where they lie; more of them fall out of the caches.
 constexpr int64_t few_columns = 32;
 
