@@ -12,9 +12,10 @@ namespace pykernel {
 namespace {
 
 constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "join",
-                                                  "factor", "mask",       "node"};  // as in Table
-constexpr const char* norm_names[] = {"batch", "layer", "rms"};                     // as in Norm, from 1
-constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};       // as in Loss, from 1
+                                                  "factor", "mask",       "mix",  "node"};  // as in Table
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
+constexpr const char* over_names[] = {"positions", "first", "last", "mean"};                // as in Over
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -137,6 +138,8 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.factors = array<double>(fields, "factors", {p.counts[Table::factor]});
   p.masks = array<double>(fields, "masks", {p.counts[Table::mask]});
 
+  fields.ignore("mixes");  // no op of this engine has any
+
   const int64_t columns = columns_of(p);
   p.x = array<double>(fields, "x", {p.nodes[0], columns});
   p.cotangent = array<double>(fields, "cotangent", {p.nodes[p.counts[Table::node]], columns});
@@ -231,7 +234,8 @@ void HeldProgram::read_head(Fields fields) {
   head.scale = fields.read<double>("scale");
   head.weight = array<double>(fields, "weight", {head.outputs, n});
   head.bias = array<double>(fields, "bias", {head.outputs});
-  head.targets = array<double>(fields, "targets", {head.outputs, columns_of(program_)});
+  head.over = place(fields.get("over"), over_names, "over") - 1;
+  head.targets = array<double>(fields, "targets", {head.outputs, read_columns_of(program_)});
   fields.done();
 }
 

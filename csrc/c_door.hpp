@@ -87,6 +87,8 @@ constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::log10_weight_factor, &Rows::log10_weight_factor},
     {&pk_rows::log10_derivative_factor, &Rows::log10_derivative_factor},
     {&pk_rows::loss, &Rows::loss},
+    {&pk_rows::attention_entropy, &Rows::attention_entropy},
+    {&pk_rows::score_std, &Rows::score_std},
 };
 static_assert(sizeof c_rows / sizeof *c_rows == row_count, "every row has its place in pk_rows");
 

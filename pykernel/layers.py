@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
+from pykernel.init import Init
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
@@ -141,6 +142,59 @@ class Gated(Weighted):
 
 
 @dataclass(frozen=True, repr=False)
+class Attention(Weighted):
+    """Every position looks at the others of its input: softmax attention, with four layers query, key, value and
+    output.
+
+    Args:
+        heads: H, heads of n / H units each, n the units that come in.
+        kv_heads: heads of key and value, each shared by heads / kv_heads query heads in turn; by default as many as
+            `heads`.
+        causal: whether a position sees itself and earlier ones only.
+        scale: factor on the scores; by default 1 / sqrt(n / H); 0 makes attention uniform.
+        init: of query, key and value, by default the chain's.  output: of the output layer, by default as `init`.
+        gain, bias_std: of all four, as for `Linear`.
+
+    Raises:
+        ValueError, TypeError: heads that are no positive int, kv_heads that do not divide them, an unknown init,
+            numbers that are not finite.
+
+    Notes:
+        Q, K, V = W_q u, W_k u, W_v u; for each input and head A = softmax over the keys of scale K^T Q; o = V A; out =
+        W_o o (Vaswani et al. 2017, arXiv 1706.03762). No dropout on A.
+
+    Examples:
+        >>> str(Attention(12, causal=True))
+        'causal attention of 12 heads'
+    """
+
+    heads: int
+    kv_heads: int | None = None
+    causal: bool = False
+    scale: float | None = None
+    init: Any = None
+    output: Any = None
+    gain: float = 1.0
+    bias_std: float | None = None
+
+    def __post_init__(self):
+        _set(self, heads=checks.integer("attention heads", self.heads, 1, MAX_WIDTH))
+        if self.kv_heads is not None:
+            _set(self, kv_heads=checks.integer("attention kv_heads", self.kv_heads, 1, self.heads))
+            if self.heads % self.kv_heads:
+                raise ValueError(f"attention kv_heads must divide heads, got {self.kv_heads} and {self.heads}")
+        if not isinstance(self.causal, bool):
+            raise TypeError(f"attention causal must be True or False, got {self.causal!r}")
+        if self.scale is not None:
+            _set(self, scale=checks.finite("attention scale", self.scale))
+        _set(self, output=None if self.output is None else inits.get(self.output))
+        self._check_draw("attention")
+
+    def __str__(self):
+        return f"{'causal ' if self.causal else ''}attention of {self.heads} head{'s' if self.heads > 1 else ''}"
+
+
+@dataclass(frozen=True, repr=False)
 class Dropout(Step):
     """Entries zeroed with probability p, the rest divided by 1 - p; backward sees the same mask.
 
@@ -195,7 +249,7 @@ class Block:
     """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
 
     Args:
-        *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Dropout`, `Scale`, an activation's name or `Activation`.
         skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
             skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".
@@ -266,15 +320,23 @@ class Block:
         return out + (f", then {', '.join(map(str, self.after))}" if self.after else "")
 
 
-def roles(block):
-    """Names of a block's layers, in the order of use, and of its activation steps; numbered where a block has several
-    of one name.
+class Roles(NamedTuple):
+    """Names of what has rows of its own in a block, in the order of use: layers, activation steps, attentions."""
+
+    layer: tuple[str, ...]
+    activation: tuple[str, ...]
+    mix: tuple[str, ...]
+
+
+def roles(block) -> Roles:
+    """What the layers, activation steps and attentions of a block are called; numbered where it has several of one
+    name.
 
     Examples:
         >>> roles(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
-        (('linear1', 'linear2'), ('gelu',))
+        Roles(layer=('linear1', 'linear2'), activation=('gelu',), mix=())
     """
-    weights, functions = [], []
+    weights, functions, mixes = [], [], []
     passing = block.skip if isinstance(block.skip, tuple) else ()
     for prefix, steps in (("", block.steps), ("skip.", passing), ("after.", block.after)):
         for step in steps:
@@ -283,9 +345,12 @@ def roles(block):
             elif isinstance(step, Gated):
                 weights += [f"{prefix}gate", f"{prefix}value"]
                 functions.append(f"{prefix}{step.activation.name}")
+            elif isinstance(step, Attention):
+                weights += [prefix + name for name in ("query", "key", "value", "output")]
+                mixes.append(f"{prefix}attention")
             elif isinstance(step, Activation):
                 functions.append(f"{prefix}{step.name}")
-    return _numbered(weights), _numbered(functions)
+    return Roles(_numbered(weights), _numbered(functions), _numbered(mixes))
 
 
 def _numbered(names):
@@ -304,7 +369,8 @@ def step_of(step):
     if isinstance(step, str):
         return activations.get(step)
     raise TypeError(
-        f"a step must be a Linear, Norm, Gated, Dropout, Scale or an activation (a name or an Activation), got {step!r}"
+        "a step must be a Linear, Norm, Gated, Attention, Dropout, Scale or an activation (a name or an Activation), "
+        f"got {step!r}"
     )
 
 
@@ -322,7 +388,7 @@ def _steps(name, given):
 
 def _word(value):
     """A field as it is written in a call."""
-    return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
+    return repr(str(value) if isinstance(value, Init | Activation) else value)
 
 
 def _factor(factor):

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """One measured quantity.
 
-    `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "node" (R, N) for the
-    end of each block, "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal
-    layers L = P = N.
+    `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "mix" (R, M) for each
+    attention, "node" (R, N) for the end of each block, "input" (R, N + 1) for the input and the end of each block,
+    "replica" (R,). In a chain of equal layers L = P = N and M = 0.
     """
 
     name: str
@@ -41,10 +41,12 @@ ROWS = (
         "decades",
         "norm after over norm before the step back through phi and Norm",
     ),
+    Row("attention_entropy", "mix", "nats", "entropy of the attention weights, mean over inputs, heads and queries"),
+    Row("score_std", "mix", "1", "standard deviation of the scores that queries see, over inputs, heads and queries"),
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
-_OF_EXTENT = {extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "node")}
+_OF_EXTENT = {extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "mix", "node")}
 _OF_INPUT, _OF_REPLICA = (sum(row.extent == extent for row in ROWS) for extent in ("input", "replica"))
 
 
@@ -63,13 +65,15 @@ class Rows:
     similarity: np.ndarray
     log10_weight_factor: np.ndarray
     log10_derivative_factor: np.ndarray
+    attention_entropy: np.ndarray
+    score_std: np.ndarray
     loss: np.ndarray
 
 
 # of each extent the name of its axis
-AXES = {"layer": "layer", "activation": "activation", "node": "block", "input": "node"}
+AXES = {"layer": "layer", "activation": "activation", "mix": "attention", "node": "block", "input": "node"}
 # where layer, function and block are one
-AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "node": "layer", "input": "node"}
+AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "mix": "attention", "node": "layer", "input": "node"}
 
 
 def axes(chain) -> dict[str, str]:

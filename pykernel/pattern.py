@@ -10,8 +10,8 @@ import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.layers import BRANCH_SCALES, Dropout, Gated, Linear, Norm, Scale, Weighted
-from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, NormRow, Op, Stretch
+from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale, Weighted
+from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, Mixes, NormRow, Op, Stretch
 
 A = 0  # the register of the signal
 REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
@@ -182,7 +182,7 @@ class Pattern:
 
     def _block_fixup(self, block):
         """Fixup's factor on each layer of a branch, a gate and its value counting as one; ones without it."""
-        inits = [self._init(step) for step in block.steps if isinstance(step, Weighted)]
+        inits = [self._last_init(step) for step in block.steps if isinstance(step, Weighted)]
         m = len(inits)
         if block.skip is None or not any(init.fixup for init in inits):
             return [1.0] * m
@@ -204,6 +204,8 @@ class Pattern:
                 cur = self._linear(cur, held, step.units or self._width, *words, next(factors), busy)
             elif isinstance(step, Gated):
                 cur = self._gated(step, cur, held, busy, next(factors))
+            elif isinstance(step, Attention):
+                cur = self._attention(step, cur, held, busy, next(factors))
             elif isinstance(step, Norm):
                 row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
                 if isinstance(following, Activation):
@@ -229,8 +231,31 @@ class Pattern:
             "gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0
         )
 
+    def _attention(self, step, cur, held, busy, factor):
+        n, words = self._width, self._words(step)
+        if n % step.heads:
+            raise ValueError(
+                f"attention heads must divide the units that come in, got {step.heads} heads for {n} units"
+            )
+        kv_heads = step.heads if step.kv_heads is None else step.kv_heads
+        registers = []
+        for units in (n, n // step.heads * kv_heads, n // step.heads * kv_heads):
+            self._width = n
+            registers.append(self._linear(cur, True, units, *words, 1.0, (*busy, cur, *registers)))
+        self._width = n
+        scale = (n // step.heads) ** -0.5 if step.scale is None else step.scale
+        numbers = {"heads": step.heads, "kv_heads": kv_heads, "causal": step.causal, "mix_scale": scale}
+        mixed = self._emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
+        output = (words[0] if step.output is None else step.output, *words[1:])
+        return self._linear(mixed, held, n, *output, factor, (*busy, mixed))
+
     def _init(self, step):
         return self.chain.init if step.init is None else step.init
+
+    def _last_init(self, step):
+        """The init of a step's last layer, the one that Fixup acts on."""
+        output = getattr(step, "output", None)
+        return self._init(step) if output is None else output
 
     def _words(self, step):
         chain = self.chain
@@ -351,6 +376,12 @@ class Pattern:
         self.steps = Activations(column("row", np.int64), column("norm", np.int64))
         self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
         self.centred = column("centred", bool)
+        self.mixes = Mixes(
+            column("heads", np.int64),
+            column("kv_heads", np.int64),
+            column("causal", bool),
+            column("mix_scale", np.float64),
+        )
 
     def layers(self, draw, scale, bias_draw, bias_scale):
         """The layers, with what stands in the place of their draws."""

@@ -23,7 +23,7 @@ MAX_REPLICAS = 2**32
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, sums with a skip, factors, masks, and nodes (block ends)."""
+    activation follows, sums with a skip, factors, masks, attentions, and nodes (block ends)."""
 
     layer: int = 0
     activation: int = 0
@@ -31,6 +31,7 @@ class Counts(NamedTuple):
     join: int = 0
     factor: int = 0
     mask: int = 0
+    mix: int = 0
     node: int = 0
 
     def plus(self, other, times=1):
@@ -128,6 +129,17 @@ class Joins:
 
 
 @dataclass(frozen=True)
+class Mixes:
+    """Of each attention: heads of query, heads of key and value, int64; whether it is causal; the factor on the scores,
+    float64."""
+
+    heads: np.ndarray
+    kv_heads: np.ndarray
+    causal: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
 class Head:
     """One more weight layer behind the last node, and a loss.
 
@@ -135,7 +147,8 @@ class Head:
         loss: a name of `chain.LOSSES`, None for no head (then J = sum(cotangent * a[N])).
         outputs: rows of its weight; draw, scale: as of a layer.
         weight, bias: the caller's (outputs, n[N]), to be multiplied by `scale`, and (outputs,) float64, or None.
-        targets: (outputs, columns) float64 or None: drawn (for softmax one-hot columns).
+        targets: (outputs, columns that it reads) float64 or None: drawn (for softmax one-hot columns).
+        over: what it reads, a name of `chain.OVER`: every column, or one an input.
     """
 
     loss: str | None = None
@@ -145,6 +158,7 @@ class Head:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     targets: np.ndarray | None = None
+    over: str = "positions"
 
 
 @dataclass(frozen=True)
@@ -155,8 +169,8 @@ class Program:
         stretches: the ops, in order.  registers: how many they name.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
         batch: inputs propagated together.  positions: of one input, along each axis; () for one.
-        layers, steps, norm_steps, joins, factors, masks: the numbers of the ops, by table (see Counts); norm_steps
-            (index into norms), factors and masks (probabilities) are plain arrays.
+        layers, steps, norm_steps, joins, factors, masks, mixes: the numbers of the ops, by table (see Counts);
+            norm_steps (index into norms), factors and masks (probabilities) are plain arrays.
         draws, activations, norms: the rows that the arrays name; norms[0] is none.
         weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
         samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved
@@ -180,6 +194,7 @@ class Program:
     joins: Joins
     factors: np.ndarray
     masks: np.ndarray
+    mixes: Mixes
     draws: tuple[Draw, ...]
     activations: tuple[Any, ...]
     norms: tuple[NormRow, ...]
@@ -204,6 +219,11 @@ class Program:
     def columns(self) -> int:
         """Columns of every block: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
+
+    @property
+    def read_columns(self) -> int:
+        """Columns that the head reads: all, or one an input."""
+        return self.columns if self.head.over == "positions" else self.batch
 
     @cached_property
     def counts(self) -> Counts:

@@ -9,13 +9,14 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.activation import Activation
-from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale, Step, step_of
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, Step, step_of
 
 # Of each step the name of its words: first what stands in the brackets, in order, then what a table may add.
 STEPS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
     "linear": (Linear, ("units",), ("init", "gain", "bias_std")),
     "norm": (Norm, ("kind",), ("eps",)),
     "gated": (Gated, ("units", "activation"), ("init", "gain", "bias_std")),
+    "attention": (Attention, ("heads",), ("kv_heads", "causal", "scale", "init", "output", "gain", "bias_std")),
     "dropout": (Dropout, ("p",), ()),
     "scale": (Scale, ("s",), ()),
 }

@@ -5,20 +5,21 @@ and after."""
 import numpy as np
 
 from pykernel import activations
-from pykernel.chain import Chain, Head
-from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.chain import Chain
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.parts import Head
 
 INITS = ("he_normal", "glorot_uniform", "lecun_normal", "orthogonal", "torch_linear_default")
 
 
-def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head=True):
+def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head=True, attention=False):
     """A small chain of blocks.
 
     Args:
         seed: which one.
         width: about the units of a layer.
         smooth: only activation functions without kinks, for finite differences.
-        dropout, head: whether these may occur.  inits: schemes that layers draw from.
+        dropout, head, attention: whether these may occur.  inits: schemes that layers draw from.
     """
     rng = np.random.default_rng(seed)
     pick = lambda *options: options[rng.integers(len(options))]
@@ -36,6 +37,13 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
             out += [norm()] if rng.random() < 0.4 else []
             if rng.random() < 0.3:
                 out.append(Gated(int(rng.integers(3, 2 * width)), pick(*names), gain=float(rng.uniform(0.7, 1.3))))
+            elif attention and rng.random() < 0.5:
+                heads, kv_heads = pick((1, 1), (2, 1), (2, 2), (4, 2))
+                out += [linear(heads * int(rng.integers(1, width // heads + 2)))]
+                scale = pick(None, 0.0, 1.5, 40.0)
+                out += [
+                    Attention(heads, kv_heads=kv_heads, causal=pick(False, True), scale=scale, bias_std=pick(None, 0.3))
+                ]
             else:
                 out += [linear(int(rng.integers(3, 2 * width)))]
                 out += [norm()] if rng.random() < 0.3 else []

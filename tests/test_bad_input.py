@@ -218,7 +218,11 @@ CASES = [
     ),
     (lambda: pk.weights(chain(blocks=[BLOCK]), layer=7), ValueError, "layer must be an int from 1 to 6, got 7"),
     (lambda: pk.gradients(chain(blocks=[BLOCK]), positions=-1), ValueError, "positions must be a positive int, got -1"),
-    (lambda: run().to_dataframe(of="node"), ValueError, "of must be one of 'layer', 'activation', 'block'"),
+    (
+        lambda: run().to_dataframe(of="node"),
+        ValueError,
+        "of must be one of 'layer', 'activation', 'attention', 'block'",
+    ),
     (lambda: run().plot(kind="layers"), ValueError, "kind must be one of"),
     (lambda: sweep({"blocks": {"a": 3}}), TypeError, "pattern 'a': blocks: a pattern must be a list"),
     (lambda: sweep({"blocks": {"a": ["rellu"]}}), ValueError, "pattern 'a': blocks: "),

@@ -45,7 +45,8 @@ def test_rows_names_and_places_agree_for_any_chain(seed):
     for row in observables.ROWS:
         assert p.rows[row.name].shape == observables.shape(row, 2, counts)
     ds = p.to_xarray()
-    assert all(ds[row.name].shape == p.rows[row.name].shape for row in observables.ROWS)
+    assert all(ds[row.name].shape == p.rows[row.name].shape for row in observables.ROWS if p.rows[row.name].size)
+    assert ("attention_entropy" in ds) == bool(p.attentions)
     assert str(p)
     json.dumps(p.to_dict(), allow_nan=False)
 

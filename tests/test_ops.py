@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from random_chains import random_chain
 
-from pykernel.chain import Chain, Residual
+from pykernel.chain import Chain
 from pykernel.engines import reference
-from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.lower import lower
 from pykernel.ops import OPS
+from pykernel.parts import Residual
 
 STEPS = {
     "linear": [Linear(7)],
@@ -21,6 +22,8 @@ STEPS = {
     "rms norm": [Norm("rms", eps=0.1), Linear(5)],
     "scale": [Linear(5), Scale(-0.6)],
     "mask": [Linear(5), Dropout(0.4)],
+    "attention": [Linear(6), Attention(2, bias_std=0.2), Linear(5)],
+    "causal attention with shared keys": [Linear(8), Attention(4, kv_heads=2, causal=True, scale=2.0), Linear(5)],
 }
 
 
@@ -87,14 +90,18 @@ def test_each_op_is_differentiated(name, skip):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_programs_are_differentiated(seed):
-    check_gradients(random_chain(seed, smooth=True), seed, positions=() if seed % 2 else (2,))
+    check_gradients(random_chain(seed, smooth=True, attention=seed % 2 == 0), seed, positions=() if seed % 2 else (3,))
 
 
 def test_every_op_occurs():
     """In the tests above: a new op must take part."""
     seen = set()
     for seed in range(40):
-        seen |= {op.kind for stretch in lower(random_chain(seed, smooth=True)).stretches for op in stretch.ops}
+        seen |= {
+            op.kind
+            for stretch in lower(random_chain(seed, smooth=True, attention=seed % 2 == 1)).stretches
+            for op in stretch.ops
+        }
     assert seen == set(OPS)
 
 

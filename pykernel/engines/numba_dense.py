@@ -28,6 +28,8 @@ SPLIT_WEIGHTS = 1 << 18
 
 def refusal(program):
     """Why this module cannot run the program, or None."""
+    if program.counts.mix:
+        return 'backend="numba" has no attention yet; backend="reference" has'
     return None
 
 
@@ -64,7 +66,9 @@ def run(program, first, count, *, threads=1, keep=()):
 def _rows(program, count):
     """What kernels write rows into: (rows, count, numbers of the longest) float64."""
     counts = program.counts
-    return np.full((len(observables.ROWS), count, max(counts.node + 1, counts.layer, counts.activation)), np.nan)
+    return np.full(
+        (len(observables.ROWS), count, max(counts.node + 1, counts.layer, counts.activation, counts.mix)), np.nan
+    )
 
 
 def _named(program, out):

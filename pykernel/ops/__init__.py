@@ -9,7 +9,17 @@ where `run` (pykernel/engines/reference.py) holds the registers, their gradients
 own, from 0.
 """
 
-from pykernel.ops import add, gate, linear, mask, node, norm, phi, scale
+from pykernel.ops import add, gate, linear, mask, mix, node, norm, phi, scale
 
-OPS = {"linear": linear, "phi": phi, "gate": gate, "norm": norm, "add": add, "scale": scale, "mask": mask, "node": node}
+OPS = {
+    "linear": linear,
+    "phi": phi,
+    "gate": gate,
+    "norm": norm,
+    "add": add,
+    "scale": scale,
+    "mask": mask,
+    "mix": mix,
+    "node": node,
+}
 TABLES = {kind: module.TABLE for kind, module in OPS.items()}

@@ -20,11 +20,15 @@ def structure(program: Program) -> Structure:
     Raises:
         NoTheory: an op for which no closed recursion is known, said in one sentence.
     """
+    if program.head.loss is not None and program.read_columns < program.columns:
+        raise NoTheory(f'mean field has no head over="{program.head.over}"; use propagate, or over="positions"')
     walk = Structure(program)
     walk.laws[0] = Law(sources=walk.fresh())
     for stretch in program.stretches:
         for _ in range(min(stretch.count, 3)):  # what enters is what came out; a law changes once at most
             for op in stretch.ops:
+                if op.kind not in OPS:
+                    raise NoTheory("mean field has no attention yet; use propagate")
                 walk.laws[op.out] = OPS[op.kind].law(walk, stretch, op)
     return walk
 

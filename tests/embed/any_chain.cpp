@@ -11,16 +11,14 @@ using namespace pykernel;
 template <class T> static void run(const Plan& plan, Engine engine, int64_t count) {
   const WorkspaceSize size = chain_bytes<T>(plan, engine);
   for (const size_t bytes : {size.most, size.least}) {
-    std::vector<std::vector<double>> memory(13, std::vector<double>((size_t)(count * (plan.depth + 1))));
+    const RowExtents extents = {plan.depth, plan.depth, plan.depth, 0};
+    std::vector<std::vector<double>> memory(row_count, std::vector<double>((size_t)(count * (plan.depth + 1))));
     Rows rows;
-    double** row = &rows.log10_grad_weight;
-    for (int i = 0; i < 13; i++) row[i] = memory[i].data();
+    for (int i = 0; i < row_count; i++) rows.*row_facts[i].of = memory[i].data();
     std::vector<char> workspace(bytes);
     run_chain<T>(plan, engine, 0, count, rows, workspace.data(), bytes);
-    for (int i = 0; i < 13; i++)
-      print_row(row[i], count * (row[i] == rows.log10_grad_activation ? plan.depth + 1
-                                 : row[i] == rows.loss                ? 1
-                                                                      : plan.depth));
+    for (const RowFact& row : row_facts)
+      if (row.extent != RowExtent::mix) print_row(rows.*row.of, count * extents.of(row.extent));
   }
 }
 

@@ -10,12 +10,12 @@ namespace pykernel {
 struct Rows {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
       *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
-      *log10_weight_factor, *log10_derivative_factor, *loss;
+      *log10_weight_factor, *log10_derivative_factor, *attention_entropy, *score_std, *loss;
 };
 
-// What a row has one number of: each weight layer, each activation step, each node (block end), the input and each
-// node, or the replica.
-enum class RowExtent { layer, activation, node, input, replica };
+// What a row has one number of: each weight layer, each activation step, each attention, each node (block end), the
+// input and each node, or the replica.
+enum class RowExtent { layer, activation, mix, node, input, replica };
 
 struct RowFact {
   const char* name;
@@ -35,6 +35,8 @@ inline constexpr RowFact row_facts[] = {
     {"similarity", RowExtent::node, &Rows::similarity},
     {"log10_weight_factor", RowExtent::layer, &Rows::log10_weight_factor},
     {"log10_derivative_factor", RowExtent::activation, &Rows::log10_derivative_factor},
+    {"attention_entropy", RowExtent::mix, &Rows::attention_entropy},
+    {"score_std", RowExtent::mix, &Rows::score_std},
     {"loss", RowExtent::replica, &Rows::loss},
 };
 constexpr int row_count = sizeof row_facts / sizeof *row_facts;
@@ -42,7 +44,7 @@ static_assert(sizeof(Rows) == row_count * sizeof(double*), "every row has its fa
 
 // How many there are of what rows have numbers of.
 struct RowExtents {
-  int64_t layers, nodes, activations;
+  int64_t layers, nodes, activations, mixes;
   int64_t of(RowExtent extent) const {
     switch (extent) {
       case RowExtent::layer:
@@ -53,6 +55,8 @@ struct RowExtents {
         return nodes + 1;
       case RowExtent::activation:
         return activations;
+      case RowExtent::mix:
+        return mixes;
       case RowExtent::replica:
         return 1;
     }
