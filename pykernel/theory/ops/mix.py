@@ -42,7 +42,8 @@ def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weig
     spread = walk.mixes.score[m] + query + key + math.log(key_distance) if key_distance > 0 else -math.inf
     if spread > HIGHEST:
         raise NoTheory(
-            f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} it "
+            f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} "
+            "it "
             f"is {math.exp(min(spread / 2, 345.0)):.3g}, where rare queries carry the mean; use propagate"
         )
     return softmax(walk.positions, bool(walk.program.mixes.causal[m])).at(spread)
