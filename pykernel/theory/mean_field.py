@@ -17,6 +17,7 @@ import numpy as np
 
 from pykernel import activations
 from pykernel.program import Program, Stretch
+from pykernel.theory import uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.distances import DistanceWalk, Function
@@ -39,10 +40,12 @@ class Signal:
         input, preactivation: log mean squares of u[l] and z[l], (L,).  input_distance: of u[l].
         raw: log mean square of what an activation's norm acts on (a gate's: of g), one an activation step.
             raw_distance: its distance.
-        preimage: log standard deviation of what phi acts on.
+        preimage: log standard deviation of what phi acts on.  uniform: of a sine behind uniform biases, their share of
+            its variance; nan elsewhere.
         value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
         norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
             relative mean of what it acts on, log of what it divides the square by, distance.
+        scaled: of a norm's weight and bias, the share of the former in the mean square, were there no means.
         query, key, mixed: log mean squares of query, key and value of each attention, (M,); query_distance,
             key_distance, mixed_distance.  mix_lost: one minus the factor of attention on the value's mean square,
             mix_lean: what of it weights add that pull along the query.
@@ -61,6 +64,7 @@ class Signal:
     raw: Any
     raw_distance: Any
     preimage: Any
+    uniform: Any
     value: Any
     factor: Any
     value_distance: Any
@@ -69,6 +73,7 @@ class Signal:
     norm_mean: Any
     norm_level: Any
     norm_distance: Any
+    scaled: Any
     query: Any
     key: Any
     mixed: Any
@@ -162,6 +167,7 @@ class Forward(Walk):
         square, mean, distance: register -> log mean square, mean over root mean square, 1 - cosine of two columns.
         weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
         skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
+        wide: see `uniform.sources`.
         rows: the Signal that is filled.
     """
 
@@ -174,10 +180,11 @@ class Forward(Walk):
             signed(program.joins.branch),
             signed(program.factors),
         )
+        self.wide = uniform.sources(program)
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, A, J, N = n.layer, n.activation, n.norm, n.mix, n.join, n.node + 1
-        sizes = (L, L, L, *7 * [S], *4 * [M], *8 * [A], J, J, N, N, N)
+        sizes = (L, L, L, *8 * [S], *4 * [M], n.affine, *8 * [A], J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
 
@@ -234,6 +241,7 @@ class Forward(Walk):
             "phi": (self.at,),
             "gate": (self.at,),
             "norm": (self.norms,),
+            "affine": (self.program.affine_steps.tolist(),),
             "add": (self.skip, self.branch),
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),
@@ -314,7 +322,12 @@ class Backward(Walk):
         if self.columns > 1:
             self.alike_value, self.alike_factor = 1 - signal.value_distance, 1 - signal.factor_distance
             if coherence or self.tied:
-                self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
+                apart = signal.spread - signal.raw
+                self.kept = kept_shares(program, signal.preimage, apart)
+                seen = signal.uniform >= 0
+                if seen.any():
+                    d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
+                    self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
         self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
@@ -404,4 +417,6 @@ def slope_log(program: Program, signal: Signal) -> np.ndarray:
             table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(len(t), table.level)
         )
         out[chosen] = np.where(inside, slope, log_square(float(row.evaluate("slope", np.zeros(1))[0])))
+    seen = signal.uniform >= 0
+    out[seen] = uniform.slope(signal.preimage[seen], signal.uniform[seen])
     return out

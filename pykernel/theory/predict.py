@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import attention, correlation, finite, head
+from pykernel.theory import attention, correlation, finite, finite_blocks, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -60,8 +60,8 @@ class Prediction(observables.Rows):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = _rows(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient)
-        self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
+        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else dead_probability(program)
         if known:
@@ -109,8 +109,8 @@ class Prediction(observables.Rows):
 
     @property
     def end_to_end(self) -> float:
-        """First over last weight gradient, in decades."""
-        return float(first_over_last(self.log10_grad_weight[None])[0])
+        """First over last weight gradient, in decades; of blocks as `Propagation.end_to_end` says."""
+        return float(first_over_last(self.log10_grad_weight[None], self.chain.alike)[0])
 
     @property
     def signal_end_to_end(self) -> float:
@@ -252,13 +252,28 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:
     """The same for a lowered chain."""
+    return Prediction(chain, program, *passes(program))
+
+
+def passes(program: Program) -> tuple[Signal, Gradient, float]:
+    """The forward and the backward pass of a program, and the mean loss.
+
+    Raises:
+        NoTheory (a ValueError): a program that infinite-width theory does not follow.
+    """
     structure(program)
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
         signal = forward(program)
         between = None if signal.between is None else float(signal.between.distance[-1])
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
         gradient = backward(program, signal, first.square, first.coherence, first.between)
-        return Prediction(chain, program, signal, gradient, first.loss)
+        return signal, gradient, first.loss
+
+
+def _no_law(program: Program) -> str:
+    """Why there is no finite-width law."""
+    found = finite_blocks.reason(program)
+    return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
 def _one_normed_input(program: Program) -> bool:
