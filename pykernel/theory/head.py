@@ -65,9 +65,7 @@ def start(program: Program, log_value2: float, distance: float, between: float |
     norm = (math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n)
     if over == "mean":  # every position has the same gradient
         return Start(norm - math.log(T), 1.0, float(loss), coherences[0])
-    if (
-        over != "positions"
-    ):  # one position has all of it: pairs of positions have no product, those of inputs one of T^2
+    if over != "positions":  # one position has all of it: of T^2 pairs of two inputs' positions one has a product
         return Start(norm, 0.0, float(loss), coherences[0] / T)
     return Start(norm, coherences[0], float(loss), coherences[-1])
 

@@ -2,11 +2,11 @@
 """Attention at infinite width: scores are normal, and means over their softmax are all that is asked for
 (`pykernel.theory.softmax`).
 
-With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and p' = p + (q
-- p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the transpose of
-that for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions share of keys
-and values counts for nothing. Two terms of first order in positions / units are kept, since both may be alike: weights
-pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
+With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and
+p' = p + (q - p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the
+transpose of that for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions
+share of keys and values counts for nothing. Two terms of first order in positions / units are kept, since both may be
+alike: weights pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weig
     if spread > HIGHEST:
         raise NoTheory(
             f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} "
-            "it "
-            f"is {math.exp(min(spread / 2, 345.0)):.3g}, where rare queries carry the mean; use propagate"
+            f"it is {math.exp(min(spread / 2, 345.0)):.3g}, where rare queries carry the mean; use propagate"
         )
     return softmax(walk.positions, bool(walk.program.mixes.causal[m])).at(spread)
 
