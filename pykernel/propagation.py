@@ -13,6 +13,7 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
+from pykernel.pattern import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 WIDTH = 80  # of a printed line
@@ -116,6 +117,21 @@ class Propagation(Measured):
         >>> round(float(p.slope[0]), 5), p.verdict
         (-0.30103, 'vanishing')
     """
+
+    @property
+    def uniform_entropy(self) -> np.ndarray:
+        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
+        ln T, of a causal one the mean of ln t over t = 1 .. T.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
+            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
+            True
+        """
+        looked_at = np.arange(1, self.columns // self.batch + 1)
+        causal = pattern_of(self.chain).mixes.causal
+        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
 
     def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
         """The verdict with slope and error, interval, theory and a plain sentence: a

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from pykernel import inits
 from pykernel.activation import Activation
 from pykernel.chain import NORM_EPS, ORDERS, Chain, Head, Residual
-from pykernel.layers import Block, Linear, Norm, Scale, Weighted
+from pykernel.layers import Attention, Block, Linear, Norm, Scale, Weighted
 
+MIXED = "mixed"  # the step of a value that is attention but for its output layer
 INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
 
 
@@ -43,6 +44,7 @@ class Value:
         sources: its weight layers, in the order of a block's layers.
         factors: of a sum, on its two terms.
         units: how many it has, None where that is not known yet; maker: the layer that made them.
+        heads: of MIXED the Attention that it becomes with an output layer.
     """
 
     where: str
@@ -53,6 +55,7 @@ class Value:
     units: int | None = None
     maker: str = ""
     half: int = 0
+    heads: Any = None
 
     def __post_init__(self):
         self.line = self._dominators()
@@ -73,6 +76,12 @@ class Value:
         return a, a.line[1] + 1
 
 
+class Read(NamedTuple):
+    """The step that takes the first or the last position, or the mean of all."""
+
+    over: str
+
+
 class Item(NamedTuple):
     """A step of a block and its weight layers."""
 
@@ -82,6 +91,13 @@ class Item(NamedTuple):
     @property
     def weighted(self):
         return isinstance(self.step, Weighted)
+
+    @property
+    def groups(self):
+        """Its layers that draw by one scheme: of attention query, key and value, and the output."""
+        if isinstance(self.step, Attention):
+            return self.sources[:3], self.sources[3:]
+        return (self.sources,) if self.weighted else ()
 
 
 @dataclass
@@ -99,7 +115,8 @@ class Part:
         return [*self.items, *(self.skip if isinstance(self.skip, list) else ()), *self.after]
 
     def block(self, words):
-        """The Block, with (init, gain, bias_std) of each weighted item from `words`, by its place in `every`."""
+        """The Block, with (init, gain, bias_std) of each group of layers of an item from `words`, by its place in
+        `every`."""
         places = iter(range(len(self.every)))
         spell = lambda items: [_spelled(item, words.get(next(places))) for item in items]
         steps = spell(self.items)
@@ -115,8 +132,17 @@ class Part:
 def _spelled(item, words):
     if not item.weighted or words is None:
         return item.step
-    init, gain, bias_std = words
-    return replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    (init, gain, bias_std), *others = words
+    step = replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    for output, own_gain, own_bias in others:
+        if (own_gain, own_bias) != (gain, bias_std):
+            raise ValueError(
+                f"{item.sources[-1].where} has a gain or biases unlike those of query, key and value; read "
+                "the module with "
+                "weights=True"
+            )
+        step = step if output == init else replace(step, output=output)
+    return step
 
 
 class _Series:
@@ -135,6 +161,8 @@ class _Series:
                 )
             self.seen.add(id(end))
             before = end.line[0]
+            if end.step == MIXED:
+                raise ValueError(f"{end.where} mixes positions, and no Linear follows; a chain's attention ends in one")
             if end.step == "half":
                 raise ValueError(
                     f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other"
@@ -280,6 +308,7 @@ class Network:
     groups: list
     keywords: dict | None = None
     pattern: tuple = ()  # first, blocks, depth, last
+    over: str = "positions"
 
     def chain(self, init, *, words=None, head_init=None, loss="linear", **fields) -> Chain:
         """The Chain with this scheme; the head has the same one where its entries are independent, else lecun_normal.
@@ -292,7 +321,7 @@ class Network:
         if self.head is not None:
             if head_init is None:
                 head_init = init if init.distribution in INDEPENDENT else "lecun_normal"
-            head = Head(loss, self.head.sizes[0], init=head_init)
+            head = Head(loss, self.head.sizes[0], init=head_init, over=self.over)
         if self.keywords is not None:
             return Chain(**self.keywords, init=init, head=head, **fields)
         first, blocks, depth, last = self.pattern
@@ -300,7 +329,9 @@ class Network:
         spelled: dict[str, Any] = {}
         for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
             own = lambda part: (
-                {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+                {}
+                if words is None
+                else {i: [next(each) for _ in item.groups] for i, item in enumerate(part.every) if item.weighted}
             )
             spelled[key] = tuple(part.block(own(part)) for part in parts)
         return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
@@ -312,7 +343,7 @@ def network(start: Value, end: Value) -> Network:
     Raises:
         ValueError: it is no chain: which operation, and why.
     """
-    parts = _Series().between(start, end)
+    parts, over = _read(_Series().between(start, end))
     items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
     _require_distinct([source for item in items for source in item.sources])
     if not any(item.weighted for item in items):
@@ -328,6 +359,7 @@ def network(start: Value, end: Value) -> Network:
         parts = parts[:-1]
         if not any(isinstance(part, Part) or part.weighted for part in parts):
             parts, head = [*parts, last], None
+    _require_head(over, head)
     blocks = _blocks(parts)
     begin, period, count = _repetition(blocks)
     if count == 1 and listed is not None:
@@ -335,7 +367,29 @@ def network(start: Value, end: Value) -> Network:
     stop = begin + period * count
     first, pattern, last = blocks[:begin], blocks[begin : begin + period], blocks[stop:]
     layers, groups = _numbered(first, pattern, count, blocks)
-    return Network(layers, head, groups, pattern=(first, pattern, count, last))
+    return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over)
+
+
+def _read(parts):
+    """The parts without the step that reads some position, and which it reads."""
+    found = [i for i, part in enumerate(parts) if isinstance(part, Item) and isinstance(part.step, Read)]
+    inside = any(isinstance(item.step, Read) for part in parts if isinstance(part, Part) for item in part.every)
+    if inside or len(found) > 1:
+        raise ValueError("positions are taken inside a branch, or twice; a chain takes them in its head")
+    if not found:
+        return parts, "positions"
+    (at,) = found
+    over = parts[at].step.over
+    if any(not isinstance(part, Item) or isinstance(part.step, Attention) for part in parts[at + 1 :]):
+        raise ValueError(f"the {over} of positions is taken before other blocks; a chain takes it in its head")
+    if over == "mean" and len(parts) - at > 2:
+        raise ValueError("the mean of positions must be what the last Linear takes, without a step between")
+    return parts[:at] + parts[at + 1 :], over
+
+
+def _require_head(over, head):
+    if over != "positions" and head is None:
+        raise ValueError(f"the {over} of positions is taken, and no last Linear reads it; a chain takes it in its head")
 
 
 def _require_distinct(sources):
@@ -356,9 +410,9 @@ def _numbered(first, pattern, count, blocks):
         inside = 0 <= i - len(first) < len(pattern) * count
         place = len(first) + (i - len(first)) % len(pattern) if inside else i
         for j, item in enumerate(part.every):
-            if item.weighted:
-                places.setdefault((place, j), []).extend(range(len(layers), len(layers) + len(item.sources)))
-                layers += item.sources
+            for k, sources in enumerate(item.groups):
+                places.setdefault((place, j, k), []).extend(range(len(layers), len(layers) + len(sources)))
+                layers += sources
     return layers, [places[key] for key in sorted(places)]
 
 
