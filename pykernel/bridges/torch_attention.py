@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from pykernel.bridges.structure import MIXED, Source, Value
 from pykernel.bridges.torch_heads import LAYOUTS, Atom, Rows, is_run, kinds, layout, settled
+from pykernel.bridges.values import MIXED, Source, Value
 from pykernel.layers import Attention, Linear, Norm
 
 NEVER = -1e4  # a score from there on down is looked past: e^-10000 is 0

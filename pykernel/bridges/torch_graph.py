@@ -10,8 +10,9 @@ from pykernel import activations
 from pykernel.activation import Activation
 from pykernel.bridges import torch_attention as heads
 from pykernel.bridges import torch_kinds as kinds
-from pykernel.bridges.structure import MIXED, Network, Read, Source, Value, network
+from pykernel.bridges.structure import Network, network
 from pykernel.bridges.torch_trace import IN_PLACE, trace
+from pykernel.bridges.values import MIXED, Read, Source, Value
 from pykernel.layers import Attention, Dropout, Gated, Linear, Scale
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")

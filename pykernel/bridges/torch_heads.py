@@ -7,7 +7,7 @@ import itertools
 import math
 from typing import NamedTuple
 
-from pykernel.bridges.structure import Value
+from pykernel.bridges.values import Value
 
 # what shuffles axes, or takes some
 LAYOUTS: tuple[str, ...] = (
