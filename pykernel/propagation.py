@@ -305,7 +305,10 @@ class Propagation(Measured):
         out |= {name: plain(self.median(name)) for name in DERIVED}
         failure = self.failure
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
-        out["diagnosis"] = self.diagnose().sentence
+        said = self.diagnose()
+        out["diagnosis"] = said.sentence
+        if self.chain.blocks is not None:
+            out["why"] = list(said.why)
         if layers:
             shown = summary.medians(self)
             out["layers"] = {

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from pykernel import inits
 from pykernel.activation import Activation
 from pykernel.bridges.values import MIXED, Item, Read, Source, Value
@@ -43,8 +45,40 @@ class Part:
 
     @property
     def key(self):
-        """What makes two blocks the same: the units that come in and all that is said of it."""
-        return next((item.sources[0].sizes[1] for item in self.every if item.weighted), None), self.block({})
+        """What makes two blocks the same: the units that come in and all that is said of it but a norm's weight and
+        bias."""
+        entering = next((item.sources[0].sizes[1] for item in self.every if item.weighted), None)
+        return entering, self.each(lambda item: item._replace(step=_bare(item.step))).block({})
+
+    def each(self, change):
+        """The block with `change` done to all items, in the order of `every`."""
+        changed = lambda items: [change(item) for item in items]
+        items = changed(self.items)
+        skip = changed(self.skip) if isinstance(self.skip, list) else self.skip
+        return replace(self, items=items, skip=skip, after=changed(self.after))
+
+
+def _bare(step):
+    """A step without what a norm's weight and bias are."""
+    return replace(step, weight=None, bias=None) if isinstance(step, Norm) else step
+
+
+def _repeated(parts):
+    """One part for parts of one key: their norms' weights and biases as rows, one a repetition, where they differ."""
+    turns = zip(*(part.every for part in parts), strict=True)
+    return parts[0].each(lambda item: item._replace(step=_in_rows([other.step for other in next(turns)])))
+
+
+def _in_rows(steps):
+    if not isinstance(steps[0], Norm) or len(set(steps)) == 1:
+        return steps[0]
+    words = {}
+    for key, nothing in (("weight", 1.0), ("bias", 0.0)):
+        each = [nothing if getattr(step, key) is None else getattr(step, key) for step in steps]
+        units = max(np.size(value) for value in each)
+        rows = np.array([np.broadcast_to(value, units) for value in each])
+        words[key] = None if (rows == nothing).all() else rows
+    return replace(steps[0], **words)
 
 
 def _spelled(item, words):
@@ -283,7 +317,8 @@ def network(start: Value, end: Value) -> Network:
     if count == 1 and listed is not None:
         return listed
     stop = begin + period * count
-    first, pattern, last = blocks[:begin], blocks[begin : begin + period], blocks[stop:]
+    first, last = blocks[:begin], blocks[stop:]
+    pattern = [_repeated(blocks[begin + i : stop : period]) for i in range(period)]
     layers, groups = _numbered(first, pattern, count, blocks)
     return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over)
 
@@ -379,7 +414,11 @@ def _slots(layer, order):
     for item in layer:
         types = {"linear": Linear, "norm": Norm, "activation": Activation}
         kind = next((name for name, of in types.items() if isinstance(item.step, of)), None)
-        if kind is None or any(kinds.index(other) >= kinds.index(kind) for other in slots):
+        if (
+            kind is None
+            or (kind == "norm" and item.step.is_affine)
+            or any(kinds.index(other) >= kinds.index(kind) for other in slots)
+        ):
             return None
         slots[kind] = item.sources[0] if kind == "linear" else item.step
     return slots if "linear" in slots else None

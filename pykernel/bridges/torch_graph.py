@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import Any
 
 from pykernel import activations
@@ -13,7 +14,7 @@ from pykernel.bridges import torch_kinds as kinds
 from pykernel.bridges.structure import Network, network
 from pykernel.bridges.torch_trace import IN_PLACE, trace
 from pykernel.bridges.values import MIXED, Read, Source, Value
-from pykernel.layers import Attention, Dropout, Gated, Linear, Scale
+from pykernel.layers import Attention, Dropout, Gated, Linear, Norm, Scale
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
 SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
@@ -171,7 +172,7 @@ class _Reader:
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
-            return self._norm(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+            return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
             return self._glu(value, given.get("dim", -1), where)
         if name in ("chunk", "split"):
@@ -245,7 +246,7 @@ class _Reader:
         return self._dropout(value, module.p if module.training else 0.0, where, True)
 
     def _norm_module(self, value, module, where):
-        return self._norm(value, kinds.norm_of(kinds.kind_of(module), module, where, value.units, self.module), where)
+        return self._step(value, kinds.norm_of(kinds.kind_of(module), module, where, value.units, self.module), where)
 
     def _on_heads(self, kind, module, part, where):
         """A module on queries, keys, scores or attention weights."""
@@ -288,10 +289,6 @@ class _Reader:
     def _scaled(self, value, factor, where):
         return value if factor == 1.0 else self._step(value, Scale(factor), where)
 
-    def _norm(self, value, norm, where):
-        step, factor = norm
-        return self._scaled(self._step(value, step, where), factor, where)
-
     def _dropout(self, value, p, where, plain):
         if p and not plain:
             raise ValueError(
@@ -319,6 +316,10 @@ class _Reader:
     def _sum(self, node, sign, where):
         left, right = (self._known(a) for a in _operands(node))
         alpha = self._constant(node.kwargs.get("alpha", 1))
+        if alpha == sign == 1:
+            for value, own in ((left, right), (right, left)):
+                if self._is_own(own, value) and isinstance(value.step, Norm) and value.step.bias is None:
+                    return self._normed(value, "bias", own, where)
         if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
             own = next((a.target for a, v in zip(_operands(node), (left, right)) if getattr(v, "ndim", 0) > 1), None)
             if own is not None:
@@ -347,12 +348,26 @@ class _Reader:
         factor = self._constant(right)
         if factor is not None:
             return self._scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
+        if "div" not in name:
+            for value, own in ((left, right), (right, left)):
+                value, own = self._known(value), self._known(own)
+                if self._is_own(own, value) and isinstance(value.step, Norm) and not value.step.is_affine:
+                    return self._normed(value, "weight", own, where)
         factor = self._constant(left)
         if factor is not None and "div" not in name:
             return self._scaled(self._value(right, where), factor, where)
         if "div" in name:
             raise ValueError(f"{where} divides by something that is no number")
         return self._gate(self._value(left, where), self._value(right, where), where)
+
+    def _is_own(self, own, value):
+        """Whether `own` is an array of the module's with one number for each unit of a value."""
+        return isinstance(value, Value) and getattr(own, "ndim", 0) == 1 and value.units in (None, len(own))
+
+    def _normed(self, value, key, own, where):
+        """A norm with a weight or a bias behind it."""
+        numbers = kinds.plainest(own, {"weight": 1.0, "bias": 0.0}[key], where)
+        return replace(value, step=replace(value.step, **{key: numbers}))
 
     def _gate(self, left, right, where):
         """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""

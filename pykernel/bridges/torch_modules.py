@@ -48,11 +48,11 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     Notes:
         x is what enters the first block: embeddings are looked up, and tables of positions (learned or sinusoidal)
         added, before; a module that does so is refused: read the module behind it.
-        Norms must have one scale for all units and no shift, batch norm its batch's statistics (training mode). Dropout
-        in training mode is a step with masks of this package's own; in eval mode it is none. Dropout on
-        attention weights, masks other than the causal one, rotary positions, convolution and shared weights are refused
-        by name, as are sums inside a branch of another sum. Clipping, optimisers and the
-        gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
+        A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
+        statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
+        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution and shared
+        weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients
+        of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -185,7 +185,8 @@ def _shape(chain):
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
     arrays = (p.nodes, p.layers.units, p.layers.columns, p.joins.skip, p.joins.branch, p.factors, p.masks)
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
-    return rows, [p.norms[norm] for norm in p.norm_steps], [a.tolist() for a in arrays], ops
+    affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
+    return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops
 
 
 def _fill(parameter, rows, array):

@@ -202,7 +202,8 @@ PK_API int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t firs
 /* -- any network of dense layers (pykernel/program.hpp) */
 
 /* What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
-   v; a factor times x; x under a dropout mask; nothing but to look at a block's end. */
+   v; a factor times x; x under a dropout mask; nothing but to look at a block's end; weight x + bias by unit, as
+   trained norms end. */
 typedef enum {
   PK_OP_LINEAR,
   PK_OP_PHI,
@@ -211,7 +212,8 @@ typedef enum {
   PK_OP_ADD,
   PK_OP_SCALE,
   PK_OP_MASK,
-  PK_OP_NODE
+  PK_OP_NODE,
+  PK_OP_AFFINE
 } pk_op_kind;
 /* A register names a running block. Register 0 is the signal from repetition to repetition, all others are dead then.
    The first op of a kind has the first number of the arrays below, and so on, repetition by repetition. These three
@@ -229,8 +231,8 @@ typedef struct {
   double parameter;
 } pk_draw;
 
-/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask and node ops, in the order of their
-   numbers. Pointers stay yours. */
+/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node and affine ops, in the order of
+   their numbers. Pointers stay yours. */
 typedef struct {
   size_t size;
   const pk_stretch* stretches;
@@ -267,6 +269,11 @@ typedef struct {
   const double *head_weight, *head_bias, *targets;
   double clip_value;
   int32_t over; /* pk_over of the head */
+  const int64_t* affine_steps;         /* number of the row of each affine op, from 0; or null: the first */
+  const int64_t* affine_units;         /* units of each row */
+  const double* const* affine_weights; /* and its weights */
+  const double* const* affine_biases;  /* its biases, or null: none; null entries are none */
+  int64_t affine_count;                /* how many rows */
 } pk_program;
 
 /* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node:
