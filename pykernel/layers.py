@@ -10,6 +10,7 @@ import numpy as np
 
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
+from pykernel.init import Init
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
@@ -283,7 +284,7 @@ class Block:
     """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
 
     Args:
-        *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Dropout`, `Scale`, an activation's name or `Activation`.
         skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
             skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".
@@ -454,7 +455,7 @@ def _word(value):
     """A field as it is written in a call."""
     if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
         return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
-    return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
+    return repr(str(value) if isinstance(value, Init | Activation) else value)
 
 
 def _factor(factor):
