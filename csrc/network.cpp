@@ -67,7 +67,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       gradients_((size_t)program_.registers),
       checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
-      grams_(width_, linear_.needs_input(), layer, team_),
+      grams_(width_, linear_, layer, team_),
       gram_of_gradient_((size_t)(columns * columns)) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));

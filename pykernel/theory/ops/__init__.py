@@ -12,7 +12,7 @@ where `number` = (first, each): the op's own number in repetition i is first + i
 or `Backward`.
 """
 
-from pykernel.theory.ops import add, affine, gate, linear, mask, node, norm, phi, scale
+from pykernel.theory.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
 
 OPS = {
     "linear": linear,
@@ -23,5 +23,6 @@ OPS = {
     "add": add,
     "scale": scale,
     "mask": mask,
+    "mix": mix,
     "node": node,
 }
