@@ -268,7 +268,7 @@ typedef struct {
   double head_scale;
   const double *head_weight, *head_bias, *targets;
   double clip_value;
-  int32_t over; /* pk_over of the head */
+  int32_t over;                        /* pk_over of the head */
   const int64_t* affine_steps;         /* number of the row of each affine op, from 0; or null: the first */
   const int64_t* affine_units;         /* units of each row */
   const double* const* affine_weights; /* and its weights */
