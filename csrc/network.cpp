@@ -38,7 +38,7 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
   const int64_t grams = registers + 1 + gram_chunks(width, columns);
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
-         Layer<T>::bytes(program.exponent, columns, width) + Objective<T>::bytes(program) +
+         Layer<T>::bytes(program.exponent, columns, width) + Mixer<T>::bytes(program) + Objective<T>::bytes(program) +
          taken<Phi<T>>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
          grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
@@ -59,6 +59,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       linear(linear_),
       team(team_),
       layer(program_.exponent, columns, pykernel::largest_width(program_), team_),
+      mixer(program_, team_),
       keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
       width_(pykernel::largest_width(program_)),
       routines_(routines_of(program_, keep_inputs_)),

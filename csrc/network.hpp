@@ -7,6 +7,7 @@
 #include "draws.hpp"
 #include "layer.hpp"
 #include "linear.hpp"
+#include "mixer.hpp"
 #include "objective.hpp"
 #include "tape.hpp"
 
@@ -47,6 +48,7 @@ template <class T> class Network {
   Linear<T>& linear;
   Team& team;
   Layer<T> layer;
+  Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
 
