@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
+from pykernel.init import Init
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
@@ -387,7 +388,7 @@ def _steps(name, given):
 
 def _word(value):
     """A field as it is written in a call."""
-    return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
+    return repr(str(value) if isinstance(value, Init | Activation) else value)
 
 
 def _factor(factor):

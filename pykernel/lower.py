@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import checks
-from pykernel.inits import Given
+from pykernel.init import Given
 from pykernel.pattern import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
 

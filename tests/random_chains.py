@@ -5,8 +5,9 @@ and after."""
 import numpy as np
 
 from pykernel import activations
-from pykernel.chain import Chain, Head
+from pykernel.chain import Chain
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.parts import Head
 
 INITS = ("he_normal", "glorot_uniform", "lecun_normal", "orthogonal", "torch_linear_default")
 

@@ -31,10 +31,11 @@ from pykernel import (
     activations,
 )
 from pykernel.activations import ROWS
-from pykernel.chain import LOSSES, NORMS, ORDERS
+from pykernel.chain import ORDERS
 from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
-from pykernel.layers import Block, Gated, Linear
+from pykernel.layers import NORMS, Block, Gated, Linear
 from pykernel.lower import lower
+from pykernel.parts import LOSSES
 from pykernel.program import Program
 
 HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))

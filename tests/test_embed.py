@@ -20,9 +20,11 @@ from random_chains import random_chain
 
 import pykernel as pk
 from pykernel import activations, stream
-from pykernel.chain import LOSSES, NORMS, ORDERS
+from pykernel.chain import ORDERS
+from pykernel.layers import NORMS
 from pykernel.lower import lower
 from pykernel.observables import ROWS
+from pykernel.parts import LOSSES
 from pykernel.program import BIASES
 
 EMBED = Path(__file__).parent / "embed"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from random_chains import random_chain
 
-from pykernel.chain import Chain, Residual
+from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.lower import lower
 from pykernel.ops import OPS
+from pykernel.parts import Residual
 
 STEPS = {
     "linear": [Linear(7)],

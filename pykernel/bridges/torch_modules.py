@@ -12,6 +12,8 @@ from pykernel.bridges import recognise
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
+from pykernel.distributions import SCALED, unit_std
+from pykernel.init import Given
 
 
 def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear", activations=None) -> Chain:
@@ -63,8 +65,8 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     matrices, biases = [w for w, _ in arrays], [b for _, b in arrays]
     head = None if network.head is None else _parameters(network.head)
     if weights:
-        given = inits.Given(matrices, biases, name="the module's weights")
-        last = None if head is None else inits.Given(head[:1], head[1:], name="the module's head")
+        given = Given(matrices, biases, name="the module's weights")
+        last = None if head is None else Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
     schemes = recognise.schemes(matrices, biases, network.groups)
     main = max(
@@ -198,8 +200,8 @@ def _head_scheme(weight, found, gain):
     """The scheme of a head's weight: the layers' own where it fits, else what the weight shows by itself, else its own
     variance."""
     fans = (weight.shape[1], weight.shape[0])
-    if found.distribution in ("normal", "uniform", "truncated") and gain == 1:
-        variance = (found.scale(*fans) * inits.unit_std(found.distribution)) ** 2
+    if found.distribution in SCALED and gain == 1:
+        variance = (found.scale(*fans) * unit_std(found.distribution)) ** 2
         if abs(np.square(weight).mean() / variance - 1) < recognise.SIGMAS * math.sqrt(2 / weight.size):
             return found
     try:
@@ -208,6 +210,6 @@ def _head_scheme(weight, found, gain):
         own = found
     return (
         own
-        if own.distribution in ("normal", "uniform", "truncated") and own is not found
+        if own.distribution in SCALED and own is not found
         else inits.Normal(float(np.sqrt(np.square(weight).mean())))
     )

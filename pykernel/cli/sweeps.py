@@ -48,6 +48,11 @@ patterns of blocks in it:
 
 
 def add(commands: Any, formatter: Any) -> None:
+    for command in (_add_sweep, _add_status, _add_merge, _add_export, _add_plot):
+        command(commands, formatter)
+
+
+def _add_sweep(commands: Any, formatter: Any) -> None:
     sweep = commands.add_parser(
         "sweep",
         help="a grid of chains, resumable",
@@ -84,6 +89,8 @@ def add(commands: Any, formatter: Any) -> None:
     where.add_argument("--quiet", action="store_true", help="no progress, no table")
     sweep.set_defaults(call=_sweep)
 
+
+def _add_status(commands: Any, formatter: Any) -> None:
     status = commands.add_parser(
         "status",
         help="how far a sweep is",
@@ -94,6 +101,8 @@ def add(commands: Any, formatter: Any) -> None:
     status.add_argument("--failures", action="store_true", help="print the traceback of every failed cell")
     status.set_defaults(call=_status)
 
+
+def _add_merge(commands: Any, formatter: Any) -> None:
     merge = commands.add_parser(
         "merge",
         help="join stores, as of shards",
@@ -104,6 +113,8 @@ def add(commands: Any, formatter: Any) -> None:
     merge.add_argument("others", metavar="OTHER", nargs="+")
     merge.set_defaults(call=_merge)
 
+
+def _add_export(commands: Any, formatter: Any) -> None:
     export = commands.add_parser(
         "export",
         help="a store as CSV, Parquet or NetCDF",
@@ -121,6 +132,8 @@ def add(commands: Any, formatter: Any) -> None:
     export.add_argument("--output", metavar="FILE", help="default DIR/sweep.FORMAT")
     export.set_defaults(call=_export)
 
+
+def _add_plot(commands: Any, formatter: Any) -> None:
     plot = commands.add_parser(
         "plot",
         help="figures of a sweep",
@@ -271,8 +284,8 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     from pykernel import machine
     from pykernel.sweeps import blocks, estimate, theory
     from pykernel.sweeps.beside import PATIENCE
-    from pykernel.sweeps.drive import goals, recall
     from pykernel.sweeps.plan import SweepPlan
+    from pykernel.sweeps.reading import goals, recall
     from pykernel.sweeps.statistics import Profiles
     from pykernel.sweeps.store import Store
 
@@ -324,7 +337,7 @@ def _span(seconds: float) -> str:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from pykernel.sweeps.drive import goals, recall
+    from pykernel.sweeps.reading import goals, recall
     from pykernel.sweeps.store import Store
 
     store = Store(given.store)

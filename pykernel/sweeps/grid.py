@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, spelling
-from pykernel.chain import Chain, spoken
+from pykernel.chain import Chain
 from pykernel.layers import Block
+from pykernel.wording import spoken
 
 RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision")
 MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned

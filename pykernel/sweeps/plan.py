@@ -14,7 +14,7 @@ import numpy as np
 
 from pykernel import machine, stream
 from pykernel.chain import Chain
-from pykernel.inits import Given
+from pykernel.init import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.statistics import Profiles

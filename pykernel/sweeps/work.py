@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.sweeps import grid, statistics, store
+from pykernel.sweeps import frames, grid, statistics
 from pykernel.sweeps.blocks import Piece
 from pykernel.sweeps.statistics import Node, Profiles
 
@@ -112,7 +112,7 @@ def encode(entries: list[tuple[str, Entry]]) -> bytes:
             arrays.append(entry.replicas.ravel())
         pieces.append(piece)
     header = {"scalars": list(statistics.SCALARS), "kept": statistics.KEPT, "pieces": pieces}
-    return store.encode(header, np.concatenate(arrays) if arrays else np.zeros(0))
+    return frames.encode(header, np.concatenate(arrays) if arrays else np.zeros(0))
 
 
 def decode(header: dict, blob: np.ndarray) -> list[tuple[str, Entry]]:

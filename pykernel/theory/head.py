@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.inits import unit_variance
+from pykernel.distributions import unit_variance
 from pykernel.program import Program
 from pykernel.theory.correlation import pair_loss
 from pykernel.theory.quadrature import gaussian_mean

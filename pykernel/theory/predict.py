@@ -15,6 +15,7 @@ from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.theory import correlation, finite, head
 from pykernel.theory.batch import batch_table
+from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
@@ -62,7 +63,7 @@ class Prediction(observables.Rows):
         known = finite.law(program, signal, gradient)
         self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
-        self.dead_chance = known.dead if known else finite.dead_probability(program)
+        self.dead_chance = known.dead if known else dead_probability(program)
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)

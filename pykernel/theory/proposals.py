@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.chain import ORDERS, Chain, Residual
+from pykernel.chain import ORDERS, Chain
+from pykernel.parts import Residual
 from pykernel.theory.critical import CriticalPoint, critical_gain
 from pykernel.theory.diagnosis import theory
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from pykernel import inits
+from pykernel.distributions import unit_variance
 from pykernel.program import BIASES, Draw, Program
 from pykernel.theory.plain import plain
 from pykernel.theory.structure import NoTheory
@@ -36,7 +36,7 @@ def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarra
             return 2 * np.log(np.abs(scale)) + np.log(n_in / np.maximum(n_in, n_out))
         if draw.distribution == "identity" and _identity_is_known(program) and np.all(n_in == n_out):
             return 2 * np.log(np.abs(scale))
-        variance = inits.unit_variance(*draw)
+        variance = unit_variance(*draw)
         if not math.isfinite(variance):
             raise NoTheory(
                 "mean field needs independent weights of finite variance or Haar matrices "
