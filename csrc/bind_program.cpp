@@ -15,6 +15,7 @@ constexpr const char* table_names[table_count] = {"layer",  "activation", "norm"
                                                   "factor", "mask",       "mix",  "node"};  // as in Table
 constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
 constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
+constexpr const char* over_names[] = {"positions", "first", "last", "mean"};                // as in Over
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -238,7 +239,8 @@ void HeldProgram::read_head(Fields fields) {
   head.scale = fields.read<double>("scale");
   head.weight = array<double>(fields, "weight", {head.outputs, n});
   head.bias = array<double>(fields, "bias", {head.outputs});
-  head.targets = array<double>(fields, "targets", {head.outputs, columns_of(program_)});
+  head.over = place(fields.get("over"), over_names, "over") - 1;
+  head.targets = array<double>(fields, "targets", {head.outputs, read_columns_of(program_)});
   fields.done();
 }
 

@@ -135,7 +135,7 @@ class HeldProgram {
     p_.cotangent = c_.cotangent;
     p_.head = {c_.loss,       c_.outputs,     {c_.head_draw.distribution, c_.head_draw.parameter},
                c_.head_scale, c_.head_weight, c_.head_bias,
-               c_.targets};
+               c_.targets,    c_.over};
     p_.clip_value = c_.clip_value;
   }
 

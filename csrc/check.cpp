@@ -185,7 +185,8 @@ void check_ends(const Program& p) {
     check_finite(&head.scale, 1, "head_scale");
     check_finite(head.weight, size_of(head.outputs, n), "the head's weight");
     check_finite(head.bias, head.outputs, "the head's bias");
-    check_finite(head.targets, size_of(head.outputs, columns), "targets");
+    require(head.over >= over_positions && head.over <= over_mean, "over must be 0 to 3");
+    check_finite(head.targets, size_of(head.outputs, read_columns_of(p)), "targets");
   }
   require(p.correlation >= 0 && p.correlation <= 1, "correlation must be within 0 and 1");
   require(p.clip_value >= 0, "clip_value must not be negative");

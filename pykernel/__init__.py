@@ -15,6 +15,7 @@ _WHERE = {
     "Linear": "layers",
     "Norm": "layers",
     "Gated": "layers",
+    "Attention": "layers",
     "Dropout": "layers",
     "Scale": "layers",
     "Activation": "activation",

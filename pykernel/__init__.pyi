@@ -27,6 +27,7 @@ from pykernel.inits import StudentT as StudentT
 from pykernel.inits import TruncatedNormal as TruncatedNormal
 from pykernel.inits import Uniform as Uniform
 from pykernel.inits import VarianceScaling as VarianceScaling
+from pykernel.layers import Attention as Attention
 from pykernel.layers import Block as Block
 from pykernel.layers import Dropout as Dropout
 from pykernel.layers import Gated as Gated

@@ -249,7 +249,7 @@ class Block:
     """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
 
     Args:
-        *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Dropout`, `Scale`, an activation's name or `Activation`.
         skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
             skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".

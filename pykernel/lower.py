@@ -51,7 +51,9 @@ def lower(
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
-    batch = _batch(batch, positions, x, cotangent, head.targets if head is not None and cotangent is None else None)
+    read = positions if head is None or head.over == "positions" else ()  # positions of what J is a function of
+    targets = head.targets if head is not None and cotangent is None else None
+    batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
     return Program(
@@ -78,7 +80,7 @@ def lower(
         if cotangent is None or head is not None
         else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
-        head=_head(head, n_out, cotangent, batch, positions, exponent),
+        head=_head(head, n_out, cotangent, batch, read, exponent),
         clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
@@ -118,14 +120,14 @@ def _units_first(name, given, units, batch_first):
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
-def _batch(batch, positions, x, cotangent, targets):
-    """The batch that was asked for, or that the caller's arrays have."""
+def _batch(batch, arrays):
+    """The batch that was asked for, or that the caller's arrays, (name, array, positions), have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
-    allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
-    for name, given in (("x", x), ("cotangent", cotangent), ("head targets", targets)):
+    for name, given, positions in arrays:
         if given is None:
             continue
         shape = np.shape(given)
+        allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
         if len(shape) != 2 + len(positions) or shape[2:] != positions:
             raise ValueError(f"{name} must have shape {allowed}, got {shape}")
         if shape[1] < 1:
@@ -160,7 +162,7 @@ def _head(head, n, cotangent, batch, positions, exponent):
     elif head.targets is not None:
         targets = _columns("head targets", head.targets, head.outputs, batch, positions)
     draw = Draw(head.init.distribution, float(head.init.parameter))
-    return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets)
+    return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets, head.over)
 
 
 def _draws(chain, pattern, weights, biases, exponent):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel import observables
+from pykernel.pattern import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, require_bounds, slopes
 
 DERIVED = ("slope", "end_to_end", "signal_end_to_end")
@@ -104,6 +105,21 @@ class Measured(observables.Rows):
     def attentions(self) -> tuple[str, ...]:
         """Names of the attentions, the columns of rows such as `attention_entropy`."""
         return self.chain.attentions
+
+    @property
+    def uniform_entropy(self) -> np.ndarray:
+        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
+        ln T, of a causal one the mean of ln t over t = 1 .. T.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
+            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
+            True
+        """
+        looked_at = np.arange(1, math.prod(self.positions) + 1)
+        causal = pattern_of(self.chain).mixes.causal
+        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
 
     @property
     def slope(self) -> np.ndarray:

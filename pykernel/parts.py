@@ -16,6 +16,7 @@ from pykernel.layers import BRANCH_SCALES, MAX_WIDTH
 LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
 MAX_DEPTH = 2**24 - 2
 REAL = ("mse", "linear")  # losses whose targets are any numbers
+OVER = ("positions", "first", "last", "mean")
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,13 @@ class Head:
         outputs: number of logits.
         init: scheme of the head's weight, or `Given` for a weight of your own.
         targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B),
-            or for "softmax" B classes.
+            or for "softmax" B classes; over positions (outputs, B, *positions).
+        over: what is read of an input that has positions: a loss at each of the "positions" (their mean), or one loss
+            of the "first" or the "last" position, or of the "mean" of the signal over positions.
 
     Raises:
-        ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1]
-            or the classes.
+        ValueError, TypeError: an unknown loss, init or `over`, outputs below 1 (below 2 for "softmax"), targets outside
+            [0, 1] or the classes.
 
     Examples:
         >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # of a batch of four
@@ -79,26 +82,30 @@ class Head:
     outputs: int = 10
     init: Any = "lecun_normal"
     targets: tuple | None = None
+    over: str = OVER[0]
 
     def __post_init__(self):
         checks.choice("head loss", self.loss, LOSSES[1:])
+        checks.choice("head over", self.over, OVER)
         low = 2 if self.loss == "softmax" else 1
         object.__setattr__(self, "outputs", checks.integer("head outputs", self.outputs, low, MAX_WIDTH))
         object.__setattr__(self, "init", inits.get(self.init))
         if not isinstance(self.init, Given) and self.init.distribution not in INDEPENDENT:
             raise ValueError(f"head init must draw its entries independently, got {self.init}")
         if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(map(tuple, self._columns().tolist())))
+            object.__setattr__(self, "targets", _tuples(self._columns().tolist()))
 
     def _columns(self):
-        """The given targets as (outputs, B) float64."""
+        """The given targets as (outputs, B, *positions) float64."""
         given = np.asarray(self.targets, dtype=np.float64)
         if self.loss == "softmax" and given.ndim == 1:
             if given.size == 0 or not ((given == np.floor(given)) & (given >= 0) & (given < self.outputs)).all():
                 raise ValueError(f"head targets must be classes from 0 to {self.outputs - 1}, got {self.targets!r}")
             return (np.arange(self.outputs)[:, None] == given).astype(np.float64)
-        if given.ndim != 2 or given.shape[0] != self.outputs or given.shape[1] == 0:
-            raise ValueError(f"head targets must have shape ({self.outputs}, B), got {given.shape}")
+        axes = (2, 3, 4) if self.over == OVER[0] else (2,)
+        if given.ndim not in axes or given.shape[0] != self.outputs or given.size == 0:
+            positions = ", positions" if given.ndim > 2 and len(axes) > 1 else ""
+            raise ValueError(f"head targets must have shape ({self.outputs}, B{positions}), got {given.shape}")
         if not np.isfinite(given).all() or (self.loss not in REAL and not ((given >= 0) & (given <= 1)).all()):
             raise ValueError(f"head targets must be finite{'' if self.loss in REAL else ' and from 0 to 1'}")
         if self.loss == "softmax" and not np.allclose(given.sum(0), 1):
@@ -108,10 +115,16 @@ class Head:
     def __repr__(self):
         words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
         words += [f"targets={self.targets!r}"] if self.targets is not None else []
+        words += [f"over={self.over!r}"] if self.over != OVER[0] else []
         return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
 
     def __str__(self):
-        return f"{self.loss} ({self.outputs} outputs)"
+        read = {"positions": "", "mean": " of the mean of positions"}.get(self.over, f" of the {self.over} position")
+        return f"{self.loss} ({self.outputs} outputs){read}"
+
+
+def _tuples(nested):
+    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ class Head:
         loss: a name of `chain.LOSSES`, None for no head (then J = sum(cotangent * a[N])).
         outputs: rows of its weight; draw, scale: as of a layer.
         weight, bias: the caller's (outputs, n[N]), to be multiplied by `scale`, and (outputs,) float64, or None.
-        targets: (outputs, columns) float64 or None: drawn (for softmax one-hot columns).
+        targets: (outputs, columns that it reads) float64 or None: drawn (for softmax one-hot columns).
+        over: what it reads, a name of `chain.OVER`: every column, or one an input.
     """
 
     loss: str | None = None
@@ -157,6 +158,7 @@ class Head:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     targets: np.ndarray | None = None
+    over: str = "positions"
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,11 @@ class Program:
     def columns(self) -> int:
         """Columns of every block: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
+
+    @property
+    def read_columns(self) -> int:
+        """Columns that the head reads: all, or one an input."""
+        return self.columns if self.head.over == "positions" else self.batch
 
     @cached_property
     def counts(self) -> Counts:

@@ -230,16 +230,16 @@ class Propagation(Measured):
         Args:
             ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
             kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW),
-                "factors" (what the weights and the derivative of the activation contribute at each layer) or
-                "distribution" (of the change end to end over replicas). Of blocks the gradient is against the block,
-                weights and factors have a line for each named layer.
+                "factors" (what the weights and the derivative of the activation contribute at each layer),
+                "distribution" (of the change end to end over replicas) or "entropy" (of attention, against the block).
+                Of blocks the gradient is against the block, weights and factors have a line for each named layer.
             line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
         Returns:
             The axes.
 
         Raises:
-            ValueError: another kind.
+            ValueError: another kind; the entropy of a chain without attention.
 
         Examples:
             >>> import matplotlib.pyplot as plt

@@ -49,6 +49,9 @@ def _why_engine(p) -> str:
 
 def _table(p):
     yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
+    if p.positions:
+        pairs = "the positions" if p.batch == 1 else "all positions of all inputs"
+        yield f"cosine: mean over pairs of {pairs}"
     yield from _table_of_layers(p) if p.chain.blocks is None else _table_of_blocks(p)
 
 
@@ -89,6 +92,21 @@ def _table_of_blocks(p):
             m["similarity"][i - 1],
         )
         yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
+    if p.attentions:
+        yield ""
+        yield from _table_of_attentions(p, m)
+
+
+def _table_of_attentions(p, m):
+    """A line an attention: how sharply it looks; the entropy is that of uniform attention where it looks at all
+    alike."""
+    wide = max(len(name) for name in p.attentions)
+    yield f"{'':>{wide}}  {'entropy':>7}  {'of uniform':>10}  {'score std':>9}"
+    for i in _sample(len(p.attentions)):
+        entropy, std = m["attention_entropy"][i - 1], m["score_std"][i - 1]
+        uniform = p.uniform_entropy[i - 1]
+        share = f"{entropy / uniform:.3f}" if uniform else ""
+        yield f"{p.attentions[i - 1]:>{wide}}  {entropy:>7.4g}  {share:>10}  {std:>9.3g}".rstrip()
 
 
 def medians(p):

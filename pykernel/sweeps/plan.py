@@ -137,7 +137,9 @@ class SweepPlan:
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
         cells, known, rests, keys = [], {}, {}, identity.Keys()
-        for cell in grid.cells(axes, base, run, int(replicas)):
+        unkeyed = grid.cells(axes, base, run, int(replicas))
+        kept = kept.of_chains(cell.chain for cell in unkeyed)
+        for cell in unkeyed:
             try:
                 resolved = _resolve(cell, known)
             except (TypeError, ValueError, MemoryError) as error:

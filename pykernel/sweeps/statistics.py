@@ -35,6 +35,8 @@ SCALARS = (
     "loss",
 )
 _LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix"))
+OF_ATTENTION = tuple(row.name for row in observables.ROWS if row.extent == "mix")
+_ALLOWED = (*_LAYERED, *OF_ATTENTION)
 _DEFAULT_ROWS = (
     "log10_grad_weight",
     "log10_grad_activation",
@@ -51,7 +53,8 @@ class Profiles:
     """Which profiles over layers a sweep keeps.
 
     Args:
-        rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
+        rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept;
+            "all" means every one that the chains have.
         quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual
             rows those of `log10_grad_weight` and `log10_grad_activation`.
         layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input
@@ -84,8 +87,8 @@ class Profiles:
         else:
             object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
         for name in self.rows:
-            if name not in _LAYERED:
-                raise ValueError(f"profiles must be rows among {', '.join(_LAYERED)}; got {name!r}")
+            if name not in _ALLOWED:
+                raise ValueError(f"profiles must be rows among {', '.join(_ALLOWED)}; got {name!r}")
         for name in self.quantiles:
             if name not in self.rows:
                 raise ValueError(f"quantiles need their row among rows={self.rows}; got {name!r}")
@@ -113,6 +116,21 @@ class Profiles:
         words = plan["kept"]
         return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
 
+    def of_chains(self, chains: Iterable[Any]) -> Profiles:
+        """These, of all rows ("all") with those of attention where a chain has any.
+
+        Raises:
+            ValueError: rows of attention are asked for by name, and no chain has any.
+        """
+        asked = [name for name in self.rows if name in OF_ATTENTION]
+        if not asked and self.rows != _LAYERED:
+            return self
+        if any(chain.extents.mix for chain in chains if chain.blocks is not None):
+            return self if asked else replace(self, rows=_ALLOWED)
+        if asked:
+            raise ValueError(f"profiles asks for {asked[0]}, and no chain of this sweep has attention")
+        return self
+
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
         if batch > 1 or "similarity" not in self.rows:
@@ -132,7 +150,7 @@ class Profiles:
 
 def _names(what: str, given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not hasattr(given, "__iter__"):
-        raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_LAYERED)}")
+        raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_ALLOWED)}")
     return tuple(given)
 
 

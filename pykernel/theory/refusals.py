@@ -20,6 +20,8 @@ def structure(program: Program) -> Structure:
     Raises:
         NoTheory: an op for which no closed recursion is known, said in one sentence.
     """
+    if program.head.loss is not None and program.read_columns < program.columns:
+        raise NoTheory(f'mean field has no head over="{program.head.over}"; use propagate, or over="positions"')
     walk = Structure(program)
     walk.laws[0] = Law(sources=walk.fresh())
     for stretch in program.stretches:

@@ -51,6 +51,8 @@ struct NormRow {
 };
 enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
 
+// What a head reads of every input: a loss at each position, or one loss of its first or last, or of their mean.
+enum Over { over_positions, over_first, over_last, over_mean };
 // One more weight layer behind the last node, and a loss; loss no_loss: none, and the rest does not matter.
 struct HeadSpec {
   int loss = no_loss;
@@ -59,7 +61,8 @@ struct HeadSpec {
   double scale = 0;
   const double* weight = nullptr;   // (outputs, n[N]) row-major in place of draws, or null
   const double* bias = nullptr;     // (outputs), or null: none
-  const double* targets = nullptr;  // (outputs, columns), or null: drawn
+  const double* targets = nullptr;  // (outputs, columns that it reads), or null: drawn
+  int over = over_positions;
 };
 
 // Arrays have as many numbers as `counts` says of their table. Layers are counted from 1 in the stream, from 0 in
@@ -115,6 +118,10 @@ void find_centred(const Program& program, bool* out);
 
 // Columns of every block.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
+// Those that the head reads: all, or one an input.
+inline int64_t read_columns_of(const Program& program) {
+  return program.head.over == over_positions ? columns_of(program) : program.batch;
+}
 inline RowExtents extents_of(const Program& program) {
   return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
           program.counts[Table::mix]};

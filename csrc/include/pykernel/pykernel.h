@@ -34,6 +34,7 @@ typedef enum { PK_FLOAT32 = 0, PK_FLOAT64 = 1 } pk_dtype;
 typedef enum { PK_DENSE = 0, PK_MATRIX_FREE = 1 } pk_engine;
 typedef enum { PK_NO_NORM = 0, PK_BATCH_NORM = 1, PK_LAYER_NORM = 2, PK_RMS_NORM = 3 } pk_norm;
 typedef enum { PK_LINEAR_NORM_ACTIVATION = 0, PK_NORM_ACTIVATION_LINEAR = 1 } pk_order;
+typedef enum { PK_OVER_POSITIONS = 0, PK_OVER_FIRST = 1, PK_OVER_LAST = 2, PK_OVER_MEAN = 3 } pk_over;
 typedef enum { PK_NO_LOSS = 0, PK_MSE = 1, PK_SIGMOID = 2, PK_SOFTMAX = 3, PK_LINEAR_LOSS = 4 } pk_loss;
 typedef enum {
   PK_WEIGHT,
@@ -265,6 +266,7 @@ typedef struct {
   double head_scale;
   const double *head_weight, *head_bias, *targets;
   double clip_value;
+  int32_t over; /* pk_over of the head */
 } pk_program;
 
 /* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node:
