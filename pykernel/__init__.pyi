@@ -2,6 +2,7 @@
 """The public names for type checkers and editors: `__init__.py` imports each one when it is first used, and not
 before."""
 
+from pykernel import blocks as blocks
 from pykernel.activation import Activation as Activation
 from pykernel.activations import elu as elu
 from pykernel.activations import leaky_relu as leaky_relu

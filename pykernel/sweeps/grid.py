@@ -288,9 +288,9 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
 def expand(words: dict) -> dict:
     """Words of a chain, named patterns replaced by the fields that they set."""
     found = {}
-    for word, value in words.items():
-        found.update(value.fields if isinstance(value, Named) else {word: value})
-    return found
+    for value in words.values():
+        found.update(value.fields if isinstance(value, Named) else {})
+    return found | {word: value for word, value in words.items() if not isinstance(value, Named)}
 
 
 def _held(base: Any) -> dict:
