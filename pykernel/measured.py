@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel import observables
-from pykernel.pattern import pattern_of
+from pykernel.patterns import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, require_bounds, slopes
 
 DERIVED = ("slope", "end_to_end", "signal_end_to_end")

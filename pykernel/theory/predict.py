@@ -13,17 +13,16 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head
-from pykernel.theory.batch import batch_table
+from pykernel.theory import finite, head
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
 from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
+from pykernel.theory.shares import saturated_and_dead
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
-SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
     "width: measure it"
@@ -282,7 +281,7 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
         mean = np.where(signal.mean[1:] == 0, 0.0, mean)
-    saturated, dead = _fractions(program, signal)
+    saturated, dead = saturated_and_dead(program, signal)
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
@@ -300,50 +299,6 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "score_std": np.full(program.counts.mix, np.nan),
         "loss": loss,
     }
-
-
-def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
-    """Saturated pairs and dead units of each activation step."""
-    saturated, dead = np.zeros((2, len(signal.preimage)))
-    steps = program.steps
-    for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
-        chosen = (steps.row == r) & (steps.norm == n)
-        row, norm = program.activations[r], program.norms[n]
-        if norm.kind == "batch":
-            saturated[chosen], dead[chosen] = _batch_fractions(row, norm.eps, program.columns, signal.spread[chosen])
-        else:
-            deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
-            saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
-            dead[chosen] = _dead(row, deviation, signal.raw_distance[chosen], program.columns)
-    return saturated, dead
-
-
-def _batch_fractions(row: Any, eps: float, columns: int, spread: np.ndarray) -> tuple[Any, float]:
-    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on
-    both sides are rare and left out.
-    """
-    if columns == 1:
-        zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
-        return float(zero < 0.01 * row.max_slope), float(zero == 0)
-    table = batch_table(row, columns)
-    return [table.at(float(s), math.log(eps)).saturated for s in spread], 0.0
-
-
-def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -> Any:
-    """Chance that a unit's slope is zero for all columns, at each of these deviations and distances."""
-    flat = correlation.dead_set(row)
-    if not flat:
-        return 0.0
-    if columns == 1:
-        return correlation.probability(flat, deviation)
-    keys = np.round(np.stack([np.log(deviation), distance]), 7)
-    _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)
-    count = len(deviation)
-    if len(first) > SAMPLED:  # slowly varying: a sample of steps, the rest between
-        chosen = np.unique(np.geomspace(1, count, SAMPLED).astype(int) - 1)
-        return np.interp(np.arange(count), chosen, [common(i) for i in chosen])
-    return np.array([common(i) for i in first])[np.ravel(back)]
 
 
 def _validity(program: Program, prediction: Prediction) -> list[str]:
