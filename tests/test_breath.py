@@ -10,11 +10,17 @@ COLUMNS, FUNCTION, FILE = 120, 60, 400
 # A file of the package or of the kernels that may be longer.
 LONG_FILES = {
     "pykernel/activations.py": "a table: one short class a function, which reads better whole",
+    "pykernel/layers.py": "the words of blocks: a class a step, mostly what their docstrings say",
+    "pykernel/pattern.py": "one reader of a chain, a method a step",
+    "pykernel/bridges/torch_graph.py": "one reader of a graph, a method an operation",
+    "pykernel/bridges/structure.py": "one reader of values, from parts to the network",
 }
 # Tests are lists of cases that nobody reads from end to end, and share fixtures by file.
 LISTS = ("tests/", "bench/")
 # A file one of whose functions may be longer.
 LONG_FUNCTIONS = {
+    "pykernel/lower.py": "two thirds of it are the arguments and the fields, one a line",
+    "pykernel/bridges/torch_trace.py": "the forms of one call, each a few lines",
     "csrc/run.cpp": "the life of a run's workers, whose locals its lambdas share",
     "csrc/matrix_free.cpp": "one conditional law, in the order of its derivation in docs/matrix-free.md",
     "tests/random_chains.py": "a function inside for every part of a chain, which share the generator",

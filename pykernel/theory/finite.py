@@ -18,9 +18,9 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import quadrature as q
 from pykernel.theory.laws import dead_probability, digamma, gaussian_linear, haar_relu, leaky_share, trigamma
-from pykernel.theory.mean_field import Gradient, Signal
 from pykernel.theory.over_batch import shares
 from pykernel.theory.plain import Plain, plain
+from pykernel.theory.signals import Gradient, Signal
 
 LOG_NORMAL = (
     "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers "
@@ -51,7 +51,7 @@ def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | N
     facts = plain(program)
     if facts is None or facts.every or facts.norm == "batch" or facts.distribution in ("identity", ""):
         return None
-    if not np.all(np.isfinite(gradient.activation)):
+    if not np.all(np.isfinite(gradient.activation)) or np.any(signal.uniform > 0):  # moments of a normal are not theirs
         return None
     exact = _exact(facts, signal)
     if exact and program.columns > 1 and facts.distribution == "normal":

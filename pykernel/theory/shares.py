@@ -11,7 +11,7 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import correlation
 from pykernel.theory.batch import batch_table
-from pykernel.theory.mean_field import Signal
+from pykernel.theory.signals import Signal
 
 SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 
