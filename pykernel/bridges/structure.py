@@ -13,10 +13,10 @@ import numpy as np
 
 from pykernel import inits
 from pykernel.activation import Activation
-from pykernel.bridges.values import Item, Source, Value
+from pykernel.bridges.values import MIXED, Item, Read, Source, Value
 from pykernel.chain import ORDERS, Chain
 from pykernel.distributions import INDEPENDENT
-from pykernel.layers import NORM_EPS, Block, Linear, Norm, Scale
+from pykernel.layers import NORM_EPS, Attention, Block, Linear, Norm, Scale
 from pykernel.parts import Head, Residual
 
 
@@ -35,7 +35,8 @@ class Part:
         return [*self.items, *(self.skip if isinstance(self.skip, list) else ()), *self.after]
 
     def block(self, words):
-        """The Block, with (init, gain, bias_std) of each weighted item from `words`, by its place in `every`."""
+        """The Block, with (init, gain, bias_std) of each group of layers of an item from `words`, by its place in
+        `every`."""
         places = iter(range(len(self.every)))
         spell = lambda items: [_spelled(item, words.get(next(places))) for item in items]
         steps = spell(self.items)
@@ -83,8 +84,17 @@ def _in_rows(steps):
 def _spelled(item, words):
     if not item.weighted or words is None:
         return item.step
-    init, gain, bias_std = words
-    return replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    (init, gain, bias_std), *others = words
+    step = replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    for output, own_gain, own_bias in others:
+        if (own_gain, own_bias) != (gain, bias_std):
+            raise ValueError(
+                f"{item.sources[-1].where} has a gain or biases unlike those of query, key and value; read "
+                "the module with "
+                "weights=True"
+            )
+        step = step if output == init else replace(step, output=output)
+    return step
 
 
 class _Series:
@@ -103,6 +113,8 @@ class _Series:
                 )
             self.seen.add(id(end))
             before = end.line[0]
+            if end.step == MIXED:
+                raise ValueError(f"{end.where} mixes positions, and no Linear follows; a chain's attention ends in one")
             if end.step == "half":
                 raise ValueError(
                     f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other"
@@ -248,6 +260,7 @@ class Network:
     groups: list
     keywords: dict | None = None
     pattern: tuple = ()  # first, blocks, depth, last
+    over: str = "positions"
 
     def chain(self, init, *, words=None, head_init=None, loss="linear", **fields) -> Chain:
         """The Chain with this scheme; the head has the same one where its entries are independent, else lecun_normal.
@@ -260,7 +273,7 @@ class Network:
         if self.head is not None:
             if head_init is None:
                 head_init = init if init.distribution in INDEPENDENT else "lecun_normal"
-            head = Head(loss, self.head.sizes[0], init=head_init)
+            head = Head(loss, self.head.sizes[0], init=head_init, over=self.over)
         if self.keywords is not None:
             return Chain(**self.keywords, init=init, head=head, **fields)
         first, blocks, depth, last = self.pattern
@@ -268,7 +281,9 @@ class Network:
         spelled: dict[str, Any] = {}
         for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
             own = lambda part: (
-                {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+                {}
+                if words is None
+                else {i: [next(each) for _ in item.groups] for i, item in enumerate(part.every) if item.weighted}
             )
             spelled[key] = tuple(part.block(own(part)) for part in parts)
         return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
@@ -280,7 +295,7 @@ def network(start: Value, end: Value) -> Network:
     Raises:
         ValueError: it is no chain: which operation, and why.
     """
-    parts = _Series().between(start, end)
+    parts, over = _read(_Series().between(start, end))
     items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
     _require_distinct([source for item in items for source in item.sources])
     if not any(item.weighted for item in items):
@@ -296,6 +311,7 @@ def network(start: Value, end: Value) -> Network:
         parts = parts[:-1]
         if not any(isinstance(part, Part) or part.weighted for part in parts):
             parts, head = [*parts, last], None
+    _require_head(over, head)
     blocks = _blocks(parts)
     begin, period, count = _repetition(blocks)
     if count == 1 and listed is not None:
@@ -304,7 +320,29 @@ def network(start: Value, end: Value) -> Network:
     first, last = blocks[:begin], blocks[stop:]
     pattern = [_repeated(blocks[begin + i : stop : period]) for i in range(period)]
     layers, groups = _numbered(first, pattern, count, blocks)
-    return Network(layers, head, groups, pattern=(first, pattern, count, last))
+    return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over)
+
+
+def _read(parts):
+    """The parts without the step that reads some position, and which it reads."""
+    found = [i for i, part in enumerate(parts) if isinstance(part, Item) and isinstance(part.step, Read)]
+    inside = any(isinstance(item.step, Read) for part in parts if isinstance(part, Part) for item in part.every)
+    if inside or len(found) > 1:
+        raise ValueError("positions are taken inside a branch, or twice; a chain takes them in its head")
+    if not found:
+        return parts, "positions"
+    (at,) = found
+    over = parts[at].step.over
+    if any(not isinstance(part, Item) or isinstance(part.step, Attention) for part in parts[at + 1 :]):
+        raise ValueError(f"the {over} of positions is taken before other blocks; a chain takes it in its head")
+    if over == "mean" and len(parts) - at > 2:
+        raise ValueError("the mean of positions must be what the last Linear takes, without a step between")
+    return parts[:at] + parts[at + 1 :], over
+
+
+def _require_head(over, head):
+    if over != "positions" and head is None:
+        raise ValueError(f"the {over} of positions is taken, and no last Linear reads it; a chain takes it in its head")
 
 
 def _require_distinct(sources):
@@ -325,9 +363,9 @@ def _numbered(first, pattern, count, blocks):
         inside = 0 <= i - len(first) < len(pattern) * count
         place = len(first) + (i - len(first)) % len(pattern) if inside else i
         for j, item in enumerate(part.every):
-            if item.weighted:
-                places.setdefault((place, j), []).extend(range(len(layers), len(layers) + len(item.sources)))
-                layers += item.sources
+            for k, sources in enumerate(item.groups):
+                places.setdefault((place, j, k), []).extend(range(len(layers), len(layers) + len(sources)))
+                layers += sources
     return layers, [places[key] for key in sorted(places)]
 
 

@@ -49,15 +49,17 @@ NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
 KNOWN = (
     "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, "
     "BatchNorm1d, "
-    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, gates of two Linear layers, products with a number, and sums of "
+    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, MultiheadAttention, TransformerEncoder and its "
+    "layers, attention by "
+    "scaled_dot_product_attention or written out, gates of two Linear layers, products with a number, and sums of "
     "two values"
 )
 # What is read by none of these words, and why.
 REASONS = {
-    "MultiheadAttention": "attention mixes positions",
-    "Transformer": "attention mixes positions",
+    "Transformer": "a decoder has two inputs",
     "Conv": "a convolution mixes positions",
-    "Embedding": "an embedding looks its input up",
+    "Embedding": "an embedding looks its input up: read the module of the blocks behind it, and give propagate as x "
+    "what enters them, positions included",
     "RNN": "a recurrence uses one weight many times",
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
@@ -74,6 +76,7 @@ ARGUMENTS |= {
     "chunk": ("chunks", "dim"),
     "split": ("split_size", "dim"),
     "linear": ("weight", "bias"),
+    "mean": ("dim", "keepdim"),
     "layer_norm": ("normalized_shape", "weight", "bias", "eps"),
     "rms_norm": ("normalized_shape", "weight", "eps"),
 }
