@@ -9,7 +9,6 @@ x is what enters the first block: embeddings and tables of positions are added b
 from __future__ import annotations
 
 from pykernel.chain import Chain
-from pykernel.distributions import TRUNCATED_STD
 from pykernel.layers import Attention, Block, Gated, Linear, Norm
 from pykernel.parts import Head
 
@@ -134,7 +133,7 @@ def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocab
         a + (attention of 4 heads), then layer norm
     """
     layers, width, heads, hidden = _sizes("bert", BERT, size, (layers, width, heads, hidden))
-    init = f"truncated_normal({0.02 * TRUNCATED_STD:.6g})"
+    init = "truncated_normal(0.02)"
     attention = Block(Attention(heads), skip=1.0, after=Norm("layer"))
     feed_forward = Block(Linear(hidden), "gelu", Linear(width), skip=1.0, after=Norm("layer"))
     return Chain(

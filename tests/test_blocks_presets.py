@@ -24,7 +24,7 @@ def test_what_is_printed_makes_the_chain_again(name):
     assert eval(repr(chain), {n: getattr(pk, n) for n in pk.__all__}) == chain
     p = pk.propagate(chain, batch=2, positions=5, replicas=3)
     assert p.verdict == "stable" and np.isfinite(p.loss).all()
-    assert (p.attention_entropy > 0.9 * p.uniform_entropy).all()  # scores of small weights are near zero
+    assert (p.attention_entropy > 0.7 * p.uniform_entropy).all()  # scores of order 1 at most
 
 
 @pytest.mark.parametrize(
