@@ -8,6 +8,8 @@ x is what enters the first block: embeddings and tables of positions are added b
 
 from __future__ import annotations
 
+from typing import Any
+
 from pykernel.chain import Chain
 from pykernel.layers import Attention, Block, Gated, Linear, Norm
 from pykernel.parts import Head
@@ -57,8 +59,8 @@ def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, voca
         depth=layers,
         width=width,
         init="normal(0.02)",
-        blocks=[attention, feed_forward],
-        last=[Norm("layer")],
+        blocks=(attention, feed_forward),
+        last=(Norm("layer"),),
         head=_head(vocabulary, "normal(0.02)"),
     )
 
@@ -103,8 +105,8 @@ def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidd
         depth=layers,
         width=width,
         init="normal(0.02)",
-        blocks=[attention, feed_forward],
-        last=[Norm("rms")],
+        blocks=(attention, feed_forward),
+        last=(Norm("rms"),),
         head=_head(vocabulary, "lecun_normal"),
     )
 
@@ -141,9 +143,9 @@ def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocab
         width=width,
         init=init,
         norm_eps=1e-12,
-        first=[Norm("layer")],
-        blocks=[attention, feed_forward],
-        last=[] if vocabulary is None else [Block(Linear(), "gelu", Norm("layer"))],
+        first=(Norm("layer"),),
+        blocks=(attention, feed_forward),
+        last=() if vocabulary is None else (Block(Linear(), "gelu", Norm("layer")),),
         head=_head(vocabulary, init),
     )
 
@@ -181,13 +183,13 @@ def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classe
         width=width,
         init="glorot_uniform",
         norm_eps=1e-6,
-        blocks=[attention, feed_forward],
-        last=[Norm("layer")],
+        blocks=(attention, feed_forward),
+        last=(Norm("layer"),),
         head=None if classes is None else Head("softmax", classes, over="first"),
     )
 
 
-PRESETS = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA), "bert": (bert, BERT), "vit": (vit, VIT)}
+PRESETS: dict[str, Any] = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA), "bert": (bert, BERT), "vit": (vit, VIT)}
 
 
 def preset(text, *, layers=None, width=None) -> Chain | None:
