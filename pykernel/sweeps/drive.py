@@ -117,6 +117,11 @@ def sweep(
         "precision": precision,
         "correlation": correlation,
     }
+    for word, value in run.items():
+        if isinstance(value, list) and word != "positions":
+            raise TypeError(f"{word} must be one value, got {value!r}: several make an axis, so put them into the grid")
+    if isinstance(positions, list):
+        run["positions"] = tuple(positions)
     if shard is not None and store is None:
         raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
     if shard is not None and until is not None:
