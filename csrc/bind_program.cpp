@@ -139,8 +139,12 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   joins.done();
   p.factors = array<double>(fields, "factors", {p.counts[Table::factor]});
   p.masks = array<double>(fields, "masks", {p.counts[Table::mask]});
-
-  fields.ignore("mixes");  // no op of this engine has any
+  Fields mixes(fields.get("mixes"));
+  p.heads = array<int64_t>(mixes, "heads", {p.counts[Table::mix]});
+  p.kv_heads = array<int64_t>(mixes, "kv_heads", {p.counts[Table::mix]});
+  p.causal = array<bool>(mixes, "causal", {p.counts[Table::mix]});
+  p.mix_scale = array<double>(mixes, "scale", {p.counts[Table::mix]});
+  mixes.done();
 
   const int64_t columns = columns_of(p);
   p.x = array<double>(fields, "x", {p.nodes[0], columns});
@@ -161,7 +165,8 @@ void HeldProgram::read_stretches(const py::object& stretches) {
       const auto ins = op.read<std::vector<int32_t>>("ins");
       if ((int)ins.size() != facts_of(kind).inputs)
         throw py::value_error("an op must read as many registers as its kind does");
-      ops.push_back({kind, op.read<int32_t>("out"), {ins[0], ins.size() > 1 ? ins[1] : 0}, op.read<int64_t>("at")});
+      Op& to = ops.emplace_back(Op{kind, op.read<int32_t>("out"), {}, op.read<int64_t>("at")});
+      std::copy(ins.begin(), ins.end(), to.ins);
       op.done();
     }
     const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"),

@@ -16,8 +16,8 @@ template <class T> struct Side {
   int64_t count;
 };
 
-// Sums of `summed_units` units in the precision of the kernel, these added in order in double: the bits do not depend on
-// the team.
+// Sums of `summed_units` units in the precision of the kernel, these added in order in double: the bits do not depend
+// on the team.
 template <class T> class InnerProducts {
  public:
   InnerProducts(int64_t B, int64_t units);  // the most of both

@@ -36,8 +36,9 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
-         Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
-         taken<Register>(registers) + taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
+         Mixer<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
+         taken<Phi<T>>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
          (needs_column(program) ? taken<T>(padded(width)) : 0) +
@@ -57,6 +58,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       team(team_),
       layer(program_.exponent, columns, pykernel::largest_width(program_), team_),
       norms(pykernel::largest_width(program_), layer),
+      mixer(program_, team_),
       keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
       width_(pykernel::largest_width(program_)),
       routines_(routines_of(program_, keep_inputs_)),

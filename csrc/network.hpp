@@ -8,6 +8,7 @@
 #include "draws.hpp"
 #include "gram.hpp"
 #include "linear.hpp"
+#include "mixer.hpp"
 #include "norms.hpp"
 #include "objective.hpp"
 #include "tape.hpp"
@@ -50,6 +51,7 @@ template <class T> class Network {
   Team& team;
   Layer<T> layer;
   Norms<T> norms;
+  Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
 
