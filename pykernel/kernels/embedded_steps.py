@@ -95,6 +95,21 @@ def add(out, a, v, skip, branch):
 
 
 @jit
+def affine(out, x, weight, bias):
+    """out = weight * x + bias unit by unit, as a trained norm ends. Backward dJ/dx = affine(dJ/dout, weight, zeros).
+
+    Args:
+        out: (units, columns), written, may be x.  x: the same.
+        weight, bias: (units,).
+    """
+    n, B = x.shape
+    for i in range(n):
+        w, b = cast_like(weight[i], x), cast_like(bias[i], x)
+        for j in range(B):
+            out[i, j] = w * x[i, j] + b
+
+
+@jit
 def norm_size(kind, units, columns):
     """Numbers that `norm` keeps for its backward pass.
 
