@@ -103,10 +103,11 @@ def affine(out, x, weight, bias):
         weight, bias: (units,).
     """
     n, B = x.shape
+    y, z = x.reshape(-1), out.reshape(-1)
     for i in range(n):
-        w, b = cast_like(weight[i], x), cast_like(bias[i], x)
-        for j in range(B):
-            out[i, j] = w * x[i, j] + b
+        w, b = cast_like(weight[i], y), cast_like(bias[i], y)
+        for j in range(i * B, i * B + B):
+            z[j] = w * y[j] + b
 
 
 @jit
