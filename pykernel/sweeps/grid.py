@@ -326,6 +326,13 @@ def _object(word: str, value: Any) -> Any:
     return value
 
 
+def require_single(run: dict[str, Any]) -> None:
+    """Refuse a list where a run has one value."""
+    for word, value in run.items():
+        if isinstance(value, list) and word != "positions":
+            raise TypeError(f"{word} must be one value, got {value!r}: several make an axis, so put them into the grid")
+
+
 def columns(run: dict) -> int:
     """Inputs times positions of a run."""
     positions = run.get("positions", ())
