@@ -16,8 +16,8 @@ template <class T> struct Side {
   int64_t count;
 };
 
-// Sums of `summed_units` units in the precision of the kernel, these added in order in double: the bits do not depend on
-// the team.
+// Sums of `summed_units` units in the precision of the kernel, these added in order in double: the bits do not depend
+// on the team.
 template <class T> class InnerProducts {
  public:
   InnerProducts(int64_t B, int64_t units);  // the most of both
@@ -29,6 +29,7 @@ template <class T> class InnerProducts {
                   Team& team);
 
  private:
+  bool lies_near(const Side<T>& side) const { return side.block && side.count <= kernels_.few_columns; }
   Columns<T> chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const;
   void lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, Team& team);
 
