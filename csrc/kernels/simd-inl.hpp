@@ -255,6 +255,13 @@ PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)((even & 0xfffffff
 PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)((even >> 32) | (odd & 0xffffffff00000000u)); }
 #endif
 
+// the numbers of a vector's lanes within a virtual one
+template <class T> PK_INLINE Vec<T> lane_numbers(int vector) {
+  Vec<T> v;
+  for (int i = 0; i < lanes<T>; i++) v[i] = (T)(vector * lanes<T> + i);
+  return v;
+}
+
 // -- over the lanes of a virtual vector: lane j + lane j+8, then +4, +2, +1; v holds panel_vectors<T> vectors
 
 template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
