@@ -21,7 +21,8 @@ TABLE = {
     ("matrix_free", "cpp"): "pykernel.engines.cpp_matrix_free",
     ("matrix_free", "reference"): "pykernel.engines.reference_matrix_free",
 }
-# In the order in which `auto` prefers them, as long as C++ can run the chain; without it the cheapest by `cost`.
+# `auto` takes the engine that is the cheapest by `cost`, in the first backend that can run the program; of an explicit
+# backend the first engine that can.
 ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
