@@ -11,7 +11,7 @@ namespace py = pybind11;
 namespace pykernel {
 namespace {
 
-constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "join",
+constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "affine", "join",
                                                   "factor", "mask",       "mix",  "node"};  // as in Table
 constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
 constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
@@ -131,6 +131,8 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.step_norm = array<int64_t>(steps, "norm", {p.counts[Table::activation]});
   steps.done();
   p.norm_steps = array<int64_t>(fields, "norm_steps", {p.counts[Table::norm]});
+  read_affines(fields.get("affines"));
+  p.affine_steps = array<int64_t>(fields, "affine_steps", {p.counts[Table::affine]});
   Fields joins(fields.get("joins"));
   p.skip = array<double>(joins, "skip", {p.counts[Table::join]});
   p.branch = array<double>(joins, "branch", {p.counts[Table::join]});
@@ -228,6 +230,18 @@ void HeldProgram::read_norms(const py::object& rows) {
   }
   program_.norms = norms_.data();
   program_.norm_count = (int64_t)norms_.size();
+}
+
+void HeldProgram::read_affines(const py::object& rows) {
+  for (const py::handle& row : rows) {
+    Fields fields(py::reinterpret_borrow<py::object>(row));
+    const int64_t units = (int64_t)py::len(fields.get("weight"));
+    const double* weight = array<double>(fields, "weight", {units});
+    affines_.push_back({units, weight, array<double>(fields, "bias", {units})});
+    fields.done();
+  }
+  program_.affines = affines_.data();
+  program_.affine_count = (int64_t)affines_.size();
 }
 
 void HeldProgram::read_head(Fields fields) {

@@ -86,6 +86,14 @@ class HeldProgram {
     };
     within(p_.step_norm, Table::activation, "step_norm must be 0 or number a norm, from 1");
     within(p_.norm_steps, Table::norm, "norm_steps must number a norm, from 1");
+    require(c_.affine_count >= 0 && c_.affine_count < most_ops, "affine_count must be from 0 to 65535");
+    require(!c_.affine_count || (c_.affine_units && c_.affine_weights),
+            "affine_units and affine_weights must be given");
+    for (int64_t i = 0; i < c_.affine_count; i++)
+      affines_.push_back({c_.affine_units[i], c_.affine_weights[i], c_.affine_biases ? c_.affine_biases[i] : nullptr});
+    p_.affines = affines_.data();
+    p_.affine_count = c_.affine_count;
+    p_.affine_steps = or_else<int64_t>(c_.affine_steps, Table::affine, 0);
   }
 
   void read_layers() {
@@ -159,6 +167,7 @@ class HeldProgram {
   std::deque<Callback> callbacks_;
   std::vector<ActivationRow> rows_;
   std::vector<NormRow> norms_;
+  std::vector<AffineRow> affines_;
   std::vector<Draw> draws_;
   std::unique_ptr<bool[]> centred_, causal_;
 };

@@ -37,7 +37,7 @@ template <class T> int64_t scratch_bytes(const Program& program, Engine engine) 
   size_t most = 0;
   for (int64_t l = 1; l <= all_layers(program); l++)
     most = std::max(most, backward_scratch<T>(layer_of(program, l).rows, columns_of(program)));
-  return std::max({(int64_t)most, engine == matrix_free ? matrix_free_table<T>().room(columns_of(program)) : 0,
+  return std::max({(int64_t)most, engine == matrix_free ? MatrixFreeLinear<T>::scratch_bytes(program) : 0,
                    mix_needs(program).room * (int64_t)sizeof(T)});
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "kernels/algebra.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matrix_free.hpp"
 #include "kernels/mix.hpp"
@@ -21,6 +22,7 @@ struct Isa {
   const MatrixFree<double>& (*double_matrix_free)(double);
   const Mixing<float>& (*float_mixing)(float);
   const Mixing<double>& (*double_mixing)(double);
+  const Algebra& (*algebra)();
   SingleKernel<float> float_single;
   SingleKernel<double> double_single;
 };
@@ -33,6 +35,7 @@ template <class T> const Elementwise<T>& elementwise_table();
 template <class T> const Products<T>& product_table();
 template <class T> const MatrixFree<T>& matrix_free_table();
 template <class T> const Mixing<T>& mixing_table();
+const Algebra& algebra_table();
 template <class T> SingleKernel<T> single_kernel();
 
 }  // namespace pykernel

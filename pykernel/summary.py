@@ -127,7 +127,9 @@ def _closing(p):
     e, s, k = (p.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
     yield f"verdict: {p.verdict}"
     if np.isfinite(k):
-        yield textwrap.fill(p.diagnose().sentence, 80, initial_indent="  ", subsequent_indent="  ")
+        diagnosis = p.diagnose()
+        for text in (diagnosis.sentence, *diagnosis.why):
+            yield textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
         yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
         yield f"           weight gradient, first over last:     {e:+.4g} decades"
     if p.chain.blocks is not None:

@@ -156,7 +156,7 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
             raise AssertionError(f"{name}: {error}") from None
 
 
-KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node", "mix")  # as in pk_op_kind
+KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node", "affine", "mix")  # as in pk_op_kind
 
 
 def described_program(program, engine, replicas):
@@ -202,6 +202,8 @@ def described_program(program, engine, replicas):
         *(int(causal) for causal in mixes.causal),
         *numbers(mixes.scale),
     ]
+    words += [*integers(program.affine_steps), *integers([len(row.weight) for row in program.affines])]
+    words += [word for row in program.affines for part in row for word in numbers(part)]
     words += [LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
     return " ".join(map(str, words))
 

@@ -20,11 +20,11 @@ struct OpFacts {
 };
 // In the order of OpKind.
 inline constexpr OpFacts op_facts[] = {
-    {"linear", Table::layer, 1, false, true, false}, {"phi", Table::activation, 1, true, false, false},
-    {"norm", Table::norm, 1, true, false, false},    {"gate", Table::activation, 2, true, false, false},
-    {"add", Table::join, 2, false, false, true},     {"scale", Table::factor, 1, false, false, true},
-    {"mask", Table::mask, 1, false, false, false},   {"node", Table::node, 1, false, false, false},
-    {"mix", Table::mix, 3, true, false, false},
+    {"linear", Table::layer, 1, false, true, false},   {"phi", Table::activation, 1, true, false, false},
+    {"norm", Table::norm, 1, true, false, false},      {"gate", Table::activation, 2, true, false, false},
+    {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
+    {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
+    {"affine", Table::affine, 1, false, false, false}, {"mix", Table::mix, 3, true, false, false},
 };
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
 inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
@@ -52,6 +52,7 @@ template <class T> OpRow<T> add_op();
 template <class T> OpRow<T> scale_op();
 template <class T> OpRow<T> mask_op();
 template <class T> OpRow<T> node_op();
+template <class T> OpRow<T> affine_op();
 template <class T> OpRow<T> mix_op();
 
 // In the order of OpKind.

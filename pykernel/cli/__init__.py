@@ -37,6 +37,7 @@ examples:
   pykernel plot out
   pykernel predict --depth 100 --width 512 --activation tanh --init lecun_normal
   pykernel recommend --depth 100 --width 512 --activation gelu
+  pykernel critical --activation tanh --bias-std 0.05
 """
 
 

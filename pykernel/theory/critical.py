@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from pykernel import activations, checks
-from pykernel.chain import ORDERS
+from pykernel.activation import Activation
+from pykernel.chain import ORDERS, Chain
 from pykernel.layers import NORM_EPS, NORMS
+from pykernel.theory.critical_chain import CriticalFactor, critical_factor
 from pykernel.theory.quadrature import (
     ELASTICITY,
     HOMOGENEOUS,
@@ -65,29 +67,45 @@ class CriticalPoint:
         return self.note
 
 
+@overload
+def critical_gain(activation: Chain, *, batch: int | None = None, positions: Any = ()) -> CriticalFactor: ...
+@overload
 def critical_gain(
-    activation="relu",
+    activation: str | Activation = "relu",
     bias_std: float = 0.0,
     norm: str | None = None,
     order: str = ORDERS[0],
     norm_eps: float = NORM_EPS,
-) -> CriticalPoint:
+) -> CriticalPoint: ...
+def critical_gain(
+    activation: Any = "relu",
+    bias_std: float = 0.0,
+    norm: str | None = None,
+    order: str = ORDERS[0],
+    norm_eps: float = NORM_EPS,
+    *,
+    batch: int | None = None,
+    positions: Any = (),
+) -> CriticalPoint | CriticalFactor:
     """The gain over "lecun_normal" (variance 1/fan_in) at which a wide plain chain keeps its squared gradient: chi_perp
-    = sigma_w^2 E phi'(z)^2 = 1.
+    = sigma_w^2 E phi'(z)^2 = 1. Of a `Chain` the factor on its gain at which it does so over its own depth.
 
     Args:
-        activation: name or `Activation`.
+        activation: name or `Activation`; or a `Chain`, of equal layers or of blocks, that says all that follows itself.
         bias_std: standard deviation of the biases, sigma_b.
         norm: None, "layer" or "rms" (then the factor hardly depends on the gain; "batch" never is critical).
         order: of the layer's parts.
         norm_eps: what the norm adds to the variance.
+        batch, positions: of a chain, as for `predict`; 16 inputs by default with batch norm, else 1.
 
     Returns:
         CriticalPoint. Where several gains are critical, the stable one with the smallest gain comes first. Where none
-        is, `exists` is False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so.
+        is, `exists` is False, `gain` is that of the closest approach among gains up to 10 000, and `note` says so. For
+        a chain a CriticalFactor: the root nearest to its present gain of the theory's slope, decades a repetition.
 
     Raises:
-        ValueError, TypeError: an unknown activation, norm or order, a bias_std outside 0 .. 1e100.
+        ValueError, TypeError: an unknown activation, norm or order, a bias_std outside 0 .. 1e100; a chain that
+            infinite-width theory does not follow, or other words beside one.
 
     Notes:
         Poole et al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232. On the line chi_perp = 1,
@@ -101,7 +119,19 @@ def critical_gain(
         1.761
         >>> critical_gain("sigmoid").exists
         True
+        >>> from pykernel.layers import Block, Linear, Norm
+        >>> pattern = [Linear(64), "relu", Block(Linear(64), "tanh")]
+        >>> round(critical_gain(Chain(depth=20, width=64, init="lecun_normal", blocks=pattern)).factor, 3)
+        1.31
+        >>> post = Block(Linear(), skip=1.0, after=Norm("rms", eps=1e-30))
+        >>> print(critical_gain(Chain(depth=9, width=64, blocks=[post])).note[:23])
+        every gain is critical:
     """
+    if isinstance(activation, Chain):
+        if (bias_std, norm, order, norm_eps) != (0.0, None, ORDERS[0], NORM_EPS):
+            raise ValueError("critical_gain takes no bias_std, norm, order or norm_eps beside a Chain, which says them")
+        batch = (16 if activation.has_batch_norm else 1) if batch is None else batch
+        return critical_factor(activation, batch, positions)
     row = activations.get(activation)
     bias_std = checks.within("bias_std", bias_std, 0.0, LARGEST_BIAS)
     checks.choice("norm", norm, NORMS)

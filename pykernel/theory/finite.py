@@ -51,7 +51,7 @@ def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | N
     facts = plain(program)
     if facts is None or facts.every or facts.norm == "batch" or facts.distribution in ("identity", ""):
         return None
-    if not np.all(np.isfinite(gradient.activation)):
+    if not np.all(np.isfinite(gradient.activation)) or np.any(signal.uniform > 0):  # moments of a normal are not theirs
         return None
     exact = _exact(facts, signal)
     if exact and program.columns > 1 and facts.distribution == "normal":

@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head
+from pykernel.theory import attention, correlation, finite, finite_blocks, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -60,8 +60,8 @@ class Prediction(observables.Rows):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = _rows(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient)
-        self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
+        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else dead_probability(program)
         if known:
@@ -109,8 +109,8 @@ class Prediction(observables.Rows):
 
     @property
     def end_to_end(self) -> float:
-        """First over last weight gradient, in decades."""
-        return float(first_over_last(self.log10_grad_weight[None])[0])
+        """First over last weight gradient, in decades; of blocks as `Propagation.end_to_end` says."""
+        return float(first_over_last(self.log10_grad_weight[None], self.chain.alike)[0])
 
     @property
     def signal_end_to_end(self) -> float:
@@ -252,11 +252,28 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:
     """The same for a lowered chain."""
+    return Prediction(chain, program, *passes(program))
+
+
+def passes(program: Program) -> tuple[Signal, Gradient, float]:
+    """The forward and the backward pass of a program, and the mean loss.
+
+    Raises:
+        NoTheory (a ValueError): a program that infinite-width theory does not follow.
+    """
     structure(program)
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
         signal = forward(program)
-        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
-        return Prediction(chain, program, signal, backward(program, signal, first.square, first.coherence), first.loss)
+        between = None if signal.between is None else float(signal.between.distance[-1])
+        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
+        gradient = backward(program, signal, first.square, first.coherence, first.between)
+        return signal, gradient, first.loss
+
+
+def _no_law(program: Program) -> str:
+    """Why there is no finite-width law."""
+    found = finite_blocks.reason(program)
+    return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
 def _one_normed_input(program: Program) -> bool:
@@ -268,21 +285,26 @@ def _one_normed_input(program: Program) -> bool:
 def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
     C, L = program.columns, program.depth
     half = 0.5 / LOG10
-    coherence = gradient.coherence
+    pairs = _pairs(program, signal, gradient)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross = 1 + (C - 1) * coherence * (1 - signal.input_distance) if C > 1 else np.ones(L)
+        cross, alike = np.ones(L), np.ones(L)
+        for count, s, g in pairs:
+            cross += count * g.coherence * (1 - s.input_distance)
+            alike += count * g.coherence
         fan_in = program.layers.columns.astype(float)
         weight = (
             gradient.preactivation
+            + gradient.lean
             + signal.input
             + np.log(fan_in)
             + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
         )
-        bias = gradient.preactivation + np.log(np.maximum(1 + (C - 1) * coherence, 0) if C > 1 else np.ones(L))
-        bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
+        bias = gradient.preactivation + np.log(np.maximum(alike, 0))
+        bias[np.abs(alike) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
         mean = np.where(signal.mean[1:] == 0, 0.0, mean)
     saturated, dead = _fractions(program, signal)
+    similarity = sum(count * (1 - s.distance[1:]) for count, s, _ in pairs) / max(C - 1, 1)
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
@@ -293,13 +315,24 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "mean_activation": mean,
         "saturated": saturated,
         "dead": dead,
-        "similarity": 1 - signal.distance[1:],
+        "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": np.full(program.counts.mix, np.nan),
-        "score_std": np.full(program.counts.mix, np.nan),
+        "attention_entropy": attention.entropies(program, signal),
+        "score_std": attention.score_deviations(program, signal),
         "loss": loss,
     }
+
+
+def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:
+    """How many partners a column has, and what they have in common: positions of its input and columns of others where
+    attention tells them apart."""
+    if program.columns == 1:
+        return []
+    if signal.between is None:
+        return [(program.columns - 1, signal, gradient)]
+    positions = program.columns // program.batch
+    return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
 
 
 def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
@@ -372,6 +405,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             )
     if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
+    out += attention.notes(program, prediction.signal)
     if program.x is not None or program.cotangent is not None:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
@@ -384,10 +418,6 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
             "ReLU, softplus); "
             "measured lies above"
-        )
-    if program.head.loss == "softmax":
-        out.append(
-            "softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent"
         )
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:

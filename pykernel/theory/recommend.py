@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.engines import run
+from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
 from pykernel.theory.proposals import PROPOSALS, Situation, predicted_decades
 from pykernel.verdict import EXPLODING, classify
@@ -69,6 +71,8 @@ class Recommendation:
         candidates: list of `Candidate`.
         replicas, batch: of each measurement.
         bound: decades over the whole chain that count as healthy.
+        left_out: of a chain of blocks what was not proposed, and why, a phrase each; "..., by theory": what theory
+            predicts to lie far beyond the bound, which is not measured.
     """
 
     original: Candidate
@@ -76,6 +80,7 @@ class Recommendation:
     replicas: int = 0
     batch: int = 1
     bound: float = EXPLODING
+    left_out: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate | None:
@@ -107,6 +112,8 @@ class Recommendation:
             lines += [f"  {w}" for w in words[1:]]
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
+        if self.left_out:
+            lines += _wrapped(f"not proposed: {'; '.join(self.left_out)}")
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
@@ -159,7 +166,13 @@ def _wrapped(text: str, width: int = 80) -> list[str]:
 
 
 def recommend(
-    chain: Chain, target: float | None = None, *, batch: int | None = None, replicas: int = 24, seed: int = 0
+    chain: Chain,
+    target: float | None = None,
+    *,
+    batch: int | None = None,
+    positions: int | tuple[int, ...] = (),
+    replicas: int = 24,
+    seed: int = 0,
 ) -> Recommendation:
     """The smallest changes that keep this chain's gradient within bounds over its depth, each predicted and measured.
 
@@ -167,6 +180,7 @@ def recommend(
         chain: what is wrong, or might be.
         target: bound in decades, either way, on the gradient's change end to end; 3 by default.
         batch: inputs of each measurement; by default 16 with batch norm, else 1.
+        positions: of one input, as for `propagate`.
         replicas: of each measurement (fewer for chains that take long).
         seed: of the measurements.
 
@@ -188,16 +202,19 @@ def recommend(
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     bound = EXPLODING if target is None else checks.positive("target", target)
     replicas = checks.integer("replicas", replicas, 1, 10**6)
-    batch = (16 if chain.norm == "batch" else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
-    bench = _Bench(batch, replicas, seed, bound)
+    batch = (16 if chain.has_batch_norm else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
+    bench = _Bench(batch, positions, replicas, seed, bound)
     original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
     known = {_law(chain)}
-    for candidate in proposals_for(chain, batch):
+    for candidate in proposals_for(chain, batch, positions):
         if _law(candidate.chain) not in known:
             known.add(_law(candidate.chain))
-            proposals.append(candidate)
-    promising = [c for c in (bench.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
+            proposals.append(bench.predict(candidate))
+    promising = [c for c in proposals if not abs(c.predicted) > 1.5 * bound]
+    left_out = reasons_against(chain, batch, positions)
+    if chain.blocks is not None:
+        left_out += [f"{c.change}: {_number(c.predicted)} decades by theory" for c in proposals if c not in promising]
     measured = [bench.measure(c) for c in promising]
     order = sorted(
         measured,
@@ -210,7 +227,7 @@ def recommend(
             round(c.outside, 1),
         ),
     )
-    return Recommendation(original, order, replicas, batch, bound)
+    return Recommendation(original, order, replicas, batch, bound, tuple(left_out))
 
 
 def _changes(before: Chain, after: Chain) -> int:
@@ -230,21 +247,29 @@ def _law(chain: Chain) -> tuple:
         steps.row,
         steps.norm,
         program.norm_steps,
+        program.affine_steps,
         program.masks,
     )
     numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
     tables = (program.stretches, program.draws, program.activations, program.norms)
-    return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))
+    affines = [part for row in program.affines for part in row]
+    return (
+        *tables,
+        *(a.tobytes() for a in affines),
+        *(a.tobytes() for a in arrays),
+        *(np.round(a, 12).tobytes() for a in numbers),
+    )
 
 
 class _Bench:
     """Predicts and measures candidates under the same conditions."""
 
-    def __init__(self, batch: int, replicas: int, seed: int, bound: float):
-        self.batch, self.replicas, self.seed, self.bound = batch, replicas, seed, bound
+    def __init__(self, batch: int, positions: Any, replicas: int, seed: int, bound: float):
+        self.batch, self.positions, self.replicas, self.seed, self.bound = batch, positions, replicas, seed, bound
 
     def predict(self, candidate: Candidate) -> Candidate:
-        return _with(candidate, predicted=predicted_decades(candidate.chain, self.batch))
+        decades = predicted_decades(candidate.chain, self.batch, positions=self.positions)
+        return _with(candidate, predicted=decades)
 
     def measure(self, candidate: Candidate) -> Candidate:
         chain, replicas = candidate.chain, self.replicas
@@ -253,7 +278,7 @@ class _Bench:
             "haar",
         }:  # every entry is drawn: about 2 ns each, a few seconds at most
             replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
-        p = run.measure(chain, batch=self.batch, replicas=replicas, seed=self.seed)
+        p = run.measure(chain, batch=self.batch, positions=self.positions, replicas=replicas, seed=self.seed)
         measure = governing(p.end_to_end, p.signal_end_to_end)
         values = np.asarray(getattr(p, measure))
         finite = values[np.isfinite(values)]
@@ -263,7 +288,7 @@ class _Bench:
             forward = float(np.median(ahead[:, -1] - ahead[:, 0]))
         return _with(
             candidate,
-            predicted=predicted_decades(chain, self.batch, measure),
+            predicted=predicted_decades(chain, self.batch, measure, self.positions),
             measured=float(np.median(values)),
             spread=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
             outside=outside,
@@ -278,8 +303,22 @@ def _with(candidate: Candidate, **changes) -> Candidate:
     return replace(candidate, **changes)
 
 
-def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
+def proposals_for(chain: Chain, batch: int = 1, positions: Any = ()) -> list[Candidate]:
     """Changes worth trying, unmeasured."""
-    situation = Situation(chain, batch)
-    found = ((proposal, proposal.change(situation)) for proposal in PROPOSALS)
-    return [Candidate(*change, proposal.effort, proposal.cost, proposal.source) for proposal, change in found if change]
+    found = _answers(chain, batch, positions)
+    return [
+        Candidate(answer[0], answer[1], proposal.effort, proposal.cost, proposal.source)
+        for proposal, answer in found
+        if isinstance(answer, tuple)
+    ]
+
+
+def reasons_against(chain: Chain, batch: int = 1, positions: Any = ()) -> list[str]:
+    """Why changes that one may expect are not among them."""
+    return [answer for _, answer in _answers(chain, batch, positions) if isinstance(answer, str)]
+
+
+def _answers(chain: Chain, batch: int, positions: Any) -> list:
+    situation = Situation(chain, batch, positions)
+    table = PROPOSALS if chain.blocks is None else BLOCK_PROPOSALS
+    return [(proposal, proposal.change(situation)) for proposal in table]

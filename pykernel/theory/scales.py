@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel.chain import Chain
 from pykernel.lower import lower
+from pykernel.theory import uniform
 from pykernel.theory.correlation import distance_map
 from pykernel.theory.critical import fixed_point
 from pykernel.theory.logs import log_add
@@ -77,6 +78,8 @@ def depth_scales(chain: Chain) -> DepthScales:
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     program = lower(chain)
     facts = plain(program)
+    if uniform.sources(program) is not None:
+        raise ValueError("depth scales are not known of sines behind uniform biases: see predict(chain).slope")
     if facts is None or facts.norm == "batch" or facts.every or chain.has_lists:
         what = "batch norm" if facts is not None and facts.norm == "batch" else "residual sums"
         if facts is None or chain.has_lists:

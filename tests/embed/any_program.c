@@ -63,6 +63,15 @@ int main(void) {
   for (int64_t i = 0; i < numbers[mixes]; i++) causal[i] = (int32_t)read_integer();
   program.causal = causal, program.mix_scale = read_numbers();
 
+  program.affine_steps = read_integers();
+  program.affine_count = read_integer();
+  int64_t* affine_units = calloc((size_t)program.affine_count + 1, sizeof *affine_units);
+  const double** affine[2];
+  for (int64_t i = 0; i < program.affine_count; i++) affine_units[i] = read_integer();
+  for (int part = 0; part < 2; part++) affine[part] = calloc((size_t)program.affine_count + 1, sizeof **affine);
+  for (int64_t i = 0; i < 2 * program.affine_count; i++) affine[i % 2][i / 2] = read_numbers();
+  program.affine_units = affine_units, program.affine_weights = affine[0], program.affine_biases = affine[1];
+
   program.loss = (int32_t)read_integer(), program.outputs = read_integer();
   program.head_draw.distribution = read_word(), program.head_draw.parameter = read_number(),
   program.head_scale = read_number();
