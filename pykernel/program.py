@@ -19,6 +19,8 @@ from pykernel import checks, stream
 
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
+# -log2 of the smallest attention weight that gradients flow through: exponents of many layers add up to an int64.
+FAINTEST_WEIGHT = 2.0**52
 
 
 class Counts(NamedTuple):
