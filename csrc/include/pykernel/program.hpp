@@ -9,8 +9,8 @@
 namespace pykernel {
 
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
-// v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit;
-// attention of q, k, v.
+// v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
+// q, k, v.
 enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix };
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
 // and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends).
