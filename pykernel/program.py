@@ -284,6 +284,19 @@ class Program:
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
 
 
+def query_units(stretches, units) -> np.ndarray:
+    """Units of the query of each attention, (mixes,) int64, from the stretches and the units of their layers."""
+    out = [np.zeros(0, np.int64)]
+    for stretch in stretches:
+        made_by, repetition, found = {}, np.arange(stretch.count), []
+        for op in stretch.ops:
+            made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
+            if op.kind == "mix":
+                found.append(units[stretch.number("layer", made_by[op.ins[0]], repetition)])
+        out += [np.stack(found, axis=-1).ravel()] if found else []
+    return np.concatenate(out)
+
+
 def by_powers_of_two(arrays, exponent):
     """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers,
     float64.

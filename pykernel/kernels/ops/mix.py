@@ -44,7 +44,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.program import FAINTEST_WEIGHT
+from pykernel.program import FAINTEST_WEIGHT, query_units
 
 ENTROPY, DEVIATION = ROW["attention_entropy"], ROW["score_std"]
 NUMBERS = ("mix_heads", "mix_kv_heads", "mix_causal", "mix_scale", "mix_positions")
@@ -67,21 +67,11 @@ def tape(program, number, n, B, item):
 
 def room(program):
     """Numbers of float64 that a worker needs, see `_array`."""
-    d, T = (_padded(int(n)) for n in (_units_of_heads(program), program.columns // program.batch))
-    return (6 * d * T + 6 * d + 2 * T) * (d > 0)
-
-
-def _units_of_heads(program):
-    """The most units of a head."""
-    most = 0
-    for stretch in program.stretches:
-        made_by, repetition = {}, np.arange(stretch.count)
-        for op in stretch.ops:
-            made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
-            if op.kind == "mix":
-                units = program.layers.units[stretch.number("layer", made_by[op.ins[0]], repetition)]
-                most = max(most, (units // program.mixes.heads[stretch.number("mix", op, repetition)]).max())
-    return most
+    if not len(program.mixes.heads):
+        return 0
+    units = query_units(program.stretches, program.layers.units) // program.mixes.heads
+    d, T = _padded(int(units.max())), _padded(program.columns // program.batch)
+    return 6 * d * T + 6 * d + 2 * T
 
 
 def _padded(n):
