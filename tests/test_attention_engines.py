@@ -36,14 +36,15 @@ def assert_agrees(run, program, tolerance):
     got = run(program, 0, 1, threads=2)
     for name, row in wanted.items():
         with np.errstate(invalid="ignore"):
-            change = np.nan_to_num(np.abs(moved[name] - row), nan=0.0, posinf=np.inf)
-            error = np.where(got[name] == row, 0.0, np.abs(got[name] - row) / np.maximum(1, np.abs(row)))
+            change, scale = np.nan_to_num(np.abs(moved[name] - row), nan=0.0, posinf=np.inf), np.maximum(1, np.abs(row))
+            error = np.where(got[name] == row, 0.0, np.abs(got[name] - row) / scale)
         # the rounding errors of a few hundred operations, not only that of one factor
-        bound = tolerance * (1 + 1e12 * change * (tolerance < 1e-6))
+        sure = ~np.isinf(change) & ~(np.isnan(row) & np.isnan(got[name]))
         if name == "log10_grad_bias":  # of keys it is zero but for rounding, since no softmax sees what all keys share
-            bound = np.where(row < wanted["log10_grad_preactivation"] - 9, np.inf, bound)
-        unsure = np.isnan(row) & np.isnan(got[name]) | np.isinf(change)
-        assert (unsure | (error <= bound)).all(), (name, row, got[name])
+            noise = wanted["log10_grad_preactivation"] - (9 if program.dtype == "float64" else 4)
+            sure &= (row > noise) | (got[name] > noise)
+        exact = program.dtype == "float64"
+        assert (error <= tolerance + 1e3 * change * exact)[sure].all(), (name, row, got[name])
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -187,29 +188,25 @@ def test_law_is_that_of_dense_weights():
 
 
 class Forgetful(reference_matrix_free.Conditioned):
-    """Backward weights of the keys drawn independently of what the forward pass has seen of them."""
+    """Backward weights drawn independently of what the forward pass has seen."""
 
     def backward(self, layer, delta):
-        if layer != 2:
-            return super().backward(layer, delta)
-        rows, columns = int(self.program.layers.units[1]), int(self.program.layers.columns[1])
-        scale = self.program.layers.scale[1]
-        return scale * stream.matrix(self.program.seed + 1, layer, self.replica, rows, columns).T @ delta
+        rows, columns = (int(of[layer - 1]) for of in (self.program.layers.units, self.program.layers.columns))
+        weight = stream.matrix(self.program.seed + 1, layer, self.replica, rows, columns)
+        return self.program.layers.scale[layer - 1] * weight.T @ delta
 
 
 def test_an_engine_that_forgets_one_side_has_another_law():
     """The tests above would notice: at a twentieth of the replicas."""
-    chain = Chain(depth=1, width=6, init="lecun_normal", blocks=[Block(Attention(1, scale=1.5), skip=0.5)])
+    chain = Chain(depth=2, width=6, init="lecun_normal", blocks=[Block(Attention(1, scale=1.5))])
 
-    def statistic(operator, seed):  # <x, dJ/dx>: sees how the backward pass leans on the forward one
+    def statistic(operator, seed):  # <a, dJ/da> of every block: sees how the backward pass leans on the forward one
         program = lower(chain, positions=3, seed=seed, dtype="float64")
         kept = reference.run_operators(program, 0, 300, operator, keep=("activation", "grad_activation"))["keep"]
-        return [np.array([(k["activation"][0] * k["grad_activation"][0]).sum() for k in kept])]
+        return [np.array([(k["activation"][l] * k["grad_activation"][l]).sum() for k in kept]) for l in range(2)]
 
-    dense, wrong, right = (
-        statistic(operator, seed)
-        for seed, operator in enumerate((reference.Dense, Forgetful, reference_matrix_free.Conditioned))
-    )
+    operators = (reference.Dense, Forgetful, reference_matrix_free.Conditioned)
+    dense, wrong, right = (statistic(operator, seed) for seed, operator in enumerate(operators))
     assert smallest_p(dense, wrong) < 1e-4
     assert smallest_p(dense, right) > 0.01
 
