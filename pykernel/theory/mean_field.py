@@ -28,6 +28,7 @@ from pykernel.theory.structure import place
 from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
+APART = ("between", "fractions")  # of a Signal, no rows
 NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
 
 
@@ -53,6 +54,8 @@ class Signal:
         activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
         between: the same with the distances of columns of different inputs, where attention sets the positions of one
             input apart from them; the others are then those of two positions of one input. Else None.
+        fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
+            normal (`density`).
     """
 
     weight: Any
@@ -86,6 +89,7 @@ class Signal:
     mean: Any
     distance: Any
     between: Any = None
+    fractions: Any = None
 
     @property
     def spread(self) -> np.ndarray:
@@ -122,7 +126,7 @@ class Gradient:
 
 
 def _as_arrays(rows: Signal) -> Signal:
-    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name != "between"))
+    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
 
 
 class Walk:

@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, finite_blocks, head
+from pykernel.theory import correlation, density, finite, finite_blocks, head
 from pykernel.theory.attention import entropies, score_deviations
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
@@ -262,8 +262,12 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
     Raises:
         NoTheory (a ValueError): a program that infinite-width theory does not follow.
     """
-    structure(program)
+    follows = structure(program).follows
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
+        if follows:
+            walk, signal = density.forward(program)
+            first = head.start(program, float(signal.activation[-1]), math.nan)
+            return signal, density.backward(walk, signal, first.square), first.loss
         signal = forward(program)
         between = None if signal.between is None else float(signal.between.distance[-1])
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
@@ -349,6 +353,8 @@ def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray
             deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
             saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
             dead[chosen] = _dead(row, deviation, signal.raw_distance[chosen], program.columns)
+    for s, found in (signal.fractions or {}).items():
+        saturated[s], dead[s] = found[0], found[1] if program.columns == 1 else math.nan
     return saturated, dead
 
 
@@ -370,6 +376,8 @@ def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -
         return 0.0
     if columns == 1:
         return correlation.probability(flat, deviation)
+    if np.isnan(distance).any():  # of pairs nothing is known (`density`)
+        return math.nan
     keys = np.round(np.stack([np.log(deviation), distance]), 7)
     _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)
