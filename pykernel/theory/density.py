@@ -23,8 +23,9 @@ from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS, panels, special_points
 from pykernel.theory.structure import NoTheory, place
 
-REACH = 8.5  # standard deviations of a step; the weight beyond is below 1e-16
-ORDER = 8  # nodes a panel, which is as wide as the step's deviation: exact to 1e-10
+REACH = 7.0  # standard deviations of a step; the weight beyond is below 3e-12
+ORDER, WIDE = 12, 4.0  # nodes a panel, and its width in deviations of the step: right to 1e-8
+STEADY = 0.7  # of a step's deviation: the next may be so much smaller on the same grid
 LEAST = 1 / 200  # of the signal: smaller steps take too fine a grid
 LIGHT = 1e-22  # weight of a node that is forgotten
 LARGEST = 300.0  # |log of a deviation| up to which a function that bends is evaluated
@@ -121,6 +122,8 @@ class DensityForward(Forward):
         """The step of an op with what it does to clouds."""
         first, each = place(stretch, op)
         handler = {"phi": self._phi, "add": self._add, "norm": self._norm}.get(op.kind, self._pass)
+        if op.kind == "phi" and _ends_in_layers(stretch, op):
+            handler = self._phi_of_a_sum
 
         def step(i: int) -> None:
             number, before = first + i * each, [(self.square[r], self.mean[r]) for r in op.ins]
@@ -157,7 +160,7 @@ class DensityForward(Forward):
             )
         a = self.skip[number][1] * math.exp((A - total) / 2)
         ax = a * clouds[0].x
-        step = self._grid(ax, deviation, total, a * mean, self._width(number, deviation))
+        step = self._grid(ax, deviation, total, a * mean, WIDE * self._width(number, deviation))
         w = step.density(clouds[0].w) * step.dh
         kept = w > LIGHT
         w = w[kept] / w[kept].sum()
@@ -188,6 +191,11 @@ class DensityForward(Forward):
                 grades = np.concatenate([[0.0], *([s * _grades(unit, width)] for s in (-1, 1))], axis=None)
                 yield p * unit + grades
             yield np.array([mean])
+
+    def _phi_of_a_sum(self, op, number, clouds, before):
+        """A function whose output only layers read: its distribution is of no use, unless what it acts on is no
+        normal."""
+        return None if clouds[0] is None else self._phi(op, number, clouds, before)
 
     def _phi(self, op, number, clouds, before):
         function, norm = self.at[number]
@@ -226,9 +234,19 @@ class DensityForward(Forward):
     def _normal(self, q):
         """A standard normal, fine enough for the sum that comes next."""
         later = self.known[self.joined % len(self.known)] if self.known else 1.0
-        width = max(min(0.5, later), LEAST)
+        width = WIDE * max(min(0.25, later), LEAST)
         h = self._grid(np.zeros(1), 1.0, q, 0.0, width)
         return Cloud(h.h, h.dh * np.exp(-0.5 * h.h**2) / math.sqrt(2 * math.pi))
+
+
+def _ends_in_layers(stretch: Any, op: Any) -> bool:
+    """Whether nothing but layers reads what an op writes."""
+    for later in stretch.ops[stretch.ops.index(op) + 1 :]:
+        if op.out in later.ins and later.kind != "linear":
+            return False
+        if later.out == op.out:
+            return True
+    return op.out != 0
 
 
 def _places(row: Any) -> list[float]:
@@ -313,12 +331,24 @@ class DensityBackward(Backward):
         self.give(a, g + self.skip[j], o)
 
 
+def along(program: Program, signal: Signal) -> float:
+    """Decades by which the gradient's part along the signal grows end to end, beginning with 1/sqrt(n) of its norm.
+
+    It grows as a small change of the signal's size does: as the signal, of functions of two slopes (Euler), which is
+    what this says; of functions that saturate it says too much at most where their signals grow.
+    """
+    return float((signal.activation[-1] - signal.activation[0] - math.log(int(program.nodes[-1]))) / (2 * math.log(10)))
+
+
 def forward(program: Program) -> tuple[DensityForward, Signal]:
-    """The forward pass; twice, for the first says how fine the grids of the second must be."""
-    rough = DensityForward(program)
-    rough.run()
-    walk = DensityForward(program, rough.deviations)
-    return walk, walk.run()
+    """The forward pass; where its steps differ in size twice, for the first says how fine the grids must be."""
+    walk = DensityForward(program)
+    signal = walk.run()
+    d = walk.deviations
+    if min(later / now for now, later in zip(d, [*d[1:], d[-1]], strict=True)) < STEADY or d[0] < 0.25:
+        walk = DensityForward(program, d)
+        signal = walk.run()
+    return walk, signal
 
 
 def backward(walk: DensityForward, signal: Signal, start: float) -> Gradient:

@@ -24,6 +24,7 @@ from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
+CLOSE = 0.5  # decades below the rest from which the gradient's part along the signal counts
 SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
@@ -46,6 +47,8 @@ class Prediction(observables.Rows):
         log10 gradient norm
             relative to the output's, shifted to the row's value there; None where no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
+        overtaken: whether functions act on sums and the gradient's part along the signal, of order 1/width, has grown
+            so that it counts: then the rows say too little.
         law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the
             numbers assume.
 
@@ -68,6 +71,9 @@ class Prediction(observables.Rows):
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
+        self.overtaken = (
+            signal.fractions is not None and density.along(program, signal) > self.signal_end_to_end - CLOSE
+        )
         self.validity = _validity(program, self)
 
     def __getattr__(self, name):
@@ -398,6 +404,13 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "lie far below it"
         )
     reason = means(program)
+    if prediction.overtaken:
+        out.append(
+            "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
+            f"grows to about {density.along(program, prediction.signal):+.3g} decades"
+        )
+    if prediction.signal.fractions is not None and program.columns > 1:
+        out.append("functions act on sums: their entries are followed one column at a time, so similarity is not known")
     if reason is not None:
         out.append(
             f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite "
