@@ -9,7 +9,10 @@
 namespace pykernel {
 namespace {
 
-bool reads(const Op& op, int32_t reg) { return op.ins[0] == reg || (facts_of(op.kind).inputs > 1 && op.ins[1] == reg); }
+bool reads(const Op& op, int32_t reg) {
+  const auto inputs = std::begin(op.ins);
+  return std::find(inputs, inputs + facts_of(op.kind).inputs, reg) != inputs + facts_of(op.kind).inputs;
+}
 bool keeps_block(const Op& op, bool keep_inputs) {
   return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
 }
@@ -81,7 +84,7 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
     for (int64_t j = 0; j < stretch.op_count; j++) {
       const Op& op = stretch.ops[j];
       const OpFacts& facts = facts_of(op.kind);
-      Step step = {op, facts.inputs, number_of(stretch, op, 0), stretch.each[facts.table], false, {false, false}};
+      Step step = {op, facts.inputs, number_of(stretch, op, 0), stretch.each[facts.table], false, {}};
       // Whether anything reads register reg (keeping: and keeps it) behind op j before it is written again.
       const auto read_later = [&](int32_t reg, bool keeping) {
         for (int64_t k = j + 1; k < stretch.op_count; k++) {

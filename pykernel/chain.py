@@ -251,6 +251,18 @@ class Chain:
         return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
 
     @property
+    def alike(self) -> tuple[slice, slice]:
+        """The weight layers whose gradients `end_to_end` compares, like with like: of blocks that repeat all layers of
+        the first and of the last repetition, else the first and the last layer."""
+        extents = self.extents
+        once = [sum(len(roles(block).layer) for block in part) for part in (self.first, self.last)]
+        each = (extents.layer - sum(once)) // self.depth
+        if self.blocks is None or self.depth == 1 or not each:
+            return slice(0, 1), slice(extents.layer - 1, extents.layer)
+        end = extents.layer - once[1]
+        return slice(once[0], once[0] + each), slice(end - each, end)
+
+    @property
     def unit(self) -> str:
         """What depth counts and the slope is taken by: "layer", of blocks "repetition"."""
         return "layer" if self.blocks is None else "repetition"

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
 from pykernel.init import Init
@@ -13,6 +15,7 @@ from pykernel.init import Init
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
 MAX_WIDTH = 2**31 - 64
+SHOWN = 64  # numbers of an array that its repr holds
 BRANCH_SCALES = ("inverse_sqrt_depth",)
 
 
@@ -78,31 +81,63 @@ class Linear(Weighted):
 
 @dataclass(frozen=True, repr=False)
 class Norm(Step):
-    """A normalisation, differentiated through its statistics.
+    """A normalisation, differentiated through its statistics; then, if given, weight * x + bias unit by unit.
 
     Args:
         kind: "batch" (per unit over all inputs and positions), "layer" or "rms" (per input and position over the
             units).
         eps: what is added to the variance before the root divides; by default the chain's norm_eps.
+        weight, bias: scale and shift of what comes out, as trained norms have them: a number for all units, a sequence
+            of one a unit, or an array (repetitions, units) of one row a repetition of the pattern; None: 1 and 0.
 
     Raises:
-        ValueError, TypeError: an unknown kind, an eps outside 1e-30 to 1e30.
+        ValueError, TypeError: an unknown kind, an eps outside 1e-30 to 1e30, a weight or bias that is no number and no
+            array of finite numbers in one or two dimensions.
+
+    Notes:
+        The activation function behind a norm with a weight or a bias acts on weight * x + bias.
 
     Examples:
         >>> Norm("rms", eps=1e-6).kind
         'rms'
+        >>> print(Norm("layer", weight=0.0), "or", Norm("layer", weight=[1.0, 0.9], bias=[0.0, 0.1]))
+        layer norm (weight 0) or layer norm (own weight, own bias)
     """
 
     kind: str
     eps: float | None = None
+    weight: Any = None
+    bias: Any = None
 
     def __post_init__(self):
         checks.choice("norm kind", self.kind, NORMS[1:])
         if self.eps is not None:
             _set(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
+        for key in ("weight", "bias"):
+            _set(self, **{key: _number_or_array(f"norm {key}", getattr(self, key))})
+
+    @property
+    def is_affine(self):
+        """Whether something is done to what comes out."""
+        return self.weight is not None or self.bias is not None
+
+    def rows(self, units, repetitions):
+        """(weight, bias), tuples of `units` floats, one pair for all repetitions or one for each.
+
+        Raises:
+            ValueError: a weight or bias for another number of units or repetitions.
+        """
+        each = [
+            _spread(f"norm {key}", getattr(self, key), default, units, repetitions)
+            for key, default in (("weight", 1.0), ("bias", 0.0))
+        ]
+        count = max(map(len, each))
+        return list(zip(*(rows * count if len(rows) == 1 else rows for rows in each), strict=True))
 
     def __str__(self):
-        return f"{self.kind} norm"
+        each = [(key, getattr(self, key)) for key in ("weight", "bias") if getattr(self, key) is not None]
+        said = [f"own {key}" if isinstance(value, tuple) else f"{key} {value:g}" for key, value in each]
+        return f"{self.kind} norm" + (f" ({', '.join(said)})" if said else "")
 
 
 @dataclass(frozen=True, repr=False)
@@ -386,8 +421,40 @@ def _steps(name, given):
     return tuple(step_of(s) for s in given)
 
 
+def _number_or_array(name, value):
+    """None, a float, or an array in one or two dimensions as tuples."""
+    if value is None:
+        return None
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    if np.ndim(value) == 0:
+        return checks.finite(name, value)
+    if np.ndim(value) > 2 or 0 in np.shape(value):
+        raise ValueError(
+            f"{name} must be a number, one a unit, or (repetitions, units) numbers, got shape {np.shape(value)}"
+        )
+    array = checks.array(name, value, np.shape(value)).tolist()
+    return tuple(tuple(row) for row in array) if np.ndim(value) == 2 else tuple(array)
+
+
+def _spread(name, value, default, units, repetitions):
+    """Rows of `units` floats, one in all or one a repetition."""
+    value = default if value is None else value
+    if not isinstance(value, tuple):
+        return [(value,) * units]
+    rows = list(value) if isinstance(value[0], tuple) else [value]
+    if len(rows) not in (1, repetitions):
+        raise ValueError(
+            f"{name} must have one row, or one for each of the {repetitions} repetitions, got {len(rows)} rows"
+        )
+    if len(rows[0]) not in (1, units):
+        raise ValueError(f"{name} must be a number or one for each of the {units} units, got {len(rows[0])}")
+    return [row * units if len(row) == 1 else row for row in rows]
+
+
 def _word(value):
     """A field as it is written in a call."""
+    if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
+        return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
     return repr(str(value) if isinstance(value, Init | Activation) else value)
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel import observables
-from pykernel.pattern import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, require_bounds, slopes
 
 DERIVED = ("slope", "end_to_end", "signal_end_to_end")
@@ -107,21 +106,6 @@ class Measured(observables.Rows):
         return self.chain.attentions
 
     @property
-    def uniform_entropy(self) -> np.ndarray:
-        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
-        ln T, of a causal one the mean of ln t over t = 1 .. T.
-
-        Examples:
-            >>> import pykernel as pk
-            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
-            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
-            True
-        """
-        looked_at = np.arange(1, math.prod(self.positions) + 1)
-        causal = pattern_of(self.chain).mixes.causal
-        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
-
-    @property
     def slope(self) -> np.ndarray:
         """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
 
@@ -131,8 +115,9 @@ class Measured(observables.Rows):
 
     @property
     def end_to_end(self) -> np.ndarray:
-        """First over last weight gradient, in decades, (replicas,)."""
-        return first_over_last(self.log10_grad_weight)
+        """First over last weight gradient, in decades, (replicas,); of blocks that repeat the norm of all gradients of
+        the first over that of the last repetition."""
+        return first_over_last(self.log10_grad_weight, self.chain.alike)
 
     @property
     def signal_end_to_end(self) -> np.ndarray:

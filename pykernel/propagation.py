@@ -4,6 +4,8 @@ and figures."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pykernel import checks, observables, stream, summary
@@ -11,6 +13,7 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
+from pykernel.pattern import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
@@ -183,6 +186,21 @@ class Propagation(Measured):
             return np.arange(1, N + 1)
         names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
         return np.array(names[extent], dtype=str)
+
+    @property
+    def uniform_entropy(self) -> np.ndarray:
+        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
+        ln T, of a causal one the mean of ln t over t = 1 .. T.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
+            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
+            True
+        """
+        looked_at = np.arange(1, math.prod(self.positions) + 1)
+        causal = pattern_of(self.chain).mixes.causal
+        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
 
     def to_dataframe(self, of: str = "layer"):
         """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's

@@ -77,6 +77,48 @@ def test_dropout_without_correction_adds_to_signal_and_gradient(drop):
     assert p.log10_mean_square_activation[-1] == pytest.approx(-L * math.log10(1 - drop), abs=1e-9)
 
 
+def test_one_weight_for_all_units_is_a_factor():
+    """Norm(weight=w) and Norm, Scale(w): the same rows; weight 0 leaves the skip alone (SkipInit)."""
+    n, steps = 64, (Linear(), "tanh", Linear())
+    say = lambda *norm: pk.predict(lecun(n, 5, [Block(*steps, *norm, skip=1.0)]), batch=3)
+    one, two = say(Norm("rms", weight=-0.6)), say(Norm("rms"), Scale(-0.6))
+    for name in ("log10_grad_weight", "log10_grad_activation", "log10_mean_square_activation", "similarity"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=1e-12)
+    np.testing.assert_allclose(say(Norm("layer", weight=0.0)).log10_grad_activation, 0, atol=1e-12)
+
+
+AFFINE = {
+    "a number": (Norm("layer", weight=0.7, bias=0.4),),
+    "behind a mean": (Linear(), "relu", Norm("rms", weight=0.7, bias=-0.4)),
+    "own numbers": (Norm("layer", weight=np.linspace(-0.5, 2, 1024), bias=np.linspace(-1, 0.5, 1024)),),
+    "own numbers behind a mean": (Linear(), "relu", Norm("rms", weight=np.linspace(0, 2, 1024), bias=[-0.3] * 1024)),
+}
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_weights_and_biases_of_norms_beside_an_ensemble(name):
+    """Signal, similarity and gradient, of branches whose norm is read by weights; 8 networks of width 1024."""
+    chain = lecun(1024, 4, [Block(*AFFINE[name], Linear(1024), "tanh", Linear(1024), skip=1.0)])
+    p = pk.propagate(chain, batch=8, replicas=8, seed=2)
+    theory = pk.predict(chain, batch=8)
+    # The spread of a mean over 1024 units and 8 replicas: 2 / sqrt(1024 * 8) in the square, .005 decades, a few layers.
+    for row in ("log10_mean_square_activation", "log10_grad_activation", "log10_grad_weight"):
+        np.testing.assert_allclose(p.median(row), getattr(theory, row), atol=0.02, err_msg=row)
+    # A cosine's own spread is 1/32, and there are 28 pairs and 8 networks.
+    np.testing.assert_allclose(p.median("similarity"), theory.similarity, atol=0.01)
+
+
+def test_norms_of_own_numbers_are_refused_where_units_then_differ():
+    own = Norm("layer", weight=[0.5, 1.5])
+    behind = Block(Linear(2), skip=1.0, after=own)
+    for block in (Block(Linear(2), own, skip=1.0), Block(own, "tanh", Linear(2)), behind):
+        with pytest.raises(ValueError, match="units have a weight or bias of their own"):
+            pk.predict(Chain(width=2, depth=2, blocks=[block]))
+    with pytest.raises(ValueError, match="output of a norm with a bias"):
+        pk.predict(Chain(width=2, depth=2, blocks=[Block(Norm("layer", bias=0.1), "tanh", Linear(2))]))
+    assert pk.predict(Chain(width=2, depth=2, blocks=["tanh", Linear(2)], last=[own])).verdict
+
+
 def test_siren_without_biases_grows_by_1_0969_a_layer():
     """W uniform +-sqrt(6/n)/w0 inside sin(w0 z): var z .796812, chi 1.203188, whatever w0."""
     n, w0, L = 512, 30.0, 60

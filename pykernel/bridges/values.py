@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pykernel.layers import Weighted
+from pykernel.layers import Attention, Weighted
+
+MIXED = "mixed"  # the step of a value that is attention but for its output layer
 
 
 class Source(NamedTuple):
@@ -35,6 +37,7 @@ class Value:
         sources: its weight layers, in the order of a block's layers.
         factors: of a sum, on its two terms.
         units: how many it has, None where that is not known yet; maker: the layer that made them.
+        heads: of MIXED the Attention that it becomes with an output layer.
     """
 
     where: str
@@ -45,6 +48,7 @@ class Value:
     units: int | None = None
     maker: str = ""
     half: int = 0
+    heads: Any = None
 
     def __post_init__(self):
         self.line = self._dominators()
@@ -65,6 +69,12 @@ class Value:
         return a, a.line[1] + 1
 
 
+class Read(NamedTuple):
+    """The step that takes the first or the last position, or the mean of all."""
+
+    over: str
+
+
 class Item(NamedTuple):
     """A step of a block and its weight layers."""
 
@@ -74,3 +84,10 @@ class Item(NamedTuple):
     @property
     def weighted(self):
         return isinstance(self.step, Weighted)
+
+    @property
+    def groups(self):
+        """Its layers that draw by one scheme: of attention query, key and value, and the output."""
+        if isinstance(self.step, Attention):
+            return self.sources[:3], self.sources[3:]
+        return (self.sources,) if self.weighted else ()

@@ -172,17 +172,14 @@ class Node(NamedTuple):
 HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at the input, too
 
 
-def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarray:
-    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64.
-
-    `ends`: the nodes that the slope is taken over (`Chain.ends`).
-    """
+def scalars(rows: dict[str, np.ndarray], chain) -> np.ndarray:
+    """The scalars of every replica from the rows of a chain that an engine returned: (len(SCALARS), R) float64."""
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
         [
-            first_over_last(weight),
+            first_over_last(weight, chain.alike),
             first_over_last(activation),
-            slopes(activation[:, ends]),
+            slopes(activation[:, chain.ends]),
             weight[:, 0],
             weight[:, -1],
             _over_steps(rows["dead"]),

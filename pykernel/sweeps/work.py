@@ -81,7 +81,7 @@ def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
     while first < end:
         count = min(step - first % step, end - first)
         rows = run_rows(piece, first, count, threads)
-        scalars.append(statistics.scalars(rows, piece.chain.ends))
+        scalars.append(statistics.scalars(rows, piece.chain))
         values = statistics.profiles(rows, kept, layers)
         nodes.update(statistics.reduce(values, first, with_quantiles))
         if kept.replicas:

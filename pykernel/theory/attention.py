@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is read of attention beside its signals: the entropy of its weights and the deviation of its scores."""
+"""What is read of attention beside its signals: the entropy of its weights, the deviation of its scores, and what both
+assume."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory.mean_field import Signal
 from pykernel.theory.softmax import softmax
+from pykernel.theory.structure import positions_apart
 from pykernel.theory.weights import scores
 
 
@@ -46,3 +48,22 @@ def _shared(T: int, causal: bool, r_q: float, r_k: float) -> float:
     seen = T * (T + 1) / 2 if causal else float(T * T)
     same = T * (T + 1) * (2 * T + 1) / 6 if causal else float(T**3)  # ordered pairs of one query, and so of one key
     return (seen + (same - seen) * (r_q + r_k) + (seen * seen - 2 * same + seen) * r_q * r_k) / seen**2
+
+
+def notes(program: Program, signal: Signal) -> list[str]:
+    """Plain sentences on what the numbers of attention assume."""
+    if positions_apart(program) == 1 or not program.counts.mix:
+        return []
+    out = ["attention: scores are normal, and heads many; what few heads add to the spread over networks is left out"]
+    if program.mixes.causal.any():
+        out.append(
+            "causal attention: mean squares and products are averaged over positions; sampled, that is right to 0.03 "
+            "decades, for gradients of query and key to 0.15"
+        )
+    d = signal.distance
+    if np.any((d[1:] < 0.1 * d[:-1]) & (d[1:] < 0.03)):
+        out.append(
+            "positions fall together so fast that networks differ widely in how close they are: of gradients of query "
+            "and key behind that only the order is right"
+        )
+    return out

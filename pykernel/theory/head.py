@@ -13,8 +13,9 @@ from pykernel.distributions import unit_variance
 from pykernel.program import Program
 from pykernel.theory.correlation import pair_loss
 from pykernel.theory.quadrature import gaussian_mean
+from pykernel.theory.softmax import HIGHEST, softmax
 
-SAMPLE = 20_000  # logits of a softmax
+SAMPLE = 20_000  # logits of a softmax whose means are not known otherwise
 
 
 class Start(NamedTuple):
@@ -40,29 +41,39 @@ def start(program: Program, log_value2: float, distance: float, between: float |
     head = program.head
     if head.loss is None:
         return Start(0.0, 0.0, math.nan)
-    B, K, n = program.columns, head.outputs, int(program.nodes[-1])
+    K, n, B = head.outputs, int(program.nodes[-1]), program.read_columns
     entry = head.scale**2 * unit_variance(*head.draw)
     if not math.isfinite(entry):
         raise ValueError("mean field needs a head whose weights have a variance")
+    over, T = head.over if program.columns > B else "positions", program.columns // program.batch
+    apart = [distance] if over == "positions" else []
+    apart += [] if between is None else [between]
+    if over == "mean":  # of positions: their mean square, and what is left of the products of inputs
+        left = (1 + (T - 1) * (1 - distance)) / T
+        log_value2 += math.log(left) if left > 0 else -math.inf
+        apart = [1 - (1 - gap) / left if left > 0 else 0.0 for gap in apart]
     log_q = math.log(entry * n) + log_value2 if entry > 0 else -math.inf
     q = math.exp(min(log_q, 700.0))
-    own, *shared = _target_moments(program, between is not None)
+    own, *shared = _target_moments(program, len(apart) > 1)
     coherences = []
-    for apart, common in zip((distance, between), shared, strict=True):
-        gap = apart if apart is not None and math.isfinite(apart) and B > 1 else 1.0
-        predicted, cross, loss = _moments(program, q, gap)
+    for gap, common in zip(apart or [math.nan], shared, strict=False):
+        predicted, cross, loss = _moments(program, q, gap if B > 1 and math.isfinite(gap) else 1.0)
         square = predicted + own
         coherences.append((cross + common) / square if B > 1 and square > 0 else 0.0)
     if head.loss == "mse":
         loss = K * q / 2 + own / 2
     norm = (math.log(square / B) if square > 0 else -math.inf) + math.log(entry * n)
-    return Start(norm, coherences[0], float(loss), coherences[1])
+    if over == "mean":  # every position has the same gradient
+        return Start(norm - math.log(T), 1.0, float(loss), coherences[0])
+    if over != "positions":  # one position has all of it: of T^2 pairs of two inputs' positions one has a product
+        return Start(norm, 0.0, float(loss), coherences[0] / T)
+    return Start(norm, coherences[0], float(loss), coherences[-1])
 
 
 def _target_moments(program: Program, apart: bool) -> tuple[float, float, float]:
     """Mean of |t|^2 over columns and of t . t' over pairs, t the targets less what they are on average: 1/2 of a bit,
     1/K of a class. Pairs of one input and of different inputs are told `apart`, or one number counts for both."""
-    K, B, kind = program.head.outputs, program.columns, str(program.head.loss)
+    K, B, kind = program.head.outputs, program.read_columns, str(program.head.loss)
     middle = {"sigmoid": 0.5, "softmax": 1 / K}.get(kind, 0.0)
     if program.head.targets is None:
         return {"sigmoid": K / 4, "softmax": 1 - 1 / K}.get(kind, float(K)), 0.0, 0.0
@@ -89,12 +100,16 @@ def _moments(program: Program, q: float, gap: float) -> tuple[float, float, floa
             return 0.0, 0.0, K * math.log(2)
         lost, square = pair_loss(lambda z: np.tanh(z / 2) / 2, s, gap)
         return K * square, K * square * (1 - lost), K * gaussian_mean(lambda z: np.logaddexp(0, z), s)
+    if K > 1 and 0 < q <= math.exp(HIGHEST):
+        found = softmax(K).at(math.log(q))
+        loss = found.entropy + q * (1 - found.own)
+        return found.own - 1 / K, found.own - found.gap(1 - gap) - 1 / K, loss
     draws = np.random.default_rng(0)
     count = max(100, min(SAMPLE, 4_000_000 // K))
     first = draws.standard_normal((count, K))
     second = (
         (1 - gap) * first + math.sqrt(max(gap * (2 - gap), 0.0)) * draws.standard_normal((count, K))
-        if program.columns > 1
+        if program.read_columns > 1
         else first
     )
     p, loss = _softmax(s * first)

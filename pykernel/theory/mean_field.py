@@ -24,7 +24,7 @@ from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.structure import place
+from pykernel.theory.structure import place, positions_apart
 from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
@@ -46,6 +46,7 @@ class Signal:
         value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
         norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
             relative mean of what it acts on, log of what it divides the square by, distance.
+        scaled: of a norm's weight and bias, the share of the former in the mean square, were there no means.
         query, key, mixed: log mean squares of query, key and value of each attention, (M,); query_distance,
             key_distance, mixed_distance.  mix_lost: one minus the factor of attention on the value's mean square,
             mix_lean: what of it weights add that pull along the query.
@@ -75,6 +76,7 @@ class Signal:
     norm_mean: Any
     norm_level: Any
     norm_distance: Any
+    scaled: Any
     query: Any
     key: Any
     mixed: Any
@@ -153,7 +155,7 @@ class Walk:
         self.line = Function(activations.get("linear"))
         used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
         self.normed = any(program.norms[n].kind == "batch" for n in used)
-        self.positions = self.columns // program.batch if program.counts.mix else 1
+        self.positions = positions_apart(program)
         self.tied = self.columns > 1 and (self.normed or self.positions > 1)
         self.mixes = scores(program)
 
@@ -186,7 +188,7 @@ class Forward(Walk):
         n = program.counts
         empty = lambda count: [math.nan] * count
         L, S, M, A, J, N = n.layer, n.activation, n.norm, n.mix, n.join, n.node + 1
-        sizes = (L, L, L, *8 * [S], *4 * [M], *8 * [A], J, J, N, N, N)
+        sizes = (L, L, L, *8 * [S], *4 * [M], n.affine, *8 * [A], J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
 
@@ -243,6 +245,7 @@ class Forward(Walk):
             "phi": (self.at,),
             "gate": (self.at,),
             "norm": (self.norms,),
+            "affine": (self.program.affine_steps.tolist(),),
             "add": (self.skip, self.branch),
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),

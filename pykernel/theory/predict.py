@@ -13,8 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, density, finite, finite_blocks, head
-from pykernel.theory.attention import entropies, score_deviations
+from pykernel.theory import attention, correlation, density, finite, finite_blocks, head
 from pykernel.theory.batch import batch_table
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
@@ -116,8 +115,8 @@ class Prediction(observables.Rows):
 
     @property
     def end_to_end(self) -> float:
-        """First over last weight gradient, in decades."""
-        return float(first_over_last(self.log10_grad_weight[None])[0])
+        """First over last weight gradient, in decades; of blocks as `Propagation.end_to_end` says."""
+        return float(first_over_last(self.log10_grad_weight[None], self.chain.alike)[0])
 
     @property
     def signal_end_to_end(self) -> float:
@@ -329,8 +328,8 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": entropies(program, signal),
-        "score_std": score_deviations(program, signal),
+        "attention_entropy": attention.entropies(program, signal),
+        "score_std": attention.score_deviations(program, signal),
         "loss": loss,
     }
 
@@ -427,6 +426,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             )
     if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
+    out += attention.notes(program, prediction.signal)
     if program.x is not None or program.cotangent is not None:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
@@ -439,10 +439,6 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
             "ReLU, softplus); "
             "measured lies above"
-        )
-    if program.head.loss == "softmax":
-        out.append(
-            "softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent"
         )
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:

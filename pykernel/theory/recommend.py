@@ -247,11 +247,18 @@ def _law(chain: Chain) -> tuple:
         steps.row,
         steps.norm,
         program.norm_steps,
+        program.affine_steps,
         program.masks,
     )
     numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
     tables = (program.stretches, program.draws, program.activations, program.norms)
-    return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))
+    affines = [part for row in program.affines for part in row]
+    return (
+        *tables,
+        *(a.tobytes() for a in affines),
+        *(a.tobytes() for a in arrays),
+        *(np.round(a, 12).tobytes() for a in numbers),
+    )
 
 
 class _Bench:

@@ -23,9 +23,7 @@ import numpy as np
 
 from pykernel.theory.quadrature import legendre
 
-STEP = (
-    0.5  # of trapezia over log x: what aliases is exp(-pi^2 / STEP) = 3e-9, since |Gamma(i w)| falls as exp(-pi w / 2)
-)
+STEP = 0.5  # of trapezia over log x: |Gamma(i w)| falls as exp(-pi w / 2), so what aliases is exp(-pi^2 / STEP) = 3e-9
 REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
 LOWEST, HIGHEST, EACH = -5.0, math.log(100.0), 0.25  # log variances of the table; a line from 0 to the first
 NODES = 11  # correlations, Chebyshev's on 0 .. 1
@@ -52,12 +50,19 @@ class Weights(NamedTuple):
     shared: np.ndarray
 
     def shared_flow(self, r: float) -> float:
-        """flow(r) of two queries whose scores have the correlation r."""
-        return float(np.exp(self.shared @ (2 * r - 1) ** _POWERS))
+        """flow(r) of two queries whose scores have the correlation r; below 0 on a straight line."""
+        at = float(np.exp(self.shared @ (2 * max(r, 0.0) - 1) ** _POWERS))
+        return at if r >= 0 else max(at * (1 + r * self._steepness), 0.0)
+
+    @property
+    def _steepness(self) -> float:
+        """d log flow / dr at 0."""
+        return 2 * float(self.shared[1:] @ (_POWERS[1:] * (-1.0) ** _POWERS[:-1]))
 
     def gap(self, r: float) -> float:
         """own - w(r), of order 1 - r without cancellation."""
-        return self.apart + self.variance * _rest(self.shared, r)
+        below = 0.0 if r >= 0 else -r * (self.shared_flow(0.0) + self.shared_flow(r)) / 2
+        return self.apart + self.variance * (_rest(self.shared, max(r, 0.0)) + below)
 
 
 _POWERS = np.arange(NODES)

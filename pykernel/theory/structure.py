@@ -70,11 +70,6 @@ class Structure:
     follows: bool = False
     _fresh: Any = field(default_factory=count)
 
-    @property
-    def positions(self) -> int:
-        """Of one input."""
-        return self.program.columns // self.program.batch
-
     def fresh(self) -> frozenset:
         """A source that nothing else comes from."""
         return frozenset([next(self._fresh)])
@@ -128,6 +123,13 @@ class Structure:
     def same(self, register: int, **changes) -> Law:
         """The law of a register with changes."""
         return replace(self.laws[register], **changes)
+
+
+def positions_apart(program: Program) -> int:
+    """Positions of one input where attention, or a head over one of them or their mean, tells them from inputs; else
+    1."""
+    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns)
+    return program.columns // program.batch if told else 1
 
 
 def place(stretch: Stretch, op: Op, offset: int = 0) -> tuple[int, int]:

@@ -32,8 +32,12 @@ def weight_log(program: Program) -> np.ndarray:
 
 
 class Scores(NamedTuple):
-    """Of each attention, (M,): log of scale^2 d, the variance of a score whose query and key have mean square 1 in heads
-    of d units; and the units that key and value act on."""
+    """Of each attention, (M,).
+
+    Attributes:
+        score: log of scale^2 d, the variance of a score whose query and key have mean square 1 in heads of d units.
+        units: that query, key and value act on.
+    """
 
     score: np.ndarray
     units: np.ndarray

@@ -18,6 +18,7 @@ EXACT = 1e-9  # decades, float64: a few layers, sums of tens of terms
 def assert_the_gradients_of_autograd(module, inputs, backend="reference", batch=5):
     """Of every weight and bias of the chain, and of the input."""
     module = module.double()
+    module.zero_grad()
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(batch, inputs, dtype=torch.float64, generator=generator, requires_grad=True)
     c = torch.randn(module(x).shape, dtype=torch.float64, generator=generator)
@@ -313,21 +314,40 @@ def test_blocks_of_two_kinds_repeat():
     assert (chain.depth, len(chain.last)) == (3, 1)
 
 
-def test_a_norm_whose_weight_is_one_number_is_a_norm_and_a_factor():
-    """As a last norm of a branch that begins at zero, or at 1/8; a number a unit is refused."""
+def test_a_norms_weight_and_bias_are_read():
+    """As one number, such as a last norm of a branch that begins at zero or at 1/8, and as numbers of each unit."""
     torch.manual_seed(0)
     branch = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 6), nn.BatchNorm1d(6))
     net = nn.Sequential(nn.Linear(6, 6), Forward(lambda m, x: torch.relu(x + m[0](x)), branch))
     nn.init.constant_(branch[4].weight, 0.125)
     chain = assert_the_gradients_of_autograd(net, 6)
     assert chain.blocks[-1] == Block(
-        Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu"
+        Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch", weight=0.125), skip=1.0, after="relu"
     )
     nn.init.zeros_(branch[4].weight)
-    assert pk.from_torch(net, weights=True).blocks[-1].scale == 0.0
-    for change, message in ((nn.init.uniform_, "trained weight"), (nn.init.ones_, "trained bias")):
-        parameter = branch[4].weight if message == "trained weight" else branch[4].bias
-        change(parameter)
-        with pytest.raises(ValueError, match=rf"layer 1\.parts\.0\.4 \(BatchNorm1d\) has a {message}"):
-            pk.from_torch(net, weights=True)
-        nn.init.ones_(branch[4].weight)
+    assert pk.from_torch(net, weights=True).blocks[-1].steps[-1].weight == 0.0
+    for parameter in (branch[1].weight, branch[1].bias, branch[4].weight, branch[4].bias):
+        nn.init.uniform_(parameter)
+    steps = assert_the_gradients_of_autograd(net, 6).blocks[-1].steps
+    assert steps[1].weight == tuple(branch[1].weight.tolist()) and len(steps[-1].bias) == 6
+
+
+def test_norms_of_repeated_blocks_are_rows():
+    """Trained weights and biases differ from block to block, and `depth` still counts the blocks."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(Mlp(6) for _ in range(4)), nn.LayerNorm(6), nn.Linear(6, 3))
+    for block in (net[0], net[2]):
+        nn.init.uniform_(block.norm.weight)
+    nn.init.normal_(net[1].norm.bias)
+    nn.init.normal_(net[4].weight)
+    chain = assert_the_gradients_of_autograd(net, 6)
+    norm = chain.blocks[0].steps[0]
+    assert (chain.depth, len(chain.blocks), np.shape(norm.weight), np.shape(norm.bias)) == (4, 1, (4, 6), (4, 6))
+    assert norm.weight[1] == (1.0,) * 6 and norm.bias[0] == (0.0,) * 6
+    assert pk.from_torch(net, weights=True) == chain
+    assert pk.init_torch_(net, "he_normal").blocks == chain.blocks
+    for i in range(4):
+        nn.init.constant_(net[i].norm.weight, 0.5 + i)
+        nn.init.zeros_(net[i].norm.bias)
+    norm = assert_the_gradients_of_autograd(net, 6).blocks[0].steps[0]
+    assert norm == Norm("layer", weight=[[0.5], [1.5], [2.5], [3.5]])

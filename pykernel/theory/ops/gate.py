@@ -23,7 +23,9 @@ def law(walk, stretch, op):
         walk.require_narrow(op.ins[0], "a gate")
     if g.sources & v.sources:
         raise NoTheory("mean field needs a gate and a value of weights of their own; use propagate")
-    return type(g)(False, f"a {names} gate", g.sources | v.sources, names if v.mean else "", 0.0, g.uneven or v.uneven)
+    return type(g)(
+        False, f"a {names} gate", g.sources | v.sources, names if v.mean else "", uneven=g.uneven or v.uneven
+    )
 
 
 def moments(walk, op, number):

@@ -2,11 +2,11 @@
 """Attention at infinite width: scores are normal, and means over their softmax are all that is asked for
 (`pykernel.theory.softmax`).
 
-With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and p' = p + (q -
-p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the transpose of that
-for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions share of keys and
-values counts for nothing. Two terms of first order in positions / units are kept, since both may be alike: weights
-pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
+With q and p the mean square and the mean product of two positions of value, q' = p + (q - p) E sum A^2 and
+p' = p + (q - p) E sum A A'; products of positions of different inputs stay, since weights sum to one. Backward, the
+transpose of that for values; through the scores dS = A (dA - sum A dA), whose sum over keys is zero: so what positions
+share of keys and values counts for nothing. Two terms of first order in positions / units are kept, since both may be
+alike: weights pull the mean over keys along W_k^T q, and products of two keys go with those of their values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from pykernel.theory.softmax import HIGHEST, Weights, softmax
-from pykernel.theory.structure import NoTheory, place
+from pykernel.theory.structure import NoTheory, place, positions_apart
 
 ROWS = ("query", "key", "mixed", "mix_lost", "mix_lean")
 FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
@@ -24,10 +24,8 @@ FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
 
 def law(walk, stretch, op):
     value = op.ins[2]
-    if walk.positions == 1:
+    if positions_apart(walk.program) == 1:
         return walk.laws[value]
-    if walk.program.batch > 1 and any(norm.kind == "batch" for norm in walk.program.norms):
-        raise NoTheory("mean field knows batch norm beside attention for one input only; use a layer norm or propagate")
     first, each = place(stretch, op)
     causal = bool(walk.program.mixes.causal[first : first + each * stretch.count : each].any())
     if causal and walk.laws[value].uneven:
@@ -44,8 +42,8 @@ def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weig
     spread = walk.mixes.score[m] + query + key + math.log(key_distance) if key_distance > 0 else -math.inf
     if spread > HIGHEST:
         raise NoTheory(
-            f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} it "
-            f"is {math.exp(min(spread / 2, 345.0)):.3g}, where rare queries carry the mean; use propagate"
+            f"mean field follows scores to a standard deviation of {math.exp(HIGHEST / 2):.3g}; in attention {m + 1} "
+            f"it is {math.exp(min(spread / 2, 345.0)):.3g}, where rare queries carry the mean; use propagate"
         )
     return softmax(walk.positions, bool(walk.program.mixes.causal[m])).at(spread)
 
