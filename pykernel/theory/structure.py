@@ -90,10 +90,11 @@ class Structure:
         """Refuse what acts on entries that are not normal."""
         law = self.laws[register]
         if not law.gaussian:
-            hint = "put both into one Block, or use propagate" if law.made == "batch norm" else "use propagate"
+            where = f"{'a sum with ' if law.summed else ''}the output of {law.made}"
+            apart = law.made == "batch norm" and not law.summed  # a function in another Block than its norm
             raise NoTheory(
-                f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum "
-                f"with it, whose entries are not normal; {hint}"
+                f"mean field follows {what} behind weights only; here it acts on {where}, whose entries are not "
+                f"normal; {'put both into one Block, or ' if apart else ''}use propagate"
             )
 
     def follow(self, register: int, what: str) -> None:
