@@ -232,7 +232,7 @@ def test_commands_take_blocks_from_a_file(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("tanh keeps its gradient at sigma_w = 1.12")
     assert main(["recommend", *words, "--gain", "0.5", "--replicas", "3"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "best: gain 1.0" in said
+    assert "best: gain 0.77" in said  # the norm at the end divides by what the signal has grown by
     assert "not proposed: branch scales, DeepNorm, Fixup: no block has a skip" in said
     assert main(["predict", *words, "--positions", "4"]) == 0
     assert "a repetition" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.program import Program
-from pykernel.theory.mean_field import Signal
+from pykernel.theory.signals import Signal
 from pykernel.theory.softmax import softmax
 from pykernel.theory.structure import positions_apart
 from pykernel.theory.weights import scores

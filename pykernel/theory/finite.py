@@ -18,9 +18,9 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import quadrature as q
 from pykernel.theory.laws import dead_probability, digamma, gaussian_linear, haar_relu, leaky_share, trigamma
-from pykernel.theory.mean_field import Gradient, Signal
 from pykernel.theory.over_batch import shares
 from pykernel.theory.plain import Plain, plain
+from pykernel.theory.signals import Gradient, Signal
 
 LOG_NORMAL = (
     "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers "

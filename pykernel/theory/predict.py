@@ -15,13 +15,15 @@ from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.theory import attention, density, finite, finite_blocks, head
 from pykernel.theory.laws import dead_probability
-from pykernel.theory.mean_field import Gradient, Signal, backward, forward
+from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
 from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
-from pykernel.theory.rows import LOG10, rows
+from pykernel.theory.rows import predicted
+from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
+LOG10 = math.log(10)
 CLOSE = 0.5  # decades below the rest from which the gradient's part along the signal counts
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
@@ -60,7 +62,7 @@ class Prediction(observables.Rows):
     def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
-        self.rows = rows(program, signal, gradient, loss)
+        self.rows = predicted(program, signal, gradient, loss)
         known = finite.law(program, signal, gradient) or finite_blocks.law(program)
         self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
@@ -68,9 +70,8 @@ class Prediction(observables.Rows):
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
-        self.overtaken = (
-            signal.fractions is not None and density.along(program, signal) > self.signal_end_to_end - CLOSE
-        )
+        on_sums = signal.fractions is not None
+        self.overtaken = on_sums and density.along(program, signal) > self.signal_end_to_end - CLOSE
         self.validity = _validity(program, self)
 
     def __getattr__(self, name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The rows of a prediction, as `propagate` measures them, from the two passes of the theory."""
+"""The rows of a prediction from the numbers of its signals and gradients: what `propagate` measures, on average."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import attention, correlation
 from pykernel.theory.batch import batch_table
-from pykernel.theory.mean_field import Gradient, Signal
+from pykernel.theory.signals import Gradient, Signal
 
 LOG10 = math.log(10)
 SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 
 
-def rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
-    """Every row by its name, natural logs turned into decades of norms and mean squares."""
-    C, L = program.columns, program.depth
+def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
+    """The rows of `observables.ROWS`, without an axis of replicas."""
+    L = program.depth
     half = 0.5 / LOG10
     pairs = _pairs(program, signal, gradient)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -39,8 +39,7 @@ def rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> d
         bias[np.abs(alike) < 1e-12] = -np.inf
         mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
         mean = np.where(signal.mean[1:] == 0, 0.0, mean)
-    saturated, dead = _fractions(program, signal)
-    similarity = sum(count * (1 - s.distance[1:]) for count, s, _ in pairs) / max(C - 1, 1)
+    saturated, dead = _fractions(program, signal, _mean(pairs or [(0, signal, gradient)], "raw_distance"))
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
@@ -51,7 +50,7 @@ def rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> d
         "mean_activation": mean,
         "saturated": saturated,
         "dead": dead,
-        "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
+        "similarity": 1 - _mean(pairs, "distance")[1:] if pairs else np.full(program.counts.node, np.nan),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
         "attention_entropy": attention.entropies(program, signal),
@@ -71,7 +70,14 @@ def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[i
     return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
 
 
-def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
+def _mean(pairs: list[tuple[int, Signal, Gradient]], distance: str) -> Any:
+    """A distance over all pairs of columns."""
+    if len(pairs) == 1:
+        return getattr(pairs[0][1], distance)
+    return sum(count * getattr(s, distance) for count, s, _ in pairs) / sum(count for count, _, _ in pairs)
+
+
+def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndarray, np.ndarray]:
     """Saturated pairs and dead units of each activation step."""
     saturated, dead = np.zeros((2, len(signal.preimage)))
     steps = program.steps
@@ -83,7 +89,7 @@ def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray
         else:
             deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
             saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
-            dead[chosen] = _dead(row, deviation, signal.raw_distance[chosen], program.columns)
+            dead[chosen] = _dead(row, deviation, distance[chosen], program.columns)
     for s, found in (signal.fractions or {}).items():
         saturated[s], dead[s] = found[0], found[1] if program.columns == 1 else math.nan
     return saturated, dead
