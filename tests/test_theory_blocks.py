@@ -347,6 +347,13 @@ def test_relu_after_sums_is_a_queue():
     np.testing.assert_allclose(p.dead, dead, atol=2e-4)
 
 
+def test_relu_of_relu_is_relu():
+    """Branches of scale 0: the first ReLU halves the squared gradient, the others let pass what the first did."""
+    for scale, near in ((0.0, 1e-9), (0.01, 0.01)):
+        chain = Chain(30, 64, blocks=[Block(Linear(), skip=1.0, scale=scale, after="relu")])
+        assert pk.predict(chain).signal_end_to_end == pytest.approx(-0.5 * math.log10(2), abs=near)
+
+
 def test_functions_on_sums_that_are_not_followed_say_so():
     block = Block(Linear(), "relu", Linear(), skip=1.0, after="relu")
     chain = Chain(4, 32, blocks=[block])

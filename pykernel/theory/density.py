@@ -90,7 +90,7 @@ class DensityForward(Forward):
 
     Attributes:
         cloud: register -> Cloud, None where it is normal.
-        steps: number of a sum -> Step.  slopes: number of an activation step -> Slopes.
+        steps: number of a sum -> Step.  passed: numbers of sums whose branch adds nothing.  slopes: number of an activation step -> Slopes.
         fractions: number of an activation step -> saturated and dead share, where it acts on a cloud.
         deviations: of each sum's branch, as a share of the sum, from a walk before this one: they say how fine the
             grids must be.
@@ -103,6 +103,7 @@ class DensityForward(Forward):
         self.slopes: dict[int, Slopes] = {}
         self.fractions: dict[int, tuple[float, float]] = {}
         self.known = deviations
+        self.passed: set[int] = set()
         self.deviations = [1.0] * len(self.skip)
         self.joined = 0
 
@@ -150,6 +151,7 @@ class DensityForward(Forward):
         A, V, total = A + self.skip[number][0], V + self.branch[number][0], self.square[op.out]
         self.joined = number + 1
         if not math.isfinite(total) or not math.isfinite(V):
+            self.passed.add(number)
             return clouds[0] if math.isfinite(total) else None
         self.deviations[number] = deviation = math.exp((V - total) / 2)
         if clouds[0] is None:
@@ -309,7 +311,7 @@ class DensityBackward(Backward):
         self.passing = 1.0
         if op.kind == "phi" and number in self.walk.slopes:
             self._phi(op, number, shape)
-        elif op.kind == "add" and number in self.walk.steps:
+        elif op.kind == "add" and (number in self.walk.steps or number in self.walk.passed):
             self._add(op, number, shape)
         else:
             if op.kind in ("node", "scale", "norm"):
@@ -326,9 +328,11 @@ class DensityBackward(Backward):
         self.give(op.ins[0], g + self.rows.derivative[s], o)
 
     def _add(self, op: Any, j: int, shape: Any) -> None:
-        step, (a, v), (g, o) = self.walk.steps[j], op.ins, self.take(op.out)
+        (a, v), (g, o) = op.ins, self.take(op.out)
         self.give(v, g + self.branch[j], o)
-        self.passing = step.given(shape) if isinstance(shape, np.ndarray) else 1.0
+        self.passing = shape
+        if j in self.walk.steps and isinstance(shape, np.ndarray):
+            self.passing = self.walk.steps[j].given(shape)
         self.give(a, g + self.skip[j], o)
 
 
