@@ -90,7 +90,8 @@ class DensityForward(Forward):
 
     Attributes:
         cloud: register -> Cloud, None where it is normal.
-        steps: number of a sum -> Step.  passed: numbers of sums whose branch adds nothing.  slopes: number of an activation step -> Slopes.
+        steps: number of a sum -> Step.  passed: numbers of sums whose branch adds nothing.
+        slopes: number of an activation step -> Slopes.
         fractions: number of an activation step -> saturated and dead share, where it acts on a cloud.
         deviations: of each sum's branch, as a share of the sum, from a walk before this one: they say how fine the
             grids must be.
