@@ -257,7 +257,7 @@ def test_diagnoses_see_positions_that_fall_together_and_scores_that_pick_keys():
 
 
 def test_recommendations_see_positions_that_fall_together():
-    """Post-norm, 12 blocks: the gradient is well, the positions are one; branches times 1/sqrt(depth) keep them apart."""
+    """Post-norm, 12 blocks: the gradient is well, positions are one; branches times 1/sqrt(depth) keep them apart."""
     found = pk.recommend(transformer(64, 12, post=True, heads=4), positions=16, replicas=4)
     assert found.original.healthy
     assert found.original.similarity > 0.99
