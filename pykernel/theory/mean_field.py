@@ -257,7 +257,7 @@ class Backward(Walk):
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
         for stretch in self.program.stretches[::-1]:
             ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
-            walk = self.one_by_one if self.tied else self.at_once
+            walk = self.one_by_one if self.tied or self.normed else self.at_once
             start, coherence = walk(stretch, ops, start, coherence)
         self.rows.activation[0] = start
         return self.rows
