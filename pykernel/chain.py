@@ -15,7 +15,7 @@ from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
 from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
-from pykernel.pattern import pattern_of
+from pykernel.patterns import pattern_of
 from pykernel.program import Counts
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")

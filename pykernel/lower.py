@@ -8,7 +8,7 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.init import Given
-from pykernel.pattern import pattern_of
+from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 
 import numpy as np
@@ -26,7 +25,6 @@ from pykernel.program import (
 )
 
 A = 0  # the register of the signal
-REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
 
 
 class Rows:
@@ -42,25 +40,6 @@ class Rows:
             self._known[row] = len(self.rows)
             self.rows.append(row)
         return self._known[row]
-
-
-def pattern_of(chain):
-    """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
-    return Pattern(chain) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain))
-
-
-class _Itself:
-    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in
-    facts."""
-
-    def __init__(self, chain):
-        self.chain = chain
-
-    def __hash__(self):
-        return id(self.chain)
-
-    def __eq__(self, other):
-        return self.chain is other.chain
 
 
 class Pattern:
@@ -229,14 +208,15 @@ class Pattern:
                     continue
                 cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
                 if step.is_affine:
-                    each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
-                    cur = self._elementwise("affine", cur, held, busy, affine_steps=each)
+                    cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Activation):
                 if not (i and isinstance(steps[i - 1], Norm) and not steps[i - 1].is_affine):
                     cur = self._phi(cur, held, step, self.norms.rows[0], busy)
             elif isinstance(step, Dropout):
                 if step.p:
                     cur = self._elementwise("mask", cur, held, busy, masks=step.p)
+            elif isinstance(step, Scale) and isinstance(step.s, tuple):
+                cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Scale):
                 cur = self._elementwise("scale", cur, held, busy, factors=step.s)
         return cur
@@ -334,6 +314,11 @@ class Pattern:
         number = 0 if norm.kind is None else self.norms.number(norm)
         return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
 
+    def _affine(self, step, cur, held, busy):
+        """What a step says of each unit."""
+        each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
+        return self._elementwise("affine", cur, held, busy, affine_steps=each)
+
     def _elementwise(self, kind, cur, held, busy, **numbers):
         return self._emit(kind, (cur,), held, (*busy, cur), **numbers)
 
@@ -413,11 +398,6 @@ class Pattern:
         """The layers, with what stands in the place of their draws."""
         address = np.arange(1, len(self.units) + 1)
         return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
-
-
-@functools.lru_cache(maxsize=256)
-def _pattern_of(itself):
-    return Pattern(itself.chain)
 
 
 def _joined(parts, dtype):

@@ -13,7 +13,7 @@ from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
-from pykernel.pattern import pattern_of
+from pykernel.patterns import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 

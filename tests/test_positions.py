@@ -122,7 +122,7 @@ def test_sweeps_keep_rows_of_attention_where_chains_have_any():
 def test_keys_of_sweeps_without_attention_do_not_know_of_it():
     """All rows of before, and a head that reads every position: what stores of before hold."""
     from pykernel.sweeps import identity
-    from pykernel.sweeps.statistics import Profiles
+    from pykernel.sweeps.profiles import Profiles
 
     kept = Profiles.of("all").of_chains([pk.Chain(depth=2, width=8)])
     assert len(kept.rows) == 12 and not set(kept.rows) & {"attention_entropy", "score_std"}

@@ -152,8 +152,8 @@ template <class T> void pack(const double* F, int64_t stride, int64_t rows, int6
 }
 
 template <int width, class S, class T>
-static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t B, int panels, bool add,
-                          T* z) {
+static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t B, int panels,
+                          bool add, T* z) {
   constexpr int vectors = part_vectors<S>, n = lanes<S>;
   for (int64_t part = 0; part < panels * panel_lanes; part += vectors * n) {
     const int64_t p = part / panel_lanes, o = part % panel_lanes;
@@ -186,7 +186,8 @@ static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_
   }
 }
 template <class S, class T>
-PK_INLINE void combine_as(const Columns<T>& x, int64_t rows, const void* factor, int64_t B, int panels, bool add, T* z) {
+PK_INLINE void combine_as(const Columns<T>& x, int64_t rows, const void* factor, int64_t B, int panels, bool add,
+                          T* z) {
   const int64_t* depth = (const int64_t*)factor;
   const S* F = (const S*)(depth + (B + 7) / 8 * 8);
   for (int64_t b = 0; b < B;) {

@@ -37,7 +37,8 @@ template <class T> struct MatrixFree {
   // F (rows, B), row by row, as `combine` reads it: factor_bytes of memory.
   void (*pack)(const double* F, int64_t stride, int64_t rows, int64_t B, bool careful, void* out);
   // z (+)= x F over `panels` panels of a block; one accumulator an entry, in the order of the rows of F.
-  void (*combine)(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add, T* z);
+  void (*combine)(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add,
+                  T* z);
 };
 
 constexpr int64_t factor_bytes(int64_t B) { return (B + 7) / 8 * 64 + B * (B + 24) * 8; }

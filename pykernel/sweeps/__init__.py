@@ -6,9 +6,9 @@ from pykernel.sweeps.drive import SweepInterrupted, sweep
 from pykernel.sweeps.executors import ExecutorError
 from pykernel.sweeps.frames import StoreError
 from pykernel.sweeps.plan import Replicas, StandardError
+from pykernel.sweeps.profiles import Profiles
 from pykernel.sweeps.progress import Progress
 from pykernel.sweeps.reading import open
-from pykernel.sweeps.statistics import Profiles
 from pykernel.sweeps.store import Store, merge
 
 __all__ = [

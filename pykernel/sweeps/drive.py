@@ -17,10 +17,10 @@ from pykernel.sweeps.beside import PATIENCE, Beside
 from pykernel.sweeps.blocks import Pace, Piece, Queue
 from pykernel.sweeps.frames import Damage, StoreError, split
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
+from pykernel.sweeps.profiles import Profiles
 from pykernel.sweeps.progress import Reporter, Stop, clock
 from pykernel.sweeps.reading import goals, recall
 from pykernel.sweeps.shelf import Shelf
-from pykernel.sweeps.statistics import Profiles
 from pykernel.sweeps.store import LOCK, PLAN, Store
 from pykernel.sweeps.tally import Tally
 

@@ -39,6 +39,7 @@ MOVED = {
     "pykernel.parts.Residual": "pykernel.chain.Residual",
     "pykernel.parts.Head": "pykernel.chain.Head",
     "pykernel.parts.Clip": "pykernel.chain.Clip",
+    "pykernel.sweeps.profiles.Profiles": "pykernel.sweeps.statistics.Profiles",
     "pykernel.init.Init": "pykernel.inits.Init",
     "pykernel.init.Given": "pykernel.inits.Given",
     "pykernel.init.Fan": "pykernel.inits._Fan",

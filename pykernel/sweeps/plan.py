@@ -17,7 +17,7 @@ from pykernel.chain import Chain
 from pykernel.init import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
-from pykernel.sweeps.statistics import Profiles
+from pykernel.sweeps.profiles import Profiles
 
 # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few
 # times only.

@@ -16,7 +16,8 @@ import numpy as np
 
 from pykernel.sweeps import frames, grid, statistics
 from pykernel.sweeps.blocks import Piece
-from pykernel.sweeps.statistics import Node, Profiles
+from pykernel.sweeps.profiles import Profiles
+from pykernel.sweeps.statistics import Node
 
 BYTES_OF_ROWS = 64 << 20  # of the kernel's rows held at once
 

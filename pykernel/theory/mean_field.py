@@ -24,12 +24,11 @@ from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.signals import Gradient, Signal
+from pykernel.theory.signals import NEAREST, Gradient, Signal
 from pykernel.theory.structure import place, positions_apart
 from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
-NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
 
 
 def _as_arrays(rows: Signal) -> Signal:

@@ -232,8 +232,8 @@ typedef struct {
   double parameter;
 } pk_draw;
 
-/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node, affine and mix ops, in the order of
-   their numbers. Pointers stay yours. */
+/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node, affine and mix ops, in the order
+   of their numbers. Pointers stay yours. */
 typedef struct {
   size_t size;
   const pk_stretch* stretches;
