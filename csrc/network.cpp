@@ -119,8 +119,10 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
-      for (const Step& step : routine.steps)
+      for (const Step& step : routine.steps) {
         ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
+        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
+      }
     }
     begin = end;
   }
@@ -138,9 +140,19 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
         ops_[(int)step.op.kind].backward(*this, step, step.first + (r - begin) * step.each);
+        if (traced) trace_gradients(step);
       }
     }
     end = begin;
+  }
+}
+
+template <class T> void Network<T>::trace_gradients(const Step& step) {
+  const int32_t* ins = step.op.ins;
+  for (int k = 0; k < step.inputs; k++) {
+    if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+    const Gradient<T>& g = gradients_[(size_t)ins[k]];
+    traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
   }
 }
 

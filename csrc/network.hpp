@@ -3,6 +3,8 @@
 #pragma once
 #include <math.h>
 
+#include <vector>
+
 #include "activation.hpp"
 #include "constants.hpp"
 #include "draws.hpp"
@@ -23,6 +25,12 @@ template <class T> struct Gradient {
   Measure measure = {};
   double norm = 0;  // log2 of it
   bool held = false;
+};
+
+// Of a block that an op left: its exponent, and log2 of its norm.
+struct Traced {
+  int64_t exponent;
+  double log2_norm;
 };
 
 template <class T> class Network {
@@ -54,6 +62,8 @@ template <class T> class Network {
   Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
+  // What every op wrote, forward and then backward (of each register that it read), or null.
+  std::vector<Traced>* traced = nullptr;
 
   Block<T>& value(int32_t reg);
   const Measure& measure(int32_t reg) const { return registers_[(size_t)reg].measure; }
@@ -109,6 +119,7 @@ template <class T> class Network {
   void input();
   double objective();
   void forward(int64_t first, int64_t last);
+  void trace_gradients(const Step& step);
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);
