@@ -114,7 +114,7 @@ class Norm(Step):
         if self.eps is not None:
             _set(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
         for key in ("weight", "bias"):
-            _set(self, **{key: _number_or_array(f"norm {key}", getattr(self, key))})
+            _set(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
 
     @property
     def is_affine(self):
@@ -128,8 +128,8 @@ class Norm(Step):
             ValueError: a weight or bias for another number of units or repetitions.
         """
         each = [
-            _spread(f"norm {key}", getattr(self, key), default, units, repetitions)
-            for key, default in (("weight", 1.0), ("bias", 0.0))
+            checks.spread(f"norm {key}", default if value is None else value, units, repetitions)
+            for key, value, default in (("weight", self.weight, 1.0), ("bias", self.bias, 0.0))
         ]
         count = max(map(len, each))
         return list(zip(*(rows * count if len(rows) == 1 else rows for rows in each), strict=True))
@@ -257,26 +257,33 @@ class Dropout(Step):
 
 @dataclass(frozen=True, repr=False)
 class Scale(Step):
-    """A number that multiplies the signal.
+    """A number that multiplies the signal, or one a unit (LayerScale).
 
     Args:
-        s: the number.
+        s: a number, a sequence of one a unit, or an array (repetitions, units) of one row a repetition of the pattern.
 
     Raises:
-        ValueError, TypeError: s is not a finite number.
+        ValueError, TypeError: s is no finite number and no array of such in one or two dimensions.
+
+    Notes:
+        LayerScale: Touvron et al. 2021, arXiv 2103.17239.
 
     Examples:
-        >>> str(Scale(0.5))
-        'times 0.5'
+        >>> str(Scale(0.5)), str(Scale([0.1, 0.2]))
+        ('times 0.5', 'times own numbers')
     """
 
-    s: float = 1.0
+    s: Any = 1.0
 
     def __post_init__(self):
-        _set(self, s=checks.finite("scale s", self.s))
+        _set(self, s=checks.number_or_array("scale s", self.s))
+
+    def rows(self, units, repetitions):
+        """As `Norm.rows`."""
+        return [(weight, (0.0,) * units) for weight in checks.spread("scale s", self.s, units, repetitions)]
 
     def __str__(self):
-        return f"times {self.s:g}"
+        return "times own numbers" if isinstance(self.s, tuple) else f"times {self.s:g}"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -419,36 +426,6 @@ def _steps(name, given):
     if name == "block skip" and not given:
         raise ValueError("block skip must be a number or hold at least one step, got none")
     return tuple(step_of(s) for s in given)
-
-
-def _number_or_array(name, value):
-    """None, a float, or an array in one or two dimensions as tuples."""
-    if value is None:
-        return None
-    value = value.detach().cpu() if hasattr(value, "detach") else value
-    if np.ndim(value) == 0:
-        return checks.finite(name, value)
-    if np.ndim(value) > 2 or 0 in np.shape(value):
-        raise ValueError(
-            f"{name} must be a number, one a unit, or (repetitions, units) numbers, got shape {np.shape(value)}"
-        )
-    array = checks.array(name, value, np.shape(value)).tolist()
-    return tuple(tuple(row) for row in array) if np.ndim(value) == 2 else tuple(array)
-
-
-def _spread(name, value, default, units, repetitions):
-    """Rows of `units` floats, one in all or one a repetition."""
-    value = default if value is None else value
-    if not isinstance(value, tuple):
-        return [(value,) * units]
-    rows = list(value) if isinstance(value[0], tuple) else [value]
-    if len(rows) not in (1, repetitions):
-        raise ValueError(
-            f"{name} must have one row, or one for each of the {repetitions} repetitions, got {len(rows)} rows"
-        )
-    if len(rows[0]) not in (1, units):
-        raise ValueError(f"{name} must be a number or one for each of the {units} units, got {len(rows[0])}")
-    return [row * units if len(row) == 1 else row for row in rows]
 
 
 def _word(value):

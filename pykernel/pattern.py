@@ -208,14 +208,15 @@ class Pattern:
                     continue
                 cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
                 if step.is_affine:
-                    each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
-                    cur = self._elementwise("affine", cur, held, busy, affine_steps=each)
+                    cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Activation):
                 if not (i and isinstance(steps[i - 1], Norm) and not steps[i - 1].is_affine):
                     cur = self._phi(cur, held, step, self.norms.rows[0], busy)
             elif isinstance(step, Dropout):
                 if step.p:
                     cur = self._elementwise("mask", cur, held, busy, masks=step.p)
+            elif isinstance(step, Scale) and isinstance(step.s, tuple):
+                cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Scale):
                 cur = self._elementwise("scale", cur, held, busy, factors=step.s)
         return cur
@@ -312,6 +313,11 @@ class Pattern:
     def _phi(self, cur, held, activation, norm, busy=()):
         number = 0 if norm.kind is None else self.norms.number(norm)
         return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
+
+    def _affine(self, step, cur, held, busy):
+        """What a step says of each unit."""
+        each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
+        return self._elementwise("affine", cur, held, busy, affine_steps=each)
 
     def _elementwise(self, kind, cur, held, busy, **numbers):
         return self._emit(kind, (cur,), held, (*busy, cur), **numbers)

@@ -140,4 +140,4 @@ def plain(part: Any) -> Any:
         if value != defaults[word]:
             words[word] = _listed(value) if isinstance(value, int | float | tuple) else str(value)
     first = getattr(part, positional[0])
-    return {name: True if first is None else first, **words}
+    return {name: True if first is None else _listed(first), **words}

@@ -60,7 +60,7 @@ def random_chain(seed, *, width=6, smooth=False, dropout=True, inits=INITS, head
                 out += [norm(units, repetitions)] if rng.random() < 0.3 else []
                 out += [pick(*names)]
             out += [Dropout(0.3)] if dropout and rng.random() < 0.2 else []
-            out += [Scale(float(rng.normal()))] if rng.random() < 0.2 else []
+            out += [Scale(pick(float(rng.normal()), rng.normal(size=units)))] if rng.random() < 0.2 else []
         return [*out, linear(units_out)]
 
     def after(units, repetitions):

@@ -244,6 +244,29 @@ def test_a_thousand_blocks():
     assert p.attention_entropy[0] < p.attention_entropy[-1] < math.log(16)
 
 
+# -- advice
+
+
+def test_diagnoses_see_positions_that_fall_together_and_scores_that_pick_keys():
+    collapsed = pk.propagate(transformer(64, 12, post=True, heads=4), positions=16, replicas=4).diagnose().why
+    assert any("positions of an input fall together" in text and "(theory 1 - 0.001)" in text for text in collapsed)
+    sharp = pk.propagate(transformer(64, 2, heads=4, gain=3.0), positions=16, replicas=4).diagnose().why
+    assert any(text.startswith("scores pick keys") and "in attention 1" in text for text in sharp)
+    healthy = pk.propagate(transformer(64, 3, heads=4), positions=16, replicas=4).diagnose().why
+    assert not any("fall together" in text or "pick keys" in text for text in healthy)
+
+
+def test_recommendations_see_positions_that_fall_together():
+    """Post-norm, 12 blocks: the gradient is well, the positions are one; branches times 1/sqrt(depth) keep them
+    apart."""
+    found = pk.recommend(transformer(64, 12, post=True, heads=4), positions=16, replicas=4)
+    assert found.original.healthy
+    assert found.original.similarity > 0.99
+    assert "positions fall together (mean cosine 0.99" in found.summary
+    scaled = next(c for c in found if c.change.startswith("branches times 1/sqrt"))
+    assert scaled.similarity == pytest.approx(pk.predict(scaled.chain, positions=16).similarity[-1], abs=0.08)
+
+
 # -- refusals
 
 

@@ -111,8 +111,9 @@ def test_weights_and_biases_of_norms_beside_an_ensemble(name):
 def test_norms_of_own_numbers_are_refused_where_units_then_differ():
     own = Norm("layer", weight=[0.5, 1.5])
     behind = Block(Linear(2), skip=1.0, after=own)
-    for block in (Block(Linear(2), own, skip=1.0), Block(own, "tanh", Linear(2)), behind):
-        with pytest.raises(ValueError, match="units have a weight or bias of their own"):
+    scaled = Block(Linear(2), Scale([1.0, 0.5]), skip=1.0)
+    for block in (Block(Linear(2), own, skip=1.0), Block(own, "tanh", Linear(2)), behind, scaled):
+        with pytest.raises(ValueError, match="has numbers of its own for each unit"):
             pk.predict(Chain(width=2, depth=2, blocks=[block]))
     with pytest.raises(ValueError, match="output of a norm with a bias"):
         pk.predict(Chain(width=2, depth=2, blocks=[Block(Norm("layer", bias=0.1), "tanh", Linear(2))]))

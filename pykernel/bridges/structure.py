@@ -45,8 +45,8 @@ class Part:
 
     @property
     def key(self):
-        """What makes two blocks the same: the units that come in and all that is said of it but a norm's weight and
-        bias."""
+        """What makes two blocks the same: the units that come in and all that is said of it but the numbers of
+        units."""
         entering = next((item.sources[0].sizes[1] for item in self.every if item.weighted), None)
         return entering, self.each(lambda item: item._replace(step=_bare(item.step))).block({})
 
@@ -59,19 +59,24 @@ class Part:
 
 
 def _bare(step):
-    """A step without what a norm's weight and bias are."""
-    return replace(step, weight=None, bias=None) if isinstance(step, Norm) else step
+    """A step without its numbers of units: a norm's weight and bias, LayerScale's factors."""
+    if isinstance(step, Norm):
+        return replace(step, weight=None, bias=None)
+    return Scale([0.0]) if isinstance(step, Scale) and isinstance(step.s, tuple) else step
 
 
 def _repeated(parts):
-    """One part for parts of one key: their norms' weights and biases as rows, one a repetition, where they differ."""
+    """One part for parts of one key: their numbers of units as rows, one a repetition, where they differ."""
     turns = zip(*(part.every for part in parts), strict=True)
     return parts[0].each(lambda item: item._replace(step=_in_rows([other.step for other in next(turns)])))
 
 
 def _in_rows(steps):
-    if not isinstance(steps[0], Norm) or len(set(steps)) == 1:
+    """A step of repetitions that differ in its numbers of units."""
+    if len(set(steps)) == 1:
         return steps[0]
+    if isinstance(steps[0], Scale):
+        return Scale(np.array([step.s for step in steps]))
     words = {}
     for key, nothing in (("weight", 1.0), ("bias", 0.0)):
         each = [nothing if getattr(step, key) is None else getattr(step, key) for step in steps]
@@ -95,6 +100,11 @@ def _spelled(item, words):
             )
         step = step if output == init else replace(step, output=output)
     return step
+
+
+def _is_factor(step):
+    """Whether a step is one number that multiplies."""
+    return isinstance(step, Scale) and not isinstance(step.s, tuple)
 
 
 class _Series:
@@ -122,9 +132,9 @@ class _Series:
             if len(end.ins) == 2:
                 found.append(self._sum(end, factor))
                 factor = 1.0
-            elif isinstance(end.step, Scale):  # a factor on a sum goes into the sum
+            elif _is_factor(end.step):  # a factor on a sum goes into the sum
                 factor *= end.step.s
-                if before is start or not (len(before.ins) == 2 or isinstance(before.step, Scale)):
+                if before is start or not (len(before.ins) == 2 or _is_factor(before.step)):
                     found.append(Item(Scale(factor)))
                     factor = 1.0
             else:
@@ -137,7 +147,7 @@ class _Series:
         sides = []
         for term, own in zip(value.ins, value.factors, strict=True):
             own *= factor
-            while term is not start and isinstance(term.step, Scale):
+            while term is not start and _is_factor(term.step):
                 own *= term.step.s
                 term = term.ins[0]
             sides.append((own, self.between(start, term)))

@@ -11,6 +11,7 @@ from pykernel import activations
 from pykernel.activation import Activation
 from pykernel.bridges import torch_attention as heads
 from pykernel.bridges import torch_kinds as kinds
+from pykernel.bridges import torch_norms as norms
 from pykernel.bridges.structure import Network, network
 from pykernel.bridges.torch_trace import IN_PLACE, trace
 from pykernel.bridges.values import MIXED, Read, Source, Value
@@ -25,6 +26,8 @@ def read(module, own=None) -> Network:
     if not hasattr(module, "named_modules"):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
+        module = module.module
     for path, part in module.named_modules():
         _refuse_changed(part, kinds.where_of(part, path))
     own = {} if own is None else {kind: activations.get(row) for kind, row in own.items()}
@@ -148,6 +151,9 @@ class _Reader:
         found = heads.call(name, args, kwargs, self.sizes, where)
         if found is not heads.NOTHING:
             return found
+        found = norms.call(name, args, self._given(name, node), where)
+        if found is not norms.NOTHING:
+            return found
         if name == "mean" and self.has_attention and isinstance(args[0], Value):
             if self._given(name, node).get("dim", None) not in (1, -2, (1,), [1]):
                 raise ValueError(f"{where} takes a mean over something other than positions, the axis before the last")
@@ -180,8 +186,9 @@ class _Reader:
             return self._halves(value, size, given.get("dim", 0), name, where)
         row = kinds.function(name, given)
         if row is None:
+            why = f" ({kinds.LOSS})" if "softmax" in name else ""
             raise ValueError(
-                f"{self._scope(node)} calls {name}, which a chain has not; a chain is read from {kinds.KNOWN}"
+                f"{self._scope(node)} calls {name}, which a chain has not{why}; a chain is read from {kinds.KNOWN}"
             )
         return self._step(value, row, where)
 
@@ -274,6 +281,8 @@ class _Reader:
 
     def _value(self, argument, where):
         value = self._known(argument)
+        if isinstance(value, norms.Part):
+            raise ValueError(f"{where} acts on {value}, which a chain knows on the way into a norm only")
         if not isinstance(value, Value) or not _is_node(argument):
             own = getattr(argument, "target", argument) if hasattr(value, "shape") else None
             raise ValueError(
@@ -318,8 +327,10 @@ class _Reader:
         alpha = self._constant(node.kwargs.get("alpha", 1))
         if alpha == sign == 1:
             for value, own in ((left, right), (right, left)):
-                if self._is_own(own, value) and isinstance(value.step, Norm) and value.step.bias is None:
-                    return self._normed(value, "bias", own, where)
+                if self._is_own(own, value):
+                    return self._shifted(value, own, where)
+            if 0 in (self._constant(left), self._constant(right)):  # as Python's sum begins
+                return self._checked(left if isinstance(left, Value) else right, where)
         if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
             own = next((a.target for a, v in zip(_operands(node), (left, right)) if getattr(v, "ndim", 0) > 1), None)
             if own is not None:
@@ -351,8 +362,8 @@ class _Reader:
         if "div" not in name:
             for value, own in ((left, right), (right, left)):
                 value, own = self._known(value), self._known(own)
-                if self._is_own(own, value) and isinstance(value.step, Norm) and not value.step.is_affine:
-                    return self._normed(value, "weight", own, where)
+                if self._is_own(own, value):
+                    return self._scaled_by_unit(value, own, where)
         factor = self._constant(left)
         if factor is not None and "div" not in name:
             return self._scaled(self._value(right, where), factor, where)
@@ -364,10 +375,23 @@ class _Reader:
         """Whether `own` is an array of the module's with one number for each unit of a value."""
         return isinstance(value, Value) and getattr(own, "ndim", 0) == 1 and value.units in (None, len(own))
 
-    def _normed(self, value, key, own, where):
-        """A norm with a weight or a bias behind it."""
-        numbers = kinds.plainest(own, {"weight": 1.0, "bias": 0.0}[key], where)
-        return replace(value, step=replace(value.step, **{key: numbers}))
+    def _scaled_by_unit(self, value, own, where):
+        """A norm's weight, or a factor for each unit."""
+        numbers = kinds.plainest(own, 1.0, where)
+        if isinstance(value.step, Norm) and not value.step.is_affine:
+            return replace(value, step=replace(value.step, weight=numbers))
+        return value if numbers is None else self._step(value, Scale(numbers), where)
+
+    def _shifted(self, value, own, where):
+        """A norm or a layer with a bias behind it."""
+        if isinstance(value.step, Norm) and value.step.bias is None:
+            return replace(value, step=replace(value.step, bias=kinds.plainest(own, 0.0, where)))
+        if isinstance(value.step, Linear) and value.sources[0].bias is None:
+            return replace(value, sources=(value.sources[0]._replace(bias=own),))
+        raise ValueError(
+            f"{where} adds an array of its own to what is no output of a norm or a Linear without a bias; a chain has "
+            "biases there only"
+        )
 
     def _gate(self, left, right, where):
         """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""

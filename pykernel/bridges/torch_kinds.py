@@ -42,7 +42,18 @@ FUNCTIONS |= {
     "sigmoid_": "sigmoid",
 }
 HARMLESS = ("Identity", "Flatten")
-HARMLESS_FUNCTIONS = ("flatten", "view", "reshape", "contiguous", "clone", "squeeze", "float", "double")
+HARMLESS_FUNCTIONS = (
+    "flatten",
+    "view",
+    "reshape",
+    "contiguous",
+    "clone",
+    "squeeze",
+    "float",
+    "double",
+    "to",
+    "type_as",
+)
 # asserts: arguments left at their defaults
 SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")
 NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
@@ -54,12 +65,15 @@ KNOWN = (
     "scaled_dot_product_attention or written out, gates of two Linear layers, products with a number, and sums of "
     "two values"
 )
+LOSS = 'a softmax belongs to the loss: read the module without it, with loss="softmax"'
 # What is read by none of these words, and why.
 REASONS = {
     "Transformer": "a decoder has two inputs",
     "Conv": "a convolution mixes positions",
     "Embedding": "an embedding looks its input up: read the module of the blocks behind it, and give propagate as x "
     "what enters them, positions included",
+    "Softmax": LOSS,
+    "LogSoftmax": LOSS,
     "RNN": "a recurrence uses one weight many times",
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
@@ -77,6 +91,10 @@ ARGUMENTS |= {
     "split": ("split_size", "dim"),
     "linear": ("weight", "bias"),
     "mean": ("dim", "keepdim"),
+    "var": ("dim", "unbiased", "keepdim"),
+    "pow": ("exponent",),
+    "clamp": ("min", "max"),
+    "clamp_min": ("min",),
     "layer_norm": ("normalized_shape", "weight", "bias", "eps"),
     "rms_norm": ("normalized_shape", "weight", "eps"),
 }
@@ -84,7 +102,7 @@ ARGUMENTS |= {
 
 def arguments(name):
     """Names of what a function takes behind its input, in order."""
-    return ARGUMENTS.get("dropout" if "dropout" in name else name, ())
+    return ARGUMENTS.get("dropout" if "dropout" in name else name.removesuffix("_"), ())
 
 
 def kind_of(module):
@@ -157,6 +175,10 @@ def function(name, given):
         return _gelu(given.get("approximate", "none"), "gelu")
     if name == "softplus" and given.get("beta", 1) == 1 and given.get("threshold", THRESHOLD) >= THRESHOLD:
         return activations.get("softplus")
+    if name in ("clamp", "clamp_", "clamp_min") and (given.get("min"), given.get("max")) == (0, None):
+        return activations.get("relu")
+    if name in ("clamp", "clamp_") and (given.get("min"), given.get("max")) == (-1, 1):
+        return activations.get("hardtanh")
     if name == "hardtanh" and (given.get("min_val", -1), given.get("max_val", 1)) == (-1, 1):
         return activations.get("hardtanh")
     return None

@@ -19,7 +19,7 @@ from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
 from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
-from pykernel.theory.shares import saturated_and_dead
+from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
@@ -59,7 +59,7 @@ class Prediction(observables.Rows):
     def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
-        self.rows = _rows(program, signal, gradient, loss)
+        self.rows = predicted(program, signal, gradient, loss)
         known = finite.law(program, signal, gradient) or finite_blocks.law(program)
         self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
@@ -280,59 +280,6 @@ def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
     used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
     return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
-
-
-def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
-    C, L = program.columns, program.depth
-    half = 0.5 / LOG10
-    pairs = _pairs(program, signal, gradient)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross, alike = np.ones(L), np.ones(L)
-        for count, s, g in pairs:
-            cross += count * g.coherence * (1 - s.input_distance)
-            alike += count * g.coherence
-        fan_in = program.layers.columns.astype(float)
-        weight = (
-            gradient.preactivation
-            + gradient.lean
-            + signal.input
-            + np.log(fan_in)
-            + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
-        )
-        bias = gradient.preactivation + np.log(np.maximum(alike, 0))
-        bias[np.abs(alike) < 1e-12] = -np.inf
-        mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
-        mean = np.where(signal.mean[1:] == 0, 0.0, mean)
-    saturated, dead = saturated_and_dead(program, signal)
-    similarity = sum(count * (1 - s.distance[1:]) for count, s, _ in pairs) / max(C - 1, 1)
-    return {
-        "log10_grad_weight": half * weight,
-        "log10_grad_bias": half * bias,
-        "log10_grad_preactivation": half * gradient.preactivation,
-        "log10_grad_activation": half * gradient.activation,
-        "log10_mean_square_preactivation": 2 * half * signal.preactivation,
-        "log10_mean_square_activation": 2 * half * signal.activation[1:],
-        "mean_activation": mean,
-        "saturated": saturated,
-        "dead": dead,
-        "similarity": similarity if pairs else np.full(program.counts.node, np.nan),
-        "log10_weight_factor": half * signal.weight,
-        "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": attention.entropies(program, signal),
-        "score_std": attention.score_deviations(program, signal),
-        "loss": loss,
-    }
-
-
-def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:
-    """How many partners a column has, and what they have in common: positions of its input and columns of others where
-    attention tells them apart."""
-    if program.columns == 1:
-        return []
-    if signal.between is None:
-        return [(program.columns - 1, signal, gradient)]
-    positions = program.columns // program.batch
-    return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
 
 
 def _validity(program: Program, prediction: Prediction) -> list[str]:

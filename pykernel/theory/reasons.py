@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.layers import Block, Dropout, Gated, Norm, roles
+from pykernel.layers import Attention, Block, Dropout, Gated, Norm, roles
 from pykernel.theory.quadrature import ELASTICITY, moments
 
 SHOWN = 3  # blocks of a pattern that are explained: those that change the gradient most
 LABEL = 58
+TOGETHER = 0.9  # cosine of positions from which they count as fallen together
+PICKS = 0.3  # of the largest entropy that attention over so many positions may have
 
 
 def reasons(propagation: Any, prediction: Any) -> tuple[str, ...]:
@@ -42,7 +44,7 @@ def reasons(propagation: Any, prediction: Any) -> tuple[str, ...]:
             text = _of_block(p, block, k, gradient, signal, _share(prediction, chain, k))
             said[block] = abs(gradient), f"{textwrap.shorten(str(block), LABEL, placeholder=' ...')}: {text}"
     order = sorted(said.values(), key=lambda pair: -pair[0])
-    return (*(text for _, text in order[:SHOWN]), *_gates(p), *_masks(chain))
+    return (*(text for _, text in order[:SHOWN]), *_attention(p, prediction), *_gates(p), *_masks(chain))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -96,6 +98,51 @@ def _share(prediction: Any, chain: Any, k: int) -> float:
     j = sum(b.skip is not None for b in chain.first) + (chain.depth - 1) * sum(skips) + sum(skips[:k])
     kept, added = (float(values[j]) for values in (prediction.signal.kept, prediction.signal.added))
     return added / (kept + added) if kept + added > 0 else math.nan
+
+
+def _attention(p: Any, prediction: Any) -> list[str]:
+    """Whether positions fall together on the way, and whether scores pick single keys."""
+    positions = math.prod(p.positions)
+    entropy = np.median(p.attention_entropy, axis=0)
+    if positions == 1 or not len(entropy):
+        return []
+    out, alike = [], np.median(p.similarity, axis=0)
+    if alike[-1] > TOGETHER:
+        first = int(np.argmax(alike > TOGETHER)) + 1
+        what = "positions of an input" if p.batch == 1 else "columns, positions and inputs,"
+        beside = "" if prediction is None else f" (theory {_short(prediction.similarity[-1])})"
+        text = f"{what} fall together: mean cosine {_short(alike[-1])}{beside} at the end, "
+        text += f"above {TOGETHER:g} from a[{first}] on"
+        lost = _queries_over_values(p)
+        text += f"; in the last attention query and key get {lost:+.3g} decades of value's gradient" if lost < 0 else ""
+        out.append(f"{text}; smaller branches (1/sqrt(depth)), or norms before branches instead of behind, slow it")
+    seen = [math.log((positions + 1) / 2) if step.causal else math.log(positions) for step in _attentions(p.chain)]
+    if seen and float(entropy.min()) < PICKS * min(seen):
+        m = int(entropy.argmin())
+        most, std = math.log(positions), float(np.median(p.score_std[:, m]))
+        out.append(
+            f"scores pick keys: entropy {entropy[m]:.3g} of at most ln {positions} = {most:.3g} in attention {m + 1}, "
+            f"whose scores have a standard deviation of {std:.3g}; a smaller scale or gain of query and key spreads it"
+        )
+    return out
+
+
+def _attentions(chain: Any) -> list[Attention]:
+    blocks = (*chain.first, *chain.blocks, *chain.last)
+    return [step for block in blocks for step in block.steps if isinstance(step, Attention)]
+
+
+def _short(cosine: float) -> str:
+    """A cosine, near 1 by its distance."""
+    return f"{cosine:.3g}" if cosine < 0.99 else f"1 - {max(1 - cosine, 0):.1g}"
+
+
+def _queries_over_values(p: Any) -> float:
+    """Decades of the query's weight gradient over the value's in the last attention."""
+    last = {name.rpartition(".")[2].rstrip("0123456789"): l for l, name in enumerate(p.layers)}
+    with np.errstate(invalid="ignore"):
+        gradient = np.median(p.log10_grad_weight, axis=0)
+    return float(gradient[last["query"]] - gradient[last["value"]])
 
 
 def _gates(p: Any) -> list[str]:

@@ -14,7 +14,8 @@ from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
-from pykernel.theory.proposals import PROPOSALS, Situation, predicted_decades
+from pykernel.theory.proposals import PART, PROPOSALS, Situation, predicted_decades
+from pykernel.theory.reasons import TOGETHER
 from pykernel.verdict import EXPLODING, classify
 
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
@@ -34,6 +35,7 @@ class Candidate:
             deviation over
         replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
+        similarity: of positions, the median of the mean cosine at the last node; nan for inputs without positions.
         verdict: measured.  healthy: verdict "stable".
     """
 
@@ -47,6 +49,7 @@ class Candidate:
     spread: float = math.nan
     outside: float = math.nan
     forward: float = math.nan
+    similarity: float = math.nan
     verdict: str = ""
 
     @property
@@ -134,13 +137,22 @@ class Recommendation:
         verdict = classify([math.nan], [decades], vanishing=-self.bound, exploding=self.bound)
         return f" (theory {_number(decades)}" + ("" if verdict == self.original.verdict else f", {verdict}") + ")"
 
+    def _apart(self) -> str:
+        """Positions that have fallen together, and what keeps them further apart; "" where they have not."""
+        alike = self.original.similarity
+        if not alike > TOGETHER:
+            return ""
+        text = f"its gradient asks for no change, but positions fall together (mean cosine {alike:.4g} at the end)"
+        others = [c for c in self.candidates if c.healthy and c.effort <= PART and c.similarity < TOGETHER]
+        return text + (f"; apart with {others[0].change} ({others[0].similarity:.3g})" if others else "")
+
     @property
     def summary(self) -> str:
         """One sentence."""
         if self.original.healthy:
             text = f"the chain is healthy as it is, measured{self._theory()}"
             if self.original.outside <= UNSURE:
-                return f"{text}: nothing has to change"
+                return f"{text}: " + (self._apart() or "nothing has to change")
             surer = next((c for c in self.candidates if c.healthy and c.outside <= UNSURE), None)
             text += f", but only in the median: {self.original.outside:.0%} of the draws end beyond the bounds"
             return text + (f"; surer: {surer.change}" if surer else "")
@@ -293,6 +305,7 @@ class _Bench:
             spread=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
             outside=outside,
             forward=forward,
+            similarity=float(np.median(p.similarity[:, -1])) if math.prod(p.positions) > 1 else math.nan,
             verdict=p.judge(-self.bound, self.bound),
         )
 

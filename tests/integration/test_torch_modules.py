@@ -80,6 +80,11 @@ PATTERNS = {
     "ModuleList": dict(
         width=5, depth=3, first=[Linear(6)], blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")
     ),
+    "LayerScale as it begins": dict(
+        width=6,
+        depth=2,
+        blocks=[Block(Norm("layer"), Linear(12), "gelu", Linear(6), skip=1.0, scale=float(np.float32(0.01)))],
+    ),
     "F.linear": dict(width=6, depth=2, blocks=[Block(Linear(6), "relu", Scale(-0.5))]),
 }
 
@@ -197,6 +202,11 @@ REFUSED = [
     (lambda m, x: cut_and_whole(m[0](x)), "is used twice"),
     (lambda m, x: m[0](x) / m[1](x), "divides by something that is no number"),
     (lambda m, x: m[0](x) + 1.0, "adds something that is no output of a layer"),
+    (lambda m, x: torch.relu(m[0](x)) ** 2, "the output acts on a square, which a chain knows on the way into a norm"),
+    (lambda m, x: x - x.mean(-1, keepdim=True), "acts on a difference from the mean"),
+    (lambda m, x: x / x.var(-1, keepdim=True).sqrt(), "divides by one unit less than there are"),
+    (lambda m, x: torch.tanh(x) + m[0].bias, "adds an array of its own to what is no output of a norm"),
+    (lambda m, x: torch.log_softmax(m[0](x), -1), "a softmax belongs to the loss"),
     (lambda m, x: (m[0](x), m[1](x)), "returns tuple; a chain has one output"),
     (lambda m, x: m[0](x) if x.sum() > 0 else x, "torch.fx cannot follow its forward"),
 ]
@@ -268,6 +278,21 @@ class Optional(nn.Module):
             x = x * mask
         x = torch.relu(input=self.linear(input=x))
         return torch.add(input=x, other=torch.mul(x, other=factor), alpha=2.0) if not double else x * 2
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m[0](x).clamp(min=0),
+        lambda m, x: torch.clamp(m[0](x), -1, 1),
+        lambda m, x: sum([x, torch.relu(m[0](x))]),
+        lambda m, x: torch.relu(F.linear(x, m[0].weight) + m[0].bias),
+        lambda m, x: torch.relu(m[0](x)).to(x.dtype),
+    ],
+)
+def test_other_ways_to_write_a_step_are_read(forward):
+    torch.manual_seed(0)
+    assert_the_gradients_of_autograd(Forward(forward, *linears((6, 6))), 6)
 
 
 def test_arguments_stay_at_their_defaults():

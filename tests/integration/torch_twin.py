@@ -46,7 +46,7 @@ class Function(nn.Module):
 class Times(nn.Module):
     def __init__(self, factor):
         super().__init__()
-        self.factor = factor
+        self.register_buffer("factor", factor)
 
     def forward(self, x):
         return self.factor * x
@@ -180,7 +180,7 @@ class Twin:
             eps = self.chain.norm_eps if step.eps is None else step.eps
             return self._norm(step, {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm}[step.kind], eps)
         if isinstance(step, Scale):
-            return Times(step.s)
+            return Times(torch.tensor(step.s, dtype=torch.float64))
         assert isinstance(step, Dropout)
         if self.batch is None:
             return nn.Dropout(step.p)

@@ -29,11 +29,11 @@ def law(walk, stretch, op):
     own = any(np.ptp(part) > 0 for row in rows for part in row)
     if own and not _before_weights(walk, stretch, op):
         raise NoTheory(
-            "mean field needs weights behind a norm whose units have a weight or bias of their own: activation "
+            "mean field needs weights behind a norm or scale that has numbers of its own for each unit: activation "
             "functions and sums would meet units that differ; use propagate"
         )
     shifted = any(row.bias.any() for row in rows)
-    made = "a norm with a bias" if shifted else "a norm with a weight for each unit"
+    made = "a norm with a bias" if shifted else "numbers of its own for each unit"
     return walk.same(
         op.ins[0],
         gaussian=law.gaussian and not (own or shifted),
