@@ -147,15 +147,6 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
   }
 }
 
-template <class T> void Network<T>::trace_gradients(const Step& step) {
-  const int32_t* ins = step.op.ins;
-  for (int k = 0; k < step.inputs; k++) {
-    if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
-    const Gradient<T>& g = gradients_[(size_t)ins[k]];
-    traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
-  }
-}
-
 template <class T> void Network<T>::input() {
   const int64_t n = program.nodes[0];
   Block<T> a = scratch();

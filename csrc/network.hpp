@@ -3,6 +3,7 @@
 #pragma once
 #include <math.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "activation.hpp"
@@ -119,7 +120,14 @@ template <class T> class Network {
   void input();
   double objective();
   void forward(int64_t first, int64_t last);
-  void trace_gradients(const Step& step);
+  void trace_gradients(const Step& step) {
+    const int32_t* ins = step.op.ins;
+    for (int k = 0; k < step.inputs; k++) {
+      if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+      const Gradient<T>& g = gradients_[(size_t)ins[k]];
+      traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
+    }
+  }
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);

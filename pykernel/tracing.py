@@ -17,6 +17,7 @@ from pykernel.program import MAX_REPLICAS, Program
 
 # Decades by which norms may differ: roundings of the dtype, grown over some hundred layers.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
+ROUNDING = 1e-14  # of norms of more decades than float64 tells apart
 SHOWN = 20  # lines of a table at either end, and around the difference
 
 
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     exponent: int
     log10_norm: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.direction:<8} {self.op:<22} {self.register:>8} {self.exponent:>9} {self.log10_norm:>12.6g}"
 
 
@@ -71,7 +72,8 @@ class Trace:
             return None
         mine, other = (np.array([entry.log10_norm for entry in t.entries]) for t in (self, self.against))
         with np.errstate(invalid="ignore"):
-            apart = ~((np.abs(mine - other) <= self.tolerance) | (mine == other) | (np.isnan(mine) & np.isnan(other)))
+            room = self.tolerance + ROUNDING * np.abs(mine)
+            apart = ~((np.abs(mine - other) <= room) | (mine == other) | (np.isnan(mine) & np.isnan(other)))
         return int(apart.argmax()) if apart.any() else None
 
     def to_dataframe(self) -> Any:
