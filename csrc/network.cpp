@@ -119,8 +119,10 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
-      for (const Step& step : routine.steps)
+      for (const Step& step : routine.steps) {
         ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
+        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
+      }
     }
     begin = end;
   }
@@ -138,6 +140,7 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
         ops_[(int)step.op.kind].backward(*this, step, step.first + (r - begin) * step.each);
+        if (traced) trace_gradients(step);
       }
     }
     end = begin;

@@ -39,6 +39,7 @@ _WHERE = {
     "from_jax": "bridges.arrays",
     "init_jax": "bridges.arrays",
     "propagate": "propagation",
+    "trace": "tracing",
     "weights": "simulate",
     "gradients": "simulate",
     "Propagation": "propagation",

@@ -57,5 +57,6 @@ from pykernel.theory.predict import predict as predict
 from pykernel.theory.recommend import recommend as recommend
 from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
+from pykernel.tracing import trace as trace
 
 __version__: str

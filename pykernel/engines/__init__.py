@@ -5,6 +5,7 @@ for.
 A module has
     run(program, first, count, *, threads, keep=()) -> rows by name, and "keep" where asked for
     refusal(program) -> None, or the sentence that says why not and what can
+    trace(program, replica) -> (exponent, log10 norm) of what every op wrote; not in every module
     memory(program, threads) -> bytes of workspace that a run cannot do without
 """
 

@@ -22,7 +22,7 @@ def refusal(program: Program) -> str | None:
 
 def run(program: Program, first: int, count: int, *, threads: int = 1, keep=()) -> dict:
     """Rows of replicas first .. first + count - 1; with `keep`, also lists of the named arrays a replica (see
-    Trace)."""
+    Kept)."""
     return run_operators(program, first, count, Dense, keep)
 
 
@@ -32,17 +32,28 @@ def run_operators(program, first, count, operator, keep=()):
     out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
     traces = []
     for index in range(count):
-        trace = Trace(keep)
+        kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            Run(program, first + index, operator(program, first + index), rows, trace).replica_run()
-        traces.append(trace.arrays)
+            Run(program, first + index, operator(program, first + index), rows, kept).replica_run()
+        traces.append(kept.arrays)
     if keep:
         out["keep"] = traces
     return out
 
 
-class Trace:
+def trace(program, replica, operator=None):
+    """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
+    registers that each read."""
+    rows = {row.name: np.full(observables.shape(row, 1, program.counts), np.nan) for row in observables.ROWS}
+    run = Run(program, replica, (operator or Dense)(program, replica), rows, Kept(()))
+    run.traced = []
+    with np.errstate(all="ignore"):
+        run.replica_run()
+    return np.array(run.traced)
+
+
+class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
     at 0."""
 
@@ -101,12 +112,13 @@ class Run:
     Attributes:
         program, replica: what runs.  operator: who multiplies by the weights.
         registers: register -> Block, forward.  gradients: the same, backward.
-        trace: keeps arrays on request.
+        trace: keeps arrays on request.  traced: list of what ops wrote, or None.
     """
 
     def __init__(self, program, replica, operator, rows, trace):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients = {}, {}
+        self.traced = None
 
     def put(self, name, number, value):
         """An entry of a row."""
@@ -128,15 +140,25 @@ class Run:
                 for op in stretch.ops:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
+    def note(self, blocks, registers):
+        """What an op wrote, where somebody asks."""
+        if self.traced is not None:
+            found = [blocks.get(register) for register in dict.fromkeys(registers)]
+            self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
+
     def replica_run(self):
         """Forward, objective, backward."""
         self.registers[0] = input_block(self.program, self.replica)
         self.trace.keep("activation", 0, self.registers[0].true)
-        tape = [(op, number, OPS[op.kind].forward(self, op, number)) for op, number in self.steps()]
+        tape = []
+        for op, number in self.steps():
+            tape.append((op, number, OPS[op.kind].forward(self, op, number)))
+            self.note(self.registers, (op.out,))
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
         while tape:
             op, number, kept = tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
+            self.note(self.gradients, op.ins)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)
