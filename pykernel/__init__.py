@@ -17,6 +17,7 @@ _WHERE = {
     "Gated": "layers",
     "Dropout": "layers",
     "Scale": "layers",
+    "Formats": "formats",
     "Activation": "activation",
     "leaky_relu": "activations",
     "elu": "activations",

@@ -17,6 +17,7 @@ from pykernel.config import show_config as show_config
 from pykernel.embed import get_cmake_dir as get_cmake_dir
 from pykernel.embed import get_include as get_include
 from pykernel.embed import get_library as get_library
+from pykernel.formats import Formats as Formats
 from pykernel.inits import Constant as Constant
 from pykernel.inits import Fixup as Fixup
 from pykernel.inits import Given as Given

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, stream
+from pykernel.formats import Formats
 
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
@@ -23,7 +24,8 @@ MAX_REPLICAS = 2**32
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, sums with a skip, factors, masks, attentions, and nodes (block ends)."""
+    activation follows, sums with a skip, factors, masks, attentions, nodes (block ends), and nodes where signals are
+    rounded and compared: all in a run with formats, else none."""
 
     layer: int = 0
     activation: int = 0
@@ -33,6 +35,7 @@ class Counts(NamedTuple):
     mask: int = 0
     mix: int = 0
     node: int = 0
+    rounded: int = 0
 
     def plus(self, other, times=1):
         """These and `times` the others."""
@@ -179,6 +182,8 @@ class Program:
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
         exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
+        formats: what weights, signals and gradients are rounded to, or None. Rounded is what every op hands on, but for
+            nodes, whose input is; and the gradient of each of those.
     """
 
     stretches: tuple[Stretch, ...]
@@ -207,6 +212,7 @@ class Program:
     seed: int
     dtype: str
     exponent: bool
+    formats: Formats | None = None
 
     @property
     def depth(self) -> int:
@@ -224,7 +230,7 @@ class Program:
         total = Counts()
         for stretch in self.stretches:
             total = total.plus(stretch.each, stretch.count)
-        return total
+        return total if self.formats is None else total._replace(rounded=total.node)
 
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""
