@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "activation.hpp"
 #include "check.hpp"
 #include "draws.hpp"
 #include "isa.hpp"
-#include "layer.hpp"
+#include "norms.hpp"
 #include "pykernel/layer.hpp"
 
 namespace pykernel {
@@ -49,7 +50,8 @@ template <class T> class Room {
         phi_(phi_of<T>(spec.activation)),
         lent_(workspace, bytes),
         team_(1, never_),
-        layer_(spec.exponent, spec.batch, std::max(spec.rows, spec.columns), team_) {}
+        layer_(spec.exponent, spec.batch, std::max(spec.rows, spec.columns), team_),
+        norms_(std::max(spec.rows, spec.columns), layer_) {}
 
   Measure multiply(const Block<T>& u, Block<T>& z) {
     int shift;
@@ -74,21 +76,21 @@ template <class T> class Room {
 
   Measure activate(Block<T>& z, Block<T>& v) {
     expect(z, z.n), expect(v);
-    if (!norm_.kind) return layer_.activate(phi_, z, v);
+    if (!norm_.kind) return pykernel::activate(layer_, phi_, z, v);
     Buffer<T> room((size_t)block_entries(z.n, spec_.batch));
     Block<T> h = {room.get(), z.n, 0, 0};
-    layer_.normalise(norm_, z, h);
-    return layer_.activate(phi_, h, v);
+    norms_.normalise(norm_, z, h);
+    return pykernel::activate(layer_, phi_, h, v);
   }
 
   Measure differentiate(Block<T>& z, const Block<T>& g, Block<T>& delta, SlopeCount& count) {
     expect(z, z.n), expect(g, z.n), expect(delta);
-    if (!norm_.kind) return layer_.differentiate(phi_, z, g, delta, count);
+    if (!norm_.kind) return pykernel::differentiate(layer_, phi_, z, g, delta, count);
     Buffer<T> room((size_t)block_entries(z.n, spec_.batch));
     Block<T> h = {room.get(), z.n, 0, 0};
-    layer_.normalise(norm_, z, h);
-    layer_.differentiate(phi_, h, g, delta, count);
-    return layer_.normalise_backward(norm_, z, h, delta, delta);
+    norms_.normalise(norm_, z, h);
+    pykernel::differentiate(layer_, phi_, h, g, delta, count);
+    return norms_.normalise_backward(norm_, z, h, delta, delta);
   }
 
   Measure add(const Block<T>& x, const Block<T>& y, double factor, Block<T>& out) {
@@ -150,6 +152,7 @@ template <class T> class Room {
   const std::atomic<bool> never_{false};
   Team team_;
   Layer<T> layer_;
+  Norms<T> norms_;
 };
 
 }  // namespace
@@ -167,8 +170,9 @@ template <class T> size_t layer_bytes(const LayerSpec& s) {
   sizes.activation = activation_row("linear");
   check_spec(sizes);
   const int64_t largest = std::max(s.rows, s.columns), slack = 16 * 64;  // between the arrays
-  return (size_t)(Layer<T>::bytes(s.exponent, s.batch, largest) + Buffer<T>::bytes(block_entries(largest, s.batch)) +
-                  Buffer<T>::bytes(padded(s.rows)) + (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
+  return (size_t)(Layer<T>::bytes(s.exponent, s.batch, largest) + Norms<T>::bytes(s.batch, largest) +
+                  Buffer<T>::bytes(block_entries(largest, s.batch)) + Buffer<T>::bytes(padded(s.rows)) +
+                  (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
 }
 
 template <class T>

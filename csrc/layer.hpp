@@ -1,10 +1,11 @@
-// What ops do with whole blocks and their exponents, but for products: activation, norm, bias, sums, and what is
-// measured of them. SPDX-License-Identifier: BSD-3-Clause
+// What ops do with whole blocks and their exponents, but for products, activation functions and norms: sums, biases,
+// and what is measured of them. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "buffer.hpp"
 #include "kernels/elementwise.hpp"
@@ -12,7 +13,6 @@
 #include "pykernel/block.hpp"
 #include "pykernel/layer.hpp"
 #include "pykernel/program.hpp"
-#include "tails.hpp"
 #include "team.hpp"
 
 namespace pykernel {
@@ -24,18 +24,18 @@ template <class T> double largest_of(const Block<T>& x) {
   return largest;
 }
 
-// An activation function as a run calls it.
-template <class T> struct Phi {
-  const ActivationRow* row;
-  const Activation<T>* kernel;
-  const Tails* tails;  // null: none that floating point loses
-};
-// Throws std::invalid_argument for an unknown name, or a callback that lacks functions for T.
-template <class T> Phi<T> phi_of(const ActivationRow& row);
+constexpr int64_t chunks_of(int64_t units) { return (units + chunk_units - 1) / chunk_units; }
+
+inline void operator+=(Sums& a, const Sums& b) {
+  a.sum += b.sum, a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest;
+}
+inline void operator+=(SlopeSums& a, const SlopeSums& b) {
+  a.square += b.square, a.largest = b.largest > a.largest ? b.largest : a.largest;
+  a.saturated += b.saturated, a.dead += b.dead;
+}
 
 template <class T> class Layer {
  public:
-  // exponent: magnitudes may leave the range of T, and blocks take exponents.
   Layer(bool exponent, int64_t columns, int64_t largest_width, Team& team);
   static int64_t bytes(bool exponent, int64_t columns, int64_t largest_width);
 
@@ -57,40 +57,46 @@ template <class T> class Layer {
   // out = x without its mean over the columns
   Measure centre(const Block<T>& x, Block<T>& out);
 
-  // v = phi(h); may rescale h
-  Measure activate(const Phi<T>& phi, Block<T>& h, Block<T>& v);
-  // out = g phi'(h); out must not be g
-  Measure differentiate(const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out, SlopeCount& count);
-  // h = Norm(z)
-  void normalise(const NormRow& norm, const Block<T>& z, Block<T>& h);
-  // dz from dh and z with h = Norm(z); dz may be dh
-  Measure normalise_backward(const NormRow& norm, const Block<T>& z, const Block<T>& h, const Block<T>& g,
-                             Block<T>& dz);
-
   // The block itself, or a copy in scratch whose squares stay in range (plain arithmetic has no exponent of its own).
   Block<T> presentable(const Block<T>& x);
 
- private:
-  template <class F> auto chunks(int64_t n, F f);  // f(first unit, units, offset) over the chunks, sums added in order
-  void rescale(Block<T>& x, int64_t exponent);
-  int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
-  Measure activate_tail(const Phi<T>& phi, const Block<T>& h, Block<T>& v);
-  Measure differentiate_tail(const Phi<T>& phi, const Block<T>& h, const Block<T>& g, Block<T>& out);
-  void column_statistics(const NormRow& norm, const Block<T>& z);
-  void normalise_far(const NormRow& norm, const Block<T>& z, Block<T>& h);
-  Measure normalise_far_backward(const NormRow& norm, const Block<T>& z, const Block<T>& g, Block<T>& dz);
-  template <class F> Measure write_far(F visit, Block<T>& out);
+  // x at another exponent
+  void rescale(Block<T>& x, int64_t to);
+  // f(first unit, units, offset) over the chunks of n units, by the team; sums added in order
+  template <class F> auto chunks(int64_t n, F f);
 
-  const Elementwise<T>& kernels_;
-  const bool exponent_;
-  const int64_t B_;  // columns
+  const bool exponent;  // magnitudes may leave the range of T, and blocks take exponents
+  const int64_t columns;
+  const Elementwise<T>& kernels;
+
+ private:
+  int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
+
   Team& team_;
-  const Activation<T>* two_slopes_;
   Vector<Sums> sums_;
   Vector<SlopeSums> slope_sums_;
-  Vector<double> column_;                     // partial sums over chunks, then columns
-  Vector<T> mean_, factor_, first_, second_;  // (B)
   Buffer<T> scratch_;
 };
+
+template <class T> template <class F> auto Layer<T>::chunks(int64_t n, F f) {
+  using Result = decltype(f(int64_t{}, int64_t{}, int64_t{}));
+  const int64_t count = chunks_of(n);
+  if (count <= 1) return f(int64_t{0}, n, int64_t{0});
+  const auto chunk = [&](int64_t c) {
+    return f(c * chunk_units, std::min(chunk_units, n - c * chunk_units), c * chunk_units * columns);
+  };
+  if constexpr (std::is_void_v<Result>) {
+    team_.each(count, chunk);
+  } else {
+    Result* results;
+    if constexpr (std::is_same_v<Result, Sums>)
+      results = sums_.data();
+    else
+      results = slope_sums_.data();
+    team_.each(count, [&](int64_t c) { results[c] = chunk(c); });
+    for (int64_t c = 1; c < count; c++) results[0] += results[c];
+    return results[0];
+  }
+}
 
 }  // namespace pykernel

@@ -17,10 +17,6 @@ namespace {
 // needs on the way.
 constexpr int64_t spare_blocks = 5;
 
-int64_t gram_chunks(int64_t width, int64_t columns) {
-  const int64_t chunks = (width + chunk_units - 1) / chunk_units;
-  return chunks > 1 && columns > 1 ? chunks : 0;
-}
 bool has_biases(const Program& program) {
   return program.head.bias || std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
                                           [](int64_t draw) { return draw != zero_bias; });
@@ -35,12 +31,12 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns
 
 template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool keep_inputs) {
   const int64_t columns = columns_of(program), width = pykernel::largest_width(program), registers = program.registers;
-  const int64_t grams = registers + 1 + gram_chunks(width, columns);
+  const int64_t grams = registers + 1;
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
-         Layer<T>::bytes(program.exponent, columns, width) + Objective<T>::bytes(program) +
-         taken<Phi<T>>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
-         grams * taken<double>(columns * columns) +
+         Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
+         Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
+         taken<Register>(registers) + taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
          (has_biases(program) ? taken<T>(padded(width)) : 0) +
@@ -59,6 +55,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       linear(linear_),
       team(team_),
       layer(program_.exponent, columns, pykernel::largest_width(program_), team_),
+      norms(pykernel::largest_width(program_), layer),
       keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
       width_(pykernel::largest_width(program_)),
       routines_(routines_of(program_, keep_inputs_)),
@@ -69,8 +66,8 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       gradients_((size_t)program_.registers),
       checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
-      gram_of_gradient_((size_t)(columns * columns)),
-      gram_parts_((size_t)(gram_chunks(width_, columns) * columns * columns)) {
+      grams_(width_, linear_.needs_input(), layer, team_),
+      gram_of_gradient_((size_t)(columns * columns)) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
   if (has_biases(program)) bias_.resize((size_t)padded(width_));
@@ -285,14 +282,14 @@ template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
       memcpy(kept.gram, r.gram.data(), sizeof(double) * (size_t)(columns * columns));
       kept.gram_exponent = r.gram_exponent;
     } else {
-      make_gram(value(reg), r.measure, kept.gram, &kept.gram_exponent);
+      grams_.make(value(reg), r.measure, kept.gram, &kept.gram_exponent);
     }
   }
   if (centred && columns > 1 && !kept.moving) {
     kept.moving = tape_.take_gram();
     Block<T> moving = scratch();
     const Measure m = layer.centre(value(reg), moving);
-    make_gram(moving, m, kept.moving, &kept.moving_exponent);
+    grams_.make(moving, m, kept.moving, &kept.moving_exponent);
     release(moving);
   }
   return kept;
@@ -372,67 +369,15 @@ template <class T> const double* Network<T>::gram(int32_t reg) {
   if (r.kept >= 0 && tape_.at(r.kept).gram) return tape_.at(r.kept).gram;
   if (!r.gram_made) {
     r.gram.resize((size_t)(columns * columns));
-    make_gram(value(reg), r.measure, r.gram.data(), &r.gram_exponent);
+    grams_.make(value(reg), r.measure, r.gram.data(), &r.gram_exponent);
     r.gram_made = true;
   }
   return r.gram.data();
 }
 
 template <class T> const double* Network<T>::gram_of_gradient(const Gradient<T>& g, int64_t* exponent) {
-  make_gram(g.block, g.measure, gram_of_gradient_.data(), exponent);
+  grams_.make(g.block, g.measure, gram_of_gradient_.data(), exponent);
   return gram_of_gradient_.data();
-}
-
-// x^T x of the mantissas; plain arithmetic, without exponents, has them scaled
-template <class T>
-void Network<T>::make_gram(const Block<T>& block, const Measure& measure, double* out, int64_t* exponent) {
-  if (columns == 1) {
-    *out = measure.square;
-    *exponent = measure.exponent;
-    return;
-  }
-  const Block<T> x = layer.presentable(block);
-  *exponent = x.exponent;
-  const int64_t chunks = (x.n + chunk_units - 1) / chunk_units, entries = columns * columns;
-  const auto part = [&](int64_t c, double* gram) {
-    if (linear.needs_input()) {
-      const MatrixFree<T>& table = matrix_free_table<T>();
-      return table.inner(x.data, x.data, c, x.n, columns, gram, thread_scratch((size_t)table.room(columns)));
-    }
-    product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns,
-                            gram, thread_scratch(backward_scratch<T>(0, columns)));
-  };
-  if (chunks == 1) {
-    part(0, out);
-  } else {
-    team.each(chunks, [&](int64_t c) { part(c, gram_parts_.data() + c * entries); });
-    for (int64_t i = 0; i < entries; i++) {
-      out[i] = 0;
-      for (int64_t c = 0; c < chunks; c++) out[i] += gram_parts_[(size_t)(c * entries + i)];
-    }
-  }
-  if constexpr (sizeof(T) == 4) {
-    bool lost = false;  // a column so small that its squares are subnormal, or zero
-    for (int64_t b = 0; b < columns; b++) lost |= out[b * columns + b] < 0x1p-90;
-    if (lost && x.largest > 0) gram_of_uneven(x, out);
-  }
-}
-
-// In double, a panel at a time, for columns of very different size.
-template <class T> void Network<T>::gram_of_uneven(const Block<T>& x, double* out) const {
-  const int64_t B = columns;
-  for (int64_t i = 0; i < B * B; i++) out[i] = 0;
-  for (int64_t p = 0; p < panels_of(x.n); p++) {
-    const T* panel = x.data + p * B * 16;
-    for (int64_t b = 0; b < B; b++)
-      for (int64_t c = 0; c <= b; c++) {
-        double sum = 0;
-        for (int64_t lane = 0; lane < 16; lane++) sum += (double)panel[b * 16 + lane] * (double)panel[c * 16 + lane];
-        out[b * B + c] += sum;
-      }
-  }
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t c = 0; c < b; c++) out[c * B + b] = out[b * B + c];
 }
 
 template class Network<float>;

@@ -3,10 +3,12 @@
 #pragma once
 #include <math.h>
 
+#include "activation.hpp"
 #include "constants.hpp"
 #include "draws.hpp"
-#include "layer.hpp"
+#include "gram.hpp"
 #include "linear.hpp"
+#include "norms.hpp"
 #include "objective.hpp"
 #include "tape.hpp"
 
@@ -47,6 +49,7 @@ template <class T> class Network {
   Linear<T>& linear;
   Team& team;
   Layer<T> layer;
+  Norms<T> norms;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
 
@@ -107,8 +110,6 @@ template <class T> class Network {
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);
-  void make_gram(const Block<T>& x, const Measure& measure, double* out, int64_t* exponent);
-  void gram_of_uneven(const Block<T>& x, double* out) const;
 
   const OpRow<T>* const ops_ = op_rows<T>();
   const bool keep_inputs_;
@@ -127,7 +128,8 @@ template <class T> class Network {
   Buffer<T> checkpoint_room_;
   Vector<Block<T>> checkpoints_;
   Vector<T> bias_;
-  Vector<double> gram_of_gradient_, gram_parts_;
+  Grams<T> grams_;
+  Vector<double> gram_of_gradient_;
 };
 
 }  // namespace pykernel

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: BSD-3-Clause
-// What comes back to node l is alpha a + beta h; the derivation of the recursion is in docs/matrix-free.md.
+// One input through matrix-free layers: what comes back to node l is alpha a + beta h; the derivation of the recursion
+// is in docs/matrix-free.md. SPDX-License-Identifier: BSD-3-Clause
 #include "single.hpp"
 
 #include <math.h>
@@ -7,9 +7,9 @@
 
 #include <algorithm>
 
+#include "activation.hpp"
 #include "constants.hpp"
 #include "isa.hpp"
-#include "layer.hpp"
 
 namespace pykernel {
 namespace {
@@ -57,8 +57,8 @@ SingleChain<T>::SingleChain(const Program& program)
       L_(program.counts[Table::layer]),
       after_(program.stretches[0].ops[0].kind == OpKind::linear),
       kernel_(single_kernel<T>()),
-      identity_(phi_of<T>(identity).kernel),
-      two_slopes_(phi_of<T>(two_slopes).kernel),
+      identity_(&kernel_called<T>("linear")),
+      two_slopes_(&kernel_called<T>("two slopes")),
       nodes_((size_t)L_ + 1) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]).kernel);

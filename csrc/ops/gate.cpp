@@ -18,7 +18,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   const Block<T>& v = net.keep(step.op.ins[1]);
   Block<T>& g = net.value(step.op.ins[0]);
   Block<T> out = net.fresh(step, g.n), value = net.scratch();
-  net.layer.activate(net.phi_of_step(number), g, value);
+  activate(net.layer, net.phi_of_step(number), g, value);
   const Measure m = net.layer.multiply(value, v, out);
   net.release(value);
   net.put(step, out, m);
@@ -32,8 +32,8 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   Block<T> product = net.scratch(), dg = net.scratch(), dv = net.scratch();
   SlopeCount count;
   net.layer.multiply(out.block, v, product);
-  const Measure mg = net.layer.differentiate(phi, g, product, dg, count);
-  net.layer.activate(phi, g, product);
+  const Measure mg = differentiate(net.layer, phi, g, product, dg, count);
+  activate(net.layer, phi, g, product);
   const Measure mv = net.layer.multiply(out.block, product, dv);
   const double after = log2_together(mg.log2_norm(), mv.log2_norm());
   net.rows.log10_derivative_factor[number] = log10_2 * (after - out.norm);

@@ -8,7 +8,7 @@ namespace {
 template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
   const Block<T>& x = net.keep(step.op.ins[0]);
   Block<T> out = net.fresh(step, x.n);
-  net.layer.normalise(net.program.norms[net.program.norm_steps[number]], x, out);
+  net.norms.normalise(net.program.norms[net.program.norm_steps[number]], x, out);
   net.put(step, out, net.layer.settle(out));
 }
 
@@ -17,8 +17,8 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   const NormRow& norm = net.program.norms[net.program.norm_steps[number]];
   Block<T> g = net.take(step.op.out).block;
   Block<T> normed = net.scratch();
-  net.layer.normalise(norm, x, normed);
-  const Measure m = net.layer.normalise_backward(norm, x, normed, g, g);
+  net.norms.normalise(norm, x, normed);
+  const Measure m = net.norms.normalise_backward(norm, x, normed, g, g);
   net.release(normed);
   net.give(step.op.ins[0], {g, m});
 }

@@ -12,11 +12,11 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   Measure m;
   if (norm.kind) {
     Block<T> normed = net.scratch();
-    net.layer.normalise(norm, h, normed);
-    m = net.layer.activate(net.phi_of_step(number), normed, out);
+    net.norms.normalise(norm, h, normed);
+    m = activate(net.layer, net.phi_of_step(number), normed, out);
     net.release(normed);
   } else {
-    m = net.layer.activate(net.phi_of_step(number), h, out);
+    m = activate(net.layer, net.phi_of_step(number), h, out);
   }
   net.put(step, out, m);
 }
@@ -30,12 +30,12 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   SlopeCount count;
   if (norm.kind) {
     Block<T> normed = net.scratch();
-    net.layer.normalise(norm, h, normed);
-    net.layer.differentiate(net.phi_of_step(number), normed, g.block, out, count);
-    m = net.layer.normalise_backward(norm, h, normed, out, out);
+    net.norms.normalise(norm, h, normed);
+    differentiate(net.layer, net.phi_of_step(number), normed, g.block, out, count);
+    m = net.norms.normalise_backward(norm, h, normed, out, out);
     net.release(normed);
   } else {
-    m = net.layer.differentiate(net.phi_of_step(number), h, g.block, out, count);
+    m = differentiate(net.layer, net.phi_of_step(number), h, g.block, out, count);
   }
   const Gradient<T> back(out, m);
   net.rows.log10_derivative_factor[number] = log10_2 * (back.norm - g.norm);
