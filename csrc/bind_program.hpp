@@ -55,6 +55,7 @@ class HeldProgram {
   void read_activations(const pybind11::object& rows, const Own& own);
   void read_norms(const pybind11::object& rows);
   void read_head(Fields fields);
+  void read_formats(const pybind11::object& formats);
 
   Program program_ = {};
   bool is_float_ = false;
@@ -68,6 +69,7 @@ class HeldProgram {
   std::vector<Draw> draws_;
   std::vector<ActivationRow> activations_;
   std::vector<NormRow> norms_;
+  Formats formats_;
 };
 
 }  // namespace pykernel

@@ -48,16 +48,21 @@ int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, 
 }  // namespace
 
 namespace {
+// Columns that a weight is asked for at a time: of both runs where there are formats.
+int64_t asked_columns(const Program& program) { return columns_of(program) * (program.formats ? 2 : 1); }
 // Sums of all chunks of the widest block, of two kinds.
 size_t partial_sums(const Program& program) {
-  const int64_t chunks = chunks_of(largest_width(program)), columns = columns_of(program);
+  const int64_t chunks = chunks_of(largest_width(program)), columns = asked_columns(program);
   return chunks > 1 ? (size_t)(2 * chunks * columns * columns) : 0;
 }
 }  // namespace
 
 template <class T>
 MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
-    : program_(program), kernels_(matrix_free_table<T>()), B_(columns_of(program)), L_(program.counts[Table::layer]) {
+    : program_(program),
+      kernels_(matrix_free_table<T>()),
+      B_(asked_columns(program)),
+      L_(program.counts[Table::layer]) {
   haar_.reserve((size_t)program.draw_count);
   for (int64_t i = 0; i < program.draw_count; i++) haar_.push_back(unit_of(program.draws[i]).source == Source::haar);
   if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
@@ -66,12 +71,18 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
   for (int64_t b = 0; b < B_; b++) ascending_.push_back((int32_t)b);
   for (auto* v : {&out_, &own_, &inside_, &f_, &x_}) v->resize((size_t)(B_ * B_));
   partials_.reserve(partial_sums(program));
+  if (!program.formats) return;
+  for (auto* buffer : {&both_in_, &both_delta_, &both_out_})
+    *buffer = Buffer<T>((size_t)block_entries(largest_width(program), B_));
+  both_gram_.resize((size_t)(B_ * B_)), both_delta_gram_.resize((size_t)(B_ * B_));
 }
 
 template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
-  const int64_t B = columns_of(program), first = program.counts[Table::layer] + 1;
-  return taken<char>(program.draw_count) + taken<int32_t>(B) + 5 * taken<double>(B * B) + 3 * SmallFactor::bytes(B) +
-         taken<double>((int64_t)partial_sums(program)) +
+  const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
+  const int64_t both =
+      program.formats ? 3 * Buffer<T>::bytes(block_entries(largest_width(program), B)) + 2 * taken<double>(B * B) : 0;
+  return both + taken<char>(program.draw_count) + taken<int32_t>(B) + 5 * taken<double>(B * B) +
+         3 * SmallFactor::bytes(B) + taken<double>((int64_t)partial_sums(program)) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
          (one_input(program) ? SingleChain<T>::bytes(program) : 0);
 }
@@ -130,8 +141,9 @@ template <class T> Factor MatrixFreeLinear<T>::rows(const SmallFactor& factor, d
 }
 
 template <class T>
-void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
-  if (layer > L_) return head_->forward(layer, u, gram, z, team);
+void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team,
+                                  const Format& format) {
+  if (layer > L_) return head_->forward(layer, u, gram, z, team, format);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], full = haar ? std::max(M, N) : M;
   input_.make(gram, gram, B_ + 1, B_, N);
@@ -160,8 +172,8 @@ void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double
 
 template <class T>
 void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
-                                   const double* delta_gram, Block<T>& du, Team& team) {
-  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
+                                   const double* delta_gram, Block<T>& du, Team& team, const Format& format) {
+  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team, format);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
   input_.make(gram, gram, B_ + 1, B_, N);
@@ -233,6 +245,67 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
     kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room);
   });
+}
+
+// Mantissas side by side, since W acts on each column alone, and their Gram matrix. What is inf or nan is lost: its
+// columns count as zero here, and as nan in the answer.
+template <class T>
+Block<T> MatrixFreeLinear<T>::join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team,
+                                   Vector<double>& gram, bool& lost) {
+  const int64_t half = B_ / 2, n = plain.n;
+  const auto lay = [&](const Block<T>& from, int64_t b0) {
+    for (int64_t p = 0; p < panels_of(n); p++)
+      memcpy(room.get() + (p * B_ + b0) * 16, from.data + p * half * 16, sizeof(T) * (size_t)(half * 16));
+  };
+  lay(plain, 0), lay(stored, half);
+  const auto is_lost = [](T x) { return !isfinite(x); };
+  const int64_t entries = block_entries(n, half);
+  if (std::any_of(stored.data, stored.data + entries, is_lost)) {
+    lost = true;
+    for (int64_t p = 0; p < panels_of(n); p++)
+      memset(room.get() + (p * B_ + half) * 16, 0, sizeof(T) * (size_t)(half * 16));
+  }
+  sum(n, team, gram.data(), nullptr, [&](int64_t chunk, double* out, double*, void* memory) {
+    kernels_.inner(room.get(), room.get(), chunk, n, B_, out, memory);
+  });
+  return {room.get(), n, 0, 1};
+}
+
+template <class T>
+void MatrixFreeLinear<T>::part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const {
+  const int64_t half = B_ / 2;
+  const auto take = [&](Block<T>& to, int64_t b0) {
+    for (int64_t p = 0; p < panels_of(both.n); p++)
+      memcpy(to.data + p * half * 16, both.data + (p * B_ + b0) * 16, sizeof(T) * (size_t)(half * 16));
+  };
+  take(plain, 0), take(stored, half);
+  for (int64_t i = 0; lost && i < both.n; i++)
+    for (int64_t b = 0; b < half; b++) stored.data[entry_at(i, b, half)] = (T)NAN;
+}
+
+template <class T>
+void MatrixFreeLinear<T>::forward_both(int64_t layer, const typename Linear<T>::Forward (&asked)[2], Team& team) {
+  const auto& [plain, stored] = asked;
+  if (layer > L_) return Linear<T>::forward_both(layer, asked, team);
+  bool lost = false;
+  const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, lost);
+  Block<T> z = {both_out_.get(), plain.z.n, 0, 0};
+  forward(layer, u, both_gram_.data(), z, team, stored.format);
+  part(z, plain.z, stored.z, lost);
+  plain.z.exponent = plain.u.exponent + z.exponent, stored.z.exponent = stored.u.exponent + z.exponent;
+}
+
+template <class T>
+void MatrixFreeLinear<T>::backward_both(int64_t layer, const typename Linear<T>::Backward (&asked)[2], Team& team) {
+  const auto& [plain, stored] = asked;
+  if (layer > L_) return Linear<T>::backward_both(layer, asked, team);
+  bool unknown = false, lost = false;
+  const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, unknown);
+  const Block<T> delta = join(plain.delta, stored.delta, both_delta_, team, both_delta_gram_, lost);
+  Block<T> du = {both_out_.get(), plain.du.n, 0, 0};
+  backward(layer, u, both_gram_.data(), delta, both_delta_gram_.data(), du, team, stored.format);
+  part(du, plain.du, stored.du, lost);
+  plain.du.exponent = plain.delta.exponent + du.exponent, stored.du.exponent = stored.delta.exponent + du.exponent;
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {

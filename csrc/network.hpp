@@ -3,6 +3,8 @@
 #pragma once
 #include <math.h>
 
+#include <memory>
+
 #include "activation.hpp"
 #include "constants.hpp"
 #include "draws.hpp"
@@ -10,6 +12,7 @@
 #include "linear.hpp"
 #include "norms.hpp"
 #include "objective.hpp"
+#include "rounding.hpp"
 #include "tape.hpp"
 
 namespace pykernel {
@@ -22,11 +25,13 @@ template <class T> struct Gradient {
   Measure measure = {};
   double norm = 0;  // log2 of it
   bool held = false;
+  bool stored = false;  // rounded to its format already
 };
 
 template <class T> class Network {
  public:
-  // bytes: for the tape and checkpoints; the results do not depend on it.
+  // bytes: for the tape and checkpoints; the results do not depend on it. With formats, half are for a run without them
+  // beside this one, op by op.
   Network(const Program& program, Linear<T>& linear, Team& team, int64_t bytes);
   // Runs one replica and writes its rows at `index` of the arrays.
   void replica(int64_t replica, const Rows& rows, int64_t index);
@@ -50,6 +55,7 @@ template <class T> class Network {
   Team& team;
   Layer<T> layer;
   Norms<T> norms;
+  Rounding<T> rounding;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
 
@@ -65,12 +71,20 @@ template <class T> class Network {
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);
   void move(int32_t from, int32_t to);
+  // A node's signal rounded, and what that does to it.
+  void round_node(int32_t reg, int64_t number);
   Block<T> scratch() { return {acquire(), 0, 0, 0}; }
   void release(const Block<T>& block) { pool_.push_back(block.data); }
 
   // -- backward
   Kept<T>& kept() { return tape_.pop(); }
   Gradient<T> take(int32_t reg);
+  Gradient<T> take_node(const Op& node, int64_t number);  // compared, where the other run has passed the node
+  // The network without formats that runs beside this one, or null; and whether this one is such: then whoever it runs
+  // beside calls for both where they share something.
+  Network* beside() const { return beside_.get(); }
+  bool is_beside() const { return is_beside_; }
+  const Format& weights_format() const { return formats_.weights; }
   void give(int32_t reg, const Gradient<T>& gradient);
   Gradient<T> times(const Gradient<T>& gradient, double factor);  // in memory of its own
   const double* gram_of_gradient(const Gradient<T>& gradient, int64_t* exponent);
@@ -102,6 +116,9 @@ template <class T> class Network {
     Vector<double> gram;
   };
   T* acquire();
+  void begin(int64_t replica, const Rows& rows);
+  Gradient<T> taken_from(int32_t reg);
+  void store(Gradient<T>& gradient);
   void forget();
   int64_t on_tape(Register& r);
   void input();
@@ -112,6 +129,7 @@ template <class T> class Network {
   void resume(int64_t segment);
 
   const OpRow<T>* const ops_ = op_rows<T>();
+  const Formats formats_;
   const bool keep_inputs_;
   const int64_t width_;  // the largest
   Vector<Routine> routines_;
@@ -130,6 +148,10 @@ template <class T> class Network {
   Vector<T> bias_;
   Grams<T> grams_;
   Vector<double> gram_of_gradient_;
+  const Program plain_;      // without formats
+  Vector<double> unwanted_;  // rows of a network that runs beside another
+  std::unique_ptr<Network> beside_;
+  bool is_beside_ = false;
 };
 
 }  // namespace pykernel

@@ -7,7 +7,7 @@ Names, bits and codes are those of the package `ml_dtypes`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +70,14 @@ FORMATS = {
     )
 }
 NAMES = (NONE, *FORMATS)
+# words of sweeps and of the command line, and the field of `Formats` that each sets
+WORDS = {
+    "weights_format": "weights",
+    "signals_format": "signals",
+    "gradients_format": "gradients",
+    "loss_scale": "loss_scale",
+    "overflow": "overflow",
+}
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,16 @@ class Formats:
         scale = checks.within("loss_scale", self.loss_scale, 1 / MOST_SCALE, MOST_SCALE)
         object.__setattr__(self, "loss_scale", float(scale))
 
+    @classmethod
+    def with_words(cls, words, formats=None):
+        """Formats by the words of sweeps and of the command line, see `WORDS`; the rest as in `formats`."""
+        fields = {WORDS[word]: NONE if value is None else value for word, value in words.items()}
+        return replace(formats or cls(), **fields)
+
     def __str__(self):
-        parts = [f"{word} {name}" for word in ("weights", "signals", "gradients") if (name := getattr(self, word)) != NONE]
+        parts = [
+            f"{word} {name}" for word in ("weights", "signals", "gradients") if (name := getattr(self, word)) != NONE
+        ]
         parts += [f"loss scale {self.loss_scale:g}"] * (self.loss_scale != 1)
         parts += ["overflow saturates"] * (self.overflow == "saturate")
         return ", ".join(parts) or NONE

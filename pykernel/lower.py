@@ -84,12 +84,19 @@ def lower(
         else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
         head=_head(head, n_out, cotangent, batch, positions, exponent),
-        clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
+        clip_value=_clip_value(chain, formats),
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
         exponent=exponent,
         formats=formats,
     )
+
+
+def _clip_value(chain, formats):
+    """The bound on entries of the parameter gradients, which carry the loss scale."""
+    if chain.clip is None or chain.clip.value is None:
+        return 0.0
+    return chain.clip.value * (1.0 if formats is None else formats.loss_scale)
 
 
 def _positions(positions):

@@ -106,8 +106,12 @@ class Rows:
 
 # of each extent the name of its axis
 AXES = {
-    **{"layer": "layer", "activation": "activation", "mix": "attention"},
-    **{"node": "block", "rounded": "block", "input": "node"},
+    "layer": "layer",
+    "activation": "activation",
+    "mix": "attention",
+    "node": "block",
+    "rounded": "block",
+    "input": "node",
 }
 # where layer, function and block are one
 AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "layer"}

@@ -179,9 +179,7 @@ class Propagation(Measured):
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
         labels = {
-            axes[kind]: self._labels(kind)
-            for kind in axes
-            if kind != "rounded" and (kind != "mix" or self.attentions)
+            axes[kind]: self._labels(kind) for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)
         }
         coords = {"replica": np.arange(self.replicas), **labels}
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
@@ -278,6 +276,7 @@ class Propagation(Measured):
             "backend": self.backend,
             "dtype": self.dtype,
             "precision": self.precision,
+            **({} if self.formats is None else {"formats": str(self.formats)}),
             "pykernel": version,
             "stream_version": stream.VERSION,
         }
@@ -313,7 +312,8 @@ class Propagation(Measured):
         return out
 
     def __str__(self):
-        return "\n".join([*self._heading(), "", *self._table(), "", *self._closing()])
+        rounded = [] if self.formats is None else ["", *self._table_of_formats()]
+        return "\n".join([*self._heading(), "", *self._table(), *rounded, "", *self._closing()])
 
     def __repr__(self):
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"
@@ -331,7 +331,8 @@ class Propagation(Measured):
             f"{self.dtype}",
             *([f"{self.engine}: {why}"] if why else []),
         ]
-        return [*lines, "precision native: plain arithmetic"] if self.precision == "native" else lines
+        lines += ["precision native: plain arithmetic"] * (self.precision == "native")
+        return lines if self.formats is None else [*lines, f"rounded to: {self.formats}"]
 
     def _why_engine(self) -> str:
         """Why this engine fits the chain: what `auto` goes by; nothing where dense was asked for by name."""
@@ -372,6 +373,19 @@ class Propagation(Measured):
                 + " ".join(f"{v:>10.4g}" for v in numbers)
                 + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
             )
+
+    def _table_of_formats(self):
+        """A line a node: what rounding does to its signal and gradient, medians over replicas."""
+        where = "layer" if self.chain.blocks is None else "block"
+        yield "against the same weights without formats, before each is rounded:"
+        yield f"{where:>8} {'log10 error':^19} {'gradient':>9} {'flushed to zero':^17} {'overflowed':^17}"
+        yield f"{'':>8} {'signal':>9} {'gradient':>9} {'cosine':>9}" + 2 * f" {'signal':>8} {'gradient':>8}"
+        names = ("log10_error_signal", "log10_error_gradient", "gradient_cosine")
+        shares = ("flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
+        m = {name: self.median(name) for name in (*names, *shares)}
+        for l in _sample(self.chain.extents.node):
+            numbers = [f"{m[name][l - 1]:>9.4g}" for name in names] + [f"{m[name][l - 1]:>8.2g}" for name in shares]
+            yield f"{l:>8} {' '.join(numbers)}"
 
     def _table_of_blocks(self):
         """A line a block: what leaves it, and which of its layers have the smallest and the largest weight gradient."""

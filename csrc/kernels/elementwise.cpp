@@ -1,6 +1,7 @@
 // The table of the kernels around the products, for one instruction set; compiled once for each.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernels/norms-inl.hpp"
+#include "kernels/round-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
@@ -36,6 +37,8 @@ constexpr Elementwise<T> table = {
     combine<T>,
     multiply<T>,
     add_bias<T>,
+    round<T>,
+    compare<T>,
     bias_square<T>,
     batch_norm<T>,
     batch_norm_backward<T>,

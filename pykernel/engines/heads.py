@@ -11,27 +11,30 @@ import numpy as np
 from pykernel import stream
 from pykernel.activations import LOG2_E, log2_sigmoid
 from pykernel.block import Block, from_log2, ldexp
+from pykernel.engines.rounding import stored
 
 
-def objective(program, replica, last, rounding=None):
-    """dJ/da[N] and J for the block of the last node; `rounding` rounds the weight, the logits and their gradient."""
+def objective(program, replica, last):
+    """dJ/da[N] and J for the block of the last node; with formats the weight, the logits and their gradient are
+    rounded."""
+    formats = program.formats
     head, address = program.head, program.depth + 1
     weight = head.weight
     if weight is None:
         weight = stream.matrix(program.seed, address, replica, head.outputs, len(last.x), *head.draw)
     weight, scale = weight.astype(last.x.dtype), head.scale
-    if rounding is not None and program.formats.row("weights") is not None:
-        rounded = program.formats.rounded("weights", (weight * scale).astype(weight.dtype))
+    if formats is not None and formats.row("weights") is not None:
+        rounded = formats.rounded("weights", (weight * scale).astype(program.dtype))
         weight, scale = rounded.astype(weight.dtype), 1.0
     y = Block(weight @ last.x, last.e, program.exponent).times(scale)
     if head.bias is not None:
         y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
-    y = y if rounding is None else rounding.stored("signals", y)
+    y = stored(formats, "signals", y)
     t = head.targets if head.targets is not None else _targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.columns)
-    if rounding is not None:
-        dy = rounding.stored("gradients", dy.times(program.formats.loss_scale))
+    if formats is not None:
+        dy = stored(formats, "gradients", dy.times(formats.loss_scale))
     return Block(weight.T @ dy.x, dy.e, program.exponent).times(scale), float(loss / program.columns)
 
 

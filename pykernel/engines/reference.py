@@ -181,9 +181,7 @@ class Run:
             self.tape.append((op, number, OPS[op.kind].forward(self, op, number)))
             if op.kind != "node":
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
-        self.gradients[0], self.rows["loss"][0] = _objective(
-            self.program, self.replica, self.registers[0], self.rounding
-        )
+        self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
 
     def store(self, register, block):
         """What is left of a block when it is stored."""
@@ -211,10 +209,10 @@ def input_block(program, replica):
     return Block.of(program, math.sqrt(c) * common + math.sqrt(1 - c) * own)
 
 
-def _objective(program, replica, last, rounding):
+def _objective(program, replica, last):
     """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
-        return heads.objective(program, replica, last, rounding)
+        return heads.objective(program, replica, last)
     if program.cotangent is not None:
         c = program.cotangent
     else:

@@ -10,6 +10,13 @@ import numpy as np
 from pykernel.block import LOG10_2, ldexp
 
 
+def stored(formats, word, block):
+    """A block of "signals" or "gradients" as its format holds it."""
+    if formats is None or formats.row(word) is None:
+        return block
+    return block.like(formats.rounded(word, block.true()).astype(block.x.dtype), 0)
+
+
 class Rounding:
     """The rounding of one replica: `run` is rounded, `beside` has the same weights and is not."""
 
@@ -19,9 +26,7 @@ class Rounding:
 
     def stored(self, word, block):
         """A block of "signals" or "gradients" as its format holds it."""
-        if self.formats.row(word) is None:
-            return block
-        return block.like(self.formats.rounded(word, block.true()).astype(block.x.dtype), 0)
+        return stored(self.formats, word, block)
 
     def signal(self, register, block):
         """A signal as it is stored in a register."""

@@ -35,6 +35,8 @@ SCALARS = (
     "loss",
 )
 _LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix"))
+# what "all" means, in keys of stores, too: rows that a run without formats has
+_ALL = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix", "rounded"))
 _DEFAULT_ROWS = (
     "log10_grad_weight",
     "log10_grad_activation",
@@ -76,10 +78,10 @@ class Profiles:
     replicas: bool = False
 
     def __post_init__(self) -> None:
-        rows = _LAYERED if self.rows == "all" else _names("rows of profiles", self.rows)
+        rows = _ALL if self.rows == "all" else _names("rows of profiles", self.rows)
         object.__setattr__(self, "rows", rows)
         if self.quantiles is None:
-            chosen = rows not in (_DEFAULT_ROWS, _LAYERED)
+            chosen = rows not in (_DEFAULT_ROWS, _ALL)
             object.__setattr__(self, "quantiles", rows if chosen else _DEFAULT_QUANTILES)
         else:
             object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
@@ -104,7 +106,7 @@ class Profiles:
             return cls(rows=(), quantiles=())
         if given == "replicas":
             return cls(replicas=True)
-        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
+        rows = _ALL if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
         return cls(rows=rows)
 
     @classmethod

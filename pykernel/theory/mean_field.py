@@ -94,7 +94,8 @@ class Gradient:
     coherence: Any
 
 
-def _as_arrays(rows: Any) -> Any:
+def as_arrays(rows: Any) -> Any:
+    """A Signal or Gradient of lists with arrays in their place."""
     return type(rows)(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows)))
 
 
@@ -169,7 +170,7 @@ class Forward(Walk):
         if pairs and not together:
             for stretch in self.program.stretches:
                 self.distances(stretch)
-        return _as_arrays(self.rows)
+        return as_arrays(self.rows)
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
         """Repetitions until nothing changes any more; the rest is like the last."""
@@ -278,6 +279,14 @@ class Backward(Walk):
     def take(self, register: int) -> tuple[Any, Any]:
         """Log squared norm and correlation of a register's gradient, which then has none."""
         return self._held.pop(register)
+
+    def held(self, register: int) -> tuple[Any, Any]:
+        """The same, which the register keeps."""
+        return self._held[register]
+
+    def hold(self, register: int, g: Any, o: Any) -> None:
+        """What a register's gradient is from now on."""
+        self._held[register] = g, o
 
     def give(self, register: int, g: Any, o: Any) -> None:
         """Add an independent gradient to a register's: squared norms add, correlations in proportion to them."""

@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head
+from pykernel.theory import correlation, finite, head, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.mean_field import Gradient, Signal, backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -215,7 +215,7 @@ class Prediction(observables.Rows):
         return "\n".join(lines)
 
 
-def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0) -> Prediction:
+def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0, formats=None) -> Prediction:
     """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
 
     Args:
@@ -224,6 +224,7 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
         batch: inputs propagated together; matters for batch norm, heads, `similarity` and `dead`.
         positions: of one input, an int or one int an axis; they count as columns, like inputs.
         correlation: pairwise correlation of the drawn inputs (and of their positions).
+        formats: `Formats`, for the rows of what rounding does; all others are those without.
 
     Returns:
         Prediction.
@@ -246,7 +247,7 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     within = checks.within("correlation", correlation, 0.0, 1.0)
-    return predict_program(chain, lower(chain, batch=batch, positions=positions, correlation=within))
+    return predict_program(chain, lower(chain, batch=batch, positions=positions, correlation=within, formats=formats))
 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:
@@ -297,6 +298,7 @@ def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> 
         "log10_derivative_factor": half * gradient.derivative,
         "attention_entropy": np.full(program.counts.mix, np.nan),
         "score_std": np.full(program.counts.mix, np.nan),
+        **rounding.rows(program, signal, gradient),
         "loss": loss,
     }
 
