@@ -51,7 +51,8 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
          Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
-         taken<Register>(registers) + taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
+         taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
          (has_biases(program) ? taken<T>(padded(width)) : 0) +
@@ -90,6 +91,9 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       plain_(without_formats(program_)) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
+  passes_.reserve((size_t)program.activation_count);
+  for (int64_t i = 0; i < program.activation_count; i++)
+    passes_.push_back(!strcmp(program.activations[i].name, "linear") || !strcmp(program.activations[i].name, "relu"));
   if (has_biases(program)) bias_.resize((size_t)padded(width_));
   for (size_t s = 0; s < checkpoints_.size(); s++)
     checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
@@ -152,6 +156,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
+      repetition_ = r - begin;
       for (const Step& step : routine.steps) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
         if (beside_) op.forward(*beside_, step, step.first + (r - begin) * step.each);
@@ -361,7 +366,9 @@ template <class T> void Network<T>::put(const Step& step, const Block<T>& block,
   Register& r = registers_[(size_t)step.op.out];
   if (r.own.data) release(r.own);
   r.own = block;
-  r.measure = step.before_node ? measure : rounding.round(r.own, formats_.signals, measure);
+  const bool later =
+      step.before_node || (step.before_phi && passes_formats(step.phi_first + repetition_ * step.phi_each));
+  r.measure = later ? measure : rounding.round(r.own, formats_.signals, measure);
   r.gram_made = false;
   r.kept = -1;
   if (!step.on_tape) return;
@@ -374,6 +381,8 @@ template <class T> void Network<T>::move(int32_t from, int32_t to) {
 }
 
 // -- gradients
+
+template <class T> void Network<T>::store_input(Block<T>& h) { rounding.round(h, formats_.signals, {}); }
 
 template <class T> void Network<T>::round_node(int32_t reg, int64_t number) {
   if (!beside_) return;

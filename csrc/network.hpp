@@ -71,6 +71,12 @@ template <class T> class Network {
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);
   void move(int32_t from, int32_t to);
+  // Whether an activation step makes numbers of a format from such: the identity and ReLU, without a norm. What comes
+  // in is then rounded behind it, to the same numbers, so that a node sees them as they were.
+  bool passes_formats(int64_t step) const {
+    return program.formats && !norm_of_step(step).kind && passes_[(size_t)program.step_activation[step]];
+  }
+  void store_input(Block<T>& h);
   // A node's signal rounded, and what that does to it.
   void round_node(int32_t reg, int64_t number);
   Block<T> scratch() { return {acquire(), 0, 0, 0}; }
@@ -136,9 +142,10 @@ template <class T> class Network {
   Segments segments_;
   Tape<T> tape_;
   Objective<T> objective_;
-  int64_t replica_ = 0, sized_units_ = 0;
+  int64_t replica_ = 0, sized_units_ = 0, repetition_ = 0;
   double log2_size_ = 0;
   Vector<Phi<T>> phis_;
+  Vector<char> passes_;  // of each function, whether it may pass formats
   Vector<Register> registers_;
   Vector<Gradient<T>> gradients_;
   Vector<Buffer<T>> buffers_;

@@ -232,6 +232,17 @@ class Program:
             total = total.plus(stretch.each, stretch.count)
         return total if self.formats is None else total._replace(rounded=total.node)
 
+    @cached_property
+    def passes_formats(self) -> np.ndarray:
+        """Of each activation step whether it makes numbers of a format from such, bool (P,): the identity and ReLU,
+        without a norm.
+
+        What comes in is then rounded behind it, to the same numbers, so that a node sees them as they were.
+        """
+        exact = np.array([row.builtin and row.name in ("linear", "relu") for row in self.activations], bool)
+        bare = np.array([norm.kind is None for norm in self.norms], bool)
+        return exact[self.steps.row] & bare[self.steps.norm]
+
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""
         return self.draws[self.layers.draw[layer - 1]]

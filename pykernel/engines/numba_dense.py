@@ -154,7 +154,7 @@ class _Split:
                 self.alone(loop.resume, s)
                 self.forward(s)
                 self.alone(loop.restore, s)
-            for op, address, number in reversed(list(self.ops(s))):
+            for op, address, number, _ in reversed(list(self.ops(s))):
                 if self.program.formats is not None and op.kind != "node":
                     self.alone(rounding.store_gradient, address)
                 self.step(
@@ -163,19 +163,19 @@ class _Split:
         self.alone(loop.finish, self.index)
 
     def forward(self, s):
-        for op, address, number in self.ops(s):
+        for op, address, number, repetition in self.ops(s):
             self.step(OPS[op.kind].FORWARD, address, number, lambda l: -(-int(self.program.layers.units[l]) // 16))
             if self.program.formats is not None and op.kind != "node":
-                self.alone(rounding.store_signal, address)
+                self.alone(rounding.store_signal, address, repetition)
 
     def ops(self, s):
-        """The ops of segment s in order, the addresses of their rows, and their numbers."""
+        """The ops of segment s in order, the addresses of their rows, their numbers and repetitions."""
         for q in range(self.work.cuts[s], self.work.cuts[s + 1]):
             t = int(np.searchsorted(self.starts, q, side="right")) - 1
             stretch, at = self.program.stretches[t], sum(len(before.ops) for before in self.program.stretches[:t])
             for o, op in enumerate(stretch.ops):
                 number = stretch.number(TABLES[op.kind], op, int(q - self.starts[t]))
-                yield op, int(self.spec["ops"]) + 8 * records.OP * (at + o), number
+                yield op, int(self.spec["ops"]) + 8 * records.OP * (at + o), number, int(q - self.starts[t])
 
     def step(self, kernels, address, number, panels):
         self.alone(kernels[0], address, number, self.replica, self.index)

@@ -81,6 +81,8 @@ def specify(program, functions, out, stop, compares=rounding.NEITHER):
         compares=compares,
         nodes=program.counts.node,
         node_kind=KINDS.index("node"),
+        phi_kind=KINDS.index("phi"),
+        passes=program.passes_formats.astype(np.int64),
         zero=0.0,
         **ops.numbers(program),
     )

@@ -177,9 +177,11 @@ class Run:
         """From the input to dJ/da[N]."""
         self.registers[0] = self.store(0, input_block(self.program, self.replica))
         self.trace.keep("activation", 0, self.registers[0].true)
-        for op, number in self.steps():
+        steps = list(self.steps())
+        for (op, number), (following, step) in zip(steps, [*steps[1:], (None, 0)], strict=True):
             self.tape.append((op, number, OPS[op.kind].forward(self, op, number)))
-            if op.kind != "node":
+            later = following is not None and following.kind == "phi" and following.ins[0] == op.out
+            if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
 

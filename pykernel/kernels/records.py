@@ -31,8 +31,9 @@ SPEC = {
     # the rows that ops name: activation functions (see `activate`) and norms
     **dict.fromkeys(("facts", "calls", "norm_kind", "norm_eps"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
-    # number formats, see `rounding`; how many nodes there are, and what kind of op they are
-    **dict.fromkeys(("formats", "compares", "nodes", "node_kind"), _INT),
+    # number formats, see `rounding`; how many nodes there are; the kinds of op of nodes and activation steps, and which
+    # steps pass formats
+    **dict.fromkeys(("formats", "compares", "nodes", "node_kind", "phi_kind", "passes"), _INT),
 }
 # What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
 # each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram,

@@ -31,6 +31,8 @@ from pykernel.kernels.memory import advance, cast_like, load, pointer, store, ze
 from pykernel.kernels.records import (
     BLOCK,
     COLUMNS,
+    EACH,
+    FIRST,
     IN,
     KIND,
     OP,
@@ -99,23 +101,35 @@ def round_weights(spec, tile, size, scale):
 
 
 @jit
+def store_numbers(spec, numbers, e, size, word):
+    """A block as it is stored; the exponent."""
+    of = advance(pointer(spec.formats, 1.0), word)
+    blocks.shift(numbers, size, min(max(e, -MOST), MOST))
+    round_all(numbers, size, 1.0, int(of[FRACTION]), int(of[LOWEST]), of[LARGEST], of[BEYOND])
+    return blocks.renormalise(numbers, size, 0, spec.bound)
+
+
+@jit
 def store_block(spec, work, s, word):
     """The block of slot s as it is stored; its exponent goes into the numbers, which formats bound."""
     if not rounds(spec, word):
         return
-    x, of = slot(work, s), advance(pointer(spec.formats, 1.0), word)
-    numbers, size = block(spec, x[BLOCK]), count(x)
-    blocks.shift(numbers, size, min(max(x[E], -MOST), MOST))
-    round_all(numbers, size, 1.0, int(of[FRACTION]), int(of[LOWEST]), of[LARGEST], of[BEYOND])
-    x[E] = blocks.renormalise(numbers, size, 0, spec.bound)
+    x = slot(work, s)
+    x[E] = store_numbers(spec, block(spec, x[BLOCK]), x[E], count(x), word)
 
 
 @jit
-def store_signal(spec, work, op):
-    """What an op has made, unless a node comes next that stores it."""
+def store_signal(spec, work, op, repetition):
+    """What an op has made in a repetition, unless what comes next stores it: a node, or a step that passes formats."""
     following = op + 8 * OP
-    if entry(following, KIND) != spec.node_kind or entry(following, IN) != entry(op, OUT):
-        store_block(spec, work, entry(op, OUT), SIGNALS)
+    kind = entry(following, KIND)
+    if entry(following, IN) == entry(op, OUT):
+        if kind == spec.node_kind:
+            return
+        number = entry(following, FIRST) + repetition * entry(following, EACH)
+        if kind == spec.phi_kind and entry(spec.passes, number) != 0:
+            return
+    store_block(spec, work, entry(op, OUT), SIGNALS)
 
 
 @jit

@@ -141,7 +141,7 @@ def forward(spec, work, s, replica, index):
                 call(f[1], spec, work, op, k, replica, 0, 0, ALL)
                 call(f[2], spec, work, op, k, replica, index)
             if spec.formats != 0 and entry(op, KIND) != spec.node_kind:
-                call(whole[STORE_SIGNAL], spec, work, op)
+                call(whole[STORE_SIGNAL], spec, work, op, q - entry(stretch, START))
 
 
 @jit
@@ -217,5 +217,5 @@ def kernels(dtype, kinds):
             for i, kernel in enumerate(functions):
                 place[at + i] = address(kernel, 6 if i == 1 else 4)
     whole = ((begin, 1), (cotangent, 1), (save, 1), (resume, 1), (restore, 1), (finish, 1))
-    whole = (*whole, (rounding.store_signal, 1), (rounding.store_gradient, 1))
+    whole = (*whole, (rounding.store_signal, 2), (rounding.store_gradient, 1))
     return np.concatenate([out.ravel(), [address(kernel, numbers) for kernel, numbers in whole]])

@@ -11,7 +11,9 @@ import numpy as np
 from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.engines import run
+from pykernel.formats import Formats
 from pykernel.theory.diagnosis import governing
+from pykernel.theory.loss_scale import FormatAdvice, advise
 from pykernel.theory.proposals import PROPOSALS, Situation, predicted_decades
 from pykernel.verdict import EXPLODING, classify
 
@@ -69,6 +71,7 @@ class Recommendation:
         candidates: list of `Candidate`.
         replicas, batch: of each measurement.
         bound: decades over the whole chain that count as healthy.
+        formats: `FormatAdvice` where formats were given, else None.
     """
 
     original: Candidate
@@ -76,6 +79,7 @@ class Recommendation:
     replicas: int = 0
     batch: int = 1
     bound: float = EXPLODING
+    formats: FormatAdvice | None = None
 
     @property
     def best(self) -> Candidate | None:
@@ -107,6 +111,7 @@ class Recommendation:
             lines += [f"  {w}" for w in words[1:]]
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
+        lines += [] if self.formats is None else _wrapped(str(self.formats))
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
@@ -159,7 +164,13 @@ def _wrapped(text: str, width: int = 80) -> list[str]:
 
 
 def recommend(
-    chain: Chain, target: float | None = None, *, batch: int | None = None, replicas: int = 24, seed: int = 0
+    chain: Chain,
+    target: float | None = None,
+    *,
+    batch: int | None = None,
+    replicas: int = 24,
+    seed: int = 0,
+    formats: Formats | None = None,
 ) -> Recommendation:
     """The smallest changes that keep this chain's gradient within bounds over its depth, each predicted and measured.
 
@@ -169,6 +180,8 @@ def recommend(
         batch: inputs of each measurement; by default 16 with batch norm, else 1.
         replicas: of each measurement (fewer for chains that take long).
         seed: of the measurements.
+        formats: `Formats` that the chain shall run in: then its `formats` says which loss scale fits the chain as it
+            is, or that none does, and over how many blocks it is safe.
 
     Returns:
         Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a
@@ -210,7 +223,10 @@ def recommend(
             round(c.outside, 1),
         ),
     )
-    return Recommendation(original, order, replicas, batch, bound)
+    if not (formats is None or isinstance(formats, Formats)):
+        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
+    advice = None if formats is None else advise(chain, formats, batch)
+    return Recommendation(original, order, replicas, batch, bound, advice)
 
 
 def _changes(before: Chain, after: Chain) -> int:

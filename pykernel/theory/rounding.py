@@ -20,7 +20,6 @@ import numpy as np
 from pykernel import observables
 from pykernel.formats import Format, Formats
 from pykernel.program import Program
-from pykernel.theory.correlation import two_slopes
 from pykernel.theory.mean_field import Backward, Forward, Gradient, Signal, as_arrays
 from pykernel.theory.ops import OPS
 from pykernel.theory.structure import place
@@ -76,7 +75,8 @@ def noise_power(row: Format | None, log_deviation: float) -> float:
 
 
 def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
-    """The rows of formats, (N,) each, (0,) without formats; nan where theory does not follow: batch norm, and chains of very many blocks.
+    """The rows of formats, (N,) each, (0,) without formats; nan where theory does not follow: batch norm, and chains of
+    very many blocks.
 
     Args:
         program: what is walked.  signal, gradient: its infinite-width passes without them.
@@ -100,12 +100,6 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     return known
 
 
-def is_exact(row, norm) -> bool:
-    """Whether a function makes numbers of a format from such: slopes of 0, 1 or -1 and no norm before them."""
-    slopes = two_slopes(row)
-    return norm.kind is None and slopes is not None and all(abs(s) in (0.0, 1.0) for s in slopes)
-
-
 class _Rounded(Forward):
     """Two columns of one input, the second rounded: 1 - cosine of every register, and of nodes before their
     rounding."""
@@ -124,9 +118,7 @@ class _Rounded(Forward):
 
     def exact(self, op, number: int) -> bool:
         """Whether an op makes numbers of the format from such."""
-        if op.kind == "phi":
-            return is_exact(self.program.activations[self.program.steps.row[number]], self.at[number][1])
-        return op.kind == "node"
+        return op.kind == "node" or (op.kind == "phi" and bool(self.program.passes_formats[number]))
 
     def run(self) -> np.ndarray:
         """1 - cosine of nodes 1 .. N before they are rounded."""
@@ -216,9 +208,13 @@ def _signal_shares(program: Program, signal: Signal) -> tuple[np.ndarray, np.nda
             (step, each), (node, apart) = place(stretch, before), place(stretch, op)
             for i in range(stretch.count):
                 function = program.activations[program.steps.row[step + i * each]]
-                key = function.name, round(float(signal.preimage[step + i * each]), 2)
+                key = str(function), round(float(signal.preimage[step + i * each]), 2)
                 if key not in known:
-                    size = np.abs(function.evaluate("value", z * math.exp(min(max(key[1], -300), 300))))
-                    known[key] = float(((size > 0) & (size <= low)).mean()), float((size >= high).mean())
+                    preimage = z * math.exp(min(max(key[1], -300), 300))
+                    size = np.abs(function.evaluate("value", preimage))
+                    alive = (size > 0) & np.isfinite(size)
+                    if not program.passes_formats[step + i * each]:  # else lost before it comes to the function
+                        alive &= (np.abs(preimage) > low) & (np.abs(preimage) < high)
+                    known[key] = float((alive & (size <= low)).mean()), float((alive & (size >= high)).mean())
                 flushed[node + i * apart], overflowed[node + i * apart] = known[key]
     return flushed, overflowed
