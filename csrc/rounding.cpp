@@ -43,6 +43,7 @@ void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain
   const int64_t shift = std::clamp<int64_t>(x.exponent, -4 * reach<T>, 4 * reach<T>);
   here.lowest = (int)std::clamp<int64_t>(format.lowest - shift, -reach<T>, reach<T> / 2);
   here.largest = scaled<double>(format.largest, -shift);
+  here.infinite = true;  // far away the largest may be zero here, which is no number lost
   const int64_t count = chunks_of(x.n);
   team_.each(count, [&](int64_t c) {
     const int64_t o = c * chunk_units * layer_.columns, units = std::min(chunk_units, x.n - c * chunk_units);

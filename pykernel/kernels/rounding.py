@@ -194,7 +194,7 @@ def _compare(spec, work, r, place, k, index, word, factor, rows):
         magnitude = absolute(v)
         finite = less(magnitude, inf)
         alive = greater(where(finite, magnitude, zero), zero)
-        after = absolute(to_format(v, fraction, lowest, most, most)) if rounded else magnitude
+        after = absolute(to_format(v, fraction, lowest, most, math.inf)) if rounded else magnitude
         flushed = flushed + where(alive, where(greater(after, zero), none, one), none)
         overflowed = overflowed + where(alive, where(less(widen(after), beyond), none, one), none)
         low = smaller(where(alive, magnitude, inf), low)

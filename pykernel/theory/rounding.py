@@ -120,9 +120,19 @@ class _Rounded(Forward):
         """Whether an op makes numbers of the format from such."""
         return op.kind == "node" or (op.kind == "phi" and bool(self.program.passes_formats[number]))
 
+    def stores(self, stretch, op, i: int) -> bool:
+        """Whether what an op makes is rounded before the next one reads it."""
+        at = stretch.ops.index(op) + 1
+        following = stretch.ops[at] if at < len(stretch.ops) else None
+        if following is None or following.kind != "phi" or following.ins[0] != op.out:
+            return True
+        first, each = place(stretch, following)
+        return not self.exact(following, first + i * each)
+
     def run(self) -> np.ndarray:
         """1 - cosine of nodes 1 .. N before they are rounded."""
-        far, before, at_nodes = self.distance, {}, np.empty(self.program.counts.node)
+        far, before, stored = self.distance, {}, {0}
+        at_nodes = np.empty(self.program.counts.node)
         far[0] = self.noise("signals", 0.0)
         fan_in = np.log(self.program.layers.columns.astype(float))
         for stretch in self.program.stretches:
@@ -137,9 +147,15 @@ class _Rounded(Forward):
                         far[op.out] += self.noise("weights", self.weight[number] - float(fan_in[number]))
                     if op.kind == "node":
                         at_nodes[number] = before[op.ins[0]]
+                    elif not (self.exact(op, number) and op.ins[0] in stored):
+                        before[op.out] = far[op.out]
+                        stored.discard(op.out)
+                        if self.stores(stretch, op, i):
+                            far[op.out] = min(far[op.out] + self.noise("signals", self.square[op.out]), 1.0)
+                            stored.add(op.out)
+                        continue
                     before[op.out] = far[op.out]
-                    if not self.exact(op, number):
-                        far[op.out] = min(far[op.out] + self.noise("signals", self.square[op.out]), 1.0)
+                    stored.add(op.out)
         self.signal = as_arrays(self.rows)
         return at_nodes
 
