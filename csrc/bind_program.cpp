@@ -11,10 +11,11 @@ namespace py = pybind11;
 namespace pykernel {
 namespace {
 
-constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "join",
+constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "affine", "join",
                                                   "factor", "mask",       "mix",  "node"};  // as in Table
 constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
 constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
+constexpr const char* over_names[] = {"positions", "first", "last", "mean"};                // as in Over
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -131,14 +132,20 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.step_norm = array<int64_t>(steps, "norm", {p.counts[Table::activation]});
   steps.done();
   p.norm_steps = array<int64_t>(fields, "norm_steps", {p.counts[Table::norm]});
+  read_affines(fields.get("affines"));
+  p.affine_steps = array<int64_t>(fields, "affine_steps", {p.counts[Table::affine]});
   Fields joins(fields.get("joins"));
   p.skip = array<double>(joins, "skip", {p.counts[Table::join]});
   p.branch = array<double>(joins, "branch", {p.counts[Table::join]});
   joins.done();
   p.factors = array<double>(fields, "factors", {p.counts[Table::factor]});
   p.masks = array<double>(fields, "masks", {p.counts[Table::mask]});
-
-  fields.ignore("mixes");  // no op of this engine has any
+  Fields mixes(fields.get("mixes"));
+  p.heads = array<int64_t>(mixes, "heads", {p.counts[Table::mix]});
+  p.kv_heads = array<int64_t>(mixes, "kv_heads", {p.counts[Table::mix]});
+  p.causal = array<bool>(mixes, "causal", {p.counts[Table::mix]});
+  p.mix_scale = array<double>(mixes, "scale", {p.counts[Table::mix]});
+  mixes.done();
 
   const int64_t columns = columns_of(p);
   p.x = array<double>(fields, "x", {p.nodes[0], columns});
@@ -160,7 +167,8 @@ void HeldProgram::read_stretches(const py::object& stretches) {
       const auto ins = op.read<std::vector<int32_t>>("ins");
       if ((int)ins.size() != facts_of(kind).inputs)
         throw py::value_error("an op must read as many registers as its kind does");
-      ops.push_back({kind, op.read<int32_t>("out"), {ins[0], ins.size() > 1 ? ins[1] : 0}, op.read<int64_t>("at")});
+      Op& to = ops.emplace_back(Op{kind, op.read<int32_t>("out"), {}, op.read<int64_t>("at")});
+      std::copy(ins.begin(), ins.end(), to.ins);
       op.done();
     }
     const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"),
@@ -239,6 +247,18 @@ void HeldProgram::read_formats(const py::object& formats) {
   program_.formats = &formats_;
 }
 
+void HeldProgram::read_affines(const py::object& rows) {
+  for (const py::handle& row : rows) {
+    Fields fields(py::reinterpret_borrow<py::object>(row));
+    const int64_t units = (int64_t)py::len(fields.get("weight"));
+    const double* weight = array<double>(fields, "weight", {units});
+    affines_.push_back({units, weight, array<double>(fields, "bias", {units})});
+    fields.done();
+  }
+  program_.affines = affines_.data();
+  program_.affine_count = (int64_t)affines_.size();
+}
+
 void HeldProgram::read_head(Fields fields) {
   HeadSpec& head = program_.head;
   const int64_t n = program_.nodes[program_.counts[Table::node]];
@@ -248,7 +268,8 @@ void HeldProgram::read_head(Fields fields) {
   head.scale = fields.read<double>("scale");
   head.weight = array<double>(fields, "weight", {head.outputs, n});
   head.bias = array<double>(fields, "bias", {head.outputs});
-  head.targets = array<double>(fields, "targets", {head.outputs, columns_of(program_)});
+  head.over = place(fields.get("over"), over_names, "over") - 1;
+  head.targets = array<double>(fields, "targets", {head.outputs, read_columns_of(program_)});
   fields.done();
 }
 

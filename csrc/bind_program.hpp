@@ -54,6 +54,7 @@ class HeldProgram {
   void read_layers(Fields fields);
   void read_activations(const pybind11::object& rows, const Own& own);
   void read_norms(const pybind11::object& rows);
+  void read_affines(const pybind11::object& rows);
   void read_head(Fields fields);
   void read_formats(const pybind11::object& formats);
 
@@ -70,6 +71,7 @@ class HeldProgram {
   std::vector<ActivationRow> activations_;
   std::vector<NormRow> norms_;
   Formats formats_;
+  std::vector<AffineRow> affines_;
 };
 
 }  // namespace pykernel

@@ -50,10 +50,10 @@ class HeldProgram {
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
         require(op.kind >= 0 && op.kind < op_kinds, "an op's kind must be one of pk_op_kind");
-        for (const int32_t r : {op.out, op.ins[0], op.ins[1]})
+        for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
-        ops.push_back({(OpKind)op.kind, op.out, {op.ins[0], op.ins[1]}, 0});
-        p_.registers = std::max<int64_t>({p_.registers, op.out + 1, op.ins[0] + 1, op.ins[1] + 1});
+        ops.push_back({(OpKind)op.kind, op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
+        p_.registers = std::max<int64_t>({p_.registers, op.out + 1, op.ins[0] + 1, op.ins[1] + 1, op.ins[2] + 1});
       }
       p_.counts = add_stretch(stretches_[(size_t)s], ops.data(), from.op_count, from.count, p_.counts);
       for (const int64_t n : p_.counts.of) require(n < most_numbers, "there must be fewer than 2^24 ops of a kind");
@@ -86,6 +86,14 @@ class HeldProgram {
     };
     within(p_.step_norm, Table::activation, "step_norm must be 0 or number a norm, from 1");
     within(p_.norm_steps, Table::norm, "norm_steps must number a norm, from 1");
+    require(c_.affine_count >= 0 && c_.affine_count < most_ops, "affine_count must be from 0 to 65535");
+    require(!c_.affine_count || (c_.affine_units && c_.affine_weights),
+            "affine_units and affine_weights must be given");
+    for (int64_t i = 0; i < c_.affine_count; i++)
+      affines_.push_back({c_.affine_units[i], c_.affine_weights[i], c_.affine_biases ? c_.affine_biases[i] : nullptr});
+    p_.affines = affines_.data();
+    p_.affine_count = c_.affine_count;
+    p_.affine_steps = or_else<int64_t>(c_.affine_steps, Table::affine, 0);
   }
 
   void read_layers() {
@@ -116,6 +124,17 @@ class HeldProgram {
     p_.branch = or_else<double>(c_.branch, Table::join, 1);
     p_.factors = c_.factors;
     p_.masks = c_.masks;
+    read_mixes();
+  }
+
+  void read_mixes() {
+    const size_t mixes = (size_t)count(Table::mix);
+    p_.heads = c_.heads;
+    p_.kv_heads = c_.kv_heads ? c_.kv_heads : c_.heads;
+    causal_ = std::make_unique<bool[]>(mixes + 1);
+    for (size_t i = 0; i < mixes && c_.causal; i++) causal_[i] = c_.causal[i];
+    p_.causal = causal_.get();
+    p_.mix_scale = c_.mix_scale;
   }
 
   const Draw* draws_of(const pk_draw* given, int64_t count) {
@@ -135,7 +154,7 @@ class HeldProgram {
     p_.cotangent = c_.cotangent;
     p_.head = {c_.loss,       c_.outputs,     {c_.head_draw.distribution, c_.head_draw.parameter},
                c_.head_scale, c_.head_weight, c_.head_bias,
-               c_.targets};
+               c_.targets,    c_.over};
     p_.clip_value = c_.clip_value;
   }
 
@@ -148,8 +167,9 @@ class HeldProgram {
   std::deque<Callback> callbacks_;
   std::vector<ActivationRow> rows_;
   std::vector<NormRow> norms_;
+  std::vector<AffineRow> affines_;
   std::vector<Draw> draws_;
-  std::unique_ptr<bool[]> centred_;
+  std::unique_ptr<bool[]> centred_, causal_;
 };
 
 }  // namespace

@@ -45,9 +45,12 @@ void check_pointers(const Program& p) {
   require(!p.counts[Table::activation] || (p.step_activation && p.step_norm && p.activations && p.norms),
           "activation steps, their functions and norms must be given");
   require(!p.counts[Table::norm] || (p.norm_steps && p.norms), "norm steps and norms must be given");
+  require(!p.counts[Table::affine] || (p.affine_steps && p.affines), "affine steps and their rows must be given");
   require(!p.counts[Table::join] || (p.skip && p.branch), "skip and branch must be given");
   require(!p.counts[Table::factor] || p.factors, "factors must be given");
   require(!p.counts[Table::mask] || p.masks, "masks must be given");
+  require(!p.counts[Table::mix] || (p.heads && p.kv_heads && p.causal && p.mix_scale),
+          "heads, kv_heads, causal and mix_scale must be given");
 }
 
 void check_layers(const Program& p) {
@@ -82,11 +85,23 @@ void check_rows(const Program& p) {
     index(p.norm_steps[i], p.norm_count, "a step's norm must be one of the program's");
     require(p.norms[p.norm_steps[i]].kind != no_norm, "a norm step must have a norm");
   }
+  for (int64_t i = 0; i < p.affine_count; i++) {
+    check_width(p.affines[i].units);
+    require(p.affines[i].weight, "the weights of an affine row must be given");
+    check_finite(p.affines[i].weight, p.affines[i].units, "the weights of an affine row");
+    check_finite(p.affines[i].bias, p.affines[i].units, "the biases of an affine row");
+  }
+  for (int64_t i = 0; i < p.counts[Table::affine]; i++)
+    index(p.affine_steps[i], p.affine_count, "an affine step's row must be one of the program's");
   for (int64_t i = 0; i < p.counts[Table::mask]; i++)
     require(p.masks[i] >= 0 && p.masks[i] < 1, "masks must be at least 0 and below 1");
   check_finite(p.skip, p.counts[Table::join], "skip");
   check_finite(p.branch, p.counts[Table::join], "residual_scale");
   check_finite(p.factors, p.counts[Table::factor], "factors");
+  for (int64_t i = 0; i < p.counts[Table::mix]; i++)
+    require(p.kv_heads[i] >= 1 && p.heads[i] >= 1 && p.heads[i] % p.kv_heads[i] == 0,
+            "attention heads must be at least 1, those of keys a divisor of them");
+  check_finite(p.mix_scale, p.counts[Table::mix], "mix_scale");
 }
 
 // Registers hold what is read, in as many units as the numbers say.
@@ -96,10 +111,18 @@ void check_op(const Program& p, const Op& op, int64_t number, const Units& units
   const int64_t n = units.of(op.ins[0]);
   for (int k = 0; k < facts.inputs; k++)
     require(units.of(op.ins[k]) > 0, "an op must read a register that was written in its repetition");
-  for (int k = 1; k < facts.inputs; k++)
+  if (op.kind == OpKind::mix) {
+    const int64_t heads = p.heads[number], units_of_keys = n / heads * p.kv_heads[number];
+    require(n % heads == 0, "attention heads must divide the units of the query");
+    require(units.of(op.ins[1]) == units_of_keys && units.of(op.ins[2]) == units_of_keys,
+            "key and value must have as many units a head as the query");
+  }
+  for (int k = 1; k < facts.inputs && op.kind != OpKind::mix; k++)
     require(units.of(op.ins[k]) == n, "blocks that are added or multiplied must have as many units");
   if (op.kind == OpKind::linear)
     require(p.columns[number] == n, "a layer must have as many columns as its input has units");
+  if (op.kind == OpKind::affine)
+    require(p.affines[p.affine_steps[number]].units == n, "an affine row must have as many units as its input");
   if (op.kind == OpKind::node) require(p.nodes[number + 1] == n, "a node's units must be those of its block");
 }
 
@@ -173,7 +196,8 @@ void check_ends(const Program& p) {
     check_finite(&head.scale, 1, "head_scale");
     check_finite(head.weight, size_of(head.outputs, n), "the head's weight");
     check_finite(head.bias, head.outputs, "the head's bias");
-    check_finite(head.targets, size_of(head.outputs, columns), "targets");
+    require(head.over >= over_positions && head.over <= over_mean, "over must be 0 to 3");
+    check_finite(head.targets, size_of(head.outputs, read_columns_of(p)), "targets");
   }
   require(p.correlation >= 0 && p.correlation <= 1, "correlation must be within 0 and 1");
   require(p.clip_value >= 0, "clip_value must not be negative");

@@ -1,4 +1,4 @@
-// Threshold-pivoted Cholesky of Gram matrices.
+// Threshold-pivoted Cholesky of Gram matrices, in blocks of rows.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "factor.hpp"
 
@@ -6,78 +6,166 @@
 #include <cmath>
 
 #include "constants.hpp"
+#include "isa.hpp"
 
 namespace pykernel {
+namespace {
 
-void SmallFactor::make(const double* gram, const double* lengths2, int64_t stride, int64_t B, int64_t limit) {
-  B_ = B;
-  rows.assign((size_t)(B * B), 0.0);
+constexpr int64_t block = 32;   // rows that are subtracted from the rest together
+constexpr int64_t base = 8;     // rows that are solved for one by one
+constexpr int64_t slab = 64;    // columns of a right-hand side that one thread solves for
+constexpr int64_t large = 128;  // below it a team's threads would wait for each other longer than they work
+
+template <class F> void share(int64_t count, bool shared, Team& team, F f) {
+  if (shared) return team.each(count, f);
+  for (int64_t i = 0; i < count; i++) f(i);
+}
+
+}  // namespace
+
+SmallFactor::SmallFactor(int64_t B) {
+  const size_t n = (size_t)B, square = n * (size_t)row_stride(B);
+  order.reserve(n);
+  for (auto* v : {&rows_, &rest_of_gram_, &square_}) v->reserve(square);
+  for (auto* v : {&unit_, &rest_, &inverse_}) v->reserve(n);
+  taken_.reserve(n);
+}
+int64_t SmallFactor::bytes(int64_t B) {
+  return taken<int32_t>(B) + 3 * taken<double>(B * row_stride(B)) + 3 * taken<double>(B) + taken<char>(B);
+}
+
+void SmallFactor::scale_columns(const double* gram, int64_t stride, const double* lengths2, int64_t lengths_stride) {
   order.clear();
-  unit_.resize((size_t)B), rest_.resize((size_t)B);
   smallest = 1;
-  for (int64_t b = 0; b < B; b++) {
-    const double square = lengths2[b * stride];
-    unit_[b] = square > 0 ? 1 / std::sqrt(square) : 0;
-    rest_[b] = gram[b * B + b] * unit_[b] * unit_[b];
+  rows_.resize((size_t)(B_ * stride_));
+  rest_of_gram_.resize((size_t)(B_ * stride_));
+  unit_.resize((size_t)B_), rest_.resize((size_t)B_);
+  taken_.assign((size_t)B_, 0);
+  for (int64_t b = 0; b < B_; b++) {
+    const double square = lengths2[b * lengths_stride];
+    unit_[(size_t)b] = square > 0 ? 1 / std::sqrt(square) : 0;
+    rest_[(size_t)b] = gram[b * stride + b] * unit_[(size_t)b] * unit_[(size_t)b];
   }
-  while ((int64_t)order.size() < std::min(B, limit)) {
-    const double largest = *std::max_element(rest_.begin(), rest_.end());
-    if (!(largest > lost_direction)) break;
-    int64_t k = 0;
-    while (rest_[k] < preferred_direction * largest) k++;
-    double* row = &rows[k * B];
-    for (int64_t b = 0; b < B; b++) row[b] = gram[k * B + b] * unit_[k] * unit_[b];
-    for (const int32_t o : order) {
-      const double* other = &rows[o * B];
-      const double factor = other[k];
-      for (int64_t b = 0; b < B; b++) row[b] -= factor * other[b];
-    }
-    const double root = std::sqrt(rest_[k]);
-    smallest = std::min(smallest, root);
-    for (int64_t b = 0; b < B; b++) row[b] /= root;
-    for (const int32_t o : order) row[o] = 0;
-    row[k] = root;
-    order.push_back((int32_t)k);
-    for (int64_t b = 0; b < B; b++) rest_[b] -= row[b] * row[b];
-    for (const int32_t o : order) rest_[o] = 0;
+  for (int64_t k = 0; k < B_; k++) {
+    double* row = &rest_of_gram_[(size_t)(k * stride_)];
+    for (int64_t b = 0; b < B_; b++) row[b] = gram[k * stride + b] * unit_[(size_t)k] * unit_[(size_t)b];
+    std::fill(row + B_, row + stride_, 0.0);
   }
-  for (const int32_t o : order)
-    for (int64_t b = 0; b < B; b++)
-      if (rows[o * B + b] != 0) rows[o * B + b] /= unit_[b];
-  sorted = order;
-  std::sort(sorted.begin(), sorted.end());
 }
 
-void SmallFactor::make_dense(const double* gram, int64_t stride, int64_t count) {
-  B_ = count;
-  rows.assign((size_t)(count * count), 0.0);
-  order.resize((size_t)count);
-  smallest = 1;
-  for (int64_t k = 0; k < count; k++) {
-    order[(size_t)k] = (int32_t)k;
-    double* row = &rows[(size_t)(k * count)];
-    for (int64_t b = k; b < count; b++) row[b] = gram[k * stride + b];
-    for (int64_t o = 0; o < k; o++)
-      for (int64_t b = k; b < count; b++) row[b] -= rows[(size_t)(o * count + k)] * rows[(size_t)(o * count + b)];
-    const double root = std::sqrt(std::max(row[k], 1e-300));
-    smallest = std::min(smallest, root / std::sqrt(std::max(gram[k * stride + k], 1e-300)));
-    for (int64_t b = k; b < count; b++) row[b] /= root;
-  }
-  sorted = order;
+// The column to take now, or -1.
+int64_t SmallFactor::next() const {
+  const double largest = *std::max_element(rest_.begin(), rest_.end());
+  if (!(largest > lost_direction)) return -1;
+  int64_t k = 0;
+  while (rest_[(size_t)k] < preferred_direction * largest) k++;
+  return k;
 }
 
-void SmallFactor::solve(double* x, int64_t columns, bool transposed) const {
-  const int64_t r = (int64_t)order.size();
-  for (int64_t step = 0; step < r; step++) {
-    const int64_t i = transposed ? step : r - 1 - step;
-    double* xi = x + i * columns;
-    const double diagonal = rows[order[i] * B_ + order[i]];
-    for (int64_t c = 0; c < columns; c++) xi[c] /= diagonal;
-    for (int64_t j = transposed ? i + 1 : 0; j < (transposed ? r : i); j++) {
-      const double entry = transposed ? rows[order[i] * B_ + order[j]] : rows[order[j] * B_ + order[i]];
-      if (entry == 0) continue;
-      for (int64_t c = 0; c < columns; c++) x[j * columns + c] -= entry * xi[c];
-    }
+// Column k as the next direction; rows before `first` are already subtracted from the rest.
+void SmallFactor::take(int64_t k, int64_t first) {
+  const int64_t i = rank(), own = k / block * block;  // of rows in a block only what is to the right of it is kept up
+  double* row = &rows_[(size_t)(i * stride_)];
+  std::copy_n(&rest_of_gram_[(size_t)(k * stride_ + own)], stride_ - own, row + own);
+  for (int64_t b = 0; b < own; b++) row[b] = taken_[(size_t)b] ? 0 : rest_of_gram_[(size_t)(b * stride_ + k)];
+  const double* before = &rows_[(size_t)(first * stride_)];
+  algebra_table().subtract(1, stride_, i - first, before + k, 0, stride_, before, stride_, row, stride_);
+  const double root = std::sqrt(std::max(rest_[(size_t)k], 1e-300)), inverse = 1 / root;
+  smallest = std::min(smallest, root);
+  for (int64_t b = 0; b < B_; b++) row[b] *= inverse;
+  for (const int32_t o : order) row[o] = 0;
+  row[k] = root;
+  order.push_back((int32_t)k);
+  taken_[(size_t)k] = 1;
+  for (int64_t b = 0; b < B_; b++) rest_[(size_t)b] -= row[b] * row[b];
+  for (const int32_t o : order) rest_[(size_t)o] = 0;
+}
+
+// The rows from `first` on, from what the columns not yet taken keep.
+void SmallFactor::subtract_rows(int64_t first, Team& team) {
+  const double* rows = &rows_[(size_t)(first * stride_)];
+  const int64_t depth = rank() - first;
+  share((B_ + block - 1) / block, B_ >= large, team, [&](int64_t part) {
+    const int64_t k = part * block, count = std::min(block, B_ - k);
+    if (std::all_of(&taken_[(size_t)k], &taken_[(size_t)k] + count, [](char taken) { return taken; })) return;
+    algebra_table().subtract(count, stride_ - k, depth, rows + k, 1, stride_, rows + k, stride_,
+                             &rest_of_gram_[(size_t)(k * stride_ + k)], stride_);
+  });
+}
+
+// Lengths put back, and what solve() reads.
+void SmallFactor::finish() {
+  const int64_t r = rank();
+  square_.assign((size_t)(r * stride_), 0.0);
+  inverse_.resize((size_t)r);
+  for (int64_t b = 0; b < B_; b++) unit_[(size_t)b] = unit_[(size_t)b] > 0 ? 1 / unit_[(size_t)b] : 0;
+  for (int64_t i = 0; i < r; i++) {
+    double* row = &rows_[(size_t)(i * stride_)];
+    for (int64_t b = 0; b < B_; b++) row[b] *= unit_[(size_t)b];
+    for (int64_t j = i; j < r; j++) square_[(size_t)(i * stride_ + j)] = row[order[(size_t)j]];
+    inverse_[(size_t)i] = 1 / square_[(size_t)(i * stride_ + i)];
+  }
+}
+
+void SmallFactor::make(const double* gram, int64_t stride, const double* lengths2, int64_t lengths_stride, int64_t B,
+                       int64_t limit, Team& team) {
+  B_ = B, stride_ = row_stride(B);
+  scale_columns(gram, stride, lengths2, lengths_stride);
+  int64_t first = 0;
+  while (rank() < std::min(B, limit)) {
+    const int64_t k = next();
+    if (k < 0) break;
+    take(k, first);
+    if (rank() - first < block || rank() == B) continue;
+    subtract_rows(first, team);
+    first = rank();
+  }
+  finish();
+}
+
+void SmallFactor::make_dense(const double* gram, int64_t stride, int64_t count, Team& team) {
+  B_ = count, stride_ = row_stride(count);
+  scale_columns(gram, stride, gram, stride + 1);
+  for (int64_t k = 0, first = 0; k < count; k++) {
+    take(k, first);
+    if (rank() - first < block || rank() == B_) continue;
+    subtract_rows(first, team);
+    first = rank();
+  }
+  finish();
+}
+
+void SmallFactor::solve(double* x, int64_t columns, int64_t stride, bool transposed, Team& team) const {
+  share((columns + slab - 1) / slab, rank() >= large, team, [&](int64_t part) {
+    solve_rows(0, rank(), x + part * slab, std::min(slab, columns - part * slab), stride, transposed);
+  });
+}
+
+void SmallFactor::solve_rows(int64_t first, int64_t last, double* x, int64_t columns, int64_t stride,
+                             bool transposed) const {
+  const Algebra& algebra = algebra_table();
+  const double* R = square_.data();
+  if (last - first > base) {
+    const int64_t middle = first + (last - first + base) / (2 * base) * base, above = middle - first,
+                  below = last - middle;
+    solve_rows(transposed ? first : middle, transposed ? middle : last, x, columns, stride, transposed);
+    const double* corner = R + first * stride_ + middle;
+    if (transposed)
+      algebra.subtract(below, columns, above, corner, 1, stride_, x + first * stride, stride, x + middle * stride,
+                       stride);
+    else
+      algebra.subtract(above, columns, below, corner, stride_, 1, x + middle * stride, stride, x + first * stride,
+                       stride);
+    return solve_rows(transposed ? middle : first, transposed ? last : middle, x, columns, stride, transposed);
+  }
+  for (int64_t step = 0; step < last - first; step++) {
+    const int64_t i = transposed ? first + step : last - 1 - step;
+    double* xi = x + i * stride;
+    if (transposed)
+      algebra.subtract(1, columns, step, R + first * stride_ + i, 0, stride_, x + first * stride, stride, xi, stride);
+    else
+      algebra.subtract(1, columns, step, R + i * stride_ + i + 1, 0, 1, xi + stride, stride, xi, stride);
+    for (int64_t c = 0; c < columns; c++) xi[c] *= inverse_[(size_t)i];
   }
 }
 

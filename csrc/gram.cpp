@@ -16,8 +16,8 @@ int64_t parts_of(int64_t width, int64_t columns) {
 }  // namespace
 
 template <class T>
-Grams<T>::Grams(int64_t largest_width, bool matrix_free, Layer<T>& layer, Team& team)
-    : matrix_free_(matrix_free), layer_(layer), team_(team), parts_((size_t)parts_of(largest_width, layer.columns)) {}
+Grams<T>::Grams(int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team)
+    : linear_(linear), layer_(layer), team_(team), parts_((size_t)parts_of(largest_width, layer.columns)) {}
 
 template <class T> int64_t Grams<T>::bytes(int64_t columns, int64_t largest_width) {
   return taken<double>(parts_of(largest_width, columns));
@@ -32,12 +32,9 @@ template <class T> void Grams<T>::make(const Block<T>& block, const Measure& mea
   }
   const Block<T> x = layer_.presentable(block);
   *exponent = x.exponent;
+  if (linear_.gram(x, out, team_)) return;
   const int64_t chunks = chunks_of(x.n), entries = columns * columns;
   const auto part = [&](int64_t c, double* gram) {
-    if (matrix_free_) {
-      const MatrixFree<T>& table = matrix_free_table<T>();
-      return table.inner(x.data, x.data, c, x.n, columns, gram, thread_scratch((size_t)table.room(columns)));
-    }
     product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns,
                             gram, thread_scratch(backward_scratch<T>(0, columns)));
   };

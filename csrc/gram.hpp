@@ -2,13 +2,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "layer.hpp"
+#include "linear.hpp"
 
 namespace pykernel {
 
 template <class T> class Grams {
  public:
-  // matrix_free: sums in double throughout, as the rank of a block is read from them
-  Grams(int64_t largest_width, bool matrix_free, Layer<T>& layer, Team& team);
+  Grams(int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team);
   static int64_t bytes(int64_t columns, int64_t largest_width);
 
   // Of the mantissas, with their exponent; plain arithmetic, without exponents, has them scaled. `measure` is the
@@ -18,7 +18,7 @@ template <class T> class Grams {
  private:
   void make_uneven(const Block<T>& x, double* out) const;
 
-  const bool matrix_free_;
+  Linear<T>& linear_;
   Layer<T>& layer_;
   Team& team_;
   Vector<double> parts_;  // of the chunks

@@ -18,6 +18,9 @@ namespace pykernel {
   const Products<double>& products(double);                                      \
   const MatrixFree<float>& matrix_free(float);                                   \
   const MatrixFree<double>& matrix_free(double);                                 \
+  const Algebra& algebra();                                                      \
+  const Mixing<float>& mixing(float);                                            \
+  const Mixing<double>& mixing(double);                                          \
   SingleSums single(const Single&, const Activation<float>&, int64_t, int64_t);  \
   SingleSums single(const Single&, const Activation<double>&, int64_t, int64_t); \
   }
@@ -34,7 +37,7 @@ namespace {
 #define PYKERNEL_ISA_OF(isa)                                                                                    \
   Isa {                                                                                                         \
     #isa, isa::elementwise, isa::elementwise, isa::products, isa::products, isa::matrix_free, isa::matrix_free, \
-        isa::single, isa::single                                                                                \
+        isa::algebra, isa::mixing, isa::mixing, isa::single, isa::single                                        \
   }
 
 std::vector<Isa> ask() {
@@ -80,6 +83,9 @@ template <> const Products<float>& product_table<float>() { return chosen().floa
 template <> const Products<double>& product_table<double>() { return chosen().double_products(0); }
 template <> const MatrixFree<float>& matrix_free_table<float>() { return chosen().float_matrix_free(0); }
 template <> const MatrixFree<double>& matrix_free_table<double>() { return chosen().double_matrix_free(0); }
+const Algebra& algebra_table() { return chosen().algebra(); }
+template <> const Mixing<float>& mixing_table<float>() { return chosen().float_mixing(0); }
+template <> const Mixing<double>& mixing_table<double>() { return chosen().double_mixing(0); }
 template <> SingleKernel<float> single_kernel<float>() { return chosen().float_single; }
 template <> SingleKernel<double> single_kernel<double>() { return chosen().double_single; }
 

@@ -3,8 +3,10 @@
 #pragma once
 #include <vector>
 
+#include "kernels/algebra.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matrix_free.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/product.hpp"
 #include "kernels/single.hpp"
 
@@ -18,6 +20,9 @@ struct Isa {
   const Products<double>& (*double_products)(double);
   const MatrixFree<float>& (*float_matrix_free)(float);
   const MatrixFree<double>& (*double_matrix_free)(double);
+  const Algebra& (*algebra)();
+  const Mixing<float>& (*float_mixing)(float);
+  const Mixing<double>& (*double_mixing)(double);
   SingleKernel<float> float_single;
   SingleKernel<double> double_single;
 };
@@ -29,6 +34,8 @@ const char* isa_name();
 template <class T> const Elementwise<T>& elementwise_table();
 template <class T> const Products<T>& product_table();
 template <class T> const MatrixFree<T>& matrix_free_table();
+const Algebra& algebra_table();
+template <class T> const Mixing<T>& mixing_table();
 template <class T> SingleKernel<T> single_kernel();
 
 }  // namespace pykernel

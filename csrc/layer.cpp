@@ -123,22 +123,36 @@ template <class T> Measure Layer<T>::scale(const Block<T>& x, double factor, Blo
 
 // Where the product of the largest magnitudes is no ordinary number, one block is scaled so that it is; and where large
 // entries of one meet small ones of the other only, once more, as far up as T goes.
-template <class T> Measure Layer<T>::multiply(const Block<T>& x, const Block<T>& y, Block<T>& out) {
-  const auto product = [&](T factor) {
-    return chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
-      return kernels.multiply(x.data + o, y.data + o, out.data + o, units, columns, factor);
-    });
-  };
+// kernel(factor): the product times a factor, over the chunks.
+template <class T>
+template <class F>
+Measure Layer<T>::product(const Block<T>& x, const Block<T>& y, Block<T>& out, F kernel) {
   const bool scaled = exponent && x.largest > 0 && y.largest > 0 && isfinite(x.largest) && isfinite(y.largest);
   const int64_t h = scaled ? ilogb(x.largest) + ilogb(y.largest) : 0;
   int64_t shift = h >= -range<T> && h <= range<T> ? 0 : h;
-  Sums sums = product(power<T>(-shift));
+  Sums sums = kernel(power<T>(-shift));
   if (scaled && sums.largest < power<T>(-lost<T>)) {
     shift = std::min<int64_t>(shift, ilogb(x.largest) - reach<T>);
-    sums = product(power<T>(-shift));
+    sums = kernel(power<T>(-shift));
   }
   out.n = x.n, out.exponent = x.exponent + y.exponent + shift;
   return settle(out, sums);
+}
+
+template <class T> Measure Layer<T>::multiply(const Block<T>& x, const Block<T>& y, Block<T>& out) {
+  return product(x, y, out, [&](T factor) {
+    return chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
+      return kernels.multiply(x.data + o, y.data + o, out.data + o, units, columns, factor);
+    });
+  });
+}
+
+template <class T> Measure Layer<T>::multiply_units(const Block<T>& x, const Block<T>& y, Block<T>& out) {
+  return product(x, y, out, [&](T factor) {
+    return chunks(x.n, [&](int64_t first, int64_t units, int64_t o) {
+      return kernels.multiply_units(x.data + o, y.data + first, out.data + o, units, columns, factor);
+    });
+  });
 }
 
 template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double largest, double factor) {

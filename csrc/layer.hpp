@@ -50,6 +50,8 @@ template <class T> class Layer {
   Measure scale(const Block<T>& x, double factor, Block<T>& out);
   // out = x y entry by entry; out must be neither
   Measure multiply(const Block<T>& x, const Block<T>& y, Block<T>& out);
+  // the same with y of one column
+  Measure multiply_units(const Block<T>& x, const Block<T>& y, Block<T>& out);
   // z += factor b, b of one column
   Measure add_bias(Block<T>& z, const T* b, double largest, double factor);
   // norm of the sum over the columns
@@ -71,6 +73,7 @@ template <class T> class Layer {
 
  private:
   int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
+  template <class F> Measure product(const Block<T>& x, const Block<T>& y, Block<T>& out, F kernel);
 
   Team& team_;
   Vector<Sums> sums_;

@@ -14,7 +14,10 @@ namespace pykernel {
 template <class T> class Linear {
  public:
   virtual ~Linear() = default;
-  virtual bool needs_input() const { return false; }  // u in backward, and Gram matrices as sums in double precision
+  virtual bool needs_input() const { return false; }  // u in backward
+  // x^T x of a block's mantissas, (B, B), where the engine wants it other than as a product in the run's precision;
+  // false where it does not.
+  virtual bool gram(const Block<T>& /*x*/, double* /*out*/, Team&) { return false; }
   // Runs a whole replica and writes its rows, where the engine knows a shorter way than layer by layer; false where it
   // does not.
   virtual bool alone(int64_t /*replica*/, const Rows&, int64_t /*index*/, Team&) { return false; }

@@ -56,6 +56,12 @@ Op step(OpKind kind, int32_t out, int32_t in) { return {kind, out, {in, 0}, 0}; 
 
 Lowered::Lowered(const Plan& plan) {
   check(plan);
+  set_stretches(plan);
+  set_arrays(plan);
+  set_program(plan);
+}
+
+void Lowered::set_stretches(const Plan& plan) {
   const int64_t L = plan.depth, every = plan.residual_every, branches = every ? L / every : 0,
                 rest = L - branches * every;
   // The two steps of a layer, from one register to another.
@@ -85,7 +91,10 @@ Lowered::Lowered(const Plan& plan) {
     last_.push_back(step(OpKind::node, signal, signal));
     repeat(last_, rest);
   }
+}
 
+void Lowered::set_arrays(const Plan& plan) {
+  const int64_t L = plan.depth;
   const size_t n = (size_t)L;
   for (int64_t l = 1; l <= L; l++) address_.push_back(l);
   draw_.assign(n, 0);
@@ -93,15 +102,17 @@ Lowered::Lowered(const Plan& plan) {
   centred_.assign(n, plan.norm == batch_norm && plan.order == linear_norm_activation);
   step_activation_.assign(n, 0);
   step_norm_.assign(n, plan.norm != no_norm);
-  skip_.assign((size_t)branches, 1);
+  skip_.assign(factors_of_branches_.size(), 1);
   draws_[0] = {plan.distribution, plan.distribution_parameter};
   norms_[0] = {no_norm, plan.norm_eps};
   norms_[1] = {plan.norm, plan.norm_eps};
+}
 
+void Lowered::set_program(const Plan& plan) {
   Program& p = program_;
   p.stretches = stretches_.data();
   p.stretch_count = (int64_t)stretches_.size();
-  p.registers = branches ? branch + 1 : inner + 1;
+  p.registers = branch_.empty() ? inner + 1 : branch + 1;
   p.nodes = p.columns = plan.widths;
   p.units = plan.widths + 1;
   p.batch = plan.batch;

@@ -16,6 +16,10 @@ class Lowered {
   const Program& program() const { return program_; }
 
  private:
+  void set_stretches(const Plan& plan);
+  void set_arrays(const Plan& plan);
+  void set_program(const Plan& plan);
+
   Program program_ = {};
   Draw draws_[1] = {};
   NormRow norms_[2] = {};

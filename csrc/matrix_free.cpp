@@ -19,12 +19,14 @@ namespace {
 // Directions that stick out less than this make the coefficients of nearly parallel columns large and opposite.
 constexpr double thin = 0x1p-6;
 
-int64_t chunks_of(int64_t units) { return (units + chunk_units - 1) / chunk_units; }
+// Where the products of an input's and a gradient's smallest entries may be lost in float.
+constexpr double faint = 0x1p-90;
 
 double largest(const double* x, int64_t n) {
-  double m = 0;
-  for (int64_t i = 0; i < n; i++) m = std::max(m, fabs(x[i]));
-  return m;
+  double m[8] = {};
+  for (int64_t i = 0; i < n; i += 8)
+    for (int j = 0; j < 8; j++) m[j] = m[j] > fabs(x[i + j]) ? m[j] : fabs(x[i + j]);
+  return *std::max_element(m, m + 8);
 }
 
 // Whether float would lose some coefficient, or what it multiplies.
@@ -32,29 +34,20 @@ bool uneven(const double* x, int64_t n) {
   return std::any_of(x, x + n, [](double c) { return c != 0 && !(fabs(c) > 0x1p-80 && fabs(c) < 0x1p60); });
 }
 
-// Multiplies x by scale / 2^e and returns e, chosen so that numbers of size `top` times the factor stay in range of
-// float.
-int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) {
-  int e = 0;
-  const double mantissa = frexp(scale, &e);
-  const int h = top > 0 ? ilogb(top) : 0, shift = h < -40 || h > 40 ? h : 0;
-  if (abs(e) <= 20) e = 0;
-  const double factor = e ? mantissa : scale;
-  for (const auto& [x, n] : matrices)
-    for (int64_t i = 0; i < n; i++) x[i] = ldexp(x[i], -shift) * factor;
-  return e + shift;
+// The length of the shortest column that is not zero.
+double shortest(const double* gram, int64_t B) {
+  double least = INFINITY;
+  for (int64_t b = 0; b < B; b++)
+    if (const double square = gram[b * (B + 1)]; square > 0) least = std::min(least, square);
+  return sqrt(least);
 }
 
-}  // namespace
-
-namespace {
 // Columns that a weight is asked for at a time: of both runs where there are formats.
 int64_t asked_columns(const Program& program) { return columns_of(program) * (program.formats ? 2 : 1); }
-// Sums of all chunks of the widest block, of two kinds.
-size_t partial_sums(const Program& program) {
-  const int64_t chunks = chunks_of(largest_width(program)), columns = asked_columns(program);
-  return chunks > 1 ? (size_t)(2 * chunks * columns * columns) : 0;
-}
+
+// Units that a member of a team takes at a time.
+int64_t groups_at_once(int64_t B) { return B < few_columns ? 4 : 1; }
+
 }  // namespace
 
 template <class T>
@@ -62,15 +55,21 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
     : program_(program),
       kernels_(matrix_free_table<T>()),
       B_(asked_columns(program)),
-      L_(program.counts[Table::layer]) {
+      stride_(row_stride(B_)),
+      L_(program.counts[Table::layer]),
+      inner_(B_, largest_width(program)),
+      input_(B_),
+      cotangent_(B_),
+      frame_(B_) {
   haar_.reserve((size_t)program.draw_count);
   for (int64_t i = 0; i < program.draw_count; i++) haar_.push_back(unit_of(program.draws[i]).source == Source::haar);
+  for (auto* d : {&input_directions_, &cotangent_directions_})
+    d->columns.reserve((size_t)B_), d->place.reserve((size_t)B_);
+  input_gram_.resize((size_t)(B_ * B_));
+  for (auto* v : {&own_, &inside_, &along_, &f_, &x_}) v->resize((size_t)(B_ * stride_));
+  factor_.resize((size_t)factor_bytes(B_));
   if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
   if (one_input(program)) single_.emplace(program);
-  ascending_.reserve((size_t)B_);
-  for (int64_t b = 0; b < B_; b++) ascending_.push_back((int32_t)b);
-  for (auto* v : {&out_, &own_, &inside_, &f_, &x_}) v->resize((size_t)(B_ * B_));
-  partials_.reserve(partial_sums(program));
   if (!program.formats) return;
   for (auto* buffer : {&both_in_, &both_delta_, &both_out_})
     *buffer = Buffer<T>((size_t)block_entries(largest_width(program), B_));
@@ -81,10 +80,14 @@ template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
   const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
   const int64_t both =
       program.formats ? 3 * Buffer<T>::bytes(block_entries(largest_width(program), B)) + 2 * taken<double>(B * B) : 0;
-  return both + taken<char>(program.draw_count) + taken<int32_t>(B) + 5 * taken<double>(B * B) +
-         3 * SmallFactor::bytes(B) + taken<double>((int64_t)partial_sums(program)) +
+  return both + taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
+         5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B)) + 3 * SmallFactor::bytes(B) +
+         InnerProducts<T>::bytes(B, largest_width(program)) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
          (one_input(program) ? SingleChain<T>::bytes(program) : 0);
+}
+template <class T> int64_t MatrixFreeLinear<T>::scratch_bytes(const Program& program) {
+  return asked_columns(program) * group_units * (int64_t)sizeof(T);
 }
 
 template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -99,45 +102,105 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
 // A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
 template <class T> double MatrixFreeLinear<T>::work(int64_t layer) const {
   const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
-  return units > chunk_units ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
+  return units > chunk_units || B_ >= few_columns ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
 }
 
-template <class T> void MatrixFreeLinear<T>::pass(int64_t units, Team& team, const Pass& body) {
-  const int64_t bytes = kernels_.room(B_);
-  if (team.stopped()) return;
-  team.each(chunks_of(units), [&](int64_t chunk) { body(chunk, nullptr, nullptr, thread_scratch((size_t)bytes)); });
+// In double precision: rank is read from it.
+template <class T> bool MatrixFreeLinear<T>::gram(const Block<T>& x, double* out, Team& team) {
+  const int64_t columns = columns_of(program_);
+  inner_({x.data, {}, columns}, nullptr, x.n, true, out, columns, team);
+  return true;
 }
 
-// Like pass, with (B, B) sums over the chunks, added in order.
+// -- small matrices: row i belongs to the i-th direction in ascending order, or in the order in which they were taken
+
+// Layers that read one block share its factor, and so do the passes over the last of them.
+template <class T> void MatrixFreeLinear<T>::factorise_input(const double* gram, int64_t units, Team& team) {
+  if (units == input_units_ && !memcmp(gram, input_gram_.data(), sizeof(double) * (size_t)(B_ * B_))) return;
+  input_.make(gram, B_, gram, B_ + 1, B_, units, team);
+  ascend(input_, input_directions_);
+  input_units_ = units;
+  std::copy_n(gram, B_ * B_, input_gram_.data());
+}
+
+template <class T> void MatrixFreeLinear<T>::ascend(const SmallFactor& factor, Directions& to) const {
+  to.place.resize((size_t)factor.rank()), to.columns.resize((size_t)factor.rank());
+  for (size_t i = 0; i < to.place.size(); i++) to.place[i] = (int32_t)i;
+  std::sort(to.place.begin(), to.place.end(),
+            [&](int32_t i, int32_t j) { return factor.order[(size_t)i] < factor.order[(size_t)j]; });
+  for (size_t i = 0; i < to.place.size(); i++) to.columns[i] = factor.order[(size_t)to.place[i]];
+}
+
+// A factor's rows in ascending order.
 template <class T>
-void MatrixFreeLinear<T>::sum(int64_t units, Team& team, double* out, double* own, const Pass& body) {
-  const int64_t bytes = kernels_.room(B_), count = chunks_of(units), square = B_ * B_;
-  if (team.stopped()) return;
-  if (count == 1) return body(0, out, own, thread_scratch((size_t)bytes));
-  partials_.assign((size_t)(2 * count * square), 0.0);
-  team.each(count, [&](int64_t chunk) {
-    double* mine = partials_.data() + 2 * chunk * square;
-    body(chunk, mine, own ? mine + square : nullptr, thread_scratch((size_t)bytes));
-  });
-  for (int64_t i = 0; i < square; i++) {
-    double a = 0, b = 0;
-    for (int64_t c = 0; c < count; c++)
-      a += partials_[(size_t)(2 * c * square + i)], b += partials_[(size_t)((2 * c + 1) * square + i)];
-    if (out) out[i] = a;
-    if (own) own[i] = b;
-  }
+void MatrixFreeLinear<T>::rows_of(const SmallFactor& factor, const Directions& directions, double* out) const {
+  for (size_t i = 0; i < directions.place.size(); i++)
+    std::copy_n(factor.row(directions.place[i]), stride_, out + (int64_t)i * stride_);
 }
 
-template <class T> Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const {
+// Of one row for each column those of directions, as they were taken.
+template <class T>
+void MatrixFreeLinear<T>::take_order(const SmallFactor& factor, const double* rows, int64_t columns,
+                                     double* out) const {
+  for (size_t i = 0; i < factor.order.size(); i++)
+    std::copy_n(rows + factor.order[i] * stride_, columns, out + (int64_t)i * stride_);
+}
+
+// from -= x^T x, (columns, columns)
+template <class T>
+void MatrixFreeLinear<T>::subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const {
+  algebra_table().subtract(columns, row_stride(columns), rows, x, 1, stride_, x, stride_, from, stride_);
+}
+
+// Multiplies matrices of so many rows by scale / 2^e and returns e, chosen so that numbers of size `top` times the
+// factor stay in range of float.
+template <class T>
+int64_t MatrixFreeLinear<T>::fold(double scale, double top,
+                                  std::initializer_list<std::pair<double*, int64_t>> matrices) const {
+  int e = 0;
+  const double mantissa = frexp(scale, &e);
+  const int h = top > 0 ? ilogb(top) : 0, shift = h < -40 || h > 40 ? h : 0;
+  if (abs(e) <= 20) e = 0;
+  const double factor = ldexp(e ? mantissa : scale, -shift);
+  for (const auto& [x, rows] : matrices)
+    for (int64_t i = 0; i < rows * stride_; i++) x[i] *= factor;
+  return e + shift;
+}
+
+// -- over units
+
+template <class T>
+Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const Directions& directions) const {
   return {program_.seed, (uint32_t)program_.address[layer - 1] | (uint32_t)purpose << 24, replica_,
-          factor.sorted.data(), (int64_t)factor.sorted.size()};
+          directions.columns.data(), (int64_t)directions.columns.size()};
 }
 
-// The live rows of a factor, in ascending order of their directions.
-template <class T> Factor MatrixFreeLinear<T>::rows(const SmallFactor& factor, double* out) const {
-  for (size_t i = 0; i < factor.sorted.size(); i++)
-    std::copy_n(&factor.rows[(size_t)(factor.sorted[i] * B_)], B_, out + (int64_t)i * B_);
-  return {out, ascending_.data(), (int64_t)factor.sorted.size()};
+// out = G F
+template <class T>
+void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team) {
+  const int64_t groups = (units + group_units - 1) / group_units, each = groups_at_once(B_);
+  kernels_.pack(F, stride_, draws.count, B_, careful, factor_.data());
+  team.each((groups + each - 1) / each, [&](int64_t task) {
+    T* room = (T*)thread_scratch((size_t)scratch_bytes(program_));
+    for (int64_t g = task * each; g < std::min(groups, (task + 1) * each); g++) {
+      kernels_.draw(draws, g, units, room, group_units);
+      kernels_.combine({room, group_units, panel_units}, draws.count, factor_.data(), B_,
+                       (int)std::min<int64_t>(group_panels, panels_of(units) - g * group_panels), careful, false,
+                       out + g * group_units * B_);
+    }
+  });
+}
+
+// to += u X
+template <class T>
+void MatrixFreeLinear<T>::add_combination(const Block<T>& u, const double* X, bool careful, T* to, Team& team) {
+  const int64_t panels = panels_of(u.n), each = groups_at_once(B_) * group_panels;
+  kernels_.pack(X, stride_, B_, B_, careful, factor_.data());
+  team.each((panels + each - 1) / each, [&](int64_t task) {
+    const int64_t at = task * each * panel_units * B_;
+    kernels_.combine({u.data + at, panel_units, panel_units * B_}, B_, factor_.data(), B_,
+                     (int)std::min(each, panels - task * each), careful, true, to + at);
+  });
 }
 
 template <class T>
@@ -145,29 +208,19 @@ void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double
                                   const Format& format) {
   if (layer > L_) return head_->forward(layer, u, gram, z, team, format);
   const bool haar = is_haar(layer);
-  const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], full = haar ? std::max(M, N) : M;
-  input_.make(gram, gram, B_ + 1, B_, N);
-  const Draws g = draws(Purpose::forward, layer, input_);
-  const Factor F = rows(input_, f_.data());
-  if (haar && F.count) {
-    sum(full, team, nullptr, own_.data(), [&](int64_t chunk, double*, double* own, void* room) {
-      kernels_.drawn(g, chunk, M, full, nullptr, z.data, B_, nullptr, own, true, room);
-    });
-    frame_.make_dense(own_.data(), B_, F.count);
-    frame_.solve(f_.data(), B_, false);
+  const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1];
+  if (team.stopped()) return;
+  factorise_input(gram, N, team);
+  const int64_t r = input_.rank();
+  const Draws g = draws(Purpose::forward, layer, input_directions_);
+  rows_of(input_, input_directions_, f_.data());
+  if (haar && r) {
+    inner_({nullptr, g, r}, nullptr, std::max(M, N), true, own_.data(), stride_, team);
+    frame_.make_dense(own_.data(), stride_, r, team);
+    frame_.solve(f_.data(), stride_, stride_, false, team);
   }
-  z.exponent =
-      u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), F.count * B_), {{f_.data(), F.count * B_}});
-  if (haar && F.count) {
-    const Factor none = {nullptr, nullptr, 0};
-    const bool thin_frame = frame_.smallest < thin;
-    pass(M, team, [&](int64_t chunk, double*, double*, void* room) {
-      kernels_.combine(u.data, none, F, chunk, M, z.data, B_, thin_frame, room);
-    });
-  } else {
-    pass(M, team,
-         [&](int64_t chunk, double*, double*, void* room) { kernels_.expand(g, F, chunk, M, z.data, B_, room); });
-  }
+  z.exponent = u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), r * stride_), {{f_.data(), r}});
+  expand(g, f_.data(), haar && frame_.smallest < thin, M, z.data, team);
 }
 
 template <class T>
@@ -176,75 +229,63 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team, format);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
-  input_.make(gram, gram, B_ + 1, B_, N);
-  const int64_t r = (int64_t)input_.order.size();
+  if (team.stopped()) return;
+  factorise_input(gram, N, team);
+  const int64_t r = input_.rank();
+  const Side<T> input = {u.data, {}, B_}, gradient = {delta.data, {}, B_}, result = {du.data, {}, B_};
 
   // Nearly dependent inputs divide what is added up here by little, and a frame is subtracted from it.
-  const bool careful = haar || input_.smallest < thin;
+  const bool careful = haar || input_.smallest < thin || shortest(gram, B_) * shortest(delta_gram, B_) < faint;
 
   // inside: G^T delta, or U^T delta for the frame U that G becomes
-  const Draws g = draws(Purpose::forward, layer, input_);
-  if (r)
-    sum(haar ? wide : M, team, inside_.data(), haar ? own_.data() : nullptr,
-        [&](int64_t chunk, double* out, double* own, void* room) {
-          kernels_.drawn(g, chunk, M, haar ? wide : M, delta.data, nullptr, B_, out, own, careful, room);
-        });
-  std::copy_n(delta_gram, B_ * B_, f_.data());
+  const Side<T> g = {nullptr, draws(Purpose::forward, layer, input_directions_), r};
+  std::fill(inside_.begin(), inside_.end(), 0.0);
+  if (r) inner_(g, &gradient, M, careful, inside_.data(), stride_, team);
+  for (int64_t b = 0; b < B_; b++) std::copy_n(delta_gram + b * B_, B_, f_.data() + b * stride_);
   if (haar && r) {
-    frame_.make_dense(own_.data(), B_, r);
-    frame_.solve(inside_.data(), B_, true);
-    for (int64_t i = 0; i < r; i++)
-      for (int64_t b = 0; b < B_; b++)
-        for (int64_t c = 0; c < B_; c++)
-          f_[(size_t)(b * B_ + c)] -= inside_[(size_t)(i * B_ + b)] * inside_[(size_t)(i * B_ + c)];
+    inner_(g, nullptr, wide, true, own_.data(), stride_, team);
+    frame_.make_dense(own_.data(), stride_, r, team);
+    frame_.solve(inside_.data(), stride_, stride_, true, team);
+    subtract_square(inside_.data(), r, B_, f_.data());
   }
-  cotangent_.make(f_.data(), delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M);
-
+  cotangent_.make(f_.data(), stride_, delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M, team);
+  ascend(cotangent_, cotangent_directions_);
+  const int64_t s = cotangent_.rank();
   double thinnest = input_.smallest;
 
-  // E: what multiplies H; along: A^T H, then Q^T H
-  const Draws h = draws(Purpose::backward, layer, cotangent_);
-  Factor E = rows(cotangent_, f_.data());
-  const int64_t s = E.count;
-  Vector<double>& along = x_;
-  if (s)
-    sum(haar ? wide : N, team, out_.data(), haar ? own_.data() : nullptr,
-        [&](int64_t chunk, double* out, double* own, void* room) {
-          kernels_.drawn(h, chunk, N, haar ? wide : N, u.data, du.data, B_, out, own, careful, room);
-        });
-  for (int64_t i = 0; i < r; i++)
-    for (int64_t j = 0; j < s; j++) along[(size_t)(i * s + j)] = out_[(size_t)(j * B_ + input_.order[(size_t)i])];
-  input_.solve(along.data(), s, true);
-  if (haar && s) {
-    for (int64_t i = 0; i < r; i++)
-      for (int64_t j = 0; j < s; j++)
-        for (int64_t k = 0; k < s; k++)
-          own_[(size_t)(j * B_ + k)] -= along[(size_t)(i * s + j)] * along[(size_t)(i * s + k)];
-    frame_.make_dense(own_.data(), B_, s);
-    frame_.solve(f_.data(), B_, false);
+  // E: what multiplies H
+  const Side<T> h = {nullptr, draws(Purpose::backward, layer, cotangent_directions_), s};
+  rows_of(cotangent_, cotangent_directions_, f_.data());
+  if (haar && s) {  // H without its part along the input, made a frame
+    inner_(h, nullptr, wide, true, own_.data(), stride_, team);
+    std::fill(along_.begin(), along_.end(), 0.0);
+    inner_(input, &h, N, true, x_.data(), stride_, team);
+    take_order(input_, x_.data(), s, along_.data());
+    input_.solve(along_.data(), row_stride(s), stride_, true, team);
+    subtract_square(along_.data(), r, s, own_.data());
+    frame_.make_dense(own_.data(), stride_, s, team);
+    frame_.solve(f_.data(), stride_, stride_, false, team);
     thinnest = std::min(thinnest, frame_.smallest);
   }
+  const double top = std::max(largest(f_.data(), s * stride_), largest(inside_.data(), r * stride_));
+  du.exponent = delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s}, {inside_.data(), r}});
+  expand(h.draws, f_.data(), (haar && thinnest < thin) || uneven(f_.data(), s * stride_), N, du.data, team);
+  if (!r) return;
 
-  // X = R^-1 (inside - Q^T H E)
+  // X = R^-1 (inside - Q^T H E), Q^T = R^-T u^T; its rows in the order of columns
+  inner_(input, &result, N, careful, x_.data(), stride_, team);
+  std::fill(along_.begin(), along_.end(), 0.0);
+  take_order(input_, x_.data(), B_, along_.data());
+  input_.solve(along_.data(), stride_, stride_, true, team);
   for (int64_t i = 0; i < r; i++) {
-    const int64_t row =
-        std::lower_bound(input_.sorted.begin(), input_.sorted.end(), input_.order[(size_t)i]) - input_.sorted.begin();
-    double* x = out_.data() + i * B_;
-    std::copy_n(inside_.data() + row * B_, B_, x);
-    for (int64_t j = 0; j < s; j++)
-      for (int64_t b = 0; b < B_; b++) x[b] -= along[(size_t)(i * s + j)] * E.entries[j * B_ + b];
+    double *to = along_.data() + input_directions_.place[(size_t)i] * stride_, *from = inside_.data() + i * stride_;
+    for (int64_t b = 0; b < B_; b++) to[b] = from[b] - to[b];
   }
-  input_.solve(out_.data(), B_, false);
-  const Factor X = {out_.data(), input_.order.data(), r};
-  double top =
-      largest(f_.data(), s * B_);  // row by row: where inputs differ much in size, a small one has large coefficients
+  input_.solve(along_.data(), stride_, stride_, false, team);
+  std::fill(x_.begin(), x_.end(), 0.0);
   for (int64_t i = 0; i < r; i++)
-    top = std::max(top, largest(out_.data() + i * B_, B_) * sqrt(gram[input_.order[(size_t)i] * (B_ + 1)]));
-  du.exponent = delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s * B_}, {out_.data(), r * B_}});
-  const bool in_double = thinnest < thin || uneven(f_.data(), s * B_) || uneven(out_.data(), r * B_);
-  pass(N, team, [&](int64_t chunk, double*, double*, void* room) {
-    kernels_.combine(u.data, X, E, chunk, N, du.data, B_, in_double, room);
-  });
+    std::copy_n(along_.data() + i * stride_, stride_, x_.data() + input_.order[(size_t)i] * stride_);
+  add_combination(u, x_.data(), thinnest < thin || uneven(x_.data(), B_ * stride_), du.data, team);
 }
 
 // Mantissas side by side, since W acts on each column alone, and their Gram matrix. What is inf or nan is lost: its
@@ -265,9 +306,7 @@ Block<T> MatrixFreeLinear<T>::join(const Block<T>& plain, const Block<T>& stored
     for (int64_t p = 0; p < panels_of(n); p++)
       memset(room.get() + (p * B_ + half) * 16, 0, sizeof(T) * (size_t)(half * 16));
   }
-  sum(n, team, gram.data(), nullptr, [&](int64_t chunk, double* out, double*, void* memory) {
-    kernels_.inner(room.get(), room.get(), chunk, n, B_, out, memory);
-  });
+  inner_({room.get(), {}, B_}, nullptr, n, true, gram.data(), B_, team);
   return {room.get(), n, 0, 1};
 }
 

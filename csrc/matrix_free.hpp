@@ -12,6 +12,7 @@
 
 #include "dense.hpp"
 #include "factor.hpp"
+#include "inner.hpp"
 #include "kernels/matrix_free.hpp"
 #include "kernels/weights.hpp"
 #include "memory.hpp"
@@ -20,13 +21,16 @@
 
 namespace pykernel {
 
-// Gram matrices are read as double-precision sums. Cost a layer: about 5 n B^2 multiply-adds and 3 n B normals.
+// Cost a layer: about 6 n B^2 multiply-adds, a third of them in double precision, and 3 n B normals.
 template <class T> class MatrixFreeLinear final : public Linear<T> {
  public:
   explicit MatrixFreeLinear(const Program& program);
-  // What one takes of a workspace.
+  // What one takes of a workspace, and of a thread's scratch.
   static int64_t bytes(const Program& program);
+  static int64_t scratch_bytes(const Program& program);
+
   bool needs_input() const override { return true; }
+  bool gram(const Block<T>& x, double* out, Team&) override;
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
   double work(int64_t layer) const override;
@@ -41,24 +45,35 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Block<T> join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team, Vector<double>& gram,
                 bool& lost);
   void part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const;
-  using Pass = std::function<void(int64_t chunk, double* out, double* own, void* room)>;
-  void pass(int64_t units, Team& team, const Pass& body);
-  void sum(int64_t units, Team& team, double* out, double* own, const Pass& body);
-  Draws draws(Purpose purpose, int64_t layer, const SmallFactor& factor) const;
-  Factor rows(const SmallFactor& factor, double* out) const;
+  struct Directions {  // of a factor: its columns in ascending order, and where each was taken
+    Vector<int32_t> columns, place;
+  };
+  void factorise_input(const double* gram, int64_t units, Team& team);
+  void ascend(const SmallFactor& factor, Directions& to) const;
+  void rows_of(const SmallFactor& factor, const Directions& directions, double* out) const;
+  void take_order(const SmallFactor& factor, const double* rows, int64_t columns, double* out) const;
+  Draws draws(Purpose purpose, int64_t layer, const Directions& directions) const;
+  void subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const;
+  int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) const;
+  void expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team);
+  void add_combination(const Block<T>& u, const double* X, bool careful, T* to, Team& team);
 
   bool is_haar(int64_t layer) const { return haar_[(size_t)program_.draw[layer - 1]]; }
 
   const Program& program_;
   const MatrixFree<T>& kernels_;
-  const int64_t B_, L_;
+  const int64_t B_, stride_, L_;  // stride: of rows of small matrices
   Vector<char> haar_;             // of each draw: orthogonal instead of Gaussian
   std::optional<Dense<T>> head_;  // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
   uint32_t replica_ = 0;
-  Vector<int32_t> ascending_;
+  InnerProducts<T> inner_;
   SmallFactor input_, cotangent_, frame_;
-  Vector<double> out_, own_, inside_, f_, x_, partials_;
+  Directions input_directions_, cotangent_directions_;
+  int64_t input_units_ = 0;
+  Vector<double> input_gram_;  // what input_ is the factor of
+  Vector<double> own_, inside_, along_, f_, x_;
+  Vector<char> factor_;
   Buffer<T> both_in_, both_delta_, both_out_;  // of two runs side by side
   Vector<double> both_gram_, both_delta_gram_;
 };

@@ -17,9 +17,10 @@ namespace {
 // needs on the way.
 constexpr int64_t spare_blocks = 5;
 
-bool has_biases(const Program& program) {
-  return program.head.bias || std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
-                                          [](int64_t draw) { return draw != zero_bias; });
+bool needs_column(const Program& program) {
+  return program.head.bias || program.counts[Table::affine] ||
+         std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
+                     [](int64_t draw) { return draw != zero_bias; });
 }
 
 Program without_formats(const Program& program) {
@@ -50,12 +51,12 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
-         Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
-         taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         Mixer<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
+         taken<Phi<T>>(program.activation_count) + taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
          grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
-         (has_biases(program) ? taken<T>(padded(width)) : 0) +
+         (needs_column(program) ? taken<T>(padded(width)) : 0) +
          (program.clip_value > 0 ? taken<double>(width) + taken<T>(width) : 0);
 }
 
@@ -75,6 +76,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       norms(pykernel::largest_width(program_), layer),
       rounding(pykernel::largest_width(program_), layer, team_),
       formats_(program_.formats ? *program_.formats : Formats()),
+      mixer(program_, team_),
       keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
       width_(pykernel::largest_width(program_)),
       routines_(routines_of(program_, keep_inputs_)),
@@ -86,7 +88,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       gradients_((size_t)program_.registers),
       checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
-      grams_(width_, linear_.needs_input(), layer, team_),
+      grams_(width_, linear_, layer, team_),
       gram_of_gradient_((size_t)(columns * columns)),
       plain_(without_formats(program_)) {
   phis_.reserve((size_t)program.activation_count);
@@ -94,7 +96,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
   passes_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++)
     passes_.push_back(!strcmp(program.activations[i].name, "linear") || !strcmp(program.activations[i].name, "relu"));
-  if (has_biases(program)) bias_.resize((size_t)padded(width_));
+  if (needs_column(program)) column_.resize((size_t)padded(width_));
   for (size_t s = 0; s < checkpoints_.size(); s++)
     checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
   if (program.formats) {
@@ -228,7 +230,7 @@ template <class T> double Network<T>::objective() {
     if (team.stopped()) throw Stopped{};
     Measure of_y = layer.settle(y);
     if (head.bias) {
-      Block<T> b = {bias(), head.outputs, 0, 0};
+      Block<T> b = {column(), head.outputs, 0, 0};
       pack(head.bias, head.outputs, 1, b, program.exponent);
       of_y = layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }

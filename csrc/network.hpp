@@ -10,6 +10,7 @@
 #include "draws.hpp"
 #include "gram.hpp"
 #include "linear.hpp"
+#include "mixer.hpp"
 #include "norms.hpp"
 #include "objective.hpp"
 #include "rounding.hpp"
@@ -56,6 +57,7 @@ template <class T> class Network {
   Layer<T> layer;
   Norms<T> norms;
   Rounding<T> rounding;
+  Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
 
@@ -110,7 +112,7 @@ template <class T> class Network {
   Tall address(Purpose purpose, int64_t layer, TallDraw draw = TallDraw::normal) const {
     return {program.seed, (uint32_t)purpose, (uint32_t)layer, (uint32_t)replica_, draw};
   }
-  T* bias() { return bias_.data(); }
+  T* column() { return column_.data(); }  // room for one number a unit
 
  private:
   struct Register {
@@ -152,7 +154,7 @@ template <class T> class Network {
   Vector<T*> pool_;  // buffers that nobody uses
   Buffer<T> checkpoint_room_;
   Vector<Block<T>> checkpoints_;
-  Vector<T> bias_;
+  Vector<T> column_;
   Grams<T> grams_;
   Vector<double> gram_of_gradient_;
   const Program plain_;      // without formats

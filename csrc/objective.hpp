@@ -14,10 +14,12 @@ template <class T> class Objective {
   explicit Objective(const Program& program);
   static int64_t bytes(const Program& program);
   // Targets are the program's, or drawn at `address`. Sets g's data and exponent (g.n as y's), mean over the columns
-  // included; returns J.
+  // that are read included; returns J. W is linear: logits are read where the signal would be.
   double differentiate(const Block<T>& y, const Tall& address, Team& team, Block<T>& g);
 
  private:
+  double logit(const Block<T>& y, int64_t o, int64_t b) const;
+  void spread(T* g, int64_t o, int64_t b, double d) const;
   double plain(const Block<T>& y, const double* targets, T* g);
   double read_out(const Block<T>& y, const double* t);
   double mean_square_error(const Block<T>& y, const double* t);
@@ -26,9 +28,9 @@ template <class T> class Objective {
   void write(Block<T>& g);
 
   const HeadSpec& head_;
-  const int64_t columns_;
+  const int64_t columns_, read_, positions_;  // of the logits' block, those that are read, columns for each of these
   const bool exponent_;
-  Vector<double> y_, sign_, log2_;  // (outputs, B); g = sign 2^log2
+  Vector<double> y_, sign_, log2_;  // (outputs, columns that are read); g = sign 2^log2
 };
 
 }  // namespace pykernel

@@ -41,6 +41,8 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
     const double layer = linears[0]->work(l);
     work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(program, l));
   }
+  const MixNeeds mixes = mix_needs(program);
+  work = std::max(work, mixes.largest_work), total += (double)how.count * mixes.work;
   const bool brief = total < worth_a_thread;
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
   const int64_t least = Network<T>::least_bytes(program, linears[0]->needs_input());

@@ -9,7 +9,10 @@
 namespace pykernel {
 namespace {
 
-bool reads(const Op& op, int32_t reg) { return op.ins[0] == reg || (facts_of(op.kind).inputs > 1 && op.ins[1] == reg); }
+bool reads(const Op& op, int32_t reg) {
+  const auto inputs = std::begin(op.ins);
+  return std::find(inputs, inputs + facts_of(op.kind).inputs, reg) != inputs + facts_of(op.kind).inputs;
+}
 bool keeps_block(const Op& op, bool keep_inputs) {
   return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
 }

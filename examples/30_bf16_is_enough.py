@@ -33,9 +33,9 @@ for activation, init in (("relu", "he_normal"), ("tanh", "lecun_normal")):
         right.plot(np.arange(1, depth + 1), cosine[what], line, color=color, label=what)
         right.plot(np.arange(1, depth + 1), theory[what], ":", color="black", linewidth=1)
         left.plot(np.arange(1, depth + 1), error[what], line, color=color, label=what)
-        said = f"signal off by {10 ** error[what][-1]:.1%}"
+        off, left_over, expected = 10 ** error[what][-1], cosine[what][0], theory[what][0]
         print(
-            f"{what:15} {said}, gradient at layer 1: cosine {cosine[what][0]:.3f} (theory {theory[what][0]:.3f})"
+            f"{what:15} signal off by {off:.1%}, gradient at layer 1: cosine {left_over:.3f} ({expected:.3f})"
         )
 
 left.set(xlabel="layer", ylabel="log10 of the relative error", title="The signal stays")

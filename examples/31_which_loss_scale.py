@@ -6,9 +6,9 @@ Which loss scale?
 *Question.* float16 ends at 65504 above and at 2^-24 below: gradients in it are multiplied by a loss scale.
 Which one fits, and is there always one?
 
-*Answer.* One that brings the smallest gradients of all layers above 2^-24 and leaves the largest below 65504.
-A chain that keeps its gradient has a window of some forty octaves. One that loses a decade every two layers has
-none from about fifteen layers on: a vanishing gradient then *is* a flushed one, and `recommend` says so.
+*Answer.* One that brings the smallest gradients of all layers above 2^-24 and leaves the largest below
+65504. A chain that keeps its gradient has a wide window of them, one whose gradient spans more decades than
+float16 has none: a vanishing gradient then *is* a flushed one, and `recommend` says so.
 """
 
 import matplotlib.pyplot as plt

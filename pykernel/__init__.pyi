@@ -10,19 +10,16 @@ from pykernel.bridges.arrays import init_jax as init_jax
 from pykernel.bridges.torch_modules import from_torch as from_torch
 from pykernel.bridges.torch_modules import init_torch_ as init_torch_
 from pykernel.chain import Chain as Chain
-from pykernel.chain import Clip as Clip
-from pykernel.chain import Head as Head
-from pykernel.chain import Residual as Residual
 from pykernel.config import show_config as show_config
 from pykernel.embed import get_cmake_dir as get_cmake_dir
 from pykernel.embed import get_include as get_include
 from pykernel.embed import get_library as get_library
 from pykernel.formats import Formats as Formats
+from pykernel.init import Given as Given
+from pykernel.init import Init as Init
 from pykernel.inits import Constant as Constant
 from pykernel.inits import Fixup as Fixup
-from pykernel.inits import Given as Given
 from pykernel.inits import Identity as Identity
-from pykernel.inits import Init as Init
 from pykernel.inits import Normal as Normal
 from pykernel.inits import Orthogonal as Orthogonal
 from pykernel.inits import Sparse as Sparse
@@ -31,6 +28,7 @@ from pykernel.inits import StudentT as StudentT
 from pykernel.inits import TruncatedNormal as TruncatedNormal
 from pykernel.inits import Uniform as Uniform
 from pykernel.inits import VarianceScaling as VarianceScaling
+from pykernel.layers import Attention as Attention
 from pykernel.layers import Block as Block
 from pykernel.layers import Dropout as Dropout
 from pykernel.layers import Gated as Gated
@@ -38,6 +36,9 @@ from pykernel.layers import Linear as Linear
 from pykernel.layers import Norm as Norm
 from pykernel.layers import Scale as Scale
 from pykernel.machine import TooLarge as TooLarge
+from pykernel.parts import Clip as Clip
+from pykernel.parts import Head as Head
+from pykernel.parts import Residual as Residual
 from pykernel.plot.sweeps import plot_sweep as plot_sweep
 from pykernel.propagation import Propagation as Propagation
 from pykernel.propagation import propagate as propagate
@@ -50,11 +51,11 @@ from pykernel.sweeps import StoreError as StoreError
 from pykernel.sweeps import open as open
 from pykernel.sweeps import sweep as sweep
 from pykernel.theory.critical import critical_gain as critical_gain
-from pykernel.theory.critical import depth_scales as depth_scales
-from pykernel.theory.critical import phase_diagram as phase_diagram
+from pykernel.theory.phases import phase_diagram as phase_diagram
 from pykernel.theory.predict import Prediction as Prediction
 from pykernel.theory.predict import predict as predict
 from pykernel.theory.recommend import recommend as recommend
+from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
 
 __version__: str

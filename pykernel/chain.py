@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pykernel import activations, checks, inits
-from pykernel.layers import BRANCH_SCALES, MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
-from pykernel.pattern import pattern_of
+from pykernel import activations, checks, inits, wording
+from pykernel.init import Given
+from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
+from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
+from pykernel.patterns import pattern_of
 from pykernel.program import Counts
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
-LOSSES = (None, "mse", "sigmoid", "softmax", "linear")
-MAX_DEPTH = 2**24 - 2
 # Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
 PER_LAYER = {
     "activation": activations.get,
@@ -27,150 +27,6 @@ PER_LAYER = {
     "bias_std": lambda value: checks.not_negative("bias_std", value),
     "norm": lambda value: checks.choice("norm", value, NORMS),
 }
-REAL = ("mse", "linear")  # losses whose targets are any numbers
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Skip connections: at every k-th layer a[l] = a[l-k] + scale v.
-
-    Args:
-        every: k, layers a branch.
-        scale: factor on the branch, or "inverse_sqrt_depth" for (number of branches)^(-1/2), keeping the growth of a
-            squared norm below e.
-
-    Raises:
-        ValueError, TypeError: `every` is not a positive int, `scale` neither a finite number nor a known name.
-
-    Examples:
-        >>> Residual(every=2, scale="inverse_sqrt_depth").factor(depth=8)
-        0.5
-    """
-
-    every: int = 1
-    scale: float | str = 1.0
-
-    def __post_init__(self):
-        object.__setattr__(self, "every", checks.integer("residual every", self.every, 1, MAX_DEPTH))
-        if isinstance(self.scale, str):
-            checks.choice("residual scale", self.scale, BRANCH_SCALES)
-        else:
-            object.__setattr__(self, "scale", checks.finite("residual scale", self.scale))
-
-    def factor(self, depth):
-        """The number that multiplies a branch in a chain of this depth."""
-        return max(1, depth // self.every) ** -0.5 if isinstance(self.scale, str) else self.scale
-
-    def __str__(self):
-        return f"every {self.every}, scale {self.scale if isinstance(self.scale, str) else format(self.scale, 'g')}"
-
-
-@dataclass(frozen=True)
-class Head:
-    """One more weight layer (no bias) to `outputs` logits, and a loss that is differentiated.
-
-    Args:
-        loss: "mse" (half squared error, summed over outputs), "sigmoid" (binary cross-entropy, summed) or "softmax"
-            (cross-entropy), or "linear" (the logits summed with the targets as factors: a random read-out); the mean
-            over the batch.
-        outputs: number of logits.
-        init: scheme of the head's weight, or `Given` for a weight of your own.
-        targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B),
-            or for "softmax" B classes.
-
-    Raises:
-        ValueError, TypeError: an unknown loss or init, outputs below 1 (below 2 for "softmax"), targets outside [0, 1]
-            or the classes.
-
-    Examples:
-        >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # of a batch of four
-        sigmoid (1 outputs) softmax (3 outputs)
-    """
-
-    loss: str = "softmax"
-    outputs: int = 10
-    init: Any = "lecun_normal"
-    targets: tuple | None = None
-
-    def __post_init__(self):
-        checks.choice("head loss", self.loss, LOSSES[1:])
-        low = 2 if self.loss == "softmax" else 1
-        object.__setattr__(self, "outputs", checks.integer("head outputs", self.outputs, low, MAX_WIDTH))
-        object.__setattr__(self, "init", inits.get(self.init))
-        if not isinstance(self.init, inits.Given) and self.init.distribution not in (
-            "normal",
-            "uniform",
-            "truncated",
-            "sparse",
-            "student",
-            "stable",
-        ):
-            raise ValueError(f"head init must draw its entries independently, got {self.init}")
-        if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(map(tuple, self._columns().tolist())))
-
-    def _columns(self):
-        """The given targets as (outputs, B) float64."""
-        given = np.asarray(self.targets, dtype=np.float64)
-        if self.loss == "softmax" and given.ndim == 1:
-            if given.size == 0 or not ((given == np.floor(given)) & (given >= 0) & (given < self.outputs)).all():
-                raise ValueError(f"head targets must be classes from 0 to {self.outputs - 1}, got {self.targets!r}")
-            return (np.arange(self.outputs)[:, None] == given).astype(np.float64)
-        if given.ndim != 2 or given.shape[0] != self.outputs or given.shape[1] == 0:
-            raise ValueError(f"head targets must have shape ({self.outputs}, B), got {given.shape}")
-        if not np.isfinite(given).all() or (self.loss not in REAL and not ((given >= 0) & (given <= 1)).all()):
-            raise ValueError(f"head targets must be finite{'' if self.loss in REAL else ' and from 0 to 1'}")
-        if self.loss == "softmax" and not np.allclose(given.sum(0), 1):
-            raise ValueError("head targets of a softmax must sum to 1 over the outputs")
-        return given
-
-    def __repr__(self):
-        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
-        words += [f"targets={self.targets!r}"] if self.targets is not None else []
-        return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
-
-    def __str__(self):
-        return f"{self.loss} ({self.outputs} outputs)"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Clipping of the parameter gradients (weights and biases of the L layers), after the backward pass.
-
-    Args:
-        norm: bound on the norm; gradients above it are scaled down to it.
-        per_layer: whether the norm is taken layer by layer; by default over all parameters together (as
-            `clip_grad_norm_` of PyTorch does).
-        value: bound on every single entry instead.
-
-    Raises:
-        ValueError, TypeError: not exactly one of `norm` and `value`, or a bound that is not a positive number.
-
-    Notes:
-        Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063: g min(1, bound / norm(g)).
-
-    Examples:
-        >>> print(Clip(norm=1.0, per_layer=True), "or", Clip(value=0.01))
-        norm 1 per layer or value 0.01
-    """
-
-    norm: float | None = None
-    per_layer: bool = False
-    value: float | None = None
-
-    def __post_init__(self):
-        if (self.norm is None) == (self.value is None):
-            raise ValueError(f"clip needs one of norm and value, got norm={self.norm}, value={self.value}")
-        if not isinstance(self.per_layer, bool):
-            raise TypeError(f"clip per_layer must be True or False, got {self.per_layer!r}")
-        for key in ("norm", "value"):
-            if getattr(self, key) is not None:
-                object.__setattr__(self, key, checks.positive(f"clip {key}", getattr(self, key)))
-
-    def __str__(self):
-        return (
-            f"value {self.value:g}" if self.value else f"norm {self.norm:g}" + (" per layer" if self.per_layer else "")
-        )
 
 
 @dataclass(frozen=True)
@@ -267,7 +123,7 @@ class Chain:
                 f"{key} must be one value or a list of one a layer, {self.depth}, got a list of {len(value)}"
             )
         each = tuple(plain(v) for v in value)
-        if key == "init" and any(isinstance(init, inits.Given) for init in each):
+        if key == "init" and any(isinstance(init, Given) for init in each):
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
 
@@ -395,6 +251,18 @@ class Chain:
         return slice(len(self.first), len(self.first) + self.depth * len(self.blocks) + 1, len(self.blocks))
 
     @property
+    def alike(self) -> tuple[slice, slice]:
+        """The weight layers whose gradients `end_to_end` compares, like with like: of blocks that repeat all layers of
+        the first and of the last repetition, else the first and the last layer."""
+        extents = self.extents
+        once = [sum(len(roles(block).layer) for block in part) for part in (self.first, self.last)]
+        each = (extents.layer - sum(once)) // self.depth
+        if self.blocks is None or self.depth == 1 or not each:
+            return slice(0, 1), slice(extents.layer - 1, extents.layer)
+        end = extents.layer - once[1]
+        return slice(once[0], once[0] + each), slice(end - each, end)
+
+    @property
     def unit(self) -> str:
         """What depth counts and the slope is taken by: "layer", of blocks "repetition"."""
         return "layer" if self.blocks is None else "repetition"
@@ -481,49 +349,7 @@ class Chain:
         return _replace(self, **changes)
 
     def __repr__(self):
-        """What differs from the defaults, in words: functions and arrays would spill over the screen."""
-        parts = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in ("activation", "init"):
-                if value is not None:
-                    parts.append(f"{f.name}={[str(v) for v in value] if isinstance(value, tuple) else str(value)!r}")
-            elif f.name == "widths" and value is not None and len(value) > 12:
-                parts.append(f"widths=({', '.join(map(str, value[:6]))}, ... {len(value)} in all)")
-            elif f.name in PER_LAYER and isinstance(value, tuple):
-                parts.append(f"{f.name}={list(value)!r}")
-            elif value != f.default and not (f.name == "depth" and self.widths is not None):
-                parts.append(f"{f.name}={value!r}")
-        return f"Chain({', '.join(parts)})"
+        return wording.spelled(self)
 
     def __str__(self):
-        parts = [self._size()]
-        parts += [] if self.blocks is not None else [spoken(self.activation)]
-        parts += [spoken(self.init)]
-        parts += [f"gain {spoken(self.gain)}"] if self.gain != 1 else []
-        parts += [f"bias std {spoken(self.bias_std)}"] if self.bias_std else []
-        eps = f" (eps {self.norm_eps:g})" if self.norm_eps != NORM_EPS else ""
-        parts += [f"{spoken(self.norm)} norm{eps}"] if self.norm else []
-        parts += ["pre-activation"] if self.order == ORDERS[1] else []
-        parts += [
-            f"{key} {getattr(self, key)}" for key in ("residual", "head", "clip") if getattr(self, key) is not None
-        ]
-        return ", ".join(parts)
-
-    def _size(self):
-        if self.blocks is not None:
-            said = lambda blocks: "; ".join(map(str, blocks))
-            parts = [said(self.first), f"{self.depth} times [{said(self.blocks)}]", said(self.last)]
-            return f"{', then '.join(part for part in parts if part)}, from {self.width} units"
-        if self.widths is None:
-            return f"{self.depth} layers of {self.width} units"
-        return f"{self.depth} layers, {min(self.widths)} to {max(self.widths)} units"
-
-
-def spoken(value):
-    """One value, or a list in its runs: "relu x 7, sigmoid"."""
-    if not isinstance(value, tuple):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    runs = [(v, len(list(group))) for v, group in itertools.groupby(value)]
-    words = [spoken(v) + (f" x {count}" if count > 1 else "") for v, count in runs]
-    return ", ".join(words if len(words) <= 6 else [*words[:4], f"... ({len(value)} layers)"])
+        return wording.said(self)

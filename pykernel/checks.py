@@ -105,3 +105,31 @@ def array(name, value, shape):
             f"{name} must be finite, got {kind} at index {tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])}"
         )
     return out
+
+
+def number_or_array(name, value, none=False):
+    """A finite float, or an array of such in one or two dimensions as tuples; `none`: or None."""
+    if value is None and none:
+        return None
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    shape = np.shape(value)
+    if not shape:
+        return finite(name, value)
+    if len(shape) > 2 or 0 in shape:
+        raise ValueError(f"{name} must be a number, one a unit, or (repetitions, units) numbers, got shape {shape}")
+    out = array(name, value, shape).tolist()
+    return tuple(tuple(row) for row in out) if len(shape) == 2 else tuple(out)
+
+
+def spread(name, value, units, repetitions):
+    """What `number_or_array` gives as tuples of `units` floats, one for all repetitions or one for each."""
+    if not isinstance(value, tuple):
+        return [(value,) * units]
+    rows = list(value) if isinstance(value[0], tuple) else [value]
+    if len(rows) not in (1, repetitions):
+        raise ValueError(
+            f"{name} must have one row, or one for each of the {repetitions} repetitions, got {len(rows)} rows"
+        )
+    if len(rows[0]) not in (1, units):
+        raise ValueError(f"{name} must be a number or one for each of the {units} units, got {len(rows[0])}")
+    return [row * units if len(row) == 1 else row for row in rows]

@@ -7,88 +7,13 @@ W[l] = gain * scale(fan_in, fan_out) * unit draw. A new scheme is one line in SC
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pykernel import checks
+from pykernel.distributions import SCALED, unit_std
+from pykernel.init import Fan, Init, Same, StableFan, complete
 
-# Standard deviation of a standard normal conditioned on [-2, 2].
-TRUNCATED_STD = 0.8796256610342398
 MODES = ("fan_in", "fan_out", "fan_avg")
-DISTRIBUTIONS = ("normal", "uniform", "truncated")
-GAUSSIAN = ("normal", "haar")
-BIASES = ("zero", "normal", "uniform")
-# Of each family the check of its number, what it is called, and its range.
-PARAMETERS = {
-    "sparse": (checks.fraction, 'init parameter (the density of "sparse")'),
-    "student": (checks.within, 'init parameter (degrees of freedom of "student")', 1.0, 1e6),
-    "stable": (checks.within, 'init parameter (alpha of "stable")', 0.5, 2.0),
-}
-
-
-@dataclass(frozen=True)
-class Init:
-    """A scheme: a distribution of unit draws, and the factor on them for each layer.
-
-    Args:
-        distribution: "normal", "uniform" (on (-1, 1)), "truncated" (at two standard deviations, not rescaled),
-            "sparse", "student", "stable", "identity", "constant", "haar".
-        scale: function (fan_in, fan_out) -> factor on the unit draw; by default 1.
-        sampler: instead of a distribution, a function (rows, columns, seed) -> array (rows, columns), the seed a 64-bit
-            int that differs for every layer and replica. All weights of a replica are then kept in memory.
-        parameter: density of "sparse", degrees of freedom of "student", alpha of "stable".
-        name: how tables call it.
-        bias_distribution: "zero", or "uniform" or "normal" with `bias_scale` (fan_in, fan_out) -> half-width or
-            standard deviation.
-        fixup: whether residual branches are scaled and their last layers zeroed, as `Fixup` does.
-
-    Raises:
-        ValueError, TypeError: an unknown distribution, a parameter outside its family's range, a scale or sampler that
-            is no function.
-
-    Examples:
-        >>> wide = Init(distribution="normal", scale=lambda fan_in, fan_out: 3 / fan_in**0.5, name="wide")
-        >>> wide.scale(9, 4)
-        1.0
-    """
-
-    distribution: str = "given"
-    scale: Callable[[int, int], float] = None  # type: ignore[assignment]
-    parameter: float = 0.0
-    name: str = "custom"
-    bias_distribution: str = "zero"
-    bias_scale: Callable[[int, int], float] | None = None
-    fixup: bool = False
-    sampler: Callable | None = None
-
-    def __post_init__(self):
-        if self.scale is None:
-            object.__setattr__(self, "scale", _Same(1.0))
-        if not callable(self.scale):
-            raise TypeError(f"init scale must be a function of (fan_in, fan_out), got {self.scale!r}")
-        if self.sampler is None:
-            checks.choice("init distribution", self.distribution, tuple(UNIT_VARIANCE))
-        elif not callable(self.sampler):
-            raise TypeError(f"init sampler must be a function of (rows, columns, seed), got {self.sampler!r}")
-        elif self.distribution != "given":
-            raise ValueError(
-                f"an init has a distribution or a sampler, not both, got {self.distribution!r} and {self.sampler!r}"
-            )
-        if not isinstance(self.name, str) or not self.name:
-            raise TypeError(f"init name must be a text, got {self.name!r}")
-        check, *allowed = PARAMETERS.get(self.distribution, (checks.finite, "init parameter"))
-        object.__setattr__(self, "parameter", check(*allowed[:1], self.parameter, *allowed[1:]))
-        checks.choice("init bias_distribution", self.bias_distribution, BIASES)
-        if self.bias_distribution != "zero" and not callable(self.bias_scale):
-            raise TypeError(f"init bias_scale must be a function of (fan_in, fan_out), got {self.bias_scale!r}")
-        if not isinstance(self.fixup, bool):
-            raise TypeError(f"init fixup must be True or False, got {self.fixup!r}")
-
-    def __str__(self):
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -116,42 +41,13 @@ class VarianceScaling(Init):
     ) -> None:
         variance = checks.positive("init scale", scale)
         checks.choice("init mode", mode, MODES)
-        checks.choice("init distribution", distribution, DISTRIBUTIONS)
+        checks.choice("init distribution", distribution, SCALED)
         label = name or f"variance_scaling({variance:g}, {mode}, {distribution})"
-        _complete(self, distribution=distribution, scale=_Fan(variance, mode, 1 / unit_std(distribution)), name=label)
+        complete(self, distribution=distribution, scale=Fan(variance, mode, 1 / unit_std(distribution)), name=label)
 
     def std(self, fan_in, fan_out):
         """Standard deviation of the weights of a layer."""
         return self.scale(fan_in, fan_out) * unit_std(self.distribution)
-
-
-@dataclass(frozen=True)
-class _Fan:
-    """(fan_in, fan_out) -> factor * sqrt(variance / fan); a class so that schemes compare, hash and pickle."""
-
-    variance: float
-    mode: str
-    factor: float = 1.0
-
-    def __call__(self, fan_in, fan_out):
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        return self.factor * math.sqrt(self.variance / fan)
-
-
-@dataclass(frozen=True)
-class _Same:
-    """The same factor for every layer."""
-
-    factor: float
-
-    def __call__(self, fan_in, fan_out):
-        return self.factor
-
-
-def _complete(init, **fields):
-    base = {"parameter": 0.0, "bias_distribution": "zero", "bias_scale": None, "fixup": False, "sampler": None}
-    for key, value in {**base, **fields}.items():
-        object.__setattr__(init, key, value)
 
 
 @dataclass(frozen=True)
@@ -173,7 +69,7 @@ class Normal(Init):
     """
 
     def __init__(self, std: float) -> None:
-        _complete(self, distribution="normal", scale=_Same(checks.finite("std", std)), name=f"normal({std:g})")
+        complete(self, distribution="normal", scale=Same(checks.finite("std", std)), name=f"normal({std:g})")
 
 
 @dataclass(frozen=True)
@@ -192,7 +88,7 @@ class Uniform(Init):
     """
 
     def __init__(self, limit: float) -> None:
-        _complete(self, distribution="uniform", scale=_Same(checks.finite("limit", limit)), name=f"uniform({limit:g})")
+        complete(self, distribution="uniform", scale=Same(checks.finite("limit", limit)), name=f"uniform({limit:g})")
 
 
 @dataclass(frozen=True)
@@ -211,8 +107,8 @@ class TruncatedNormal(Init):
     """
 
     def __init__(self, std: float) -> None:
-        _complete(
-            self, distribution="truncated", scale=_Same(checks.finite("std", std)), name=f"truncated_normal({std:g})"
+        complete(
+            self, distribution="truncated", scale=Same(checks.finite("std", std)), name=f"truncated_normal({std:g})"
         )
 
 
@@ -232,7 +128,7 @@ class Constant(Init):
     """
 
     def __init__(self, c: float) -> None:
-        _complete(self, distribution="constant", scale=_Same(checks.finite("c", c)), name=f"constant({c:g})")
+        complete(self, distribution="constant", scale=Same(checks.finite("c", c)), name=f"constant({c:g})")
 
 
 @dataclass(frozen=True)
@@ -251,7 +147,7 @@ class Identity(Init):
     """
 
     def __init__(self, c: float = 1.0) -> None:
-        _complete(self, distribution="identity", scale=_Same(checks.finite("c", c)), name=f"identity({c:g})")
+        complete(self, distribution="identity", scale=Same(checks.finite("c", c)), name=f"identity({c:g})")
 
 
 @dataclass(frozen=True)
@@ -268,7 +164,7 @@ class Orthogonal(Init):
     """
 
     def __init__(self) -> None:
-        _complete(self, distribution="haar", scale=_Same(1.0), name="orthogonal")
+        complete(self, distribution="haar", scale=Same(1.0), name="orthogonal")
 
 
 @dataclass(frozen=True)
@@ -291,11 +187,11 @@ class Fixup(Init):
     """
 
     def __init__(self, distribution: str = "normal") -> None:
-        checks.choice("init distribution", distribution, DISTRIBUTIONS)
-        _complete(
+        checks.choice("init distribution", distribution, SCALED)
+        complete(
             self,
             distribution=distribution,
-            scale=_Fan(2.0, "fan_in", 1 / unit_std(distribution)),
+            scale=Fan(2.0, "fan_in", 1 / unit_std(distribution)),
             name="fixup",
             fixup=True,
         )
@@ -323,9 +219,9 @@ class Sparse(Init):
 
     def __init__(self, density: float, std: float | None = None) -> None:
         density = checks.fraction("density", density)
-        scale = _Fan(1 / density, "fan_in") if std is None else _Same(checks.finite("std", std))
+        scale = Fan(1 / density, "fan_in") if std is None else Same(checks.finite("std", std))
         label = f"sparse({density:g})" if std is None else f"sparse({density:g}, {std:g})"
-        _complete(self, distribution="sparse", parameter=density, scale=scale, name=label)
+        complete(self, distribution="sparse", parameter=density, scale=scale, name=label)
 
 
 @dataclass(frozen=True)
@@ -349,8 +245,8 @@ class StudentT(Init):
         degrees = checks.within("degrees", degrees, 1.0, 1e6)
         spread = degrees / (degrees - 2) if degrees > 2 else 1.0
         label = f"student_t({degrees:g})" if scale is None else f"student_t({degrees:g}, {scale:g})"
-        factor = _Fan(1 / spread, "fan_in") if scale is None else _Same(checks.finite("scale", scale))
-        _complete(self, distribution="student", parameter=degrees, scale=factor, name=label)
+        factor = Fan(1 / spread, "fan_in") if scale is None else Same(checks.finite("scale", scale))
+        complete(self, distribution="student", parameter=degrees, scale=factor, name=label)
 
 
 @dataclass(frozen=True)
@@ -375,118 +271,8 @@ class Stable(Init):
     def __init__(self, alpha: float, scale: float | None = None) -> None:
         alpha = checks.within("alpha", alpha, 0.5, 2.0)
         label = f"stable({alpha:g})" if scale is None else f"stable({alpha:g}, {scale:g})"
-        factor = _StableFan(alpha) if scale is None else _Same(checks.finite("scale", scale))
-        _complete(self, distribution="stable", parameter=alpha, scale=factor, name=label)
-
-
-@dataclass(frozen=True)
-class _StableFan:
-    alpha: float
-
-    def __call__(self, fan_in, fan_out):
-        return (1 / (2 * fan_in)) ** (1 / self.alpha)
-
-
-@dataclass(frozen=True, eq=False)
-class Given(Init):
-    """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
-
-    Args:
-        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies
-            them.
-        biases: one array a layer, (units out,), None for a layer without; or None.
-        name: how tables call them.
-
-    Raises:
-        TypeError, ValueError: not matrices and vectors of finite numbers, or a bias that does not fit its weight.
-
-    Notes:
-        `propagate(chain, weights=...)` takes other arrays for one call. Theory needs a scheme and refuses these.
-
-    Examples:
-        >>> import numpy as np
-        >>> Given([np.eye(3), np.ones((2, 3))]).weights[1].shape
-        (2, 3)
-    """
-
-    weights: tuple = ()
-    biases: tuple | None = None
-
-    def __init__(self, weights: Sequence, biases: Sequence | None = None, name: str = "given") -> None:
-        if isinstance(weights, (str, bytes)) or not hasattr(weights, "__len__") or len(weights) == 0:
-            raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
-        weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))
-        if biases is not None:
-            if isinstance(biases, (str, bytes)) or not hasattr(biases, "__len__"):
-                raise TypeError(f"biases must be a sequence of arrays, one a layer, got {type(biases).__name__}")
-            if len(biases) != len(weights):
-                raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
-            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
-            for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
-                if b is not None and len(b) != len(w):
-                    raise ValueError(
-                        f"biases[{i}] must have shape ({len(w)},), the rows of weights[{i}], got {b.shape}"
-                    )
-            biases = None if all(b is None for b in biases) else biases
-        _complete(self, distribution="given", scale=_Same(1.0), name=name)
-        object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "biases", biases)
-
-    def _arrays(self):
-        return (*self.weights, *(np.zeros(0) if b is None else b for b in self.biases or ()))
-
-    def __eq__(self, other):
-        if not isinstance(other, Given) or len(self._arrays()) != len(other._arrays()):
-            return False
-        return all(np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True))
-
-    def __hash__(self):
-        return hash((self.name, *(a.shape for a in self._arrays()), *(float(a.flat[0]) for a in self.weights)))
-
-    def __repr__(self):
-        return f"<Given {len(self.weights)} weights{' and biases' if self.biases else ''}>"
-
-
-def _frozen(name, value, dimensions):
-    if np.iscomplexobj(value):
-        raise TypeError(f"{name} must be real, got a complex array")
-    array = np.array(value, dtype=np.float64)
-    if array.ndim != dimensions or array.size == 0:
-        raise ValueError(f"{name} must be a {'matrix' if dimensions == 2 else 'vector'}, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite")
-    array.flags.writeable = False
-    return array
-
-
-# Variance of one unit draw; None where it is infinite or the entries are not iid.
-UNIT_VARIANCE = {
-    "normal": 1.0,
-    "uniform": 1 / 3,
-    "truncated": TRUNCATED_STD**2,
-    "sparse": None,
-    "student": None,
-    "stable": None,
-    "identity": None,
-    "constant": None,
-    "haar": None,
-}
-
-
-def unit_std(distribution):
-    """Standard deviation of one unit draw of the three plain distributions."""
-    return math.sqrt(UNIT_VARIANCE[distribution])
-
-
-def unit_variance(distribution, parameter=0.0):
-    """Variance of one unit draw, inf for heavy tails, nan where entries are not iid (identity, constant, haar)."""
-    if distribution == "sparse":
-        return parameter
-    if distribution == "student":
-        return parameter / (parameter - 2) if parameter > 2 else math.inf
-    if distribution == "stable":
-        return 2.0 if parameter == 2 else math.inf
-    return UNIT_VARIANCE.get(distribution) or math.nan
+        factor = StableFan(alpha) if scale is None else Same(checks.finite("scale", scale))
+        complete(self, distribution="stable", parameter=alpha, scale=factor, name=label)
 
 
 def _scheme(name, variance, mode, distribution="normal"):
@@ -495,7 +281,7 @@ def _scheme(name, variance, mode, distribution="normal"):
 
 def _torch_linear_default():
     """torch.nn.Linear: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
-    fan = _Fan(1.0, "fan_in")
+    fan = Fan(1.0, "fan_in")
     return Init("uniform", fan, name="torch_linear_default", bias_distribution="uniform", bias_scale=fan)
 
 

@@ -6,12 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
+from pykernel.init import Init
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
 MAX_WIDTH = 2**31 - 64
+SHOWN = 64  # numbers of an array that its repr holds
 BRANCH_SCALES = ("inverse_sqrt_depth",)
 
 
@@ -77,31 +81,63 @@ class Linear(Weighted):
 
 @dataclass(frozen=True, repr=False)
 class Norm(Step):
-    """A normalisation, differentiated through its statistics.
+    """A normalisation, differentiated through its statistics; then, if given, weight * x + bias unit by unit.
 
     Args:
         kind: "batch" (per unit over all inputs and positions), "layer" or "rms" (per input and position over the
             units).
         eps: what is added to the variance before the root divides; by default the chain's norm_eps.
+        weight, bias: scale and shift of what comes out, as trained norms have them: a number for all units, a sequence
+            of one a unit, or an array (repetitions, units) of one row a repetition of the pattern; None: 1 and 0.
 
     Raises:
-        ValueError, TypeError: an unknown kind, an eps outside 1e-30 to 1e30.
+        ValueError, TypeError: an unknown kind, an eps outside 1e-30 to 1e30, a weight or bias that is no number and no
+            array of finite numbers in one or two dimensions.
+
+    Notes:
+        The activation function behind a norm with a weight or a bias acts on weight * x + bias.
 
     Examples:
         >>> Norm("rms", eps=1e-6).kind
         'rms'
+        >>> print(Norm("layer", weight=0.0), "or", Norm("layer", weight=[1.0, 0.9], bias=[0.0, 0.1]))
+        layer norm (weight 0) or layer norm (own weight, own bias)
     """
 
     kind: str
     eps: float | None = None
+    weight: Any = None
+    bias: Any = None
 
     def __post_init__(self):
         checks.choice("norm kind", self.kind, NORMS[1:])
         if self.eps is not None:
             _set(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
+        for key in ("weight", "bias"):
+            _set(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
+
+    @property
+    def is_affine(self):
+        """Whether something is done to what comes out."""
+        return self.weight is not None or self.bias is not None
+
+    def rows(self, units, repetitions):
+        """(weight, bias), tuples of `units` floats, one pair for all repetitions or one for each.
+
+        Raises:
+            ValueError: a weight or bias for another number of units or repetitions.
+        """
+        each = [
+            checks.spread(f"norm {key}", default if value is None else value, units, repetitions)
+            for key, value, default in (("weight", self.weight, 1.0), ("bias", self.bias, 0.0))
+        ]
+        count = max(map(len, each))
+        return list(zip(*(rows * count if len(rows) == 1 else rows for rows in each), strict=True))
 
     def __str__(self):
-        return f"{self.kind} norm"
+        each = [(key, getattr(self, key)) for key in ("weight", "bias") if getattr(self, key) is not None]
+        said = [f"own {key}" if isinstance(value, tuple) else f"{key} {value:g}" for key, value in each]
+        return f"{self.kind} norm" + (f" ({', '.join(said)})" if said else "")
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,26 +257,33 @@ class Dropout(Step):
 
 @dataclass(frozen=True, repr=False)
 class Scale(Step):
-    """A number that multiplies the signal.
+    """A number that multiplies the signal, or one a unit (LayerScale).
 
     Args:
-        s: the number.
+        s: a number, a sequence of one a unit, or an array (repetitions, units) of one row a repetition of the pattern.
 
     Raises:
-        ValueError, TypeError: s is not a finite number.
+        ValueError, TypeError: s is no finite number and no array of such in one or two dimensions.
+
+    Notes:
+        LayerScale: Touvron et al. 2021, arXiv 2103.17239.
 
     Examples:
-        >>> str(Scale(0.5))
-        'times 0.5'
+        >>> str(Scale(0.5)), str(Scale([0.1, 0.2]))
+        ('times 0.5', 'times own numbers')
     """
 
-    s: float = 1.0
+    s: Any = 1.0
 
     def __post_init__(self):
-        _set(self, s=checks.finite("scale s", self.s))
+        _set(self, s=checks.number_or_array("scale s", self.s))
+
+    def rows(self, units, repetitions):
+        """As `Norm.rows`."""
+        return [(weight, (0.0,) * units) for weight in checks.spread("scale s", self.s, units, repetitions)]
 
     def __str__(self):
-        return f"times {self.s:g}"
+        return "times own numbers" if isinstance(self.s, tuple) else f"times {self.s:g}"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -248,7 +291,7 @@ class Block:
     """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
 
     Args:
-        *steps: f: `Linear`, `Norm`, `Gated`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Dropout`, `Scale`, an activation's name or `Activation`.
         skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
             skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".
@@ -387,7 +430,9 @@ def _steps(name, given):
 
 def _word(value):
     """A field as it is written in a call."""
-    return repr(str(value) if isinstance(value, inits.Init | Activation) else value)
+    if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
+        return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
+    return repr(str(value) if isinstance(value, Init | Activation) else value)
 
 
 def _factor(factor):

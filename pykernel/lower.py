@@ -8,8 +8,8 @@ import numpy as np
 
 from pykernel import checks
 from pykernel.formats import Formats
-from pykernel.inits import Given
-from pykernel.pattern import pattern_of
+from pykernel.init import Given
+from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
 
 
@@ -56,7 +56,9 @@ def lower(
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
-    batch = _batch(batch, positions, x, cotangent, head.targets if head is not None and cotangent is None else None)
+    read = positions if head is None or head.over == "positions" else ()  # positions of what J is a function of
+    targets = head.targets if head is not None and cotangent is None else None
+    batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
     return Program(
@@ -68,6 +70,7 @@ def lower(
         layers=layers,
         steps=pattern.steps,
         norm_steps=pattern.norm_steps,
+        affine_steps=pattern.affine_steps,
         joins=pattern.joins,
         factors=pattern.factors,
         masks=pattern.masks,
@@ -75,6 +78,7 @@ def lower(
         draws=tuple(pattern.draws.rows),
         activations=tuple(pattern.activations.rows),
         norms=tuple(pattern.norms.rows),
+        affines=pattern.affines,
         weights=weights,
         biases=biases,
         samplers=samplers,
@@ -83,7 +87,7 @@ def lower(
         if cotangent is None or head is not None
         else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
-        head=_head(head, n_out, cotangent, batch, positions, exponent),
+        head=_head(head, n_out, cotangent, batch, read, exponent),
         clip_value=_clip_value(chain, formats),
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
@@ -131,14 +135,14 @@ def _units_first(name, given, units, batch_first):
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
-def _batch(batch, positions, x, cotangent, targets):
-    """The batch that was asked for, or that the caller's arrays have."""
+def _batch(batch, arrays):
+    """The batch that was asked for, or that the caller's arrays, (name, array, positions), have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
-    allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
-    for name, given in (("x", x), ("cotangent", cotangent), ("head targets", targets)):
+    for name, given, positions in arrays:
         if given is None:
             continue
         shape = np.shape(given)
+        allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
         if len(shape) != 2 + len(positions) or shape[2:] != positions:
             raise ValueError(f"{name} must have shape {allowed}, got {shape}")
         if shape[1] < 1:
@@ -173,7 +177,7 @@ def _head(head, n, cotangent, batch, positions, exponent):
     elif head.targets is not None:
         targets = _columns("head targets", head.targets, head.outputs, batch, positions)
     draw = Draw(head.init.distribution, float(head.init.parameter))
-    return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets)
+    return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets, head.over)
 
 
 def _draws(chain, pattern, weights, biases, exponent):

@@ -118,8 +118,9 @@ class Measured(observables.Rows):
 
     @property
     def end_to_end(self) -> np.ndarray:
-        """First over last weight gradient, in decades, (replicas,)."""
-        return first_over_last(self.log10_grad_weight)
+        """First over last weight gradient, in decades, (replicas,); of blocks that repeat the norm of all gradients of
+        the first over that of the last repetition."""
+        return first_over_last(self.log10_grad_weight, self.chain.alike)
 
     @property
     def signal_end_to_end(self) -> np.ndarray:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 
 import numpy as np
@@ -11,10 +10,21 @@ import numpy as np
 from pykernel import ops
 from pykernel.activation import Activation
 from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale, Weighted
-from pykernel.program import BIASES, Activations, Counts, Draw, Joins, Layers, Mixes, NormRow, Op, Stretch
+from pykernel.program import (
+    BIASES,
+    Activations,
+    AffineRow,
+    Counts,
+    Draw,
+    Joins,
+    Layers,
+    Mixes,
+    NormRow,
+    Op,
+    Stretch,
+)
 
 A = 0  # the register of the signal
-REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
 
 
 class Rows:
@@ -30,25 +40,6 @@ class Rows:
             self._known[row] = len(self.rows)
             self.rows.append(row)
         return self._known[row]
-
-
-def pattern_of(chain):
-    """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
-    return Pattern(chain) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain))
-
-
-class _Itself:
-    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in
-    facts."""
-
-    def __init__(self, chain):
-        self.chain = chain
-
-    def __hash__(self):
-        return id(self.chain)
-
-    def __eq__(self, other):
-        return self.chain is other.chain
 
 
 class Pattern:
@@ -70,6 +61,8 @@ class Pattern:
     centred: np.ndarray
     nodes: np.ndarray
     norm_steps: np.ndarray
+    affine_steps: np.ndarray
+    affines: tuple
     factors: np.ndarray
     masks: np.ndarray
     steps: Activations
@@ -85,6 +78,8 @@ class Pattern:
         )
         self.stretches: list[Stretch] = []
         self.done, self.registers = Counts(), 1
+        self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
+        self._affines = Rows()
         self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
         self._scales: dict = {}
         self._width = chain.width if chain.widths is None else int(chain.widths[0])
@@ -105,7 +100,7 @@ class Pattern:
     def _repeat(self, blocks, count):
         """A pattern so many times. From the second repetition on widths are the same, since a step either names its
         units or keeps them."""
-        before = self._width
+        before, self._turn, self._turns = self._width, 0, count
         for block in blocks:
             self._block(block)
         if before == self._width or count == 1:
@@ -194,7 +189,7 @@ class Pattern:
         """Steps one after another from register `cur`; the register of their result. `busy`: registers that hold
         something else.
 
-        An activation takes the norm before it along.
+        An activation takes the norm before it along, unless that has a weight or bias.
         """
         chain, factors = self.chain, iter(factors)
         for i, step in enumerate(steps):
@@ -208,16 +203,20 @@ class Pattern:
                 cur = self._attention(step, cur, held, busy, next(factors))
             elif isinstance(step, Norm):
                 row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
-                if isinstance(following, Activation):
+                if isinstance(following, Activation) and not step.is_affine:
                     cur = self._phi(cur, held, following, row, busy)
-                else:
-                    cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
+                    continue
+                cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
+                if step.is_affine:
+                    cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Activation):
-                if not (i and isinstance(steps[i - 1], Norm)):
+                if not (i and isinstance(steps[i - 1], Norm) and not steps[i - 1].is_affine):
                     cur = self._phi(cur, held, step, self.norms.rows[0], busy)
             elif isinstance(step, Dropout):
                 if step.p:
                     cur = self._elementwise("mask", cur, held, busy, masks=step.p)
+            elif isinstance(step, Scale) and isinstance(step.s, tuple):
+                cur = self._affine(step, cur, held, busy)
             elif isinstance(step, Scale):
                 cur = self._elementwise("scale", cur, held, busy, factors=step.s)
         return cur
@@ -315,6 +314,11 @@ class Pattern:
         number = 0 if norm.kind is None else self.norms.number(norm)
         return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
 
+    def _affine(self, step, cur, held, busy):
+        """What a step says of each unit."""
+        each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
+        return self._elementwise("affine", cur, held, busy, affine_steps=each)
+
     def _elementwise(self, kind, cur, held, busy, **numbers):
         return self._emit(kind, (cur,), held, (*busy, cur), **numbers)
 
@@ -363,13 +367,20 @@ class Pattern:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
         for name, column in self._rep.items():
-            self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
+            if name == "affine_steps":  # each with one number, or one a repetition
+                turns = slice(self._turn, self._turn + count)
+                column = [np.broadcast_to(each if len(each) == 1 else each[turns], count) for each in column]
+                self._numbers[name].append(np.stack(column, axis=1).ravel())
+            else:
+                self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
+        self._turn += count
         self._begin()
 
     def _join_arrays(self):
         column = lambda name, dtype: _joined(self._numbers[name], dtype)
-        for name in ("units", "columns", "draw", "init", "bias_draw", "nodes", "norm_steps"):
+        for name in ("units", "columns", "draw", "init", "bias_draw", "nodes", "norm_steps", "affine_steps"):
             setattr(self, name, column(name, np.int64))
+        self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
         for name in ("scale", "gain", "bias_scale", "factors", "masks"):
             setattr(self, name, column(name, np.float64))
         self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
@@ -387,11 +398,6 @@ class Pattern:
         """The layers, with what stands in the place of their draws."""
         address = np.arange(1, len(self.units) + 1)
         return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
-
-
-@functools.lru_cache(maxsize=256)
-def _pattern_of(itself):
-    return Pattern(itself.chain)
 
 
 def _joined(parts, dtype):

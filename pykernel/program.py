@@ -24,12 +24,13 @@ MAX_REPLICAS = 2**32
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, sums with a skip, factors, masks, attentions, nodes (block ends), and nodes where signals are
-    rounded and compared: all in a run with formats, else none."""
+    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends), and
+    nodes where signals are rounded and compared: all in a run with formats, else none."""
 
     layer: int = 0
     activation: int = 0
     norm: int = 0
+    affine: int = 0
     join: int = 0
     factor: int = 0
     mask: int = 0
@@ -88,6 +89,13 @@ class NormRow(NamedTuple):
 
     kind: str | None
     eps: float
+
+
+class AffineRow(NamedTuple):
+    """Scale and shift of every unit, weight * x + bias: (units,) float64 each."""
+
+    weight: np.ndarray
+    bias: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ class Head:
         loss: a name of `chain.LOSSES`, None for no head (then J = sum(cotangent * a[N])).
         outputs: rows of its weight; draw, scale: as of a layer.
         weight, bias: the caller's (outputs, n[N]), to be multiplied by `scale`, and (outputs,) float64, or None.
-        targets: (outputs, columns) float64 or None: drawn (for softmax one-hot columns).
+        targets: (outputs, columns that it reads) float64 or None: drawn (for softmax one-hot columns).
+        over: what it reads, a name of `chain.OVER`: every column, or one an input.
     """
 
     loss: str | None = None
@@ -160,6 +169,7 @@ class Head:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     targets: np.ndarray | None = None
+    over: str = "positions"
 
 
 @dataclass(frozen=True)
@@ -170,9 +180,10 @@ class Program:
         stretches: the ops, in order.  registers: how many they name.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
         batch: inputs propagated together.  positions: of one input, along each axis; () for one.
-        layers, steps, norm_steps, joins, factors, masks, mixes: the numbers of the ops, by table (see Counts);
-            norm_steps (index into norms), factors and masks (probabilities) are plain arrays.
-        draws, activations, norms: the rows that the arrays name; norms[0] is none.
+        layers, steps, norm_steps, affine_steps, joins, factors, masks, mixes: the numbers of the ops, by table (see
+            Counts); norm_steps (index into norms), affine_steps (into affines), factors and masks (probabilities) are
+            plain arrays.
+        draws, activations, norms, affines: the rows that the arrays name; norms[0] is none.
         weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
         samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved
             to `weights`, a replica at a time, before a run.
@@ -194,6 +205,7 @@ class Program:
     layers: Layers
     steps: Activations
     norm_steps: np.ndarray
+    affine_steps: np.ndarray
     joins: Joins
     factors: np.ndarray
     masks: np.ndarray
@@ -201,6 +213,7 @@ class Program:
     draws: tuple[Draw, ...]
     activations: tuple[Any, ...]
     norms: tuple[NormRow, ...]
+    affines: tuple[AffineRow, ...]
     weights: tuple | None
     biases: tuple | None
     samplers: tuple | None
@@ -223,6 +236,11 @@ class Program:
     def columns(self) -> int:
         """Columns of every block: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
+
+    @property
+    def read_columns(self) -> int:
+        """Columns that the head reads: all, or one an input."""
+        return self.columns if self.head.over == "positions" else self.batch
 
     @cached_property
     def counts(self) -> Counts:
@@ -288,4 +306,5 @@ def by_powers_of_two(arrays, exponent):
     """
     powers = [0 if a is None or not exponent else int(np.frexp(np.abs(a).max())[1]) for a in arrays]
     powers = [p if abs(p) > 40 else 0 for p in powers]
-    return tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True)), np.ldexp(1.0, powers)
+    taken = tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True))
+    return taken, np.ldexp(1.0, np.array(powers, dtype=np.int64))

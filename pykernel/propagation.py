@@ -4,18 +4,17 @@ and figures."""
 
 from __future__ import annotations
 
-import textwrap
+import math
 
 import numpy as np
 
-from pykernel import checks, observables, stream
+from pykernel import checks, observables, stream, summary
 from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
+from pykernel.patterns import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, plain
-
-WIDTH = 80  # of a printed line
 
 
 def propagate(
@@ -194,6 +193,21 @@ class Propagation(Measured):
         names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
         return np.array(names[extent], dtype=str)
 
+    @property
+    def uniform_entropy(self) -> np.ndarray:
+        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
+        ln T, of a causal one the mean of ln t over t = 1 .. T.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
+            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
+            True
+        """
+        looked_at = np.arange(1, math.prod(self.positions) + 1)
+        causal = pattern_of(self.chain).mixes.causal
+        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
+
     def to_dataframe(self, of: str = "layer"):
         """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's
         output.
@@ -223,7 +237,7 @@ class Propagation(Measured):
         index = pandas.MultiIndex.from_product([range(self.replicas), labels], names=["replica", axes[extent]])
         columns = {}
         if axes[extent] != axes["node"] and axes[extent] != "block" and self.chain.blocks is not None:
-            columns["block"] = np.tile(_blocks(labels), self.replicas)
+            columns["block"] = np.tile(summary.blocks_of(labels), self.replicas)
         for row in observables.ROWS:
             values = self.rows[row.name]
             if row.extent == "replica":
@@ -240,16 +254,16 @@ class Propagation(Measured):
         Args:
             ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
             kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW),
-                "factors" (what the weights and the derivative of the activation contribute at each layer) or
-                "distribution" (of the change end to end over replicas). Of blocks the gradient is against the block,
-                weights and factors have a line for each named layer.
+                "factors" (what the weights and the derivative of the activation contribute at each layer),
+                "distribution" (of the change end to end over replicas) or "entropy" (of attention, against the block).
+                Of blocks the gradient is against the block, weights and factors have a line for each named layer.
             line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
         Returns:
             The axes.
 
         Raises:
-            ValueError: another kind.
+            ValueError: another kind; the entropy of a chain without attention.
 
         Examples:
             >>> import matplotlib.pyplot as plt
@@ -298,9 +312,12 @@ class Propagation(Measured):
         out |= {name: plain(self.median(name)) for name in DERIVED}
         failure = self.failure
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
-        out["diagnosis"] = self.diagnose().sentence
+        said = self.diagnose()
+        out["diagnosis"] = said.sentence
+        if self.chain.blocks is not None:
+            out["why"] = list(said.why)
         if layers:
-            shown = self._medians()
+            shown = summary.medians(self)
             out["layers"] = {
                 row.name: [plain(v) for v in shown[row.name]]
                 for row in observables.ROWS
@@ -312,174 +329,7 @@ class Propagation(Measured):
         return out
 
     def __str__(self):
-        rounded = [] if self.formats is None else ["", *self._table_of_formats()]
-        return "\n".join([*self._heading(), "", *self._table(), *rounded, "", *self._closing()])
+        return summary.text(self)
 
     def __repr__(self):
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"
-
-    def _heading(self):
-        r = self.replicas
-        why = self._why_engine()
-        what = str(self.chain) + (f"; the caller's own {', '.join(self.given)}" if self.given else "")
-        inputs = f"batch {self.batch}" + (
-            f", {' x '.join(map(str, self.positions))} positions" if self.positions else ""
-        )
-        lines = [
-            *([what] if self.chain.blocks is None else textwrap.wrap(what, WIDTH)),
-            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, "
-            f"{self.dtype}",
-            *([f"{self.engine}: {why}"] if why else []),
-        ]
-        lines += ["precision native: plain arithmetic"] * (self.precision == "native")
-        return lines if self.formats is None else [*lines, f"rounded to: {self.formats}"]
-
-    def _why_engine(self) -> str:
-        """Why this engine fits the chain: what `auto` goes by; nothing where dense was asked for by name."""
-        drawn = dict.fromkeys(init.distribution for init in self.chain.inits)
-        if self.engine == "matrix_free":
-            return f"exact for {' and '.join('orthogonal' if name == 'haar' else 'Gaussian' for name in drawn)} weights"
-        if "weights" in self.given:
-            return "the caller's own weights are used as they are"
-        lawless = [name for name in drawn if name not in ("normal", "haar")]
-        if lawless:
-            return f"{' and '.join(lawless)} weights have no exact law"
-        if self.precision == "native":
-            return "plain arithmetic needs every weight"
-        if self.chain.clip is not None and self.chain.clip.value:
-            return "clipping by value needs every entry of a gradient"
-        return ""
-
-    def _table(self):
-        yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
-        yield from self._table_of_layers() if self.chain.blocks is None else self._table_of_blocks()
-
-    def _table_of_layers(self):
-        yield (
-            f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} "
-            f"{'dead':>6} {'cosine':>7}"
-        )
-        m = self._medians()
-        for l in _sample(self.chain.depth):
-            i = l - 1
-            numbers = (
-                m["log10_grad_weight"][i],
-                m["log10_grad_activation"][l],
-                m["log10_mean_square_preactivation"][i],
-                m["log10_mean_square_activation"][i],
-            )
-            yield (
-                f"{l:>8} "
-                + " ".join(f"{v:>10.4g}" for v in numbers)
-                + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
-            )
-
-    def _table_of_formats(self):
-        """A line a node: what rounding does to its signal and gradient, medians over replicas."""
-        where = "layer" if self.chain.blocks is None else "block"
-        yield "against the same weights without formats, before each is rounded:"
-        yield f"{where:>8} {'log10 error':^19} {'gradient':>9} {'flushed to zero':^17} {'overflowed':^17}"
-        yield f"{'':>8} {'signal':>9} {'gradient':>9} {'cosine':>9}" + 2 * f" {'signal':>8} {'gradient':>8}"
-        names = ("log10_error_signal", "log10_error_gradient", "gradient_cosine")
-        shares = ("flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
-        m = {name: self.median(name) for name in (*names, *shares)}
-        for l in _sample(self.chain.extents.node):
-            numbers = [f"{m[name][l - 1]:>9.4g}" for name in names] + [f"{m[name][l - 1]:>8.2g}" for name in shares]
-            yield f"{l:>8} {' '.join(numbers)}"
-
-    def _table_of_blocks(self):
-        """A line a block: what leaves it, and which of its layers have the smallest and the largest weight gradient."""
-        roles, block_of = [name.partition(".")[2] for name in self.layers], _blocks(self.layers)
-        wide = max([len("smallest, g weight"), *(9 + len(role) for role in set(roles))])
-        yield f"{'block':>8} {'g signal':>9} {'q act':>9} {'cosine':>6}  {'smallest, g weight':<{wide}}  largest"
-        m = self._medians()
-        weight = m["log10_grad_weight"]
-        for i in _sample(self.chain.extents.node):
-            at = np.flatnonzero(block_of == i)
-            said = [f"{weight[l]:>8.4g} {roles[l]}".ljust(wide) for l in _extremes(weight, at)]
-            gradient, square, cosine = (
-                m["log10_grad_activation"][i],
-                m["log10_mean_square_activation"][i - 1],
-                m["similarity"][i - 1],
-            )
-            yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
-
-    def _medians(self):
-        """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
-        m = {name: self.median(name) for name in observables.NAMES}
-        if self.chain.blocks is None:
-            lost = dict.fromkeys(("layer", "activation", "node"), np.isnan(m["log10_mean_square_preactivation"]))
-        else:
-            node = np.isnan(m["log10_mean_square_activation"])
-            lost = {"node": node, "activation": node[_blocks(self.activations) - 1]}
-        for row in observables.ROWS:
-            if row.name in ("saturated", "dead", "similarity"):
-                m[row.name] = np.where(lost[row.extent], np.nan, m[row.name])
-        return m
-
-    def _closing(self):
-        e, s, k = (self.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
-        yield f"verdict: {self.verdict}"
-        if np.isfinite(k):
-            yield textwrap.fill(self.diagnose().sentence, 80, initial_indent="  ", subsequent_indent="  ")
-            yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
-            yield f"           weight gradient, first over last:     {e:+.4g} decades"
-        if self.chain.blocks is not None:
-            yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
-            weight = self.median("log10_grad_weight")
-            said = [f"{weight[l]:.4g} in {self.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
-            if len(said) == 2:
-                yield f"  weight gradients: smallest {said[0]}, largest {said[1]}"
-        notes = self._notes()
-        if notes:
-            yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")
-
-    def _notes(self) -> list[str]:
-        """What is zero, inf or nan, in how many replicas, and why."""
-        failure, notes = self.failure, []
-        if self.chain.has_batch_norm and self.columns == 1:
-            from pykernel.theory.refusals import ONE_NORMED_INPUT
-
-            return [ONE_NORMED_INPUT]
-        if failure is None:
-            return []
-        notes.append(str(failure))
-        table = (
-            self.log10_mean_square_activation if failure.direction == "forward" else self.log10_grad_activation[:, ::-1]
-        )
-        bad = ~np.isfinite(table)
-        lost = bad.any(axis=1)
-        if self.replicas > 1:
-            first = bad[lost].argmax(axis=1)
-            places = first + 1 if failure.direction == "forward" else self.chain.extents.node - first
-            which = "all" if lost.all() else f"{lost.sum()} of"
-            verb = "die" if failure.kind == "zero" else "leave the numbers"
-            notes.append(
-                f"{which} {self.replicas} replicas {verb}, at {failure.place} {np.median(places):g} in the median"
-            )
-        if failure.direction == "forward" and failure.kind != "zero":
-            backward = self.median("log10_grad_activation")
-            if not np.isposinf(backward).any():
-                notes.append(
-                    "backward, slopes of zero or nan meet these numbers and leave zero or nan: the verdict is that "
-                    "of the signal, "
-                    "which comes first"
-                )
-        return notes
-
-
-def _sample(depth):
-    """Layers for a table: all up to 12, else about a dozen from the first to the last."""
-    return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
-
-
-def _blocks(names) -> np.ndarray:
-    """The block, from 1, that each named layer or activation step lies in."""
-    return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
-
-
-def _extremes(values, at) -> list[int]:
-    """Of these places those of the smallest and the largest value, one where they are one; none where there is no
-    number."""
-    at = at[~np.isnan(values[at])]
-    return list(dict.fromkeys([int(at[values[at].argmin()]), int(at[values[at].argmax()])])) if len(at) else []

@@ -14,7 +14,7 @@ from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scal
 # Of each step the name of its words: first what stands in the brackets, in order, then what a table may add.
 STEPS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
     "linear": (Linear, ("units",), ("init", "gain", "bias_std")),
-    "norm": (Norm, ("kind",), ("eps",)),
+    "norm": (Norm, ("kind",), ("eps", "weight", "bias")),
     "gated": (Gated, ("units", "activation"), ("init", "gain", "bias_std")),
     "attention": (Attention, ("heads",), ("kv_heads", "causal", "scale", "init", "output", "gain", "bias_std")),
     "dropout": (Dropout, ("p",), ()),
@@ -109,6 +109,11 @@ def _number(text: str) -> Any:
     return text
 
 
+def _listed(value: Any) -> Any:
+    """Tuples as the lists that TOML and JSON have."""
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
 def plain(part: Any) -> Any:
     """A block or a step as plain data that `pattern` reads back.
 
@@ -133,6 +138,6 @@ def plain(part: Any) -> Any:
     for word in (*positional[1:], *others):
         value = getattr(part, word)
         if value != defaults[word]:
-            words[word] = value if isinstance(value, int | float) else str(value)
+            words[word] = _listed(value) if isinstance(value, int | float | tuple) else str(value)
     first = getattr(part, positional[0])
-    return {name: True if first is None else first, **words}
+    return {name: True if first is None else _listed(first), **words}

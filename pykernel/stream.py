@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from pykernel.distributions import TABLE
+
 VERSION = 1
 
 WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER, DROPOUT = range(11)
-
-# Draws that take two words an entry; the others take one.
-TWO_WORDS = ("student", "stable")
 
 # -2 ln(1 + f) / f on [sqrt(1/2) - 1, sqrt(2) - 1], relative error 1.8e-7; lowest power first, like all lists below.
 LOG = [
@@ -235,7 +234,7 @@ def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter
         >>> matrix(0, 1, 0, 4, 4).shape
         (4, 4)
     """
-    if distribution in TWO_WORDS:
+    if TABLE[distribution].words == 2:
         first, second = matrix_words(seed, purpose, layer, replica, rows, columns, per_block=2)
         return {"student": student, "stable": stable}[distribution](first, second, parameter)
     words = matrix_words(seed, purpose, layer, replica, rows, columns + columns % 2)[0]

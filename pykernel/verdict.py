@@ -14,6 +14,7 @@ import numpy as np
 from pykernel import checks
 
 VANISHING, EXPLODING = -3.0, 3.0
+LOG10_2 = math.log10(2)
 
 
 def slopes(log10_grad_activation) -> np.ndarray:
@@ -28,12 +29,20 @@ def slopes(log10_grad_activation) -> np.ndarray:
         return np.where(np.isfinite(g).all(axis=1), fit, np.where(np.isfinite(g), 0.0, g).sum(axis=1))
 
 
-def first_over_last(decades) -> np.ndarray:
+def first_over_last(decades, alike: tuple[slice, slice] = (slice(0, 1), slice(-1, None))) -> np.ndarray:
     """The first over the last of each row of logs, in decades, (R,): of weight gradients, or the signal's input over
-    its output."""
+    its output. `alike`: the places that are compared, by the root of their sum of squares where they are several."""
     table = np.asarray(decades)
+    first, last = (_together(table[:, places]) for places in alike)
     with np.errstate(invalid="ignore"):
-        return table[:, 0] - table[:, -1]
+        return first - last
+
+
+def _together(decades) -> np.ndarray:
+    """log10 of the root of the sum of squares of each row."""
+    if decades.shape[1] == 1:
+        return decades[:, 0]
+    return np.logaddexp2.reduce(decades * 2 / LOG10_2, axis=1) * LOG10_2 / 2
 
 
 def require_bounds(vanishing: float, exploding: float) -> None:

@@ -245,3 +245,19 @@ def test_figures_show_the_numbers_by_name(p, kind):
         row = p.log10_grad_weight if kind == "weights" else p.log10_weight_factor
         assert np.array_equal(line.get_ydata(), [np.median(row[:, p.layers.index(f"{b}.gate")]) for b in (3, 5, 7, 9)])
     plt.close(ax.figure)
+
+
+def test_end_to_end_compares_repetitions_with_each_other():
+    """The layers of one block differ by decades at any depth: first minus last layer would tell of the pattern."""
+    mlp = pk.Block(pk.Norm("layer"), pk.Linear(24, gain=1e3), "tanh", pk.Linear(8, gain=1e-3), skip=1.0)
+    chain = pk.Chain(depth=6, width=8, first=[pk.Linear(8)], blocks=[mlp], last=[pk.Linear(3)])
+    p = pk.propagate(chain, batch=2, replicas=3)
+    total = lambda layers: np.log10(np.sqrt((10.0 ** (2 * p.log10_grad_weight[:, layers])).sum(axis=1)))
+    np.testing.assert_allclose(p.end_to_end, total(slice(1, 3)) - total(slice(11, 13)), rtol=1e-12)
+    assert abs(np.median(p.log10_grad_weight[:, 1] - p.log10_grad_weight[:, 12])) > 3
+    assert p.verdict == pk.predict(chain, batch=2).verdict == "stable"
+    ds = pk.sweep({"batch": [2]}, chain, replicas=3, progress=False, predict=False)
+    np.testing.assert_array_equal(np.sort(ds.end_to_end.values.ravel()), np.sort(p.end_to_end))
+    once = chain.replace(depth=1)
+    q = pk.propagate(once, replicas=2)
+    np.testing.assert_array_equal(q.end_to_end, q.log10_grad_weight[:, 0] - q.log10_grad_weight[:, -1])

@@ -8,8 +8,9 @@ import pytest
 from random_chains import random_chain
 
 import pykernel as pk
-from pykernel.chain import Chain, Head
+from pykernel.chain import Chain
 from pykernel.layers import Block, Dropout, Gated, Linear, Norm, Scale
+from pykernel.parts import Head
 from pykernel.spelling import pattern, plain
 
 WORDS = {

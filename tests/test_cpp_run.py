@@ -31,10 +31,11 @@ from pykernel import (
     activations,
 )
 from pykernel.activations import ROWS
-from pykernel.chain import LOSSES, NORMS, ORDERS
+from pykernel.chain import ORDERS
 from pykernel.engines import cpp, cpp_matrix_free, matrix_free_refusal, reference
-from pykernel.layers import Block, Gated, Linear
+from pykernel.layers import NORMS, Block, Gated, Linear, Norm
 from pykernel.lower import lower
+from pykernel.parts import LOSSES
 from pykernel.program import Program
 
 HEADS = (None, Head("mse", 5), Head("sigmoid", 5), Head("softmax", 5), Head("linear", 5))
@@ -258,6 +259,27 @@ def test_bits_of_programs_do_not_depend_on_threads_or_memory(seed):
         one = run(program, 0, 2, threads=1)
         for threads, memory in ((2, None), (3, 0), (7, 200_000)):
             assert_same_bits(one, run(program, 0, 2, threads=threads, memory=memory))
+
+
+UP = [1e30, -2e30, 3e29, 1e30, 1e30, 1e30, 1e30, 5e30]
+TRAINED_NORMS = {
+    "large": Block(Norm("layer", weight=UP, bias=[i * 1e28 for i in range(8)]), Linear(8), "relu", Linear(8), skip=1.0),
+    "after the sum": Block(Linear(8), "relu", Linear(8), skip=1.0, after=Norm("layer", weight=UP)),
+    "beyond float32": Block(Norm("rms", weight=[1e270 * w for w in UP], bias=1e-300), Linear(8), skip=1.0),
+    "below it": Block(
+        Norm("rms", weight=[1e-270 / w for w in UP], bias=[0] * 7 + [1e-300]), Linear(8, bias_std=1e-250)
+    ),
+    "large entries meet small weights": Block(Norm("rms", weight=[1e-30] * 4 + [1e-3] * 4), Linear(8), skip=1.0),
+    "bias only": Block(Norm("rms", weight=0.0, bias=2e100), Linear(8), skip=1.0),
+    "nothing": Block(Norm("rms", weight=0.0), Linear(8), skip=1.0),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED_NORMS)
+def test_weights_and_biases_of_norms_at_any_magnitude(name):
+    for dtype, tolerance in (("float64", 1e-11), ("float32", 1e-4)):
+        program = lower(Chain(width=8, depth=14, blocks=[TRAINED_NORMS[name]]), dtype=dtype, seed=5)
+        assert_rows(program, tolerance=tolerance)
 
 
 def test_gates_and_products_beyond_floating_point():

@@ -20,9 +20,11 @@ from random_chains import random_chain
 
 import pykernel as pk
 from pykernel import activations, stream
-from pykernel.chain import LOSSES, NORMS, ORDERS
+from pykernel.chain import ORDERS
+from pykernel.layers import NORMS
 from pykernel.lower import lower
 from pykernel.observables import ROWS
+from pykernel.parts import LOSSES
 from pykernel.program import BIASES
 
 EMBED = Path(__file__).parent / "embed"
@@ -154,7 +156,7 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
             raise AssertionError(f"{name}: {error}") from None
 
 
-KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node")  # as in pk_op_kind
+KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node", "affine", "mix")  # as in pk_op_kind
 
 
 def described_program(program, engine, replicas):
@@ -163,12 +165,12 @@ def described_program(program, engine, replicas):
     def integers(array):
         return [len(array), *(int(x) for x in array)]
 
-    layers, joins, head = program.layers, program.joins, program.head
+    layers, joins, mixes, head = program.layers, program.joins, program.mixes, program.head
     words = [int(program.dtype == "float64"), ("dense", "matrix_free").index(engine), replicas, len(program.stretches)]
     for stretch in program.stretches:
         words += [len(stretch.ops), stretch.count]
         for op in stretch.ops:
-            words += [KINDS.index(op.kind), op.out, op.ins[0], op.ins[-1]]
+            words += [KINDS.index(op.kind), op.out, *(*op.ins, 0, 0)[:3]]
     words += [
         *integers(program.nodes),
         program.batch,
@@ -195,14 +197,21 @@ def described_program(program, engine, replicas):
         *numbers(joins.branch),
         *numbers(program.factors),
         *numbers(program.masks),
+        *integers(mixes.heads),
+        *integers(mixes.kv_heads),
+        *(int(causal) for causal in mixes.causal),
+        *numbers(mixes.scale),
     ]
+    words += [*integers(program.affine_steps), *integers([len(row.weight) for row in program.affines])]
+    words += [word for row in program.affines for part in row for word in numbers(part)]
     words += [LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
     return " ".join(map(str, words))
 
 
 GAUSSIAN = ("he_normal", "lecun_normal", "orthogonal")
 PROGRAMS = {
-    f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)
+    f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN, attention=seed > 7), {"batch": 2, "positions": 2})
+    for seed in range(16)
 } | {
     "pre-norm": (
         pk.Chain(

@@ -341,8 +341,9 @@ def test_formats_must_be_formats():
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_noise_of_a_rounding(name):
-    """.212 2^-p over all scales: 200 000 normals a scale, eight scales in an octave; errors are even within a unit to a
-    few percent where there are two fraction bits, and to a thousandth with seven. (.196 is the quotient of means over log-uniform magnitudes, not their mean.)"""
+    """.212 2^-p over all scales, eight of them in an octave, 200 000 normals each. Errors are even in a unit to a few
+    percent where there are two fraction bits, to a thousandth with seven. (.196 2^-p, often quoted, is the quotient of
+    mean powers over log-uniform magnitudes; of a Gaussian it is low by 8 percent.)"""
     from pykernel.theory.rounding import noise_power
 
     z, row = np.random.default_rng(1).standard_normal(200_000), FORMATS[name]
@@ -373,8 +374,8 @@ def test_how_far_a_relu_chain_turns(name, depth):
 
 
 def test_published_numbers_of_a_relu_chain():
-    """Noise of .196 2^-p instead of .212 2^-p moves a loss by a tenth: 1 - cosine of the gradient over a bfloat16 chain of
-    10 layers .014, of 30 .073, of the last 10, 30, 100 of 100 layers .060, .164, .357."""
+    """Noise of .196 2^-p instead of .212 2^-p moves a loss by a tenth: 1 - cosine of the gradient over a bfloat16 chain
+    of 10 layers .014, of 30 .073, of the last 10, 30, 100 of 100 layers .060, .164, .357."""
     f = pk.Formats("bfloat16", "bfloat16", "bfloat16")
     lost = lambda depth, back: 1 - pk.predict(pk.Chain(depth=depth, width=512), formats=f).gradient_cosine[depth - back]
     for depth, back, told in ((10, 10, 0.014), (30, 30, 0.073), (100, 10, 0.060), (100, 30, 0.164), (100, 100, 0.357)):

@@ -16,12 +16,13 @@ import pykernel.numba as pkn
 from pykernel import activations, inits, stream
 from pykernel.activation import Activation
 from pykernel.block import Block as Blocked
-from pykernel.chain import Chain, Clip, Head, Residual
+from pykernel.chain import Chain
 from pykernel.engines import numba_dense, reference
 from pykernel.kernels import activation_lanes, sources
 from pykernel.layers import Block, Dropout, Gated, Linear, Norm
 from pykernel.lower import lower
 from pykernel.ops.norm import normalise
+from pykernel.parts import Clip, Head, Residual
 from pykernel.program import NormRow
 
 SEED = (3 << 33) + 7

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from random_chains import random_chain
 
-from pykernel.chain import Chain, Residual
+from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.lower import lower
 from pykernel.ops import OPS
+from pykernel.parts import Residual
 
 STEPS = {
     "linear": [Linear(7)],
@@ -19,6 +20,8 @@ STEPS = {
     "gate": [Gated(9), Linear(5)],
     "norm": [Norm("batch"), Linear(5)],
     "rms norm": [Norm("rms", eps=0.1), Linear(5)],
+    "affine": [Norm("layer", weight=[0.5, -1.0, 2.0, 0.1, 0.0], bias=[0.3, 0.0, -1.0, 0.2, 0.1]), Linear(5)],
+    "affine of one number": [Linear(4), Norm("rms", weight=0.7, bias=-0.2), "gelu", Linear(5)],
     "scale": [Linear(5), Scale(-0.6)],
     "mask": [Linear(5), Dropout(0.4)],
     "attention": [Linear(6), Attention(2, bias_std=0.2), Linear(5)],
@@ -85,6 +88,21 @@ def test_each_op_is_differentiated(name, skip):
         scale=0.8,
     )
     check_gradients(Chain(width=5, depth=2 if skip else 1, blocks=[block]), 1, positions=(2,))
+
+
+def test_a_norm_with_rows_says_what_norms_one_after_another_say():
+    """Weights and biases of each repetition, of a pattern whose first repetition has another width, too."""
+    rng = np.random.default_rng(3)
+    w, b = rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
+    parts = lambda weight, bias: Block(
+        Linear(6), Norm("layer", weight=weight, bias=bias), "tanh", Norm("rms", weight=2.0)
+    )
+    rows = Chain(width=4, depth=3, blocks=[parts(w, b)])
+    each = Chain(width=4, blocks=[parts(w[i], b[i]) for i in range(3)])
+    one, other = (reference.run(lower(chain, batch=3), 0, 2) for chain in (rows, each))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    check_gradients(rows, 2)
 
 
 @pytest.mark.parametrize("seed", range(40))

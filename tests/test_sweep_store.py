@@ -18,8 +18,9 @@ import stand_in
 
 import pykernel as pk
 from pykernel.sweeps import StandardError, executors, work
+from pykernel.sweeps.frames import Damage, StoreError, frame
 from pykernel.sweeps.plan import SweepPlan
-from pykernel.sweeps.store import Damage, Store, StoreError, frame, merge
+from pykernel.sweeps.store import Store, merge
 
 HERE = Path(__file__).parent
 BASE = {"width": 4, "activation": "tanh"}

@@ -141,7 +141,7 @@ def test_spectrum_at_depth():
 
 def test_lyapunov_exponents_of_gaussian_products():
     """Newman 1986; four standard errors, variance of one step trigamma((n-k+1)/2) / 4."""
-    from pykernel.theory.finite import trigamma
+    from pykernel.theory.laws import trigamma
 
     n, L = 6, 600
     s = pk.jacobian_spectrum(pk.Chain(depth=L, width=n, activation="linear", init="lecun_normal"))

@@ -8,7 +8,7 @@ import pytest
 
 import pykernel as pk
 from pykernel import activations
-from pykernel.theory import finite, quadrature
+from pykernel.theory import laws, quadrature
 
 LECUN = "lecun_normal"
 FUNCTIONS = (
@@ -105,7 +105,7 @@ def test_hanin_nica_weights_that_are_not_normal():
     x[0] = 1
     p = pk.propagate(pk.Chain(depth=1, width=n, activation="linear", init="lecun_uniform"), x=x, replicas=R)
     measured = np.var(p.log10_mean_square_activation[:, 0] * math.log(10))
-    beta = finite.hanin_nica(np.array([n, n]), kept=1.0, fourth_moment=1.8, concentration=n / n)
+    beta = laws.hanin_nica(np.array([n, n]), kept=1.0, fourth_moment=1.8, concentration=n / n)
     assert beta == pytest.approx(0.8 / n)
     assert measured == pytest.approx(beta, rel=5 * math.sqrt(2 / R) + 2 / n)
 

@@ -8,7 +8,7 @@ import pytest
 
 import pykernel as pk
 from pykernel import observables
-from pykernel.theory import finite
+from pykernel.theory import laws
 
 LECUN = "lecun_normal"
 
@@ -198,16 +198,14 @@ def test_laws_of_one_layer():
     """digamma, trigamma and the binomial mixtures against scipy and their expansions."""
     special = pytest.importorskip("scipy.special")
     for x in (0.5, 1.0, 7.3, 50.0, 1e4):
-        assert finite.digamma(x) == pytest.approx(special.digamma(x), rel=1e-13, abs=1e-13)
-        assert finite.trigamma(x) == pytest.approx(special.polygamma(1, x), rel=1e-13)
+        assert laws.digamma(x) == pytest.approx(special.digamma(x), rel=1e-13, abs=1e-13)
+        assert laws.trigamma(x) == pytest.approx(special.polygamma(1, x), rel=1e-13)
     n = 1000
-    assert finite.gaussian_relu(n)[:2] == pytest.approx((-2.5 / n, 5 / n), rel=0.01)
-    assert finite.haar_relu(n)[1] == pytest.approx(3 / n, rel=0.01)
+    assert laws.gaussian_relu(n)[:2] == pytest.approx((-2.5 / n, 5 / n), rel=0.01)
+    assert laws.haar_relu(n)[1] == pytest.approx(3 / n, rel=0.01)
     p = pk.predict(pk.Chain(depth=40, width=n))
     assert p.signal_end_to_end_mean == pytest.approx(-0.543 * 40 / n, rel=0.01)  # trap 1
-    assert (2 * math.log(10) * p.signal_end_to_end_std) ** 2 == pytest.approx(
-        finite.hanin_nica(np.full(41, n)), rel=0.01
-    )
+    assert (2 * math.log(10) * p.signal_end_to_end_std) ** 2 == pytest.approx(laws.hanin_nica(np.full(41, n)), rel=0.01)
     assert pk.predict(pk.Chain(depth=9, width=5)).dead_chance == pytest.approx(1 - (1 - 2**-5) ** 9)
 
 
@@ -236,13 +234,13 @@ def test_exact_laws_by_sampling(activation, init):
 def test_shares_of_two_slopes():
     """The law of slopes by fair coins: that of ReLU where one is next to nothing, none where they are equal, and drawn
     ones (4 errors)."""
-    assert finite.leaky_share(16, 1.0, 1.0) == pytest.approx((0, 0), abs=1e-12)
-    mean, variance, _ = finite.haar_relu(1000)
-    assert finite.leaky_share(1000, 1e-9, 1.0) == pytest.approx((mean - math.log(2), variance), rel=1e-9)
+    assert laws.leaky_share(16, 1.0, 1.0) == pytest.approx((0, 0), abs=1e-12)
+    mean, variance, _ = laws.haar_relu(1000)
+    assert laws.leaky_share(1000, 1e-9, 1.0) == pytest.approx((mean - math.log(2), variance), rel=1e-9)
     rng = np.random.default_rng(0)
     g, d = rng.standard_normal((200_000, 6)) ** 2, np.where(rng.random((200_000, 6)) < 0.5, 0.09, 1.0)
     x = np.log((g * d).sum(axis=1) / g.sum(axis=1))
-    mean, variance = finite.leaky_share(6, 0.3, 1.0)
+    mean, variance = laws.leaky_share(6, 0.3, 1.0)
     assert x.mean() == pytest.approx(mean, abs=4 * math.sqrt(variance / len(x)))
     assert x.var() == pytest.approx(variance, rel=4 * math.sqrt(3 / len(x)))
 

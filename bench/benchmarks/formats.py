@@ -31,7 +31,7 @@ class Formats:
     """Ratios of processor time on one thread, both sides in the same process one after the other."""
 
     params = SHAPES
-    param_names = ["width x depth x batch"]
+    param_names = ("width x depth x batch",)
 
     def setup(self, shape):
         width, depth, batch = map(int, shape.split("x"))

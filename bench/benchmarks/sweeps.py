@@ -11,8 +11,8 @@ import tempfile
 import time
 
 import pykernel as pk
-from pykernel.sweeps.drive import goals, recall
 from pykernel.sweeps.plan import SweepPlan
+from pykernel.sweeps.reading import goals, recall
 from pykernel.sweeps.store import Store
 
 from .points import pick

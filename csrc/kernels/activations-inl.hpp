@@ -222,12 +222,6 @@ template <class V> struct Sin {
 
 // -- what a kernel does with them
 
-template <class T> PK_INLINE Vec<T> lane_numbers(int vector) {
-  Vec<T> v;
-  for (int i = 0; i < lanes<T>; i++) v[i] = (T)(vector * lanes<T> + i);
-  return v;
-}
-
 PK_INLINE int64_t panels(int64_t units) { return (units + 15) / 16; }
 
 // Sums over a block of what `element(offset)` gives; lanes beyond the last unit are made zero first.

@@ -36,6 +36,7 @@ constexpr Elementwise<T> table = {
     observe<T>,
     combine<T>,
     multiply<T>,
+    multiply_units<T>,
     add_bias<T>,
     round<T>,
     compare<T>,

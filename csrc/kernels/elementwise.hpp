@@ -57,6 +57,8 @@ template <class T> struct Elementwise {
   Sums (*combine)(const T* x, const T* y, T* out, int64_t units, int64_t B, T fx, T fy);
   // out = f x y entry by entry
   Sums (*multiply)(const T* x, const T* y, T* out, int64_t units, int64_t B, T f);
+  // out = f x y, y of one input
+  Sums (*multiply_units)(const T* x, const T* y, T* out, int64_t units, int64_t B, T f);
   // z = fz z + fb b, b of one input
   Sums (*add_bias)(T* z, const T* b, int64_t units, int64_t B, T fz, T fb);
   // x as its format holds it

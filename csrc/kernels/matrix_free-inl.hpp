@@ -1,10 +1,5 @@
 // The kernels of the matrix-free layer.
 // SPDX-License-Identifier: BSD-3-Clause
-//
-// Inner products: 8 lane partials in double precision over the panels of a chunk, the lower half of a panel before the
-// upper, then a fixed tree (plain ones: 16 lane partials in T, then the tree in double precision); no shape of tile
-// changes a bit. Room: two groups of columns as doubles, or the draws of a stretch in T; lane partials; the factors in
-// the precision of the sum; the draws of a group.
 #pragma once
 #include "kernels/matrix_free.hpp"
 #include "kernels/tall-inl.hpp"
@@ -12,327 +7,207 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t chunk_groups = 16, stretch_groups = 4;
-constexpr int half_lanes = 8, half_vectors = half_lanes / lanes<double> < 1 ? 1 : half_lanes / lanes<double>;
+#if defined(PK_AVX512)
+constexpr int sums_in_registers = 24, tile_rows = 4, tile_columns = 6;
+#else
+constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4;
+#endif
+template <class S> constexpr int partials = sizeof(S) == 4 ? 16 : 8;  // lanes of an inner product
 
-PK_INLINE int64_t even(int64_t B) { return (B + 1) & ~(int64_t)1; }
-PK_INLINE int64_t eights(int64_t B) { return (B + 7) & ~(int64_t)7; }
-
-struct Room {
-  double *x, *y, *partial, *F, *G;
-  float* g;
-};
-int64_t room_doubles(int64_t B) {
-  return stretch_groups * even(B) * group_units + even(B) * even(B) * half_lanes * 2 + 2 * B * eights(B) +
-         even(B) * group_units;
-}
-int64_t room(int64_t B) { return room_doubles(B) * 8 + 64; }
-PK_INLINE Room open_room(void* memory, int64_t B) {
-  double* p = (double*)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
-  Room r;
-  r.x = p, p += even(B) * group_units;
-  r.y = p, p += (stretch_groups - 1) * even(B) * group_units;
-  r.partial = p, p += even(B) * even(B) * half_lanes * 2;
-  r.F = p, p += B * eights(B);
-  r.G = p, p += B * eights(B);
-  r.g = (float*)p;
-  return r;
+template <class T> PK_INLINE void copy_panel(const float* from, T* to) {
+  for (int o = 0; o < panel_lanes; o += lanes<T>) store(to + o, load_as<T>(from + o));
 }
 
-// partial[(b * C + c) * 8 + lane] += x_b y_c over `count` panels; columns of x and y: [(panel * their even number +
-// column) * 16]. Where x is y only c <= b is wanted.
-PK_INLINE void accumulate(const double* x, int64_t X, const double* y, int64_t Y, int count, double* partial) {
-  for (int64_t b = 0; b < X; b += 2)
-    for (int64_t c = 0; c < (x == y ? b + 2 : Y); c += 2) {
-      F64 sum[2][2][half_vectors];
-      for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++)
-          for (int v = 0; v < half_vectors; v++)
-            sum[i][j][v] = load(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>);
-      for (int p = 0; p < 2 * count; p++) {
-        const double *xp = x + (p / 2 * X + b) * 16 + p % 2 * 8, *yp = y + (p / 2 * Y + c) * 16 + p % 2 * 8;
-#pragma GCC unroll 4
-        for (int v = 0; v < half_vectors; v++) {
-          const int o = v * lanes<double>;
-          F64 x0 = load(xp + o), x1 = load(xp + 16 + o), y0 = load(yp + o), y1 = load(yp + 16 + o);
-          hold(x0), hold(x1), hold(y0), hold(y1);
-          sum[0][0][v] = fma(x0, y0, sum[0][0][v]), sum[0][1][v] = fma(x0, y1, sum[0][1][v]);
-          sum[1][0][v] = fma(x1, y0, sum[1][0][v]), sum[1][1][v] = fma(x1, y1, sum[1][1][v]);
-        }
-      }
-      for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++)
-          for (int v = 0; v < half_vectors; v++)
-            store(partial + ((b + i) * Y + c + j) * half_lanes + v * lanes<double>, sum[i][j][v]);
-    }
-}
+// -- columns
 
-PK_INLINE double tree(const double* p) { return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7])); }
-
-// out[b * B + c] for b < rows, c < columns
-PK_INLINE void reduce_partials(const double* partial, int64_t Y, int64_t rows, int64_t columns, bool symmetric,
-                               double* out, int64_t B) {
-  for (int64_t b = 0; b < rows; b++)
-    for (int64_t c = 0; c < (symmetric ? b + 1 : columns); c++) {
-      out[b * B + c] = tree(partial + (b * Y + c) * half_lanes);
-      if (symmetric) out[c * B + b] = out[b * B + c];
-    }
-}
-PK_INLINE void clear(double* p, int64_t n) {  // n a multiple of 8
-  for (int64_t i = 0; i < n; i += lanes<double>) store(p + i, F64{});
-}
-
-PK_INLINE F32 load_wide(const float* p, float) { return load(p); }
-PK_INLINE F64 load_wide(const float* p, double) { return load_as<double>(p); }
-PK_INLINE F64 load_wide(const double* p, double) { return load(p); }
-template <class T> PK_INLINE void narrow(F64 v, T* p) {
-  typedef T Out __attribute__((vector_size(sizeof(T) * lanes<double>)));
-  const Out out = __builtin_convertvector(v, Out);
-  __builtin_memcpy(p, &out, sizeof out);
-}
-template <class To, class From>
-PK_INLINE void copy_lanes(const From* from, To* to) {  // 16 of them, into the same or a wider type
-  for (int o = 0; o < panel_lanes; o += lanes<To>) store(to + o, load_wide(from + o, To()));
-}
-
-// `count` panels of a block as doubles, an odd number of columns filled up with zeros
-template <class T> PK_INLINE void widen(const T* block, int count, int64_t B, double* out) {
-  for (int p = 0; p < count; p++) {
-    for (int64_t b = 0; b < B; b++) copy_lanes(block + (p * B + b) * 16, out + (p * even(B) + b) * 16);
-    if (B % 2) clear(out + (p * even(B) + B) * 16, 16);
-  }
-}
-
-PK_INLINE int panels_left(int64_t group, int64_t n) {
-  const int64_t left = (n + 15) / 16 - group * group_panels;
-  return (int)(left < 0 ? 0 : left < group_panels ? left : group_panels);
-}
-
-template <class T> void inner(const T* x, const T* y, int64_t chunk, int64_t n, int64_t B, double* out, void* memory) {
-  const Room r = open_room(memory, B);
-  const int64_t E = even(B);
-  clear(r.partial, E * E * half_lanes);
-  for (int64_t group = chunk * chunk_groups; group < (chunk + 1) * chunk_groups; group++) {
-    const int count = panels_left(group, n);
-    if (count == 0) break;
-    widen(x + group * group_units * B, count, B, r.x);
-    if (y != x) widen(y + group * group_units * B, count, B, r.y);
-    accumulate(r.x, E, y == x ? r.x : r.y, E, count, r.partial);
-  }
-  reduce_partials(r.partial, E, B, B, x == y, out, B);
-}
-
-// The group's draws, column j at out[j * 64]: zero from unit `full` on.
-PK_INLINE void draw_group(const Keys& keys, const Draws& g, int64_t group, int64_t full, float* out) {
+template <class T> void draw(const Draws& g, int64_t group, int64_t n, T* out, int64_t stride) {
   constexpr int batch = 8;
   alignas(64) uint32_t words[batch * group_units];
+  alignas(64) float normals[batch * group_units];
+  Keys keys;
+  expand(keys, g.seed);
+  const int64_t left = n - group * group_units, live = left < 0 ? 0 : left < group_units ? left : group_units;
   for (int64_t j = 0; j < g.count; j += batch) {
     const int count = (int)(g.count - j < batch ? g.count - j : batch);
     for (int i = 0; i < count; i++)
       tall_words(keys, g.purpose_layer, g.replica, group, (uint32_t)g.columns[j + i], words + i * group_units);
-    normals_of_words(words, count, out + j * group_units);
+    normals_of_words(words, count, normals);
+    for (int i = 0; i < count; i++) {
+      T* to = out + (j + i) * stride;
+      for (int p = 0; p < group_panels; p++) copy_panel(normals + i * group_units + p * 16, to + p * 16);
+      for (int64_t u = live; u < group_units; u++) to[u] = 0;
+    }
   }
-  const int64_t left = full - group * group_units;
-  if (left < group_units)
-    for (int64_t j = 0; j < g.count; j++)
-      for (int64_t u = left < 0 ? 0 : left; u < group_units; u++) out[j * group_units + u] = 0;
 }
 
-// partial[(j * B + b) * 16 + lane] += g_j y_b over `count` panels; columns of g: [(panel * J + j) * 16].
-template <int rows, int columns, class T>
-PK_INLINE void accumulate_tile(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
-  constexpr int parts = panel_vectors<T>;
-  Vec<T> sum[rows][columns][parts];
-  for (int i = 0; i < rows; i++)
-    for (int c = 0; c < columns; c++)
-      for (int v = 0; v < parts; v++) sum[i][c][v] = load(partial + (i * B + c) * 16 + v * lanes<T>);
-  for (int p = 0; p < count; p++)
+template <class T> void lay(const T* block, int64_t B, int64_t group, int64_t n, T* out, int64_t stride) {
+  const int64_t left = (n + 15) / 16 - group * group_panels, live = left < group_panels ? left : group_panels;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t p = 0; p < group_panels; p++) {
+      const T* from = block + ((group * group_panels + p) * B + b) * 16;
+      for (int o = 0; o < panel_lanes; o += lanes<T>)
+        store(out + b * stride + p * 16 + o, p < live ? load(from + o) : Vec<T>{});
+    }
+}
+
+// -- inner products
+
+// found[i * columns + k] = sum of x[i] y[k] over `panels` panels
+template <int rows, int columns, class S, class T>
+PK_INLINE void inner_tile(const T* const (&x)[rows], const T* const (&y)[columns], int64_t x_panel, int64_t y_panel,
+                          int panels, S* found) {
+  constexpr int width = partials<S>, n = lanes<S>, all = (rows * columns + n - 1) / n * n;
+  alignas(64) S sums[all * width];
+  for (int i = rows * columns * width; i < all * width; i += n) store(sums + i, Vec<S>{});
+  for (int o = 0; o < width; o += n) {
+    Vec<S> acc[rows][columns] = {};
+    for (int64_t p = 0; p < panels; p++)
+#pragma GCC unroll 2
+      for (int half = 0; half < panel_lanes; half += width) {
+        Vec<S> xs[rows];
 #pragma GCC unroll 8
-    for (int v = 0; v < parts; v++) {
-      Vec<T> x[rows];
-      for (int i = 0; i < rows; i++) x[i] = load(g + (p * J + i) * 16 + v * lanes<T>), hold(x[i]);
-#pragma GCC unroll 4
-      for (int c = 0; c < columns; c++) {
-        Vec<T> yc = load(y + (p * B + c) * 16 + v * lanes<T>);
-        hold(yc);
-        for (int i = 0; i < rows; i++) sum[i][c][v] = fma(x[i], yc, sum[i][c][v]);
+        for (int i = 0; i < rows; i++) xs[i] = load_as<S>(x[i] + p * x_panel + half + o), hold(xs[i]);
+#pragma GCC unroll 8
+        for (int k = 0; k < columns; k++) {
+          Vec<S> yk = load_as<S>(y[k] + p * y_panel + half + o);
+          hold(yk);
+#pragma GCC unroll 8
+          for (int i = 0; i < rows; i++) acc[i][k] = fma(xs[i], yk, acc[i][k]);
+        }
       }
-    }
-  for (int i = 0; i < rows; i++)
-    for (int c = 0; c < columns; c++)
-      for (int v = 0; v < parts; v++) store(partial + (i * B + c) * 16 + v * lanes<T>, sum[i][c][v]);
-}
-template <class T>
-PK_INLINE void accumulate_plain(const T* g, int64_t J, const T* y, int64_t B, int count, T* partial) {
-  constexpr int wide = panel_vectors<T> <= 2 ? 3 : 1;  // as many sums as there are registers for
-  for (int64_t j = 0; j < J; j += 2)
-    for (int64_t b = 0; b < B;) {
-      const T *gj = g + j * 16, *yb = y + b * 16;
-      T* to = partial + (j * B + b) * 16;
-      if (j + 1 < J && b + wide <= B)
-        accumulate_tile<2, wide>(gj, J, yb, B, count, to), b += wide;
-      else if (j + 1 < J)
-        accumulate_tile<2, 1>(gj, J, yb, B, count, to), b++;
-      else
-        accumulate_tile<1, 1>(gj, J, yb, B, count, to), b++;
-    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+      for (int k = 0; k < columns; k++) store(sums + (i * columns + k) * width + o, acc[i][k]);
+  }
+  for (int i = 0; i < all; i += n) store(found + i, sum_lanes_of<S, width>(sums + i * width, width));
 }
 
-// The group's draws into a block.
-template <class T>
-PK_INLINE void keep_group(const float* g, int64_t group, int64_t count, int64_t n, T* keep, int64_t B) {
-  for (int p = 0; p < panels_left(group, n); p++) {
-    const int64_t left = n - (group * group_panels + p) * 16;
-    T* panel = keep + (group * group_panels + p) * 16 * B;
-    for (int64_t j = 0; j < count; j++) {
-      copy_lanes(g + j * group_units + p * 16, panel + j * 16);
-      for (int64_t o = left; o < 16; o++) panel[j * 16 + o] = 0;
-    }
+// One strip of columns from b with all rows; what lies beyond the last row or column is taken twice and dropped.
+template <int columns, class S, class T>
+static void inner_strip(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b, int64_t b1, int panels,
+                        bool triangle, bool add, double* out, int64_t stride) {
+  const T *x[tile_rows], *ys[columns];
+  for (int k = 0; k < columns; k++) ys[k] = y.data + (b + k < b1 ? b + k : b1 - 1) * y.column;
+  const int64_t last = b1 - b < columns ? b1 - b : columns;
+  for (int64_t j = 0; j < (triangle && b + last < J ? b + last : J); j += tile_rows) {
+    S found[tile_rows * columns + lanes<S>];
+    for (int i = 0; i < tile_rows; i++) x[i] = a.data + (j + i < J ? j + i : J - 1) * a.column;
+    inner_tile<tile_rows, columns, S>(x, ys, a.panel, y.panel, panels, found);
+    for (int64_t i = 0; i < tile_rows && j + i < J; i++)
+      for (int64_t k = 0; k < last; k++) {
+        double& to = out[(j + i) * stride + b + k];
+        to = add ? to + (double)found[i * columns + k] : (double)found[i * columns + k];
+      }
   }
 }
-
-template <class T>
-void drawn_plain(const Draws& g, int64_t chunk, int64_t n, const T* y, T* keep, int64_t B, double* out, void* memory) {
-  const Room r = open_room(memory, B);
-  T *draws = (T*)r.x, *partial = (T*)r.partial;
-  const int64_t J = g.count;
-  for (int64_t i = 0; i < J * B * 16; i += lanes<T>) store(partial + i, Vec<T>{});
-  Keys keys;
-  expand(keys, g.seed);
-  for (int64_t first = chunk * chunk_groups; first < (chunk + 1) * chunk_groups; first += stretch_groups) {
-    int count = 0;
-    for (int64_t group = first; group < first + stretch_groups; group++) {
-      const int all = panels_left(group, n);
-      if (all == 0) break;
-      draw_group(keys, g, group, n, r.g);
-      for (int p = 0; p < all; p++, count++)
-        for (int64_t j = 0; j < J; j++) copy_lanes(r.g + j * group_units + p * 16, draws + (count * J + j) * 16);
-      if (keep) keep_group(r.g, group, J, n, keep, B);
-    }
-    if (count == 0) break;
-    accumulate_plain(draws, J, y + first * group_units * B, B, count, partial);
-  }
-  for (int64_t i = 0; i < J * B; i++) {
-    F64 v[panel_vectors<double>];
-    for (int k = 0; k < panel_vectors<double>; k++) v[k] = load_as<double>(partial + i * 16 + k * lanes<double>);
-    out[i] = sum_lanes<double>(v);
-  }
+template <int columns, class S, class T>
+PK_INLINE void inner_strips(int64_t wanted, const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b, int64_t b1,
+                            int panels, bool triangle, bool add, double* out, int64_t stride) {
+  if constexpr (columns > 2)
+    if (wanted <= columns - 2)
+      return inner_strips<columns - 2, S>(wanted, a, J, y, b, b1, panels, triangle, add, out, stride);
+  inner_strip<columns, S>(a, J, y, b, b1, panels, triangle, add, out, stride);
 }
-
 template <class T>
-void drawn(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out,
-           double* own, bool careful, void* memory) {
-  if (!careful) return drawn_plain(g, chunk, n, y, keep, B, out, memory);
-  const Room r = open_room(memory, B);
-  const int64_t E = even(g.count), Y = even(B);
-  double *with_y = r.partial, *with_g = r.partial + even(B) * even(B) * half_lanes;
-  clear(with_y, E * Y * half_lanes), clear(with_g, E * E * half_lanes);
-  Keys keys;
-  expand(keys, g.seed);
-  for (int64_t group = chunk * chunk_groups; group < (chunk + 1) * chunk_groups; group++) {
-    const int all = panels_left(group, full), count = panels_left(group, n);
-    if (all == 0) break;
-    draw_group(keys, g, group, full, r.g);
-    for (int p = 0; p < all; p++) {
-      for (int64_t j = 0; j < g.count; j++) copy_lanes(r.g + j * group_units + p * 16, r.x + (p * E + j) * 16);
-      if (E != g.count) clear(r.x + (p * E + g.count) * 16, 16);
-    }
-    if (keep) keep_group(r.g, group, g.count, n, keep, B);
-    if (y && count) {
-      widen(y + group * group_units * B, count, B, r.y);
-      accumulate(r.x, E, r.y, Y, count, with_y);
-    }
-    if (own) accumulate(r.x, E, r.x, E, all, with_g);
-  }
-  if (y) reduce_partials(with_y, Y, g.count, B, false, out, B);
-  if (own) reduce_partials(with_g, E, g.count, g.count, true, own, B);
+void inner(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b0, int64_t b1, int panels, bool careful,
+           bool triangle, bool add, double* out, int64_t stride) {
+  for (int64_t b = b0; b < b1; b += tile_columns)
+    if (careful)
+      inner_strips<tile_columns, double>(b1 - b, a, J, y, b, b1, panels, triangle, add, out, stride);
+    else
+      inner_strips<tile_columns, T>(b1 - b, a, J, y, b, b1, panels, triangle, add, out, stride);
 }
 
 // -- small linear combinations
 
-template <class A> constexpr int tile = panel_vectors<A> >= 8 ? 1 : 8 / panel_vectors<A>;
-
-// Entries rounded to the precision A of the sum, rows padded to a multiple of 8; depth[t]: rows that reach the t-th 8
-// columns.
-template <class A> PK_INLINE void round_factor(const Factor& F, int64_t B, A* out) {
-  for (int64_t k = 0; k < F.count; k++)
-    for (int64_t b = 0; b < eights(B); b++) out[k * eights(B) + b] = b < B ? (A)F.entries[k * B + b] : A(0);
+// Columns of a factor come in strips of up to three thirds, as many sums as there are registers for with a part of a
+// panel at a time.
+template <class S> constexpr int part_vectors = panel_vectors<S> < 2 ? panel_vectors<S> : 2;
+template <class S> constexpr int third = sums_in_registers / part_vectors<S> / 3;
+template <class S> PK_INLINE int strip_width(int64_t left) {
+  return left > 2 * third<S> ? 3 * third<S> : left > third<S> ? 2 * third<S> : third<S>;
 }
 
-// acc += source F over one panel, columns first .. first + tile of F; column k of the source lies at source + at(k)
-template <class A, class T, class At>
-PK_INLINE void multiply(Vec<A> (&acc)[tile<A>][panel_vectors<A>], const T* source, At at, int64_t count, const A* F,
-                        int64_t stride) {
-  for (int64_t k = 0; k < count; k++) {
-    const T* column = source + at(k);
-    Vec<A> x[panel_vectors<A>];
-    for (int v = 0; v < panel_vectors<A>; v++) x[v] = load_wide(column + v * lanes<A>, A());
-    for (int t = 0; t < tile<A>; t++)
-      for (int v = 0; v < panel_vectors<A>; v++) acc[t][v] = fma(x[v], broadcast(F[k * stride + t]), acc[t][v]);
-  }
-}
-template <class A, class T>
-PK_INLINE void put(const Vec<A> (&acc)[tile<A>][panel_vectors<A>], int64_t first, int64_t B, T* panel) {
-  for (int t = 0; t < tile<A> && first + t < B; t++)
-    for (int v = 0; v < panel_vectors<A>; v++) {
-      T* to = panel + (first + t) * 16 + v * lanes<A>;
-      if constexpr (sizeof(A) == sizeof(T))
-        store(to, acc[t][v]);
-      else
-        narrow(acc[t][v], to);
-    }
-}
-
-template <class T>
-void expand(const Draws& g, const Factor& F, int64_t chunk, int64_t n, T* z, int64_t B, void* memory) {
-  const Room r = open_room(memory, B);
-  T* entries = (T*)r.F;
-  round_factor(F, B, entries);
-  Keys keys;
-  expand(keys, g.seed);
-  for (int64_t group = chunk * chunk_groups; group < (chunk + 1) * chunk_groups; group++) {
-    const int count = panels_left(group, n);
-    if (count == 0) break;
-    draw_group(keys, g, group, n, r.g);
-    for (int64_t first = 0; first < B; first += tile<T>) {
-      int64_t deep = 0;  // the factor is nearly triangular
-      for (int64_t k = 0; k < F.count; k++)
-        for (int64_t b = first; b < first + tile<T>; b++)
-          if (entries[k * eights(B) + b] != 0) deep = k + 1;
-      for (int p = 0; p < count; p++) {
-        Vec<T> acc[tile<T>][panel_vectors<T>] = {};
-        multiply<T>(acc, r.g + p * 16, [](int64_t k) { return k * group_units; }, deep, entries + first, eights(B));
-        put<T>(acc, first, B, z + (group * group_panels + p) * 16 * B);
+// For each strip how many rows reach it (the factor is nearly triangular), then its rows one after the other.
+template <class S> PK_INLINE void pack_as(const double* F, int64_t stride, int64_t rows, int64_t B, void* out) {
+  int64_t* depth = (int64_t*)out;
+  S* to = (S*)(depth + (B + 7) / 8 * 8);
+  for (int64_t b = 0; b < B;) {
+    const int width = strip_width<S>(B - b);
+    *depth = 0;
+    for (int64_t k = 0; k < rows; k++, to += width)
+      for (int64_t t = 0; t < width; t++) {
+        to[t] = b + t < B ? (S)F[k * stride + b + t] : S(0);
+        if (to[t] != 0) *depth = k + 1;
       }
-    }
+    depth++, b += width;
   }
 }
+template <class T> void pack(const double* F, int64_t stride, int64_t rows, int64_t B, bool careful, void* out) {
+  if (careful)
+    pack_as<double>(F, stride, rows, B, out);
+  else
+    pack_as<T>(F, stride, rows, B, out);
+}
 
-template <class A, class T>
-PK_INLINE void combine_as(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B,
-                          const Room& r) {
-  A *x = (A*)r.F, *e = (A*)r.G;
-  round_factor(X, B, x), round_factor(E, B, e);
-  const int64_t end = (chunk + 1) * chunk_groups * group_panels, panels = (n + 15) / 16;
-  for (int64_t p = chunk * chunk_groups * group_panels; p < end && p < panels; p++) {
-    T* row = (T*)r.x;
-    for (int64_t first = 0; first < B; first += tile<A>) {
-      Vec<A> acc[tile<A>][panel_vectors<A>] = {};
-      multiply<A>(acc, a + p * 16 * B, [&](int64_t k) { return X.columns[k] * 16; }, X.count, x + first, eights(B));
-      multiply<A>(acc, z + p * 16 * B, [&](int64_t k) { return E.columns[k] * 16; }, E.count, e + first, eights(B));
-      put<A>(acc, first, B, row);
+template <int width, class S, class T>
+static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t B, int panels,
+                          bool add, T* z) {
+  constexpr int vectors = part_vectors<S>, n = lanes<S>;
+  for (int64_t part = 0; part < panels * panel_lanes; part += vectors * n) {
+    const int64_t p = part / panel_lanes, o = part % panel_lanes;
+    const T* source = x.data + p * x.panel + o;
+    T* to = z + p * B * panel_lanes + o;
+    Vec<S> acc[width][vectors] = {};
+    if (add)
+      for (int t = 0; t < count; t++)
+        for (int v = 0; v < vectors; v++) acc[t][v] = load_as<S>(to + t * panel_lanes + v * n);
+    const S* row = F;
+    for (int64_t k = 0; k < depth; k++, source += x.column, row += width) {
+      Vec<S> xs[vectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; v++) xs[v] = load_as<S>(source + v * n);
+#pragma GCC unroll 24
+      for (int t = 0; t < width; t++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) acc[t][v] = fma(xs[v], broadcast(row[t]), acc[t][v]);
     }
-    for (int64_t i = 0; i < 16 * B; i += lanes<T>) store(z + p * 16 * B + i, load(row + i));
+#pragma GCC unroll 24
+    for (int t = 0; t < width; t++)
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; v++)
+        if (t < count) {
+          if constexpr (sizeof(S) == sizeof(T))
+            store(to + t * panel_lanes + v * n, acc[t][v]);
+          else
+            store(to + t * panel_lanes + v * n, narrow(acc[t][v]));
+        }
+  }
+}
+template <class S, class T>
+PK_INLINE void combine_as(const Columns<T>& x, int64_t rows, const void* factor, int64_t B, int panels, bool add,
+                          T* z) {
+  const int64_t* depth = (const int64_t*)factor;
+  const S* F = (const S*)(depth + (B + 7) / 8 * 8);
+  for (int64_t b = 0; b < B;) {
+    const int width = strip_width<S>(B - b);
+    const int64_t count = B - b < width ? B - b : width;
+    if (width == 3 * third<S>)
+      combine_strip<3 * third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+    else if (width == 2 * third<S>)
+      combine_strip<2 * third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+    else
+      combine_strip<third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+    depth++, F += rows * width, b += width;
   }
 }
 template <class T>
-void combine(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B, bool careful,
-             void* memory) {
-  const Room r = open_room(memory, B);
+void combine(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add, T* z) {
   if (careful)
-    combine_as<double>(a, X, E, chunk, n, z, B, r);
+    combine_as<double>(x, rows, F, B, panels, add, z);
   else
-    combine_as<T>(a, X, E, chunk, n, z, B, r);
+    combine_as<T>(x, rows, F, B, panels, add, z);
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
-// What the matrix-free layer does over units: draws, their inner products with blocks, and small linear combinations.
+// What the matrix-free layer does over units: draws, inner products of columns, and small linear combinations of them.
 // One table per instruction set. SPDX-License-Identifier: BSD-3-Clause
 //
-// Blocks: unit i, input b at [(i / 16 * B + b) * 16 + i % 16], padding zero. A kernel works on one chunk of 64 panels,
-// number `chunk`; x, y, z, ... point to the whole block. Inner products of a block with itself are taken in double
-// precision whatever T: factors of nearly dependent columns are made from them.
+// Blocks: unit i, input b at [(i / 16 * B + b) * 16 + i % 16], padding zero. `careful`: added up in double precision
+// whatever T; factors of nearly dependent columns are made from such sums.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
+
+#include "kernels/weights.hpp"
 
 namespace pykernel {
 
@@ -17,30 +19,33 @@ struct Draws {
   int64_t count;
 };
 
-// out = source F: F (count, B) row by row, its row j multiplies the column columns[j] of the source.
-struct Factor {
-  const double* entries;
-  const int32_t* columns;
-  int64_t count;
+// Columns side by side: 16 units of panel p and column j at data + j * column + p * panel.
+template <class T> struct Columns {
+  const T* data;
+  int64_t column, panel;
 };
 
 template <class T> struct MatrixFree {
-  // bytes of room that one call needs
-  int64_t (*room)(int64_t B);
-  // out[b * B + c] = sum of x_b y_c over the chunk's units of n
-  void (*inner)(const T* x, const T* y, int64_t chunk, int64_t n, int64_t B, double* out, void* room);
-  // With g the draws for units 0 .. full - 1: out[j * B + b] = sum of g_j y_b over units below n (not where y is null),
-  // own[j * B + k] = sum of g_j g_k over all units (not where own is null); keep (may be null) receives g's units below
-  // n in the columns 0 .. count - 1. `careful`: in double precision; else sums of a chunk in T, where y is given, own
-  // is not and full is n.
-  void (*drawn)(const Draws& g, int64_t chunk, int64_t n, int64_t full, const T* y, T* keep, int64_t B, double* out,
-                double* own, bool careful, void* room);
-  // z = g F
-  void (*expand)(const Draws& g, const Factor& F, int64_t chunk, int64_t n, T* z, int64_t B, void* room);
-  // z = a X + z E, in place; `careful`: added up in double precision
-  void (*combine)(const T* a, const Factor& X, const Factor& E, int64_t chunk, int64_t n, T* z, int64_t B, bool careful,
-                  void* room);
+  // The draws of one group, zero from unit n on; column j at out + j * stride.
+  void (*draw)(const Draws& g, int64_t group, int64_t n, T* out, int64_t stride);
+  // The same of a block of n units.
+  void (*lay)(const T* block, int64_t B, int64_t group, int64_t n, T* out, int64_t stride);
+  // out[j * stride + b] (+)= sum of a_j y_b over `panels` panels, for j < J and b0 <= b < b1; of a triangle b >= j
+  // alone. Lane partials, 16 in T or 8 in double, then a fixed tree: no shape of tile changes a bit.
+  void (*inner)(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b0, int64_t b1, int panels, bool careful,
+                bool triangle, bool add, double* out, int64_t stride);
+  // F (rows, B), row by row, as `combine` reads it: factor_bytes of memory.
+  void (*pack)(const double* F, int64_t stride, int64_t rows, int64_t B, bool careful, void* out);
+  // z (+)= x F over `panels` panels of a block; one accumulator an entry, in the order of the rows of F.
+  void (*combine)(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add,
+                  T* z);
 };
+
+constexpr int64_t factor_bytes(int64_t B) { return (B + 7) / 8 * 64 + B * (B + 24) * 8; }
+// Units whose inner products are added up in lane partials: few enough for a dozen columns to stay in L1.
+template <class T> constexpr int64_t summed_units = sizeof(T) == 4 ? 512 : 256;
+// Columns of a block that inner products are taken of where they lie; more of them fall out of the caches.
+constexpr int64_t few_columns = 32;
 
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {

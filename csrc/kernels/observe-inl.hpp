@@ -28,6 +28,15 @@ template <class T> Sums multiply(const T* x, const T* y, T* out, int64_t units, 
   });
 }
 
+template <class T> Sums multiply_units(const T* x, const T* y, T* out, int64_t units, int64_t B, T f) {
+  const Vec<T> factor = broadcast(f);
+  return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) {
+    const Vec<T> product = load(x + o) * factor * load(y + o / (16 * B) * 16 + o % 16);
+    store(out + o, product);
+    return product;
+  });
+}
+
 template <class T> Sums add_bias(T* z, const T* b, int64_t units, int64_t B, T fz, T fb) {
   return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) {
     const Vec<T> sum = fma(load(z + o), broadcast(fz), load(b + o / (16 * B) * 16 + o % 16) * fb);

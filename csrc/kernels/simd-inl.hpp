@@ -92,16 +92,28 @@ PK_INLINE U32 broadcast(uint32_t x) { return x - U32{}; }
 PK_INLINE I64 broadcast(int64_t x) { return x - I64{}; }
 PK_INLINE U64 broadcast(uint64_t x) { return x - U64{}; }
 
+// floats as doubles, and back: GCC 12 takes its own conversion of vectors apart
+typedef float HalfF32 __attribute__((vector_size(vector_bytes / 2)));
+#if defined(PK_AVX512)
+PK_INLINE F64 widen(HalfF32 v) { return (F64)_mm512_cvtps_pd((__m256)v); }
+PK_INLINE HalfF32 narrow(F64 v) { return (HalfF32)_mm512_cvtpd_ps((__m512d)v); }
+#elif defined(PK_AVX2)
+PK_INLINE F64 widen(HalfF32 v) { return (F64)_mm256_cvtps_pd((__m128)v); }
+PK_INLINE HalfF32 narrow(F64 v) { return (HalfF32)_mm256_cvtpd_ps((__m256d)v); }
+#else
+PK_INLINE F64 widen(HalfF32 v) { return __builtin_convertvector(v, F64); }
+PK_INLINE HalfF32 narrow(F64 v) { return __builtin_convertvector(v, HalfF32); }
+#endif
+
 // as many numbers at p as Vec<T> holds, in T
 template <class T> PK_INLINE Vec<T> load_as(const T* p) { return load(p); }
 template <class T>
 PK_INLINE Vec<T> load_as(const float* p)
   requires(sizeof(T) == sizeof(double))
 {
-  typedef float Half __attribute__((vector_size(vector_bytes / 2)));
-  Half half;
+  HalfF32 half;
   __builtin_memcpy(&half, p, sizeof half);
-  return __builtin_convertvector(half, F64);
+  return widen(half);
 }
 
 // the floats of v from `first` on, as many as fit, in Vec<T>
@@ -109,10 +121,9 @@ template <class T> PK_INLINE Vec<T> part_of(F32 v, int first) {
   if constexpr (sizeof(T) == sizeof(float)) {
     return v;
   } else {
-    typedef float Half __attribute__((vector_size(vector_bytes / 2)));
-    Half half[2];
+    HalfF32 half[2];
     __builtin_memcpy(half, &v, sizeof v);
-    return __builtin_convertvector(half[first / lanes<double>], F64);
+    return widen(half[first / lanes<double>]);
   }
 }
 
@@ -244,6 +255,13 @@ PK_INLINE U32 interleave_low(U64 even, U64 odd) { return (U32)((even & 0xfffffff
 PK_INLINE U32 interleave_high(U64 even, U64 odd) { return (U32)((even >> 32) | (odd & 0xffffffff00000000u)); }
 #endif
 
+// the numbers of a vector's lanes within a virtual one
+template <class T> PK_INLINE Vec<T> lane_numbers(int vector) {
+  Vec<T> v;
+  for (int i = 0; i < lanes<T>; i++) v[i] = (T)(vector * lanes<T> + i);
+  return v;
+}
+
 // -- over the lanes of a virtual vector: lane j + lane j+8, then +4, +2, +1; v holds panel_vectors<T> vectors
 
 template <class T> PK_INLINE T sum_lanes(const Vec<T>* v) {
@@ -280,9 +298,9 @@ PK_INLINE void fold_lanes(Vec<T>* v) {  // v[i] holds 2 w partial sums of row i,
     v[i] = halves_of_groups<w, 0>(v[i], v[i + w], sequence) + halves_of_groups<w, 1>(v[i], v[i + w], sequence);
   if constexpr (w > 1) fold_lanes<T, w / 2>(v);
 }
-// lanes<T> such sums, of the rows r[0], r[stride], ... of 16 numbers: the same tree, transposed
-template <class T> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
-  constexpr int n = lanes<T>, vectors = panel_vectors<T>;
+// lanes<T> such sums, of the rows r[0], r[stride], ... of 16 (or `width`) numbers: the same tree, transposed
+template <class T, int width = panel_lanes> PK_INLINE Vec<T> sum_lanes_of(const T* r, int64_t stride) {
+  constexpr int n = lanes<T>, vectors = width / n;
   Vec<T> v[n];
 #pragma GCC unroll 16
   for (int i = 0; i < n; i++) {

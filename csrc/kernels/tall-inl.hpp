@@ -1,14 +1,10 @@
 // Standard normals down tall arrays, from words in a buffer near the processor.
 // SPDX-License-Identifier: BSD-3-Clause
-//
-// Group: the 64 units, 4 panels, whose numbers come from the same 16 Philox blocks.
 #pragma once
 #include "kernels/draws-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
-
-constexpr int group_panels = 4, group_units = 64;
 
 // `count` times 64 words to normals in the same places.
 PK_INLINE void normals_of_words(const uint32_t* words, int count, float* out) {

@@ -33,6 +33,9 @@ struct Tall {
   uint32_t bound = 0;
 };
 
+// Units of a tall array whose numbers come from the same 16 Philox blocks.
+inline constexpr int group_panels = 4, group_units = 64;
+inline constexpr int64_t panel_units = 16;
 inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }
 
 }  // namespace pykernel

@@ -11,7 +11,7 @@ namespace {
 
 template <class T> Measure add_bias(Network<T>& net, int64_t number, Block<T>& z) {
   const Program& p = net.program;
-  Block<T> b = {net.bias(), z.n, 0, 0};
+  Block<T> b = {net.column(), z.n, 0, 0};
   if (p.bias_draw[number] == given_bias) {
     pack(p.biases[number], z.n, 1, b, false);
   } else {

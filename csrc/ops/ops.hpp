@@ -20,10 +20,11 @@ struct OpFacts {
 };
 // In the order of OpKind.
 inline constexpr OpFacts op_facts[] = {
-    {"linear", Table::layer, 1, false, true, false}, {"phi", Table::activation, 1, true, false, false},
-    {"norm", Table::norm, 1, true, false, false},    {"gate", Table::activation, 2, true, false, false},
-    {"add", Table::join, 2, false, false, true},     {"scale", Table::factor, 1, false, false, true},
-    {"mask", Table::mask, 1, false, false, false},   {"node", Table::node, 1, false, false, false},
+    {"linear", Table::layer, 1, false, true, false},   {"phi", Table::activation, 1, true, false, false},
+    {"norm", Table::norm, 1, true, false, false},      {"gate", Table::activation, 2, true, false, false},
+    {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
+    {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
+    {"affine", Table::affine, 1, false, false, false}, {"mix", Table::mix, 3, true, false, false},
 };
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
 inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
@@ -54,6 +55,8 @@ template <class T> OpRow<T> add_op();
 template <class T> OpRow<T> scale_op();
 template <class T> OpRow<T> mask_op();
 template <class T> OpRow<T> node_op();
+template <class T> OpRow<T> affine_op();
+template <class T> OpRow<T> mix_op();
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();
@@ -88,6 +91,9 @@ inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
       return false;
   for (int64_t j = n; j < n + nodes; j++)
     if (p.nodes[j] != p.nodes[j - nodes]) return false;
+  const int64_t mixes = stretch.each[Table::mix], m = stretch.first[Table::mix] + i * mixes;
+  for (int64_t j = m; j < m + mixes; j++)
+    if (p.heads[j] != p.heads[j - mixes] || p.kv_heads[j] != p.kv_heads[j - mixes]) return false;
   return true;
 }
 

@@ -8,9 +8,11 @@ import itertools
 
 import numpy as np
 
-from pykernel import checks, inits
-from pykernel.chain import Chain, Head
+from pykernel import checks
+from pykernel.chain import Chain
+from pykernel.init import Given
 from pykernel.lower import lower
+from pykernel.parts import Head
 from pykernel.program import MAX_REPLICAS
 
 
@@ -49,10 +51,8 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
         if len(pairs) < 2:
             raise ValueError("a head needs a layer before it; give loss=None where the only layer has its activation")
         weight, bias = weights.pop(), biases.pop()
-        head = Head(loss, len(weight), init=inits.Given([weight], [bias], name="given head"))
-    return Chain(
-        widths=[weights[0].shape[1], *map(len, weights)], init=inits.Given(weights, biases), head=head, **fields
-    )
+        head = Head(loss, len(weight), init=Given([weight], [bias], name="given head"))
+    return Chain(widths=[weights[0].shape[1], *map(len, weights)], init=Given(weights, biases), head=head, **fields)
 
 
 def _pairs(parameters):

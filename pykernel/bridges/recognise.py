@@ -10,7 +10,9 @@ from itertools import product
 import numpy as np
 
 from pykernel import inits
-from pykernel.inits import MODES, TRUNCATED_STD, Init
+from pykernel.distributions import TRUNCATED_STD
+from pykernel.init import Init
+from pykernel.inits import MODES
 
 LEAST = 256  # weights below which uniform and normal cannot be told apart
 SIGMAS = 6  # of a sample moment: a false refusal in 1e9

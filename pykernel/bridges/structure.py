@@ -7,81 +7,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from pykernel import inits
 from pykernel.activation import Activation
-from pykernel.chain import NORM_EPS, ORDERS, Chain, Head, Residual
-from pykernel.layers import Block, Linear, Norm, Scale, Weighted
-
-INDEPENDENT = ("normal", "uniform", "truncated", "sparse", "student", "stable")
-
-
-class Source(NamedTuple):
-    """Where the numbers of a weight layer are: `weight` and `bias` (or None) of a framework, and which rows of them,
-    (from, to)."""
-
-    where: str
-    weight: Any
-    bias: Any
-    rows: tuple[int, int]
-
-    @property
-    def sizes(self):
-        """(n_out, n_in)."""
-        return self.rows[1] - self.rows[0], int(self.weight.shape[1])
-
-
-@dataclass(eq=False)
-class Value:
-    """What one operation of a network gives.
-
-    Args:
-        where: how messages call the operation.
-        ins: what it acts on: none for the input, one value, or two for a sum.
-        step: what it is of a block's steps; None for the input and sums. "half" for one half of a fused layer.
-        sources: its weight layers, in the order of a block's layers.
-        factors: of a sum, on its two terms.
-        units: how many it has, None where that is not known yet; maker: the layer that made them.
-    """
-
-    where: str
-    ins: tuple = ()
-    step: Any = None
-    sources: tuple = ()
-    factors: tuple = ()
-    units: int | None = None
-    maker: str = ""
-    half: int = 0
-
-    def __post_init__(self):
-        self.line = self._dominators()
-        if not self.maker and self.ins:
-            self.maker = self.ins[0].maker
-
-    def _dominators(self):
-        """(nearest value that every path passes before this one, how many there are)."""
-        if not self.ins:
-            return None, 0
-        a = self.ins[0]
-        for b in self.ins[1:]:
-            while a is not b:
-                if a.line[1] >= b.line[1]:
-                    a = a.line[0]
-                else:
-                    b = b.line[0]
-        return a, a.line[1] + 1
-
-
-class Item(NamedTuple):
-    """A step of a block and its weight layers."""
-
-    step: Any
-    sources: tuple = ()
-
-    @property
-    def weighted(self):
-        return isinstance(self.step, Weighted)
+from pykernel.bridges.values import MIXED, Item, Read, Source, Value
+from pykernel.chain import ORDERS, Chain
+from pykernel.distributions import INDEPENDENT
+from pykernel.layers import NORM_EPS, Attention, Block, Linear, Norm, Scale
+from pykernel.parts import Head, Residual
 
 
 @dataclass
@@ -99,7 +35,8 @@ class Part:
         return [*self.items, *(self.skip if isinstance(self.skip, list) else ()), *self.after]
 
     def block(self, words):
-        """The Block, with (init, gain, bias_std) of each weighted item from `words`, by its place in `every`."""
+        """The Block, with (init, gain, bias_std) of each group of layers of an item from `words`, by its place in
+        `every`."""
         places = iter(range(len(self.every)))
         spell = lambda items: [_spelled(item, words.get(next(places))) for item in items]
         steps = spell(self.items)
@@ -108,15 +45,66 @@ class Part:
 
     @property
     def key(self):
-        """What makes two blocks the same: the units that come in and all that is said of it."""
-        return next((item.sources[0].sizes[1] for item in self.every if item.weighted), None), self.block({})
+        """What makes two blocks the same: the units that come in and all that is said of it but the numbers of
+        units."""
+        entering = next((item.sources[0].sizes[1] for item in self.every if item.weighted), None)
+        return entering, self.each(lambda item: item._replace(step=_bare(item.step))).block({})
+
+    def each(self, change):
+        """The block with `change` done to all items, in the order of `every`."""
+        changed = lambda items: [change(item) for item in items]
+        items = changed(self.items)
+        skip = changed(self.skip) if isinstance(self.skip, list) else self.skip
+        return replace(self, items=items, skip=skip, after=changed(self.after))
+
+
+def _bare(step):
+    """A step without its numbers of units: a norm's weight and bias, LayerScale's factors."""
+    if isinstance(step, Norm):
+        return replace(step, weight=None, bias=None)
+    return Scale([0.0]) if isinstance(step, Scale) and isinstance(step.s, tuple) else step
+
+
+def _repeated(parts):
+    """One part for parts of one key: their numbers of units as rows, one a repetition, where they differ."""
+    turns = zip(*(part.every for part in parts), strict=True)
+    return parts[0].each(lambda item: item._replace(step=_in_rows([other.step for other in next(turns)])))
+
+
+def _in_rows(steps):
+    """A step of repetitions that differ in its numbers of units."""
+    if len(set(steps)) == 1:
+        return steps[0]
+    if isinstance(steps[0], Scale):
+        return Scale(np.array([step.s for step in steps]))
+    words = {}
+    for key, nothing in (("weight", 1.0), ("bias", 0.0)):
+        each = [nothing if getattr(step, key) is None else getattr(step, key) for step in steps]
+        units = max(np.size(value) for value in each)
+        rows = np.array([np.broadcast_to(value, units) for value in each])
+        words[key] = None if (rows == nothing).all() else rows
+    return replace(steps[0], **words)
 
 
 def _spelled(item, words):
     if not item.weighted or words is None:
         return item.step
-    init, gain, bias_std = words
-    return replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    (init, gain, bias_std), *others = words
+    step = replace(item.step, init=init, gain=gain, bias_std=bias_std)
+    for output, own_gain, own_bias in others:
+        if (own_gain, own_bias) != (gain, bias_std):
+            raise ValueError(
+                f"{item.sources[-1].where} has a gain or biases unlike those of query, key and value; read "
+                "the module with "
+                "weights=True"
+            )
+        step = step if output == init else replace(step, output=output)
+    return step
+
+
+def _is_factor(step):
+    """Whether a step is one number that multiplies."""
+    return isinstance(step, Scale) and not isinstance(step.s, tuple)
 
 
 class _Series:
@@ -135,6 +123,8 @@ class _Series:
                 )
             self.seen.add(id(end))
             before = end.line[0]
+            if end.step == MIXED:
+                raise ValueError(f"{end.where} mixes positions, and no Linear follows; a chain's attention ends in one")
             if end.step == "half":
                 raise ValueError(
                     f"{end.where} is taken apart, but its halves are no gate: an activation of one half times the other"
@@ -142,9 +132,9 @@ class _Series:
             if len(end.ins) == 2:
                 found.append(self._sum(end, factor))
                 factor = 1.0
-            elif isinstance(end.step, Scale):  # a factor on a sum goes into the sum
+            elif _is_factor(end.step):  # a factor on a sum goes into the sum
                 factor *= end.step.s
-                if before is start or not (len(before.ins) == 2 or isinstance(before.step, Scale)):
+                if before is start or not (len(before.ins) == 2 or _is_factor(before.step)):
                     found.append(Item(Scale(factor)))
                     factor = 1.0
             else:
@@ -157,7 +147,7 @@ class _Series:
         sides = []
         for term, own in zip(value.ins, value.factors, strict=True):
             own *= factor
-            while term is not start and isinstance(term.step, Scale):
+            while term is not start and _is_factor(term.step):
                 own *= term.step.s
                 term = term.ins[0]
             sides.append((own, self.between(start, term)))
@@ -280,6 +270,7 @@ class Network:
     groups: list
     keywords: dict | None = None
     pattern: tuple = ()  # first, blocks, depth, last
+    over: str = "positions"
 
     def chain(self, init, *, words=None, head_init=None, loss="linear", **fields) -> Chain:
         """The Chain with this scheme; the head has the same one where its entries are independent, else lecun_normal.
@@ -292,7 +283,7 @@ class Network:
         if self.head is not None:
             if head_init is None:
                 head_init = init if init.distribution in INDEPENDENT else "lecun_normal"
-            head = Head(loss, self.head.sizes[0], init=head_init)
+            head = Head(loss, self.head.sizes[0], init=head_init, over=self.over)
         if self.keywords is not None:
             return Chain(**self.keywords, init=init, head=head, **fields)
         first, blocks, depth, last = self.pattern
@@ -300,7 +291,9 @@ class Network:
         spelled: dict[str, Any] = {}
         for key, parts in (("first", first), ("blocks", blocks), ("last", last)):
             own = lambda part: (
-                {} if words is None else {i: next(each) for i, item in enumerate(part.every) if item.weighted}
+                {}
+                if words is None
+                else {i: [next(each) for _ in item.groups] for i, item in enumerate(part.every) if item.weighted}
             )
             spelled[key] = tuple(part.block(own(part)) for part in parts)
         return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
@@ -312,7 +305,7 @@ def network(start: Value, end: Value) -> Network:
     Raises:
         ValueError: it is no chain: which operation, and why.
     """
-    parts = _Series().between(start, end)
+    parts, over = _read(_Series().between(start, end))
     items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
     _require_distinct([source for item in items for source in item.sources])
     if not any(item.weighted for item in items):
@@ -328,14 +321,38 @@ def network(start: Value, end: Value) -> Network:
         parts = parts[:-1]
         if not any(isinstance(part, Part) or part.weighted for part in parts):
             parts, head = [*parts, last], None
+    _require_head(over, head)
     blocks = _blocks(parts)
     begin, period, count = _repetition(blocks)
     if count == 1 and listed is not None:
         return listed
     stop = begin + period * count
-    first, pattern, last = blocks[:begin], blocks[begin : begin + period], blocks[stop:]
+    first, last = blocks[:begin], blocks[stop:]
+    pattern = [_repeated(blocks[begin + i : stop : period]) for i in range(period)]
     layers, groups = _numbered(first, pattern, count, blocks)
-    return Network(layers, head, groups, pattern=(first, pattern, count, last))
+    return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over)
+
+
+def _read(parts):
+    """The parts without the step that reads some position, and which it reads."""
+    found = [i for i, part in enumerate(parts) if isinstance(part, Item) and isinstance(part.step, Read)]
+    inside = any(isinstance(item.step, Read) for part in parts if isinstance(part, Part) for item in part.every)
+    if inside or len(found) > 1:
+        raise ValueError("positions are taken inside a branch, or twice; a chain takes them in its head")
+    if not found:
+        return parts, "positions"
+    (at,) = found
+    over = parts[at].step.over
+    if any(not isinstance(part, Item) or isinstance(part.step, Attention) for part in parts[at + 1 :]):
+        raise ValueError(f"the {over} of positions is taken before other blocks; a chain takes it in its head")
+    if over == "mean" and len(parts) - at > 2:
+        raise ValueError("the mean of positions must be what the last Linear takes, without a step between")
+    return parts[:at] + parts[at + 1 :], over
+
+
+def _require_head(over, head):
+    if over != "positions" and head is None:
+        raise ValueError(f"the {over} of positions is taken, and no last Linear reads it; a chain takes it in its head")
 
 
 def _require_distinct(sources):
@@ -356,9 +373,9 @@ def _numbered(first, pattern, count, blocks):
         inside = 0 <= i - len(first) < len(pattern) * count
         place = len(first) + (i - len(first)) % len(pattern) if inside else i
         for j, item in enumerate(part.every):
-            if item.weighted:
-                places.setdefault((place, j), []).extend(range(len(layers), len(layers) + len(item.sources)))
-                layers += item.sources
+            for k, sources in enumerate(item.groups):
+                places.setdefault((place, j, k), []).extend(range(len(layers), len(layers) + len(sources)))
+                layers += sources
     return layers, [places[key] for key in sorted(places)]
 
 
@@ -407,7 +424,11 @@ def _slots(layer, order):
     for item in layer:
         types = {"linear": Linear, "norm": Norm, "activation": Activation}
         kind = next((name for name, of in types.items() if isinstance(item.step, of)), None)
-        if kind is None or any(kinds.index(other) >= kinds.index(kind) for other in slots):
+        if (
+            kind is None
+            or (kind == "norm" and item.step.is_affine)
+            or any(kinds.index(other) >= kinds.index(kind) for other in slots)
+        ):
             return None
         slots[kind] = item.sources[0] if kind == "linear" else item.step
     return slots if "linear" in slots else None

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
+from dataclasses import replace
 from typing import Any
 
 from pykernel import activations
 from pykernel.activation import Activation
+from pykernel.bridges import torch_attention as heads
 from pykernel.bridges import torch_kinds as kinds
-from pykernel.bridges.structure import Network, Source, Value, network
-from pykernel.layers import Dropout, Gated, Linear, Scale
+from pykernel.bridges import torch_norms as norms
+from pykernel.bridges.structure import Network, network
+from pykernel.bridges.torch_trace import IN_PLACE, trace
+from pykernel.bridges.values import MIXED, Read, Source, Value
+from pykernel.layers import Attention, Dropout, Gated, Linear, Norm, Scale
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
-IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
 
 
@@ -23,6 +26,8 @@ def read(module, own=None) -> Network:
     if not hasattr(module, "named_modules"):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if type(module).__name__ in ("DataParallel", "DistributedDataParallel"):
+        module = module.module
     for path, part in module.named_modules():
         _refuse_changed(part, kinds.where_of(part, path))
     own = {} if own is None else {kind: activations.get(row) for kind, row in own.items()}
@@ -31,7 +36,8 @@ def read(module, own=None) -> Network:
         from torch import nn
 
         module = nn.Sequential(module)
-    return network(*_Reader(module, own).follow(_trace(module, known)))
+    traced = trace(module, known)
+    return network(*_Reader(module, own, traced).follow(traced.graph))
 
 
 def _refuse_changed(module, where):
@@ -52,53 +58,12 @@ def _refuse_changed(module, where):
         )
 
 
-def _trace(module, known):
-    """The graph of torch.fx, with modules of torch.nn as leaves."""
-    from torch import fx
-
-    inner = []  # modules whose forward is being followed
-
-    class Proxy(fx.Proxy):
-        """fx itself takes x += y for x = x + y, which is another thing to whoever else holds x."""
-
-    for name in IN_PLACE:
-        act = lambda self, other, name=name: self.tracer.create_proxy(
-            "call_function", getattr(operator, name), (self, other), {}
-        )
-        setattr(Proxy, f"__{name}__", act)
-
-    class Tracer(fx.Tracer):
-        def proxy(self, node):
-            return Proxy(node, self)
-
-        def is_leaf_module(self, m, name):
-            return known(m)
-
-        def call_module(self, m, forward, args, kwargs):
-            inner.append(kinds.where_of(m, self.path_of_module(m)))
-            answer = super().call_module(m, forward, args, kwargs)
-            inner.pop()
-            return answer
-
-    optional = list(inspect.signature(module.forward).parameters.values())[1:]
-    defaults = {p.name: p.default for p in optional if isinstance(p.default, bool | int | float | str | None)}
-    try:
-        return Tracer().trace(module, concrete_args=defaults or None)
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{inner[-1] if inner else kinds.where_of(module, '')} is not known, and torch.fx cannot follow its "
-            "forward "
-            f"({reason[0] if reason else type(error).__name__}); a chain is read from {kinds.KNOWN}"
-        ) from None
-
-
 class _Reader:
     """Follows the nodes of a graph; each is a Value, a number, a parameter, the halves of a fused layer, or None for
     sizes and the like."""
 
-    def __init__(self, module, own):
-        self.module, self.own = module, own
+    def __init__(self, module, own, traced):
+        self.module, self.own, self.arrays, self.sizes = module, own, traced.arrays, traced.sizes
         self.where = type(module).__name__
         self.values: dict[Any, Any] = {}
         self.homes: dict[Any, Any] = {}  # the node whose memory a node's value lies in
@@ -142,14 +107,18 @@ class _Reader:
         return self._value(node.args[0], "the output")
 
     def get_attr(self, node):
-        return operator.attrgetter(node.target)(self.module)
+        return self.arrays[node.target] if node.target in self.arrays else operator.attrgetter(node.target)(self.module)
 
     def call_module(self, node):
         path = str(node.target)
         module = self.module.get_submodule(path)
         where = kinds.where_of(module, path)
-        value = self._value(_first(node), where)
         kind = kinds.kind_of(module)
+        if kind in ("MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder"):
+            return self._attention(kind, module, node, where)
+        if isinstance(self._known(_first(node)), heads.Rows | heads.Scores):
+            return self._on_heads(kind, module, self._known(_first(node)), where)
+        value = self._value(_first(node), where)
         if type(module) in self.own:
             return self._step(value, self.own[type(module)], where)
         if kind in kinds.HARMLESS:
@@ -161,7 +130,7 @@ class _Reader:
         if kind == "GLU":
             return self._glu(value, module.dim, where)
         if kind in kinds.NORMS:
-            return self._norm(value, kinds.norm_of(kind, module, where, value.units, self.module), where)
+            return self._norm_module(value, module, where)
         return self._step(value, kinds.activation(kind, module, where), where)
 
     def call_function(self, node):
@@ -178,6 +147,17 @@ class _Reader:
         where = f"{name} of {self._scope(node)}"
         if name in kinds.SIZES:
             return None
+        args, kwargs = self._looked_up(node)
+        found = heads.call(name, args, kwargs, self.sizes, where)
+        if found is not heads.NOTHING:
+            return found
+        found = norms.call(name, args, self._given(name, node), where)
+        if found is not norms.NOTHING:
+            return found
+        if name == "mean" and self.has_attention and isinstance(args[0], Value):
+            if self._given(name, node).get("dim", None) not in (1, -2, (1,), [1]):
+                raise ValueError(f"{where} takes a mean over something other than positions, the axis before the last")
+            return self._step(args[0], Read("mean"), where)
         if name == "getitem":
             return self._item(node, where)
         if name in SUMS:
@@ -198,7 +178,7 @@ class _Reader:
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
-            return self._norm(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+            return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
             return self._glu(value, given.get("dim", -1), where)
         if name in ("chunk", "split"):
@@ -206,8 +186,9 @@ class _Reader:
             return self._halves(value, size, given.get("dim", 0), name, where)
         row = kinds.function(name, given)
         if row is None:
+            why = f" ({kinds.LOSS})" if "softmax" in name else ""
             raise ValueError(
-                f"{self._scope(node)} calls {name}, which a chain has not; a chain is read from {kinds.KNOWN}"
+                f"{self._scope(node)} calls {name}, which a chain has not{why}; a chain is read from {kinds.KNOWN}"
             )
         return self._step(value, row, where)
 
@@ -216,13 +197,92 @@ class _Reader:
         path = next(reversed(node.meta.get("nn_module_stack") or {"": None}))
         return kinds.where_of(self.module.get_submodule(path), path) if path else self.where
 
+    # -- attention
+
+    @property
+    def has_attention(self):
+        return any(isinstance(getattr(value, "step", None), Attention) for value in self.values.values())
+
+    def _looked_up(self, node):
+        """Arguments with what nodes give in their place."""
+        from torch.fx.node import map_arg
+
+        known = lambda argument: map_arg(argument, self.values.get)
+        return [known(a) for a in node.args], {key: known(a) for key, a in node.kwargs.items()}
+
+    def _attention(self, kind, module, node, where):
+        """nn.MultiheadAttention (and None for its weights), nn.TransformerEncoder and its layers."""
+        args, kwargs = self._looked_up(node)
+        if kind == "MultiheadAttention":
+            value, causal = heads.self_attention(args, kwargs, where)
+            return heads.multihead(module, self._checked(value, where), causal, where), None
+        value, causal = heads.encoder(kind, args, kwargs, where)
+        layers = [module] if kind == "TransformerEncoderLayer" else module.layers
+        value = self._checked(value, where)
+        for i, layer in enumerate(layers):
+            value = self._encoder_layer(layer, value, causal, where if len(layers) == 1 else f"{where}'s layer {i}")
+        norm = getattr(module, "norm", None)
+        return value if norm is None else self._norm_module(value, norm, f"{where}'s norm")
+
+    def _encoder_layer(self, layer, value, causal, where):
+        """Attention and two Linear layers, each with a sum and a norm before or behind it."""
+
+        def attend(v):
+            v = heads.multihead(layer.self_attn, v, causal, f"{where}'s self_attn")
+            return self._dropped(v, layer.dropout1, where)
+
+        def feed(v):
+            v = self._linear(v, layer.linear1.weight, layer.linear1.bias, f"{where}'s linear1")
+            act = layer.activation
+            kind = kinds.kind_of(act) if hasattr(act, "named_modules") else None
+            row = kinds.function(act.__name__, {}) if kind is None else kinds.activation(kind, act, where)
+            if row is None:
+                raise ValueError(f"{where} has the activation {act.__name__}, which is not known")
+            v = self._dropped(self._step(v, row, where), layer.dropout, where)
+            v = self._linear(v, layer.linear2.weight, layer.linear2.bias, f"{where}'s linear2")
+            return self._dropped(v, layer.dropout2, where)
+
+        for branch, norm, name in ((attend, layer.norm1, "norm1"), (feed, layer.norm2, "norm2")):
+            normed = lambda v, norm=norm, name=name: self._norm_module(v, norm, f"{where}'s {name}")
+            b = branch(normed(value) if layer.norm_first else value)
+            value = Value(where, (value, b), factors=(1.0, 1.0), units=b.units)
+            value = value if layer.norm_first else normed(value)
+        return value
+
+    def _dropped(self, value, module, where):
+        return self._dropout(value, module.p if module.training else 0.0, where, True)
+
+    def _norm_module(self, value, module, where):
+        return self._step(value, kinds.norm_of(kinds.kind_of(module), module, where, value.units, self.module), where)
+
+    def _on_heads(self, kind, module, part, where):
+        """A module on queries, keys, scores or attention weights."""
+        if kind == "Identity" or ("Dropout" in (kind or "") and not (module.p and module.training)):
+            return part
+        if isinstance(part, heads.Scores) and "Dropout" in (kind or ""):
+            return heads.weights_dropped(part, module.p, where)
+        if isinstance(part, heads.Scores) and kind == "Softmax":
+            return heads.call("softmax", [part], {"dim": module.dim}, self.sizes, where)
+        raise ValueError(
+            f"{where} acts on heads that are not put together as (inputs, positions, units) again, or on "
+            "scores; a chain's "
+            "attention has no layers and norms in between"
+        )
+
     # -- values
+
+    def _checked(self, value, where):
+        if not isinstance(value, Value):
+            raise ValueError(f"{where} acts on something that is no output of a layer")
+        return value
 
     def _known(self, argument):
         return self.values.get(argument) if _is_node(argument) else argument
 
     def _value(self, argument, where):
         value = self._known(argument)
+        if isinstance(value, norms.Part):
+            raise ValueError(f"{where} acts on {value}, which a chain knows on the way into a norm only")
         if not isinstance(value, Value) or not _is_node(argument):
             own = getattr(argument, "target", argument) if hasattr(value, "shape") else None
             raise ValueError(
@@ -237,10 +297,6 @@ class _Reader:
 
     def _scaled(self, value, factor, where):
         return value if factor == 1.0 else self._step(value, Scale(factor), where)
-
-    def _norm(self, value, norm, where):
-        step, factor = norm
-        return self._scaled(self._step(value, step, where), factor, where)
 
     def _dropout(self, value, p, where, plain):
         if p and not plain:
@@ -261,14 +317,27 @@ class _Reader:
         self.used[id(weight)] = where
         if value.units not in (None, columns):
             raise ValueError(f"{where} takes {columns} numbers, but {value.maker} gives {value.units}")
-        return Value(where, (value,), Linear(rows), (Source(where, weight, bias, (0, rows)),), units=rows, maker=where)
+        layer = Value(where, (value,), Linear(rows), (Source(where, weight, bias, (0, rows)),), units=rows, maker=where)
+        return heads.output(value, layer) if value.step == MIXED else layer
 
     # -- sums and products
 
     def _sum(self, node, sign, where):
         left, right = (self._known(a) for a in _operands(node))
         alpha = self._constant(node.kwargs.get("alpha", 1))
+        if alpha == sign == 1:
+            for value, own in ((left, right), (right, left)):
+                if self._is_own(own, value):
+                    return self._shifted(value, own, where)
+            if 0 in (self._constant(left), self._constant(right)):  # as Python's sum begins
+                return self._checked(left if isinstance(left, Value) else right, where)
         if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
+            own = next((a.target for a, v in zip(_operands(node), (left, right)) if getattr(v, "ndim", 0) > 1), None)
+            if own is not None:
+                raise ValueError(
+                    f"{where} adds {own}, an array of its own: tables of positions are part of x; read the module "
+                    "behind the sum, and give propagate x with them"
+                )
             raise ValueError(f"{where} adds something that is no output of a layer; a chain adds two values")
         factors = 1.0, sign * alpha
         if left is right:
@@ -290,12 +359,39 @@ class _Reader:
         factor = self._constant(right)
         if factor is not None:
             return self._scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
+        if "div" not in name:
+            for value, own in ((left, right), (right, left)):
+                value, own = self._known(value), self._known(own)
+                if self._is_own(own, value):
+                    return self._scaled_by_unit(value, own, where)
         factor = self._constant(left)
         if factor is not None and "div" not in name:
             return self._scaled(self._value(right, where), factor, where)
         if "div" in name:
             raise ValueError(f"{where} divides by something that is no number")
         return self._gate(self._value(left, where), self._value(right, where), where)
+
+    def _is_own(self, own, value):
+        """Whether `own` is an array of the module's with one number for each unit of a value."""
+        return isinstance(value, Value) and getattr(own, "ndim", 0) == 1 and value.units in (None, len(own))
+
+    def _scaled_by_unit(self, value, own, where):
+        """A norm's weight, or a factor for each unit."""
+        numbers = kinds.plainest(own, 1.0, where)
+        if isinstance(value.step, Norm) and not value.step.is_affine:
+            return replace(value, step=replace(value.step, weight=numbers))
+        return value if numbers is None else self._step(value, Scale(numbers), where)
+
+    def _shifted(self, value, own, where):
+        """A norm or a layer with a bias behind it."""
+        if isinstance(value.step, Norm) and value.step.bias is None:
+            return replace(value, step=replace(value.step, bias=kinds.plainest(own, 0.0, where)))
+        if isinstance(value.step, Linear) and value.sources[0].bias is None:
+            return replace(value, sources=(value.sources[0]._replace(bias=own),))
+        raise ValueError(
+            f"{where} adds an array of its own to what is no output of a norm or a Linear without a bias; a chain has "
+            "biases there only"
+        )
 
     def _gate(self, left, right, where):
         """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""
@@ -357,6 +453,12 @@ class _Reader:
             return None
         if isinstance(value, tuple) and isinstance(index, int):
             return value[index]
+        if isinstance(value, Value) and self.has_attention and isinstance(index, tuple) and len(index) > 1:
+            whole, at, *rest = index
+            if whole == slice(None) and at in (0, -1) and all(i in (Ellipsis, slice(None)) for i in rest):
+                return self._step(value, Read("last" if at else "first"), where)
+        if hasattr(value, "shape"):
+            return value
         cut = index[-1] if isinstance(index, tuple) and index else None
         if (
             isinstance(value, Value)

@@ -42,22 +42,38 @@ FUNCTIONS |= {
     "sigmoid_": "sigmoid",
 }
 HARMLESS = ("Identity", "Flatten")
-HARMLESS_FUNCTIONS = ("flatten", "view", "reshape", "contiguous", "clone", "squeeze", "float", "double")
+HARMLESS_FUNCTIONS = (
+    "flatten",
+    "view",
+    "reshape",
+    "contiguous",
+    "clone",
+    "squeeze",
+    "float",
+    "double",
+    "to",
+    "type_as",
+)
 # asserts: arguments left at their defaults
 SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")
 NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
 KNOWN = (
     "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, "
     "BatchNorm1d, "
-    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, gates of two Linear layers, products with a number, and sums of "
+    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, MultiheadAttention, TransformerEncoder and its "
+    "layers, attention by "
+    "scaled_dot_product_attention or written out, gates of two Linear layers, products with a number, and sums of "
     "two values"
 )
+LOSS = 'a softmax belongs to the loss: read the module without it, with loss="softmax"'
 # What is read by none of these words, and why.
 REASONS = {
-    "MultiheadAttention": "attention mixes positions",
-    "Transformer": "attention mixes positions",
+    "Transformer": "a decoder has two inputs",
     "Conv": "a convolution mixes positions",
-    "Embedding": "an embedding looks its input up",
+    "Embedding": "an embedding looks its input up: read the module of the blocks behind it, and give propagate as x "
+    "what enters them, positions included",
+    "Softmax": LOSS,
+    "LogSoftmax": LOSS,
     "RNN": "a recurrence uses one weight many times",
     "LSTM": "a recurrence uses one weight many times",
     "GRU": "a recurrence uses one weight many times",
@@ -74,6 +90,11 @@ ARGUMENTS |= {
     "chunk": ("chunks", "dim"),
     "split": ("split_size", "dim"),
     "linear": ("weight", "bias"),
+    "mean": ("dim", "keepdim"),
+    "var": ("dim", "unbiased", "keepdim"),
+    "pow": ("exponent",),
+    "clamp": ("min", "max"),
+    "clamp_min": ("min",),
     "layer_norm": ("normalized_shape", "weight", "bias", "eps"),
     "rms_norm": ("normalized_shape", "weight", "eps"),
 }
@@ -81,7 +102,7 @@ ARGUMENTS |= {
 
 def arguments(name):
     """Names of what a function takes behind its input, in order."""
-    return ARGUMENTS.get("dropout" if "dropout" in name else name, ())
+    return ARGUMENTS.get("dropout" if "dropout" in name else name.removesuffix("_"), ())
 
 
 def kind_of(module):
@@ -154,13 +175,17 @@ def function(name, given):
         return _gelu(given.get("approximate", "none"), "gelu")
     if name == "softplus" and given.get("beta", 1) == 1 and given.get("threshold", THRESHOLD) >= THRESHOLD:
         return activations.get("softplus")
+    if name in ("clamp", "clamp_", "clamp_min") and (given.get("min"), given.get("max")) == (0, None):
+        return activations.get("relu")
+    if name in ("clamp", "clamp_") and (given.get("min"), given.get("max")) == (-1, 1):
+        return activations.get("hardtanh")
     if name == "hardtanh" and (given.get("min_val", -1), given.get("max_val", 1)) == (-1, 1):
         return activations.get("hardtanh")
     return None
 
 
-def norm_of(kind, module, where, width, root) -> tuple[Norm, float]:
-    """The step of a norm module, and the one number that its weight is."""
+def norm_of(kind, module, where, width, root) -> Norm:
+    """The step of a norm module."""
     eps = _rounding(module.weight, root) if module.eps is None else float(module.eps)
     if kind == "BatchNorm1d":
         if not module.training and module.running_mean is not None:
@@ -174,7 +199,7 @@ def norm_of(kind, module, where, width, root) -> tuple[Norm, float]:
     return norm(NORMS[kind], shape, (module.weight, getattr(module, "bias", None)), eps, where, width)
 
 
-def norm_function(name, given, where, width, root) -> tuple[Norm, float]:
+def norm_function(name, given, where, width, root) -> Norm:
     """The same of F.layer_norm or F.rms_norm."""
     weight, bias = given.get("weight"), given.get("bias")
     eps = given.get("eps", 1e-5 if name == "layer_norm" else None)
@@ -182,20 +207,24 @@ def norm_function(name, given, where, width, root) -> tuple[Norm, float]:
     return norm(name.partition("_")[0], tuple(given["normalized_shape"]), (weight, bias), eps, where, width)
 
 
-def norm(kind, shape, parameters, eps, where, width) -> tuple[Norm, float]:
+def norm(kind, shape, parameters, eps, where, width) -> Norm:
     """The same of a norm of these numbers."""
     if not EPS[0] <= eps <= EPS[1]:
         raise ValueError(f"{where} has eps {eps:g}; a chain's norms have one from {EPS[0]:g} to {EPS[1]:g}")
     if len(shape) != 1 or width not in (None, shape[0]):
         raise ValueError(f"{where} normalises over shape {shape}; a chain over all {width or ''} units of a layer")
-    weight, bias = (None if p is None or p.is_meta else array(p, where) for p in parameters)
-    if weight is not None and (weight != weight.flat[0]).any():
-        raise ValueError(
-            f"{where} has a trained weight, one number a unit; a chain's norms have the same for all units"
-        )
-    if bias is not None and bias.any():
-        raise ValueError(f"{where} has a trained bias; a chain's norms have none")
-    return Norm(kind, None if eps == NORM_EPS else eps), 1.0 if weight is None else float(weight.flat[0])
+    weight, bias = (plainest(p, nothing, where) for p, nothing in zip(parameters, (1.0, 0.0), strict=True))
+    return Norm(kind, None if eps == NORM_EPS else eps, weight, bias)
+
+
+def plainest(parameter, nothing, where):
+    """A norm's parameter: None where it does nothing, one number where all units have the same, else an array."""
+    if parameter is None or parameter.is_meta:
+        return None
+    numbers = array(parameter, where)
+    if (numbers != numbers.flat[0]).any():
+        return numbers
+    return None if numbers.flat[0] == nothing else float(numbers.flat[0])
 
 
 def _rounding(weight, root):

@@ -12,6 +12,8 @@ from pykernel.bridges import recognise
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
+from pykernel.distributions import SCALED, unit_std
+from pykernel.init import Given
 
 
 def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear", activations=None) -> Chain:
@@ -20,9 +22,12 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     Args:
         module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace, of Linear
             layers, activation functions, norms, dropout, gates (SwiGLU and the like from two Linear layers or halves of
-            one, `nn.GLU`), numbers that multiply, and sums a x + b f(x), the skip with layers of its own or without.
-            Equal layers become a chain of keywords, others blocks, with `depth` where they repeat. A last Linear
-            becomes the chain's Head.
+            one, `nn.GLU`), self-attention, numbers that multiply, and sums a x + b f(x), the skip with layers of its
+            own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and its layers,
+            `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys and values
+            shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others blocks,
+            with `depth` where they repeat. A last Linear becomes the chain's Head, over all positions or, behind
+            `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
             scheme that they are a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps
             of blocks may have schemes of their own.
@@ -33,17 +38,21 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
 
     Returns:
         Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
-        `cotangent` likewise.
+        `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units, positions)
+        here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
         TypeError: it is no module.
 
     Notes:
-        Norms must have one scale for all units and no shift, batch norm its batch's statistics (training mode). Dropout
-        in training mode is a step with masks of this package's own; in eval mode it is none. Attention, convolution and
-        shared weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the
-        gradients of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
+        x is what enters the first block: embeddings are looked up, and tables of positions (learned or sinusoidal)
+        added, before; a module that does so is refused: read the module behind it.
+        A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
+        statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
+        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution and shared
+        weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients
+        of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -63,8 +72,8 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     matrices, biases = [w for w, _ in arrays], [b for _, b in arrays]
     head = None if network.head is None else _parameters(network.head)
     if weights:
-        given = inits.Given(matrices, biases, name="the module's weights")
-        last = None if head is None else inits.Given(head[:1], head[1:], name="the module's head")
+        given = Given(matrices, biases, name="the module's weights")
+        last = None if head is None else Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
     schemes = recognise.schemes(matrices, biases, network.groups)
     main = max(
@@ -73,7 +82,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     found, gain, bias_std = main
     return network.chain(
         found,
-        words=[(None, 1.0, None) if s == main else (s[0], s[1] / gain, s[2]) for s in schemes],
+        words=[(None if s[0] == found else s[0], s[1] / gain, None if s[2] == bias_std else s[2]) for s in schemes],
         head_init=None if head is None else _head_scheme(head[0], found, gain),
         loss=loss,
         gain=gain,
@@ -176,7 +185,8 @@ def _shape(chain):
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
     arrays = (p.nodes, p.layers.units, p.layers.columns, p.joins.skip, p.joins.branch, p.factors, p.masks)
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
-    return rows, [p.norms[norm] for norm in p.norm_steps], [a.tolist() for a in arrays], ops
+    affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
+    return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops
 
 
 def _fill(parameter, rows, array):
@@ -198,8 +208,8 @@ def _head_scheme(weight, found, gain):
     """The scheme of a head's weight: the layers' own where it fits, else what the weight shows by itself, else its own
     variance."""
     fans = (weight.shape[1], weight.shape[0])
-    if found.distribution in ("normal", "uniform", "truncated") and gain == 1:
-        variance = (found.scale(*fans) * inits.unit_std(found.distribution)) ** 2
+    if found.distribution in SCALED and gain == 1:
+        variance = (found.scale(*fans) * unit_std(found.distribution)) ** 2
         if abs(np.square(weight).mean() / variance - 1) < recognise.SIGMAS * math.sqrt(2 / weight.size):
             return found
     try:
@@ -208,6 +218,6 @@ def _head_scheme(weight, found, gain):
         own = found
     return (
         own
-        if own.distribution in ("normal", "uniform", "truncated") and own is not found
+        if own.distribution in SCALED and own is not found
         else inits.Normal(float(np.sqrt(np.square(weight).mean())))
     )

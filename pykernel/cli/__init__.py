@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pykernel import embed
-from pykernel.cli import single, sweeps
+from pykernel.cli import single, stores, sweeps
 
 EXIT_CODES = """\
 exit codes:
@@ -37,6 +37,7 @@ examples:
   pykernel plot out
   pykernel predict --depth 100 --width 512 --activation tanh --init lecun_normal
   pykernel recommend --depth 100 --width 512 --activation gelu
+  pykernel critical --activation tanh --bias-std 0.05
 """
 
 
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     for what, words in embed.FLAGS.items():
         build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (single, sweeps):
+    for room in (single, sweeps, stores):
         room.add(commands, _Formatter)
     return top
 

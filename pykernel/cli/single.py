@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands about one chain: run, predict, recommend."""
+"""Commands about one chain: run, predict, recommend, critical."""
 
 from __future__ import annotations
 
@@ -25,8 +25,18 @@ _PREDICT = """\
 What theory says of a chain, without drawing a weight: infinite width (mean
 field), and the spread at finite width."""
 _RECOMMEND = """\
-The initialisation that keeps this chain's gradient, with what it preserves and
-what it costs."""
+Changes that keep this chain's gradient, each predicted and measured: gains,
+inits, skip factors, branch scales, norms; what they preserve and cost."""
+_CRITICAL = """\
+The gain at which the squared gradient keeps its size (chi = 1): of an activation
+function in an endless plain chain, as a factor on lecun_normal; with --depth,
+--widths or --blocks of that chain over its own depth, as a factor on its gain."""
+_CRITICAL_EXAMPLES = """\
+examples:
+  pykernel critical --activation tanh --bias-std 0.05
+  pykernel critical --depth 100 --width 512 --activation gelu --init he_normal
+  pykernel critical --blocks mlp.toml --width 64 --depth 12
+"""
 
 
 def add(commands: Any, formatter: Any) -> None:
@@ -68,8 +78,20 @@ def add(commands: Any, formatter: Any) -> None:
         "recommend", help="one chain: a better init", description=_RECOMMEND, formatter_class=formatter
     )
     words.add_flags(recommend.add_argument_group("chain"), words.CHAIN, many=False)
+    words.add_flags(recommend.add_argument_group("run"), ("batch", "positions", "replicas", "seed"), many=False)
     words.add_flags(recommend.add_argument_group("formats"), tuple(words.FORMATS), many=False)
     recommend.set_defaults(call=_recommend)
+
+    critical = commands.add_parser(
+        "critical",
+        help="the gain at which gradients keep their size",
+        description=_CRITICAL,
+        epilog=_CRITICAL_EXAMPLES + "\n" + words.BLOCKS,
+        formatter_class=formatter,
+    )
+    words.add_flags(critical.add_argument_group("chain"), words.CHAIN, many=False)
+    words.add_flags(critical.add_argument_group("run"), ("batch", "positions"), many=False)
+    critical.set_defaults(call=_critical)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -97,7 +119,25 @@ def _predict(given: argparse.Namespace) -> int:
 def _recommend(given: argparse.Namespace) -> int:
     import pykernel as pk
 
-    print(pk.recommend(words.chain(given), **words.run(given, tuple(words.FORMATS))))
+    print(
+        pk.recommend(words.chain(given), **words.run(given, ("batch", "positions", "replicas", "seed", *words.FORMATS)))
+    )
+    return 0
+
+
+def _critical(given: argparse.Namespace) -> int:
+    import pykernel as pk
+
+    run = words.run(given, ("batch", "positions"))
+    if any(getattr(given, word) is not None for word in ("depth", "width", "widths", "blocks")):
+        print(pk.critical_gain(words.chain(given), **run))
+        return 0
+    known = ("activation", "bias_std", "norm", "order", "norm_eps")
+    named = {name: words.value(name, getattr(given, name)) for name in words.CHAIN if getattr(given, name) is not None}
+    other = next((name for name in (*named, *run) if name not in known), None)
+    if other:
+        raise ValueError(f"--{other.replace('_', '-')} is of a chain: give --depth and --width or --blocks, too")
+    print(pk.critical_gain(**named))
     return 0
 
 

@@ -50,7 +50,8 @@ _HELP = {
     "norm_eps": "what the norm adds to the variance",
     "order": "linear-norm-activation or norm-activation-linear",
     "residual": "a sum at every K-th layer: K or K:SCALE",
-    "head": "a loss on top: mse, sigmoid, softmax or linear, or LOSS:OUTPUTS",
+    "head": "a loss on top: mse, sigmoid, softmax or linear; LOSS:OUTPUTS; or LOSS:OUTPUTS:OVER, over positions, "
+    "first, last or mean",
     "clip": "clip gradients: a norm, layer:NORM or value:BOUND",
     "batch": "inputs propagated together",
     "positions": "of one input (tokens, pixels): 128, or 32,32",
@@ -196,10 +197,11 @@ def _residual(kind: Any, text: Any) -> Any:
 def _head(kind: Any, text: Any) -> Any:
     if isinstance(text, dict):
         return _object("head", kind, text)
-    if not isinstance(text, str) or text.count(":") > 1:
-        raise ValueError(f"head must be LOSS or LOSS:OUTPUTS, got {text!r}")
-    loss, colon, outputs = text.partition(":")
-    return kind(loss, integer("head outputs", outputs)) if colon else kind(loss)
+    if not isinstance(text, str) or text.count(":") > 2:
+        raise ValueError(f"head must be LOSS, LOSS:OUTPUTS or LOSS:OUTPUTS:OVER, got {text!r}")
+    loss, *more = text.split(":")
+    words = {"outputs": integer("head outputs", more[0])} if more else {}
+    return kind(loss, **words, **({"over": more[1]} if len(more) > 1 else {}))
 
 
 def _clip(kind: Any, text: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel.inits import GAUSSIAN
+from pykernel.distributions import GAUSSIAN
 
 TABLE = {
     ("dense", "cpp"): "pykernel.engines.cpp",

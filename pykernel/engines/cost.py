@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel.pattern import pattern_of
+from pykernel.patterns import pattern_of
 
 
 def seconds(program, engine: str, backend: str) -> float:

@@ -17,8 +17,6 @@ BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more t
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
     """Why this module cannot run the program, or None; able: the backends that can."""
-    if program.counts.mix:
-        return 'backend="cpp" has no attention yet; backend="reference" has'
     for row in program.activations:
         if row.builtin:
             continue

@@ -19,6 +19,7 @@ def objective(program, replica, last):
     rounded."""
     formats = program.formats
     head, address = program.head, program.depth + 1
+    last = _read(program, last)
     weight = head.weight
     if weight is None:
         weight = stream.matrix(program.seed, address, replica, head.outputs, len(last.x), *head.draw)
@@ -32,15 +33,38 @@ def objective(program, replica, last):
     y = stored(formats, "signals", y)
     t = head.targets if head.targets is not None else _targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
-    dy = dy.times(1 / program.columns)
+    dy = dy.times(1 / program.read_columns)
     if formats is not None:
         dy = stored(formats, "gradients", dy.times(formats.loss_scale))
-    return Block(weight.T @ dy.x, dy.e, program.exponent).times(scale), float(loss / program.columns)
+    du = Block(weight.T @ dy.x, dy.e, program.exponent).times(scale)
+    return _spread(program, du), float(loss / program.read_columns)
+
+
+def _read(program, last):
+    """What the head reads of the last node's columns."""
+    if program.head.over == "positions":
+        return last
+    inputs = last.x.reshape(len(last.x), program.batch, -1)
+    if program.head.over == "mean":
+        return last.like(inputs.mean(axis=2), last.e)
+    return last.like(inputs[:, :, 0 if program.head.over == "first" else -1], last.e)
+
+
+def _spread(program, g):
+    """The gradient of what it reads as that of every column."""
+    if program.head.over == "positions":
+        return g
+    each = program.columns // program.batch
+    if program.head.over == "mean":
+        return g.like(np.repeat(g.x / each, each, axis=1), g.e)
+    columns = np.zeros((len(g.x), program.columns), dtype=g.x.dtype)
+    columns[:, 0 if program.head.over == "first" else each - 1 :: each] = g.x
+    return g.like(columns, g.e)
 
 
 def _targets(program, replica, address):
     """Drawn targets, (outputs, columns) float64."""
-    seed, outputs, columns = program.seed, program.head.outputs, program.columns
+    seed, outputs, columns = program.seed, program.head.outputs, program.read_columns
     if program.head.loss in ("mse", "linear"):
         return stream.tall(seed, stream.TARGET, address, replica, outputs, columns).astype(np.float64)
     if program.head.loss == "sigmoid":

@@ -220,6 +220,17 @@ def add_vector(x, e, v, e_v, panels, B, bound):
 
 
 @jit
+def multiply_vector(x, e, v, e_v, panels, B, bound):
+    """x *= v (one column) on every input; the exponent."""
+    for p in range(panels):
+        c = widen(load(v, p * 16))
+        for b in range(B):
+            i = (p * B + b) * 16
+            store(x, i, narrow_like(widen(load(x, i)) * c, x))
+    return renormalise(x, panels * B * 16, e + e_v, bound)
+
+
+@jit
 def copy(source, s, target, t, count):
     """target[t : t + count] = source[s : s + count]."""
     for i in range(0, count, 16):

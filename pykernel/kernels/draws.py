@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import stream
+from pykernel.distributions import INDEPENDENT
 from pykernel.kernels import inline
 from pykernel.kernels.lanes import (
     absolute,
@@ -28,7 +29,7 @@ from pykernel.kernels.lanes import (
 )
 
 NORMAL, UNIFORM, TRUNCATED, SPARSE, STUDENT, STABLE = range(6)
-NAMES = ("normal", "uniform", "truncated", "sparse", "student", "stable")
+NAMES = INDEPENDENT
 
 _log = polynomial(stream.LOG)
 _sine = polynomial(stream.SIN)

@@ -9,13 +9,14 @@ where `run` (pykernel/engines/reference.py) holds the registers, their gradients
 own, from 0.
 """
 
-from pykernel.ops import add, gate, linear, mask, mix, node, norm, phi, scale
+from pykernel.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
 
 OPS = {
     "linear": linear,
     "phi": phi,
     "gate": gate,
     "norm": norm,
+    "affine": affine,
     "add": add,
     "scale": scale,
     "mask": mask,

@@ -246,18 +246,46 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
+def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
+    """Entropy of the attention weights against the block: median and middle 80 percent of the replicas, a line for each
+    attention of the pattern, and the entropy of uniform attention.
+
+    Keywords are of the lines. Returns the axes.
+
+    Raises:
+        ValueError: the chain has no attention.
+    """
+    if not p.attentions:
+        raise ValueError("kind='entropy' is for chains with attention, and this one has none")
+    canvas = _Canvas(ax)
+    ax = canvas.ax
+    style = {} if canvas.own else canvas.style({})
+    _by_name(canvas, p.chain, p.attentions, _middle(p.attention_entropy), {**style, **line})
+    blocks = [int(name.partition(".")[0]) for name in p.attentions]
+    if p.replicas > 1 and len(set(blocks)) == len(blocks):
+        low, high = np.quantile(p.attention_entropy, (0.1, 0.9), axis=0)
+        whose = canvas.once(f"middle 80 % of {p.replicas} replicas")
+        band = {"color": BAND} if canvas.own else {"color": style["color"], "alpha": 0.2}
+        ax.fill_between(blocks, low, high, lw=0, zorder=0, label=whose, **band)
+    for level in dict.fromkeys(p.uniform_entropy.tolist()):
+        ax.axhline(level, color=GREY, ls=":", lw=1.2, label=canvas.once("uniform attention"))
+    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    return canvas.finish("block", "entropy of the attention weights  (nats)", title)
+
+
 CHAIN: dict[str, Callable[..., Any]] = {
     "gradient": gradient,
     "weights": weights,
     "factors": factors,
     "distribution": distribution,
+    "entropy": entropy,
 }
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
     """One of CHAIN, by name, with theory beside it where its figure shows any."""
     draw = CHAIN[checks.choice("kind", kind, tuple(CHAIN))]
-    return draw(p, ax, **line) if draw in (weights, factors) else draw(p, ax, prediction, **line)
+    return draw(p, ax, **line) if draw in (weights, factors, entropy) else draw(p, ax, prediction, **line)
 
 
 def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:

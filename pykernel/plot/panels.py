@@ -27,6 +27,7 @@ _USUAL = {
     "order": "linear-norm-activation",
 }
 # in one panel; of panels; along one side of the map of verdicts
+SIGNAL = "decades of gradient, input over output"  # what an axis or a colour bar says
 MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42
 
 

@@ -2,12 +2,14 @@
 """Sweeps: a grid of chains run in blocks, here or on a cluster, through a store that survives, into one labelled
 Dataset."""
 
-from pykernel.sweeps.drive import SweepInterrupted, open, sweep
+from pykernel.sweeps.drive import SweepInterrupted, sweep
 from pykernel.sweeps.executors import ExecutorError
+from pykernel.sweeps.frames import StoreError
 from pykernel.sweeps.plan import Replicas, StandardError
+from pykernel.sweeps.profiles import Profiles
 from pykernel.sweeps.progress import Progress
-from pykernel.sweeps.statistics import Profiles
-from pykernel.sweeps.store import Store, StoreError, merge
+from pykernel.sweeps.reading import open
+from pykernel.sweeps.store import Store, merge
 
 __all__ = [
     "ExecutorError",

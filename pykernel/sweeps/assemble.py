@@ -12,8 +12,9 @@ from pykernel._core import version
 from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.grid import PlanCell
+from pykernel.sweeps.profiles import Profiles
 from pykernel.sweeps.shelf import Shelf
-from pykernel.sweeps.statistics import HAS_INPUT, QUANTILES, SCALARS, Profiles
+from pykernel.sweeps.statistics import HAS_INPUT, QUANTILES, SCALARS
 from pykernel.verdict import judge
 
 _UNITS = {row.name: row.unit for row in observables.ROWS}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`sweep` and `open`: from a grid to a labelled Dataset, through a store that survives."""
+"""`sweep`: from a grid to a labelled Dataset, through a store that survives."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from pykernel import checks, machine
 from pykernel.sweeps import assemble, blocks, executors, theory, work
 from pykernel.sweeps.beside import PATIENCE, Beside
 from pykernel.sweeps.blocks import Pace, Piece, Queue
+from pykernel.sweeps.frames import Damage, StoreError, split
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
-from pykernel.sweeps.progress import Progress, Reporter, Stop, clock
+from pykernel.sweeps.profiles import Profiles
+from pykernel.sweeps.progress import Reporter, Stop, clock
+from pykernel.sweeps.reading import goals, recall
 from pykernel.sweeps.shelf import Shelf
-from pykernel.sweeps.statistics import SCALARS, Profiles
-from pykernel.sweeps.store import LOCK, PLAN, Damage, Store, StoreError, split
+from pykernel.sweeps.store import LOCK, PLAN, Store
+from pykernel.sweeps.tally import Tally
 
-EARLY = 0.1  # of a sweep's cost: before, its own pace tells less of the time left than the cost model
 SAID = 5  # failures that are told one by one
 
 
@@ -146,75 +148,6 @@ def sweep(
         reporter.close()
 
 
-def open(store: Any) -> Any:
-    """The Dataset of a sweep's store, while it runs or after: what is not there yet is nan, and `replicas` counts what
-    is.
-
-    Args:
-        store: the directory.
-
-    Returns:
-        `xarray.Dataset` as `sweep` returns it.
-
-    Raises:
-        StoreError: if there is no sweep, or its plan is damaged.
-
-    Warns:
-        UserWarning: naming parts that are damaged; they count as missing.
-
-    Examples:
-        >>> import tempfile
-        >>> import pykernel as pk
-        >>> with tempfile.TemporaryDirectory() as out:
-        ...     ds = pk.sweep({"depth": [2, 4]}, {"width": 8}, replicas=5, store=out, progress=False)
-        ...     pk.open(out).identical(ds)
-        True
-    """
-    at = Store(store)
-    plan = at.read_plan()
-    shelf = recall(at, plan)
-    return assemble.dataset(plan, shelf, goals(plan, shelf), at.failed(), at.predictions() or None)
-
-
-def recall(store: Any, plan: Any, quiet: bool = False) -> Shelf:
-    """What a store knows of a plan's cells; nothing where there is no store.
-
-    Warns:
-        UserWarning: naming parts that are damaged, unless quiet (`Store.damaged` names them, too).
-    """
-    shelf = Shelf()
-    if store is None:
-        return shelf
-    at = store if isinstance(store, Store) else Store(store)
-    cells = plan.cells if isinstance(plan, SweepPlan) else plan["cells"]
-    mine = {cell.key for cell in cells}
-    for _, header, blob in at.read():
-        for key, entry in work.decode(header, blob):
-            if key in mine:
-                shelf.add([(key, entry)])
-            else:
-                shelf.others.add(key)
-    if at.damaged and not quiet:
-        names = ", ".join(str(at.parts / name) for name in at.damaged)
-        warnings.warn(f"damaged, counted as missing: {names}; run the sweep again to compute them anew", stacklevel=3)
-    return shelf
-
-
-def goals(plan: dict, shelf: Shelf) -> dict[str, int]:
-    """How many replicas each cell of a plan has or will have, as far as is known, by key."""
-    until = StandardError(**plan["until"]) if plan["until"] else None
-    result: dict[str, int] = {}
-    for cell in plan["cells"]:
-        goal = cell.replicas
-        while until is not None and not shelf.missing(cell.key, goal):
-            grown = until.next(shelf.scalars(cell.key, goal)[SCALARS.index(until.of)], cell.replicas)
-            if grown == goal:
-                break
-            goal = grown
-        result[cell.key] = max(goal, result.get(cell.key, 0))
-    return result
-
-
 class _Sweep:
     """One run of a sweep: the state that its callbacks share."""
 
@@ -237,6 +170,7 @@ class _Sweep:
         self.failed: dict[str, str] = {}
         self.kept: set[str] = set()  # parts that this run relies on
         self.latest = ""
+        self.tally: Any = None  # of the round at work
         self.losses, self.finished = 0, False
 
     def run(self) -> Any:
@@ -371,12 +305,7 @@ class _Sweep:
 
     def _work(self, pieces: list[Piece]) -> None:
         self.queue = Queue(pieces, self.pace)
-        self.total = sum(piece.count for piece in pieces)
-        self.left = {}
-        for piece in pieces:
-            self.left[piece.key] = self.left.get(piece.key, 0) + piece.count
-        self.cost = max(sum(blocks.seconds_per_replica(p.chain, p.run) * p.count for p in pieces), 1e-9)
-        self.spent, self.chains_done, self.round = 0.0, 0, time.monotonic()
+        self.tally = Tally(pieces, self.begin)
         self._show()
         executors.run(self.queue, self.executor, self.plan.kept, self.threads, self._done, self._fail, self.stop)
 
@@ -387,7 +316,7 @@ class _Sweep:
             self.kept.add(self.store.put(result.content).name)
         self.shelf.add(work.decode(*split(result.content)))
         for piece in pieces:
-            self._count(piece)
+            self.tally.count(piece)
         last = pieces[-1]
         if self.reporter.shows or self.reporter.callback:
             from pykernel.sweeps import grid
@@ -396,16 +325,11 @@ class _Sweep:
             self.latest = f"{grid.name(self.names[last.key], self.plan.axes)}: {word}"
         self._show()
 
-    def _count(self, piece: Piece) -> None:
-        self.left[piece.key] -= piece.count
-        self.chains_done += piece.count
-        self.spent += blocks.seconds_per_replica(piece.chain, piece.run) * piece.count
-
     def _fail(self, piece: Piece, text: str) -> None:
         from pykernel.sweeps import grid
 
         name = grid.name(self.names[piece.key], self.plan.axes)
-        self._count(piece)
+        self.tally.count(piece)
         if piece.key not in self.failed:
             self.failed[piece.key] = text
             last = text.strip().splitlines()[-1]
@@ -427,30 +351,7 @@ class _Sweep:
                 self.store.fail(piece.key, record)
 
     def _show(self) -> None:
-        seconds = time.monotonic() - self.begin
-        round_seconds = time.monotonic() - self.round
-        fraction = min(self.spent / self.cost, 1.0)
-        done = sum(not count for count in self.left.values())
-        if fraction > EARLY or (
-            fraction > 0 and self.lanes is None
-        ):  # the cost model's rest, in step with how fast the round has gone so far
-            left = round_seconds * (1 - fraction) / fraction
-        else:  # workers that start and kernels that load say little of the rest
-            left = (1 - fraction) * self.cost * self.pace.factor("all") / (self.lanes or 1)
-        cells = len(self.names)
-        self.reporter.update(
-            Progress(
-                cells - len(self.left) + done,
-                cells,
-                self.chains_done,
-                self.total,
-                fraction if self.chains_done < self.total else 1.0,
-                seconds,
-                left,
-                self.chains_done / max(round_seconds, 1e-9),
-                self.latest,
-            )
-        )
+        self.reporter.update(self.tally.progress(len(self.names), self.latest, self.pace.factor("all"), self.lanes))
 
     def _conclude(self, without_theory: int) -> None:
         seconds = time.monotonic() - self.begin
@@ -460,7 +361,7 @@ class _Sweep:
                 if not self.shelf.missing(key, self.targets[key]):
                     self.store.forgive(key)
         if self.reporter.shows and self.store is not None:
-            if not hasattr(self, "total"):
+            if self.tally is None:
                 self.reporter.say(f"nothing left to do: all {len(self.names)} cells are in {self.store.directory}")
             else:
                 self.reporter.say(f"done in {clock(seconds)}; results are in {self.store.directory}")

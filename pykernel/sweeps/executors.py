@@ -24,7 +24,7 @@ from typing import Any
 from pykernel import machine
 from pykernel.sweeps import work
 from pykernel.sweeps.blocks import Piece, Queue, halve
-from pykernel.sweeps.statistics import Profiles
+from pykernel.sweeps.profiles import Profiles
 
 # Seconds of one block: short enough in process that Ctrl-C is answered soon, long enough elsewhere that sending it
 # costs nothing.

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, spelling
-from pykernel.chain import Chain, spoken
+from pykernel.chain import Chain
 from pykernel.formats import WORDS as FORMAT_WORDS
 from pykernel.formats import Formats
 from pykernel.layers import Block
+from pykernel.wording import spoken
 
 RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision", "formats")
 MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned

@@ -34,6 +34,25 @@ FIRST = {
     "pykernel.sweeps.statistics.Profiles": "rows quantiles layers replicas",
 }
 
+# What keys call a class that has moved since.
+MOVED = {
+    "pykernel.parts.Residual": "pykernel.chain.Residual",
+    "pykernel.parts.Head": "pykernel.chain.Head",
+    "pykernel.parts.Clip": "pykernel.chain.Clip",
+    "pykernel.sweeps.profiles.Profiles": "pykernel.sweeps.statistics.Profiles",
+    "pykernel.init.Init": "pykernel.inits.Init",
+    "pykernel.init.Given": "pykernel.inits.Given",
+    "pykernel.init.Fan": "pykernel.inits._Fan",
+    "pykernel.init.Same": "pykernel.inits._Same",
+    "pykernel.init.StableFan": "pykernel.inits._StableFan",
+}
+
+
+def name_of(kind: type) -> str:
+    """What keys call a class."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return MOVED.get(name, name)
+
 
 def describe(value: Any) -> Any:
     """A value as plain JSON: numbers and words as they are, objects as their type and fields, functions as their
@@ -52,7 +71,7 @@ def describe(value: Any) -> Any:
             "dtype": array.dtype.str,
         }
     kind = type(value)
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    name = name_of(kind)
     if getattr(value, "builtin", False):
         return {"type": "pykernel.activation.Activation", "name": value.name, "parameters": describe(value.parameters)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -72,7 +91,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.ufunc):
         return {"ufunc": value.__name__}
     if isinstance(value, type):
-        return {"class": f"{value.__module__}.{value.__qualname__}", **_own_code(value)}
+        return {"class": name_of(value), **_own_code(value)}
     state = getattr(value, "__dict__", None)
     if state is not None:
         return {"type": name, **describe(state), **_own_code(kind)}
@@ -99,7 +118,7 @@ def _since(kind: type) -> tuple[list[str], list[dataclasses.Field]]:
     fields = dataclasses.fields(kind)
     if not _is_ours(kind):
         return [field.name for field in fields], []
-    ours = (FIRST.get(f"{base.__module__}.{base.__qualname__}", "") for base in reversed(kind.__mro__))
+    ours = (FIRST.get(name_of(base), "") for base in reversed(kind.__mro__))
     first = list(dict.fromkeys(name for names in ours for name in names.split()))
     return first, [field for field in fields if field.name not in first]
 

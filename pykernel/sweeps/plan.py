@@ -14,10 +14,10 @@ import numpy as np
 
 from pykernel import machine, stream
 from pykernel.chain import Chain
-from pykernel.inits import Given
+from pykernel.init import Given
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
-from pykernel.sweeps.statistics import Profiles
+from pykernel.sweeps.profiles import Profiles
 
 # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few
 # times only.
@@ -137,7 +137,9 @@ class SweepPlan:
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
         cells, known, rests, keys = [], {}, {}, identity.Keys()
-        for cell in grid.cells(axes, base, run, int(replicas)):
+        unkeyed = grid.cells(axes, base, run, int(replicas))
+        kept = kept.of_chains(cell.chain for cell in unkeyed)
+        for cell in unkeyed:
             try:
                 resolved = _resolve(cell, known)
             except (TypeError, ValueError, MemoryError) as error:

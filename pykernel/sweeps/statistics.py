@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel import checks, observables
+from pykernel import observables
+from pykernel.sweeps.profiles import Profiles
 from pykernel.verdict import first_over_last, slopes
 
-# A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
-# at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
 KEPT = 32
-LAYERS_AT_ONCE = 4096  # of several cells, summarised side by side within a few megabytes
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LAYERS_AT_ONCE = 4096  # of several cells, summarised side by side within a few megabytes
 SCALARS = (
     "end_to_end",
     "signal_end_to_end",
@@ -34,108 +32,6 @@ SCALARS = (
     "saturated",
     "loss",
 )
-_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix"))
-# what "all" means, in keys of stores, too: rows that a run without formats has
-_ALL = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix", "rounded"))
-_DEFAULT_ROWS = (
-    "log10_grad_weight",
-    "log10_grad_activation",
-    "log10_mean_square_preactivation",
-    "saturated",
-    "dead",
-    "similarity",
-)
-_DEFAULT_QUANTILES = ("log10_grad_weight", "log10_grad_activation")
-
-
-@dataclass(frozen=True)
-class Profiles:
-    """Which profiles over layers a sweep keeps.
-
-    Args:
-        rows: names of rows (see `pykernel.observables.ROWS`) whose mean and standard deviation over replicas are kept.
-        quantiles: rows whose quantiles are kept as well; by default all that were asked for by name, and of the usual
-            rows those of `log10_grad_weight` and `log10_grad_activation`.
-        layers: chains with more layers keep every ceil(depth / layers)-th layer, with the first, the last and the input
-            (of a chain of blocks: places of its longest row);
-            scalars always use every layer.
-        replicas: keep the profile of every replica too (large).
-
-    Raises:
-        ValueError: for a name that is not a row.
-
-    Examples:
-        >>> import pykernel as pk
-        >>> keep = pk.Profiles(rows=("dead",), quantiles=(), layers=10)
-        >>> ds = pk.sweep({"depth": [30]}, {"width": 16}, replicas=4, profiles=keep, progress=False)
-        >>> ds.dead_mean.sizes["layer"]  # the input, every third layer and the first
-        12
-    """
-
-    rows: tuple[str, ...] = _DEFAULT_ROWS
-    quantiles: tuple[str, ...] = None  # type: ignore[assignment]  # always names once made
-    layers: int = 256
-    replicas: bool = False
-
-    def __post_init__(self) -> None:
-        rows = _ALL if self.rows == "all" else _names("rows of profiles", self.rows)
-        object.__setattr__(self, "rows", rows)
-        if self.quantiles is None:
-            chosen = rows not in (_DEFAULT_ROWS, _ALL)
-            object.__setattr__(self, "quantiles", rows if chosen else _DEFAULT_QUANTILES)
-        else:
-            object.__setattr__(self, "quantiles", _names("quantiles of profiles", self.quantiles))
-        for name in self.rows:
-            if name not in _LAYERED:
-                raise ValueError(f"profiles must be rows among {', '.join(_LAYERED)}; got {name!r}")
-        for name in self.quantiles:
-            if name not in self.rows:
-                raise ValueError(f"quantiles need their row among rows={self.rows}; got {name!r}")
-        object.__setattr__(self, "layers", checks.integer("layers of profiles", self.layers, 2, 1 << 24))
-        if not isinstance(self.replicas, bool):
-            raise TypeError(f"replicas of profiles must be True or False, got {self.replicas!r}")
-
-    @classmethod
-    def of(cls, given: Any) -> Profiles:
-        """The profiles that a user's shorthand means: True, False, names, "all" or "replicas"."""
-        if isinstance(given, cls):
-            return given
-        if given is True:
-            return cls()
-        if given is False or given is None:
-            return cls(rows=(), quantiles=())
-        if given == "replicas":
-            return cls(replicas=True)
-        rows = _ALL if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
-        return cls(rows=rows)
-
-    @classmethod
-    def of_plan(cls, plan: dict) -> Profiles:
-        """Those of a plan's description."""
-        words = plan["kept"]
-        return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
-
-    def measured(self, batch: int) -> Profiles:
-        """The profiles that a batch has: there is no similarity of one input."""
-        if batch > 1 or "similarity" not in self.rows:
-            return self
-        rows, quantiles = (
-            tuple(name for name in names if name != "similarity") for names in (self.rows, self.quantiles)
-        )
-        return replace(self, rows=rows, quantiles=quantiles)
-
-    def at(self, depth: int) -> np.ndarray:
-        """The layers kept of a chain of `depth` layers: increasing ints from 0 (the input) to depth."""
-        if not self.rows:
-            return np.zeros(0, dtype=np.int64)
-        stride = -(-depth // self.layers)
-        return np.unique(np.concatenate(([0, 1], np.arange(stride, depth + 1, stride), [depth])))
-
-
-def _names(what: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
-        raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_LAYERED)}")
-    return tuple(given)
 
 
 class Node(NamedTuple):
@@ -156,17 +52,14 @@ class Node(NamedTuple):
 HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at the input, too
 
 
-def scalars(rows: dict[str, np.ndarray], ends: slice = slice(None)) -> np.ndarray:
-    """The scalars of every replica from the rows that an engine returned: (len(SCALARS), R) float64.
-
-    `ends`: the nodes that the slope is taken over (`Chain.ends`).
-    """
+def scalars(rows: dict[str, np.ndarray], chain) -> np.ndarray:
+    """The scalars of every replica from the rows of a chain that an engine returned: (len(SCALARS), R) float64."""
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
         [
-            first_over_last(weight),
+            first_over_last(weight, chain.alike),
             first_over_last(activation),
-            slopes(activation[:, ends]),
+            slopes(activation[:, chain.ends]),
             weight[:, 0],
             weight[:, -1],
             _over_steps(rows["dead"]),

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.sweeps import grid, statistics, store
+from pykernel.sweeps import frames, grid, statistics
 from pykernel.sweeps.blocks import Piece
-from pykernel.sweeps.statistics import Node, Profiles
+from pykernel.sweeps.profiles import Profiles
+from pykernel.sweeps.statistics import Node
 
 BYTES_OF_ROWS = 64 << 20  # of the kernel's rows held at once
 
@@ -81,7 +82,7 @@ def _run(piece: Piece, kept: Profiles, threads: int | None) -> Entry:
     while first < end:
         count = min(step - first % step, end - first)
         rows = run_rows(piece, first, count, threads)
-        scalars.append(statistics.scalars(rows, piece.chain.ends))
+        scalars.append(statistics.scalars(rows, piece.chain))
         values = statistics.profiles(rows, kept, layers)
         nodes.update(statistics.reduce(values, first, with_quantiles))
         if kept.replicas:
@@ -112,7 +113,7 @@ def encode(entries: list[tuple[str, Entry]]) -> bytes:
             arrays.append(entry.replicas.ravel())
         pieces.append(piece)
     header = {"scalars": list(statistics.SCALARS), "kept": statistics.KEPT, "pieces": pieces}
-    return store.encode(header, np.concatenate(arrays) if arrays else np.zeros(0))
+    return frames.encode(header, np.concatenate(arrays) if arrays else np.zeros(0))
 
 
 def decode(header: dict, blob: np.ndarray) -> list[tuple[str, Entry]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel.chain import NORM_EPS
+from pykernel.layers import NORM_EPS
 from pykernel.theory.quadrature import Table, legendre, panels, special_points
 
 LOG_EPS = math.log(NORM_EPS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pykernel.theory.predict import predict
+from pykernel.theory.reasons import reasons
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
 from pykernel.verdict import EXPLODING, VANISHING
 
@@ -37,6 +38,7 @@ class Diagnosis:
         derivative, weight: decades per layer that phi (with its norm) and the weights contribute.
         layers_float32: layers after which a gradient of size one leaves the range of float32, inf where it never does.
         sentence: all of it in words.
+        why: of a chain of blocks, a sentence each: what a block, a gate or a mask does to signal and gradient.
     """
 
     verdict: str
@@ -54,9 +56,10 @@ class Diagnosis:
     weight: float
     layers_float32: float
     sentence: str
+    why: tuple[str, ...] = ()
 
     def __str__(self):
-        return textwrap.fill(self.sentence, 80)
+        return "\n".join(textwrap.fill(text, 80) for text in (self.sentence, *self.why))
 
 
 class Unhealthy(AssertionError):
@@ -174,7 +177,8 @@ def diagnose(
         layers_float32=layers,
     )
     law_batch = p.batch if p.chain.has_batch_norm or prediction is None else prediction.law_batch
-    return Diagnosis(**known, sentence=_sentence(p, known | {"law_batch": law_batch}, (vanishing, exploding)))
+    sentence = _sentence(p, known | {"law_batch": law_batch}, (vanishing, exploding))
+    return Diagnosis(**known, sentence=sentence, why=reasons(p, prediction))
 
 
 def _expected(prediction, measure: str) -> tuple[float, float, float]:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from pykernel.program import Program
 from pykernel.theory import quadrature as q
-from pykernel.theory.mean_field import Gradient, Signal
+from pykernel.theory.laws import dead_probability, digamma, gaussian_linear, haar_relu, leaky_share, trigamma
 from pykernel.theory.over_batch import shares
 from pykernel.theory.plain import Plain, plain
+from pykernel.theory.signals import Gradient, Signal
 
 LOG_NORMAL = (
     "first order in 1/width; trust it while the standard deviation grows as sqrt(depth / width) and layers "
@@ -30,131 +31,6 @@ OF_BATCH = (
     "mean to a fifth of it"
 )
 LEFT_OUT = 0.01  # decades of the mean, about sum 1/width^2, from which the orders that are left out are mentioned
-
-
-def digamma(x: float) -> float:
-    """psi(x) for x > 0: recurrence to x >= 10, then the asymptotic series (error below 1e-14)."""
-    shift = 0.0
-    while x < 10:
-        shift -= 1 / x
-        x += 1
-    y = 1 / (x * x)
-    return shift + math.log(x) - 0.5 / x - y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y / 132))))
-
-
-def trigamma(x: float) -> float:
-    """psi'(x) for x > 0, likewise."""
-    shift = 0.0
-    while x < 10:
-        shift += 1 / (x * x)
-        x += 1
-    y = 1 / (x * x)
-    return shift + 1 / x + y / 2 + y / x * (1 / 6 - y * (1 / 30 - y * (1 / 42 - y * (1 / 30 - y * 5 / 66))))
-
-
-@lru_cache(maxsize=4096)
-def gaussian_linear(width: int) -> tuple[float, float]:
-    """Mean and variance of the log of chi^2_n / n: the squared-norm factor of one Gaussian layer with variance 1/n,
-    exact.
-
-    Examples:
-        >>> mean, variance = gaussian_linear(100)
-        >>> round(mean * 100, 3), round(variance * 100, 3)
-        (-1.003, 2.02)
-    """
-    return digamma(width / 2) - math.log(width / 2), trigamma(width / 2)
-
-
-@lru_cache(maxsize=4096)
-def gaussian_relu(width: int) -> tuple[float, float, float]:
-    """Mean and variance of the log of (2/n) chi^2_K, K ~ Binomial(n, 1/2) given K > 0, and P(K = 0) = 2^-n.
-
-    The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact,
-    independent over layers (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about
-    -5/(2n), variance about 5/n as in Hanin, Nica 2018, Thm 1.
-    """
-    return _binomial_law(width, lambda k: (digamma(k / 2) - math.log(width / 4), trigamma(k / 2)))
-
-
-@lru_cache(maxsize=4096)
-def haar_relu(width: int) -> tuple[float, float, float]:
-    """The same for a square Haar matrix times sqrt(2): factor 2 Beta(K/2, (n-K)/2). Variance about 3/n."""
-    n = width
-
-    def law(k: int) -> tuple[float, float]:
-        tail = (digamma(n / 2), trigamma(n / 2))
-        return digamma(k / 2) - tail[0] + math.log(2), trigamma(k / 2) - tail[1]
-
-    return _binomial_law(width, law)
-
-
-@lru_cache(maxsize=4096)
-def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
-    """Mean and variance of the log of the share of a gradient's squared norm that slopes of `left` or `right`, by fair
-    coins, leave.
-
-    Notes:
-        Given which are live, W's signs are free (Hanin, Nica 2018, Prop. 2), so the gradient is isotropic: the share is
-        A/B, A = sum d_i^2 g_i^2, B = sum g_i^2 over normal g, and independent of B (Basu 1955). For E exponential
-        log(E/A) has the survival function M(e^y)^n, M(t) = E exp(-t d^2 g^2): log A has the mean -gamma - E log(E/A)
-        and the variance Var log(E/A) - pi^2/6.
-    """
-    n, l2, r2 = width, left * left, right * right
-    y = np.arange(-45.0 - math.log(n * max(l2, r2)), 100 - math.log(min(l2, r2)), 0.1)
-    t = np.exp(y)
-    per = np.log((1 + 2 * l2 * t) ** -0.5 + (1 + 2 * r2 * t) ** -0.5) - math.log(2)
-    falls = (
-        n
-        * np.exp(n * per)
-        * (l2 * t * (1 + 2 * l2 * t) ** -1.5 + r2 * t * (1 + 2 * r2 * t) ** -1.5)
-        / (2 * np.exp(per))
-    )
-    falls /= falls.sum()
-    middle = float(falls @ y)
-    mean = -float(np.euler_gamma) - middle - digamma(n / 2) - math.log(2)
-    return mean, float(falls @ (y - middle) ** 2) - math.pi**2 / 6 - trigamma(n / 2)
-
-
-def _binomial_law(n: int, law) -> tuple[float, float, float]:
-    """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and
-    P(K = 0)."""
-    half = 6 * math.sqrt(n) + 1
-    ks = range(max(1, math.ceil(n / 2 - half)), min(n, math.floor(n / 2 + half)) + 1)
-    log_n = math.lgamma(n + 1) - n * math.log(2)
-    p = np.array([math.exp(log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in ks])
-    laws = np.array([law(k) for k in ks])
-    p /= p.sum()
-    mean = float(p @ laws[:, 0])
-    return mean, float(p @ (laws[:, 1] + (laws[:, 0] - mean) ** 2)), 2.0**-n if n < 1074 else 0.0
-
-
-def hanin_nica(widths: np.ndarray, kept: float = 0.5, fourth_moment: float = 3.0, concentration: float = 0.0) -> float:
-    """beta, the variance of S in the limit law N(-beta/2, beta) of chains of linear pieces with sigma_w^2 kept = 1.
-
-    Args:
-        widths: n[0] .. n[L].
-        kept: p, 1/2 for ReLU, 1 for linear.
-        fourth_moment: E w^4 / (E w^2)^2 of the weights.
-        concentration: ||u||_4^4 of the unit input; about 3 / n for a normal one.
-
-    Returns:
-        beta = (3/p - 1) sum 1/n[l] + (mu_4 - 3) ||u||_4^4 / (p n[1]), l = 1 .. L.
-
-    Notes:
-        Hanin, Nica 2018, arXiv 1812.05994, Theorem 1.
-    """
-    n = np.asarray(widths[1:], float)
-    return float((3 / kept - 1) * np.sum(1 / n) + (fourth_moment - 3) * concentration / (kept * n[0]))
-
-
-def dead_probability(program: Program) -> float:
-    """Chance that every unit of some layer is dead, for one input of a ReLU chain without bias and norm: 1 - prod (1 -
-    2^-n[l])."""
-    facts = plain(program)
-    if facts is None or {row.name for row in facts.rows} != {"relu"} or facts.norm or facts.every or facts.biased:
-        return 0.0
-    widths = facts.widths[1:] if facts.order == 0 else facts.widths[:-1]
-    return float(-np.expm1(np.sum(np.log1p(-np.exp2(-widths.astype(float))))))
 
 
 @dataclass(frozen=True)
@@ -175,7 +51,7 @@ def law(program: Program, signal: Signal, gradient: Gradient) -> FiniteWidth | N
     facts = plain(program)
     if facts is None or facts.every or facts.norm == "batch" or facts.distribution in ("identity", ""):
         return None
-    if not np.all(np.isfinite(gradient.activation)):
+    if not np.all(np.isfinite(gradient.activation)) or np.any(signal.uniform > 0):  # moments of a normal are not theirs
         return None
     exact = _exact(facts, signal)
     if exact and program.columns > 1 and facts.distribution == "normal":
@@ -229,6 +105,100 @@ def _from_top(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])
 
 
+class _Noise(NamedTuple):
+    """What fluctuates in each layer, (L,): variances, and means beyond first order.
+
+    Attributes:
+        value, slope, shared: of the mean of phi^2, of phi'^2 under the gradient, and their covariance.
+        length: of the mean of z^2 around its expectation.
+        spread: half the variance of what W^T does.
+        value_flat, slope_flat: what a fixed length takes from the means.
+    """
+
+    value: np.ndarray
+    slope: np.ndarray
+    shared: np.ndarray
+    length: np.ndarray
+    spread: np.ndarray
+    value_flat: np.ndarray
+    slope_flat: np.ndarray
+
+
+def _noise(facts: Plain, c: np.ndarray, N: np.ndarray, haar: bool) -> _Noise:
+    L, norm = facts.depth, facts.norm
+    n_in, n_out = facts.widths[:-1].astype(float), facts.widths[1:].astype(float)
+    value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
+    wide = np.minimum(1.0, n_out / n_in) if haar else np.zeros(L)  # share of the length of z that a Haar matrix fixes
+    if facts.order == 1:  # the preimage of layer l is z of layer l - 1; the input's length is free
+        wide = np.concatenate([[0.0], wide[:-1]])
+    fixed = np.ones(L) if norm else wide
+    value_lost = fixed * (c[q.VALUE2_SQUARE] - 1) ** 2 / 2
+    slope_lost = fixed * (c[q.SLOPE2_SQUARE] - 1) ** 2 / 2
+    both_lost = fixed * (c[q.VALUE2_SQUARE] - 1) * (c[q.SLOPE2_SQUARE] - 1) / 2
+    if norm == "layer":
+        value_lost, slope_lost = value_lost + c[q.VALUE2_FIRST] ** 2, slope_lost + c[q.SLOPE2_FIRST] ** 2
+        both_lost = both_lost + c[q.VALUE2_FIRST] * c[q.SLOPE2_FIRST]
+    return _Noise(
+        value=np.maximum(value4 - 1 - value_lost, 0) / N,
+        slope=np.maximum(3 * kappa - 3 - slope_lost, 0) / N,
+        shared=(mixed - 1 - both_lost) / N,
+        length=2 * (1 - wide) / N,
+        spread=np.maximum(1 / n_in - 1 / n_out, 0) if haar else 1 / n_in,
+        # of a vector of fixed length each entry has fourth cumulant -6/N: by Edgeworth E f(z) loses E f(z) He4(z) / 4N
+        value_flat=-fixed * (c[q.VALUE2_FOURTH] - 6 * c[q.VALUE2_SQUARE] + 3) / (4 * N),
+        slope_flat=-fixed * (c[q.SLOPE2_FOURTH] - 6 * c[q.SLOPE2_SQUARE] + 3) / (4 * N),
+    )
+
+
+class _Slopes(NamedTuple):
+    """Of d log E phi^2 / d log q and d log E phi'^2 / d log q: themselves and their slopes, (L,)."""
+
+    elasticity: np.ndarray
+    tilt: np.ndarray
+    bend: np.ndarray
+    tilt_bend: np.ndarray
+
+
+def _slopes(facts: Plain, c: np.ndarray, t: np.ndarray) -> _Slopes:
+    L = facts.depth
+    if facts.norm:
+        return _Slopes(np.zeros(L), np.full(L, -1.0), np.zeros(L), np.zeros(L))
+    h = 1e-3
+    curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
+    up, down = (
+        dict(zip(curved, _by_function(facts.program, t + s, lambda table, t: table.sampled(t, curved))))
+        for s in (h, -h)
+    )
+    return _Slopes(
+        elasticity=c[q.ELASTICITY],
+        tilt=(c[q.SLOPE2_SQUARE] - 1) / 2,
+        bend=(up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h),
+        tilt_bend=(up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h),
+    )
+
+
+def _forward(start: float, follow: np.ndarray, slopes: _Slopes, noise: _Noise) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of log q[l], from the variance of the input's."""
+    mean_v, var_v = -start / 2, start
+    found = []
+    rows = (follow, slopes.elasticity, slopes.bend, noise.value, noise.value_flat)
+    for r, e, bent, own, flat in zip(*(v.tolist() for v in rows)):
+        m, v = r * mean_v + r * (1 - r) / 2 * var_v, r * r * var_v
+        found.append((m, v))
+        mean_v, var_v = e * m + bent / 2 * v - own / 2 + flat, e * e * v + own
+    mean_q, var_q = np.array(found).T
+    return mean_q, var_q
+
+
+def _later(follow: np.ndarray, slopes: _Slopes) -> np.ndarray:
+    """What a unit of log E phi^2 of layer l does to all later slopes."""
+    after, afters = 0.0, [0.0]
+    for r, x, e in zip(follow[:0:-1].tolist(), slopes.tilt[:0:-1].tolist(), slopes.elasticity[:0:-1].tolist()):
+        after = r * (x + e * after)
+        afters.append(after)
+    return np.array(afters[::-1])
+
+
 def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidth | None:
     """Mean and variance of S to first order in 1/width, from moments of phi and phi' (all layers' preimages Gaussian).
 
@@ -241,98 +211,55 @@ def _first_order(facts: Plain, signal: Signal, gradient: Gradient) -> FiniteWidt
     t = signal.preimage
     if not np.all(np.isfinite(t)):
         return None
-    L, norm = facts.depth, facts.norm
+    L, norm, haar = facts.depth, facts.norm, facts.distribution == "haar"
     n_in, n_out = facts.widths[:-1].astype(float), facts.widths[1:].astype(float)
     N = n_out if facts.order == 0 else n_in
     c = columns(facts.program, t)
-    value4, kappa, mixed = np.exp(c[q.LOG_VALUE4]), np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_MIXED])
-    elasticity, tilt = c[q.ELASTICITY], (c[q.SLOPE2_SQUARE] - 1) / 2  # d log E phi^2, d log E phi'^2, each / d log q
-    h = 1e-3
-    curved = [q.ELASTICITY, q.SLOPE2_SQUARE]
-    up, down = (
-        dict(zip(curved, _by_function(facts.program, t + s, lambda table, t: table.sampled(t, curved))))
-        for s in (h, -h)
-    )
-    bend = (up[q.ELASTICITY] - down[q.ELASTICITY]) / (4 * h)
-    tilt_bend = (up[q.SLOPE2_SQUARE] - down[q.SLOPE2_SQUARE]) / (8 * h)
-
-    haar = facts.distribution == "haar"
-    wide = np.minimum(1.0, n_out / n_in) if haar else np.zeros(L)  # share of the length of z that a Haar matrix fixes
-    if facts.order == 1:  # the preimage of layer l is z of layer l - 1; the input's length is free
-        wide = np.concatenate([[0.0], wide[:-1]])
-    fixed = np.ones(L) if norm else wide
-    value_lost = fixed * (c[q.VALUE2_SQUARE] - 1) ** 2 / 2
-    slope_lost = fixed * (c[q.SLOPE2_SQUARE] - 1) ** 2 / 2
-    both_lost = fixed * (c[q.VALUE2_SQUARE] - 1) * (c[q.SLOPE2_SQUARE] - 1) / 2
-    if norm == "layer":
-        value_lost, slope_lost = value_lost + c[q.VALUE2_FIRST] ** 2, slope_lost + c[q.SLOPE2_FIRST] ** 2
-        both_lost = both_lost + c[q.VALUE2_FIRST] * c[q.SLOPE2_FIRST]
-    value_noise = np.maximum(value4 - 1 - value_lost, 0) / N
-    slope_noise = np.maximum(3 * kappa - 3 - slope_lost, 0) / N
-    shared_noise = (mixed - 1 - both_lost) / N
-    length_noise = 2 * (1 - wide) / N  # of the mean of z^2 around its expectation
-    spread = np.maximum(1 / n_in - 1 / n_out, 0) if haar else 1 / n_in
-    weight_noise = 2 * spread
-
-    if norm:
-        elasticity, bend = np.zeros(L), np.zeros(L)
-        tilt, tilt_bend = np.full(L, -1.0), np.zeros(L)
+    noise, slopes = _noise(facts, c, N, haar), _slopes(facts, c, t)
     # log q of a preimage against log E phi^2 of the one before
     follow = np.exp(signal.weight + signal.input - signal.preactivation)
     if facts.order == 1:
         follow = np.concatenate([[0.0], follow[:-1]])
-    start = 2 / n_in[0] if facts.order == 0 else 0.0
-
-    # of a vector of fixed length each entry has fourth cumulant -6/N: by Edgeworth E f(z) loses E f(z) He4(z) / (4 N)
-    value_flat = -fixed * (c[q.VALUE2_FOURTH] - 6 * c[q.VALUE2_SQUARE] + 3) / (4 * N)
-    slope_flat = -fixed * (c[q.SLOPE2_FOURTH] - 6 * c[q.SLOPE2_SQUARE] + 3) / (4 * N)
-
-    # forward: mean and variance of log q[l]
-    mean_v, var_v = -start / 2, start
-    forward_q = []
-    for r, e, bent, noise, flat in zip(*(v.tolist() for v in (follow, elasticity, bend, value_noise, value_flat))):
-        m, v = r * mean_v + r * (1 - r) / 2 * var_v, r * r * var_v
-        forward_q.append((m, v))
-        mean_v, var_v = e * m + bent / 2 * v - noise / 2 + flat, e * e * v + noise
-    mean_q, var_q = np.array(forward_q).T
+    mean_q, var_q = _forward(2 / n_in[0] if facts.order == 0 else 0.0, follow, slopes, noise)
     # a few units carry the mean: what a typical draw does is no expansion around it
-    if max(slope_noise.max(), value_noise.max()) > 0.5:
+    if max(noise.slope.max(), noise.value.max()) > 0.5:
         return None
     # draws sit in different phases: no expansion around one of them
-    if var_q.max() > 1 and np.sum(np.abs(tilt_bend) * var_q) > 0.3:
+    if var_q.max() > 1 and np.sum(np.abs(slopes.tilt_bend) * var_q) > 0.3:
         return None
-    second_mean, second_variance = _second_order(kappa, np.exp(c[q.LOG_SLOPE6]), N, n_in, haar)
-    # backward: what a unit of log E phi^2 of layer l does to all later slopes
-    after, afters = 0.0, [0.0]
-    for r, x, e in zip(follow[:0:-1].tolist(), tilt[:0:-1].tolist(), elasticity[:0:-1].tolist()):
-        after = r * (x + e * after)
-        afters.append(after)
-    later = np.array(afters[::-1])
-    own = slope_noise + weight_noise + 2 * shared_noise * later + later**2 * value_noise
+    second_mean, second_variance = _second_order(np.exp(c[q.LOG_SLOPE4]), np.exp(c[q.LOG_SLOPE6]), N, n_in, haar)
+    later, weight = _later(follow, slopes), 2 * noise.spread
+    own = noise.slope + weight + 2 * noise.shared * later + later**2 * noise.value
     if norm:
-        own = own + length_noise
+        own = own + noise.length
     variance = _from_top(own + second_variance)
     # what fluctuated before layer l + 1 reaches layers l + 1 .. L through log q
-    variance[:L] += (tilt + elasticity * later) ** 2 * var_q
-    shift = second_mean + slope_flat - slope_noise / 2 - weight_noise / 2 + tilt * mean_q + tilt_bend / 2 * var_q
+    variance[:L] += (slopes.tilt + slopes.elasticity * later) ** 2 * var_q
+    shift = second_mean + noise.slope_flat - noise.slope / 2 - weight / 2
+    shift = shift + slopes.tilt * mean_q + slopes.tilt_bend / 2 * var_q
+    plain = gradient.activation - gradient.activation[-1]
     if norm:
-        # Behind a norm gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and
-        # the mean of phi'^2 under what is left is another; the norm then takes out the parts along z and, centred,
-        # along 1 (which its variance lacks, too).
-        ratio = np.exp(c[q.LOG_VALUE2] - c[q.LOG_SLOPE2])
-        shift += length_noise / 2 - spread - (mixed - 1) / N - (c[q.SLOPE2_SQUARE] - c[q.ELASTICITY] ** 2 * ratio) / N
-        if norm == "layer":
-            shift += (c[q.VALUE2_FIRST] / 2) ** 2 * ratio / N
-        mean = gradient.activation - gradient.activation[-1] + _from_top(shift)
+        mean = plain + _from_top(shift + _behind_norm(norm, c, N, noise))
     else:
-        plain = gradient.activation - gradient.activation[-1]
-        extra_mean, extra_variance = _aligned_law(
-            np.expm1(np.minimum(_with_aligned(facts, signal, c, N, haar) - plain, 300.0))
-        )
+        excess = np.expm1(np.minimum(_with_aligned(facts, signal, c, N, haar) - plain, 300.0))
+        extra_mean, extra_variance = _aligned_law(excess)
         mean, variance = plain + extra_mean + _from_top(shift), variance + extra_variance
     if not np.isfinite(mean).all():
         return None
     return FiniteWidth(mean, np.maximum(variance, 0), dead_probability(facts.program), LOG_NORMAL)
+
+
+def _behind_norm(norm: str, c: np.ndarray, N: np.ndarray, noise: _Noise) -> np.ndarray:
+    """What a norm adds to the mean.
+
+    Behind it gradients have no part along z, and so W^T delta none along phi: 1/N of its length is lost, and the mean
+    of phi'^2 under what is left is another; the norm then takes out the parts along z and, centred, along 1 (which its
+    variance lacks, too).
+    """
+    mixed, ratio = np.exp(c[q.LOG_MIXED]), np.exp(c[q.LOG_VALUE2] - c[q.LOG_SLOPE2])
+    along = (mixed - 1) / N + (c[q.SLOPE2_SQUARE] - c[q.ELASTICITY] ** 2 * ratio) / N
+    centred = (c[q.VALUE2_FIRST] / 2) ** 2 * ratio / N if norm == "layer" else 0.0
+    return noise.length / 2 - noise.spread - along + centred
 
 
 def columns(program: Program, t: np.ndarray) -> np.ndarray:

@@ -10,93 +10,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pykernel import activations
 from pykernel.program import Program, Stretch
+from pykernel.theory import uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.structure import place
-from pykernel.theory.weights import bias_log, weight_log
+from pykernel.theory.signals import NEAREST, Gradient, Signal
+from pykernel.theory.structure import place, positions_apart
+from pykernel.theory.weights import bias_log, scores, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
-NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
 
 
-@dataclass
-class Signal:
-    """The forward pass. A distance is 1 - cosine of two columns, nan where there is one.
-
-    Attributes:
-        weight, bias: logs of sigma_w^2 (fan-in times the variance of an entry) and of sigma_b^2, (L,).
-        input, preactivation: log mean squares of u[l] and z[l], (L,).  input_distance: of u[l].
-        raw: log mean square of what an activation's norm acts on (a gate's: of g), one an activation step.
-            raw_distance: its distance.
-        preimage: log standard deviation of what phi acts on.
-        value, factor: of a gate, log mean squares of phi(g) and v; value_distance, factor_distance. nan elsewhere.
-        norm_raw, norm_mean, norm_level, norm_distance: of a norm that no activation follows: log mean square and
-            relative mean of what it acts on, log of what it divides the square by, distance.
-        kept, added: shares of the skip and of the branch in the mean square of their sum, were they without means,
-            (J,).
-        activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
-    """
-
-    weight: Any
-    bias: Any
-    input: Any
-    preactivation: Any
-    input_distance: Any
-    raw: Any
-    raw_distance: Any
-    preimage: Any
-    value: Any
-    factor: Any
-    value_distance: Any
-    factor_distance: Any
-    norm_raw: Any
-    norm_mean: Any
-    norm_level: Any
-    norm_distance: Any
-    kept: Any
-    added: Any
-    activation: Any
-    mean: Any
-    distance: Any
-
-    @property
-    def spread(self) -> np.ndarray:
-        """log of (variance minus covariance) of what an activation's norm acts on; -inf with one column."""
-        with np.errstate(divide="ignore"):
-            return np.where(np.isnan(self.raw_distance), -np.inf, np.log(self.raw_distance) + self.raw)
-
-
-@dataclass
-class Gradient:
-    """The backward pass: logs of squared norms summed over units and columns.
-
-    Attributes:
-        activation: of dJ/da[i], i = 0..N.
-        preactivation: of dJ/dz[l], (L,).
-        derivative: factor of phi and its norm, or of a gate, one an activation step.
-        coherence: correlation of dJ/dz[l] between two columns, (L,); not 0 only with batch norm or below a head.
-    """
-
-    activation: Any
-    preactivation: Any
-    derivative: Any
-    coherence: Any
-
-
-def as_arrays(rows: Any) -> Any:
-    """A Signal or Gradient of lists with arrays in their place."""
-    return type(rows)(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows)))
+def as_arrays(rows: Signal) -> Signal:
+    """A Signal of lists with arrays in their place."""
+    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name != "between"))
 
 
 class Walk:
@@ -106,8 +43,13 @@ class Walk:
         program, columns: what is walked.
         at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line:
             the identity.
-        normed: whether there is a batch norm, which ties columns together: mean squares then depend on distances.
+        normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
+        tied: whether mean squares depend on distances, as behind batch norm and attention.
+        mixes: numbers of the attentions, see `weights.scores`.
+        between: whether this walk is the second, of columns of different inputs.
     """
+
+    between = False
 
     def __init__(self, program: Program):
         self.program, self.columns = program, program.columns
@@ -118,6 +60,9 @@ class Walk:
         self.line = Function(activations.get("linear"))
         used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
         self.normed = any(program.norms[n].kind == "batch" for n in used)
+        self.positions = positions_apart(program)
+        self.tied = self.columns > 1 and (self.normed or self.positions > 1)
+        self.mixes = scores(program)
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
@@ -131,6 +76,7 @@ class Forward(Walk):
         square, mean, distance: register -> log mean square, mean over root mean square, 1 - cosine of two columns.
         weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
         skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
+        wide: see `uniform.sources`.
         rows: the Signal that is filled.
     """
 
@@ -143,10 +89,11 @@ class Forward(Walk):
             signed(program.joins.branch),
             signed(program.factors),
         )
+        self.wide = uniform.sources(program)
         n = program.counts
         empty = lambda count: [math.nan] * count
-        L, S, M, J, N = n.layer, n.activation, n.norm, n.join, n.node + 1
-        sizes = (L, L, L, S, S, S, S, S, S, S, M, M, M, M, J, J, N, N, N)
+        L, S, M, A, J, N = n.layer, n.activation, n.norm, n.mix, n.join, n.node + 1
+        sizes = (L, L, L, *8 * [S], *4 * [M], n.affine, *8 * [A], J, J, N, N, N)
         self.rows = Signal(self.weight, self.bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
 
@@ -154,23 +101,28 @@ class Forward(Walk):
         """Every row."""
         pairs = self.columns > 1
         apart = 1.0 - self.program.correlation
-        together = self.normed and pairs
         self.rows.activation[0], self.rows.mean[0] = 0.0, 0.0
         if pairs:
-            self.rows.distance[0] = self.distance[0] = max(apart, NEAREST) if together else apart
+            self.rows.distance[0] = self.distance[0] = max(apart, NEAREST) if self.normed else apart
         for stretch in self.program.stretches:
             steps = self.compiled(stretch, "moments")
-            if together:
+            if self.tied:
                 steps = [step for both in zip(steps, self.compiled(stretch, "distance"), strict=True) for step in both]
                 for i in range(stretch.count):
                     for step in steps:
                         step(i)
             else:
                 self.moments(stretch, steps)
-        if pairs and not together:
+        if pairs and not self.tied:
             for stretch in self.program.stretches:
                 self.distances(stretch)
-        return as_arrays(self.rows)
+        signal = as_arrays(self.rows)
+        if 1 < self.positions < self.columns:
+            self.between, self.rows.distance[0], self.distance[0] = True, apart, apart
+            for stretch in self.program.stretches:
+                self.distances(stretch)
+            signal.between = as_arrays(self.rows)
+        return signal
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
         """Repetitions until nothing changes any more; the rest is like the last."""
@@ -198,9 +150,11 @@ class Forward(Walk):
             "phi": (self.at,),
             "gate": (self.at,),
             "norm": (self.norms,),
+            "affine": (self.program.affine_steps.tolist(),),
             "add": (self.skip, self.branch),
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),
+            "mix": (self.mixes.score.tolist(),),
             "node": (),
         }
         for op in stretch.ops:
@@ -247,7 +201,8 @@ class Backward(Walk):
 
     Each op passes on a share of the squared norm, and of its correlation between two columns, that does not depend on
     them: so a stretch is walked once, all repetitions in one array, relative to what comes in from above; the shares
-    are then multiplied. Batch norm's share depends on the correlation: such programs go repetition by repetition.
+    are then multiplied. Those of batch norm and attention depend on the correlation: such programs go repetition by
+    repetition.
 
     Attributes:
         signal: the forward pass.  rows: the Gradient that is filled.
@@ -257,8 +212,9 @@ class Backward(Walk):
         alike_value, alike_factor: what the other side of a gate leaves of it.
     """
 
-    def __init__(self, program: Program, signal: Signal, coherence: float):
+    def __init__(self, program: Program, signal: Signal, coherence: float, first: Gradient | None = None):
         super().__init__(program)
+        self.between = first is not None
         self.signal, self.weight = signal, signal.weight
         with np.errstate(divide="ignore"):
             squares = (2 * np.log(np.abs(f)) for f in (program.joins.skip, program.joins.branch, program.factors))
@@ -268,13 +224,21 @@ class Backward(Walk):
         norms = np.array([norm.kind in ("layer", "rms") for norm in program.norms])[program.steps.norm]
         eps = np.log([norm.eps for norm in program.norms])[program.steps.norm]
         derivative = self.slope - np.where(norms, np.logaddexp(signal.raw, eps), 0.0)
-        self.rows = Gradient(np.zeros(n.node + 1), np.zeros(n.layer), derivative, np.zeros(n.layer))
+        shares = np.zeros((3, n.mix)) if first is None else (first.to_value, first.to_query, first.to_key)
+        zeros = lambda: np.zeros(n.layer)
+        self.rows = Gradient(np.zeros(n.node + 1), zeros(), derivative, zeros(), zeros(), *shares)
         self.kept = self.alike_value = self.alike_factor = np.ones(n.activation)
         if self.columns > 1:
             self.alike_value, self.alike_factor = 1 - signal.value_distance, 1 - signal.factor_distance
-            if coherence or self.normed:
-                self.kept = kept_shares(program, signal.preimage, signal.spread - signal.raw)
+            if coherence or self.tied:
+                apart = signal.spread - signal.raw
+                self.kept = kept_shares(program, signal.preimage, apart)
+                seen = signal.uniform >= 0
+                if seen.any():
+                    d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
+                    self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
+        self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
     def take(self, register: int) -> tuple[Any, Any]:
         """Log squared norm and correlation of a register's gradient, which then has none."""
@@ -301,7 +265,7 @@ class Backward(Walk):
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
         for stretch in self.program.stretches[::-1]:
             ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
-            walk = self.one_by_one if self.normed else self.at_once
+            walk = self.one_by_one if self.tied else self.at_once
             start, coherence = walk(stretch, ops, start, coherence)
         self.rows.activation[0] = start
         return self.rows
@@ -348,10 +312,15 @@ def forward(program: Program) -> Signal:
     return Forward(program).run()
 
 
-def backward(program: Program, signal: Signal, start: float = 0.0, coherence: float = 0.0) -> Gradient:
+def backward(
+    program: Program, signal: Signal, start: float = 0.0, coherence: float = 0.0, between: float = 0.0
+) -> Gradient:
     """Squared gradient norms of every layer and node, given the forward pass and (log squared norm, coherence) of
-    dJ/da[N]."""
-    return Backward(program, signal, coherence).run(start, coherence)
+    dJ/da[N]; `between`: the coherence of columns of different inputs, where the signal tells them apart."""
+    gradient = Backward(program, signal, coherence).run(start, coherence)
+    if signal.between is not None:
+        gradient.between = Backward(program, signal.between, between, gradient).run(start, between)
+    return gradient
 
 
 def slope_log(program: Program, signal: Signal) -> np.ndarray:
@@ -365,4 +334,6 @@ def slope_log(program: Program, signal: Signal) -> np.ndarray:
             table(np.where(inside, t, 0.0), [LOG_SLOPE2])[0] if table.level is None else np.full(len(t), table.level)
         )
         out[chosen] = np.where(inside, slope, log_square(float(row.evaluate("slope", np.zeros(1))[0])))
+    seen = signal.uniform >= 0
+    out[seen] = uniform.slope(signal.preimage[seen], signal.uniform[seen])
     return out

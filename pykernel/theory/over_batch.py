@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from pykernel.theory.mean_field import Signal
 from pykernel.theory.plain import Plain
+from pykernel.theory.signals import Signal
 
 
 def shares(facts: Plain, signal: Signal) -> np.ndarray:

@@ -13,16 +13,17 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import correlation, finite, head, rounding
-from pykernel.theory.batch import batch_table
-from pykernel.theory.mean_field import Gradient, Signal, backward, forward
+from pykernel.theory import attention, finite, finite_blocks, head
+from pykernel.theory.laws import dead_probability
+from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
 from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
+from pykernel.theory.rows import predicted
+from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
-SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
     "width: measure it"
@@ -58,11 +59,11 @@ class Prediction(observables.Rows):
     def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
-        self.rows = _rows(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient)
-        self.law, self.law_batch = (known.law, known.batch) if known else (NO_LAW, 1)
+        self.rows = predicted(program, signal, gradient, loss)
+        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
-        self.dead_chance = known.dead if known else finite.dead_probability(program)
+        self.dead_chance = known.dead if known else dead_probability(program)
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
@@ -108,8 +109,8 @@ class Prediction(observables.Rows):
 
     @property
     def end_to_end(self) -> float:
-        """First over last weight gradient, in decades."""
-        return float(first_over_last(self.log10_grad_weight[None])[0])
+        """First over last weight gradient, in decades; of blocks as `Propagation.end_to_end` says."""
+        return float(first_over_last(self.log10_grad_weight[None], self.chain.alike)[0])
 
     @property
     def signal_end_to_end(self) -> float:
@@ -252,99 +253,34 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:
     """The same for a lowered chain."""
+    return Prediction(chain, program, *passes(program))
+
+
+def passes(program: Program) -> tuple[Signal, Gradient, float]:
+    """The forward and the backward pass of a program, and the mean loss.
+
+    Raises:
+        NoTheory (a ValueError): a program that infinite-width theory does not follow.
+    """
     structure(program)
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
         signal = forward(program)
-        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
-        return Prediction(chain, program, signal, backward(program, signal, first.square, first.coherence), first.loss)
+        between = None if signal.between is None else float(signal.between.distance[-1])
+        first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
+        gradient = backward(program, signal, first.square, first.coherence, first.between)
+        return signal, gradient, first.loss
+
+
+def _no_law(program: Program) -> str:
+    """Why there is no finite-width law."""
+    found = finite_blocks.reason(program)
+    return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
 def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
     used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
     return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
-
-
-def _rows(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
-    C, L = program.columns, program.depth
-    half = 0.5 / LOG10
-    coherence = gradient.coherence
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross = 1 + (C - 1) * coherence * (1 - signal.input_distance) if C > 1 else np.ones(L)
-        fan_in = program.layers.columns.astype(float)
-        weight = (
-            gradient.preactivation
-            + signal.input
-            + np.log(fan_in)
-            + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
-        )
-        bias = gradient.preactivation + np.log(np.maximum(1 + (C - 1) * coherence, 0) if C > 1 else np.ones(L))
-        bias[np.abs(1 + (C - 1) * coherence) < 1e-12] = -np.inf
-        mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
-        mean = np.where(signal.mean[1:] == 0, 0.0, mean)
-    saturated, dead = _fractions(program, signal)
-    return {
-        "log10_grad_weight": half * weight,
-        "log10_grad_bias": half * bias,
-        "log10_grad_preactivation": half * gradient.preactivation,
-        "log10_grad_activation": half * gradient.activation,
-        "log10_mean_square_preactivation": 2 * half * signal.preactivation,
-        "log10_mean_square_activation": 2 * half * signal.activation[1:],
-        "mean_activation": mean,
-        "saturated": saturated,
-        "dead": dead,
-        "similarity": 1 - signal.distance[1:],
-        "log10_weight_factor": half * signal.weight,
-        "log10_derivative_factor": half * gradient.derivative,
-        "attention_entropy": np.full(program.counts.mix, np.nan),
-        "score_std": np.full(program.counts.mix, np.nan),
-        **rounding.rows(program, signal, gradient),
-        "loss": loss,
-    }
-
-
-def _fractions(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
-    """Saturated pairs and dead units of each activation step."""
-    saturated, dead = np.zeros((2, len(signal.preimage)))
-    steps = program.steps
-    for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
-        chosen = (steps.row == r) & (steps.norm == n)
-        row, norm = program.activations[r], program.norms[n]
-        if norm.kind == "batch":
-            saturated[chosen], dead[chosen] = _batch_fractions(row, norm.eps, program.columns, signal.spread[chosen])
-        else:
-            deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
-            saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
-            dead[chosen] = _dead(row, deviation, signal.raw_distance[chosen], program.columns)
-    return saturated, dead
-
-
-def _batch_fractions(row: Any, eps: float, columns: int, spread: np.ndarray) -> tuple[Any, float]:
-    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on
-    both sides are rare and left out.
-    """
-    if columns == 1:
-        zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
-        return float(zero < 0.01 * row.max_slope), float(zero == 0)
-    table = batch_table(row, columns)
-    return [table.at(float(s), math.log(eps)).saturated for s in spread], 0.0
-
-
-def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -> Any:
-    """Chance that a unit's slope is zero for all columns, at each of these deviations and distances."""
-    flat = correlation.dead_set(row)
-    if not flat:
-        return 0.0
-    if columns == 1:
-        return correlation.probability(flat, deviation)
-    keys = np.round(np.stack([np.log(deviation), distance]), 7)
-    _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)
-    count = len(deviation)
-    if len(first) > SAMPLED:  # slowly varying: a sample of steps, the rest between
-        chosen = np.unique(np.geomspace(1, count, SAMPLED).astype(int) - 1)
-        return np.interp(np.arange(count), chosen, [common(i) for i in chosen])
-    return np.array([common(i) for i in first])[np.ravel(back)]
 
 
 def _validity(program: Program, prediction: Prediction) -> list[str]:
@@ -373,6 +309,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             )
     if program.columns > prediction.law_batch and prediction.log10_grad_activation_std is not None:
         out.append("mean and spread at finite width are those of one input")
+    out += attention.notes(program, prediction.signal)
     if program.x is not None or program.cotangent is not None:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
@@ -385,10 +322,6 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
             "ReLU, softplus); "
             "measured lies above"
-        )
-    if program.head.loss == "softmax":
-        out.append(
-            "softmax head: its gradient and loss are means over a fixed sample of logits, right to about 1 percent"
         )
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:

@@ -8,27 +8,31 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel.chain import ORDERS, Chain, Residual
+from pykernel.chain import ORDERS, Chain
+from pykernel.parts import Residual
 from pykernel.theory.critical import CriticalPoint, critical_gain
 from pykernel.theory.diagnosis import theory
+from pykernel.theory.roots import root
 
 # Roberts, Yaida, Hanin 2022, The Principles of Deep Learning Theory, ch. 5: where chi_perp = chi_par = 1 for GELU.
 GELU_POINT = (1.98305826, 0.17292239)
 DRAW, FRAME = "no cost: other draws of the same weights", "a QR decomposition a layer, once"
 NUMBER, INIT, PART, FUNCTION = 1, 2, 3, 4  # efforts: a number, another init, a new part, another function or shape
 WIDEST = 4096  # units up to which a wider chain is tried
+CLOSE = 0.01  # decades end to end that count as none
+LOST = 1.0  # decades that rounding a factor to four digits may cost
 NOISE = 0.05  # standard deviation of the biases that keep an odd function from its linear piece
 
 
 class Situation:
     """A chain, and what proposals ask of it."""
 
-    def __init__(self, chain: Chain, batch: int):
-        self.chain, self.batch = chain, batch
+    def __init__(self, chain: Chain, batch: int, positions: Any = ()):
+        self.chain, self.batch, self.positions = chain, batch, positions
         self.layers = chain.blocks is None  # equal layers by keywords, whose words may be changed
         self.plain = self.layers and chain.norm is None and chain.residual is None
         self.equal = self.layers and chain.widths is None
@@ -40,7 +44,12 @@ class Situation:
 
     @cached_property
     def gain(self) -> float | None:
-        return tuned_gain(self.chain, self.batch)
+        return tuned_gain(self.chain, self.batch, self.positions)
+
+    @cached_property
+    def decades(self) -> float:
+        """What theory says of the chain as it is; nan where it says nothing."""
+        return predicted_decades(self.chain, self.batch, positions=self.positions)
 
     def critical(self, bias_std: float = 0.0) -> CriticalPoint | None:
         """The critical point of a chain without norm and skips, where there is one."""
@@ -50,7 +59,8 @@ class Situation:
         return point if point.exists else None
 
 
-Change = tuple[str, Chain] | None  # in words, and the changed chain; None where a proposal does not apply
+# In words, and the changed chain; None where a proposal does not apply, of blocks a phrase where that is worth saying.
+Change = tuple[str, Chain] | str | None
 
 
 class Proposal(NamedTuple):
@@ -64,6 +74,14 @@ class Proposal(NamedTuple):
 
 def _tune(s: Situation) -> Change:
     return None if s.gain is None else (f"gain {s.gain:.4g} on {s.chain.init}", s.chain.replace(gain=s.gain))
+
+
+def _tune_all(s: Situation) -> Change:
+    if not isinstance(s.chain.gain, tuple):
+        return None
+    scaled = lambda factor: s.chain.replace(gain=[gain * factor for gain in s.chain.gain])
+    factor = tuned(scaled, s.batch, s.positions)
+    return None if factor is None else (f"all gains times {rounded(factor):.4g}", scaled(rounded(factor)))
 
 
 def _init(init: str, *functions: str) -> Callable[[Situation], Change]:
@@ -147,13 +165,14 @@ def _wider(s: Situation) -> Change:
     if not (s.equal and s.plain) or s.gain is None or width > WIDEST:
         return None
     wider = s.chain.replace(width=width, gain=s.gain if s.chain.init.distribution != "haar" else s.chain.gain)
-    again = tuned_gain(wider, s.batch)
+    again = tuned_gain(wider, s.batch, s.positions)
     wider = wider.replace(gain=s.gain if again is None else again)
     return f"{width} units wide, gain {wider.gain:.4g}", wider
 
 
 PROPOSALS = (
     Proposal(_tune, NUMBER, "one number, tuned by theory to this depth"),
+    Proposal(_tune_all, NUMBER, "one number, tuned by theory to this depth"),
     Proposal(_init("he_normal", "relu", "leaky_relu"), INIT, DRAW, "He et al. 2015"),
     Proposal(_init("glorot_normal", "tanh"), INIT, DRAW, "Glorot, Bengio 2010"),
     Proposal(_init("lecun_normal", "selu"), INIT, DRAW, "Klambauer et al. 2017"),
@@ -195,10 +214,10 @@ PROPOSALS = (
 )
 
 
-def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_end") -> float:
+def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_end", positions: Any = ()) -> float:
     """Theory's typical change of a ratio (see `governing`), at this width where a law is known; nan without a
     theory."""
-    prediction = theory(chain, batch)
+    prediction = theory(chain, batch, positions=positions)
     if prediction is None:
         return math.nan
     mean = prediction.signal_end_to_end_mean
@@ -207,41 +226,36 @@ def predicted_decades(chain: Chain, batch: int, measure: str = "signal_end_to_en
     return mean if math.isfinite(mean) else prediction.signal_end_to_end
 
 
-def tuned_gain(chain: Chain, batch: int = 1) -> float | None:
+def tuned_gain(chain: Chain, batch: int = 1, positions: Any = ()) -> float | None:
     """The gain nearest to the present one at which theory's typical gradient change is zero over the chain's depth
     (None where there is none).
     """
-    # one a layer, or nothing to tune
-    if isinstance(chain.gain, tuple) or isinstance(chain.init, tuple) or chain.gain == 0:
+    if isinstance(chain.gain, tuple) or chain.gain == 0:  # one a layer, or nothing to tune
         return None
-    if chain.init.distribution in ("identity", "constant", "given"):
+    if any(init.distribution in ("identity", "constant", "given") for init in chain.inits):
         return None
     here = abs(chain.gain)
-    change = lambda log_gain: predicted_decades(chain.replace(gain=here * math.exp(log_gain)), batch)
-    grid = np.array([0.0, 0.2, -0.2, 0.5, -0.5, 0.9, -0.9, 1.4, -1.4, 2.0, -2.0, 2.8, -2.8, 4.0, -4.0])
+    factor = tuned(lambda factor: chain.replace(gain=here * factor), batch, positions)
+    return None if factor is None else rounded(here * factor)
+
+
+def rounded(number: float) -> float:
+    """To the four digits that advice is given in."""
+    return float(f"{number:.4g}")
+
+
+def tuned(scaled: Callable[[float], Chain], batch: int = 1, positions: Any = ()) -> float | None:
+    """The factor nearest to 1 at which theory's typical gradient change of `scaled(factor)` is zero; None where there
+    is none from e^-4 to e^4, none that four digits tell (a gate's), or no theory."""
+    change = lambda log: predicted_decades(scaled(math.exp(log)), batch, positions=positions)
     values: dict[float, float] = {}
-    for x in grid:
+    for x in (0.0, 0.2, -0.2, 0.5, -0.5, 0.9, -0.9, 1.4, -1.4, 2.0, -2.0, 2.8, -2.8, 4.0, -4.0):
         values[x] = change(x)
         if math.isnan(values[x]):
             return None
         known = sorted(values)
         for low, high in itertools.pairwise(known):
             if (values[low] > 0) != (values[high] > 0) and np.all(np.isfinite([values[low], values[high]])):
-                gain = here * math.exp(_root(change, low, high, values[low], values[high]))
-                return float(f"{gain:.4g}")
+                factor = math.exp(root(change, low, high, values[low], values[high], CLOSE))
+                return factor if abs(change(math.log(rounded(factor)))) < LOST else None
     return None
-
-
-def _root(function, low: float, high: float, at_low: float, at_high: float) -> float:
-    """Illinois rule to 0.01 decades."""
-    x = (low + high) / 2
-    for _ in range(25):
-        x = low + (high - low) * at_low / (at_low - at_high)
-        value = function(x)
-        if abs(value) < 0.01 or not math.isfinite(value):
-            break
-        if (value > 0) == (at_low > 0):
-            low, at_low, at_high = x, value, at_high / 2
-        else:
-            high, at_high, at_low = x, value, at_low / 2
-    return x

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.formats import Formats
+from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
 from pykernel.theory.loss_scale import FormatAdvice, advise
-from pykernel.theory.proposals import PROPOSALS, Situation, predicted_decades
+from pykernel.theory.proposals import PART, PROPOSALS, Situation, predicted_decades
+from pykernel.theory.reasons import TOGETHER
 from pykernel.verdict import EXPLODING, classify
 
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
@@ -34,6 +37,7 @@ class Candidate:
             deviation over
         replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
+        similarity: of positions, the median of the mean cosine at the last node; nan for inputs without positions.
         verdict: measured.  healthy: verdict "stable".
     """
 
@@ -47,6 +51,7 @@ class Candidate:
     spread: float = math.nan
     outside: float = math.nan
     forward: float = math.nan
+    similarity: float = math.nan
     verdict: str = ""
 
     @property
@@ -71,6 +76,8 @@ class Recommendation:
         candidates: list of `Candidate`.
         replicas, batch: of each measurement.
         bound: decades over the whole chain that count as healthy.
+        left_out: of a chain of blocks what was not proposed, and why, a phrase each; "..., by theory": what theory
+            predicts to lie far beyond the bound, which is not measured.
         formats: `FormatAdvice` where formats were given, else None.
     """
 
@@ -79,6 +86,7 @@ class Recommendation:
     replicas: int = 0
     batch: int = 1
     bound: float = EXPLODING
+    left_out: tuple[str, ...] = ()
     formats: FormatAdvice | None = None
 
     @property
@@ -111,6 +119,8 @@ class Recommendation:
             lines += [f"  {w}" for w in words[1:]]
             lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
         lines += ["", *_wrapped(self.summary)]
+        if self.left_out:
+            lines += _wrapped(f"not proposed: {'; '.join(self.left_out)}")
         lines += [] if self.formats is None else _wrapped(str(self.formats))
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
@@ -132,13 +142,22 @@ class Recommendation:
         verdict = classify([math.nan], [decades], vanishing=-self.bound, exploding=self.bound)
         return f" (theory {_number(decades)}" + ("" if verdict == self.original.verdict else f", {verdict}") + ")"
 
+    def _apart(self) -> str:
+        """Positions that have fallen together, and what keeps them further apart; "" where they have not."""
+        alike = self.original.similarity
+        if not alike > TOGETHER:
+            return ""
+        text = f"its gradient asks for no change, but positions fall together (mean cosine {alike:.4g} at the end)"
+        others = [c for c in self.candidates if c.healthy and c.effort <= PART and c.similarity < TOGETHER]
+        return text + (f"; apart with {others[0].change} ({others[0].similarity:.3g})" if others else "")
+
     @property
     def summary(self) -> str:
         """One sentence."""
         if self.original.healthy:
             text = f"the chain is healthy as it is, measured{self._theory()}"
             if self.original.outside <= UNSURE:
-                return f"{text}: nothing has to change"
+                return f"{text}: " + (self._apart() or "nothing has to change")
             surer = next((c for c in self.candidates if c.healthy and c.outside <= UNSURE), None)
             text += f", but only in the median: {self.original.outside:.0%} of the draws end beyond the bounds"
             return text + (f"; surer: {surer.change}" if surer else "")
@@ -168,6 +187,7 @@ def recommend(
     target: float | None = None,
     *,
     batch: int | None = None,
+    positions: int | tuple[int, ...] = (),
     replicas: int = 24,
     seed: int = 0,
     formats: Formats | None = None,
@@ -178,6 +198,7 @@ def recommend(
         chain: what is wrong, or might be.
         target: bound in decades, either way, on the gradient's change end to end; 3 by default.
         batch: inputs of each measurement; by default 16 with batch norm, else 1.
+        positions: of one input, as for `propagate`.
         replicas: of each measurement (fewer for chains that take long).
         seed: of the measurements.
         formats: `Formats` that the chain shall run in: then its `formats` says which loss scale fits the chain as it
@@ -201,16 +222,19 @@ def recommend(
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     bound = EXPLODING if target is None else checks.positive("target", target)
     replicas = checks.integer("replicas", replicas, 1, 10**6)
-    batch = (16 if chain.norm == "batch" else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
-    bench = _Bench(batch, replicas, seed, bound)
+    batch = (16 if chain.has_batch_norm else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
+    bench = _Bench(batch, positions, replicas, seed, bound)
     original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
     known = {_law(chain)}
-    for candidate in proposals_for(chain, batch):
+    for candidate in proposals_for(chain, batch, positions):
         if _law(candidate.chain) not in known:
             known.add(_law(candidate.chain))
-            proposals.append(candidate)
-    promising = [c for c in (bench.predict(c) for c in proposals) if not abs(c.predicted) > 1.5 * bound]
+            proposals.append(bench.predict(candidate))
+    promising = [c for c in proposals if not abs(c.predicted) > 1.5 * bound]
+    left_out = reasons_against(chain, batch, positions)
+    if chain.blocks is not None:
+        left_out += [f"{c.change}: {_number(c.predicted)} decades by theory" for c in proposals if c not in promising]
     measured = [bench.measure(c) for c in promising]
     order = sorted(
         measured,
@@ -225,8 +249,8 @@ def recommend(
     )
     if not (formats is None or isinstance(formats, Formats)):
         raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
-    advice = None if formats is None else advise(chain, formats, batch)
-    return Recommendation(original, order, replicas, batch, bound, advice)
+    advice = None if formats is None else advise(chain, formats, batch, positions)
+    return Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
 
 
 def _changes(before: Chain, after: Chain) -> int:
@@ -246,21 +270,29 @@ def _law(chain: Chain) -> tuple:
         steps.row,
         steps.norm,
         program.norm_steps,
+        program.affine_steps,
         program.masks,
     )
     numbers = (layers.scale, layers.bias_scale, joins.skip, joins.branch, program.factors)
     tables = (program.stretches, program.draws, program.activations, program.norms)
-    return (*tables, *(a.tobytes() for a in arrays), *(np.round(a, 12).tobytes() for a in numbers))
+    affines = [part for row in program.affines for part in row]
+    return (
+        *tables,
+        *(a.tobytes() for a in affines),
+        *(a.tobytes() for a in arrays),
+        *(np.round(a, 12).tobytes() for a in numbers),
+    )
 
 
 class _Bench:
     """Predicts and measures candidates under the same conditions."""
 
-    def __init__(self, batch: int, replicas: int, seed: int, bound: float):
-        self.batch, self.replicas, self.seed, self.bound = batch, replicas, seed, bound
+    def __init__(self, batch: int, positions: Any, replicas: int, seed: int, bound: float):
+        self.batch, self.positions, self.replicas, self.seed, self.bound = batch, positions, replicas, seed, bound
 
     def predict(self, candidate: Candidate) -> Candidate:
-        return _with(candidate, predicted=predicted_decades(candidate.chain, self.batch))
+        decades = predicted_decades(candidate.chain, self.batch, positions=self.positions)
+        return _with(candidate, predicted=decades)
 
     def measure(self, candidate: Candidate) -> Candidate:
         chain, replicas = candidate.chain, self.replicas
@@ -269,7 +301,7 @@ class _Bench:
             "haar",
         }:  # every entry is drawn: about 2 ns each, a few seconds at most
             replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
-        p = run.measure(chain, batch=self.batch, replicas=replicas, seed=self.seed)
+        p = run.measure(chain, batch=self.batch, positions=self.positions, replicas=replicas, seed=self.seed)
         measure = governing(p.end_to_end, p.signal_end_to_end)
         values = np.asarray(getattr(p, measure))
         finite = values[np.isfinite(values)]
@@ -279,11 +311,12 @@ class _Bench:
             forward = float(np.median(ahead[:, -1] - ahead[:, 0]))
         return _with(
             candidate,
-            predicted=predicted_decades(chain, self.batch, measure),
+            predicted=predicted_decades(chain, self.batch, measure, self.positions),
             measured=float(np.median(values)),
             spread=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
             outside=outside,
             forward=forward,
+            similarity=float(np.median(p.similarity[:, -1])) if math.prod(p.positions) > 1 else math.nan,
             verdict=p.judge(-self.bound, self.bound),
         )
 
@@ -294,8 +327,22 @@ def _with(candidate: Candidate, **changes) -> Candidate:
     return replace(candidate, **changes)
 
 
-def proposals_for(chain: Chain, batch: int = 1) -> list[Candidate]:
+def proposals_for(chain: Chain, batch: int = 1, positions: Any = ()) -> list[Candidate]:
     """Changes worth trying, unmeasured."""
-    situation = Situation(chain, batch)
-    found = ((proposal, proposal.change(situation)) for proposal in PROPOSALS)
-    return [Candidate(*change, proposal.effort, proposal.cost, proposal.source) for proposal, change in found if change]
+    found = _answers(chain, batch, positions)
+    return [
+        Candidate(answer[0], answer[1], proposal.effort, proposal.cost, proposal.source)
+        for proposal, answer in found
+        if isinstance(answer, tuple)
+    ]
+
+
+def reasons_against(chain: Chain, batch: int = 1, positions: Any = ()) -> list[str]:
+    """Why changes that one may expect are not among them."""
+    return [answer for _, answer in _answers(chain, batch, positions) if isinstance(answer, str)]
+
+
+def _answers(chain: Chain, batch: int, positions: Any) -> list:
+    situation = Situation(chain, batch, positions)
+    table = PROPOSALS if chain.blocks is None else BLOCK_PROPOSALS
+    return [(proposal, proposal.change(situation)) for proposal in table]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.theory.ops import OPS
-from pykernel.theory.structure import Law, NoTheory, Structure
+from pykernel.theory.structure import Law, NoTheory, Structure, positions_apart
 
 ONE_NORMED_INPUT = (
     "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip "
@@ -20,15 +20,31 @@ def structure(program: Program) -> Structure:
     Raises:
         NoTheory: an op for which no closed recursion is known, said in one sentence.
     """
+    if positions_apart(program) > 1:
+        _refuse_positions(program)
     walk = Structure(program)
     walk.laws[0] = Law(sources=walk.fresh())
     for stretch in program.stretches:
         for _ in range(min(stretch.count, 3)):  # what enters is what came out; a law changes once at most
             for op in stretch.ops:
-                if op.kind not in OPS:
-                    raise NoTheory("mean field has no attention yet; use propagate")
                 walk.laws[op.out] = OPS[op.kind].law(walk, stretch, op)
     return walk
+
+
+def _refuse_positions(program: Program) -> None:
+    """What is not known where positions of one input are told from inputs."""
+    over = program.head.over
+    if over in ("first", "last") and program.mixes.causal.any():
+        raise NoTheory(
+            f'mean field averages causal attention over positions, so it has no head over="{over}" one behind it; use '
+            'propagate, or over="positions" or "mean"'
+        )
+    used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
+    if program.batch > 1 and any(program.norms[n].kind == "batch" for n in used):
+        raise NoTheory(
+            "mean field knows batch norm beside attention, or a head that does not read all positions, for one input "
+            "only; use a layer norm, or propagate"
+        )
 
 
 def means(program: Program) -> str | None:

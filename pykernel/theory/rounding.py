@@ -20,8 +20,9 @@ import numpy as np
 from pykernel import observables
 from pykernel.formats import Format, Formats
 from pykernel.program import Program
-from pykernel.theory.mean_field import Backward, Forward, Gradient, Signal, as_arrays
+from pykernel.theory.mean_field import Backward, Forward, as_arrays
 from pykernel.theory.ops import OPS
+from pykernel.theory.signals import Gradient, Signal
 from pykernel.theory.structure import place
 
 QUANTILES = 4096  # of a Gaussian preactivation: shares below 1/4096 are not told from zero
@@ -94,9 +95,10 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     walk = _Rounded(program, formats)
     apart = walk.run()
     cosine = _gradient_cosines(walk, formats, size)
-    known["log10_error_signal"] = 0.5 * np.log10(2 * apart)
+    with np.errstate(divide="ignore"):
+        known["log10_error_signal"] = 0.5 * np.log10(2 * apart)
+        known["log10_error_gradient"] = 0.5 * np.log10(2 * np.maximum(1 - cosine, 0.0))
     known["gradient_cosine"] = cosine
-    known["log10_error_gradient"] = 0.5 * np.log10(2 * (1 - cosine))
     return known
 
 

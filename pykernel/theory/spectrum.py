@@ -18,7 +18,7 @@ from pykernel.ops.linear import bias
 from pykernel.ops.norm import normalise
 from pykernel.program import BIASES, Program
 from pykernel.theory.extremes import extremes
-from pykernel.theory.finite import digamma
+from pykernel.theory.laws import digamma
 from pykernel.theory.plain import Plain, plain
 from pykernel.theory.quadrature import HOMOGENEOUS
 

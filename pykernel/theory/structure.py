@@ -18,8 +18,8 @@ from pykernel.program import Op, Program, Stretch
 ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 
 
-# Half-width up to which uniform biases inside a sine count as normal ones of their variance: E sin^2 is off by 0.09 of
-# its fourth power.
+# Half-width up to which uniform biases inside a sine count as normal ones of their variance, where they are summed or
+# gated (else `uniform` knows them): E sin^2 is off by 0.09 of its fourth power.
 NARROW = 0.5
 
 
@@ -37,7 +37,8 @@ class Law:
         sources: numbers of what they come from unit by unit: registers without a common one are independent given their
             means.
         mean: the activation function that gave them a mean, "" where they have none.
-        spread: half-width of the uniform biases among them, 0 without; they count as normal ones of their variance.
+        spread: half-width of the uniform biases among them, 0 without.  summed: whether a sum added them to something.
+        uneven: whether positions of one input have mean squares of their own, behind causal attention.
     """
 
     gaussian: bool = True
@@ -45,6 +46,8 @@ class Law:
     sources: frozenset = frozenset()
     mean: str = ""
     spread: float = 0.0
+    summed: bool = False
+    uneven: bool = False
 
 
 @dataclass
@@ -82,24 +85,30 @@ class Structure:
         """Refuse what acts on entries that are not normal."""
         law = self.laws[register]
         if not law.gaussian:
+            hint = "put both into one Block, or use propagate" if law.made == "batch norm" else "use propagate"
             raise NoTheory(
                 f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum "
-                "with it, "
-                "whose entries are not normal; use propagate"
+                f"with it, whose entries are not normal; {hint}"
             )
 
     def require_narrow(self, register: int, what: str) -> None:
-        """Refuse a sine of biases whose distribution it tells from a normal one."""
+        """Refuse biases whose distribution a sine tells from a normal one."""
         if self.laws[register].spread > NARROW:
             raise NoTheory(
-                f"mean field takes biases as normal, and {what} tells uniform ones as wide as "
-                f"{self.laws[register].spread:.3g} from them; "
-                "use propagate"
+                f"mean field takes biases in {what} as normal, and a sine tells uniform ones as wide as "
+                f"{self.laws[register].spread:.3g} from them; use propagate"
             )
 
     def same(self, register: int, **changes) -> Law:
         """The law of a register with changes."""
         return replace(self.laws[register], **changes)
+
+
+def positions_apart(program: Program) -> int:
+    """Positions of one input where attention, or a head over one of them or their mean, tells them from inputs; else
+    1."""
+    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns)
+    return program.columns // program.batch if told else 1
 
 
 def place(stretch: Stretch, op: Op, offset: int = 0) -> tuple[int, int]:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from pykernel import inits
-from pykernel.program import BIASES, Draw, Program
+from pykernel.distributions import unit_variance
+from pykernel.program import BIASES, Draw, Op, Program
 from pykernel.theory.plain import plain
-from pykernel.theory.structure import NoTheory
+from pykernel.theory.structure import NoTheory, place
 
 BIAS_VARIANCE = {"zero": 0.0, "normal": 1.0, "uniform": 1 / 3, "given": math.nan}  # of unit draws
 
@@ -30,13 +31,43 @@ def weight_log(program: Program) -> np.ndarray:
     return out
 
 
+class Scores(NamedTuple):
+    """Of each attention, (M,).
+
+    Attributes:
+        score: log of scale^2 d, the variance of a score whose query and key have mean square 1 in heads of d units.
+        units: that query, key and value act on.
+    """
+
+    score: np.ndarray
+    units: np.ndarray
+
+
+def scores(program: Program) -> Scores:
+    """What the scores of attentions are like, by their layers."""
+    mixes, layers = program.mixes, program.layers
+    query, units = np.ones((2, program.counts.mix))
+    for stretch in program.stretches:
+        made: dict[int, Op] = {}
+        for op in stretch.ops:
+            if op.kind == "linear":
+                made[op.out] = op
+            elif op.kind == "mix":
+                (m, step), (l, every) = place(stretch, op), place(stretch, made[op.ins[0]])
+                numbers = np.arange(stretch.count)
+                query[m + step * numbers] = layers.units[l + every * numbers]
+                units[m + step * numbers] = layers.columns[l + every * numbers]
+    with np.errstate(divide="ignore"):
+        return Scores(2 * np.log(np.abs(mixes.scale)) + np.log(query / mixes.heads), units)
+
+
 def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarray, n_out: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         if draw.distribution == "haar":
             return 2 * np.log(np.abs(scale)) + np.log(n_in / np.maximum(n_in, n_out))
         if draw.distribution == "identity" and _identity_is_known(program) and np.all(n_in == n_out):
             return 2 * np.log(np.abs(scale))
-        variance = inits.unit_variance(*draw)
+        variance = unit_variance(*draw)
         if not math.isfinite(variance):
             raise NoTheory(
                 "mean field needs independent weights of finite variance or Haar matrices "

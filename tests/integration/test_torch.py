@@ -225,12 +225,6 @@ def evaluated():
     return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh()).eval()
 
 
-def scaled():
-    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Tanh())
-    nn.init.uniform_(module[1].weight)
-    return module
-
-
 L = lambda n=4, m=4: nn.Linear(n, m)
 REFUSED = [
     (small(L(), nn.Softmax(1)), "layer 1 (Softmax) is not known"),
@@ -243,11 +237,10 @@ REFUSED = [
     (small(nn.Linear(4, 4, bias=False), nn.Tanh), "16 weights are too few to tell a scheme"),
     (with_slopes, "a slope of its own for every unit"),
     (evaluated, "is in eval mode and normalises by running statistics"),
-    (scaled, "has a trained weight"),
     (small(nn.LazyLinear(6), nn.Tanh), "has no weight yet"),
     (small(nn.Linear(4, 4, device="meta"), nn.Tanh), "on the meta device"),
     (small(nn.Conv1d(1, 1, 3)), "is not known: a convolution mixes positions"),
-    (small(nn.TransformerEncoderLayer(4, 2, 4)), "is not known: attention mixes positions"),
+    (small(nn.TransformerEncoderLayer(4, 2, 4)), "drops attention weights, which a chain cannot"),
     (small(L(), nn.Dropout(1.0), nn.Tanh), "drops everything"),
 ]
 

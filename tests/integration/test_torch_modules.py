@@ -18,6 +18,7 @@ EXACT = 1e-9  # decades, float64: a few layers, sums of tens of terms
 def assert_the_gradients_of_autograd(module, inputs, backend="reference", batch=5):
     """Of every weight and bias of the chain, and of the input."""
     module = module.double()
+    module.zero_grad()
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(batch, inputs, dtype=torch.float64, generator=generator, requires_grad=True)
     c = torch.randn(module(x).shape, dtype=torch.float64, generator=generator)
@@ -78,6 +79,11 @@ PATTERNS = {
     ),
     "ModuleList": dict(
         width=5, depth=3, first=[Linear(6)], blocks=[MLP], last=[Norm("layer")], head=pk.Head("linear", 3, "he_normal")
+    ),
+    "LayerScale as it begins": dict(
+        width=6,
+        depth=2,
+        blocks=[Block(Norm("layer"), Linear(12), "gelu", Linear(6), skip=1.0, scale=float(np.float32(0.01)))],
     ),
     "F.linear": dict(width=6, depth=2, blocks=[Block(Linear(6), "relu", Scale(-0.5))]),
 }
@@ -196,6 +202,11 @@ REFUSED = [
     (lambda m, x: cut_and_whole(m[0](x)), "is used twice"),
     (lambda m, x: m[0](x) / m[1](x), "divides by something that is no number"),
     (lambda m, x: m[0](x) + 1.0, "adds something that is no output of a layer"),
+    (lambda m, x: torch.relu(m[0](x)) ** 2, "the output acts on a square, which a chain knows on the way into a norm"),
+    (lambda m, x: x - x.mean(-1, keepdim=True), "acts on a difference from the mean"),
+    (lambda m, x: x / x.var(-1, keepdim=True).sqrt(), "divides by one unit less than there are"),
+    (lambda m, x: torch.tanh(x) + m[0].bias, "adds an array of its own to what is no output of a norm"),
+    (lambda m, x: torch.log_softmax(m[0](x), -1), "a softmax belongs to the loss"),
     (lambda m, x: (m[0](x), m[1](x)), "returns tuple; a chain has one output"),
     (lambda m, x: m[0](x) if x.sum() > 0 else x, "torch.fx cannot follow its forward"),
 ]
@@ -269,6 +280,21 @@ class Optional(nn.Module):
         return torch.add(input=x, other=torch.mul(x, other=factor), alpha=2.0) if not double else x * 2
 
 
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m[0](x).clamp(min=0),
+        lambda m, x: torch.clamp(m[0](x), -1, 1),
+        lambda m, x: sum([x, torch.relu(m[0](x))]),
+        lambda m, x: torch.relu(F.linear(x, m[0].weight) + m[0].bias),
+        lambda m, x: torch.relu(m[0](x)).to(x.dtype),
+    ],
+)
+def test_other_ways_to_write_a_step_are_read(forward):
+    torch.manual_seed(0)
+    assert_the_gradients_of_autograd(Forward(forward, *linears((6, 6))), 6)
+
+
 def test_arguments_stay_at_their_defaults():
     assert_the_gradients_of_autograd(Optional(), 6)
     assert_the_gradients_of_autograd(nn.Sequential(Optional(), Optional()), 6)
@@ -313,21 +339,40 @@ def test_blocks_of_two_kinds_repeat():
     assert (chain.depth, len(chain.last)) == (3, 1)
 
 
-def test_a_norm_whose_weight_is_one_number_is_a_norm_and_a_factor():
-    """As a last norm of a branch that begins at zero, or at 1/8; a number a unit is refused."""
+def test_a_norms_weight_and_bias_are_read():
+    """As one number, such as a last norm of a branch that begins at zero or at 1/8, and as numbers of each unit."""
     torch.manual_seed(0)
     branch = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 6), nn.BatchNorm1d(6))
     net = nn.Sequential(nn.Linear(6, 6), Forward(lambda m, x: torch.relu(x + m[0](x)), branch))
     nn.init.constant_(branch[4].weight, 0.125)
     chain = assert_the_gradients_of_autograd(net, 6)
     assert chain.blocks[-1] == Block(
-        Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch"), skip=1.0, scale=0.125, after="relu"
+        Linear(7), Norm("batch"), "relu", Linear(6), Norm("batch", weight=0.125), skip=1.0, after="relu"
     )
     nn.init.zeros_(branch[4].weight)
-    assert pk.from_torch(net, weights=True).blocks[-1].scale == 0.0
-    for change, message in ((nn.init.uniform_, "trained weight"), (nn.init.ones_, "trained bias")):
-        parameter = branch[4].weight if message == "trained weight" else branch[4].bias
-        change(parameter)
-        with pytest.raises(ValueError, match=rf"layer 1\.parts\.0\.4 \(BatchNorm1d\) has a {message}"):
-            pk.from_torch(net, weights=True)
-        nn.init.ones_(branch[4].weight)
+    assert pk.from_torch(net, weights=True).blocks[-1].steps[-1].weight == 0.0
+    for parameter in (branch[1].weight, branch[1].bias, branch[4].weight, branch[4].bias):
+        nn.init.uniform_(parameter)
+    steps = assert_the_gradients_of_autograd(net, 6).blocks[-1].steps
+    assert steps[1].weight == tuple(branch[1].weight.tolist()) and len(steps[-1].bias) == 6
+
+
+def test_norms_of_repeated_blocks_are_rows():
+    """Trained weights and biases differ from block to block, and `depth` still counts the blocks."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(Mlp(6) for _ in range(4)), nn.LayerNorm(6), nn.Linear(6, 3))
+    for block in (net[0], net[2]):
+        nn.init.uniform_(block.norm.weight)
+    nn.init.normal_(net[1].norm.bias)
+    nn.init.normal_(net[4].weight)
+    chain = assert_the_gradients_of_autograd(net, 6)
+    norm = chain.blocks[0].steps[0]
+    assert (chain.depth, len(chain.blocks), np.shape(norm.weight), np.shape(norm.bias)) == (4, 1, (4, 6), (4, 6))
+    assert norm.weight[1] == (1.0,) * 6 and norm.bias[0] == (0.0,) * 6
+    assert pk.from_torch(net, weights=True) == chain
+    assert pk.init_torch_(net, "he_normal").blocks == chain.blocks
+    for i in range(4):
+        nn.init.constant_(net[i].norm.weight, 0.5 + i)
+        nn.init.zeros_(net[i].norm.bias)
+    norm = assert_the_gradients_of_autograd(net, 6).blocks[0].steps[0]
+    assert norm == Norm("layer", weight=[[0.5], [1.5], [2.5], [3.5]])

@@ -125,6 +125,43 @@ class Swish(nn.Module):
         return torch.sigmoid(x) * x
 
 
+class HandNorm(nn.Module):
+    """An RMSNorm as language models write it, or a LayerNorm by its formula."""
+
+    def __init__(self, n, centred=False):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(n) + 0.5), nn.Parameter(torch.randn(n))
+        self.centred = centred
+
+    def forward(self, x):
+        if self.centred:
+            variance = x.var(-1, keepdim=True, unbiased=False)
+            return self.weight * (x - x.mean(-1, keepdim=True)) / torch.sqrt(variance + 1e-6) + self.bias
+        x = x.to(self.weight.dtype)
+        return (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)).type_as(x) * self.weight
+
+
+class LayerScale(Mlp):
+    """x + gamma * f(norm(x)), a factor for each unit (Touvron et al. 2021)."""
+
+    def __init__(self, n, trained=False):
+        super().__init__(n)
+        self.gamma = nn.Parameter(torch.rand(n) if trained else torch.full((n,), 1e-2))
+
+    def forward(self, x):
+        return x + self.gamma * self.down(F.gelu(self.up(self.norm(x))))
+
+
+def trained(module):
+    """With weights and biases of norms that differ by unit."""
+    for part in module.modules():
+        if isinstance(part, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d)):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            if getattr(part, "bias", None) is not None:
+                nn.init.normal_(part.bias, std=0.3)
+    return module
+
+
 def _stack(*sizes, act=nn.ReLU, last=None):
     parts = []
     for n, m in itertools.pairwise(sizes):
@@ -178,5 +215,15 @@ KINDS = {
     "functional forward": lambda: Functional(6),
     "F.linear": lambda: nn.Sequential(Mixer(6), Mixer(6)),
     "SiLU by hand": lambda: nn.Sequential(Swish(6, 7), Swish(7, 7), nn.Linear(7, 2)),
+    "trained pre-norm blocks": lambda: trained(_repeat(lambda: Mlp(6), 3, nn.LayerNorm(6), nn.Linear(6, 3))),
+    "trained post-norm blocks": lambda: trained(_repeat(lambda: Mlp(6, "post"), 3)),
+    "trained RMS norms": lambda: trained(_repeat(lambda: SwiGlu(6, 8), 2, nn.RMSNorm(6))),
+    "trained batch norms": lambda: trained(
+        nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3), nn.Tanh())
+    ),
+    "an RMSNorm by hand": lambda: _repeat(lambda: Mlp(6, norm=HandNorm), 2),
+    "a LayerNorm by hand": lambda: _repeat(lambda: Mlp(6, norm=lambda n: HandNorm(n, True)), 2, nn.Linear(6, 2)),
+    "LayerScale as it begins": lambda: _repeat(lambda: LayerScale(6), 2),
+    "LayerScale": lambda: _repeat(lambda: LayerScale(6, trained=True), 3),
     "final activation behind a sum": lambda: _repeat(lambda: Mlp(6), 2, nn.Softplus()),
 }

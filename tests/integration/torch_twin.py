@@ -46,10 +46,21 @@ class Function(nn.Module):
 class Times(nn.Module):
     def __init__(self, factor):
         super().__init__()
-        self.factor = factor
+        self.register_buffer("factor", factor)
 
     def forward(self, x):
         return self.factor * x
+
+
+class Shift(nn.Module):
+    """A bias behind a norm that has none."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.bias = nn.Parameter(torch.from_numpy(bias.copy()))
+
+    def forward(self, x):
+        return x + self.bias
 
 
 class Mask(nn.Module):
@@ -102,8 +113,11 @@ class Twin:
     def __init__(self, chain, *, seed=0, replica=0, batch=None):
         self.chain, self.seed, self.replica, self.batch = chain, seed, replica, batch
         self.program = lower(chain, seed=seed)
-        self.linears, self.masks, self.width = [], 0, chain.width
-        parts = [self._block(block) for block in (*chain.first, *chain.blocks * chain.depth, *chain.last)]
+        self.linears, self.masks, self.width, self.turn = [], 0, chain.width, 0
+        parts = [self._block(block) for block in chain.first]
+        for self.turn in range(chain.depth):
+            parts += [self._block(block) for block in chain.blocks]
+        parts += [self._block(block) for block in chain.last]
         self.head = None
         if chain.head is not None:
             self.head = nn.Linear(self.width, chain.head.outputs, bias=False)
@@ -164,15 +178,28 @@ class Twin:
             return Gate(gate, MODULES[step.activation.name](), self._linear(step.units))
         if isinstance(step, Norm):
             eps = self.chain.norm_eps if step.eps is None else step.eps
-            return {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm}[step.kind](self.width, eps=eps)
+            return self._norm(step, {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm}[step.kind], eps)
         if isinstance(step, Scale):
-            return Times(step.s)
+            return Times(torch.tensor(step.s, dtype=torch.float64))
         assert isinstance(step, Dropout)
         if self.batch is None:
             return nn.Dropout(step.p)
         self.masks += 1
         kept = stream.mask(self.seed, self.masks, self.replica, self.width, self.batch, step.p)
         return Mask(torch.from_numpy(kept.T / (1 - step.p)))
+
+    def _norm(self, step, kind, eps):
+        norm = kind(self.width, eps=eps)
+        for name in ("weight", "bias"):
+            value = getattr(step, name)
+            rows = value if isinstance(value, tuple) and isinstance(value[0], tuple) else (value,)
+            row = rows[self.turn if len(rows) > 1 else 0]
+            if row is None:
+                continue
+            if not hasattr(norm, name):  # an RMSNorm has no bias
+                return nn.Sequential(norm, Shift(np.broadcast_to(row, self.width)))
+            self._fill(getattr(norm, name), np.broadcast_to(row, self.width))
+        return norm
 
     def _linear(self, units):
         units = self.width if units is None else units

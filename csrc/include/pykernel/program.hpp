@@ -10,12 +10,13 @@
 namespace pykernel {
 
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
-// v; a factor times x; x under a mask; nothing but to look at a block's end.
-enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node };
-// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, sums
-// with a skip, factors, masks, attentions, nodes (block ends).
-enum class Table : int32_t { layer, activation, norm, join, factor, mask, mix, node };
-constexpr int table_count = 8, most_inputs = 2;
+// v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
+// q, k, v.
+enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix };
+// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
+// and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends).
+enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, node };
+constexpr int table_count = 9, most_inputs = 3;
 
 // A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all
 // others are dead then.
@@ -50,8 +51,16 @@ struct NormRow {
   int kind;    // as in Norm
   double eps;  // what it adds to the variance
 };
+// Scale and shift of every unit
+struct AffineRow {
+  int64_t units;
+  const double* weight;
+  const double* bias;  // or null: none
+};
 enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
 
+// What a head reads of every input: a loss at each position, or one loss of its first or last, or of their mean.
+enum Over { over_positions, over_first, over_last, over_mean };
 // One more weight layer behind the last node, and a loss; loss no_loss: none, and the rest does not matter.
 struct HeadSpec {
   int loss = no_loss;
@@ -60,7 +69,8 @@ struct HeadSpec {
   double scale = 0;
   const double* weight = nullptr;   // (outputs, n[N]) row-major in place of draws, or null
   const double* bias = nullptr;     // (outputs), or null: none
-  const double* targets = nullptr;  // (outputs, columns), or null: drawn
+  const double* targets = nullptr;  // (outputs, columns that it reads), or null: drawn
+  int over = over_positions;
 };
 
 // Arrays have as many numbers as `counts` says of their table. Layers are counted from 1 in the stream, from 0 in
@@ -92,9 +102,17 @@ struct Program {
   const int64_t* norm_steps;
   const NormRow* norms;  // norms[0] is none
   int64_t norm_count;
+  const int64_t* affine_steps;
+  const AffineRow* affines;
+  int64_t affine_count;
   const double *skip, *branch;  // of a sum
   const double* factors;
   const double* masks;  // the probability that an entry is zeroed
+  // Of an attention: heads of query and of key and value (a divisor); whether a query sees no later key; the factor on
+  // the scores.
+  const int64_t *heads, *kv_heads;
+  const bool* causal;
+  const double* mix_scale;
 
   const double* x;          // (n[0], columns) row-major, or null: drawn
   double correlation;       // of the drawn inputs
@@ -112,6 +130,10 @@ void find_centred(const Program& program, bool* out);
 
 // Columns of every block.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
+// Those that the head reads: all, or one an input.
+inline int64_t read_columns_of(const Program& program) {
+  return program.head.over == over_positions ? columns_of(program) : program.batch;
+}
 inline RowExtents extents_of(const Program& program) {
   return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
           program.counts[Table::mix], program.formats ? program.counts[Table::node] : 0};

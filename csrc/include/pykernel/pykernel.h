@@ -34,6 +34,7 @@ typedef enum { PK_FLOAT32 = 0, PK_FLOAT64 = 1 } pk_dtype;
 typedef enum { PK_DENSE = 0, PK_MATRIX_FREE = 1 } pk_engine;
 typedef enum { PK_NO_NORM = 0, PK_BATCH_NORM = 1, PK_LAYER_NORM = 2, PK_RMS_NORM = 3 } pk_norm;
 typedef enum { PK_LINEAR_NORM_ACTIVATION = 0, PK_NORM_ACTIVATION_LINEAR = 1 } pk_order;
+typedef enum { PK_OVER_POSITIONS = 0, PK_OVER_FIRST = 1, PK_OVER_LAST = 2, PK_OVER_MEAN = 3 } pk_over;
 typedef enum { PK_NO_LOSS = 0, PK_MSE = 1, PK_SIGMOID = 2, PK_SOFTMAX = 3, PK_LINEAR_LOSS = 4 } pk_loss;
 typedef enum {
   PK_WEIGHT,
@@ -201,7 +202,8 @@ PK_API int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t firs
 /* -- any network of dense layers (pykernel/program.hpp) */
 
 /* What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
-   v; a factor times x; x under a dropout mask; nothing but to look at a block's end. */
+   v; a factor times x; x under a dropout mask; nothing but to look at a block's end; weight x + bias by unit, as
+   trained norms end; attention between the positions of one input, V softmax(mix_scale K^T Q) head by head. */
 typedef enum {
   PK_OP_LINEAR,
   PK_OP_PHI,
@@ -210,14 +212,16 @@ typedef enum {
   PK_OP_ADD,
   PK_OP_SCALE,
   PK_OP_MASK,
-  PK_OP_NODE
+  PK_OP_NODE,
+  PK_OP_AFFINE,
+  PK_OP_MIX
 } pk_op_kind;
 /* A register names a running block. Register 0 is the signal from repetition to repetition, all others are dead then.
    The first op of a kind has the first number of the arrays below, and so on, repetition by repetition. These three
    structs do not grow. */
 typedef struct {
   int32_t kind, out; /* pk_op_kind; the register that is written */
-  int32_t ins[4];    /* those that are read: two by gate (g, v) and add (a, v), else one */
+  int32_t ins[4];    /* those that are read: two by gate (g, v) and add (a, v), three by mix (q, k, v), else one */
 } pk_op;
 typedef struct {
   const pk_op* ops;
@@ -228,8 +232,8 @@ typedef struct {
   double parameter;
 } pk_draw;
 
-/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask and node ops, in the order of their
-   numbers. Pointers stay yours. */
+/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node, affine and mix ops, in the order
+   of their numbers. Pointers stay yours. */
 typedef struct {
   size_t size;
   const pk_stretch* stretches;
@@ -265,12 +269,21 @@ typedef struct {
   double head_scale;
   const double *head_weight, *head_bias, *targets;
   double clip_value;
+  int32_t over;                        /* pk_over of the head */
+  const int64_t* affine_steps;         /* number of the row of each affine op, from 0; or null: the first */
+  const int64_t* affine_units;         /* units of each row */
+  const double* const* affine_weights; /* and its weights */
+  const double* const* affine_biases;  /* its biases, or null: none; null entries are none */
+  int64_t affine_count;                /* how many rows */
+  const int64_t *heads, *kv_heads;     /* of each mix: heads of q; of k and v, a divisor, or null: as many */
+  const int32_t* causal;               /* whether a query sees no later key, or null: it sees all */
+  const double* mix_scale;             /* the factor on scores, most often 1 / sqrt(units of a head) */
 } pk_program;
 
 /* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node:
    log10_grad_weight, _bias, _preactivation, log10_mean_square_preactivation and log10_weight_factor by layer;
    saturated, dead and log10_derivative_factor by activation step; log10_mean_square_activation, mean_activation and
-   similarity by node; log10_grad_activation by node, the input first. */
+   similarity by node; log10_grad_activation by node, the input first; attention_entropy and score_std by mix. */
 PK_API int pk_program_bytes(const pk_program* program, int engine, int dtype, size_t* least, size_t* most,
                             char* message, size_t message_size);
 PK_API int pk_program_run(const pk_program* program, int engine, int dtype, int64_t first, int64_t count,

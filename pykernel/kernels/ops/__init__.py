@@ -12,9 +12,19 @@ The last two take arrays of numbers and units, one entry a repetition.
 """
 
 from pykernel.kernels import records
-from pykernel.kernels.ops import add, gate, linear, mask, node, norm, phi, scale
+from pykernel.kernels.ops import add, affine, gate, linear, mask, node, norm, phi, scale
 
-OPS = {"linear": linear, "phi": phi, "gate": gate, "norm": norm, "add": add, "scale": scale, "mask": mask, "node": node}
+OPS = {
+    "linear": linear,
+    "phi": phi,
+    "gate": gate,
+    "norm": norm,
+    "affine": affine,
+    "add": add,
+    "scale": scale,
+    "mask": mask,
+    "node": node,
+}
 KINDS = tuple(OPS)
 WITH_NUMBERS = tuple(module for module in OPS.values() if hasattr(module, "NUMBERS"))
 

@@ -12,6 +12,17 @@ where `number` = (first, each): the op's own number in repetition i is first + i
 or `Backward`.
 """
 
-from pykernel.theory.ops import add, gate, linear, mask, node, norm, phi, scale
+from pykernel.theory.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
 
-OPS = {"linear": linear, "phi": phi, "gate": gate, "norm": norm, "add": add, "scale": scale, "mask": mask, "node": node}
+OPS = {
+    "linear": linear,
+    "phi": phi,
+    "gate": gate,
+    "norm": norm,
+    "affine": affine,
+    "add": add,
+    "scale": scale,
+    "mask": mask,
+    "mix": mix,
+    "node": node,
+}

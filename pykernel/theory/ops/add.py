@@ -24,7 +24,9 @@ def law(walk, stretch, op):
     if v.mean:
         walk.means.append(v.mean)
     both = [law for law in (a, v) if not law.gaussian]
-    return type(a)(not both, both[0].made if both else "", a.sources | v.sources, a.mean or v.mean)
+    made, spread = both[0].made if both else "", max(a.spread, v.spread)
+    uneven = a.uneven or v.uneven
+    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, spread > 0, uneven)
 
 
 def moments(walk, op, number):

@@ -19,9 +19,13 @@ def law(walk, stretch, op):
     names = ", ".join(sorted({str(row) for row in walk.rows(stretch, op)}))
     g, v = (walk.laws[register] for register in op.ins)
     walk.require_gaussian(op.ins[0], f"the {names} gate")
+    if "sin" in names.split(", "):
+        walk.require_narrow(op.ins[0], "a gate")
     if g.sources & v.sources:
         raise NoTheory("mean field needs a gate and a value of weights of their own; use propagate")
-    return type(g)(False, f"a {names} gate", g.sources | v.sources, names if v.mean else "")
+    return type(g)(
+        False, f"a {names} gate", g.sources | v.sources, names if v.mean else "", uneven=g.uneven or v.uneven
+    )
 
 
 def moments(walk, op, number):

@@ -20,7 +20,8 @@ def law(walk, stretch, op):
     first, each = place(stretch, op)
     layers, chosen = walk.program.layers, slice(first, first + each * stretch.count, each)
     uniform = layers.bias_draw[chosen] == BIASES.index("uniform")
-    return Law(sources=walk.fresh(), spread=float(np.abs(layers.bias_scale[chosen] * uniform).max()))
+    spread = float(np.abs(layers.bias_scale[chosen] * uniform).max())
+    return Law(sources=walk.fresh(), spread=spread, uneven=walk.laws[op.ins[0]].uneven)
 
 
 def moments(walk, op, number):
@@ -59,4 +60,5 @@ def distance(walk, op, number):
 def backward(walk, op, l):
     g, o = walk.take(op.out)
     walk.rows.preactivation[l], walk.rows.coherence[l] = g, o
+    walk.rows.lean[l] = walk.lean.pop(op.out, 0.0)
     walk.give(op.ins[0], g + walk.weight[l], o)

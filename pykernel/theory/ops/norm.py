@@ -40,7 +40,7 @@ def law(walk, stretch, op):
     if "batch" in kinds:
         walk.require_gaussian(source, "batch norm")
         return walk.same(source, gaussian=False, made="batch norm")
-    return walk.same(source, mean="") if kinds == {"layer"} else walk.laws[source]
+    return walk.same(source, mean="" if kinds == {"layer"} else walk.laws[source].mean, uneven=False)
 
 
 def moments(walk, op, number):

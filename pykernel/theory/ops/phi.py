@@ -4,10 +4,13 @@ two."""
 
 from __future__ import annotations
 
+import math
+
+from pykernel.theory import uniform
 from pykernel.theory.ops.norm import deviation
 from pykernel.theory.structure import ODD
 
-ROWS = ("raw", "preimage")
+ROWS = ("raw", "preimage", "uniform")
 FAR_ROWS = ("raw_distance",)
 
 
@@ -18,16 +21,18 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     walk.require_gaussian(source, names)
-    if norms == {None} and "sin" in names.split(", "):
-        walk.require_narrow(source, "sin")
+    if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
+        walk.require_narrow(source, "a sum")
     leaning = "" if all(row.name in ODD for row in rows) else names
-    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0)
+    uneven = walk.laws[source].uneven and not norms <= {"layer", "rms"}
+    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0, summed=False, uneven=uneven)
 
 
 def moments(walk, op, number):
     first, each = number
     square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
     raw, preimage, at, far = walk.rows.raw, walk.rows.preimage, walk.at, walk.distance
+    wide, share, bias, made = walk.wide, walk.rows.uniform, walk.bias, walk.rows.preactivation
 
     def step(i):
         s = first + i * each
@@ -38,6 +43,10 @@ def moments(walk, op, number):
             square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source])
             return
         preimage[s] = t = deviation(norm, q, mean[source])
+        if wide is not None and wide[s] >= 0:
+            share[s] = math.exp(bias[wide[s]] - made[wide[s]])
+            square[out], mean[out] = uniform.value(t, share[s]), 0.0
+            return
         square[out], m = row.value(t)
         mean[out] = mean[source] if row.passes else m
 
@@ -54,7 +63,10 @@ def distance(walk, op, number):
         row, norm = at[s]
         if norm.kind != "batch":
             rows.raw_distance[s] = d = far[source]
-            far[out] = row.apart(s, rows.preimage[s], d)
+            if walk.wide is not None and walk.wide[s] >= 0:
+                far[out] = uniform.apart(rows.preimage[s], rows.uniform[s], d)
+            else:
+                far[out] = row.apart(s, rows.preimage[s], d)
 
     return step
 

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The patterns of chains, lowered once where a chain is asked for again and again."""
+
+from __future__ import annotations
+
+import functools
+
+from pykernel.pattern import Pattern
+
+REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
+
+
+def pattern_of(chain):
+    """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
+    return Pattern(chain) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain))
+
+
+class _Itself:
+    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in
+    facts."""
+
+    def __init__(self, chain):
+        self.chain = chain
+
+    def __hash__(self):
+        return id(self.chain)
+
+    def __eq__(self, other):
+        return self.chain is other.chain
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern_of(itself):
+    return Pattern(itself.chain)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The rows of a prediction from the numbers of its signals and gradients: what `propagate` measures, on average."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pykernel.program import Program
+from pykernel.theory import attention, correlation, rounding
+from pykernel.theory.batch import batch_table
+from pykernel.theory.signals import Gradient, Signal
+
+LOG10 = math.log(10)
+SAMPLED = 200  # activation steps whose dead units are computed, of many that differ slowly
+
+
+def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float) -> dict:
+    """The rows of `observables.ROWS`, without an axis of replicas."""
+    L = program.depth
+    half = 0.5 / LOG10
+    pairs = _pairs(program, signal, gradient)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cross, alike = np.ones(L), np.ones(L)
+        for count, s, g in pairs:
+            cross += count * g.coherence * (1 - s.input_distance)
+            alike += count * g.coherence
+        fan_in = program.layers.columns.astype(float)
+        weight = (
+            gradient.preactivation
+            + gradient.lean
+            + signal.input
+            + np.log(fan_in)
+            + np.log(np.maximum(np.nan_to_num(cross, nan=1.0), 0))
+        )
+        bias = gradient.preactivation + np.log(np.maximum(alike, 0))
+        bias[np.abs(alike) < 1e-12] = -np.inf
+        mean = signal.mean[1:] * np.exp(np.minimum(signal.activation[1:] / 2, 709.0))
+        mean = np.where(signal.mean[1:] == 0, 0.0, mean)
+    saturated, dead = _fractions(program, signal, _mean(pairs or [(0, signal, gradient)], "raw_distance"))
+    return {
+        "log10_grad_weight": half * weight,
+        "log10_grad_bias": half * bias,
+        "log10_grad_preactivation": half * gradient.preactivation,
+        "log10_grad_activation": half * gradient.activation,
+        "log10_mean_square_preactivation": 2 * half * signal.preactivation,
+        "log10_mean_square_activation": 2 * half * signal.activation[1:],
+        "mean_activation": mean,
+        "saturated": saturated,
+        "dead": dead,
+        "similarity": 1 - _mean(pairs, "distance")[1:] if pairs else np.full(program.counts.node, np.nan),
+        "log10_weight_factor": half * signal.weight,
+        "log10_derivative_factor": half * gradient.derivative,
+        "attention_entropy": attention.entropies(program, signal),
+        "score_std": attention.score_deviations(program, signal),
+        **rounding.rows(program, signal, gradient),
+        "loss": loss,
+    }
+
+
+def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:
+    """How many partners a column has, and what they have in common: positions of its input and columns of others where
+    attention tells them apart."""
+    if program.columns == 1:
+        return []
+    if signal.between is None:
+        return [(program.columns - 1, signal, gradient)]
+    positions = program.columns // program.batch
+    return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
+
+
+def _mean(pairs: list[tuple[int, Signal, Gradient]], distance: str) -> Any:
+    """A distance over all pairs of columns."""
+    if len(pairs) == 1:
+        return getattr(pairs[0][1], distance)
+    return sum(count * getattr(s, distance) for count, s, _ in pairs) / sum(count for count, _, _ in pairs)
+
+
+def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Saturated pairs and dead units of each activation step."""
+    saturated, dead = np.zeros((2, len(signal.preimage)))
+    steps = program.steps
+    for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
+        chosen = (steps.row == r) & (steps.norm == n)
+        row, norm = program.activations[r], program.norms[n]
+        if norm.kind == "batch":
+            saturated[chosen], dead[chosen] = _batch_fractions(row, norm.eps, program.columns, signal.spread[chosen])
+        else:
+            deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
+            saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
+            dead[chosen] = _dead(row, deviation, distance[chosen], program.columns)
+    return saturated, dead
+
+
+def _batch_fractions(row: Any, eps: float, columns: int, spread: np.ndarray) -> tuple[Any, float]:
+    """Behind batch norm a unit has both signs: with two columns or more a flat half-line never holds it; flat pieces on
+    both sides are rare and left out.
+    """
+    if columns == 1:
+        zero = float(np.abs(np.asarray(row.slope(np.zeros(1)))[0]))
+        return float(zero < 0.01 * row.max_slope), float(zero == 0)
+    table = batch_table(row, columns)
+    return [table.at(float(s), math.log(eps)).saturated for s in spread], 0.0
+
+
+def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -> Any:
+    """Chance that a unit's slope is zero for all columns, at each of these deviations and distances."""
+    flat = correlation.dead_set(row)
+    if not flat:
+        return 0.0
+    if columns == 1:
+        return correlation.probability(flat, deviation)
+    keys = np.round(np.stack([np.log(deviation), distance]), 7)
+    _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)
+    count = len(deviation)
+    if len(first) > SAMPLED:  # slowly varying: a sample of steps, the rest between
+        chosen = np.unique(np.geomspace(1, count, SAMPLED).astype(int) - 1)
+        return np.interp(np.arange(count), chosen, [common(i) for i in chosen])
+    return np.array([common(i) for i in first])[np.ravel(back)]
