@@ -120,6 +120,23 @@ template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
   return out;
 }
 
+// x (n, B) as a format holds it, rounded so many times over.
+template <class T>
+py::array round_block(const std::string& isa, const Array<T>& x, int fraction, int lowest, double largest,
+                      bool infinite, int64_t times) {
+  const int64_t n = x.shape(0), B = x.shape(1);
+  Aligned<T> block = to_block<T>(x);
+  const Elementwise<T>& table = [&]() -> const Elementwise<T>& {
+    if constexpr (sizeof(T) == 4)
+      return isa_called(isa).floats(0);
+    else
+      return isa_called(isa).doubles(0);
+  }();
+  const Format format = {fraction, lowest, largest, infinite};
+  for (int64_t i = 0; i < times; i++) table.round(block.get(), n, B, format);
+  return from_block(block, n, B);
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& module) {
@@ -140,6 +157,8 @@ void bind_kernels(py::module_& module) {
   m.def("multiply_f64", multiply<double>);
   m.def("gram_f32", gram<float>);
   m.def("gram_f64", gram<double>);
+  m.def("round_f32", round_block<float>);
+  m.def("round_f64", round_block<double>);
 }
 
 }  // namespace pykernel

@@ -39,6 +39,7 @@ Counts counts_of(const py::handle& counts) {
   Fields fields(py::reinterpret_borrow<py::object>(counts));
   Counts out = {};
   for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
+  fields.ignore("rounded");  // none of an op's
   fields.done();
   return out;
 }
@@ -152,6 +153,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.correlation = fields.read<double>("correlation");
   read_head(Fields(fields.get("head")));
   p.clip_value = fields.read<double>("clip_value");
+  read_formats(fields.get("formats"));
   fields.done();
 }
 
@@ -230,6 +232,19 @@ void HeldProgram::read_norms(const py::object& rows) {
   }
   program_.norms = norms_.data();
   program_.norm_count = (int64_t)norms_.size();
+}
+
+void HeldProgram::read_formats(const py::object& formats) {
+  if (formats.is_none()) return;
+  const bool saturates = py::cast<std::string>(formats.attr("overflow")) == "saturate";
+  const auto format = [&](const char* of) -> Format {
+    const py::object row = formats.attr("row")(of);
+    if (row.is_none()) return {};
+    return {py::cast<int>(row.attr("fraction")), py::cast<int>(row.attr("lowest")),
+            py::cast<double>(row.attr("largest")), py::cast<bool>(row.attr("infinite")) && !saturates};
+  };
+  formats_ = {format("weights"), format("signals"), format("gradients"), py::cast<double>(formats.attr("loss_scale"))};
+  program_.formats = &formats_;
 }
 
 void HeldProgram::read_affines(const py::object& rows) {

@@ -56,6 +56,7 @@ class HeldProgram {
   void read_norms(const pybind11::object& rows);
   void read_affines(const pybind11::object& rows);
   void read_head(Fields fields);
+  void read_formats(const pybind11::object& formats);
 
   Program program_ = {};
   bool is_float_ = false;
@@ -69,6 +70,7 @@ class HeldProgram {
   std::vector<Draw> draws_;
   std::vector<ActivationRow> activations_;
   std::vector<NormRow> norms_;
+  Formats formats_;
   std::vector<AffineRow> affines_;
 };
 

@@ -134,6 +134,7 @@ bool run_program(const Program& program, Engine engine, int64_t first, int64_t c
                  size_t bytes, Stop stop) {
   check_engine(program, engine);
   check_replicas(first, count);
+  if (program.formats) throw std::invalid_argument("a run in the caller's memory has no formats");
   const Shares shares = shares_of<T>(program, engine, bounded(bytes));
   const Lent lent(workspace, bytes);
   return run_lent<T>(program, engine, first, count, rows, shares, stop);

@@ -128,11 +128,12 @@ template <class T> double Dense<T>::work(int64_t l) const {
   return (double)of.rows * (double)of.columns * (double)B_;
 }
 
-template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team) {
+template <class T>
+void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team, const Format& format) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, of, drawn, team, shift);
+  Weights<T> w = weights(l, of, drawn, team, format, shift);
   z.exponent = u.exponent + shift;
   if (drawn.source == Source::identity) return diagonal(u, w.scale, z);
   if (drawn.source == Source::constant) return rank_one(u, w.scale, z);
@@ -151,11 +152,11 @@ template <class T> void Dense<T>::forward(int64_t l, const Block<T>& u, const do
 
 template <class T>
 void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du,
-                        Team& team) {
+                        Team& team, const Format& format) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, of, drawn, team, shift);
+  Weights<T> w = weights(l, of, drawn, team, format, shift);
   du.exponent = delta.exponent + shift;
   if (drawn.source == Source::identity) return diagonal(delta, w.scale, du);
   if (drawn.source == Source::constant) return rank_one(delta, w.scale, du);
@@ -168,15 +169,27 @@ void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T
   });
 }
 
-// Scales that T might not hold give their power of two to the block's exponent.
+// Scales that T might not hold give their power of two to the block's exponent; rounded weights are true values.
 template <class T>
-Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, int& shift) {
+Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, const Format& format,
+                             int& shift) {
   shift = 0;
-  const bool far = program_.exponent && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
+  const bool far =
+      program_.exponent && !format.fraction && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
   const double mantissa = far ? frexp(of.scale, &shift) : of.scale;
-  Weights<T> w = {of.rows,         of.columns,    (T)mantissa,          drawn.distribution,
-                  drawn.parameter, program_.seed, (uint32_t)of.address, replica_,
-                  nullptr,         nullptr};
+  Weights<T> w = {of.rows,
+                  of.columns,
+                  (T)mantissa,
+                  drawn.distribution,
+                  drawn.parameter,
+                  program_.seed,
+                  (uint32_t)of.address,
+                  replica_,
+                  nullptr,
+                  nullptr,
+                  format};
+  if (format.fraction && (drawn.source == Source::identity || drawn.source == Source::constant))
+    w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(l);
   if (drawn.source == Source::haar) {
     if (framed_ != l) draw_frame(w, frames_.get(), table_, team);

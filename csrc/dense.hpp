@@ -32,9 +32,9 @@ template <class T> class Dense final : public Linear<T> {
   void begin(int64_t replica, Team&) override;
   bool keeps_all() const override { return keeps_all_; }
   double work(int64_t layer) const override;
-  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
+  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&, const Format& format) override;
   void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
-                Block<T>& du, Team&) override;
+                Block<T>& du, Team&, const Format& format) override;
 
  private:
   struct Layer {
@@ -44,7 +44,7 @@ template <class T> class Dense final : public Linear<T> {
   Layer& at(int64_t layer) { return layers_[(size_t)(layer - first_)]; }
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
-  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, int& shift);
+  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
   int64_t share(int64_t panels, int64_t work, const Team& team) const;
   void diagonal(const Block<T>& x, T scale, Block<T>& y) const;
   void rank_one(const Block<T>& x, T scale, Block<T>& y) const;

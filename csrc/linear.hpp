@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "pykernel/block.hpp"
+#include "pykernel/formats.hpp"
 #include "pykernel/rows.hpp"
 #include "team.hpp"
 
@@ -27,10 +28,34 @@ template <class T> class Linear {
   virtual double work(int64_t layer) const = 0;
   // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is
   // set by the caller. Layer L + 1 is the head. Long products look at team.stopped() now and then and return early.
-  virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) = 0;
+  // format: what the weight is rounded to.
+  virtual void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&,
+                       const Format& format) = 0;
   // du = W^T delta. `u` and `gram` as given to forward (u.data null unless needs_input), `delta_gram` delta^T delta.
   virtual void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
-                        const double* delta_gram, Block<T>& du, Team&) = 0;
+                        const double* delta_gram, Block<T>& du, Team&, const Format& format) = 0;
+
+  // The same for two runs with the same weights, the one without formats first.
+  struct Forward {
+    const Block<T>& u;
+    const double* gram;
+    Block<T>& z;
+    const Format& format;
+  };
+  struct Backward {
+    const Block<T>& u;
+    const double* gram;
+    const Block<T>& delta;
+    const double* delta_gram;
+    Block<T>& du;
+    const Format& format;
+  };
+  virtual void forward_both(int64_t layer, const Forward (&asked)[2], Team& team) {
+    for (const Forward& a : asked) forward(layer, a.u, a.gram, a.z, team, a.format);
+  }
+  virtual void backward_both(int64_t layer, const Backward (&asked)[2], Team& team) {
+    for (const Backward& a : asked) backward(layer, a.u, a.gram, a.delta, a.delta_gram, a.du, team, a.format);
+  }
 };
 
 }  // namespace pykernel

@@ -42,6 +42,9 @@ double shortest(const double* gram, int64_t B) {
   return sqrt(least);
 }
 
+// Columns that a weight is asked for at a time: of both runs where there are formats.
+int64_t asked_columns(const Program& program) { return columns_of(program) * (program.formats ? 2 : 1); }
+
 // Columns that make a group of units worth a team's while.
 constexpr int64_t many_columns = 32;
 int64_t groups_at_once(int64_t B) { return B < many_columns ? 4 : 1; }
@@ -52,7 +55,7 @@ template <class T>
 MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
     : program_(program),
       kernels_(matrix_free_table<T>()),
-      B_(columns_of(program)),
+      B_(asked_columns(program)),
       stride_(row_stride(B_)),
       L_(program.counts[Table::layer]),
       inner_(B_, largest_width(program)),
@@ -68,18 +71,24 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
   factor_.resize((size_t)factor_bytes(B_));
   if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
   if (one_input(program)) single_.emplace(program);
+  if (!program.formats) return;
+  for (auto* buffer : {&both_in_, &both_delta_, &both_out_})
+    *buffer = Buffer<T>((size_t)block_entries(largest_width(program), B_));
+  both_gram_.resize((size_t)(B_ * B_)), both_delta_gram_.resize((size_t)(B_ * B_));
 }
 
 template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
-  const int64_t B = columns_of(program), first = program.counts[Table::layer] + 1;
-  return taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
+  const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
+  const int64_t both =
+      program.formats ? 3 * Buffer<T>::bytes(block_entries(largest_width(program), B)) + 2 * taken<double>(B * B) : 0;
+  return both + taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
          5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B)) + 3 * SmallFactor::bytes(B) +
          InnerProducts<T>::bytes(B, largest_width(program)) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
          (one_input(program) ? SingleChain<T>::bytes(program) : 0);
 }
 template <class T> int64_t MatrixFreeLinear<T>::scratch_bytes(const Program& program) {
-  return columns_of(program) * group_units * (int64_t)sizeof(T);
+  return asked_columns(program) * group_units * (int64_t)sizeof(T);
 }
 
 template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -99,7 +108,8 @@ template <class T> double MatrixFreeLinear<T>::work(int64_t layer) const {
 
 // In double precision: rank is read from it.
 template <class T> bool MatrixFreeLinear<T>::gram(const Block<T>& x, double* out, Team& team) {
-  inner_({x.data, {}, B_}, nullptr, x.n, true, out, B_, team);
+  const int64_t columns = columns_of(program_);
+  inner_({x.data, {}, columns}, nullptr, x.n, true, out, columns, team);
   return true;
 }
 
@@ -195,8 +205,9 @@ void MatrixFreeLinear<T>::add_combination(const Block<T>& u, const double* X, bo
 }
 
 template <class T>
-void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team) {
-  if (layer > L_) return head_->forward(layer, u, gram, z, team);
+void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team,
+                                  const Format& format) {
+  if (layer > L_) return head_->forward(layer, u, gram, z, team, format);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1];
   if (team.stopped()) return;
@@ -215,8 +226,8 @@ void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double
 
 template <class T>
 void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
-                                   const double* delta_gram, Block<T>& du, Team& team) {
-  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team);
+                                   const double* delta_gram, Block<T>& du, Team& team, const Format& format) {
+  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team, format);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
   if (team.stopped()) return;
@@ -276,6 +287,65 @@ void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const doubl
   for (int64_t i = 0; i < r; i++)
     std::copy_n(along_.data() + i * stride_, stride_, x_.data() + input_.order[(size_t)i] * stride_);
   add_combination(u, x_.data(), thinnest < thin || uneven(x_.data(), B_ * stride_), du.data, team);
+}
+
+// Mantissas side by side, since W acts on each column alone, and their Gram matrix. What is inf or nan is lost: its
+// columns count as zero here, and as nan in the answer.
+template <class T>
+Block<T> MatrixFreeLinear<T>::join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team,
+                                   Vector<double>& gram, bool& lost) {
+  const int64_t half = B_ / 2, n = plain.n;
+  const auto lay = [&](const Block<T>& from, int64_t b0) {
+    for (int64_t p = 0; p < panels_of(n); p++)
+      memcpy(room.get() + (p * B_ + b0) * 16, from.data + p * half * 16, sizeof(T) * (size_t)(half * 16));
+  };
+  lay(plain, 0), lay(stored, half);
+  const auto is_lost = [](T x) { return !isfinite(x); };
+  const int64_t entries = block_entries(n, half);
+  if (std::any_of(stored.data, stored.data + entries, is_lost)) {
+    lost = true;
+    for (int64_t p = 0; p < panels_of(n); p++)
+      memset(room.get() + (p * B_ + half) * 16, 0, sizeof(T) * (size_t)(half * 16));
+  }
+  inner_({room.get(), {}, B_}, nullptr, n, true, gram.data(), B_, team);
+  return {room.get(), n, 0, 1};
+}
+
+template <class T>
+void MatrixFreeLinear<T>::part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const {
+  const int64_t half = B_ / 2;
+  const auto take = [&](Block<T>& to, int64_t b0) {
+    for (int64_t p = 0; p < panels_of(both.n); p++)
+      memcpy(to.data + p * half * 16, both.data + (p * B_ + b0) * 16, sizeof(T) * (size_t)(half * 16));
+  };
+  take(plain, 0), take(stored, half);
+  for (int64_t i = 0; lost && i < both.n; i++)
+    for (int64_t b = 0; b < half; b++) stored.data[entry_at(i, b, half)] = (T)NAN;
+}
+
+template <class T>
+void MatrixFreeLinear<T>::forward_both(int64_t layer, const typename Linear<T>::Forward (&asked)[2], Team& team) {
+  const auto& [plain, stored] = asked;
+  if (layer > L_) return Linear<T>::forward_both(layer, asked, team);
+  bool lost = false;
+  const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, lost);
+  Block<T> z = {both_out_.get(), plain.z.n, 0, 0};
+  forward(layer, u, both_gram_.data(), z, team, stored.format);
+  part(z, plain.z, stored.z, lost);
+  plain.z.exponent = plain.u.exponent + z.exponent, stored.z.exponent = stored.u.exponent + z.exponent;
+}
+
+template <class T>
+void MatrixFreeLinear<T>::backward_both(int64_t layer, const typename Linear<T>::Backward (&asked)[2], Team& team) {
+  const auto& [plain, stored] = asked;
+  if (layer > L_) return Linear<T>::backward_both(layer, asked, team);
+  bool unknown = false, lost = false;
+  const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, unknown);
+  const Block<T> delta = join(plain.delta, stored.delta, both_delta_, team, both_delta_gram_, lost);
+  Block<T> du = {both_out_.get(), plain.du.n, 0, 0};
+  backward(layer, u, both_gram_.data(), delta, both_delta_gram_.data(), du, team, stored.format);
+  part(du, plain.du, stored.du, lost);
+  plain.du.exponent = plain.delta.exponent + du.exponent, stored.du.exponent = stored.delta.exponent + du.exponent;
 }
 
 template <class T> MakeLinear<T> make_matrix_free() {

@@ -34,11 +34,17 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
   double work(int64_t layer) const override;
-  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&) override;
+  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&, const Format&) override;
   void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
-                Block<T>& du, Team&) override;
+                Block<T>& du, Team&, const Format&) override;
+  // Both runs' columns side by side, as one block of twice as many: so they see the same weights.
+  void forward_both(int64_t layer, const typename Linear<T>::Forward (&asked)[2], Team&) override;
+  void backward_both(int64_t layer, const typename Linear<T>::Backward (&asked)[2], Team&) override;
 
  private:
+  Block<T> join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team, Vector<double>& gram,
+                bool& lost);
+  void part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const;
   struct Directions {  // of a factor: its columns in ascending order, and where each was taken
     Vector<int32_t> columns, place;
   };
@@ -68,6 +74,8 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Vector<double> input_gram_;  // what input_ is the factor of
   Vector<double> own_, inside_, along_, f_, x_;
   Vector<char> factor_;
+  Buffer<T> both_in_, both_delta_, both_out_;  // of two runs side by side
+  Vector<double> both_gram_, both_delta_gram_;
 };
 
 // Throws std::invalid_argument for a program whose law is not known.

@@ -23,6 +23,18 @@ bool needs_column(const Program& program) {
                      [](int64_t draw) { return draw != zero_bias; });
 }
 
+Program without_formats(const Program& program) {
+  Program plain = program;
+  plain.formats = nullptr;
+  return plain;
+}
+int64_t most_of_a_row(const Program& program) {
+  const RowExtents extents = extents_of(program);
+  int64_t most = 1;
+  for (const RowFact& row : row_facts) most = std::max(most, extents.of(row.extent));
+  return most;
+}
+
 template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns) {
   memcpy(to.data, from.data, sizeof(T) * (size_t)block_entries(from.n, columns));
   to.n = from.n, to.exponent = from.exponent, to.largest = from.largest;
@@ -31,13 +43,16 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns
 }  // namespace
 
 template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool keep_inputs) {
+  if (program.formats)
+    return 2 * fixed_bytes(without_formats(program), keep_inputs) + 2 * Rounding<T>::bytes(largest_width(program)) +
+           taken<double>(most_of_a_row(program)) + (int64_t)sizeof(Network<T>);
   const int64_t columns = columns_of(program), width = pykernel::largest_width(program), registers = program.registers;
   const int64_t grams = registers + 1;
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
          Mixer<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
-         taken<Phi<T>>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         taken<Phi<T>>(program.activation_count) + taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
          grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
@@ -46,6 +61,7 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
 }
 
 template <class T> int64_t Network<T>::tape_bytes(const Program& program, bool keep_inputs, int64_t limit) {
+  if (program.formats) return 2 * tape_bytes(without_formats(program), keep_inputs, limit / 2);
   const Vector<AmountOf> amounts = amounts_of(program, routines_of(program, keep_inputs), keep_inputs);
   return segments_of<T>(program, amounts, limit).template bytes<T>(columns_of(program));
 }
@@ -58,11 +74,14 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       team(team_),
       layer(program_.exponent, columns, pykernel::largest_width(program_), team_),
       norms(pykernel::largest_width(program_), layer),
+      rounding(pykernel::largest_width(program_), layer, team_),
+      formats_(program_.formats ? *program_.formats : Formats()),
       mixer(program_, team_),
       keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
       width_(pykernel::largest_width(program_)),
       routines_(routines_of(program_, keep_inputs_)),
-      segments_(segments_of<T>(program_, amounts_of(program_, routines_, keep_inputs_), bytes)),
+      segments_(segments_of<T>(program_, amounts_of(program_, routines_, keep_inputs_),
+                               program_.formats ? bytes / 2 : bytes)),
       tape_(segments_, columns, team_),
       objective_(program_),
       registers_((size_t)program_.registers),
@@ -70,12 +89,21 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
       grams_(width_, linear_, layer, team_),
-      gram_of_gradient_((size_t)(columns * columns)) {
+      gram_of_gradient_((size_t)(columns * columns)),
+      plain_(without_formats(program_)) {
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
+  passes_.reserve((size_t)program.activation_count);
+  for (int64_t i = 0; i < program.activation_count; i++)
+    passes_.push_back(!strcmp(program.activations[i].name, "linear") || !strcmp(program.activations[i].name, "relu"));
   if (needs_column(program)) column_.resize((size_t)padded(width_));
   for (size_t s = 0; s < checkpoints_.size(); s++)
     checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
+  if (program.formats) {
+    beside_ = std::make_unique<Network>(plain_, linear, team, bytes / 2);
+    beside_->is_beside_ = true;
+    beside_->unwanted_.resize((size_t)most_of_a_row(program));
+  }
   const size_t most = (size_t)(program.registers + spare_blocks);
   buffers_.reserve(most), pool_.reserve(most);
   if (!is_lent()) return;  // a workspace is a stack: what a network needs is taken at once
@@ -84,31 +112,42 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
 }
 
 template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index) {
-  replica_ = replica;
   const RowExtents extents = extents_of(program);
-  for (const RowFact& row : row_facts) rows.*row.of = all.*row.of + index * extents.of(row.extent);
-  forget();
+  Rows mine;
+  for (const RowFact& row : row_facts) mine.*row.of = all.*row.of + index * extents.of(row.extent);
   linear.begin(replica, team);
-  input();
-  observing = true;
-  const auto begin = [&](int64_t s) { return s * segments_.length; };
+  begin(replica, mine);
+  const auto start = [&](int64_t s) { return s * segments_.length; };
   const auto end = [&](int64_t s) { return std::min((s + 1) * segments_.length, segments_.repetitions); };
   for (int64_t s = 0; s < segments_.count; s++) {
     checkpoint(s);
-    forward(begin(s), end(s));
+    forward(start(s), end(s));
   }
   *rows.loss = objective();
   observing = false;
   for (int64_t s = segments_.count; s-- > 0;) {
     if (s + 1 < segments_.count) {
       resume(s);
-      forward(begin(s), end(s));
+      forward(start(s), end(s));
     }
-    backward(begin(s), end(s));
+    backward(start(s), end(s));
   }
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
+}
+
+template <class T> void Network<T>::begin(int64_t replica, const Rows& mine) {
+  if (beside_) {
+    Rows unwanted;
+    for (const RowFact& row : row_facts) unwanted.*row.of = beside_->unwanted_.data();
+    beside_->begin(replica, unwanted);
+  }
+  replica_ = replica;
+  rows = mine;
+  forget();
+  input();
+  observing = true;
 }
 
 // -- the loop
@@ -119,8 +158,11 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
+      repetition_ = r - begin;
       for (const Step& step : routine.steps) {
-        ops_[(int)step.op.kind].forward(*this, step, step.first + (r - begin) * step.each);
+        const OpRow<T>& op = ops_[(int)step.op.kind];
+        if (beside_) op.forward(*beside_, step, step.first + (r - begin) * step.each);
+        op.forward(*this, step, step.first + (r - begin) * step.each);
         if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
       }
     }
@@ -129,8 +171,9 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
 }
 
 template <class T> void Network<T>::backward(int64_t first, int64_t last) {
-  for (Register& r : registers_)
-    if (r.own.data) release(std::exchange(r.own, {}));
+  for (Network* network : {this, beside()})
+    for (size_t r = 0; network && r < registers_.size(); r++)
+      if (network->registers_[r].own.data) network->release(std::exchange(network->registers_[r].own, {}));
   int64_t end = segments_.repetitions;
   for (size_t i = routines_.size(); i-- > 0;) {
     const Routine& routine = routines_[i];
@@ -139,7 +182,9 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       if (team.stopped()) throw Stopped{};
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
-        ops_[(int)step.op.kind].backward(*this, step, step.first + (r - begin) * step.each);
+        const OpRow<T>& op = ops_[(int)step.op.kind];
+        if (beside_) op.backward(*beside_, step, step.first + (r - begin) * step.each);
+        op.backward(*this, step, step.first + (r - begin) * step.each);
         if (traced) trace_gradients(step);
       }
     }
@@ -167,11 +212,12 @@ template <class T> void Network<T>::input() {
       release(common);
     }
   }
-  registers_[0].measure = layer.settle(a);
+  registers_[0].measure = rounding.round(a, formats_.signals, layer.settle(a));
   registers_[0].own = a;
 }
 
 template <class T> double Network<T>::objective() {
+  if (beside_) beside_->objective();
   const int64_t n = value(0).n;
   double loss = NAN;
   Block<T> g = scratch();
@@ -182,19 +228,22 @@ template <class T> double Network<T>::objective() {
     Block<T> y = scratch();
     Block<T> dy = scratch();
     y.n = dy.n = head.outputs;
-    linear.forward(l, value(0), gram(0), y, team);
+    linear.forward(l, value(0), gram(0), y, team, formats_.weights);
     if (team.stopped()) throw Stopped{};
-    layer.settle(y);
+    Measure of_y = layer.settle(y);
     if (head.bias) {
       Block<T> b = {column(), head.outputs, 0, 0};
       pack(head.bias, head.outputs, 1, b, program.exponent);
-      layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
+      of_y = layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }
+    rounding.round(y, formats_.signals, of_y);
     loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
-    const Measure m = layer.settle(dy);
+    Measure m = layer.settle(dy);
+    if (formats_.loss_scale != 1) m = layer.scale(dy, formats_.loss_scale, dy);
+    m = rounding.round(dy, formats_.gradients, m);
     int64_t exponent;
     const double* dy_gram = gram_of_gradient({dy, m}, &exponent);
-    linear.backward(l, value(0), gram(0), dy, dy_gram, g, team);
+    linear.backward(l, value(0), gram(0), dy, dy_gram, g, team, formats_.weights);
     release(y);
     release(dy);
   } else if (program.cotangent) {
@@ -204,12 +253,14 @@ template <class T> double Network<T>::objective() {
     layer.settle(g);
     layer.scale(g, 1 / sqrt((double)n * (double)columns), g);
   }
-  const Measure m = layer.settle(g);
+  Measure m = layer.settle(g);
+  if (!program.head.loss && formats_.loss_scale != 1) m = layer.scale(g, formats_.loss_scale, g);
   gradients_[0] = {g, m};
   return loss;
 }
 
 template <class T> void Network<T>::checkpoint(int64_t s) {
+  if (beside_) beside_->checkpoint(s);
   Register& r = registers_[0];
   if (segments_.count > 1) {
     copy(value(0), checkpoints_[(size_t)s], columns);
@@ -223,6 +274,7 @@ template <class T> void Network<T>::checkpoint(int64_t s) {
 }
 
 template <class T> void Network<T>::resume(int64_t s) {
+  if (beside_) beside_->resume(s);
   Register& r = registers_[0];
   if (!r.own.data) r.own = scratch();
   copy(checkpoints_[(size_t)s], r.own, columns);
@@ -318,13 +370,14 @@ template <class T> void Network<T>::put(const Step& step, const Block<T>& block,
   Register& r = registers_[(size_t)step.op.out];
   if (r.own.data) release(r.own);
   r.own = block;
-  r.measure = measure;
+  const bool later =
+      step.before_node || (step.before_phi && passes_formats(step.phi_first + repetition_ * step.phi_each));
+  r.measure = later ? measure : rounding.round(r.own, formats_.signals, measure);
   r.gram_made = false;
   r.kept = -1;
   if (!step.on_tape) return;
   r.kept = tape_.add(block.n);
-  tape_.at(r.kept).block = block;
-  r.own = {};
+  tape_.at(r.kept).block = std::exchange(r.own, {});
 }
 
 template <class T> void Network<T>::move(int32_t from, int32_t to) {
@@ -333,10 +386,48 @@ template <class T> void Network<T>::move(int32_t from, int32_t to) {
 
 // -- gradients
 
-template <class T> Gradient<T> Network<T>::take(int32_t reg) {
+template <class T> void Network<T>::store_input(Block<T>& h) { rounding.round(h, formats_.signals, {}); }
+
+template <class T> void Network<T>::round_node(int32_t reg, int64_t number) {
+  if (!beside_) return;
+  Register& r = registers_[(size_t)reg];
+  Block<T>& x = value(reg);
+  if (observing)
+    rounding.compare(x, 1, beside_->value(reg), formats_.signals,
+                     {rows.flushed_signal + number, rows.overflowed_signal + number, rows.log10_error_signal + number,
+                      nullptr, rows.log10_smallest_signal + number, rows.log10_largest_signal + number});
+  r.measure = rounding.round(x, formats_.signals, r.measure);
+  r.gram_made = false;
+}
+
+template <class T> Gradient<T> Network<T>::taken_from(int32_t reg) {
   Gradient<T>& g = gradients_[(size_t)reg];
   if (!g.held) throw std::logic_error("an op's result has no gradient");
   return std::exchange(g, {});
+}
+
+template <class T> void Network<T>::store(Gradient<T>& g) {
+  if (!formats_.gradients.fraction || g.stored) return;
+  const Measure m = rounding.round(g.block, formats_.gradients, g.measure);
+  g = {g.block, m};
+  g.stored = true;
+}
+
+template <class T> Gradient<T> Network<T>::take(int32_t reg) {
+  Gradient<T> g = taken_from(reg);
+  store(g);
+  return g;
+}
+
+template <class T> Gradient<T> Network<T>::take_node(const Op& node, int64_t number) {
+  Gradient<T> g = taken_from(node.out);
+  if (beside_)
+    rounding.compare(
+        g.block, formats_.loss_scale, beside_->gradients_[(size_t)node.ins[0]].block, formats_.gradients,
+        {rows.flushed_gradient + number, rows.overflowed_gradient + number, rows.log10_error_gradient + number,
+         rows.gradient_cosine + number, rows.log10_smallest_gradient + number, rows.log10_largest_gradient + number});
+  store(g);
+  return g;
 }
 
 template <class T> void Network<T>::give(int32_t reg, const Gradient<T>& gradient) {

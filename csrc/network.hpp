@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "activation.hpp"
@@ -14,6 +15,7 @@
 #include "mixer.hpp"
 #include "norms.hpp"
 #include "objective.hpp"
+#include "rounding.hpp"
 #include "tape.hpp"
 
 namespace pykernel {
@@ -26,6 +28,7 @@ template <class T> struct Gradient {
   Measure measure = {};
   double norm = 0;  // log2 of it
   bool held = false;
+  bool stored = false;  // rounded to its format already
 };
 
 // Of a block that an op left: its exponent, and log2 of its norm.
@@ -36,7 +39,8 @@ struct Traced {
 
 template <class T> class Network {
  public:
-  // bytes: for the tape and checkpoints; the results do not depend on it.
+  // bytes: for the tape and checkpoints; the results do not depend on it. With formats, half are for a run without them
+  // beside this one, op by op.
   Network(const Program& program, Linear<T>& linear, Team& team, int64_t bytes);
   // Runs one replica and writes its rows at `index` of the arrays.
   void replica(int64_t replica, const Rows& rows, int64_t index);
@@ -60,6 +64,7 @@ template <class T> class Network {
   Team& team;
   Layer<T> layer;
   Norms<T> norms;
+  Rounding<T> rounding;
   Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
@@ -78,12 +83,26 @@ template <class T> class Network {
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);
   void move(int32_t from, int32_t to);
+  // Whether an activation step makes numbers of a format from such: the identity and ReLU, without a norm. What comes
+  // in is then rounded behind it, to the same numbers, so that a node sees them as they were.
+  bool passes_formats(int64_t step) const {
+    return program.formats && !norm_of_step(step).kind && passes_[(size_t)program.step_activation[step]];
+  }
+  void store_input(Block<T>& h);
+  // A node's signal rounded, and what that does to it.
+  void round_node(int32_t reg, int64_t number);
   Block<T> scratch() { return {acquire(), 0, 0, 0}; }
   void release(const Block<T>& block) { pool_.push_back(block.data); }
 
   // -- backward
   Kept<T>& kept() { return tape_.pop(); }
   Gradient<T> take(int32_t reg);
+  Gradient<T> take_node(const Op& node, int64_t number);  // compared, where the other run has passed the node
+  // The network without formats that runs beside this one, or null; and whether this one is such: then whoever it runs
+  // beside calls for both where they share something.
+  Network* beside() const { return beside_.get(); }
+  bool is_beside() const { return is_beside_; }
+  const Format& weights_format() const { return formats_.weights; }
   void give(int32_t reg, const Gradient<T>& gradient);
   Gradient<T> times(const Gradient<T>& gradient, double factor);  // in memory of its own
   const double* gram_of_gradient(const Gradient<T>& gradient, int64_t* exponent);
@@ -115,6 +134,9 @@ template <class T> class Network {
     Vector<double> gram;
   };
   T* acquire();
+  void begin(int64_t replica, const Rows& rows);
+  Gradient<T> taken_from(int32_t reg);
+  void store(Gradient<T>& gradient);
   void forget();
   int64_t on_tape(Register& r);
   void input();
@@ -133,15 +155,17 @@ template <class T> class Network {
   void resume(int64_t segment);
 
   const OpRow<T>* const ops_ = op_rows<T>();
+  const Formats formats_;
   const bool keep_inputs_;
   const int64_t width_;  // the largest
   Vector<Routine> routines_;
   Segments segments_;
   Tape<T> tape_;
   Objective<T> objective_;
-  int64_t replica_ = 0, sized_units_ = 0;
+  int64_t replica_ = 0, sized_units_ = 0, repetition_ = 0;
   double log2_size_ = 0;
   Vector<Phi<T>> phis_;
+  Vector<char> passes_;  // of each function, whether it may pass formats
   Vector<Register> registers_;
   Vector<Gradient<T>> gradients_;
   Vector<Buffer<T>> buffers_;
@@ -151,6 +175,10 @@ template <class T> class Network {
   Vector<T> column_;
   Grams<T> grams_;
   Vector<double> gram_of_gradient_;
+  const Program plain_;      // without formats
+  Vector<double> unwanted_;  // rows of a network that runs beside another
+  std::unique_ptr<Network> beside_;
+  bool is_beside_ = false;
 };
 
 }  // namespace pykernel

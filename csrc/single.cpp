@@ -38,6 +38,7 @@ uint32_t address(int64_t layer, Purpose purpose) { return (uint32_t)layer | (uin
 }  // namespace
 
 bool one_input(const Program& p) {
+  if (p.formats) return false;
   if (columns_of(p) != 1 || p.stretch_count != 1 || p.stretches[0].op_count != 3) return false;
   const Op* ops = p.stretches[0].ops;
   const bool after = ops[0].kind == OpKind::linear && ops[1].kind == OpKind::phi;

@@ -84,7 +84,9 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
     for (int64_t j = 0; j < stretch.op_count; j++) {
       const Op& op = stretch.ops[j];
       const OpFacts& facts = facts_of(op.kind);
-      Step step = {op, facts.inputs, number_of(stretch, op, 0), stretch.each[facts.table], false, {}};
+      Step step = {};
+      step.op = op, step.inputs = facts.inputs;
+      step.first = number_of(stretch, op, 0), step.each = stretch.each[facts.table];
       // Whether anything reads register reg (keeping: and keeps it) behind op j before it is written again.
       const auto read_later = [&](int32_t reg, bool keeping) {
         for (int64_t k = j + 1; k < stretch.op_count; k++) {
@@ -94,6 +96,11 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
         }
         return reg == 0 && !keeping;  // the signal goes on to the next repetition
       };
+      if (j + 1 < stretch.op_count && stretch.ops[j + 1].ins[0] == op.out) {
+        const Op& next = stretch.ops[j + 1];
+        step.before_node = next.kind == OpKind::node, step.before_phi = next.kind == OpKind::phi;
+        step.phi_first = number_of(stretch, next, 0), step.phi_each = stretch.each[facts_of(next.kind).table];
+      }
       step.on_tape = op.kind != OpKind::node && read_later(op.out, true);
       for (int k = 0; k < facts.inputs; k++) step.dies[k] = op.ins[k] == op.out || !read_later(op.ins[k], false);
       routine.steps.push_back(step);

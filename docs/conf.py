@@ -12,7 +12,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import pykernel
-from pykernel import activations, inits, observables
+from pykernel import activations, formats, inits, observables
 
 sys.path.insert(0, str(Path(__file__).parent))  # the settings of the gallery are pickled by name
 
@@ -34,6 +34,7 @@ myst_substitutions = {  # tables made from the tables of the code
         ["| row | shape | unit | meaning |", "|---|---|---|---|"]
         + [f"| `{row.name}` | {ROW[row.extent]} | {row.unit} | {row.meaning} |" for row in observables.ROWS]
     ),
+    "formats": ", ".join(f"`{name}`" for name in formats.FORMATS),
     "schemes": ", ".join(f'`"{name}"`' for name in inits.SCHEMES),
     "functions": ", ".join(f'`"{name}"`' for name in activations.ROWS),
 }

@@ -18,6 +18,7 @@ _WHERE = {
     "Attention": "layers",
     "Dropout": "layers",
     "Scale": "layers",
+    "Formats": "formats",
     "Activation": "activation",
     "leaky_relu": "activations",
     "elu": "activations",

@@ -15,6 +15,7 @@ from pykernel.config import show_config as show_config
 from pykernel.embed import get_cmake_dir as get_cmake_dir
 from pykernel.embed import get_include as get_include
 from pykernel.embed import get_library as get_library
+from pykernel.formats import Formats as Formats
 from pykernel.init import Given as Given
 from pykernel.init import Init as Init
 from pykernel.inits import Constant as Constant

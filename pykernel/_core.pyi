@@ -120,5 +120,17 @@ class kernels:
         """The Gram matrix of the columns of x, float64."""
 
     @staticmethod
+    def round_f32(
+        isa: str, x: np.ndarray, fraction: int, lowest: int, largest: float, infinite: bool, times: int, /
+    ) -> np.ndarray:
+        """x (n, B) as a number format holds it, padded to 16 rows; rounded so many times over."""
+
+    @staticmethod
+    def round_f64(
+        isa: str, x: np.ndarray, fraction: int, lowest: int, largest: float, infinite: bool, times: int, /
+    ) -> np.ndarray:
+        """The same in double precision."""
+
+    @staticmethod
     def gram_f64(isa: str, x: np.ndarray, /) -> np.ndarray:
         """The same in double precision."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import checks
+from pykernel.formats import Formats
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
@@ -26,6 +27,7 @@ def lower(
     weights=None,
     biases=None,
     batch_first=False,
+    formats=None,
 ) -> Program:
     """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
 
@@ -37,10 +39,13 @@ def lower(
             array a layer (n[l], n[l-1]) and (n[l],).
         batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
             them.
+        formats: Formats, or None.
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
     """
+    if not (formats is None or isinstance(formats, Formats)):
+        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
     positions = _positions(positions)
@@ -83,11 +88,19 @@ def lower(
         else _columns("cotangent", cotangent, n_out, batch, positions),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
         head=_head(head, n_out, cotangent, batch, read, exponent),
-        clip_value=0.0 if chain.clip is None or chain.clip.value is None else chain.clip.value,
+        clip_value=_clip_value(chain, formats),
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
         exponent=exponent,
+        formats=formats,
     )
+
+
+def _clip_value(chain, formats):
+    """The bound on entries of the parameter gradients, which carry the loss scale."""
+    if chain.clip is None or chain.clip.value is None:
+        return 0.0
+    return chain.clip.value * (1.0 if formats is None else formats.loss_scale)
 
 
 def _positions(positions):

@@ -37,6 +37,7 @@ class Measured(observables.Rows):
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
         given: names of the arrays that the caller gave.
+        formats: Formats of the run, or None.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
     """
@@ -57,10 +58,12 @@ class Measured(observables.Rows):
         positions=(),
         kept=None,
         given=(),
+        formats=None,
     ):
         self.chain, self.batch, self.positions, self.seed = chain, batch, positions, seed
         self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
         self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
+        self.formats = formats
         self.rows = rows
 
     @property

@@ -13,8 +13,9 @@ class Row(NamedTuple):
     """One measured quantity.
 
     `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "mix" (R, M) for each
-    attention, "node" (R, N) for the end of each block, "input" (R, N + 1) for the input and the end of each block,
-    "replica" (R,). In a chain of equal layers L = P = N and M = 0.
+    attention, "node" (R, N) for the end of each block, "rounded" the same in a run with formats and (R, 0) without,
+    "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal layers L = P = N and
+    M = 0.
     """
 
     name: str
@@ -43,10 +44,32 @@ ROWS = (
     ),
     Row("attention_entropy", "mix", "nats", "entropy of the attention weights, mean over inputs, heads and queries"),
     Row("score_std", "mix", "1", "standard deviation of the scores that queries see, over inputs, heads and queries"),
+    Row("flushed_signal", "rounded", "fraction", "entries of a[l] that rounding to a format makes zero"),
+    Row("flushed_gradient", "rounded", "fraction", "entries of dJ/da[l] that rounding to a format makes zero"),
+    Row("overflowed_signal", "rounded", "fraction", "entries of a[l] that rounding makes inf or the largest number"),
+    Row("overflowed_gradient", "rounded", "fraction", "entries of dJ/da[l] that rounding makes inf or the largest"),
+    Row("log10_error_signal", "rounded", "decades", "norm of a[l]'s error over its norm without formats"),
+    Row("log10_error_gradient", "rounded", "decades", "norm of dJ/da[l]'s error over its norm without formats"),
+    Row("gradient_cosine", "rounded", "1", "cosine of dJ/da[l] with what it is without formats"),
+    Row("log10_smallest_signal", "rounded", "decades", "smallest magnitude in a[l] that is not zero"),
+    Row("log10_largest_signal", "rounded", "decades", "largest magnitude in a[l]"),
+    Row("log10_smallest_gradient", "rounded", "decades", "smallest magnitude in dJ/da[l] that is not zero"),
+    Row("log10_largest_gradient", "rounded", "decades", "largest magnitude in dJ/da[l]"),
     Row("loss", "replica", "1", "the objective, with a head"),
 )
 NAMES = tuple(row.name for row in ROWS)
-_OF_EXTENT = {extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "mix", "node")}
+_OF_EXTENT = {
+    extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "mix", "node", "rounded")
+}
+# of rows that have a value of the gradient, those that the loss scale is divided out of
+SCALED = (
+    "log10_grad_weight",
+    "log10_grad_bias",
+    "log10_grad_preactivation",
+    "log10_grad_activation",
+    "log10_smallest_gradient",
+    "log10_largest_gradient",
+)
 _OF_INPUT, _OF_REPLICA = (sum(row.extent == extent for row in ROWS) for extent in ("input", "replica"))
 
 
@@ -67,13 +90,31 @@ class Rows:
     log10_derivative_factor: np.ndarray
     attention_entropy: np.ndarray
     score_std: np.ndarray
+    flushed_signal: np.ndarray
+    flushed_gradient: np.ndarray
+    overflowed_signal: np.ndarray
+    overflowed_gradient: np.ndarray
+    log10_error_signal: np.ndarray
+    log10_error_gradient: np.ndarray
+    gradient_cosine: np.ndarray
+    log10_smallest_signal: np.ndarray
+    log10_largest_signal: np.ndarray
+    log10_smallest_gradient: np.ndarray
+    log10_largest_gradient: np.ndarray
     loss: np.ndarray
 
 
 # of each extent the name of its axis
-AXES = {"layer": "layer", "activation": "activation", "mix": "attention", "node": "block", "input": "node"}
+AXES = {
+    "layer": "layer",
+    "activation": "activation",
+    "mix": "attention",
+    "node": "block",
+    "rounded": "block",
+    "input": "node",
+}
 # where layer, function and block are one
-AXES_OF_LAYERS = {"layer": "layer", "activation": "layer", "mix": "attention", "node": "layer", "input": "node"}
+AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "layer"}
 
 
 def axes(chain) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, stream
+from pykernel.formats import Formats
 
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
@@ -25,8 +26,8 @@ FAINTEST_WEIGHT = 2.0**52
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, and nodes (block
-    ends)."""
+    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends), and
+    nodes where signals are rounded and compared: all in a run with formats, else none."""
 
     layer: int = 0
     activation: int = 0
@@ -37,6 +38,7 @@ class Counts(NamedTuple):
     mask: int = 0
     mix: int = 0
     node: int = 0
+    rounded: int = 0
 
     def plus(self, other, times=1):
         """These and `times` the others."""
@@ -193,6 +195,8 @@ class Program:
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
         exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
+        formats: what weights, signals and gradients are rounded to, or None. Rounded is what every op hands on, but for
+            nodes, whose input is; and the gradient of each of those.
     """
 
     stretches: tuple[Stretch, ...]
@@ -223,6 +227,7 @@ class Program:
     seed: int
     dtype: str
     exponent: bool
+    formats: Formats | None = None
 
     @property
     def depth(self) -> int:
@@ -245,7 +250,18 @@ class Program:
         total = Counts()
         for stretch in self.stretches:
             total = total.plus(stretch.each, stretch.count)
-        return total
+        return total if self.formats is None else total._replace(rounded=total.node)
+
+    @cached_property
+    def passes_formats(self) -> np.ndarray:
+        """Of each activation step whether it makes numbers of a format from such, bool (P,): the identity and ReLU,
+        without a norm.
+
+        What comes in is then rounded behind it, to the same numbers, so that a node sees them as they were.
+        """
+        exact = np.array([row.builtin and row.name in ("linear", "relu") for row in self.activations], bool)
+        bare = np.array([norm.kind is None for norm in self.norms], bool)
+        return exact[self.steps.row] & bare[self.steps.norm]
 
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""

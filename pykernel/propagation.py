@@ -35,6 +35,7 @@ def propagate(
     weights=None,
     biases=None,
     batch_first: bool = False,
+    formats=None,
     keep=(),
 ) -> Propagation:
     """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
@@ -60,6 +61,8 @@ def propagate(
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
         batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep
             them.
+        formats: `Formats` that weights, signals and gradients are rounded to; the same weights run without them beside,
+            and rows such as `flushed_gradient` and `gradient_cosine` compare the two.
         keep: names of arrays to keep for small chains, from "activation", "preactivation", "grad_activation",
             "grad_preactivation", "grad_weight", "grad_bias" (reference backend).
 
@@ -94,6 +97,7 @@ def propagate(
         weights=weights,
         biases=biases,
         batch_first=batch_first,
+        formats=formats,
         keep=keep,
     )
     return Propagation(**vars(measured))
@@ -173,7 +177,9 @@ class Propagation(Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        labels = {axes[kind]: self._labels(kind) for kind in axes if kind != "mix" or self.attentions}
+        labels = {
+            axes[kind]: self._labels(kind) for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)
+        }
         coords = {"replica": np.arange(self.replicas), **labels}
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
@@ -182,7 +188,7 @@ class Propagation(Measured):
         N = self.chain.extents.node
         if extent == "input":
             return np.arange(N + 1)
-        if self.chain.blocks is None or extent == "node":
+        if self.chain.blocks is None or extent in ("node", "rounded"):
             return np.arange(1, N + 1)
         names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
         return np.array(names[extent], dtype=str)
@@ -236,7 +242,7 @@ class Propagation(Measured):
             values = self.rows[row.name]
             if row.extent == "replica":
                 columns[row.name] = np.repeat(values, len(labels))
-            elif axes[row.extent] == axes[extent]:
+            elif axes[row.extent] == axes[extent] and values.size:
                 columns[row.name] = values.ravel()
             elif row.extent == "input" and axes["node"] == axes[extent]:
                 columns[row.name] = values[:, 1:].ravel()
@@ -284,6 +290,7 @@ class Propagation(Measured):
             "backend": self.backend,
             "dtype": self.dtype,
             "precision": self.precision,
+            **({} if self.formats is None else {"formats": str(self.formats)}),
             "pykernel": version,
             "stream_version": stream.VERSION,
         }

@@ -14,7 +14,8 @@ WIDTH = 80  # of a printed line
 
 def text(p):
     """The whole of it: what was run, a table, the verdict and why."""
-    return "\n".join([*_heading(p), "", *_table(p), "", *_closing(p)])
+    rounded = [] if p.formats is None else ["", *_table_of_formats(p)]
+    return "\n".join([*_heading(p), "", *_table(p), *rounded, "", *_closing(p)])
 
 
 def _heading(p):
@@ -27,7 +28,8 @@ def _heading(p):
         f"{r} replica{'s' * (r > 1)}, {inputs}, seed {p.seed}; {p.engine} engine, {p.backend} backend, {p.dtype}",
         *([f"{p.engine}: {why}"] if why else []),
     ]
-    return [*lines, "precision native: plain arithmetic"] if p.precision == "native" else lines
+    lines += ["precision native: plain arithmetic"] * (p.precision == "native")
+    return lines if p.formats is None else [*lines, f"rounded to: {p.formats}"]
 
 
 def _why_engine(p) -> str:
@@ -74,6 +76,20 @@ def _table_of_layers(p):
             + " ".join(f"{v:>10.4g}" for v in numbers)
             + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
         )
+
+
+def _table_of_formats(p):
+    """A line a node: what rounding does to its signal and gradient, medians over replicas."""
+    where = "layer" if p.chain.blocks is None else "block"
+    yield "against the same weights without formats, before each is rounded:"
+    yield f"{where:>8} {'log10 error':^19} {'gradient':>9} {'flushed to zero':^17} {'overflowed':^17}".rstrip()
+    yield f"{'':>8} {'signal':>9} {'gradient':>9} {'cosine':>9}" + 2 * f" {'signal':>8} {'gradient':>8}"
+    names = ("log10_error_signal", "log10_error_gradient", "gradient_cosine")
+    shares = ("flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
+    m = {name: p.median(name) for name in (*names, *shares)}
+    for l in _sample(p.chain.extents.node):
+        numbers = [f"{m[name][l - 1]:>9.4g}" for name in names] + [f"{m[name][l - 1]:>8.2g}" for name in shares]
+        yield f"{l:>8} {' '.join(numbers)}"
 
 
 def _table_of_blocks(p):

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pykernel/formats.hpp"
+
 namespace pykernel {
 
 constexpr int64_t chunk_panels = 64, chunk_units = 16 * chunk_panels;
@@ -20,6 +22,15 @@ struct Sums {
 struct SlopeSums {
   double square, largest;
   int64_t saturated, dead;
+};
+
+// Of a run's block, times a factor, and what it is without formats; and what rounding does to the block: how many of
+// its numbers, neither zero nor inf nor nan, it makes zero, and how many inf or the largest. Magnitudes are of such
+// numbers.
+struct Comparison {
+  double error, square, plain_square, product;
+  double smallest, largest;
+  int64_t flushed, overflowed;
 };
 
 // One activation function. `parameters` are those of its row; for "callback" they point to a Callback.
@@ -50,6 +61,10 @@ template <class T> struct Elementwise {
   Sums (*multiply_units)(const T* x, const T* y, T* out, int64_t units, int64_t B, T f);
   // z = fz z + fb b, b of one input
   Sums (*add_bias)(T* z, const T* b, int64_t units, int64_t B, T fz, T fb);
+  // x as its format holds it
+  Sums (*round)(T* x, int64_t units, int64_t B, const Format& format);
+  // sums in double, of 16 lane partials
+  Comparison (*compare)(const T* x, const T* plain, int64_t units, int64_t B, double factor, const Format& format);
   // sum over units of (sum over inputs of delta)^2
   double (*bias_square)(const T* delta, int64_t units, int64_t B);
   // per unit over the batch: h = (z - mean) / sqrt(variance + eps)

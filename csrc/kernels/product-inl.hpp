@@ -7,6 +7,7 @@
 // costs 96 copies of the draws.
 #pragma once
 #include "kernels/draws-inl.hpp"
+#include "kernels/round-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
@@ -98,6 +99,8 @@ template <class T, class W>
 static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels,
                           DrawTile draw, const void* draws) {
   alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
+  alignas(64) T rounded[tile_panels * tile_columns * panel_lanes];
+  const bool rounds = w.format.fraction;
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
   for (int64_t p = p0; p < p1; p += tile_panels) {
     const int count = (int)(p1 - p < tile_panels ? p1 - p : tile_panels);
@@ -106,10 +109,15 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
       const int64_t stride = panels ? N * panel_lanes : tile_columns * panel_lanes;
       const W* from = panels ? panels + (p * N + k) * panel_lanes : (const W*)tile;
       if (draw) draw(draws, p, count, k, n, (float*)from, stride);
+      if (rounds) round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_columns * panel_lanes);
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, W>(inputs, from, stride, count, n, u + (k * B + b * panel_lanes), B,
-                              z + (p * B + b) * panel_lanes, k == 0, w.scale, k + n == N);
+        const T* x = u + (k * B + b * panel_lanes);
+        T* to = z + (p * B + b) * panel_lanes;
+        if (rounds)
+          multiply_inputs<T, T>(inputs, rounded, tile_columns * panel_lanes, count, n, x, B, to, k == 0, 1, k + n == N);
+        else
+          multiply_inputs<T, W>(inputs, from, stride, count, n, x, B, to, k == 0, w.scale, k + n == N);
         b += inputs;
       }
     }
@@ -311,13 +319,18 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
                 width = vectors * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
   const int turns = (int)((vectors + most_vectors - 1) / most_vectors);
+  const bool rounds = w.format.fraction;
+  alignas(64) T rounded[near_panels * tile_stride];
   T* sums = (T*)scratch;
   T* rows = sums + panel_lanes * width;
   W* tile = (W*)(rows + P * panel_lanes * width);
   lay_rows(delta, P, B, width, rows);
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
-    if (n < deep_columns) __builtin_memset((void*)tile, 0, near_panels * tile_stride * sizeof(W));
+    if (n < deep_columns) {
+      __builtin_memset((void*)tile, 0, near_panels * tile_stride * sizeof(W));
+      __builtin_memset((void*)rounded, 0, sizeof rounded);
+    }
     for (int64_t p = 0; p < P; p += near_panels) {
       const int count = (int)(P - p < near_panels ? P - p : near_panels);
       const W* from = tile;
@@ -338,14 +351,18 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
             __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
       }
       const T* x = rows + p * panel_lanes * width;
+      if (rounds) round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_stride);
       int64_t first = 0;
       for (int turn = 0; turn < turns; turn++) {
         const int64_t part = (vectors - first + turns - turn - 1) / (turns - turn), b = first * lanes<T>;
-        reduce_vectors<T, W>((int)part, from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
+        if (rounds)
+          reduce_vectors<T, T>((int)part, rounded, tile_stride, count, x + b, width, sums + b, p == 0, {}, 0, 1);
+        else
+          reduce_vectors<T, W>((int)part, from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
         first += part;
       }
     }
-    lay_panel(sums, B, width, w.scale, du + k * B);
+    lay_panel(sums, B, width, rounds ? T(1) : w.scale, du + k * B);
     if (n < deep_columns) clear_padding(du + k * B, n, B);
   }
 }
@@ -358,11 +375,13 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
   if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
   T* sums = (T*)scratch;
   W* tile = (W*)(sums + B * panel_lanes * panel_lanes);
-  const int64_t P = panels_of(w.rows), N = w.columns;
+  const bool rounds = w.format.fraction;
+  const int64_t P = panels_of(w.rows), N = w.columns, depth = rounds ? near_panels : deep_panels;
+  alignas(64) T rounded[near_panels * deep_columns * panel_lanes];
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
-    for (int64_t p = 0; p < P; p += deep_panels) {
-      const int count = (int)(P - p < deep_panels ? P - p : deep_panels);
+    for (int64_t p = 0; p < P; p += depth) {
+      const int count = (int)(P - p < depth ? P - p : depth);
       const W* from = tile;
       int64_t stride = deep_columns * panel_lanes;
       Ahead<W> ahead = {nullptr, N * panel_lanes, 0};
@@ -375,10 +394,16 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
         else if (k + 2 * deep_columns <= k1)
           ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
       }
-      reduce_inputs<T, W>((int)B, from, stride, count, n, delta + p * B * panel_lanes, B * panel_lanes, sums, p == 0,
-                          ahead);
+      const T* d = delta + p * B * panel_lanes;
+      if (rounds) {
+        round_tile(w.format, w.scale, from, stride, count, n, rounded, deep_columns * panel_lanes);
+        reduce_inputs<T, T>((int)B, rounded, deep_columns * panel_lanes, count, n, d, B * panel_lanes, sums, p == 0,
+                            {});
+      } else {
+        reduce_inputs<T, W>((int)B, from, stride, count, n, d, B * panel_lanes, sums, p == 0, ahead);
+      }
     }
-    finish_sums(sums, (int)B, n, w.scale, du + k * B);
+    finish_sums(sums, (int)B, n, rounds ? T(1) : w.scale, du + k * B);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pykernel/formats.hpp"
 #include "pykernel/stream.hpp"
 
 namespace pykernel {
@@ -17,8 +18,9 @@ template <class T> struct Weights {
   double parameter;           // density of sparse, degrees of freedom of student, alpha of stable
   uint64_t seed;
   uint32_t layer, replica;
-  const float* kept;  // draws packed by an earlier forward product, or null
-  const T* given;     // the caller's own matrix in panels, or null
+  const float* kept;   // draws packed by an earlier forward product, or null
+  const T* given;      // the caller's own matrix in panels, or null
+  Format format = {};  // what scale * draws is rounded to, where it is
 };
 
 // A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at

@@ -21,18 +21,40 @@ template <class T> Measure add_bias(Network<T>& net, int64_t number, Block<T>& z
   return net.layer.add_bias(z, b.data, largest_of(b), p.bias_scale[number]);
 }
 
-template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
-  const Program& p = net.program;
-  const Kept<T>& kept = net.keep_gram(step.op.ins[0], p.centred[number]);
-  Block<T> z = net.fresh(step, p.units[number]);
-  z.n = p.units[number];
-  net.linear.forward(number + 1, net.value(step.op.ins[0]), kept.gram, z, net.team);
-  if (net.team.stopped()) throw Stopped{};
+// The input kept, and room for the product.
+template <class T> Block<T> open(Network<T>& net, const Step& step, int64_t number) {
+  net.keep_gram(step.op.ins[0], net.program.centred[number]);
+  Block<T> z = net.fresh(step, net.program.units[number]);
+  z.n = net.program.units[number];
+  return z;
+}
+
+// Bias and rows of the product.
+template <class T> void close(Network<T>& net, const Step& step, int64_t number, Block<T>& z) {
   Measure m = net.layer.settle(z);
-  if (p.bias_draw[number] != zero_bias) m = add_bias(net, number, z);
+  if (net.program.bias_draw[number] != zero_bias) m = add_bias(net, number, z);
   net.put(step, z, m);
   if (!net.observing) return;
   net.rows.log10_mean_square_preactivation[number] = log10_2 * (2 * m.log2_norm() - net.log2_size(z.n));
+}
+
+template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+  if (net.is_beside()) return;
+  const int32_t in = step.op.ins[0];
+  Block<T> z = open(net, step, number);
+  if (Network<T>* plain = net.beside()) {
+    Block<T> z_plain = open(*plain, step, number);
+    net.linear.forward_both(number + 1,
+                            {{plain->value(in), plain->gram(in), z_plain, plain->weights_format()},
+                             {net.value(in), net.gram(in), z, net.weights_format()}},
+                            net.team);
+    if (net.team.stopped()) throw Stopped{};
+    close(*plain, step, number, z_plain);
+  } else {
+    net.linear.forward(number + 1, net.value(in), net.gram(in), z, net.team, net.weights_format());
+    if (net.team.stopped()) throw Stopped{};
+  }
+  close(net, step, number, z);
 }
 
 // log2 of the norm of delta u^T by its Gram matrices
@@ -94,32 +116,61 @@ template <class T> double log2_clipped_bias(const Network<T>& net, const Block<T
   return clip.log2_norm(square);
 }
 
-template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
-  const Kept<T>& u = net.kept();
-  const Gradient<T> delta = net.take(step.op.out);
-  const double norm = delta.norm;
-  int64_t exponent;
-  const double* gram = net.gram_of_gradient(delta, &exponent);
-  net.rows.log10_grad_preactivation[number] = log10_2 * norm;
-  if (net.program.clip_value > 0) {
-    net.rows.log10_grad_weight[number] = log10_2 * log2_clipped_weight(net, delta.block, u.block);
-    net.rows.log10_grad_bias[number] = log10_2 * log2_clipped_bias(net, delta.block);
-  } else {
-    const bool centred = net.program.centred[number] && net.columns > 1;
-    const double* input_gram = centred ? u.moving : u.gram;
-    exponent += centred ? u.moving_exponent : u.gram_exponent;
-    net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(gram, input_gram, net.columns, exponent);
-    net.rows.log10_grad_bias[number] = log10_2 * (net.columns == 1 ? norm : net.layer.log2_bias_norm(delta.block));
+// What is asked of the transposed weight, and what is known of it then.
+template <class T> struct Question {
+  Question(Network<T>& net, const Step& step, int64_t number)
+      : u(net.kept()), delta(net.take(step.op.out)), du(net.scratch()) {
+    gram = net.gram_of_gradient(delta, &exponent);
+    du.n = net.program.columns[number];
   }
-  Block<T> du = net.scratch();
-  du.n = net.program.columns[number];
-  net.linear.backward(number + 1, u.block, u.gram, delta.block, gram, du, net.team);
-  if (net.team.stopped()) throw Stopped{};
-  const Measure m = net.layer.settle(du);
-  const Gradient<T> back(du, m);
-  net.rows.log10_weight_factor[number] = log10_2 * (back.norm - norm);
-  net.release(delta.block);
+  const Kept<T>& u;
+  const Gradient<T> delta;
+  Block<T> du;
+  const double* gram;
+  int64_t exponent;
+};
+
+// The rows of the parameter gradients.
+template <class T> void measure(Network<T>& net, int64_t number, const Question<T>& q) {
+  net.rows.log10_grad_preactivation[number] = log10_2 * q.delta.norm;
+  if (net.program.clip_value > 0) {
+    net.rows.log10_grad_weight[number] = log10_2 * log2_clipped_weight(net, q.delta.block, q.u.block);
+    net.rows.log10_grad_bias[number] = log10_2 * log2_clipped_bias(net, q.delta.block);
+    return;
+  }
+  const bool centred = net.program.centred[number] && net.columns > 1;
+  const double* input_gram = centred ? q.u.moving : q.u.gram;
+  const int64_t exponent = q.exponent + (centred ? q.u.moving_exponent : q.u.gram_exponent);
+  net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(q.gram, input_gram, net.columns, exponent);
+  const double bias = net.columns == 1 ? q.delta.norm : net.layer.log2_bias_norm(q.delta.block);
+  net.rows.log10_grad_bias[number] = log10_2 * bias;
+}
+
+template <class T> void answer(Network<T>& net, const Step& step, int64_t number, Question<T>& q) {
+  const Measure m = net.layer.settle(q.du);
+  const Gradient<T> back(q.du, m);
+  net.rows.log10_weight_factor[number] = log10_2 * (back.norm - q.delta.norm);
+  net.release(q.delta.block);
   net.give(step.op.ins[0], back);
+}
+
+template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
+  if (net.is_beside()) return;
+  Question<T> q(net, step, number);
+  measure(net, number, q);
+  if (Network<T>* plain = net.beside()) {
+    Question<T> p(*plain, step, number);
+    net.linear.backward_both(number + 1,
+                             {{p.u.block, p.u.gram, p.delta.block, p.gram, p.du, plain->weights_format()},
+                              {q.u.block, q.u.gram, q.delta.block, q.gram, q.du, net.weights_format()}},
+                             net.team);
+    if (net.team.stopped()) throw Stopped{};
+    answer(*plain, step, number, p);
+  } else {
+    net.linear.backward(number + 1, q.u.block, q.u.gram, q.delta.block, q.gram, q.du, net.team, net.weights_format());
+    if (net.team.stopped()) throw Stopped{};
+  }
+  answer(net, step, number, q);
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ double similarity(const double* gram, int64_t columns) {
 
 template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
   net.move(step.op.ins[0], step.op.out);
+  net.round_node(step.op.out, number);
   if (!net.observing) return;
   const Measure& m = net.measure(step.op.out);
   const double count = (double)net.value(step.op.out).n * (double)net.columns;
@@ -36,7 +37,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
 }
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
-  const Gradient<T> g = net.take(step.op.out);
+  const Gradient<T> g = net.take_node(step.op, number);
   net.rows.log10_grad_activation[number + 1] = log10_2 * g.norm;
   net.give(step.op.ins[0], g);
 }

@@ -36,6 +36,9 @@ struct Step {
   int64_t first, each;     // its number is first + i each in repetition i
   bool on_tape;            // its result is kept by a later op of the repetition, so it is written to the tape at once
   bool dies[most_inputs];  // nobody reads the input after this op
+  bool before_node;        // the next op is the node that its result goes to
+  bool before_phi;         // the next op is a phi of its result, with number phi_first + i phi_each
+  int64_t phi_first, phi_each;
 };
 
 // `number` is the op's own in its table, from 0. Forward reads registers, keeps what backward needs, and puts its

@@ -18,6 +18,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   } else {
     m = activate(net.layer, net.phi_of_step(number), h, out);
   }
+  if (net.passes_formats(number)) net.store_input(h);
   net.put(step, out, m);
 }
 

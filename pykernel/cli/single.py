@@ -71,7 +71,7 @@ def add(commands: Any, formatter: Any) -> None:
         "predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter
     )
     words.add_flags(predict.add_argument_group("chain"), words.CHAIN, many=False)
-    words.add_flags(predict.add_argument_group("run"), ("batch", "positions"), many=False)
+    words.add_flags(predict.add_argument_group("run"), ("batch", "positions", *words.FORMATS), many=False)
     predict.add_argument("--json", action="store_true", help="print numbers as JSON")
     predict.set_defaults(call=_predict)
 
@@ -80,6 +80,7 @@ def add(commands: Any, formatter: Any) -> None:
     )
     words.add_flags(recommend.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(recommend.add_argument_group("run"), ("batch", "positions", "replicas", "seed"), many=False)
+    words.add_flags(recommend.add_argument_group("formats"), tuple(words.FORMATS), many=False)
     recommend.set_defaults(call=_recommend)
 
     critical = commands.add_parser(
@@ -111,7 +112,7 @@ def _run(given: argparse.Namespace) -> int:
 def _predict(given: argparse.Namespace) -> int:
     import pykernel as pk
 
-    result = pk.predict(words.chain(given), **words.run(given, ("batch", "positions")))
+    result = pk.predict(words.chain(given), **words.run(given, ("batch", "positions", *words.FORMATS)))
     print(_json(result.to_dict()) if given.json else result)
     return 0
 
@@ -119,7 +120,9 @@ def _predict(given: argparse.Namespace) -> int:
 def _recommend(given: argparse.Namespace) -> int:
     import pykernel as pk
 
-    print(pk.recommend(words.chain(given), **words.run(given, ("batch", "positions", "replicas", "seed"))))
+    print(
+        pk.recommend(words.chain(given), **words.run(given, ("batch", "positions", "replicas", "seed", *words.FORMATS)))
+    )
     return 0
 
 

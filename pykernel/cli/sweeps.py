@@ -108,7 +108,7 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
                 raise ValueError(
                     f"{given.file} zips {', '.join(held[0])}: --{name.replace('_', '-')} cannot replace one of them"
                 )
-        result.update(run)
+        result = words.with_formats({**result, **run})
         result["grid"].update(several)
     elif flags and not given.default:
         grid = {name: found for name, found in flags.items() if len(found) > 1}
@@ -116,7 +116,7 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         if not (grid or several):
             name = "depth" if "depth" in base else next(iter(base))
             grid = {name: [base.pop(name)]}
-        result = {"grid": {**grid, **several}, "base": base, **run}
+        result = {"grid": {**grid, **several}, "base": base, **words.with_formats(run)}
     else:
         from pykernel.sweeps import default
 
@@ -127,7 +127,7 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
                 f"the default sweep has its own grid: --{next(iter(several))} takes one value, or give --depth and "
                 "others"
             )
-        result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **run}
+        result = {"grid": default.GRID, "base": None, "store": "results", **default.RUN, **words.with_formats(run)}
     if given.store:
         result["store"] = given.store
     if given.no_profiles:

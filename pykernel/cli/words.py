@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pykernel import checks
+from pykernel.formats import NAMES as FORMAT_NAMES
+from pykernel.formats import WORDS as FORMATS
 
 CHAIN = (
     *(
@@ -29,9 +31,12 @@ CHAIN = (
         "clip",
     ),
 )
-RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation")
+RUN = (
+    *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
+    *FORMATS,
+)
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
-_FLOATS = {"gain", "bias_std", "norm_eps", "correlation"}
+_FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
@@ -58,6 +63,11 @@ _HELP = {
     "threads": "threads; by default all cores",
     "precision": "exponent, or native to see plain arithmetic fail",
     "correlation": "pairwise correlation of the inputs",
+    "weights_format": f"number format that weights are rounded to: {', '.join(FORMAT_NAMES)}",
+    "signals_format": "number format of signals",
+    "gradients_format": "number format of gradients",
+    "loss_scale": "factor on the objective before gradients are rounded",
+    "overflow": "beyond a format's largest number: inf or saturate",
 }
 BLOCKS = """\
 a TOML file of --blocks (first and last may be left out):
@@ -292,8 +302,17 @@ def differing(chain: Any) -> dict:
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:
-    """The run's arguments that flags give."""
-    return {name: value(name, getattr(given, name)) for name in names if getattr(given, name, None) is not None}
+    """The run's arguments that flags give, words of formats as one."""
+    return with_formats({name: value(name, text) for name in names if (text := getattr(given, name, None)) is not None})
+
+
+def with_formats(run: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a run with the words of formats made into `formats`, over those that are there."""
+    from pykernel.formats import Formats
+
+    found = {name: run[name] for name in FORMATS if name in run}
+    rest = {name: item for name, item in run.items() if name not in found}
+    return {**rest, "formats": Formats.with_words(found, rest.get("formats"))} if found else rest
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -312,7 +331,9 @@ def read_toml(path: str) -> dict[str, Any]:
         if misplaced:
             raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
         checks.known(
-            "a sweep", text, sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", *RUN})
+            "a sweep",
+            text,
+            sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", "formats", *RUN}),
         )
         grid: dict[Any, list] = {
             name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()
@@ -332,7 +353,9 @@ def read_toml(path: str) -> dict[str, Any]:
         for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):
             if isinstance(text.get(word), dict):
                 text[word] = _object(word, kind, text[word])
-        return {"grid": grid, "base": base, **text}
+        if isinstance(text.get("formats"), dict):
+            text["formats"] = _object("formats", pk.Formats, text["formats"])
+        return with_formats({"grid": grid, "base": base, **text})
     except (ValueError, TypeError) as error:
         raise ValueError(_in_file(path, error)) from None
 

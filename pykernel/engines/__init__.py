@@ -39,6 +39,11 @@ def matrix_free_refusal(program) -> str | None:
                 f'engine="matrix_free" is exact for Gaussian and orthogonal weights only, not for {what}; '
                 'engine="dense" can run this chain'
             )
+    if program.formats is not None and program.formats.row("weights") is not None:
+        return (
+            'engine="matrix_free" draws no weights to round; engine="dense" can, or leave the weights format at '
+            '"float32"'
+        )
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

@@ -11,23 +11,32 @@ import numpy as np
 from pykernel import stream
 from pykernel.activations import LOG2_E, log2_sigmoid
 from pykernel.block import Block, from_log2, ldexp
+from pykernel.engines.rounding import stored
 
 
 def objective(program, replica, last):
-    """dJ/da[N] and J for the block of the last node."""
+    """dJ/da[N] and J for the block of the last node; with formats the weight, the logits and their gradient are
+    rounded."""
+    formats = program.formats
     head, address = program.head, program.depth + 1
     last = _read(program, last)
     weight = head.weight
     if weight is None:
         weight = stream.matrix(program.seed, address, replica, head.outputs, len(last.x), *head.draw)
-    weight = weight.astype(last.x.dtype)
-    y = Block(weight @ last.x, last.e, program.exponent).times(head.scale)
+    weight, scale = weight.astype(last.x.dtype), head.scale
+    if formats is not None and formats.row("weights") is not None:
+        rounded = formats.rounded("weights", (weight * scale).astype(program.dtype))
+        weight, scale = rounded.astype(weight.dtype), 1.0
+    y = Block(weight @ last.x, last.e, program.exponent).times(scale)
     if head.bias is not None:
         y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
+    y = stored(formats, "signals", y)
     t = head.targets if head.targets is not None else _targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.read_columns)
-    du = Block(weight.T @ dy.x, dy.e, program.exponent).times(head.scale)
+    if formats is not None:
+        dy = stored(formats, "gradients", dy.times(formats.loss_scale))
+    du = Block(weight.T @ dy.x, dy.e, program.exponent).times(scale)
     return _spread(program, du), float(loss / program.read_columns)
 
 

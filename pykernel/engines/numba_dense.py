@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from pykernel import observables
 from pykernel.block import Block
 from pykernel.engines import heads, numba_records, numba_threads
-from pykernel.kernels import blocks, callbacks, records
+from pykernel.kernels import blocks, callbacks, records, rounding
 from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
 from pykernel.ops import TABLES
@@ -48,14 +49,21 @@ def run(program, first, count, *, threads=1, keep=()):
     plain = "float64" if program.exponent else program.dtype
     with contextlib.ExitStack() as stack:
         functions = [stack.enter_context(callbacks.Row(activation, plain)) for activation in program.activations]
-        spec = numba_records.specify(program, functions, out, stop)
+        compares = rounding.NEITHER if program.formats is None else rounding.COMPARED
+        spec = numba_records.specify(program, functions, out, stop, compares)
+        passes = [(program, spec.record, out)]
+        if program.formats is not None:  # the same weights without formats first
+            plain, unwanted = dataclasses.replace(program, formats=None), _rows(program, count)
+            kept = numba_records.specify(plain, functions, unwanted, stop, rounding.KEPT)
+            passes.insert(0, (plain, kept.record, unwanted))
         if count < threads and int((program.layers.units * program.layers.columns).max(initial=0)) >= SPLIT_WEIGHTS:
             work = make(threads)
             with numba_threads.Team(threads, stop) as team:
                 for index in range(count):
-                    _Split(program, spec.record, work, first + index, index, team, out).run()
+                    for of, record, rows in passes:
+                        _Split(of, record, work, first + index, index, team, rows).run()
         else:
-            _in_pieces(partial(_replicas, program, spec.record, first, out), lambda: make(1), count, threads, stop)
+            _in_pieces(partial(_replicas, passes, first), lambda: make(1), count, threads, stop)
         for function in functions:
             function.check()
     return _named(program, out)
@@ -94,8 +102,16 @@ def _in_pieces(work_off, make, count, threads, stop):
         team.run([worker] * workers)
 
 
-def _replicas(program, spec, first, out, work, start, end):
-    """Replicas first + start .. first + end - 1 into rows start .. end - 1 of `out`."""
+def _replicas(passes, first, work, start, end):
+    """Replicas first + start .. first + end - 1 into rows start .. end - 1: of each pass (program, spec, rows), one
+    replica after the other where there are two."""
+    together = end - start if len(passes) == 1 else 1
+    for index in range(start, end, together):
+        for program, spec, out in passes:
+            _some_replicas(program, spec, out, first, work, index, index + together)
+
+
+def _some_replicas(program, spec, out, first, work, start, end):
     if program.head.loss is None:
         loop.replicas(spec, work.record, first, start, end, 7)
         return
@@ -136,24 +152,28 @@ class _Split:
                 self.alone(loop.resume, s)
                 self.forward(s)
                 self.alone(loop.restore, s)
-            for op, address, number in reversed(list(self.ops(s))):
+            for op, address, number, _ in reversed(list(self.ops(s))):
+                if self.program.formats is not None and op.kind != "node":
+                    self.alone(rounding.store_gradient, address)
                 self.step(
                     OPS[op.kind].BACKWARD, address, number, lambda l: -(-int(self.program.layers.columns[l]) // 64)
                 )
         self.alone(loop.finish, self.index)
 
     def forward(self, s):
-        for op, address, number in self.ops(s):
+        for op, address, number, repetition in self.ops(s):
             self.step(OPS[op.kind].FORWARD, address, number, lambda l: -(-int(self.program.layers.units[l]) // 16))
+            if self.program.formats is not None and op.kind != "node":
+                self.alone(rounding.store_signal, address, repetition)
 
     def ops(self, s):
-        """The ops of segment s in order, the addresses of their rows, and their numbers."""
+        """The ops of segment s in order, the addresses of their rows, their numbers and repetitions."""
         for q in range(self.work.cuts[s], self.work.cuts[s + 1]):
             t = int(np.searchsorted(self.starts, q, side="right")) - 1
             stretch, at = self.program.stretches[t], sum(len(before.ops) for before in self.program.stretches[:t])
             for o, op in enumerate(stretch.ops):
                 number = stretch.number(TABLES[op.kind], op, int(q - self.starts[t]))
-                yield op, int(self.spec["ops"]) + 8 * records.OP * (at + o), number
+                yield op, int(self.spec["ops"]) + 8 * records.OP * (at + o), number, int(q - self.starts[t])
 
     def step(self, kernels, address, number, panels):
         self.alone(kernels[0], address, number, self.replica, self.index)

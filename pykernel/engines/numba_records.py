@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records
+from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
@@ -38,11 +38,12 @@ def record(dtype, **fields):
 # -- the program
 
 
-def specify(program, functions, out, stop):
+def specify(program, functions, out, stop, compares=rounding.NEITHER):
     """The program in the kernels' numbers.
 
     Args:
         functions: a `callbacks.Row` of each activation.  out: the rows.  stop: the flag that ends a run.
+        compares: what nodes do, see `rounding`.
     """
     dtype = np.dtype(program.dtype)
     stretches, order = _ops(program)
@@ -76,6 +77,12 @@ def specify(program, functions, out, stop):
         x_exponent=x_exponent,
         cotangent=cotangent,
         cotangent_exponent=cotangent_exponent,
+        formats=rounding.table(program.formats),
+        compares=compares,
+        nodes=program.counts.node,
+        node_kind=KINDS.index("node"),
+        phi_kind=KINDS.index("phi"),
+        passes=program.passes_formats.astype(np.int64),
         zero=0.0,
         **ops.numbers(program),
     )
@@ -203,6 +210,8 @@ def sizes(program, workers, bounds):
         "cuts": (segments + 1, "int64"),
         "checkpoints": ((segments if segments > 1 else 0, node), T),
         "checkpoint_facts": ((segments, 3), "int64"),
+        "nodes": ((2 * program.counts.rounded, node), T),
+        "node_exponents": (2 * program.counts.rounded, "int64"),
     }
     return found, cuts, kept_at
 

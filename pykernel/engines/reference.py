@@ -4,6 +4,7 @@ against it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
+from pykernel.engines.rounding import Rounding
 from pykernel.ops import OPS
 from pykernel.program import Program
 
@@ -35,11 +37,26 @@ def run_operators(program, first, count, operator, keep=()):
         kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            Run(program, first + index, operator(program, first + index), rows, kept).replica_run()
+            _replica(program, first + index, operator, rows, kept)
         traces.append(kept.arrays)
     if keep:
         out["keep"] = traces
     return out
+
+
+def _replica(program, replica, operator, rows, kept):
+    """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
+    weights = operator(program, replica)
+    if program.formats is None:
+        Run(program, replica, weights, rows, kept).replica_run()
+        return
+    unused = {name: np.empty_like(array) for name, array in rows.items()}
+    plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
+    run = Run(program, replica, weights, rows, kept, beside=plain)
+    plain.forward()
+    run.forward()
+    plain.backward()
+    run.backward()
 
 
 def trace(program, replica, operator=None):
@@ -69,7 +86,7 @@ class Kept:
 
 class Dense:
     """Unit draws D[l] of every weight as matrices: forward D u, backward D^T delta; the layer's scale is applied by the
-    caller."""
+    caller. What is rounded is the weight itself: then that stands for D, and the scale is 1."""
 
     def __init__(self, program, replica):
         self.program, self.replica = program, replica
@@ -91,11 +108,30 @@ class Dense:
             return haar(stream.matrix(program.seed, address, self.replica, rows, columns).astype(np.float64))
         return stream.matrix(program.seed, address, self.replica, rows, columns, *draw).astype(np.float64)
 
+    def beside(self):
+        """The same weights without formats."""
+        return Dense(dataclasses.replace(self.program, formats=None), self.replica)
+
+    def rounds(self):
+        """Whether weights are rounded."""
+        return self.program.formats is not None and self.program.formats.row("weights") is not None
+
+    def scale(self, layer):
+        """What products are multiplied with."""
+        return 1.0 if self.rounds() else self.program.layers.scale[layer - 1]
+
+    def stored(self, layer):
+        """The matrix of products."""
+        if not self.rounds():
+            return self.matrix(layer)
+        weight = self.program.layers.scale[layer - 1] * self.matrix(layer)
+        return self.program.formats.rounded("weights", weight.astype(self.program.dtype))
+
     def forward(self, layer, u):
-        return self.matrix(layer).astype(u.dtype) @ u
+        return self.stored(layer).astype(u.dtype) @ u
 
     def backward(self, layer, delta):
-        return self.matrix(layer).T.astype(delta.dtype) @ delta
+        return self.stored(layer).T.astype(delta.dtype) @ delta
 
 
 def haar(normals):
@@ -113,20 +149,24 @@ class Run:
         program, replica: what runs.  operator: who multiplies by the weights.
         registers: register -> Block, forward.  gradients: the same, backward.
         trace: keeps arrays on request.  traced: list of what ops wrote, or None.
+        rounding: rounds what is stored, or None.
     """
 
-    def __init__(self, program, replica, operator, rows, trace):
+    def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
-        self.registers, self.gradients = {}, {}
+        self.registers, self.gradients, self.tape = {}, {}, []
         self.traced = None
+        self.rounding = None if beside is None else Rounding(self, beside)
+        self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
     def put(self, name, number, value):
         """An entry of a row."""
         self.rows[name][0, number] = value
 
     def take(self, register):
-        """The gradient of a register, which then has none."""
-        return self.gradients.pop(register)
+        """The gradient of a register as it is stored; the register has none then."""
+        gradient = self.gradients.pop(register)
+        return gradient if self.rounding is None else self.rounding.stored("gradients", gradient)
 
     def give(self, register, gradient):
         """Add to the gradient of a register."""
@@ -148,15 +188,30 @@ class Run:
 
     def replica_run(self):
         """Forward, objective, backward."""
-        self.registers[0] = input_block(self.program, self.replica)
+        self.forward()
+        self.backward()
+
+    def forward(self):
+        """From the input to dJ/da[N]."""
+        self.registers[0] = self.store(0, input_block(self.program, self.replica))
         self.trace.keep("activation", 0, self.registers[0].true)
-        tape = []
-        for op, number in self.steps():
-            tape.append((op, number, OPS[op.kind].forward(self, op, number)))
+        steps = list(self.steps())
+        for (op, number), (following, step) in zip(steps, [*steps[1:], (None, 0)], strict=True):
+            self.tape.append((op, number, OPS[op.kind].forward(self, op, number)))
+            later = following is not None and following.kind == "phi" and following.ins[0] == op.out
+            if op.kind != "node" and not (later and self.program.passes_formats[step]):
+                self.registers[op.out] = self.store(op.out, self.registers[op.out])
             self.note(self.registers, (op.out,))
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
-        while tape:
-            op, number, kept = tape.pop()
+
+    def store(self, register, block):
+        """What is left of a block when it is stored."""
+        return block if self.rounding is None else self.rounding.signal(register, block)
+
+    def backward(self):
+        """Back to dJ/da[0]."""
+        while self.tape:
+            op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
             self.note(self.gradients, op.ins)
         g = self.take(0)
@@ -177,14 +232,17 @@ def input_block(program, replica):
 
 
 def _objective(program, replica, last):
-    """dJ/da[N] and J."""
+    """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
         return heads.objective(program, replica, last)
     if program.cotangent is not None:
-        return Block.of(program, program.cotangent), math.nan
-    n, columns = last.x.shape
-    normals = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n, columns).astype(np.float64)
-    return Block.of(program, normals / math.sqrt(n * columns)), math.nan
+        c = program.cotangent
+    else:
+        n, columns = last.x.shape
+        c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n, columns).astype(np.float64)
+        c = c / math.sqrt(n * columns)
+    g = Block.of(program, c)
+    return g if program.formats is None else g.times(program.formats.loss_scale), math.nan
 
 
 def memory(program: Program, threads: int = 1) -> int:

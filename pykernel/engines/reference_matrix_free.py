@@ -36,7 +36,7 @@ def memory(program, threads=1):
     )
 
 
-def factor(gram, lengths=None, limit=None):
+def factor(gram, lengths=None, limit=None, before=0):
     """C with C^T C = gram, rank-revealing: Cholesky over columns of unit length, with threshold pivoting.
 
     Row k of C belongs to the direction that column k adds to those taken before it; it is zero where column k adds
@@ -49,6 +49,7 @@ def factor(gram, lengths=None, limit=None):
         lengths: (B,) float64, lengths against which a remainder counts as lost; the square roots of gram's diagonal by
             default.
         limit: the largest rank that the columns can have, if smaller than B.
+        before: columns that were asked before the others, whose directions are taken first.
 
     Returns:
         C (B, B) float64, and the list of directions in the order in which they were taken.
@@ -65,7 +66,8 @@ def factor(gram, lengths=None, limit=None):
     rest = np.where(lengths > 0, np.diag(scaled), 0.0)
     rows, order = np.zeros((batch, batch)), []
     while len(order) < (batch if limit is None else min(batch, limit)) and rest.max() > LOST_DIRECTION:
-        k = int(np.argmax(rest >= PREFERRED_DIRECTION * rest.max()))
+        among = rest[:before] if (rest[:before] > LOST_DIRECTION).any() else rest
+        k = int(np.argmax(among >= PREFERRED_DIRECTION * among.max()))
         rows[k] = (scaled[k] - rows[order].T @ rows[order, k]) / np.sqrt(rest[k])
         rows[k, order], rows[k, k] = 0.0, np.sqrt(rest[k])
         rest = rest - rows[k] ** 2
@@ -79,11 +81,31 @@ class Conditioned:
     """Unit draws of the weights of one replica, known only through what they have been multiplied with: forward D u,
     backward D^T delta.
 
-    `forward` is to be called once for every layer before `backward`; the layer's scale is applied by the caller.
+    `forward` is to be called once for every layer before `backward`; the layer's scale is applied by the caller. Two
+    runs that share the weights call each twice: what the second asks is drawn under what the first has seen.
     """
 
     def __init__(self, program, replica):
-        self.program, self.replica, self.known = program, replica, {}
+        self.program, self.replica = program, replica
+        self.shared = program.formats is not None
+        self.asked, self.known = {}, {}
+
+    def beside(self):
+        """The same weights for a run without formats."""
+        return self
+
+    def scale(self, layer):
+        """What products are multiplied with."""
+        return self.program.layers.scale[layer - 1]
+
+    def _after(self, word, layer, columns):
+        """The columns behind those that were asked before, and how many those are."""
+        earlier = self.asked.pop((word, layer), None)
+        if earlier is not None:
+            return np.hstack([earlier, columns]), earlier.shape[1]
+        if self.shared:
+            self.asked[word, layer] = columns
+        return columns, 0
 
     def _haar(self, layer):
         return self.program.draw(layer).distribution == "haar"
@@ -108,17 +130,20 @@ class Conditioned:
         Returns:
             (units, B) float64.
         """
+        if not np.isfinite(u).all():
+            return self.forward(layer, np.zeros(u.shape)) + np.nan
         units, haar = int(self.program.layers.units[layer - 1]), self._haar(layer)
         full = max(units, len(u)) if haar else units
+        u, before = self._after("forward", layer, u)
         u, scale = _scaled(u)
-        r, order = factor(u.T @ u, limit=len(u))
+        r, order = factor(u.T @ u, limit=len(u), before=before)
         g = self._normals(stream.FORWARD, layer, full, u.shape[1], order)
         if haar:
             g = _frame(g, order)
         q = np.zeros(u.shape)
         q[:, order] = np.linalg.solve(r[np.ix_(order, order)].T, u[:, order].T).T if order else 0.0
         self.known[layer] = q, g[:units]
-        return g[:units] @ r * scale
+        return (g[:units] @ r * scale)[:, before:]
 
     def backward(self, layer, delta):
         """W^T delta given W u: Q (G^T delta) + (I - Q Q^T) H C, H iid normal (Haar: a uniform frame outside Q).
@@ -129,8 +154,11 @@ class Conditioned:
         Returns:
             (N, B) float64.
         """
-        q, g = self.known.pop(layer)
+        if not np.isfinite(delta).all():
+            return self.backward(layer, np.zeros(delta.shape)) + np.nan
         haar = self._haar(layer)
+        delta, before = self._after("backward", layer, delta)
+        q, g = self.known[layer] if self.shared and not before else self.known.pop(layer)
         delta, scale = _scaled(delta)
         inside = g.T @ delta
         gram, limit = delta.T @ delta, len(delta)
@@ -140,12 +168,12 @@ class Conditioned:
             full = max(len(q), len(delta))
             gram, limit = gram - inside.T @ inside, full - rank
         limit = min(limit, len(delta))
-        c, order = factor(gram, lengths, limit)
+        c, order = factor(gram, lengths, limit, before)
         h = self._normals(stream.BACKWARD, layer, full, delta.shape[1], order)
         h[: len(q)] -= q @ (q.T @ h[: len(q)])
         if haar:
             h = _frame(h, order)
-        return (q @ inside + h[: len(q)] @ c) * scale
+        return ((q @ inside + h[: len(q)] @ c) * scale)[:, before:]
 
 
 def _scaled(columns):

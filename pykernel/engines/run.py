@@ -71,7 +71,7 @@ def measure(
     Args:
         chain, replicas, engine, threads, keep: as in `propagate`.
         words: its other arguments: backend, batch, positions, seed, dtype, precision, correlation, x, cotangent,
-            weights, biases.
+            weights, biases, formats.
 
     Raises:
         ValueError, TypeError, TooLarge: as `propagate`, before any work.
@@ -101,6 +101,7 @@ def measure(
         dtype=program.dtype,
         precision="exponent" if program.exponent else "native",
         correlation=program.correlation,
+        formats=program.formats,
         given=tuple(name for name in GIVEN if words.get(name) is not None),
         seconds=time.perf_counter() - start,
         kept=kept,
@@ -120,8 +121,18 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
     if program.dtype == "float32" and program.exponent and (_uneven(program.x) or _uneven(program.cotangent)):
         program = dataclasses.replace(program, dtype="float64")
     rows = module.run(program, first, count, threads=threads, keep=keep)
+    if program.formats is not None:
+        _divide_loss_scale(program.formats.loss_scale, rows)
+        return rows
     _look_again(module, program, first, rows, threads)
     return rows
+
+
+def _divide_loss_scale(scale: float, rows) -> None:
+    """Take the loss scale out of the rows of gradients, in place."""
+    if scale != 1:
+        for name in observables.SCALED:
+            rows[name] -= np.log10(scale)
 
 
 def _uneven(columns) -> bool:

@@ -89,7 +89,8 @@ def multiply_by(x, count, factor):
 
 
 @jit
-def _shift(x, count, power):
+def shift(x, count, power):
+    """x *= 2^power, in steps that float64 holds."""
     while power:
         step = min(max(power, -1000), 1000)
         f = spread(math.ldexp(1.0, step))
@@ -117,11 +118,11 @@ def renormalise(x, count, e, bound):
         return 0
     power = math.frexp(m)[1]
     if abs(power) > bound:
-        _shift(x, count, -power)
+        shift(x, count, -power)
         e += power
         power = 0
     if e != 0 and abs(e + power) <= bound:
-        _shift(x, count, e)
+        shift(x, count, e)
         e = 0
     return e
 

@@ -268,6 +268,51 @@ def widen(typingctx, a):
 
 
 @intrinsic
+def to_format(typingctx, a, fraction, lowest, largest, beyond):
+    """Lanes as a number format holds them, to nearest, ties to even: see csrc/kernels/round-inl.hpp, the same bits.
+
+    Args:
+        fraction, lowest: int64, bits behind the leading one and log2 of the smallest normal number.  largest, beyond:
+            float64, the largest magnitude and what lies beyond it.
+    """
+    if not _is_float(a):
+        return None
+
+    def codegen(context, builder, sig, args):
+        x, fraction, lowest = args[:3]
+        width, total, bias = (32, 23, 127) if a.dtype == types.float32 else (64, 52, 1023)
+        integer, vector = ir.IntType(width), vector_of(a)
+        wide = ir.VectorType(integer, WIDTH)
+        spread_int = lambda n: spread_of(builder, builder.trunc(n, integer) if width == 32 else n)
+        cast = lambda n: builder.fptrunc(n, ir.FloatType()) if width == 32 else n
+        whole = ir.IntType(64)
+        of = lambda n: ir.Constant(whole, n)
+        one = ir.Constant(wide, [1] * WIDTH)
+        power = lambda n: builder.bitcast(
+            builder.shl(spread_int(builder.add(n, of(bias))), ir.Constant(wide, [total] * WIDTH)), vector
+        )
+        drop = builder.sub(of(total), fraction)
+        drops = spread_int(drop)
+        unit = builder.shl(one, drops)
+        half = builder.sub(builder.lshr(unit, one), one)
+        size = _call(builder, "fabs", a, [x])
+        bits = builder.bitcast(size, wide)
+        odd = builder.and_(builder.lshr(bits, drops), one)
+        even = builder.and_(
+            builder.add(builder.add(bits, half), odd), builder.sub(ir.Constant(wide, [0] * WIDTH), unit)
+        )
+        lift = power(builder.add(lowest, drop))
+        low = builder.fsub(builder.fadd(size, lift), lift)
+        out = builder.select(builder.fcmp_ordered("<", size, power(lowest)), low, builder.bitcast(even, vector))
+        most, far = (spread_of(builder, cast(n)) for n in args[3:])
+        out = builder.select(builder.fcmp_ordered(">", out, most), far, out)
+        out = _call(builder, "copysign", a, [out, x])
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, out)
+
+    return a(a, types.int64, types.int64, types.float64, types.float64), codegen
+
+
+@intrinsic
 def two_to(typingctx, n):
     """2^n for float64 lanes of integers in [-1022, 1023]."""
 

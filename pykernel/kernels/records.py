@@ -31,12 +31,17 @@ SPEC = {
     # the rows that ops name: activation functions (see `activate`) and norms
     **dict.fromkeys(("facts", "calls", "norm_kind", "norm_eps"), _INT),
     **dict.fromkeys(("x", "x_exponent", "cotangent", "cotangent_exponent"), _INT),
+    # number formats, see `rounding`; how many nodes there are; the kinds of op of nodes and activation steps, and which
+    # steps pass formats
+    **dict.fromkeys(("formats", "compares", "nodes", "node_kind", "phi_kind", "passes"), _INT),
 }
 # What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
 # each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each; mix:
 # room of attention. gram, gram_delta, gram_u: Gram matrices, the first that of register state[KNOWN]. kept:
 # transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar
-# weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`.
+# weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`. nodes:
+# where formats are compared, what the run without them has at nodes, signals before gradients, as far apart, with
+# `node_exponents`.
 WORK = dict.fromkeys(
     (
         *(
@@ -55,7 +60,7 @@ WORK = dict.fromkeys(
             "mix",
         ),
         *("kept", "kept_at", "matrix", "scratch0", "scratch1", "line"),
-        *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts"),
+        *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts", "nodes", "node_exponents"),
     ),
     _INT,
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from pykernel import stream
-from pykernel.kernels import address_of, blocks, jit, ops
+from pykernel.kernels import address_of, blocks, jit, ops, rounding
 from pykernel.kernels.calls import call
 from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.ops import KINDS
@@ -55,7 +55,7 @@ ALL = 1 << 40  # the end of a range that is not cut
 # Of each kind of op three kernels forward and three backward, the second and third may be none; then those of the
 # whole.
 KERNELS = 6
-BEGIN, COTANGENT, SAVE, RESUME, RESTORE, FINISH = range(6)
+BEGIN, COTANGENT, SAVE, RESUME, RESTORE, FINISH, STORE_SIGNAL, STORE_GRADIENT = range(8)
 
 
 @jit
@@ -79,6 +79,7 @@ def begin(spec, work, replica):
             for i in range(size):
                 a[i] = cast_like(common * float(v[i // (16 * B) * 16 + i % 16]) + own * float(a[i]), a)
     x[E] = blocks.renormalise(a, size, e, spec.bound)
+    rounding.store_block(spec, work, 0, rounding.SIGNALS)
     state[TOP], state[KNOWN] = 0, -1
     for s in range(spec.registers + ROOM):
         slot(work, s)[HELD] = 0
@@ -97,7 +98,7 @@ def cotangent(spec, work, replica):
             g, n, B, False, spec.key0, spec.key1, stream_address(spec.depth, stream.COTANGENT), np.uint32(replica)
         )
         blocks.multiply_by(g, count(x), 1 / math.sqrt(n * B))
-    x[E] = blocks.renormalise(g, count(x), e, spec.bound)
+    x[E] = blocks.scale(g, count(x), rounding.loss_scale(spec), e, spec.bound)
     x[HELD] = 1
 
 
@@ -125,6 +126,7 @@ def resume(spec, work, s):
 def forward(spec, work, s, replica, index):
     """The repetitions of segment s."""
     stretch, kernels = spec.stretches, pointer(spec.kernels, 1)
+    whole = advance(kernels, KERNELS * len(KINDS))
     for q in range(entry(work.cuts, s), entry(work.cuts, s + 1)):
         if stopped(spec):
             return
@@ -138,12 +140,15 @@ def forward(spec, work, s, replica, index):
             if f[1] != 0:
                 call(f[1], spec, work, op, k, replica, 0, 0, ALL)
                 call(f[2], spec, work, op, k, replica, index)
+            if spec.formats != 0 and entry(op, KIND) != spec.node_kind:
+                call(whole[STORE_SIGNAL], spec, work, op, q - entry(stretch, START))
 
 
 @jit
 def backward(spec, work, s, replica, index):
     """The repetitions of segment s, the last first."""
     stretch, kernels = spec.stretches, pointer(spec.kernels, 1)
+    whole = advance(kernels, KERNELS * len(KINDS))
     while entry(stretch, STRETCH + START) < entry(work.cuts, s + 1):
         stretch += 8 * STRETCH
     for q in range(entry(work.cuts, s + 1) - 1, entry(work.cuts, s) - 1, -1):
@@ -155,6 +160,8 @@ def backward(spec, work, s, replica, index):
             op = spec.ops + 8 * OP * (entry(stretch, FIRST_OP) + o)
             k = entry(op, FIRST) + (q - entry(stretch, START)) * entry(op, EACH)
             f = advance(kernels, KERNELS * entry(op, KIND) + KERNELS // 2)
+            if spec.formats != 0 and entry(op, KIND) != spec.node_kind:
+                call(whole[STORE_GRADIENT], spec, work, op)
             call(f[0], spec, work, op, k, replica, index)
             if f[1] != 0:
                 call(f[1], spec, work, op, k, replica, 0, 0, ALL)
@@ -170,6 +177,7 @@ def restore(spec, work, s):
 @jit
 def finish(spec, work, index):
     """The row of the input's gradient."""
+    rounding.store_block(spec, work, 0, rounding.GRADIENTS)
     put(spec, GRAD_ACTIVATION, index, 0, log10_norm(spec, slot(work, 0)))
 
 
@@ -209,4 +217,5 @@ def kernels(dtype, kinds):
             for i, kernel in enumerate(functions):
                 place[at + i] = address(kernel, 6 if i == 1 else 4)
     whole = ((begin, 1), (cotangent, 1), (save, 1), (resume, 1), (restore, 1), (finish, 1))
+    whole = (*whole, (rounding.store_signal, 2), (rounding.store_gradient, 1))
     return np.concatenate([out.ravel(), [address(kernel, numbers) for kernel, numbers in whole]])

@@ -18,7 +18,7 @@ def forward(run, op, number):
     """z into `out`; u is kept."""
     program, layer = run.program, number + 1
     u = run.registers[op.ins[0]]
-    z = Block(run.operator.forward(layer, u.x), u.e, program.exponent).times(program.layers.scale[number])
+    z = Block(run.operator.forward(layer, u.x), u.e, program.exponent).times(run.operator.scale(layer))
     if BIASES[program.layers.bias_draw[number]] != "zero":
         z = z.plus(Block.of(program, np.broadcast_to(bias(program, run.replica, layer), z.x.shape)))
     run.put("log10_mean_square_preactivation", number, z.log10_mean_square())
@@ -45,7 +45,7 @@ def backward(run, op, number, u):
         )
     run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
     run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
-    du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(program.layers.scale[number])
+    du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(run.operator.scale(layer))
     run.put("log10_weight_factor", number, du.log10_norm() - delta.log10_norm())
     run.give(op.ins[0], du)
 

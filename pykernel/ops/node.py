@@ -15,6 +15,9 @@ TABLE = "node"
 def forward(run, op, number):
     """Mean square, mean and similarity of what passes on into `out`."""
     a = run.registers[op.ins[0]]
+    if run.rounding is not None:
+        run.rounding.compare_signal(number, op.ins[0])
+    run.nodes["signal", number] = a
     run.put("log10_mean_square_activation", number, a.log10_mean_square())
     run.put("mean_activation", number, ldexp(a.x.mean(dtype=np.float64), a.e))
     run.put("similarity", number, _similarity(a.x))
@@ -24,6 +27,10 @@ def forward(run, op, number):
 
 def backward(run, op, number, kept):
     """The norm of its gradient."""
+    before = run.gradients[op.out]
+    if run.rounding is not None:
+        run.rounding.compare("gradient", number, before)
+    run.nodes["gradient", number] = before
     g = run.take(op.out)
     run.put("log10_grad_activation", number + 1, g.log10_norm())
     run.trace.keep("grad_activation", number + 1, g.true)

@@ -17,6 +17,8 @@ def forward(run, op, number):
     program, steps = run.program, run.program.steps
     preimage, norm_back = normalise(program.norms[steps.norm[number]], run.registers[op.ins[0]])
     run.registers[op.out] = values(program.activations[steps.row[number]], preimage)
+    if run.rounding is not None and program.passes_formats[number]:
+        preimage = run.rounding.stored("signals", preimage)
     return preimage, norm_back
 
 

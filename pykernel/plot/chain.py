@@ -75,6 +75,7 @@ def _constant(p: Any) -> str:
     words += [f"correlation {p.correlation:g}"] if p.correlation else []
     words += [f"the caller's own {', '.join(p.given)}"] if p.given else []
     words += ["plain arithmetic"] if p.precision == "native" else []
+    words += [str(p.formats)] if getattr(p, "formats", None) is not None else []
     return "; ".join(words)
 
 

@@ -55,6 +55,7 @@ def sweep(
     threads: int | None = None,
     precision: str = "exponent",
     correlation: float = 0.0,
+    formats: Any = None,
     profiles: Any = True,
     predict: bool | None = None,
     shard: tuple[int, int] | None = None,
@@ -63,9 +64,10 @@ def sweep(
 
     Args:
         grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`,
-            `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`. Patterns of blocks bear a
-            name where `blocks` is a mapping: `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words
-            zips them:
+            `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`, `formats`, or the words of
+            formats, `weights_format`, `signals_format`, `gradients_format`, `loss_scale`, `overflow`. Patterns of
+            blocks bear a name where `blocks` is a mapping:
+            `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them:
             `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.
         batch: inputs propagated together.
@@ -79,7 +81,7 @@ def sweep(
             `concurrent.futures.Executor`, or a Dask `Client`.
         progress: True, False, or a function that is given a `Progress` after every block.
         until: `StandardError("slope", 0.001)` adds replicas to a cell until its error is as small.
-        engine, backend, dtype, precision, correlation: as in `propagate`.
+        engine, backend, dtype, precision, correlation, formats: as in `propagate`.
         threads: threads of one block: by default all cores in process, 1 in workers.
         profiles: profiles over layers: True (see `Profiles`), False, names of rows, "all", "replicas", or a `Profiles`.
         predict: put beside each cell what theory says: `predicted_slope`, `predicted_end_to_end`,
@@ -117,6 +119,7 @@ def sweep(
         "dtype": dtype,
         "precision": precision,
         "correlation": correlation,
+        "formats": formats,
     }
     require_single(run)
     if shard is not None and store is None:

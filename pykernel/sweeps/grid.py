@@ -3,7 +3,7 @@
 
 Axes follow the order of the grid's keys; cells follow in C order, the last axis fastest. A key may be a field of
 `Chain`, or one of the run's own words (`batch`, `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`,
-`precision`); a tuple of keys zips them into one axis, where `replicas` may be one of them.
+`precision`, `formats` or a word of them); a tuple of keys zips them into one axis, where `replicas` may be one of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import numpy as np
 
 from pykernel import checks, spelling
 from pykernel.chain import Chain
+from pykernel.formats import WORDS as FORMAT_WORDS
+from pykernel.formats import Formats
 from pykernel.layers import Block
 from pykernel.wording import spoken
 
-RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision")
+RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision", "formats")
 MAX_CELLS = 1_000_000  # 40 microseconds and a kilobyte each, planned
 
 
@@ -116,7 +118,7 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
 
 
 def _check_word(word: Any, words: list[str], seen: set) -> None:
-    allowed = [*words, *RUN_WORDS, "replicas"]
+    allowed = [*words, *RUN_WORDS, *FORMAT_WORDS, "replicas"]
     if word not in allowed:
         near = difflib.get_close_matches(str(word), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -261,6 +263,7 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"replicas must be a positive int, got {count!r}")
         own = {word: words.pop(word) for word in RUN_WORDS if word in words}
+        of_formats = {word: words.pop(word) for word in FORMAT_WORDS if word in words}
         words = expand(words)
         if chain is None:
             try:
@@ -281,8 +284,19 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
         positions = tuple(positions) if isinstance(positions, list) else positions
         if positions != ():  # left out where there are none, as in keys of before there were any
             ran["positions"] = positions
+        formats = ran.pop("formats", None)
+        if of_formats:
+            formats = _with_words(of_formats, formats)
+        if formats is not None:
+            ran["formats"] = formats
         result.append(Cell(tuple(i for i, _ in combination), chain, ran, count))
     return result
+
+
+def _with_words(words: dict, formats: Any) -> Any:
+    if not (formats is None or isinstance(formats, Formats)):
+        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
+    return Formats.with_words(words, formats)
 
 
 def expand(words: dict) -> dict:

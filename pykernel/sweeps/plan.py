@@ -176,7 +176,9 @@ class SweepPlan:
         until = None if self.until is None else dataclasses.asdict(self.until)
         first = self.cells[0]
         held = {
-            name: value for name, value in first.run.items() if len({str(c.run.get(name)) for c in self.cells}) == 1
+            name: str(value) if name == "formats" else value
+            for name, value in first.run.items()
+            if len({str(c.run.get(name)) for c in self.cells}) == 1
         }
         fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}

@@ -13,9 +13,11 @@ from pykernel import checks, observables
 
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
 # at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
-_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix"))
+# what "all" means, in keys of stores, too: rows that a run without formats has
+_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix", "rounded"))
 OF_ATTENTION = tuple(row.name for row in observables.ROWS if row.extent == "mix")
-_ALLOWED = (*_LAYERED, *OF_ATTENTION)
+OF_FORMATS = tuple(row.name for row in observables.ROWS if row.extent == "rounded")
+_ALLOWED = (*_LAYERED, *OF_ATTENTION, *OF_FORMATS)
 _DEFAULT_ROWS = (
     "log10_grad_weight",
     "log10_grad_activation",
@@ -105,7 +107,7 @@ class Profiles:
         if not asked and self.rows != _LAYERED:
             return self
         if any(chain.extents.mix for chain in chains if chain.blocks is not None):
-            return self if asked else replace(self, rows=_ALLOWED)
+            return self if asked else replace(self, rows=(*_LAYERED, *OF_ATTENTION))
         if asked:
             raise ValueError(f"profiles asks for {asked[0]}, and no chain of this sweep has attention")
         return self

@@ -34,7 +34,8 @@ CONVERGED = 1e-15  # of a log mean square, over two repetitions
 APART = ("between", "fractions")  # of a Signal, no rows
 
 
-def _as_arrays(rows: Signal) -> Signal:
+def as_arrays(rows: Signal) -> Signal:
+    """A Signal of lists with arrays in their place."""
     return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
 
 
@@ -118,12 +119,12 @@ class Forward(Walk):
         if pairs and not self.tied:
             for stretch in self.program.stretches:
                 self.distances(stretch)
-        signal = _as_arrays(self.rows)
+        signal = as_arrays(self.rows)
         if 1 < self.positions < self.columns:
             self.between, self.rows.distance[0], self.distance[0] = True, apart, apart
             for stretch in self.program.stretches:
                 self.distances(stretch)
-            signal.between = _as_arrays(self.rows)
+            signal.between = as_arrays(self.rows)
         return signal
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
@@ -245,6 +246,14 @@ class Backward(Walk):
     def take(self, register: int) -> tuple[Any, Any]:
         """Log squared norm and correlation of a register's gradient, which then has none."""
         return self._held.pop(register)
+
+    def held(self, register: int) -> tuple[Any, Any]:
+        """The same, which the register keeps."""
+        return self._held[register]
+
+    def hold(self, register: int, g: Any, o: Any) -> None:
+        """What a register's gradient is from now on."""
+        self._held[register] = g, o
 
     def give(self, register: int, g: Any, o: Any) -> None:
         """Add an independent gradient to a register's: squared norms add, correlations in proportion to them."""

@@ -221,7 +221,7 @@ class Prediction(observables.Rows):
         return "\n".join(lines)
 
 
-def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0) -> Prediction:
+def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0, formats=None) -> Prediction:
     """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
 
     Args:
@@ -230,6 +230,7 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
         batch: inputs propagated together; matters for batch norm, heads, `similarity` and `dead`.
         positions: of one input, an int or one int an axis; they count as columns, like inputs.
         correlation: pairwise correlation of the drawn inputs (and of their positions).
+        formats: `Formats`, for the rows of what rounding does; all others are those without.
 
     Returns:
         Prediction.
@@ -252,7 +253,7 @@ def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     within = checks.within("correlation", correlation, 0.0, 1.0)
-    return predict_program(chain, lower(chain, batch=batch, positions=positions, correlation=within))
+    return predict_program(chain, lower(chain, batch=batch, positions=positions, correlation=within, formats=formats))
 
 
 def predict_program(chain: Chain, program: Program) -> Prediction:

@@ -12,8 +12,10 @@ import numpy as np
 from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.engines import run
+from pykernel.formats import Formats
 from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
+from pykernel.theory.loss_scale import FormatAdvice, advise
 from pykernel.theory.proposals import PART, PROPOSALS, Situation, predicted_decades
 from pykernel.theory.reasons import TOGETHER
 from pykernel.verdict import EXPLODING, classify
@@ -76,6 +78,7 @@ class Recommendation:
         bound: decades over the whole chain that count as healthy.
         left_out: of a chain of blocks what was not proposed, and why, a phrase each; "..., by theory": what theory
             predicts to lie far beyond the bound, which is not measured.
+        formats: `FormatAdvice` where formats were given, else None.
     """
 
     original: Candidate
@@ -84,6 +87,7 @@ class Recommendation:
     batch: int = 1
     bound: float = EXPLODING
     left_out: tuple[str, ...] = ()
+    formats: FormatAdvice | None = None
 
     @property
     def best(self) -> Candidate | None:
@@ -117,6 +121,7 @@ class Recommendation:
         lines += ["", *_wrapped(self.summary)]
         if self.left_out:
             lines += _wrapped(f"not proposed: {'; '.join(self.left_out)}")
+        lines += [] if self.formats is None else _wrapped(str(self.formats))
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
@@ -185,6 +190,7 @@ def recommend(
     positions: int | tuple[int, ...] = (),
     replicas: int = 24,
     seed: int = 0,
+    formats: Formats | None = None,
 ) -> Recommendation:
     """The smallest changes that keep this chain's gradient within bounds over its depth, each predicted and measured.
 
@@ -195,6 +201,8 @@ def recommend(
         positions: of one input, as for `propagate`.
         replicas: of each measurement (fewer for chains that take long).
         seed: of the measurements.
+        formats: `Formats` that the chain shall run in: then its `formats` says which loss scale fits the chain as it
+            is, or that none does, and over how many blocks it is safe.
 
     Returns:
         Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a
@@ -239,7 +247,10 @@ def recommend(
             round(c.outside, 1),
         ),
     )
-    return Recommendation(original, order, replicas, batch, bound, tuple(left_out))
+    if not (formats is None or isinstance(formats, Formats)):
+        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
+    advice = None if formats is None else advise(chain, formats, batch, positions)
+    return Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
 
 
 def _changes(before: Chain, after: Chain) -> int:

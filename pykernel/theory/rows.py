@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pykernel.program import Program
-from pykernel.theory import attention, correlation
+from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.signals import Gradient, Signal
 
@@ -55,6 +55,7 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         "log10_derivative_factor": half * gradient.derivative,
         "attention_entropy": attention.entropies(program, signal),
         "score_std": attention.score_deviations(program, signal),
+        **rounding.rows(program, signal, gradient),
         "loss": loss,
     }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "formats.hpp"
 #include "plan.hpp"
 #include "rows.hpp"
 
@@ -120,6 +121,7 @@ struct Program {
   double clip_value;  // 0 for none
   uint64_t seed;
   bool exponent;
+  const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
 };
 
 // Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
@@ -134,7 +136,7 @@ inline int64_t read_columns_of(const Program& program) {
 }
 inline RowExtents extents_of(const Program& program) {
   return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
-          program.counts[Table::mix]};
+          program.counts[Table::mix], program.formats ? program.counts[Table::node] : 0};
 }
 
 }  // namespace pykernel

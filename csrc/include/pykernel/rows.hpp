@@ -10,12 +10,15 @@ namespace pykernel {
 struct Rows {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
       *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
-      *log10_weight_factor, *log10_derivative_factor, *attention_entropy, *score_std, *loss;
+      *log10_weight_factor, *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal,
+      *flushed_gradient, *overflowed_signal, *overflowed_gradient, *log10_error_signal, *log10_error_gradient,
+      *gradient_cosine, *log10_smallest_signal, *log10_largest_signal, *log10_smallest_gradient,
+      *log10_largest_gradient, *loss;
 };
 
-// What a row has one number of: each weight layer, each activation step, each attention, each node (block end), the
-// input and each node, or the replica.
-enum class RowExtent { layer, activation, mix, node, input, replica };
+// What a row has one number of: each weight layer, each activation step, each attention, each node (block end), each
+// node of a run with formats, the input and each node, or the replica.
+enum class RowExtent { layer, activation, mix, node, rounded, input, replica };
 
 struct RowFact {
   const char* name;
@@ -37,6 +40,17 @@ inline constexpr RowFact row_facts[] = {
     {"log10_derivative_factor", RowExtent::activation, &Rows::log10_derivative_factor},
     {"attention_entropy", RowExtent::mix, &Rows::attention_entropy},
     {"score_std", RowExtent::mix, &Rows::score_std},
+    {"flushed_signal", RowExtent::rounded, &Rows::flushed_signal},
+    {"flushed_gradient", RowExtent::rounded, &Rows::flushed_gradient},
+    {"overflowed_signal", RowExtent::rounded, &Rows::overflowed_signal},
+    {"overflowed_gradient", RowExtent::rounded, &Rows::overflowed_gradient},
+    {"log10_error_signal", RowExtent::rounded, &Rows::log10_error_signal},
+    {"log10_error_gradient", RowExtent::rounded, &Rows::log10_error_gradient},
+    {"gradient_cosine", RowExtent::rounded, &Rows::gradient_cosine},
+    {"log10_smallest_signal", RowExtent::rounded, &Rows::log10_smallest_signal},
+    {"log10_largest_signal", RowExtent::rounded, &Rows::log10_largest_signal},
+    {"log10_smallest_gradient", RowExtent::rounded, &Rows::log10_smallest_gradient},
+    {"log10_largest_gradient", RowExtent::rounded, &Rows::log10_largest_gradient},
     {"loss", RowExtent::replica, &Rows::loss},
 };
 constexpr int row_count = sizeof row_facts / sizeof *row_facts;
@@ -44,7 +58,7 @@ static_assert(sizeof(Rows) == row_count * sizeof(double*), "every row has its fa
 
 // How many there are of what rows have numbers of.
 struct RowExtents {
-  int64_t layers, nodes, activations, mixes;
+  int64_t layers, nodes, activations, mixes, rounded;
   int64_t of(RowExtent extent) const {
     switch (extent) {
       case RowExtent::layer:
@@ -57,6 +71,8 @@ struct RowExtents {
         return activations;
       case RowExtent::mix:
         return mixes;
+      case RowExtent::rounded:
+        return rounded;
       case RowExtent::replica:
         return 1;
     }

@@ -7,7 +7,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from pykernel import stream
-from pykernel.kernels import blocks, draws, inline, jit, product
+from pykernel.kernels import blocks, draws, inline, jit, product, rounding
 from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.records import (
     BEGINS,
@@ -168,6 +168,12 @@ def _weights(spec, l, replica):
     )
 
 
+@inline
+def _scale(spec, l):
+    """What products are multiplied with: rounded weights have their scale in them."""
+    return 1.0 if rounding.rounds(spec, rounding.WEIGHTS) else number(spec.layer_scale, l)
+
+
 @jit
 def open_forward(spec, work, op, l, replica, index):
     """What the product needs: u on the tape, room for z."""
@@ -198,6 +204,8 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
                 product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
+            if rounding.rounds(spec, rounding.WEIGHTS):
+                rounding.round_weights(spec, tile, 16 * terms, number(spec.layer_scale, l))
             product.multiply(tile, terms, u, k, z, p, B)
             if at >= 0:
                 product.turn(tile, terms, kept_tiles, at + k * height, 16 * p, height)
@@ -210,7 +218,7 @@ def close_forward(spec, work, op, l, replica, index):
     n, B, z = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
     panels = (n + 15) // 16
     blocks.clear_padding(z, n, B)
-    e = blocks.scale(z, count(x), number(spec.layer_scale, l), slot(work, entry(op, IN))[E], spec.bound)
+    e = blocks.scale(z, count(x), _scale(spec, l), slot(work, entry(op, IN))[E], spec.bound)
     kind = entry(spec.bias_draw, l)
     if kind != ZERO:
         v = block(spec, work.vector)
@@ -292,6 +300,8 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
                 product.draw_columns(tile, draw, parameter, where, i, group, terms, n_out)
             else:
                 product.fill_columns(tile, draw, matrix, i, group, terms, n_out, n_in)
+            if rounding.rounds(spec, rounding.WEIGHTS):
+                rounding.round_weights(spec, tile, 64 * terms, number(spec.layer_scale, l))
             for w in range(4):
                 product.multiply(advance(tile, w * terms * 16), terms, delta, i, mixed, w, B)
         product.sort_columns(mixed, out, group, panels, B)
@@ -303,7 +313,7 @@ def close_backward(spec, work, op, l, replica, index):
     x, y = slot(work, first(spec)), slot(work, second(spec))
     out = block(spec, y[BLOCK])
     blocks.clear_padding(out, y[UNITS], y[COLUMNS])
-    y[E] = blocks.scale(out, count(y), number(spec.layer_scale, l), x[E], spec.bound)
+    y[E] = blocks.scale(out, count(y), _scale(spec, l), x[E], spec.bound)
     put(spec, FACTOR, index, l, log10_norm(spec, y) - log10_norm(spec, x))
     give(spec, work, entry(op, IN), second(spec))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from pykernel.kernels import blocks, jit
+from pykernel.kernels import blocks, jit, rounding
 from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BLOCK,
@@ -41,6 +41,7 @@ def forward(spec, work, op, k, replica, index):
     if entry(op, IN) != r:
         copy(spec, work, entry(op, IN), first(spec))
         write(work, r, first(spec))
+    rounding.pass_signal(spec, work, r, k, index)
     x = slot(work, r)
     n, B, a, e = x[UNITS], x[COLUMNS], block(spec, x[BLOCK]), x[E]
     put(spec, MEAN_SQUARE, index, k, 2 * blocks.log10_norm(square(spec, x) / (n * B), e))
@@ -56,6 +57,7 @@ def forward(spec, work, op, k, replica, index):
 def backward(spec, work, op, k, replica, index):
     """The norm of its gradient."""
     r = entry(op, OUT)
+    rounding.pass_gradient(spec, work, r, k, index)
     put(spec, GRAD, index, k + 1, log10_norm(spec, slot(work, r)))
     if entry(op, IN) != r:
         take(spec, work, r)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from pykernel.kernels import activate, blocks, jit, norms
+from pykernel.kernels import activate, blocks, jit, norms, rounding
 from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import (
     BEGINS,
@@ -73,6 +73,8 @@ def forward(spec, work, op, k, replica, index):
     foot[KEPT_E] = e
     shape(out, n, B)
     out[E] = activate.values(spec, work, entry(spec.step_row, k), preimage, e, block(spec, out[BLOCK]), n, B)
+    if rounding.rounds(spec, rounding.SIGNALS) and entry(spec.passes, k):
+        foot[KEPT_E] = rounding.store_numbers(spec, preimage, foot[KEPT_E], count(h), rounding.SIGNALS)
     write(work, entry(op, OUT), first(spec))
 
 

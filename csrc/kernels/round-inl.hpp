@@ -1,0 +1,102 @@
+// Rounding to a smaller number format, to nearest, ties to even, subnormals included: of blocks and of tiles of
+// weights. SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+#include "kernels/activations-inl.hpp"
+#include "pykernel/formats.hpp"
+
+namespace pykernel::PYKERNEL_ISA_NAMESPACE {
+namespace {
+
+template <class T> constexpr int fraction_bits = sizeof(T) == 4 ? 23 : 52;
+
+// Of a magnitude's bits the lower ones are rounded away, with a carry into the exponent where it comes to that. Below
+// the smallest normal number units in the last place are all one, that of `lift`: adding and taking it away rounds.
+template <class T> class Rounder {
+ public:
+  explicit Rounder(const Format& f)
+      : drop_(fraction_bits<T> - f.fraction),
+        half_(((Integer)1 << (drop_ - 1)) - 1),
+        keep_(~(((Integer)1 << drop_) - 1)),
+        lift_((T)__builtin_ldexp(1, f.lowest + drop_)),
+        normal_((T)__builtin_ldexp(1, f.lowest)),
+        largest_((T)f.largest),
+        beyond_(f.infinite ? (T)__builtin_inf() : largest_) {}
+  __attribute__((always_inline)) Vec<T> operator()(Vec<T> x) const {
+    const Vec<T> size = abs(x);
+    const Bits<T> whole = bits(size), even = (whole + half_ + ((whole >> drop_) & 1)) & keep_;
+    Vec<T> out = size < normal_ ? (size + lift_) - lift_ : from_bits(even);
+    out = out > largest_ ? broadcast(beyond_) : out;
+    return x == x ? copysign(out, x) : x;
+  }
+
+ private:
+  typedef typename VectorOf<T>::integer Integer;
+  const int drop_;
+  const Integer half_, keep_;
+  const T lift_, normal_, largest_, beyond_;
+};
+
+template <class T> Sums round(T* x, int64_t units, int64_t B, const Format& format) {
+  const Rounder<T> rounder(format);
+  return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) {
+    const Vec<T> stored = rounder(load(x + o));
+    store(x + o, stored);
+    return stored;
+  });
+}
+
+// n panels of a matrix as stored, scale included: tile[i * stride + o] of from[i * from_stride + o]
+template <class T, class W>
+PK_INLINE void round_tile(const Format& format, T scale, const W* from, int64_t from_stride, int count, int n, T* tile,
+                          int64_t stride) {
+  const Rounder<T> rounder(format);
+  for (int i = 0; i < count; i++)
+    for (int o = 0; o < n * 16; o += lanes<T>)
+      store(tile + i * stride + o, rounder(load_as<T>(from + i * from_stride + o) * scale));
+}
+
+template <class T>
+Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double factor, const Format& format) {
+  constexpr int parts = panel_vectors<double>, width = lanes<double>;
+  const Rounder<T> rounder(format);
+  const bool rounds = format.fraction;
+  const Vec<T> none = {}, inf = broadcast((T)__builtin_inf());
+  F64 error[parts] = {}, square[parts] = {}, plain_square[parts] = {}, product[parts] = {};
+  Vec<T> smallest[panel_vectors<T>], largest[panel_vectors<T>] = {};
+  Bits<T> flushed[panel_vectors<T>] = {}, overflowed[panel_vectors<T>] = {};
+  for (int j = 0; j < panel_vectors<T>; j++) smallest[j] = inf;
+  for (int64_t o = 0; o < panels(units) * 16 * B; o += 16) {
+    for (int j = 0; j < panel_vectors<T>; j++) {
+      const Vec<T> v = load(x + o + j * lanes<T>), size = abs(v);
+      const Bits<T> alive = (size > 0) & (size < inf);
+      const Vec<T> after = rounds ? abs(rounder(v)) : size;
+      flushed[j] += alive & (after == 0);
+      overflowed[j] += alive & (after >= (rounds ? broadcast((T)format.largest) : inf));
+      smallest[j] = min(alive ? size : inf, smallest[j]);
+      largest[j] = max(alive ? size : none, largest[j]);
+    }
+    for (int j = 0; j < parts; j++) {
+      const F64 a = load_as<double>(x + o + j * width) * factor, b = load_as<double>(plain + o + j * width);
+      const F64 d = a - b;
+      error[j] = fma(d, d, error[j]), square[j] = fma(a, a, square[j]);
+      plain_square[j] = fma(b, b, plain_square[j]), product[j] = fma(a, b, product[j]);
+    }
+  }
+  Comparison out = {sum_lanes<double>(error),
+                    sum_lanes<double>(square),
+                    sum_lanes<double>(plain_square),
+                    sum_lanes<double>(product),
+                    __builtin_inf(),
+                    (double)max_lanes<T>(largest),
+                    0,
+                    0};
+  for (int j = 0; j < panel_vectors<T>; j++)
+    for (int i = 0; i < lanes<T>; i++) {
+      out.smallest = out.smallest < smallest[j][i] ? out.smallest : (double)smallest[j][i];
+      out.flushed -= flushed[j][i], out.overflowed -= overflowed[j][i];  // a mask that holds is -1
+    }
+  return out;
+}
+
+}  // namespace
+}  // namespace pykernel::PYKERNEL_ISA_NAMESPACE

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The table of number formats, what rounding to one does, and the words of a run in low precision.
+
+Names, bits and codes are those of the package `ml_dtypes`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from pykernel import checks
+
+OVERFLOWS = ("inf", "saturate")
+NONE = "float32"  # the format that rounds nothing: the arithmetic is at least as wide
+MOST_SCALE = 2.0**100  # a loss scale beyond it, or below its inverse, is a slip of the pen
+
+
+class Format(NamedTuple):
+    """A binary floating-point format with subnormals, smaller than float32.
+
+    Attributes:
+        name: as in `ml_dtypes`.  bits: of a number.  fraction: bits behind the leading one.  bias: of the exponent.
+        largest: finite magnitude.  infinite: whether there is an inf; without one, the largest is what lies beyond.
+    """
+
+    name: str
+    bits: int
+    fraction: int
+    bias: int
+    largest: float
+    infinite: bool
+
+    @property
+    def lowest(self) -> int:
+        """log2 of the smallest normal number."""
+        return 1 - self.bias
+
+    @property
+    def smallest_normal(self) -> float:
+        return 2.0**self.lowest
+
+    @property
+    def smallest_subnormal(self) -> float:
+        return 2.0 ** (self.lowest - self.fraction)
+
+    @property
+    def noise(self) -> float:
+        """Root mean square of rounding error over that of the numbers, .212 2^-fraction, where nothing is subnormal.
+
+        Errors are even within half a unit in the last place, so of power 4^-fraction / (12 m^2) that of a number m 2^E;
+        the mean of m^-2 over all scales is the integral of m^-3 / ln 2 over 1 .. 2, 3 / (8 ln 2).
+        """
+        return math.sqrt(3 / 8 / math.log(2) / 12) * 2.0**-self.fraction
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("float16", 16, 10, 15, 65504.0, True),
+        Format("bfloat16", 16, 7, 127, 2.0**128 - 2.0**120, True),
+        Format("float8_e4m3fn", 8, 3, 7, 448.0, False),
+        Format("float8_e5m2", 8, 2, 15, 57344.0, True),
+        Format("float6_e3m2fn", 6, 2, 3, 28.0, False),
+        Format("float6_e2m3fn", 6, 3, 1, 7.5, False),
+        Format("float4_e2m1fn", 4, 1, 1, 6.0, False),
+    )
+}
+NAMES = (NONE, *FORMATS)
+# words of sweeps and of the command line, and the field of `Formats` that each sets
+WORDS = {
+    "weights_format": "weights",
+    "signals_format": "signals",
+    "gradients_format": "gradients",
+    "loss_scale": "loss_scale",
+    "overflow": "overflow",
+}
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Number formats of a run: what weights, signals and gradients are rounded to, to nearest, ties to even.
+
+    Rounded are true values: weights with scale and gain, where they are used; what every step hands on forward, the
+    input included; and the gradient of each of those, times `loss_scale`, which is divided out of all rows. A step's
+    inside and the sums of its products are in the dtype of the run.
+
+    Args:
+        weights, signals, gradients: a name as in `ml_dtypes` (see `pykernel.formats.FORMATS`), or "float32" for none.
+        loss_scale: what the objective is multiplied with before gradients are rounded.
+        overflow: beyond the largest finite number, "inf" where the format has one (those without have their largest),
+            or "saturate" for the largest in all.
+
+    Raises:
+        ValueError, TypeError: what was given and what is allowed.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> formats = pk.Formats(signals="bfloat16", gradients="float8_e5m2", loss_scale=2**10)
+        >>> print(formats)
+        signals bfloat16, gradients float8_e5m2, loss scale 1024
+    """
+
+    weights: str = NONE
+    signals: str = NONE
+    gradients: str = NONE
+    loss_scale: float = 1.0
+    overflow: str = "inf"
+
+    def __post_init__(self):
+        for word in ("weights", "signals", "gradients"):
+            checks.choice(f"{word} format", getattr(self, word), NAMES)
+        checks.choice("overflow", self.overflow, OVERFLOWS)
+        scale = checks.within("loss_scale", self.loss_scale, 1 / MOST_SCALE, MOST_SCALE)
+        object.__setattr__(self, "loss_scale", float(scale))
+
+    @classmethod
+    def with_words(cls, words, formats=None):
+        """Formats by the words of sweeps and of the command line, see `WORDS`; the rest as in `formats`."""
+        fields = {WORDS[word]: NONE if value is None else value for word, value in words.items()}
+        return replace(formats or cls(), **fields)
+
+    def __str__(self):
+        parts = [
+            f"{word} {name}" for word in ("weights", "signals", "gradients") if (name := getattr(self, word)) != NONE
+        ]
+        parts += [f"loss scale {self.loss_scale:g}"] * (self.loss_scale != 1)
+        parts += ["overflow saturates"] * (self.overflow == "saturate")
+        return ", ".join(parts) or NONE
+
+    def row(self, word: str) -> Format | None:
+        """The format of "weights", "signals" or "gradients"; None where they are not rounded."""
+        return FORMATS.get(getattr(self, word))
+
+    def rounded(self, word: str, x) -> np.ndarray:
+        """Weights, signals or gradients as stored, float64; gradients times the loss scale."""
+        row = self.row(word)
+        return np.asarray(x, np.float64) if row is None else rounded(x, row, self.overflow)
+
+
+def rounded(x, row: Format, overflow: str = "inf") -> np.ndarray:
+    """Numbers rounded to a format, to nearest, ties to even, as float64.
+
+    Args:
+        x: numbers.  row: the format.  overflow: see `Formats`.
+
+    Returns:
+        float64, of the shape of x. nan stays nan.
+
+    Examples:
+        >>> from pykernel.formats import FORMATS, rounded
+        >>> rounded([0.1, 2.0**-10, 465.0, -1e9], FORMATS["float8_e4m3fn"]).tolist()
+        [0.1015625, 0.0, 448.0, -448.0]
+        >>> rounded([2.0**-25, 65519.0, 65520.0], FORMATS["float16"]).tolist()
+        [0.0, 65504.0, inf]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = np.asarray(x, np.float64)
+        unit = np.maximum(np.frexp(x)[1] - 1, row.lowest) - row.fraction
+        nearest = np.ldexp(np.rint(np.ldexp(x, -unit)), unit)
+    beyond = math.inf if row.infinite and overflow == "inf" else row.largest
+    return np.where(np.abs(nearest) > row.largest, np.copysign(beyond, x), nearest)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which loss scale fits a chain's gradients into their format, and how deep the chain may be before a format costs too
+much: by infinite-width theory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pykernel.chain import Chain
+from pykernel.formats import Formats
+from pykernel.theory.predict import Prediction, predict
+from pykernel.theory.rounding import half_unit
+
+FLUSHED = 0.01  # share of a node's numbers that may be lost
+NEAREST = 0.01 * math.sqrt(math.pi / 2)  # |Z| below which that share of Gaussian numbers lies
+FARTHEST = 5.0  # deviations beyond which one Gaussian number in two million lies
+TURNED = 0.9  # cosine below which a gradient counts as another one
+
+
+@dataclass(frozen=True)
+class FormatAdvice:
+    """What theory says of a chain in low precision.
+
+    Attributes:
+        formats: as asked, with the loss scale that fits in place of the one asked for; unchanged where none does.
+        loss_scale: a power of two with which at most 1 percent of the gradient flushes at every node, and one number in
+            two million overflows; None where no scale does both, 1 where gradients are not rounded.
+        depth: nodes of the chain.
+        safe: nodes, counted from the output, over which the gradient keeps a cosine of .9 with what it is without
+            formats and signals and gradients lose at most 1 percent; `depth` where all is safe.
+        prediction: with these formats.
+    """
+
+    formats: Formats
+    loss_scale: float | None
+    depth: int
+    safe: int
+    prediction: Prediction
+
+    def __str__(self):
+        gradients = self.formats.gradients
+        if self.formats.row("gradients") is None:
+            scale = "gradients are not rounded: any loss scale does"
+        elif self.loss_scale is None:
+            scale = f"no loss scale fits: the gradient's sizes are farther apart than {gradients} reaches"
+        else:
+            scale = f"loss scale {self.loss_scale:g} keeps the gradient within {gradients}"
+        if self.safe == self.depth:
+            return f"{self.formats}: {scale}; safe over the whole depth"
+        return (
+            f"{self.formats}: {scale}; safe for {self.safe} of {self.depth} blocks from the output: before them the "
+            f"gradient's cosine falls below {TURNED:g}, or more than {FLUSHED:.0%} of a signal or gradient is lost"
+        )
+
+
+def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> FormatAdvice:
+    """The advice for a chain.
+
+    Raises:
+        ValueError: theory does not know the chain; the message says why.
+
+    Examples:
+        >>> from pykernel import Chain, Formats
+        >>> chain = Chain(depth=100, width=512)
+        >>> print(advise(chain, Formats(gradients="float16")))
+        gradients float16, loss scale 64: loss scale 64 keeps the gradient within float16; safe over the whole depth
+    """
+    plain = predict(chain, batch, positions=positions, formats=replace(formats, loss_scale=1.0))
+    program, row = plain.program, formats.row("gradients")
+    scale: float | None = 1.0
+    if row is not None:
+        units = program.nodes[1:].astype(float) * program.columns
+        sizes = (0.5 * (plain.gradient.activation[1:] - np.log(units))) / math.log(2)
+        least = math.ceil(math.log2(row.smallest_subnormal / 2 / NEAREST) - float(sizes.min()))
+        most = math.floor(math.log2((row.largest - half_unit(row)) / FARTHEST) - float(sizes.max()))
+        scale = 2.0 ** max(min((least + most) // 2, 100), -100) if least <= most else None
+        formats = formats if scale is None else replace(formats, loss_scale=scale)
+    told = predict(chain, batch, positions=positions, formats=formats)
+    shares = [told.flushed_signal, told.flushed_gradient, told.overflowed_signal, told.overflowed_gradient]
+    bad = (np.max(shares, axis=0) > FLUSHED) | (told.gradient_cosine < TURNED)
+    depth = len(bad)
+    safe = depth if not bad.any() else depth - 1 - int(np.flatnonzero(bad)[-1])
+    return FormatAdvice(formats, scale, depth, safe, told)
