@@ -149,6 +149,16 @@ def test_bits_do_not_depend_on_the_instruction_set():
     assert len(answers) == 1
 
 
+def test_numba_agrees_with_the_reference():
+    """Every shape, uniform to one-hot weights, several inputs, keys seen or not."""
+    numba_dense = pytest.importorskip("pykernel.engines.numba_dense")
+    for i, (heads, kv_heads, d) in enumerate(SHAPES.values()):
+        for scale, positions in ((None, 17), (0.0, 3), (40.0, 5), (1e30, 4), (1.0, 1)):
+            step = Attention(heads, kv_heads=kv_heads, causal=i % 2 == 0, scale=scale, bias_std=0.2)
+            chain = Chain(depth=2, width=heads * d, blocks=[Block(step, skip=1.0)])
+            assert_agrees(numba_dense.run, lower(chain, batch=2, positions=positions, seed=3, dtype="float64"), 1e-9)
+
+
 # -- matrix-free: query, key and value are three weights on one input
 
 LAW = Chain(

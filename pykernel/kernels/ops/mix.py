@@ -184,12 +184,6 @@ def _weigh_plainly(s, keys, like):
     return entropy
 
 
-@inline
-def _keys(spec, k, t):
-    """How many keys query t looks at."""
-    return t + 1 if entry(spec.mix_causal, k) else entry(spec.mix_positions, k)
-
-
 @jit
 def _through_softmax(a, flow, keys, place):
     """flow = A (flow - sum A flow), seen from the largest weight's so that one-hot weights leave no difference of
