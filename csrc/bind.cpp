@@ -8,11 +8,14 @@
 #include <vector>
 
 #include "bind_program.hpp"
+#include "check.hpp"
 #include "constants.hpp"
 #include "dense.hpp"
 #include "isa.hpp"
 #include "matrix_free.hpp"
+#include "network.hpp"
 #include "pykernel/version.hpp"
+#include "run.hpp"
 
 namespace py = pybind11;
 
@@ -54,6 +57,25 @@ py::dict run_replicas(const py::object& program, const std::string& engine, int6
   return out;
 }
 
+py::array_t<double> trace_replica(const py::object& program, const std::string& engine, int64_t replica, int64_t memory,
+                                  const HeldProgram::Own& own) {
+  const HeldProgram held(program, own);
+  const Engine which = engine_called(engine);
+  std::vector<Traced> found;
+  const auto trace_as = [&]<class T>(T) {
+    found =
+        trace<T>(held.program(), replica, memory, which == dense ? make_dense<T>(memory / 2) : make_matrix_free<T>());
+  };
+  {
+    py::gil_scoped_release release;
+    held.is_float() ? trace_as(float()) : trace_as(double());
+  }
+  py::array_t<double> out(std::vector<py::ssize_t>{(py::ssize_t)found.size(), 2});
+  double* to = out.mutable_data();
+  for (const Traced& one : found) *to++ = (double)one.exponent, *to++ = log10_2 * one.log2_norm;
+  return out;
+}
+
 int64_t memory(const py::object& program, const std::string& engine) {
   const HeldProgram held(program, {});
   const Engine which = engine_called(engine);
@@ -68,6 +90,13 @@ void bind_kernels(py::module_& module);
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of pykernel.";
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const pykernel::TooLarge& error) {
+      PyErr_SetString(PyExc_OverflowError, error.what());
+    }
+  });
   m.attr("version") = pykernel::version();
   m.def("isa", &pykernel::isa_name, "The instruction set in use.");
   m.def("run", &pykernel::run_replicas, py::arg("program"), py::arg("engine"), py::arg("first"), py::arg("count"),
@@ -75,6 +104,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         "Rows of replicas first .. first + count - 1 of a Program, as a dict of float64 arrays. `own`: of each "
         "activation (address, whether "
         "of one number) of the user's value and slope; none for built-in ones.");
+  m.def("trace", &pykernel::trace_replica, py::arg("program"), py::arg("engine"), py::arg("replica"), py::arg("memory"),
+        py::arg("own") = pykernel::HeldProgram::Own(),
+        "Exponent and log10 of the norm of what every op of a Program wrote: forward the ops in order, backward the "
+        "registers that each read.");
   m.def("memory", &pykernel::memory, py::arg("program"), py::arg("engine"),
         "Bytes without which one worker cannot run a Program.");
   m.def(

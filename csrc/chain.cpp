@@ -29,7 +29,7 @@ void check_engine(const Program& program, Engine engine) {
     const LayerOf of = layer_of(program, l);
     entries += (double)padded(of.rows) * ((double)of.columns + columns);
   }
-  if (entries * 32 + layers * columns * columns * 16 > 0x1p60) throw std::invalid_argument("the chain is too large");
+  if (entries * 32 + layers * columns * columns * 16 > 0x1p60) throw TooLarge("the chain is too large");
 }
 
 // Of the largest kernel call: taken once, at the bottom of the workspace.

@@ -21,8 +21,8 @@ void require(bool holds, const char* message) {
 // a b, and as many numbers in memory
 int64_t size_of(int64_t a, int64_t b) {
   int64_t bytes;
-  require(!__builtin_mul_overflow(a, b, &bytes) && !__builtin_mul_overflow(bytes, (int64_t)16, &bytes),
-          "widths and batch are too large");
+  if (__builtin_mul_overflow(a, b, &bytes) || __builtin_mul_overflow(bytes, (int64_t)16, &bytes))
+    throw TooLarge("widths and batch are too large");
   return a * b;
 }
 void index(int64_t i, int64_t count, const char* message) { require(i >= 0 && i < count, message); }

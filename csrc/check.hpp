@@ -1,9 +1,16 @@
 // What a program, and its parts, must be before anything runs them.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
+#include <stdexcept>
+
 #include "pykernel/program.hpp"
 
 namespace pykernel {
+
+// Sizes whose bytes 64 bits do not count; Python's OverflowError.
+struct TooLarge : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
 
 // All throw std::invalid_argument, saying what is allowed.
 void check(const Program& program);

@@ -94,7 +94,8 @@ template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   for (int64_t l = first_; l <= last_ && all <= bytes; l++)
     if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn)
       all += panel_size(of) * (int64_t)sizeof(float);
-  if (all > bytes && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
+  keeps_all_ = all <= bytes;
+  if (!keeps_all_ && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
     for (int64_t l = last_; l >= first_; l--) {

@@ -30,6 +30,7 @@ template <class T> class Dense final : public Linear<T> {
   static int64_t draw_bytes(const Program& program);
 
   void begin(int64_t replica, Team&) override;
+  bool keeps_all() const override { return keeps_all_; }
   double work(int64_t layer) const override;
   void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&, const Format& format) override;
   void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
@@ -57,6 +58,7 @@ template <class T> class Dense final : public Linear<T> {
   Pages pages_;
   Buffer<T> frames_;
   uint32_t replica_ = 0;
+  bool keeps_all_ = true;
   int64_t framed_ = 0;
 };
 

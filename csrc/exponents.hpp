@@ -19,6 +19,10 @@ template <class T> T scaled(double factor, int64_t e) {
 }
 template <class T> T power(int64_t e) { return scaled<T>(1, e); }
 
+// Exponents of products end here, so that sums of two stay in 64 bits: gates square magnitudes, and after some sixty of
+// them a block is inf or 0.
+inline constexpr int64_t farthest = (int64_t)1 << 61;
+
 // log2 of the largest magnitude, far below everything for zero
 template <class T> int64_t height(const Block<T>& x) {
   return x.largest > 0 ? x.exponent + ilogb(x.largest) : INT64_MIN / 4;

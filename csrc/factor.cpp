@@ -27,11 +27,10 @@ SmallFactor::SmallFactor(int64_t B) {
   const size_t n = (size_t)B, square = n * (size_t)row_stride(B);
   order.reserve(n);
   for (auto* v : {&rows_, &rest_of_gram_, &square_}) v->reserve(square);
-  for (auto* v : {&unit_, &rest_, &inverse_}) v->reserve(n);
-  taken_.reserve(n);
+  for (auto* v : {&unit_, &rest_, &live_, &inverse_}) v->reserve((size_t)row_stride(B));
 }
 int64_t SmallFactor::bytes(int64_t B) {
-  return taken<int32_t>(B) + 3 * taken<double>(B * row_stride(B)) + 3 * taken<double>(B) + taken<char>(B);
+  return taken<int32_t>(B) + 3 * taken<double>(B * row_stride(B)) + 4 * taken<double>(row_stride(B));
 }
 
 void SmallFactor::scale_columns(const double* gram, int64_t stride, const double* lengths2, int64_t lengths_stride) {
@@ -39,8 +38,8 @@ void SmallFactor::scale_columns(const double* gram, int64_t stride, const double
   smallest = 1;
   rows_.resize((size_t)(B_ * stride_));
   rest_of_gram_.resize((size_t)(B_ * stride_));
-  unit_.resize((size_t)B_), rest_.resize((size_t)B_);
-  taken_.assign((size_t)B_, 0);
+  for (auto* v : {&unit_, &rest_, &live_}) v->assign((size_t)stride_, 0.0);
+  std::fill_n(live_.begin(), B_, 1.0);
   for (int64_t b = 0; b < B_; b++) {
     const double square = lengths2[b * lengths_stride];
     unit_[(size_t)b] = square > 0 ? 1 / std::sqrt(square) : 0;
@@ -55,7 +54,10 @@ void SmallFactor::scale_columns(const double* gram, int64_t stride, const double
 
 // The column to take now, or -1.
 int64_t SmallFactor::next() const {
-  const double largest = *std::max_element(rest_.begin(), rest_.end());
+  double most[8] = {};
+  for (int64_t b = 0; b < stride_; b += 8)
+    for (int j = 0; j < 8; j++) most[j] = std::max(most[j], rest_[(size_t)(b + j)]);
+  const double largest = *std::max_element(most, most + 8);
   if (!(largest > lost_direction)) return -1;
   int64_t k = 0;
   while (rest_[(size_t)k] < preferred_direction * largest) k++;
@@ -67,18 +69,19 @@ void SmallFactor::take(int64_t k, int64_t first) {
   const int64_t i = rank(), own = k / block * block;  // of rows in a block only what is to the right of it is kept up
   double* row = &rows_[(size_t)(i * stride_)];
   std::copy_n(&rest_of_gram_[(size_t)(k * stride_ + own)], stride_ - own, row + own);
-  for (int64_t b = 0; b < own; b++) row[b] = taken_[(size_t)b] ? 0 : rest_of_gram_[(size_t)(b * stride_ + k)];
+  for (int64_t b = 0; b < own; b++) row[b] = rest_of_gram_[(size_t)(b * stride_ + k)];
   const double* before = &rows_[(size_t)(first * stride_)];
   algebra_table().subtract(1, stride_, i - first, before + k, 0, stride_, before, stride_, row, stride_);
   const double root = std::sqrt(std::max(rest_[(size_t)k], 1e-300)), inverse = 1 / root;
   smallest = std::min(smallest, root);
-  for (int64_t b = 0; b < B_; b++) row[b] *= inverse;
-  for (const int32_t o : order) row[o] = 0;
+  double *live = live_.data(), *rest = rest_.data();
+  live[k] = 0;
+  for (int64_t b = 0; b < stride_; b++) {
+    row[b] *= inverse * live[b];
+    rest[b] = (rest[b] - row[b] * row[b]) * live[b];
+  }
   row[k] = root;
   order.push_back((int32_t)k);
-  taken_[(size_t)k] = 1;
-  for (int64_t b = 0; b < B_; b++) rest_[(size_t)b] -= row[b] * row[b];
-  for (const int32_t o : order) rest_[(size_t)o] = 0;
 }
 
 // The rows from `first` on, from what the columns not yet taken keep.
@@ -87,7 +90,7 @@ void SmallFactor::subtract_rows(int64_t first, Team& team) {
   const int64_t depth = rank() - first;
   share((B_ + block - 1) / block, B_ >= large, team, [&](int64_t part) {
     const int64_t k = part * block, count = std::min(block, B_ - k);
-    if (std::all_of(&taken_[(size_t)k], &taken_[(size_t)k] + count, [](char taken) { return taken; })) return;
+    if (std::all_of(&live_[(size_t)k], &live_[(size_t)k] + count, [](double live) { return live == 0; })) return;
     algebra_table().subtract(count, stride_ - k, depth, rows + k, 1, stride_, rows + k, stride_,
                              &rest_of_gram_[(size_t)(k * stride_ + k)], stride_);
   });

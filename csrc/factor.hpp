@@ -45,8 +45,8 @@ class SmallFactor {
 
   int64_t B_ = 0, stride_ = 0;
   Vector<double> rows_, rest_of_gram_, square_;  // C; what the rows so far leave of the scaled matrix; R
-  Vector<double> unit_, rest_, inverse_;         // 1 / length; what is left of its square; 1 / R's diagonal
-  Vector<char> taken_;
+  Vector<double> unit_, rest_, live_, inverse_;  // 1 / length; what is left of its square; 0 where taken, else 1; 1 /
+                                                 // R's diagonal
 };
 
 }  // namespace pykernel

@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t laid_entries = 1 << 18;  // of one side: a MiB of floats, near the cores
 // From so many columns on the strips of one chunk keep a team busy; with fewer, chunks side by side do.
 constexpr int64_t many_columns = 128, strip_columns = 24;
+constexpr int64_t shared_columns = 32;  // with fewer a task is some groups, and all columns
 
 template <class T> int64_t span_of(int64_t B, int64_t units) {
   const int64_t least = summed_units<T>, wanted = B < many_columns ? laid_entries / B / least * least : least;
@@ -33,8 +34,6 @@ template <class T> int64_t InnerProducts<T>::bytes(int64_t B, int64_t units) {
   return 2 * taken<T>(B * span_of<T>(B, units)) + taken<double>(sums_of<T>(B, units));
 }
 
-template <class T> bool lies_near(const Side<T>& side) { return side.block && side.count <= few_columns; }
-
 template <class T>
 Columns<T> InnerProducts<T>::chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const {
   if (lies_near(side))
@@ -48,7 +47,7 @@ void InnerProducts<T>::lay(const Side<T>& side, T* laid, int64_t first, int64_t 
   if (lies_near(side)) return;
   const int64_t groups = summed_units<T> / group_units, begin = first * groups,
                 end = std::min(last * groups, (units + group_units - 1) / group_units),
-                each = side.count < few_columns ? 4 : 1;
+                each = side.count < shared_columns ? 4 : 1;
   team.each((end - begin + each - 1) / each, [&](int64_t task) {
     for (int64_t g = begin + task * each; g < std::min(end, begin + (task + 1) * each); g++) {
       T* out = laid + (g / groups - first) * summed_units<T> * side.count + g % groups * group_units;
@@ -69,7 +68,7 @@ void InnerProducts<T>::operator()(const Side<T>& a, const Side<T>* other, int64_
                 chunks = (all_panels + panels - 1) / panels, J = a.count, B = y.count, square = J * B;
   const bool at_once = sums_.empty() || chunks == 1;  // one chunk after the other straight to where it belongs
   const int64_t together = at_once ? 1 : span_ / summed_units<T>;
-  const int64_t strips = B < few_columns ? 1 : (B + strip_columns - 1) / strip_columns;
+  const int64_t strips = B < shared_columns ? 1 : (B + strip_columns - 1) / strip_columns;
   for (int64_t first = 0; first < chunks; first += together) {
     const int64_t last = std::min(chunks, first + together);
     lay(a, laid_[0].data(), first, last, units, team);

@@ -29,6 +29,7 @@ template <class T> class InnerProducts {
                   Team& team);
 
  private:
+  bool lies_near(const Side<T>& side) const { return side.block && side.count <= kernels_.few_columns; }
   Columns<T> chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const;
   void lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, Team& team);
 

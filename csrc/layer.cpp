@@ -121,6 +121,16 @@ template <class T> Measure Layer<T>::scale(const Block<T>& x, double factor, Blo
   return settle(out, sums);
 }
 
+// x y where no exponent says how large it is: inf or 0.
+template <class T> Measure Layer<T>::multiply_far(const Block<T>& x, const Block<T>& y, double most, Block<T>& out) {
+  for (int64_t i = 0; i < block_entries(x.n, columns); i++) {
+    const double product = (double)x.data[i] * (double)y.data[i];
+    out.data[i] = product == 0 ? T(0) : (T)(product * most);
+  }
+  out.n = x.n, out.exponent = 0;
+  return settle(out);
+}
+
 // Where the product of the largest magnitudes is no ordinary number, one block is scaled so that it is; and where large
 // entries of one meet small ones of the other only, once more, as far up as T goes.
 // kernel(factor): the product times a factor, over the chunks.
@@ -140,6 +150,8 @@ Measure Layer<T>::product(const Block<T>& x, const Block<T>& y, Block<T>& out, F
 }
 
 template <class T> Measure Layer<T>::multiply(const Block<T>& x, const Block<T>& y, Block<T>& out) {
+  const int64_t sum = x.exponent + y.exponent;
+  if (sum >= farthest || sum <= -farthest) return multiply_far(x, y, sum > 0 ? INFINITY : 0, out);
   return product(x, y, out, [&](T factor) {
     return chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
       return kernels.multiply(x.data + o, y.data + o, out.data + o, units, columns, factor);

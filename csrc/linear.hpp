@@ -22,6 +22,8 @@ template <class T> class Linear {
   // does not.
   virtual bool alone(int64_t /*replica*/, const Rows&, int64_t /*index*/, Team&) { return false; }
   virtual void begin(int64_t /*replica*/, Team&) {}
+  // Whether the forward pass keeps all that the backward pass can take from it; with fewer workers it may.
+  virtual bool keeps_all() const { return true; }
   // Multiply-adds of a layer's product, or what takes as long; 0 where a team cannot share it.
   virtual double work(int64_t layer) const = 0;
   // z = W u without bias. `gram` is u^T u of the mantissas, (B, B). Sets z's data (padding zero) and exponent; z.n is

@@ -45,8 +45,9 @@ double shortest(const double* gram, int64_t B) {
 // Columns that a weight is asked for at a time: of both runs where there are formats.
 int64_t asked_columns(const Program& program) { return columns_of(program) * (program.formats ? 2 : 1); }
 
-// Units that a member of a team takes at a time.
-int64_t groups_at_once(int64_t B) { return B < few_columns ? 4 : 1; }
+// Columns that make a group of units worth a team's while.
+constexpr int64_t many_columns = 32;
+int64_t groups_at_once(int64_t B) { return B < many_columns ? 4 : 1; }
 
 }  // namespace
 
@@ -102,7 +103,7 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
 // A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
 template <class T> double MatrixFreeLinear<T>::work(int64_t layer) const {
   const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
-  return units > chunk_units || B_ >= few_columns ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
+  return units > chunk_units || B_ >= many_columns ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
 }
 
 // In double precision: rank is read from it.

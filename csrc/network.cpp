@@ -163,6 +163,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
         if (beside_) op.forward(*beside_, step, step.first + (r - begin) * step.each);
         op.forward(*this, step, step.first + (r - begin) * step.each);
+        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
       }
     }
     begin = end;
@@ -184,6 +185,7 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
         if (beside_) op.backward(*beside_, step, step.first + (r - begin) * step.each);
         op.backward(*this, step, step.first + (r - begin) * step.each);
+        if (traced) trace_gradients(step);
       }
     }
     end = begin;

@@ -3,7 +3,9 @@
 #pragma once
 #include <math.h>
 
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "activation.hpp"
 #include "constants.hpp"
@@ -27,6 +29,12 @@ template <class T> struct Gradient {
   double norm = 0;  // log2 of it
   bool held = false;
   bool stored = false;  // rounded to its format already
+};
+
+// Of a block that an op left: its exponent, and log2 of its norm.
+struct Traced {
+  int64_t exponent;
+  double log2_norm;
 };
 
 template <class T> class Network {
@@ -60,6 +68,8 @@ template <class T> class Network {
   Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
+  // What every op wrote, forward and then backward (of each register that it read), or null.
+  std::vector<Traced>* traced = nullptr;
 
   Block<T>& value(int32_t reg);
   const Measure& measure(int32_t reg) const { return registers_[(size_t)reg].measure; }
@@ -132,6 +142,14 @@ template <class T> class Network {
   void input();
   double objective();
   void forward(int64_t first, int64_t last);
+  void trace_gradients(const Step& step) {
+    const int32_t* ins = step.op.ins;
+    for (int k = 0; k < step.inputs; k++) {
+      if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+      const Gradient<T>& g = gradients_[(size_t)ins[k]];
+      traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
+    }
+  }
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);

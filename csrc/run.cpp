@@ -51,6 +51,8 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
   int64_t alone = 0;
   if (team_pays) alone = workers < how.threads ? how.count : how.count % workers;
+  if (workers > 1 && team_pays && !linears[0]->keeps_all() && make(program, 1)->keeps_all())
+    alone = how.count;  // side by side they would draw twice what together they draw once
   if (alone == how.count) workers = 1;
   if (workers < how.threads) linears.clear();  // each of fewer workers may take more
 

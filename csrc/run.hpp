@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "linear.hpp"
 #include "pykernel/chain.hpp"
@@ -25,6 +26,11 @@ struct Run {
 
 // Throws std::invalid_argument for a program that does not make sense, Stopped after `poll` has thrown.
 template <class T> void run(const Program& program, const Run& how, const MakeLinear<T>& make, const Rows& rows);
+
+struct Traced;
+// What every op of one replica wrote, in the order of `Network::traced`. Throws as run does.
+template <class T>
+std::vector<Traced> trace(const Program& program, int64_t replica, int64_t memory, const MakeLinear<T>& make);
 
 // Memory without which one worker cannot run the program, in bytes, or (one input, matrix-free) in all likelihood.
 template <class T> int64_t least_bytes(const Program& program, Engine engine);

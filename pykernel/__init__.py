@@ -40,6 +40,7 @@ _WHERE = {
     "from_jax": "bridges.arrays",
     "init_jax": "bridges.arrays",
     "propagate": "propagation",
+    "trace": "tracing",
     "weights": "simulate",
     "gradients": "simulate",
     "Propagation": "propagation",
@@ -64,10 +65,14 @@ _WHERE = {
     "get_library": "embed",
 }
 
-__all__ = ["__version__", *_WHERE]
+_MODULES = ("blocks",)  # rooms whose functions are reached by the room's name
+
+__all__ = ["__version__", *_MODULES, *_WHERE]
 
 
 def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"pykernel.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'pykernel' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"pykernel.{_WHERE[name]}"), name)

@@ -2,6 +2,7 @@
 """The public names for type checkers and editors: `__init__.py` imports each one when it is first used, and not
 before."""
 
+from pykernel import blocks as blocks
 from pykernel.activation import Activation as Activation
 from pykernel.activations import elu as elu
 from pykernel.activations import leaky_relu as leaky_relu
@@ -57,5 +58,6 @@ from pykernel.theory.predict import predict as predict
 from pykernel.theory.recommend import recommend as recommend
 from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
+from pykernel.tracing import trace as trace
 
 __version__: str

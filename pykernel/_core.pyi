@@ -26,6 +26,12 @@ def run(
     `own`: of each activation (address, whether of one number) of the user's value and slope; none for built-in ones.
     """
 
+def trace(
+    program: Program, engine: str, replica: int, memory: int, own: Sequence[Sequence[tuple[int, bool]]] = ...
+) -> np.ndarray:
+    """Exponent and log10 of the norm of what every op wrote, (entries, 2): forward the ops in order, backward the
+    registers that each read."""
+
 def memory(program: Program, engine: str) -> int:
     """Bytes without which one worker cannot run a Program."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from pykernel.constants import RANGE
 
 LOG10_2 = math.log10(2)
+FARTHEST = 2**61  # of a product: gates square magnitudes, and after some sixty of them a block is inf or 0
 
 
 def ldexp(x, e):
@@ -63,7 +64,10 @@ class Block:
         return self.like(ldexp(self.x, self.e - e) + ldexp(other.x, other.e - e), e)
 
     def product(self, other):
-        """The product entry by entry."""
+        """The product entry by entry; inf or 0 where no exponent of 64 bits would say how large it is."""
+        if abs(self.e + other.e) >= FARTHEST:
+            product = self.x * other.x
+            return self.like(np.where(product == 0, 0.0, product * (np.inf if self.e > 0 else 0.0)), 0)
         return self.like(self.x * other.x, self.e + other.e)
 
     def true(self):

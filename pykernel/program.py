@@ -20,6 +20,8 @@ from pykernel.formats import Formats
 
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
+# -log2 of the smallest attention weight that gradients flow through: exponents of many layers add up to an int64.
+FAINTEST_WEIGHT = 2.0**52
 
 
 class Counts(NamedTuple):
@@ -296,6 +298,19 @@ class Program:
             weights[l - 1] = array
             scale[l - 1] = power
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
+
+
+def query_units(stretches, units) -> np.ndarray:
+    """Units of the query of each attention, (mixes,) int64, from the stretches and the units of their layers."""
+    out = [np.zeros(0, np.int64)]
+    for stretch in stretches:
+        made_by, repetition, found = {}, np.arange(stretch.count), []
+        for op in stretch.ops:
+            made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
+            if op.kind == "mix":
+                found.append(units[stretch.number("layer", made_by[op.ins[0]], repetition)])
+        out += [np.stack(found, axis=-1).ravel()] if found else []
+    return np.concatenate(out)
 
 
 def by_powers_of_two(arrays, exponent):

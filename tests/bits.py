@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """All cases by name."""
-    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches)
+    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention)
     return {f"{group.__name__}: {name}": case for group in groups for name, case in group()}
 
 
@@ -262,6 +262,17 @@ def batches():
     for correlation in (0.0, 0.5, 1.0):
         chain = pk.Chain(widths=[9, 30, 40, 7], activation="tanh")
         yield f"correlation {correlation}", Case(chain, dict(batch=12, correlation=correlation))
+
+
+def attention():
+    """Heads of every size, shared keys, long inputs, one-hot weights, plain arithmetic."""
+    for i, (heads, kv_heads, d, positions) in enumerate(
+        ((1, 1, 5, 3), (2, 1, 16, 17), (4, 2, 24, 7), (8, 8, 16, 40), (1, 1, 40, 130), (4, 1, 3, 1))
+    ):
+        step = pk.Attention(heads, kv_heads=kv_heads, causal=i % 2 == 0, scale=(None, 40.0, 0.0)[i % 3])
+        chain = pk.Chain(depth=2, width=heads * d, blocks=[pk.Block(pk.Norm("layer"), step, skip=1.0)])
+        arguments = dict(batch=1 + i % 3, positions=positions, seed=i, precision=("exponent", "native")[i == 1])
+        yield f"{heads} {kv_heads} {d} x {positions}", Case(chain, arguments, long=positions > 100, skip=("theory",))
 
 
 # -- running it

@@ -215,3 +215,26 @@ def test_why_names_the_branch_s_part_of_the_sum():
     p = pk.propagate(chain_of(Block(Norm("rms"), Linear(), skip=1.0), depth=24), replicas=6)
     assert "0.04 of the sum's mean square" in p.diagnose().why[0]
     assert "why" in p.to_dict() and "why" not in pk.propagate(Chain(depth=3, width=8)).to_dict()
+
+
+# -- the command line
+
+
+def test_commands_take_blocks_from_a_file(tmp_path, capsys):
+    from pykernel.cli import main
+
+    path = tmp_path / "mlp.toml"
+    path.write_text('blocks = ["linear()", "relu"]\nlast = ["norm(layer)"]\n')
+    words = ["--blocks", str(path), "--width", "64", "--depth", "20"]
+    assert main(["critical", *words, "--init", "lecun_normal"]) == 0
+    assert capsys.readouterr().out.startswith("chi = 1 at 1.41421 times the chain's gain")
+    assert main(["critical", "--activation", "tanh", "--bias-std", "0.05"]) == 0
+    assert capsys.readouterr().out.startswith("tanh keeps its gradient at sigma_w = 1.12")
+    assert main(["recommend", *words, "--gain", "0.5", "--replicas", "3"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "best: gain 0.77" in said  # the norm at the end divides by what the signal has grown by
+    assert "not proposed: branch scales, DeepNorm, Fixup: no block has a skip" in said
+    assert main(["predict", *words, "--positions", "4"]) == 0
+    assert "a repetition" in capsys.readouterr().out
+    assert main(["critical", "--gain", "2"]) == 2
+    assert "--gain is of a chain: give --depth and --width or --blocks, too" in capsys.readouterr().err

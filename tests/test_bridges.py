@@ -162,6 +162,11 @@ def test_jax_lists_there_and_back():
     np.testing.assert_allclose(pk.propagate(tied, x=x, dtype="float64").log10_grad_weight, expected, atol=1e-6)
     flax = {"params": {f"Dense_{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(pairs)}}
     assert pk.from_jax(flax, activation="gelu").init == tied.init
+    sorted_by_name = {name: np.full((3, 3), 1.0 + i) for i, name in enumerate(["Dense_1", "Dense_10", "Dense_2"])}
+    order = [w[0, 0] for w in pk.from_jax(sorted_by_name, loss=None).init.weights]
+    assert order == [1, 3, 2]  # as numbers, whatever order a pytree brought them into
+    named = {"one": np.ones((3, 3)), "and_2": 2 * np.ones((3, 3))}
+    assert [w[0, 0] for w in pk.from_jax(named, loss=None).init.weights] == [1, 2]
     assert pk.from_jax([w for w, _ in pairs], loss=None).depth == 3
     for bad, message in (
         ([], "list of"),

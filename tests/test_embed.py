@@ -210,8 +210,7 @@ def described_program(program, engine, replicas):
 
 GAUSSIAN = ("he_normal", "lecun_normal", "orthogonal")
 PROGRAMS = {
-    f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN, attention=seed > 7), {"batch": 2, "positions": 2})
-    for seed in range(16)
+    f"random {seed}": (random_chain(seed, width=20, inits=GAUSSIAN), {"batch": 2, "positions": 2}) for seed in range(16)
 } | {
     "pre-norm": (
         pk.Chain(
@@ -222,6 +221,18 @@ PROGRAMS = {
     "swiglu": (
         pk.Chain(depth=5, width=1100, blocks=[pk.Block(pk.Norm("rms"), pk.Gated(300), pk.Linear(1100), skip=1.0)]),
         {"batch": 3},
+    ),
+    "attention": (
+        pk.Chain(
+            depth=3,
+            width=48,
+            blocks=[
+                pk.Block(pk.Norm("rms"), pk.Attention(4, kv_heads=2, causal=True), skip=1.0),
+                pk.Block(pk.Norm("rms"), pk.Gated(100), pk.Linear(48), skip=1.0),
+            ],
+            last=[pk.Attention(1, scale=3.0, bias_std=0.3)],
+        ),
+        {"batch": 2, "positions": 130},
     ),
     "far": (pk.Chain(depth=9, width=20, gain=30.0, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]), {"batch": 2}),
     "native": (

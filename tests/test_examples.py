@@ -449,6 +449,54 @@ def of_19(x):
     assert abs(x["decades"]["norm"] - theory) < drift(beta) + error(beta, 20, np.median)
 
 
+@answer
+def of_20(x):
+    change = x["ds"].signal_end_to_end
+    assert (abs(change) < 3).all() and (abs(change.sel(blocks="post-norm").median("replica")) < 1.2).all()
+    # the recursion in mean square and mean product of positions gives 0.999 and 0.77; single networks of 128 units
+    # stray
+    assert x["cosine"]["post-norm"][11] > 0.99 and 0.6 < x["cosine"]["pre-norm"][11] < 0.85
+    assert (np.diff(x["beside"]["post-norm"][:10]) < 0.1).all() and x["beside"]["post-norm"][20:].max() < -3
+    assert x["beside"]["pre-norm"].min() > -2.2  # fades with the root of depth, not by a factor a layer
+
+
+@answer
+def of_21(x):
+    apart, L = x["apart"], x["L"]
+    assert apart["attention alone"].max() < 1e-12
+    for name in ("with a skip", "skip and norm after"):  # of 10 networks of 256 units, whose factors wander
+        told = np.log2(apart[name] / x["theory"](x["layer"]))
+        assert abs(told[:8]).max() < 0.3 and abs(told).max() < 1
+    power = np.polyfit(np.log(x["layer"][11:]), np.log(apart["skip and norm before"][11:]), 1)[0]
+    assert -1.6 < power < -0.7  # the common part grows by its own square over l, what is apart does not
+    assert apart["the last, and ReLUs"][L - 1] > 2 * apart["skip and norm before"][L - 1]
+
+
+@answer
+def of_22(x):
+    scaled, forgotten = x["growth"]["with 1/sqrt(2N)"], x["growth"]["forgotten"]
+    assert max(scaled) < 1.3 * min(scaled) and 0.04 < max(scaled) < 0.08
+    for layers, plain in zip(x["depths"], forgotten, strict=True):
+        assert 0.8 < plain / (2 * layers * scaled[0]) < 2
+    assert x["slope"]["with 1/sqrt(2N)"][-1] < 1.1 and x["slope"]["forgotten"][-1] > 2.5
+    assert abs(x["loss"]["forgotten"][-1] - x["expected"]) < 0.1
+
+
+@answer
+def of_23(x):
+    assert max(np.abs(x["cosine"]["DeepNorm"])) < 0.1 and min(x["cosine"]["post-norm"]) > 0.98
+    assert abs(x["change"]["DeepNorm"]) < 0.05
+    assert max(x["beside"]["post-norm"][1:]) < -10 and min(x["beside"]["DeepNorm"]) > -0.7
+
+
+@answer
+def of_24(x):
+    assert abs(x["size"]["unit-scaled"][0] - 1) < 0.1
+    assert abs(np.log(x["growth"][2:]).mean() - np.log(x["factor"])) < 0.1
+    assert x["size"]["with a norm before"][-1] < 1.1 * x["factor"]
+    assert x["size"]["skip and branch by sqrt(1/2)"][-1] > 100
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_gives_its_answer(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

@@ -306,6 +306,7 @@ STEPS = {
     "rms norm": lambda out, x: pkn.norm(out, np.empty(32), x, pkn.RMS_NORM, 0.1),
     "mask": lambda out, x: pkn.mask(out, x, 0.3, SEED, 2, 5),
     "add": lambda out, x: pkn.add(out, x, 2 * x, 0.5, -0.25),
+    "affine": lambda out, x: pkn.affine(out, x, np.arange(21.0), np.ones(21)),
 }
 
 
@@ -316,6 +317,7 @@ def test_steps_for_ones_own_code_are_those_of_the_reference():
         "rms norm": normalise(NormRow("rms", 0.1), Blocked(x))[0].true(),
         "mask": np.where(stream.mask(SEED, 2, 5, 21, 3, 0.3), x / 0.7, 0),
         "add": np.zeros_like(x),
+        "affine": np.arange(21.0)[:, None] * x + 1,
     }
     for name, step in STEPS.items():
         out = np.empty_like(x)

@@ -2,10 +2,13 @@
 """Every op and random programs of ops: the backward pass is that of finite differences and the adjoint of the forward
 pass."""
 
+import math
+
 import numpy as np
 import pytest
 from random_chains import random_chain
 
+import pykernel as pk
 from pykernel.chain import Chain
 from pykernel.engines import reference
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
@@ -165,3 +168,13 @@ def test_dropout_keeps_one_in_so_many_and_backward_sees_the_same():
     np.testing.assert_array_equal(out, back)
     assert set(np.unique(out)) == {0.0, 1 / 0.75}
     assert (out == 0).mean() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / out.size) ** 0.5)  # five standard deviations
+
+
+@pytest.mark.parametrize("gain", [3.0, 0.1])
+def test_gates_square_magnitudes_until_no_exponent_says_them(gain):
+    chain = Chain(depth=70, width=8, blocks=[Gated(8, "linear", gain=gain)])
+    t = pk.trace(chain, dtype="float64", against="cpp", tolerance=1e-6)
+    assert t.difference is None, str(t)
+    forward = [entry.log10_norm for entry in t.entries if entry.direction == "forward"]
+    assert max(abs(norm) for norm in forward if math.isfinite(norm)) > 1e16
+    assert forward[-1] in ((math.inf, math.nan) if gain > 1 else (-math.inf,)) or math.isnan(forward[-1])

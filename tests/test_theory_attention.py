@@ -251,14 +251,13 @@ def test_diagnoses_see_positions_that_fall_together_and_scores_that_pick_keys():
     collapsed = pk.propagate(transformer(64, 12, post=True, heads=4), positions=16, replicas=4).diagnose().why
     assert any("positions of an input fall together" in text and "(theory 1 - 0.001)" in text for text in collapsed)
     sharp = pk.propagate(transformer(64, 2, heads=4, gain=3.0), positions=16, replicas=4).diagnose().why
-    assert any(text.startswith("scores pick keys") and "in attention 1" in text for text in sharp)
+    assert any(text.startswith("scores pick keys") and "ln 16 = 2.77" in text for text in sharp)
     healthy = pk.propagate(transformer(64, 3, heads=4), positions=16, replicas=4).diagnose().why
     assert not any("fall together" in text or "pick keys" in text for text in healthy)
 
 
 def test_recommendations_see_positions_that_fall_together():
-    """Post-norm, 12 blocks: the gradient is well, the positions are one; branches times 1/sqrt(depth) keep them
-    apart."""
+    """Post-norm, 12 blocks: the gradient is well, positions are one; branches times 1/sqrt(depth) keep them apart."""
     found = pk.recommend(transformer(64, 12, post=True, heads=4), positions=16, replicas=4)
     assert found.original.healthy
     assert found.original.similarity > 0.99

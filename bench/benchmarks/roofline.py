@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The dense engine beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a
+"""Both engines beside the machine: peak multiply-add and draw rates, ours and NumPy's, and what fraction of them a
 chain reaches.
 
 All is measured once, in one process (`setup_cache`), ceilings and chains in turn: the fractions compare figures of the
@@ -26,6 +26,13 @@ DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
 # ones among them.
 WIDTHS = pick([], [], [256, 512, 1000, 1023, 1024, 1025, 2047, 2048, 4096])
 ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for n in WIDTHS for B in (1, 16, 32))]))
+
+# Matrix-free: many columns, as positions and batches of transformers make them.
+COLUMNS = pick(
+    ["64x2x8"],
+    ["1024x4x64", "768x4x128"],
+    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1024, 2048, 4096) for B in (64, 128, 256)), "1024x2x512"],
+)
 
 
 def on_all_cores(work):
@@ -62,6 +69,23 @@ def chain_at(point: str):
     )
 
 
+def matrix_free_at(point: str):
+    """(normals, multiply-adds in float32 or twice as many as those in double, work) of the replicas of a point.
+
+    Of a layer of n units with B columns: G R and H C with triangular factors, G^T delta, u^T H C and u X; in double
+    two symmetric Gram matrices. Small matrices, and all that is not a product, are not counted.
+    """
+    width, depth, batch = parse(point)
+    chain, replicas = pk.Chain(depth=depth, width=width, activation="tanh", init="lecun_normal"), CORES
+    half = (batch + 1) / (2 * batch)
+    layers = replicas * depth
+    return (
+        layers * 3 * width * batch,
+        layers * width * batch**2 * (3 + 2 * half + 2 * 2 * half),
+        lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="matrix_free"),
+    )
+
+
 class Measured:
     """What the classes below read."""
 
@@ -69,10 +93,13 @@ class Measured:
 
     def setup_cache(self):
         peaks, chains = ceilings(), {point: chain_at(point) for point in ROOFLINE}
-        seconds = iter(seconds_in_turn([work for _, work in [*peaks.values(), *chains.values()]], rounds=ROUNDS))
+        free = {point: matrix_free_at(point) for point in COLUMNS}
+        works = [work for *_, work in [*peaks.values(), *chains.values(), *free.values()]]
+        seconds = iter(seconds_in_turn(works, rounds=ROUNDS))
         return {
             "peaks": {name: operations / next(seconds) for name, (operations, _) in peaks.items()},
             "points": {point: (weights, parse(point)[2], next(seconds)) for point, (weights, _) in chains.items()},
+            "columns": {point: (draws, products, next(seconds)) for point, (draws, products, _) in free.items()},
         }
 
 
@@ -126,6 +153,23 @@ class Dense(Measured):
     track_gflops.unit = "GFLOP/s"
     track_draws.unit = "weights/ns"
     track_fraction_of_multiply_add.unit = track_fraction_of_draw.unit = track_fraction_of_roofline.unit = "of 1"
+
+
+class MatrixFree(Measured):
+    """Many columns without weights: what fraction of the time the products and the draws alone would take."""
+
+    params = tuple(COLUMNS)
+    param_names = ("point",)
+
+    def track_fraction_of_multiply_add(self, measured, point):
+        _, products, seconds = measured["columns"][point]
+        return 2 * products / seconds / best(measured, "multiply_add")
+
+    def track_fraction_of_roofline(self, measured, point):
+        draws, products, seconds = measured["columns"][point]
+        return (draws / best(measured, "draw") + 2 * products / best(measured, "multiply_add")) / seconds
+
+    track_fraction_of_multiply_add.unit = track_fraction_of_roofline.unit = "of 1"
 
 
 def best(measured: dict, what: str) -> float:

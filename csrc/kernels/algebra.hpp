@@ -1,4 +1,5 @@
-// Products of small matrices in double precision, one table per instruction set. SPDX-License-Identifier: BSD-3-Clause
+// Products of small matrices in double precision, one table per instruction set.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
 

@@ -8,9 +8,9 @@ namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
 #if defined(PK_AVX512)
-constexpr int sums_in_registers = 24, tile_rows = 4, tile_columns = 6;
+constexpr int sums_in_registers = 24, tile_rows = 4, tile_columns = 6, few_columns = 256;
 #else
-constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4;
+constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4, few_columns = 32;
 #endif
 template <class S> constexpr int partials = sizeof(S) == 4 ? 16 : 8;  // lanes of an inner product
 

@@ -5,7 +5,7 @@
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class T> constexpr MatrixFree<T> table = {draw<T>, lay<T>, inner<T>, pack<T>, combine<T>};
+template <class T> constexpr MatrixFree<T> table = {few_columns, draw<T>, lay<T>, inner<T>, pack<T>, combine<T>};
 
 }  // namespace
 

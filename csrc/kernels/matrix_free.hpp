@@ -26,6 +26,8 @@ template <class T> struct Columns {
 };
 
 template <class T> struct MatrixFree {
+  // Columns of a block that inner products are taken of where they lie; more of them fall out of the caches.
+  int64_t few_columns;
   // The draws of one group, zero from unit n on; column j at out + j * stride.
   void (*draw)(const Draws& g, int64_t group, int64_t n, T* out, int64_t stride);
   // The same of a block of n units.
@@ -44,9 +46,6 @@ template <class T> struct MatrixFree {
 constexpr int64_t factor_bytes(int64_t B) { return (B + 7) / 8 * 64 + B * (B + 24) * 8; }
 // Units whose inner products are added up in lane partials: few enough for a dozen columns to stay in L1.
 template <class T> constexpr int64_t summed_units = sizeof(T) == 4 ? 512 : 256;
-// Columns of a block that inner products are taken of where they lie; more of them fall out of the caches.
-constexpr int64_t few_columns = 32;
-
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {
 const MatrixFree<float>& matrix_free(float);

@@ -272,6 +272,17 @@ static void reduce_tile(const W* w, int64_t w_stride, int panels, const T* x, in
                                      turn, turns);
 }
 
+// The same for 1 .. most_vectors vectors over the batch.
+constexpr int most_vectors = 4;
+template <class T, class W, int vectors = most_vectors>
+PK_INLINE void reduce_vectors(int wanted, const W* w, int64_t w_stride, int panels, const T* x, int64_t width, T* sums,
+                              bool first, const Ahead<W>& ahead, int turn, int turns) {
+  if (wanted == vectors)
+    return reduce_tile<T, W, vectors>(w, w_stride, panels, x, width, sums, first, ahead, turn, turns);
+  if constexpr (vectors > 1)
+    reduce_vectors<T, W, vectors - 1>(wanted, w, w_stride, panels, x, width, sums, first, ahead, turn, turns);
+}
+
 // Blocks of `panels` panels with inputs side by side: unit i at [i * width], inputs beyond the last as zeros.
 template <class T> static void lay_rows(const T* block, int64_t panels, int64_t B, int64_t width, T* rows) {
   constexpr int n = lanes<T>;
@@ -304,10 +315,10 @@ template <class T> static void lay_panel(const T* sums, int64_t B, int64_t width
 template <class T, class W>
 static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
                           const W* panels, DrawTile draw, const void* draws) {
-  const int64_t P = panels_of(w.rows), N = w.columns, width = (B + lanes<T> - 1) / lanes<T> * lanes<T>,
-                pair = 2 * lanes<T>;
+  const int64_t P = panels_of(w.rows), N = w.columns, vectors = (B + lanes<T> - 1) / lanes<T>,
+                width = vectors * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
-  const int turns = (int)((width + pair - 1) / pair);
+  const int turns = (int)((vectors + most_vectors - 1) / most_vectors);
   const bool rounds = w.format.fraction;
   alignas(64) T rounded[near_panels * tile_stride];
   T* sums = (T*)scratch;
@@ -333,25 +344,23 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
           ahead.tile = here + count * N * panel_lanes, ahead.panels = (int)(P - p - count);
         else if (k + 2 * deep_columns <= k1)
           ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
-        if (n == deep_columns && width <= pair)
+        if (n == deep_columns && turns == 1)
           from = here, stride = N * panel_lanes;
         else
           for (int i = 0; i < count; i++)
             __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
       }
       const T* x = rows + p * panel_lanes * width;
-      int64_t b = 0;
-      int turn = 0;
-      if (rounds) {
-        round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_stride);
-        for (; b + pair <= width; b += pair)
-          reduce_tile<T, T, 2>(rounded, tile_stride, count, x + b, width, sums + b, p == 0, {}, 0, 1);
-        if (b < width) reduce_tile<T, T, 1>(rounded, tile_stride, count, x + b, width, sums + b, p == 0, {}, 0, 1);
-        continue;
+      if (rounds) round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_stride);
+      int64_t first = 0;
+      for (int turn = 0; turn < turns; turn++) {
+        const int64_t part = (vectors - first + turns - turn - 1) / (turns - turn), b = first * lanes<T>;
+        if (rounds)
+          reduce_vectors<T, T>((int)part, rounded, tile_stride, count, x + b, width, sums + b, p == 0, {}, 0, 1);
+        else
+          reduce_vectors<T, W>((int)part, from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
+        first += part;
       }
-      for (; b + pair <= width; b += pair, turn++)
-        reduce_tile<T, W, 2>(from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
-      if (b < width) reduce_tile<T, W, 1>(from, stride, count, x + b, width, sums + b, p == 0, ahead, turn, turns);
     }
     lay_panel(sums, B, width, rounds ? T(1) : w.scale, du + k * B);
     if (n < deep_columns) clear_padding(du + k * B, n, B);

@@ -71,10 +71,12 @@ void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* d
 
 template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, void* scratch) {
   const int panels = (int)panels_of(units);
-  for (int64_t i = 0; i < B; i += panel_lanes) {  // rows i .. i + n - 1, columns i .. B - 1
-    const int n = (int)(B - i < panel_lanes ? B - i : panel_lanes);
+  for (int64_t i = 0; i < B; i += panel_lanes) {  // rows i .. i + rows - 1, columns i .. B - 1
+    const int64_t rows = B - i < panel_lanes ? B - i : panel_lanes;
     for (int64_t j = i; j < B; j += reduced_inputs) {
       const int inputs = (int)(B - j < reduced_inputs ? B - j : reduced_inputs);
+      const int64_t wanted = (j - i + inputs + 3) / 4 * 4;  // rows up to the diagonal, whole tiles of them
+      const int n = (int)(rows < wanted ? rows : wanted);
       T* sums = (T*)scratch;
       T column[panel_lanes];
       reduce_inputs<T, T>(inputs, x + i * panel_lanes, B * panel_lanes, panels, n, x + j * panel_lanes, B * panel_lanes,

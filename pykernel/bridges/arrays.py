@@ -5,6 +5,7 @@ needed."""
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
 
     Args:
         parameters: a list of (W, b) pairs, of W alone, or of dicts with "kernel" or "w" and "bias" or "b" (a dict of
-            such dicts counts as their list, in its own order); W has shape (n_in, n_out), b (n_out,). Any arrays that
+            such dicts counts as their list, by number where only that tells their names apart, as Dense_2 before
+            Dense_10, else in its own order); W has shape (n_in, n_out), b (n_out,). Any arrays that
             NumPy can read.
         loss: of the Head that the last pair becomes, since the last layer has no activation: "linear" (the logits'
             random read-out, or the `cotangent` you give), "mse", "sigmoid" or "softmax"; None where the last layer has
@@ -58,8 +60,7 @@ def from_jax(parameters, *, loss: str | None = "linear", **fields) -> Chain:
 def _pairs(parameters):
     """(W, b or None) of every layer, float64."""
     if isinstance(parameters, dict):
-        inner = parameters.get("params", parameters)
-        parameters = list(inner.values())
+        parameters = _in_order(parameters.get("params", parameters))
     if isinstance(parameters, (str, bytes)) or not hasattr(parameters, "__len__") or len(parameters) == 0:
         raise TypeError(f"parameters must be a list of (W, b), one a layer, got {type(parameters).__name__}")
     pairs = []
@@ -81,6 +82,17 @@ def _pairs(parameters):
         bias = None if layer[1] is None else checks.array(f"b of layer {i}", layer[1], (weight.shape[1],))
         pairs.append((weight, bias))
     return pairs
+
+
+def _in_order(named):
+    """The layers of a dict: by number where names differ in that only (as a pytree Dense_10 comes before Dense_2), else
+    in its own order."""
+    parted = [re.fullmatch(r"(.*?)_?(\d*)", str(name)) for name in named]
+    stems = {found[1] for found in parted if found is not None}
+    numbers = [int(found[2] or 0) for found in parted if found is not None]
+    if len(stems) > 1 or len(set(numbers)) < len(numbers):
+        return list(named.values())
+    return [layer for _, layer in sorted(zip(numbers, named.values(), strict=True), key=lambda pair: pair[0])]
 
 
 def init_jax(chain: Chain, *, seed: int = 0, replica: int = 0, dtype: str = "float32") -> list:

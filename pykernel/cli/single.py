@@ -28,9 +28,10 @@ _RECOMMEND = """\
 Changes that keep this chain's gradient, each predicted and measured: gains,
 inits, skip factors, branch scales, norms; what they preserve and cost."""
 _CRITICAL = """\
-The gain at which the squared gradient keeps its size (chi = 1): of an activation
-function in an endless plain chain, as a factor on lecun_normal; with --depth,
---widths or --blocks of that chain over its own depth, as a factor on its gain."""
+The gain at which the squared gradient keeps its size (chi = 1): of an
+activation function in an endless plain chain, as a factor on lecun_normal; with
+--depth, --widths or --blocks of that chain over its own depth, as a factor on
+its gain."""
 _CRITICAL_EXAMPLES = """\
 examples:
   pykernel critical --activation tanh --bias-std 0.05

@@ -40,7 +40,7 @@ _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
-    "blocks": "a TOML file with a pattern of blocks (see below)",
+    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl",
     "widths": "units of each layer, input first: 784,512,512,10",
     "activation": "relu, tanh, gelu, leaky_relu(0.2) ...",
     "init": "he_normal, orthogonal, normal(0.01), identity(0.5) ...",
@@ -129,13 +129,17 @@ def value(name: str, text: Any) -> Any:
 
 
 def blocks(path: str) -> Any:
-    """The pattern in a TOML file, named after the file.
+    """The pattern in a TOML file, named after the file; or all of a preset's chain ("gpt2", "llama:8b").
 
     Raises:
         ValueError, OSError: naming the file and the key.
     """
+    from pykernel.blocks import preset
     from pykernel.sweeps.grid import Named, fields_of
 
+    known = preset(path)
+    if known is not None:
+        return Named(path, differing(known))
     try:
         return Named(Path(path).stem, fields_of(toml(path)))
     except (ValueError, TypeError) as error:
@@ -274,11 +278,27 @@ def _range(name: str, start: float, stop: float, count: int, log: bool) -> list:
 def chain(given: argparse.Namespace) -> Any:
     """The one chain that flags describe."""
     import pykernel as pk
+    from pykernel.blocks import preset
     from pykernel.sweeps.grid import expand
 
+    number = lambda name: value(name, getattr(given, name))
+    sizes = {"layers": number("depth"), "width": number("width")}
+    known = preset(given.blocks, **sizes) if given.blocks is not None else None
+    if known is not None:
+        others = [name for name in CHAIN if name not in ("blocks", "depth", "width")]
+        return known.replace(**{name: number(name) for name in others if getattr(given, name) is not None})
     return pk.Chain(
         **expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None})
     )
+
+
+def differing(chain: Any) -> dict:
+    """The fields of a chain that differ from their defaults."""
+    return {
+        field.name: getattr(chain, field.name)
+        for field in dataclasses.fields(chain)
+        if getattr(chain, field.name) != field.default
+    }
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:

@@ -5,6 +5,7 @@ for.
 A module has
     run(program, first, count, *, threads, keep=()) -> rows by name, and "keep" where asked for
     refusal(program) -> None, or the sentence that says why not and what can
+    trace(program, replica) -> (exponent, log10 norm) of what every op wrote; not in every module
     memory(program, threads) -> bytes of workspace that a run cannot do without
 """
 
@@ -21,7 +22,8 @@ TABLE = {
     ("matrix_free", "cpp"): "pykernel.engines.cpp_matrix_free",
     ("matrix_free", "reference"): "pykernel.engines.reference_matrix_free",
 }
-# In the order in which `auto` prefers them, as long as C++ can run the chain; without it the cheapest by `cost`.
+# `auto` takes the engine that is the cheapest by `cost`, in the first backend that can run the program; of an explicit
+# backend the first engine that can.
 ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 

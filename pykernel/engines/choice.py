@@ -52,7 +52,7 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
     backends = ("reference",) if keep and backend == "auto" else BACKENDS if backend == "auto" else (backend,)
     if keep and backends != ("reference",):
         raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
-    reasons, slower = [], []
+    reasons, found = [], []
     for e in engines:
         reason = matrix_free_refusal(program) if e == "matrix_free" else None
         if reason is not None:
@@ -69,13 +69,15 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
             module = module_of(e, b)
             reason = module.refusal(program)
             if reason is None:
-                found = _choice(program, e, b, module)
-                if engine != "auto" or backend != "auto" or b == BACKENDS[0] or keep:
-                    return found
-                slower.append(found)
-            reasons.append(reason)
-    if slower:  # without C++, matrix-free NumPy may take longer than compiled draws of every weight
-        return min(slower, key=lambda found: found.seconds)
+                found.append(_choice(program, e, b, module))
+                if engine != "auto" or backend != "auto" or keep:
+                    return found[0]
+                if b == BACKENDS[0]:
+                    break
+            else:
+                reasons.append(reason)
+    if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
+        return min(found, key=lambda choice: choice.seconds)
     raise ValueError(reasons[0])
 
 

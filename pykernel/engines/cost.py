@@ -3,7 +3,8 @@
 chooses by.
 
 Figures are of one Zen 3 core at 2.3 GHz (AVX2, float32). A sweep learns the factor between them and the machine at
-hand.
+hand. Where both engines cost the same was measured with he_normal ReLU chains on a Zen 4 core (AVX-512), twice as fast:
+6 columns at 64 units, some 20 at 128, 60 at 256, 130 at 512, 260 at 1024; 2 at 32 units or fewer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.patterns import pattern_of
+from pykernel.program import query_units
 
 
 def seconds(program, engine: str, backend: str) -> float:
@@ -18,7 +20,8 @@ def seconds(program, engine: str, backend: str) -> float:
     layers = program.layers
     distributions = np.array([draw.distribution for draw in program.draws])
     distributions = distributions if len(distributions) == 1 else distributions[layers.draw]
-    return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions)
+    products = _attention(program.stretches, layers.units, program.mixes.causal, program.columns, program.batch)
+    return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions, products)
 
 
 def seconds_of(chain, run: dict) -> float:
@@ -29,20 +32,30 @@ def seconds_of(chain, run: dict) -> float:
         return _seconds(run["engine"], run["backend"], n[1:], n[:-1], columns, np.array([chain.init.distribution]))
     pattern = pattern_of(chain)
     distributions = np.array([draw.distribution for draw in pattern.draws.rows])[pattern.draw]
-    return _seconds(run["engine"], run["backend"], pattern.units, pattern.columns, columns, distributions)
+    products = _attention(pattern.stretches, pattern.units, pattern.mixes.causal, columns, run["batch"])
+    return _seconds(run["engine"], run["backend"], pattern.units, pattern.columns, columns, distributions, products)
 
 
-def _seconds(engine, backend, rows, columns_of_weight, columns, distributions):
+def _attention(stretches, units, causal, columns, batch):
+    """Multiply-adds of all attentions: scores and their use forward, five products back."""
+    each = query_units(stretches, units) * np.where(causal, 0.5, 1.0)
+    return 7 * float(each.sum()) * columns * (columns // batch)
+
+
+def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, attention=0.0):
     """`rows`, `columns_of_weight`: of each W[l].  columns: of every block.  distributions: of each layer, or one of
-    all."""
+    all.  attention: multiply-adds between positions."""
     depth, units = len(rows), float(rows.sum()) * columns
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6
-    total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 12e-9
-    if engine == "matrix_free":
-        total += units * (8e-9 + 2e-9 * columns)
+        return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6 + attention * 1e-9
+    total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 6e-9
+    total += attention * (0.3e-9 if backend == "numba" else 0.04e-9)
+    if engine == "matrix_free":  # draws and products over units; factors of small matrices, column by column and in all
+        both = 0.5 * float(rows.sum() + columns_of_weight.sum()) * columns
+        total += both * (4e-9 + 0.34e-9 * columns) + depth * (1.2e-6 * (columns - 1) + 0.26e-9 * (columns - 1) ** 3)
     else:
         weights = rows.astype(float) * columns_of_weight
+        total += units * 0.1e-9 * columns  # Gram matrices
         drawn = ~np.isin(distributions, ("identity", "constant"))
         total += float((weights * drawn).sum()) * (1.2e-9 + 0.08e-9 * columns)
         haar = distributions == "haar"

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
@@ -51,6 +55,17 @@ def run(
     """Rows of replicas first .. first + count - 1, each a float64 array. `memory`: bytes for stored blocks."""
     if keep:
         raise ValueError('backend="cpp" keeps no arrays; backend="reference" does')
+    return _guarded(program, memory, lambda memory, own: _core.run(program, engine, first, count, threads, memory, own))
+
+
+def trace(program: Program, replica: int, engine: str = "dense") -> np.ndarray:
+    """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
+    registers that each read."""
+    return _guarded(program, None, lambda memory, own: _core.trace(program, engine, replica, memory, own))
+
+
+def _guarded(program: Program, memory: int | None, call: Callable[[int, list], Any]) -> Any:
+    """`call(memory, addresses)` of the user's own functions, whose errors are raised here."""
     if memory is None:
         memory = min(MEMORY, machine.free_memory() // 2)
     own = [() if row.builtin else c_functions(row) or () for row in program.activations]
@@ -63,10 +78,10 @@ def run(
     for failure, _, _ in failures:
         failure.forget()
     addresses = [[(f.address, f.scalar) for f in functions] for functions in own]
-    rows = _core.run(program, engine, first, count, threads, memory, addresses)
+    found = call(memory, addresses)
     for failure, row, what in failures:
         failure.check(row, what)
-    return rows
+    return found
 
 
 def memory(program: Program, threads: int = 1, engine: str = "dense") -> int:
@@ -77,7 +92,5 @@ def memory(program: Program, threads: int = 1, engine: str = "dense") -> int:
         program = replace(program, draws=drawn, samplers=None)
     try:
         return _core.memory(program, engine)
-    except ValueError as error:
-        if not str(error).endswith("too large"):
-            raise
+    except OverflowError:
         return BEYOND

@@ -8,6 +8,7 @@ from functools import partial
 from pykernel.engines import cpp
 
 run = partial(cpp.run, engine="matrix_free")
+trace = partial(cpp.trace, engine="matrix_free")
 memory = partial(cpp.memory, engine="matrix_free")
 
 

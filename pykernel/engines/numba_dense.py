@@ -29,8 +29,6 @@ SPLIT_WEIGHTS = 1 << 18
 
 def refusal(program):
     """Why this module cannot run the program, or None."""
-    if program.counts.mix:
-        return 'backend="numba" has no attention yet; backend="reference" has'
     return None
 
 

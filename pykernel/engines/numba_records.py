@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding
-from pykernel.kernels.ops import KINDS, OPS, linear
+from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
 
@@ -202,6 +202,7 @@ def sizes(program, workers, bounds):
         "wide1": (block, "float64"),
         "wide2": (whole, "float64"),
         **dict.fromkeys(("gram", "gram_delta", "gram_u"), (B * B, "float64")),
+        "mix": (mix.room(program), "float64"),
         "kept": (int(tiles[kept_at >= 0].sum()), T),
         "kept_at": (len(kept_at), "int64"),
         **dict.fromkeys(("matrix", "scratch0", "scratch1"), (haar, "float64")),

@@ -24,7 +24,7 @@ def refusal(program: Program) -> str | None:
 
 def run(program: Program, first: int, count: int, *, threads: int = 1, keep=()) -> dict:
     """Rows of replicas first .. first + count - 1; with `keep`, also lists of the named arrays a replica (see
-    Trace)."""
+    Kept)."""
     return run_operators(program, first, count, Dense, keep)
 
 
@@ -34,32 +34,43 @@ def run_operators(program, first, count, operator, keep=()):
     out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
     traces = []
     for index in range(count):
-        trace = Trace(keep)
+        kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            _replica(program, first + index, operator, rows, trace)
-        traces.append(trace.arrays)
+            _replica(program, first + index, operator, rows, kept)
+        traces.append(kept.arrays)
     if keep:
         out["keep"] = traces
     return out
 
 
-def _replica(program, replica, operator, rows, trace):
+def _replica(program, replica, operator, rows, kept):
     """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
     weights = operator(program, replica)
     if program.formats is None:
-        Run(program, replica, weights, rows, trace).replica_run()
+        Run(program, replica, weights, rows, kept).replica_run()
         return
     unused = {name: np.empty_like(array) for name, array in rows.items()}
-    plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Trace(()))
-    run = Run(program, replica, weights, rows, trace, beside=plain)
+    plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
+    run = Run(program, replica, weights, rows, kept, beside=plain)
     plain.forward()
     run.forward()
     plain.backward()
     run.backward()
 
 
-class Trace:
+def trace(program, replica, operator=None):
+    """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
+    registers that each read."""
+    rows = {row.name: np.full(observables.shape(row, 1, program.counts), np.nan) for row in observables.ROWS}
+    run = Run(program, replica, (operator or Dense)(program, replica), rows, Kept(()))
+    run.traced = []
+    with np.errstate(all="ignore"):
+        run.replica_run()
+    return np.array(run.traced)
+
+
+class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
     at 0."""
 
@@ -137,13 +148,14 @@ class Run:
     Attributes:
         program, replica: what runs.  operator: who multiplies by the weights.
         registers: register -> Block, forward.  gradients: the same, backward.
-        trace: keeps arrays on request.
+        trace: keeps arrays on request.  traced: list of what ops wrote, or None.
         rounding: rounds what is stored, or None.
     """
 
     def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
+        self.traced = None
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -168,6 +180,12 @@ class Run:
                 for op in stretch.ops:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
+    def note(self, blocks, registers):
+        """What an op wrote, where somebody asks."""
+        if self.traced is not None:
+            found = [blocks.get(register) for register in dict.fromkeys(registers)]
+            self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
+
     def replica_run(self):
         """Forward, objective, backward."""
         self.forward()
@@ -183,6 +201,7 @@ class Run:
             later = following is not None and following.kind == "phi" and following.ins[0] == op.out
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
+            self.note(self.registers, (op.out,))
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
 
     def store(self, register, block):
@@ -194,6 +213,7 @@ class Run:
         while self.tape:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
+            self.note(self.gradients, op.ins)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)

@@ -23,6 +23,11 @@ def run(program, first, count, *, threads=1, keep=()):
     return reference.run_operators(program, first, count, Conditioned, keep)
 
 
+def trace(program, replica):
+    """As `reference.trace`."""
+    return reference.trace(program, replica, Conditioned)
+
+
 def memory(program, threads=1):
     """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight."""
     units = program.layers.units.astype(object)

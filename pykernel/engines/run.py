@@ -281,8 +281,8 @@ def _warn_beyond(program: Program, rows) -> None:
 
 
 def _keep(keep) -> tuple[str, ...]:
-    from pykernel.engines.reference import Trace
+    from pykernel.engines.reference import Kept
 
     if isinstance(keep, str) or not hasattr(keep, "__iter__"):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
-    return tuple(checks.choice("keep", name, Trace.NAMES) for name in keep)
+    return tuple(checks.choice("keep", name, Kept.NAMES) for name in keep)

@@ -95,6 +95,22 @@ def add(out, a, v, skip, branch):
 
 
 @jit
+def affine(out, x, weight, bias):
+    """out = weight * x + bias unit by unit, as a trained norm ends. Backward dJ/dx = affine(dJ/dout, weight, zeros).
+
+    Args:
+        out: (units, columns), written, may be x.  x: the same.
+        weight, bias: (units,).
+    """
+    n, B = x.shape
+    y, z = x.reshape(-1), out.reshape(-1)
+    for i in range(n):
+        w, b = cast_like(weight[i], y), cast_like(bias[i], y)
+        for j in range(i * B, i * B + B):
+            z[j] = w * y[j] + b
+
+
+@jit
 def norm_size(kind, units, columns):
     """Numbers that `norm` keeps for its backward pass.
 

@@ -36,11 +36,12 @@ SPEC = {
     **dict.fromkeys(("formats", "compares", "nodes", "node_kind", "phi_kind", "passes"), _INT),
 }
 # What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
-# each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each. gram,
-# gram_delta, gram_u: Gram matrices, the first that of register state[KNOWN]. kept: transposed tiles of weights, of a
-# layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar weights. checkpoints: register 0
-# where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`. nodes: where formats are compared, what
-# the run without them has at nodes, signals before gradients, as far apart, with `node_exponents`.
+# each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each; mix:
+# room of attention. gram, gram_delta, gram_u: Gram matrices, the first that of register state[KNOWN]. kept:
+# transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar
+# weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`. nodes:
+# where formats are compared, what the run without them has at nodes, signals before gradients, as far apart, with
+# `node_exponents`.
 WORK = dict.fromkeys(
     (
         *(
@@ -56,6 +57,7 @@ WORK = dict.fromkeys(
             "gram",
             "gram_delta",
             "gram_u",
+            "mix",
         ),
         *("kept", "kept_at", "matrix", "scratch0", "scratch1", "line"),
         *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts", "nodes", "node_exponents"),
@@ -72,7 +74,7 @@ TOP, KNOWN, STATE = range(3)
 KIND, OUT, IN, SECOND_IN, THIRD_IN, FIRST, EACH, OP = range(8)
 FIRST_OP, OPS, START, STRETCH = range(4)
 # Behind what an op keeps on the tape: where that begins, and of what shape and exponents it is.
-BEGINS, KEPT_UNITS, KEPT_COLUMNS, KEPT_E, KEPT_E2, FOOT = range(6)
+BEGINS, KEPT_UNITS, KEPT_COLUMNS, KEPT_E, KEPT_E2, KEPT_E3, FOOT = range(7)
 
 
 def spec_dtype(dtype, numbers):

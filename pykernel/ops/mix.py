@@ -12,10 +12,10 @@ import math
 import numpy as np
 
 from pykernel.block import Block, ldexp
+from pykernel.program import FAINTEST_WEIGHT
 
 TABLE = "mix"
 LOG2_E = 1.4426950408889634
-SMALLEST = 2.0**52  # -log2 of the smallest weight that gradients flow through; exponents of many layers add up
 
 
 def forward(run, op, number):
@@ -115,7 +115,7 @@ def _through_softmax(log2, dA):
     others = log2.copy()
     np.put_along_axis(others, main, -np.inf, axis=-2)
     top = others.max()
-    if not top > -SMALLEST:  # one key each, or less than an exponent can say: nothing flows
+    if not top > -FAINTEST_WEIGHT:  # one key each, or less than an exponent can say: nothing flows
         return dA.like(np.zeros(log2.shape), 0)
     e = math.floor(top)
     share = np.exp2(others - e)  # of the weights' own size, times 2^e

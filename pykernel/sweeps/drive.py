@@ -16,6 +16,7 @@ from pykernel.sweeps import assemble, blocks, executors, theory, work
 from pykernel.sweeps.beside import PATIENCE, Beside
 from pykernel.sweeps.blocks import Pace, Piece, Queue
 from pykernel.sweeps.frames import Damage, StoreError, split
+from pykernel.sweeps.grid import require_single
 from pykernel.sweeps.plan import Replicas, StandardError, SweepPlan
 from pykernel.sweeps.profiles import Profiles
 from pykernel.sweeps.progress import Reporter, Stop, clock
@@ -120,6 +121,7 @@ def sweep(
         "correlation": correlation,
         "formats": formats,
     }
+    require_single(run)
     if shard is not None and store is None:
         raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
     if shard is not None and until is not None:

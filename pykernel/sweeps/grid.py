@@ -302,9 +302,9 @@ def _with_words(words: dict, formats: Any) -> Any:
 def expand(words: dict) -> dict:
     """Words of a chain, named patterns replaced by the fields that they set."""
     found = {}
-    for word, value in words.items():
-        found.update(value.fields if isinstance(value, Named) else {word: value})
-    return found
+    for value in words.values():
+        found.update(value.fields if isinstance(value, Named) else {})
+    return found | {word: value for word, value in words.items() if not isinstance(value, Named)}
 
 
 def _held(base: Any) -> dict:
@@ -338,6 +338,13 @@ def _object(word: str, value: Any) -> Any:
         with contextlib.suppress(TypeError, ValueError):
             return makers[word](value)
     return value
+
+
+def require_single(run: dict[str, Any]) -> None:
+    """Refuse a list where a run has one value."""
+    for word, value in run.items():
+        if isinstance(value, list) and word != "positions":
+            raise TypeError(f"{word} must be one value, got {value!r}: several make an axis, so put them into the grid")
 
 
 def columns(run: dict) -> int:

@@ -52,7 +52,7 @@ class Node(NamedTuple):
 HAS_INPUT = {row.name: row.extent == "input" for row in observables.ROWS}  # a value at the input, too
 
 
-def scalars(rows: dict[str, np.ndarray], chain) -> np.ndarray:
+def scalars(rows: dict[str, np.ndarray], chain: Any) -> np.ndarray:
     """The scalars of every replica from the rows of a chain that an engine returned: (len(SCALARS), R) float64."""
     weight, activation = rows["log10_grad_weight"], rows["log10_grad_activation"]
     return np.stack(
@@ -142,7 +142,7 @@ def _grow(values: np.ndarray, level: int, index: int, with_quantiles: list[int])
     return Node(count, mean[:, 0], square[:, 0], ordered[:, :, 0])
 
 
-def _join(n, mean, square, m, other_mean, other_square):
+def _join(n: Any, mean: Any, square: Any, m: Any, other_mean: Any, other_square: Any) -> tuple:
     """Mean and sum of squares of two samples (Chan, Golub, LeVeque 1983); n, m counts of finite values."""
     total = n + m
     share = m / total if isinstance(total, float) else np.divide(m, total, out=np.zeros_like(total), where=total > 0)

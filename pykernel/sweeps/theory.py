@@ -91,6 +91,8 @@ def _one(chain: Any, batch: int, correlation: float, positions: Any = ()) -> lis
         try:
             with np.errstate(all="ignore"):
                 p = predict_chain(chain, batch, positions=positions, correlation=correlation)
+                if p.overtaken:
+                    raise ValueError("the gradient's part along the signal has overtaken the rest at this width")
                 numbers = (
                     p.slope_mean,
                     p.slope_std,

@@ -57,8 +57,8 @@ def notes(program: Program, signal: Signal) -> list[str]:
     out = ["attention: scores are normal, and heads many; what few heads add to the spread over networks is left out"]
     if program.mixes.causal.any():
         out.append(
-            "causal attention: mean squares and products are averaged over positions; sampled, that is right to 0.03 "
-            "decades, for gradients of query and key to 0.15"
+            "causal attention: mean squares and products are averaged over positions; sampled, that is right to 0.07 "
+            "decades, for gradients of query and key to 0.2"
         )
     d = signal.distance
     if np.any((d[1:] < 0.1 * d[:-1]) & (d[1:] < 0.03)):

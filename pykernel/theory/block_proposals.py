@@ -43,7 +43,7 @@ def _gain(s: Situation) -> Any:
     if s.gain is not None:
         return f"gain {s.gain:.4g} for the chain", s.chain.replace(gain=s.gain)
     if math.isnan(s.decades):
-        return "a gain: theory does not follow this chain, so none was searched for"
+        return "a gain: theory has no number for this chain as it is, so none was searched for"
     return "a gain: theory finds none from 1/55 to 55 times the present one that would keep the gradient"
 
 

@@ -15,6 +15,7 @@ from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.theory.predict import passes
 from pykernel.theory.roots import root
+from pykernel.theory.structure import NoTheory
 from pykernel.verdict import EXPLODING, slopes
 
 FURTHEST = 4.0  # |log| of the factors searched: 1/55 to 55
@@ -59,7 +60,14 @@ def critical_factor(chain: Chain, batch: int, positions: Any = ()) -> CriticalFa
         NoTheory (a ValueError): a chain that infinite-width theory does not follow.
     """
     program = lower(chain, batch=batch, positions=positions)
-    slope = lambda log_factor: _slope(chain, program, math.exp(log_factor))
+    _slope(chain, program, 1.0)  # refused here and now, or not at all
+
+    def slope(log_factor: float) -> float:
+        try:
+            return _slope(chain, program, math.exp(log_factor))
+        except NoTheory:  # at another gain: scores too large, branches too small
+            return math.nan
+
     found = _search(slope)
     closest = found.roots[0] if found.roots else found.closest
     factor, rate = math.exp(closest), slope(closest)
@@ -72,13 +80,14 @@ def critical_factor(chain: Chain, batch: int, positions: Any = ()) -> CriticalFa
 
 class _Found(NamedTuple):
     """Logs of the factors at which the slope is zero, nearest to 1 first; the slope at factor 1; the log of the factor
-    where it is nearest to zero; whether it is zero everywhere; whether it is a number anywhere."""
+    where it is nearest to zero; whether it is zero everywhere; the factors from which to which it is a number (none:
+    nowhere)."""
 
     roots: list[float]
     now: float
     closest: float
     everywhere: bool
-    anywhere: bool
+    reach: tuple[float, ...]
 
 
 def _search(slope: Callable[[float], float]) -> _Found:
@@ -92,7 +101,8 @@ def _search(slope: Callable[[float], float]) -> _Found:
         if not any(low <= x <= high for x in roots):
             roots.append(root(slope, low, high, float(rates[i]), float(rates[i + 1]), FLAT / 1000))
     everywhere = bool(off.max() <= FLAT)
-    return _Found(sorted(roots, key=abs), now, float(grid[np.argmin(off)]), everywhere, bool(known.any()))
+    reach = tuple(math.exp(x) for x in grid[known][[0, -1]]) if known.any() else ()
+    return _Found(sorted(roots, key=abs), now, float(grid[np.argmin(off)]), everywhere, reach)
 
 
 def _chi(slope: float) -> float:
@@ -120,10 +130,14 @@ def _note(chain: Chain, found: _Found, holds: bool, factor: float, rate: float) 
             f"no gain holds: at {factor:.6g} times the chain's gain chi passes through 1 so steeply that 0.01 percent "
             f"more or less lets the gradient explode or vanish over {chain.depth} {unit}s"
         )
-    if not found.anywhere:
+    if not found.reach:
         return "no gain is critical: at each of them signals die out or leave every range"
     side = "above" if found.now > 0 else "below"
-    text = f"no gain is critical: chi is {side} 1 at every gain from 1/55 to 55 times the chain's, {now} a {unit} now"
-    if found.closest == -FURTHEST and abs(rate) < 0.05 * abs(found.now):
+    low, high = found.reach
+    text = (
+        f"no gain is critical: chi is {side} 1 at every gain from {low:.2g} to {high:.2g} times the chain's, "
+        f"{now} a {unit} now"
+    )
+    if math.exp(found.closest) == low and abs(rate) < 0.05 * abs(found.now):
         return f"{text}; it tends to 1 only as the gain tends to 0"
     return f"{text}, {_chi(rate):.5g} at the closest, {factor:.3g} times the chain's"

@@ -107,9 +107,10 @@ def theory(chain, batch: int = 1, correlation: float = 0.0, positions=()):
     if refusal(chain) is not None:
         return None
     try:
-        return predict(chain, batch, positions=positions, correlation=correlation)
+        found = predict(chain, batch, positions=positions, correlation=correlation)
     except ValueError:
         return None
+    return None if found.overtaken else found
 
 
 def beside(propagation):

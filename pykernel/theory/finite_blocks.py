@@ -239,7 +239,7 @@ def noncentral(n: int, log_skip: float, log_branch: float, spread: float = 0.0) 
     Examples:
         >>> mean, variance = noncentral(100, 0.0, -math.log(100))  # x + W x, W of variance 1/n
         >>> round(mean - math.log(2), 4), round(variance, 4)
-        (-0.0075, 0.0151)
+        (-0.0075, 0.0152)
     """
     r, w = HERMITE if spread else (np.zeros(1), np.ones(1))
     moments = np.array([_noncentral(n, log_skip, log_branch + math.sqrt(spread) * x) for x in r])

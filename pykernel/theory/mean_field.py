@@ -31,9 +31,12 @@ from pykernel.theory.weights import bias_log, scores, weight_log
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 
 
+APART = ("between", "fractions")  # of a Signal, no rows
+
+
 def as_arrays(rows: Signal) -> Signal:
     """A Signal of lists with arrays in their place."""
-    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name != "between"))
+    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
 
 
 class Walk:
@@ -265,7 +268,7 @@ class Backward(Walk):
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
         for stretch in self.program.stretches[::-1]:
             ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
-            walk = self.one_by_one if self.tied else self.at_once
+            walk = self.one_by_one if self.tied or self.normed else self.at_once
             start, coherence = walk(stretch, ops, start, coherence)
         self.rows.activation[0] = start
         return self.rows

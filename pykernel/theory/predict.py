@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import attention, finite, finite_blocks, head
+from pykernel.theory import attention, density, finite, finite_blocks, head
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -24,6 +24,7 @@ from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 
 LOG10 = math.log(10)
+CLOSE = 0.5  # decades below the rest from which the gradient's part along the signal counts
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
     "width: measure it"
@@ -45,6 +46,8 @@ class Prediction(observables.Rows):
         log10 gradient norm
             relative to the output's, shifted to the row's value there; None where no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
+        overtaken: whether functions act on sums and the gradient's part along the signal, of order 1/width, has grown
+            so that it counts: then the rows say too little.
         law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the
             numbers assume.
 
@@ -67,6 +70,8 @@ class Prediction(observables.Rows):
         if known:
             self.log10_grad_activation_mean = known.mean / (2 * LOG10) + self.log10_grad_activation[-1]
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
+        on_sums = signal.fractions is not None
+        self.overtaken = on_sums and density.along(program, signal) > self.signal_end_to_end - CLOSE
         self.validity = _validity(program, self)
 
     def __getattr__(self, name):
@@ -262,8 +267,12 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
     Raises:
         NoTheory (a ValueError): a program that infinite-width theory does not follow.
     """
-    structure(program)
+    follows = structure(program).follows
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
+        if follows:
+            walk, signal = density.forward(program)
+            first = head.start(program, float(signal.activation[-1]), math.nan)
+            return signal, density.backward(walk, signal, first.square), first.loss
         signal = forward(program)
         between = None if signal.between is None else float(signal.between.distance[-1])
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
@@ -293,6 +302,13 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "lie far below it"
         )
     reason = means(program)
+    if prediction.overtaken:
+        out.append(
+            "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
+            f"grows to about {density.along(program, prediction.signal):+.3g} decades"
+        )
+    if prediction.signal.fractions is not None and program.columns > 1:
+        out.append("functions act on sums: their entries are followed one column at a time, so similarity is not known")
     if reason is not None:
         out.append(
             f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite "

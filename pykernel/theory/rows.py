@@ -91,6 +91,8 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
             saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
             dead[chosen] = _dead(row, deviation, distance[chosen], program.columns)
+    for s, found in (signal.fractions or {}).items():
+        saturated[s], dead[s] = found[0], found[1] if program.columns == 1 else math.nan
     return saturated, dead
 
 
@@ -112,6 +114,8 @@ def _dead(row: Any, deviation: np.ndarray, distance: np.ndarray, columns: int) -
         return 0.0
     if columns == 1:
         return correlation.probability(flat, deviation)
+    if np.isnan(distance).any():  # of pairs nothing is known (`density`)
+        return math.nan
     keys = np.round(np.stack([np.log(deviation), distance]), 7)
     _, first, back = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     common = lambda i: correlation.common_probability(flat, float(deviation[i]), float(distance[i]), columns)

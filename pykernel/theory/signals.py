@@ -34,6 +34,8 @@ class Signal:
         activation, mean: log mean square of a[i], and its mean over its root mean square, i = 0..N.  distance: of a[i].
         between: the same with the distances of columns of different inputs, where attention sets the positions of one
             input apart from them; the others are then those of two positions of one input. Else None.
+        fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
+            normal (`density`).
     """
 
     weight: Any
@@ -68,6 +70,7 @@ class Signal:
     mean: Any
     distance: Any
     between: Any = None
+    fractions: Any = None
 
     @property
     def spread(self) -> np.ndarray:

@@ -34,6 +34,8 @@ class Law:
     Attributes:
         gaussian: whether a unit's entries (over the columns) are jointly normal with mean zero.
         made: the step that made them otherwise, in words.
+        followed: whether their distribution can be followed (`density`) although they are not normal: functions of
+            normal entries, and sums of such with a layer's output.
         sources: numbers of what they come from unit by unit: registers without a common one are independent given their
             means.
         mean: the activation function that gave them a mean, "" where they have none.
@@ -47,6 +49,7 @@ class Law:
     mean: str = ""
     spread: float = 0.0
     summed: bool = False
+    followed: bool = False
     uneven: bool = False
 
 
@@ -58,11 +61,13 @@ class Structure:
         program: what is walked.
         laws: register -> Law.
         means: activation functions whose outputs a skip adds up although they have a mean.
+        follows: whether some function acts on entries that are not normal, whose distribution is then followed.
     """
 
     program: Program
     laws: dict[int, Law] = field(default_factory=dict)
     means: list[str] = field(default_factory=list)
+    follows: bool = False
     _fresh: Any = field(default_factory=count)
 
     def fresh(self) -> frozenset:
@@ -85,11 +90,28 @@ class Structure:
         """Refuse what acts on entries that are not normal."""
         law = self.laws[register]
         if not law.gaussian:
-            hint = "put both into one Block, or use propagate" if law.made == "batch norm" else "use propagate"
+            where = f"{'a sum with ' if law.summed else ''}the output of {law.made}"
+            apart = law.made == "batch norm" and not law.summed  # a function in another Block than its norm
             raise NoTheory(
-                f"mean field follows {what} behind weights only; here it acts on the output of {law.made} or a sum "
-                f"with it, whose entries are not normal; {hint}"
+                f"mean field follows {what} behind weights only; here it acts on {where}, whose entries are not "
+                f"normal; {'put both into one Block, or ' if apart else ''}use propagate"
             )
+
+    def follow(self, register: int, what: str) -> None:
+        """Note that a function acts on entries that are not normal, or refuse it."""
+        law, program = self.laws[register], self.program
+        if not law.followed or "sin" in what.split(", "):
+            self.require_gaussian(register, what)
+        if program.columns > 1:
+            kinds = {op.kind for stretch in program.stretches for op in stretch.ops}
+            batch = any(program.norms[n].kind == "batch" for n in (*program.steps.norm, *program.norm_steps))
+            ties = "a head" if program.head.loss else "batch norm" if batch else "attention" if "mix" in kinds else ""
+            if ties:
+                raise NoTheory(
+                    f"mean field follows {what} behind a sum for one column at a time, and {ties} ties the columns of "
+                    "a batch together; use propagate"
+                )
+        self.follows = True
 
     def require_narrow(self, register: int, what: str) -> None:
         """Refuse biases whose distribution a sine tells from a normal one."""

@@ -12,7 +12,7 @@ The last two take arrays of numbers and units, one entry a repetition.
 """
 
 from pykernel.kernels import records
-from pykernel.kernels.ops import add, affine, gate, linear, mask, node, norm, phi, scale
+from pykernel.kernels.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
 
 OPS = {
     "linear": linear,
@@ -23,6 +23,7 @@ OPS = {
     "add": add,
     "scale": scale,
     "mask": mask,
+    "mix": mix,
     "node": node,
 }
 KINDS = tuple(OPS)

@@ -26,7 +26,8 @@ def law(walk, stretch, op):
     both = [law for law in (a, v) if not law.gaussian]
     made, spread = both[0].made if both else "", max(a.spread, v.spread)
     uneven = a.uneven or v.uneven
-    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, spread > 0, uneven)
+    followed = bool(both) and a.followed and v.gaussian
+    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, True, followed, uneven)
 
 
 def moments(walk, op, number):

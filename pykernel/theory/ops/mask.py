@@ -16,7 +16,7 @@ ROWS = FAR_ROWS = ()
 
 
 def law(walk, stretch, op):
-    return walk.same(op.ins[0], gaussian=False, made="dropout")
+    return walk.same(op.ins[0], gaussian=False, followed=False, made="dropout")
 
 
 def moments(walk, op, number):

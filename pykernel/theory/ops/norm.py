@@ -39,7 +39,7 @@ def law(walk, stretch, op):
     kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
     if "batch" in kinds:
         walk.require_gaussian(source, "batch norm")
-        return walk.same(source, gaussian=False, made="batch norm")
+        return walk.same(source, gaussian=False, followed=False, summed=False, made="batch norm")
     return walk.same(source, mean="" if kinds == {"layer"} else walk.laws[source].mean, uneven=False)
 
 

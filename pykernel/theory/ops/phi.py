@@ -20,12 +20,17 @@ def law(walk, stretch, op):
     names = ", ".join(sorted({str(row) for row in rows}))
     if norms == {None} and names == "linear":
         return walk.laws[source]
-    walk.require_gaussian(source, names)
+    known = "batch" not in norms
+    if known and not walk.laws[source].gaussian:
+        walk.follow(source, names)
+    else:
+        walk.require_gaussian(source, names)
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
     leaning = "" if all(row.name in ODD for row in rows) else names
     uneven = walk.laws[source].uneven and not norms <= {"layer", "rms"}
-    return walk.same(source, gaussian=False, made=names, mean=leaning, spread=0.0, summed=False, uneven=uneven)
+    changed = {"made": names, "mean": leaning, "spread": 0.0, "summed": False, "uneven": uneven, "followed": known}
+    return walk.same(source, gaussian=False, **changed)
 
 
 def moments(walk, op, number):

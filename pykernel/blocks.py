@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Transformers that people train, as chains to read and to change: what each is made of, how it begins, and where that
+is written.
+
+Each function returns a plain `Chain`: `print(repr(chain))` is the call that makes it, `chain.replace(...)` changes it.
+x is what enters the first block: embeddings and tables of positions are added before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pykernel.chain import Chain
+from pykernel.layers import Attention, Block, Gated, Linear, Norm
+from pykernel.parts import Head
+
+# layers, width, heads (of keys and values, too), units of the feed-forward
+GPT2 = {
+    "small": (12, 768, 12, 3072),
+    "medium": (24, 1024, 16, 4096),
+    "large": (36, 1280, 20, 5120),
+    "xl": (48, 1600, 25, 6400),
+}
+LLAMA = {"7b": (32, 4096, 32, 32, 11008), "8b": (32, 4096, 32, 8, 14336), "70b": (80, 8192, 64, 8, 28672)}
+BERT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+VIT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096), "huge": (32, 1280, 16, 5120)}
+
+
+def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, vocabulary=50257) -> Chain:
+    """GPT-2: pre-norm, causal attention, GELU; weights N(0, 0.02^2), those that end a branch by 1/sqrt(2 layers) less.
+
+    Args:
+        size: "small", "medium", "large" or "xl": where the sizes come from that are not given.
+        layers, width, heads: attention blocks, units, heads of an attention.
+        hidden: units of the feed-forward; 4 width by default where width is given.
+        vocabulary: outputs of the head, a weight of its own of N(0, 0.02^2) (GPT-2's is its embedding); None for none.
+
+    Returns:
+        Chain: `layers` times an attention and a feed-forward, then a layer norm and a softmax head.
+
+    Raises:
+        ValueError, TypeError: an unknown size, numbers that are no positive ints, heads that do not divide width.
+
+    Notes:
+        Radford et al. 2019, section 2.3, for the factor 1/sqrt(N), N residual layers; github.com/openai/gpt-2,
+        src/model.py, for pattern and 0.02; github.com/karpathy/nanoGPT, model.py, which applies 0.02/sqrt(2 layers) to
+        both output layers. The tanh form of GELU, no dropout.
+
+    Examples:
+        >>> chain = gpt2(layers=2, width=64, heads=4, vocabulary=100)
+        >>> chain.depth, chain.layers[3], chain.blocks[0].steps[1].output.name
+        (2, '1.output', 'normal(0.01)')
+    """
+    layers, width, heads, hidden = _sizes("gpt2", GPT2, size, (layers, width, heads, hidden))
+    end = f"normal({0.02 / (2 * layers) ** 0.5:.6g})"
+    attention = Block(Norm("layer"), Attention(heads, causal=True, output=end), skip=1.0)
+    feed_forward = Block(Norm("layer"), Linear(hidden), "gelu_tanh", Linear(width, init=end), skip=1.0)
+    return Chain(
+        depth=layers,
+        width=width,
+        init="normal(0.02)",
+        blocks=(attention, feed_forward),
+        last=(Norm("layer"),),
+        head=_head(vocabulary, "normal(0.02)"),
+    )
+
+
+def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidden=None, vocabulary=32000) -> Chain:
+    """Llama: pre-norm by RMS, causal attention with shared keys and values, SwiGLU, no biases.
+
+    Args:
+        size: "7b" (the first Llama's), "8b" or "70b" (Llama 3's): where the sizes come from that are not given.
+        layers, width, heads, kv_heads: attention blocks, units, heads of queries, heads of keys and values (by default
+            as many as heads where heads are given).
+        hidden: units of the gate; 8/3 width by default where width is given, rounded up to a multiple of 32.
+        vocabulary: outputs of the head, of N(0, 1/width); None for none.
+
+    Returns:
+        Chain: `layers` times an attention and a gated feed-forward, then an RMS norm and a softmax head.
+
+    Raises:
+        ValueError, TypeError: as `gpt2`; kv_heads that do not divide heads.
+
+    Notes:
+        Touvron et al. 2023 (arXiv 2302.13971, section 2.2) for the pattern; sizes of Llama 3, arXiv 2407.21783. The
+        papers do not say how weights begin: here N(0, 0.02^2), those that end a branch 0.02/sqrt(2 layers), as public
+        training code (torchtitan, models/llama3, depth_init=False) has them. eps 1e-5. Rotary positions are left out:
+        they turn queries and keys, and leave the variance of the scores as it is where weights are random.
+
+    Examples:
+        >>> chain = llama(layers=2, width=64, heads=4, kv_heads=2, vocabulary=None)
+        >>> print(chain.blocks[1])
+        a + (rms norm, silu gate 192, linear 64)
+    """
+    if heads is not None and kv_heads is None:
+        kv_heads = heads
+    if width is not None and hidden is None:
+        hidden = -(-8 * width // 96) * 32
+    layers, width, heads, kv_heads, hidden = _sizes("llama", LLAMA, size, (layers, width, heads, kv_heads, hidden))
+    end = f"normal({0.02 / (2 * layers) ** 0.5:.6g})"
+    shared = None if kv_heads == heads else kv_heads
+    attention = Block(Norm("rms"), Attention(heads, kv_heads=shared, causal=True, output=end), skip=1.0)
+    feed_forward = Block(Norm("rms"), Gated(hidden, "silu"), Linear(width, init=end), skip=1.0)
+    return Chain(
+        depth=layers,
+        width=width,
+        init="normal(0.02)",
+        blocks=(attention, feed_forward),
+        last=(Norm("rms"),),
+        head=_head(vocabulary, "lecun_normal"),
+    )
+
+
+def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocabulary=30522) -> Chain:
+    """BERT: post-norm, every position sees all, GELU; weights of a normal cut at two standard deviations of 0.02.
+
+    Args:
+        size: "base" or "large": where the sizes come from that are not given.
+        layers, width, heads, hidden: as `gpt2`.
+        vocabulary: outputs of the head behind one more layer, GELU and norm; None for neither.
+
+    Returns:
+        Chain: a norm (of the embeddings' sum), `layers` times an attention and a feed-forward, each with a norm behind
+        the sum, and the head of masked words.
+
+    Raises:
+        ValueError, TypeError: as `gpt2`.
+
+    Notes:
+        Devlin et al. 2019 (arXiv 1810.04805); github.com/google-research/bert, modeling.py: initializer_range 0.02 of a
+        truncated normal, whose own standard deviation is 0.0176; eps 1e-12. No dropout.
+
+    Examples:
+        >>> print(bert(layers=2, width=64, heads=4, vocabulary=None).blocks[0])
+        a + (attention of 4 heads), then layer norm
+    """
+    layers, width, heads, hidden = _sizes("bert", BERT, size, (layers, width, heads, hidden))
+    init = "truncated_normal(0.02)"
+    attention = Block(Attention(heads), skip=1.0, after=Norm("layer"))
+    feed_forward = Block(Linear(hidden), "gelu", Linear(width), skip=1.0, after=Norm("layer"))
+    return Chain(
+        depth=layers,
+        width=width,
+        init=init,
+        norm_eps=1e-12,
+        first=(Norm("layer"),),
+        blocks=(attention, feed_forward),
+        last=() if vocabulary is None else (Block(Linear(), "gelu", Norm("layer")),),
+        head=_head(vocabulary, init),
+    )
+
+
+def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classes=1000) -> Chain:
+    """Vision transformer: pre-norm, every patch sees all, GELU, Glorot's uniform weights; the first position is read.
+
+    Args:
+        size: "base", "large" or "huge": where the sizes come from that are not given.
+        layers, width, heads, hidden: as `gpt2`.
+        classes: outputs of the head over the first position, the class token; None for none.
+
+    Returns:
+        Chain: `layers` times an attention and a feed-forward, a layer norm, a softmax head.
+
+    Raises:
+        ValueError, TypeError: as `gpt2`.
+
+    Notes:
+        Dosovitskiy et al. 2021 (arXiv 2010.11929); github.com/google-research/vision_transformer, models_vit.py: Glorot
+        uniform weights, biases of the feed-forward N(0, 1e-12); eps 1e-6. That code begins the head at zero, which
+        passes no gradient in the first step: here it is N(0, 1/width). x holds the patches' embeddings, positions and
+        the class token, 197 positions for 224 x 224 pixels. No dropout.
+
+    Examples:
+        >>> chain = vit(layers=2, width=64, heads=4, classes=10)
+        >>> chain.head.over, chain.init.name
+        ('first', 'glorot_uniform')
+    """
+    layers, width, heads, hidden = _sizes("vit", VIT, size, (layers, width, heads, hidden))
+    attention = Block(Norm("layer"), Attention(heads), skip=1.0)
+    feed_forward = Block(Norm("layer"), Linear(hidden, bias_std=1e-6), "gelu", Linear(width, bias_std=1e-6), skip=1.0)
+    return Chain(
+        depth=layers,
+        width=width,
+        init="glorot_uniform",
+        norm_eps=1e-6,
+        blocks=(attention, feed_forward),
+        last=(Norm("layer"),),
+        head=None if classes is None else Head("softmax", classes, over="first"),
+    )
+
+
+PRESETS: dict[str, Any] = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA), "bert": (bert, BERT), "vit": (vit, VIT)}
+
+
+def preset(text, *, layers=None, width=None) -> Chain | None:
+    """The chain of "gpt2", "llama:8b" and the like, as the command line has them; None where the text is no such word.
+
+    Raises:
+        ValueError: an unknown size.
+    """
+    name, _, size = str(text).partition(":")
+    if name not in PRESETS:
+        return None
+    return PRESETS[name][0](**({"size": size} if size else {}), layers=layers, width=width)
+
+
+def _sizes(name, table, size, given):
+    """The sizes of a row, those that are given in their place; the feed-forward four times as wide as a given width."""
+    if size not in table:
+        raise ValueError(f"{name} size must be one of {', '.join(map(repr, table))}, got {size!r}")
+    *_, hidden = given
+    width = given[1]
+    if width is not None and hidden is None:
+        given = (*given[:-1], 4 * width)
+    return tuple(usual if own is None else own for usual, own in zip(table[size], given, strict=True))
+
+
+def _head(vocabulary, init):
+    return None if vocabulary is None else Head("softmax", vocabulary, init=init)
