@@ -497,6 +497,37 @@ def of_24(x):
     assert x["size"]["skip and branch by sqrt(1/2)"][-1] > 100
 
 
+@answer
+def answer_30_bf16_turns_relu_gradients_not_signals(x):
+    """At 100 layers of 512 units cosines of single networks spread by a sixth: eight of them by a sixteenth."""
+    cosine = {what: values[0] for what, values in x["cosine"].items()}
+    assert 0.4 < cosine["relu, bfloat16"] < 0.85 and 0.9 < cosine["relu, float16"] < 0.99
+    assert min(cosine["tanh, bfloat16"], cosine["tanh, float16"]) > 0.995
+    assert 10 ** x["error"]["relu, bfloat16"][-1] < 0.05
+    assert abs(x["theory"]["relu, bfloat16"][0] - 0.62) < 0.02
+
+
+@answer
+def answer_31_loss_scales_have_a_window_or_none(x):
+    for name, advice in x["advice"].items():
+        flushed, lost = x["lost"][name].T
+        assert lost[-1] > 0  # the largest scale of all overflows
+        fits = (flushed < 0.02) & (lost == 0)
+        assert fits.any() == (advice.loss_scale is not None)
+        if advice.loss_scale:
+            assert fits[np.argmin(np.abs(np.log2(x["scales"] / advice.loss_scale)))]
+    assert [advice.loss_scale is None for advice in x["advice"].values()] == [False, False, True]
+
+
+@answer
+def answer_32_float8_lasts_some_layers(x):
+    cosine = x["cosine"]
+    ten, hundred = x["depths"].index(10), x["depths"].index(100)
+    assert 0.5 < cosine["all three"][ten] < 0.9 and cosine["all three"][hundred] < 0.25
+    assert (cosine["gradients e5m2"] > cosine["signals e4m3"])[1:].all()
+    assert cosine["gradients e5m2"][hundred] > 0.8
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_gives_its_answer(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

@@ -393,12 +393,11 @@ def test_smooth_functions_lose_less():
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_shares_that_flush_and_overflow(activation):
     """Of Gaussian gradients, and of what a function makes of Gaussian preimages: 512 units, 8 inputs, 8 draws."""
-    formats = pk.Formats(signals="float8_e4m3fn", gradients="float8_e5m2", loss_scale=2.0**-3)
     chain = pk.Chain(depth=4, width=512, activation=activation, gain=0.2)
-    run = dict(formats=formats, batch=8)
-    p, told = pk.propagate(chain, replicas=8, engine="dense", **run), pk.predict(chain, **run)
-    for name in ("flushed_signal", "flushed_gradient"):
-        measured = p.rows[name].mean(axis=0)
+    signals, gradients = pk.Formats(signals="float8_e4m3fn"), pk.Formats(gradients="float8_e5m2", loss_scale=2.0**-3)
+    for name, formats in (("flushed_signal", signals), ("flushed_gradient", gradients)):
+        p = pk.propagate(chain, formats=formats, batch=8, replicas=8, engine="dense")
+        told, measured = pk.predict(chain, 8, formats=formats), p.rows[name].mean(axis=0)
         assert measured.max() > 0.02 or (name, activation) == ("flushed_signal", "tanh")  # its input is stored, too
         np.testing.assert_allclose(measured, told.rows[name], rtol=0.15, atol=0.01, err_msg=name)
     loud = pk.Formats(gradients="float16", loss_scale=2.0**23)

@@ -131,15 +131,15 @@ class _Rounded(Forward):
         first, each = place(stretch, following)
         return not self.exact(following, first + i * each)
 
-    def run(self) -> np.ndarray:
+    def run(self) -> np.ndarray:  # type: ignore[override]  # what its name says, of another walk
         """1 - cosine of nodes 1 .. N before they are rounded."""
         far, before, stored = self.distance, {}, {0}
         at_nodes = np.empty(self.program.counts.node)
         far[0] = self.noise("signals", 0.0)
         fan_in = np.log(self.program.layers.columns.astype(float))
         for stretch in self.program.stretches:
-            both = zip(stretch.ops, self.compiled(stretch, "moments"), self.compiled(stretch, "distance"), strict=True)
-            steps = [(op, *place(stretch, op), *maps) for op, *maps in both]
+            both = zip(self.compiled(stretch, "moments"), self.compiled(stretch, "distance"), strict=True)
+            steps = [(op, *place(stretch, op), *maps) for op, maps in zip(stretch.ops, both, strict=True)]
             for i in range(stretch.count):
                 for op, first, each, moments, distance in steps:
                     number = first + i * each
@@ -203,7 +203,7 @@ def _gradient_cosines(walk: _Rounded, formats: Formats, size: np.ndarray) -> np.
 def _gaussian_shares(row: Format | None, log_deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of Gaussian numbers of these deviations that flush, and that overflow."""
     if row is None:
-        return np.zeros((2, len(log_deviation)))
+        return np.zeros(len(log_deviation)), np.zeros(len(log_deviation))
     scale = np.exp(np.clip(log_deviation, -700, 700))
     low, high = row.smallest_subnormal / 2, row.largest - half_unit(row)
     alive = (log_deviation > -math.inf).astype(float)
@@ -212,6 +212,7 @@ def _gaussian_shares(row: Format | None, log_deviation: np.ndarray) -> tuple[np.
 
 def _signal_shares(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
     """The same of nodes' signals: what an activation function makes of a Gaussian preimage, else Gaussian."""
+    assert program.formats is not None
     row = program.formats.row("signals")
     flushed, overflowed = _gaussian_shares(row, signal.activation[1:] / 2)
     if row is None:
