@@ -13,6 +13,10 @@ LONG_FILES = {
     "pykernel/layers.py": "the words of blocks: a class a step, mostly what their docstrings say",
     "pykernel/pattern.py": "one reader of a chain, a method a step",
     "pykernel/bridges/torch_graph.py": "one reader of a graph, a method an operation",
+    "pykernel/kernels/lanes.py": "one type: its operators and what they become",
+    "pykernel/kernels/ops/mix.py": "one op: forward, backward, and the room that both need",
+    "csrc/network.cpp": "one loop, and what its ops share",
+    "csrc/kernels/product-inl.hpp": "one product, forward and backward, by the same tiles",
     "pykernel/bridges/structure.py": "one reader of values, from parts to the network",
 }
 # Tests are lists of cases that nobody reads from end to end, and share fixtures by file.

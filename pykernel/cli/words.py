@@ -14,26 +14,8 @@ from pykernel.formats import NAMES as FORMAT_NAMES
 from pykernel.formats import WORDS as FORMATS
 
 CHAIN = (
-    *(
-        "depth",
-        "width",
-        "widths",
-        "blocks",
-        "activation",
-        "init",
-        "gain",
-        "bias_std",
-        "norm",
-        "norm_eps",
-        "order",
-        "residual",
-        "head",
-        "clip",
-    ),
-)
-RUN = (
-    *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
-    *FORMATS,
+    *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
+    *("residual", "head", "clip"),
 )
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}

@@ -122,13 +122,13 @@ def sweep(
         "formats": formats,
     }
     require_single(run)
-    if shard is not None and store is None:
-        raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
-    if shard is not None and until is not None:
-        raise ValueError(
-            "shard cannot be combined with until: how many replicas a cell needs is known only when all are there"
-        )
     if shard is not None:
+        if store is None:
+            raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
+        if until is not None:
+            raise ValueError(
+                "shard cannot be combined with until: how many replicas a cell needs is known only when all are there"
+            )
         if not isinstance(shard, tuple | list) or len(shard) != 2:
             raise TypeError(f"shard must be a pair (i, N) with 1 <= i <= N, got {shard!r}")
         which, of = (
