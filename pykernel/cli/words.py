@@ -17,6 +17,10 @@ CHAIN = (
     *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
     *("residual", "head", "clip"),
 )
+RUN = (
+    *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
+    *FORMATS,
+)
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {

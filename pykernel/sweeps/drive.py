@@ -122,19 +122,7 @@ def sweep(
         "formats": formats,
     }
     require_single(run)
-    if shard is not None:
-        if store is None:
-            raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
-        if until is not None:
-            raise ValueError(
-                "shard cannot be combined with until: how many replicas a cell needs is known only when all are there"
-            )
-        if not isinstance(shard, tuple | list) or len(shard) != 2:
-            raise TypeError(f"shard must be a pair (i, N) with 1 <= i <= N, got {shard!r}")
-        which, of = (
-            checks.integer(f"{word} of shard (i, N)", n, 0, 1 << 32) for word, n in zip("iN", shard, strict=True)
-        )
-        blocks.shard([], which, of)
+    _require_share(shard, store, until)
     if predict is not None and not isinstance(predict, bool):
         raise TypeError(f"predict must be None, True or False, got {predict!r}")
     at = Store(store) if store is not None else None
@@ -148,6 +136,22 @@ def sweep(
         return _Sweep(plan, at, executor, threads, reporter, shard, predict).run()
     finally:
         reporter.close()
+
+
+def _require_share(shard, store, until) -> None:
+    """Refuse a share (i, N) of a sweep that is none, or that nobody could put together again."""
+    if shard is None:
+        return
+    if store is None:
+        raise ValueError("shard needs a store: a share of a sweep is of use only where it is kept")
+    if until is not None:
+        raise ValueError(
+            "shard cannot be combined with until: how many replicas a cell needs is known only when all are there"
+        )
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise TypeError(f"shard must be a pair (i, N) with 1 <= i <= N, got {shard!r}")
+    which, of = (checks.integer(f"{word} of shard (i, N)", n, 0, 1 << 32) for word, n in zip("iN", shard, strict=True))
+    blocks.shard([], which, of)
 
 
 class _Sweep:
