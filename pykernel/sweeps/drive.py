@@ -138,7 +138,7 @@ def sweep(
         reporter.close()
 
 
-def _require_share(shard, store, until) -> None:
+def _require_share(shard: Any, store: Any, until: Any) -> None:
     """Refuse a share (i, N) of a sweep that is none, or that nobody could put together again."""
     if shard is None:
         return
