@@ -33,7 +33,7 @@ STEPS = {
 
 
 def reference_run(chain, **arguments):
-    return reference.run(lower(chain, dtype="float64", **arguments), 0, 1, keep=reference.Trace.NAMES)
+    return reference.run(lower(chain, dtype="float64", **arguments), 0, 1, keep=reference.Kept.NAMES)
 
 
 def arrays_of(chain, rng, batch, positions=()):

@@ -10,7 +10,7 @@ import pytest
 import pykernel as pk
 from pykernel import activations
 from pykernel.engines import run as runs
-from pykernel.engines.reference import Trace
+from pykernel.engines.reference import Kept
 
 LOG10_2 = np.log10(2)
 NORMS = (None, "batch", "layer", "rms")
@@ -34,7 +34,7 @@ def net(chain, rng, batch=3):
 
 
 def objective(chain, arrays):
-    p = run(chain, **arrays, keep=Trace.NAMES)
+    p = run(chain, **arrays, keep=Kept.NAMES)
     kept = p.kept[0]
     return (p.loss[0] if chain.head else (kept["activation"][chain.depth] * arrays["cotangent"]).sum()), kept, p
 
