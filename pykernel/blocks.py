@@ -4,6 +4,12 @@ is written.
 
 Each function returns a plain `Chain`: `print(repr(chain))` is the call that makes it, `chain.replace(...)` changes it.
 x is what enters the first block: embeddings and tables of positions are added before.
+
+Examples:
+    >>> import pykernel as pk
+    >>> chain = pk.blocks.gpt2("small", layers=2)
+    >>> chain.layers[:4]
+    ('1.query', '1.key', '1.value', '1.output')
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> Form
         >>> from pykernel import Chain, Formats
         >>> chain = Chain(depth=100, width=512)
         >>> print(advise(chain, Formats(gradients="float16")))
-        gradients float16, loss scale 64: loss scale 64 keeps the gradient within float16; safe over the whole depth
+        gradients float16, loss scale 4: loss scale 4 keeps the gradient within float16; safe over the whole depth
     """
     plain = predict(chain, batch, positions=positions, formats=replace(formats, loss_scale=1.0))
     program, row = plain.program, formats.row("gradients")
