@@ -20,8 +20,8 @@ def sampled(chain, replicas, **how):
 def test_shapes_and_determinism():
     p, q = (pk.predict(pk.Chain(depth=3, width=8), batch=2) for _ in range(2))
     for row in observables.ROWS:
-        shape = {"layer": (3,), "activation": (3,), "mix": (0,), "node": (3,), "input": (4,), "replica": ()}[row.extent]
-        assert np.shape(getattr(p, row.name)) == shape
+        shapes = {"layer": (3,), "activation": (3,), "mix": (0,), "rounded": (0,), "input": (4,), "replica": ()}
+        assert np.shape(getattr(p, row.name)) == shapes.get(row.extent, (3,))
         np.testing.assert_array_equal(getattr(p, row.name), getattr(q, row.name))
     assert p.log10_grad_activation[-1] == 0
 

@@ -24,7 +24,8 @@ def test_the_stub_of_the_package_has_every_public_name_from_where_it_is():
         if isinstance(node, ast.ImportFrom):
             assert all(alias.asname == alias.name for alias in node.names)  # checkers take only these for public
             told |= {alias.asname: node.module for alias in node.names}
-    assert told == {name: f"pykernel.{module}" for name, module in pykernel._WHERE.items()}
+    modules = dict.fromkeys(pykernel._MODULES, "pykernel")
+    assert told == modules | {name: f"pykernel.{module}" for name, module in pykernel._WHERE.items()}
 
 
 def functions(body):
