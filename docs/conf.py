@@ -24,6 +24,8 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "substitution"
 myst_heading_anchors = 3
 ROW = {
     "layer": "replicas x layers",
+    "mix": "replicas x attentions",
+    "rounded": "replicas x blocks, of a run with formats",
     "activation": "replicas x activation steps",
     "node": "replicas x blocks",
     "input": "replicas x (blocks + 1)",
