@@ -65,7 +65,7 @@ class Head:
         outputs: number of logits.
         init: scheme of the head's weight, or `Given` for a weight of your own.
         targets: None to draw them (normals, fair bits, uniform classes, normals), else numbers of shape (outputs, B),
-            or for "softmax" B classes; over positions (outputs, B, *positions).
+            or for "softmax" B classes; over positions (outputs, B, positions).
         over: what is read of an input that has positions: a loss at each of the "positions" (their mean), or one loss
             of the "first" or the "last" position, or of the "mean" of the signal over positions.
 

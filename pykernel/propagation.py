@@ -68,8 +68,8 @@ def propagate(
 
     Returns:
         Propagation: rows of `pykernel.observables.ROWS`, float64, (replicas, depth), and what follows from them. Of a
-            chain of blocks
-        each has its own extent: (replicas, layers), (replicas, activation steps) or (replicas, blocks).
+            chain of blocks each has its own extent: (replicas, layers), (replicas, activation steps) or (replicas,
+            blocks).
 
     Raises:
         ValueError, TypeError: before any work, saying what was given and what is allowed.

@@ -104,10 +104,9 @@ def init_torch_(
         activations: as in `from_torch`.
 
     Returns:
-        The Chain: layer l of a float32 module has the bits of `pk.weights(chain, layer=l, replica=replica, seed=seed,
-            dtype="float32")`.
-        A last Linear without activation is the head, layer L + 1: of the same scheme where its entries are independent,
-        else lecun_normal; its bias is zero.
+        The Chain: layer l of a float32 module has the bits of `pk.weights` at these words in float32. A last Linear
+            without activation is the head, layer L + 1: of the same scheme where its entries are independent, else
+            lecun_normal; its bias is zero.
 
     Raises:
         ValueError, TypeError: as `from_torch`; weights on the meta device, or of whole or complex numbers; a

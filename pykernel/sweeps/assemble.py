@@ -51,11 +51,11 @@ def dataset(
 
     Returns:
         Dimensions: the grid's axes, `replica`, `layer` (0 is the input) and `quantile`. Scalars (axes, replica);
-            `verdict` and
-        `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas that were finite)
-        (axes, layer), `<row>_quantile` (axes, quantile, layer), and with `Profiles(replicas=True)` `<row>_replica`
-        (axes, replica, layer). What is not known is nan, and `replicas` says how many are. Of a chain of blocks place k
-        along `layer` is its k-th weight layer, activation step or block, as the row goes; beyond a row's end it is nan.
+            `verdict` and `replicas` (axes); for each kept row `<row>_mean`, `<row>_std` and `<row>_finite` (replicas
+            that were finite) (axes, layer), `<row>_quantile` (axes, quantile, layer), and with
+            `Profiles(replicas=True)` `<row>_replica` (axes, replica, layer). What is not known is nan, and `replicas`
+            says how many are. Of a chain of blocks place k along `layer` is its k-th weight layer, activation step or
+            block, as the row goes; beyond a row's end it is nan.
     """
     cells, kept = plan["cells"], Profiles.of_plan(plan)
     scalars = fill_scalars(cells, shelf, targets, failed, plan["run"].get("precision", "exponent"))

@@ -42,9 +42,8 @@ class Prediction(observables.Rows):
         chain, batch, correlation: what was asked.
         log10_grad_weight, ...: the rows.
         log10_grad_activation_mean, log10_grad_activation_std: (depth + 1,), mean and standard deviation over draws at
-            this width of the
-        log10 gradient norm
-            relative to the output's, shifted to the row's value there; None where no law is known.
+            this width of the log10 gradient norm relative to the output's, shifted to the row's value there; None where
+            no law is known.
         dead_chance: probability that a whole layer is dead (ReLU without bias).
         overtaken: whether functions act on sums and the gradient's part along the signal, of order 1/width, has grown
             so that it counts: then the rows say too little.

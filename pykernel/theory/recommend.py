@@ -34,8 +34,7 @@ class Candidate:
         cost: what it costs.  source: the paper it comes from, or "".
         predicted: decades that theory gives for the measured ratio, at this width where a law is known (nan without).
         measured: median over replicas of the ratio that the verdict is taken from, in decades.  spread: its standard
-            deviation over
-        replicas.
+            deviation over replicas.
         outside: share of replicas beyond the bounds.  forward: change of log10 mean square from a[1] to a[L].
         similarity: of positions, the median of the mean cosine at the last node; nan for inputs without positions.
         verdict: measured.  healthy: verdict "stable".
@@ -206,9 +205,8 @@ def recommend(
 
     Returns:
         Recommendation: candidates, healthy ones first, smaller changes before larger ones (a number, another init, a
-            new part, another
-        function or shape), then those that keep the signal as well as the gradient, then by how many words change and
-        by the share of bad draws. Where none is healthy it says so.
+            new part, another function or shape), then those that keep the signal as well as the gradient, then by how
+            many words change and by the share of bad draws. Where none is healthy it says so.
 
     Raises:
         ValueError, TypeError: target or replicas are not positive.

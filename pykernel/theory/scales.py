@@ -26,9 +26,8 @@ class DepthScales:
 
     Attributes:
         xi_q: e-folding of the mean square towards its fixed point.  xi_c: of the correlation of two inputs.  xi_grad:
-            of the squared
-        gradient norm;
-            positive where it shrinks towards the input, negative where it grows.  inf: no exponential.
+            of the squared gradient norm; positive where it shrinks towards the input, negative where it grows.  inf: no
+            exponential.
         q, c: fixed point of the mean square and of the correlation.  chi_perp, chi_par: slopes there.
         trainable_depth: about 6 xi_c (Schoenholz et al. 2017, figure 5).
     """
