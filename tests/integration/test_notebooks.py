@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+# Jupyter's clients leave sockets and an event loop to the collector, which finds them during whichever test comes next.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 DOWNLOADS = Path(__file__).parents[2] / "docs" / "_build" / "html" / "_downloads"
 NOTEBOOKS = sorted(DOWNLOADS.rglob("*.ipynb"), key=lambda path: path.name)
 FIGURES = """
