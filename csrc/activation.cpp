@@ -14,15 +14,20 @@
 namespace pykernel {
 namespace {
 
-template <class T> Measure activate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h, Block<T>& v) {
+// f(true value, place) of every entry of a block.
+template <class T, class F> void each_true(const Layer<T>& layer, const Block<T>& h, F f) {
   const double true_scale = ldexp(1., (int)(h.exponent > 900 ? 900 : h.exponent));
+  for (int64_t i = 0; i < h.n; i++)
+    for (int64_t b = 0; b < layer.columns; b++) {
+      const int64_t o = entry_at(i, b, layer.columns);
+      f((double)h.data[o] * true_scale, o);
+    }
+}
+
+template <class T> Measure activate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h, Block<T>& v) {
   double top = -INFINITY;
   const auto over = [&](auto f) {
-    for (int64_t i = 0; i < h.n; i++)
-      for (int64_t b = 0; b < layer.columns; b++) {
-        const int64_t o = entry_at(i, b, layer.columns);
-        f(phi.tails->value((double)h.data[o] * true_scale, phi.row->parameters), v.data[o]);
-      }
+    each_true(layer, h, [&](double z, int64_t o) { f(phi.tails->value(z, phi.row->parameters), v.data[o]); });
   };
   over([&](Log2 x, T&) { top = x.log2 > top ? x.log2 : top; });
   if (!(top > -0x1p52)) top = 0;
@@ -34,14 +39,11 @@ template <class T> Measure activate_tail(Layer<T>& layer, const Phi<T>& phi, con
 
 template <class T>
 Measure differentiate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h, const Block<T>& g, Block<T>& out) {
-  const double true_scale = ldexp(1., (int)(h.exponent > 900 ? 900 : h.exponent));
   double top = -INFINITY;
   const auto over = [&](auto f) {
-    for (int64_t i = 0; i < h.n; i++)
-      for (int64_t b = 0; b < layer.columns; b++) {
-        const int64_t o = entry_at(i, b, layer.columns);
-        f(phi.tails->slope((double)h.data[o] * true_scale, phi.row->parameters), (double)g.data[o], out.data[o]);
-      }
+    each_true(layer, h, [&](double z, int64_t o) {
+      f(phi.tails->slope(z, phi.row->parameters), (double)g.data[o], out.data[o]);
+    });
   };
   over([&](Log2 s, double g, T&) {
     const double x = s.log2 + log2(fabs(g));

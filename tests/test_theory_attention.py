@@ -366,3 +366,12 @@ def test_ensembles_lie_beside_the_theory(name):
 def test_causal_ensembles_lie_beside_the_theory(name):
     """The same; averaging over positions costs up to .15 decades of the gradients of query and key."""
     assert_beside(*CAUSAL[name], atol=0.1, scores=0.22)
+
+
+@pytest.mark.parametrize("steps", [[pk.Attention(2, scale=0.0)], [pk.Attention(2)], ["relu", pk.Attention(2)]])
+def test_positions_that_have_become_one_are_looked_at_alike(steps):
+    """Keys without any distance make no scores that differ: the entropy is ln T, and nothing overflows or is nan."""
+    p = pk.predict(pk.Chain(depth=400, width=16, gain=0.3, blocks=steps), positions=3)
+    assert p.attention_entropy[-1] == pytest.approx(np.log(3), rel=1e-12)
+    assert p.similarity[-1] == pytest.approx(1)
+    assert np.isfinite(p.log10_grad_activation).all()

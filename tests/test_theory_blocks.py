@@ -379,3 +379,13 @@ def test_the_gradient_along_the_signal_overtakes_behind_relu_after_sums():
     assert f"grows to about {along:+.3g} decades" in " ".join(p.validity)
     assert np.median(m.signal_end_to_end) == pytest.approx(along, abs=1.0)
     assert "theory" not in m.diagnose().sentence
+
+
+@pytest.mark.parametrize("gain", [1e-300, 1e300])
+def test_gates_at_gains_whose_squares_no_float_holds(gain):
+    """The signal behind each step is a known power of the gain times what it is at a gain of 1."""
+    chain = Chain(depth=4, width=6, blocks=[Gated(7, "relu"), Linear(6)])
+    powers = np.array([2, 3, 8, 9, 20, 21, 44, 45])  # p becomes 2 (p + 1) in a gate, p + 1 in a layer
+    moved = pk.predict(chain.replace(gain=gain)).log10_mean_square_activation
+    expected = pk.predict(chain).log10_mean_square_activation + 2 * powers * np.log10(gain)
+    np.testing.assert_allclose(moved, expected, rtol=1e-12)

@@ -6,28 +6,13 @@ import math
 import numpy as np
 import pytest
 from scipy import special
+from test_theory_formulas import FUNCTIONS
 
 from pykernel import activations
 from pykernel.theory import batch, correlation, quadrature
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, MEAN
 
-NAMES = (
-    "sigmoid",
-    "tanh",
-    "relu",
-    "leaky_relu(0.2)",
-    "elu",
-    "selu",
-    "gelu",
-    "silu",
-    "softplus",
-    "mish",
-    "hardtanh",
-    "softsign",
-    "erf",
-    "arctan",
-    "sin",
-)
+NAMES = (*FUNCTIONS[1:], "leaky_relu(0.2)", "sin")
 
 
 @pytest.mark.parametrize("name", NAMES)

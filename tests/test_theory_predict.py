@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from test_theory_formulas import FUNCTIONS
 
 import pykernel as pk
 from pykernel import observables
@@ -26,25 +27,7 @@ def test_shapes_and_determinism():
     assert p.log10_grad_activation[-1] == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "linear",
-        "sigmoid",
-        "tanh",
-        "relu",
-        "elu",
-        "selu",
-        "gelu",
-        "silu",
-        "softplus",
-        "mish",
-        "hardtanh",
-        "softsign",
-        "erf",
-        "arctan",
-    ],
-)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_backward_against_hermite(name):
     """Half the sum over layers of log10(sigma_w^2 E phi'^2), q from the recursion, by 400 Gauss-Hermite nodes, each
     half-line its own: 1e-3 decades.

@@ -17,7 +17,9 @@ def entropies(program: Program, signal: Signal) -> np.ndarray:
     """Mean entropy of the weights of each attention, nats, (M,)."""
     positions, out = program.columns // program.batch, np.zeros(program.counts.mix)
     if positions > 1:
-        spread = scores(program).score + signal.query + signal.key + np.log(np.maximum(signal.key_distance, 0.0))
+        with np.errstate(divide="ignore"):  # keys that are one: weights of no variance
+            apart = np.log(np.maximum(signal.key_distance, 0.0))
+        spread = scores(program).score + signal.query + signal.key + apart
         for m, log_variance in enumerate(spread.tolist()):
             out[m] = softmax(positions, bool(program.mixes.causal[m])).at(log_variance).entropy
     return out

@@ -74,7 +74,8 @@ def _weight_log(program: Program, draw: Draw, scale: np.ndarray, n_in: np.ndarra
                 "(identity: square, linear, without bias, norm or residual), "
                 f"got {draw.distribution} weights; use propagate"
             )
-        if np.all(scale**2 > 1e-300):
+        size = np.abs(scale)
+        if np.all((size > 1e-150) & (size < 1e150)):
             return np.log(_plain(scale**2 * (n_in * variance)))
         return 2 * np.log(np.abs(scale)) + np.log(n_in * variance)
 

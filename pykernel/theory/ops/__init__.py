@@ -12,17 +12,8 @@ where `number` = (first, each): the op's own number in repetition i is first + i
 or `Backward`.
 """
 
-from pykernel.theory.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
+import importlib
 
-OPS = {
-    "linear": linear,
-    "phi": phi,
-    "gate": gate,
-    "norm": norm,
-    "affine": affine,
-    "add": add,
-    "scale": scale,
-    "mask": mask,
-    "mix": mix,
-    "node": node,
-}
+from pykernel.ops import TABLES
+
+OPS = {kind: importlib.import_module(f"{__name__}.{kind}") for kind in TABLES}
