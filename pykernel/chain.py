@@ -13,7 +13,7 @@ import numpy as np
 
 from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
-from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
+from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, blocks_of, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
 from pykernel.patterns import pattern_of
 from pykernel.program import Counts
@@ -145,10 +145,7 @@ class Chain:
         self._set(depth=checks.integer("depth", 1 if self.depth is None else self.depth, 1, MAX_DEPTH))
         self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
         for key in ("first", "blocks", "last"):
-            value = getattr(self, key)
-            if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
-                raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
-            self._set(**{key: tuple(block_of(part) for part in value)})
+            self._set(**{key: blocks_of(key, getattr(self, key))})
         if not self.blocks:
             raise ValueError("blocks must hold at least one Block or step")
         each = [len(roles(block).layer) for block in self.blocks]
@@ -261,6 +258,11 @@ class Chain:
             return slice(0, 1), slice(extents.layer - 1, extents.layer)
         end = extents.layer - once[1]
         return slice(once[0], once[0] + each), slice(end - each, end)
+
+    @property
+    def has_slope(self) -> bool:
+        """Whether there is something to count by the slope: layers, or a pattern that is repeated."""
+        return self.blocks is None or self.depth > 1
 
     @property
     def unit(self) -> str:

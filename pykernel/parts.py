@@ -97,7 +97,7 @@ class Head:
 
     def _columns(self):
         """The given targets as (outputs, B, *positions) float64."""
-        given = np.asarray(self.targets, dtype=np.float64)
+        given = checks.floats("head targets", self.targets)
         if self.loss == "softmax" and given.ndim == 1:
             if given.size == 0 or not ((given == np.floor(given)) & (given >= 0) & (given < self.outputs)).all():
                 raise ValueError(f"head targets must be classes from 0 to {self.outputs - 1}, got {self.targets!r}")

@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 
 from pykernel import observables
+from pykernel.wording import compared
 
 WIDTH = 80  # of a printed line
 
@@ -147,9 +148,10 @@ def _closing(p):
         for text in (diagnosis.sentence, *diagnosis.why):
             yield textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
         yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
-        yield f"           weight gradient, first over last:     {e:+.4g} decades"
-    if p.chain.blocks is not None:
+        yield f"           {f'weight gradient, {compared(p.chain)}:':<37} {e:+.4g} decades"
+    if p.chain.blocks is not None and p.chain.has_slope:
         yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
+    if p.chain.blocks is not None:
         weight = p.median("log10_grad_weight")
         said = [f"{weight[l]:.4g} in {p.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
         if len(said) == 2:

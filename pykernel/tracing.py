@@ -124,7 +124,18 @@ def trace(
     backend: str = "reference",
     against: str | None = None,
     tolerance: float | None = None,
-    **words: Any,
+    batch: int = 1,
+    positions: Any = (),
+    seed: int = 0,
+    dtype: str = "float32",
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    x: Any = None,
+    cotangent: Any = None,
+    weights: Any = None,
+    biases: Any = None,
+    batch_first: bool = False,
+    formats: Any = None,
 ) -> Trace:
     """Exponent and norm of what every op of one replica wrote, forward and backward.
 
@@ -135,7 +146,8 @@ def trace(
         backend: "reference" or "cpp".
         against: another backend, whose norms are held against these.
         tolerance: decades by which norms may differ; by default what roundings of the dtype come to.
-        words: other arguments of `propagate`: batch, positions, seed, dtype, precision, correlation, x ...
+        batch, positions, seed, dtype, precision, correlation, x, cotangent, weights, biases, batch_first, formats: as
+            for `propagate`.
 
     Returns:
         Trace: entries, the first difference, and a table as its text.
@@ -153,6 +165,20 @@ def trace(
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     if tolerance is not None:
         tolerance = checks.positive("tolerance", tolerance)
+    words = dict(
+        batch=batch,
+        positions=positions,
+        seed=seed,
+        dtype=dtype,
+        precision=precision,
+        correlation=correlation,
+        x=x,
+        cotangent=cotangent,
+        weights=weights,
+        biases=biases,
+        batch_first=batch_first,
+        formats=formats,
+    )
     made = _traced(chain, replica, engine, backend, words)
     if against is None:
         return made

@@ -44,11 +44,29 @@ def said(chain: Any) -> str:
 def _size(chain: Any) -> str:
     if chain.blocks is not None:
         said = lambda blocks: "; ".join(map(str, blocks))
-        parts = [said(chain.first), f"{chain.depth} times [{said(chain.blocks)}]", said(chain.last)]
+        pattern = said(chain.blocks)
+        parts = [
+            said(chain.first),
+            f"{chain.depth} times [{pattern}]" if chain.depth > 1 else pattern,
+            said(chain.last),
+        ]
         return f"{', then '.join(part for part in parts if part)}, from {chain.width} units"
     if chain.widths is None:
         return f"{chain.depth} layers of {chain.width} units"
-    return f"{chain.depth} layers, {min(chain.widths)} to {max(chain.widths)} units"
+    widths = chain.widths
+    inside = [
+        f"{most(widths)} at the {where}"
+        for most, end, where in ((min, min, "narrowest"), (max, max, "widest"))
+        if most(widths) != end(widths[0], widths[-1])
+    ]
+    return ", ".join([f"{chain.depth} layers, {widths[0]} to {widths[-1]} units", *inside])
+
+
+def compared(chain: Any) -> str:
+    """Which weight gradients `end_to_end` compares, in words: of blocks that do not repeat two layers by their
+    names."""
+    layers: tuple[str, ...] = () if chain.has_slope else chain.layers
+    return f"{layers[0]} over {layers[-1]}" if len(layers) > 1 else "first over last"
 
 
 def spoken(value: Any) -> str:

@@ -194,6 +194,8 @@ def _sweep(given: argparse.Namespace) -> int:
         )
     elif not given.quiet:
         print(report.table(ds))
+    elif not arguments.get("store"):
+        print("pykernel sweep: done, and nothing is kept: --store DIR keeps results", file=sys.stderr)
     if is_default and not given.shard:
         _keep(ds, Path(arguments["store"]))
     return 1 if ds.attrs["failed_cells"] else 0

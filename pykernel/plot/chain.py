@@ -23,6 +23,8 @@ _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 TITLE = 9  # points
 MOST_SAID = 110  # characters of a pattern: two lines of a title
+ACROSS = 0.85  # of a figure's width is the axes', above which a title is centred
+LEAST = 1.0  # decades that an axis of decades shows, so that a flat line looks flat
 
 
 class _Canvas:
@@ -49,6 +51,12 @@ class _Canvas:
         """A label that the legend shows once, however many chains are drawn on the axes."""
         return "_" + label if label in self.ax.get_legend_handles_labels()[1] else label
 
+    def show_at_least(self, reach: float) -> None:
+        """A range of the y axis that is no smaller, about what is drawn."""
+        low, high = self.ax.get_ylim()
+        if self.own and high - low < reach:
+            self.ax.set_ylim((low + high - reach) / 2, (low + high + reach) / 2)
+
     def finish(self, x: str, y: str, title: str, **legend: Any) -> Any:
         ax = self.ax
         if self.own or not ax.get_xlabel():
@@ -56,12 +64,12 @@ class _Canvas:
         if self.own or not ax.get_ylabel():
             ax.set_ylabel(y)
         if self.own:
-            room = int(ax.figure.get_size_inches()[0] * 72 / (0.52 * TITLE))
+            room = int(ax.figure.get_size_inches()[0] * ACROSS * 72 / (0.55 * TITLE))
             ax.set_title(
                 "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE
             )
         if ax.get_legend_handles_labels()[1]:
-            ax.legend(fontsize=8, **{"frameon": False, **legend})
+            ax.legend(fontsize=8, **{"framealpha": 0.8, "edgecolor": "none", **legend})
         return ax
 
 
@@ -120,6 +128,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
         note = f"the gradient is exactly zero in {lost} of {p.replicas} replicas: no line there"
         ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
     x = "layer l (0 is the input)" if p.chain.blocks is None else "block (0 is the input)"
+    canvas.show_at_least(LEAST)
     return canvas.finish(x, r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
 
 
@@ -134,11 +143,13 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     if p.chain.blocks is not None:
         _by_name(canvas, p.chain, p.layers, _middle(p.log10_grad_weight), line)
+        canvas.show_at_least(LEAST)
         return canvas.finish("block", y, title)
     style = canvas.style(
         line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
     )
     canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
+    canvas.show_at_least(LEAST)
     return canvas.finish("layer l", y, title)
 
 
@@ -269,6 +280,8 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
         ax.fill_between(blocks, low, high, lw=0, zorder=0, label=whose, **band)
     for level in dict.fromkeys(p.uniform_entropy.tolist()):
         ax.axhline(level, color=GREY, ls=":", lw=1.2, label=canvas.once("uniform attention"))
+    if canvas.own:  # entropy has a scale of its own: from one key to all alike
+        ax.set_ylim(0, 1.08 * max(ax.get_ylim()[1], *p.uniform_entropy))
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     return canvas.finish("block", "entropy of the attention weights  (nats)", title)
 

@@ -128,8 +128,13 @@ def critical_gain(
         every gain is critical:
     """
     if isinstance(activation, Chain):
-        if (bias_std, norm, order, norm_eps) != (0.0, None, ORDERS[0], NORM_EPS):
-            raise ValueError("critical_gain takes no bias_std, norm, order or norm_eps beside a Chain, which says them")
+        given = {"bias_std": (bias_std, 0.0), "norm": (norm, None), "order": (order, ORDERS[0])}
+        for word, (value, default) in (given | {"norm_eps": (norm_eps, NORM_EPS)}).items():
+            if not (value is default or (isinstance(value, int | float | str) and value == default)):
+                raise ValueError(
+                    f"critical_gain takes no {word} beside a Chain: bias_std, norm, order and norm_eps are the chain's "
+                    "own, as in chain.replace(bias_std=0.1)"
+                )
         batch = (16 if activation.has_batch_norm else 1) if batch is None else batch
         return critical_factor(activation, batch, positions)
     row = activations.get(activation)

@@ -22,8 +22,10 @@ from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
+from pykernel.wording import compared
 
 LOG10 = math.log(10)
+WIDE_HEAD = 0.01  # outputs a unit from which a head counts as wide
 CLOSE = 0.5  # decades below the rest from which the gradient's part along the signal counts
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
@@ -48,7 +50,7 @@ class Prediction(observables.Rows):
         overtaken: whether functions act on sums and the gradient's part along the signal, of order 1/width, has grown
             so that it counts: then the rows say too little.
         law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the
-            numbers assume.
+            numbers assume.  wide_head: the part of it that is about a head of many outputs, or empty.
 
     Examples:
         >>> p = predict(Chain(depth=30, width=100))
@@ -71,6 +73,7 @@ class Prediction(observables.Rows):
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
         on_sums = signal.fractions is not None
         self.overtaken = on_sums and density.along(program, signal) > self.signal_end_to_end - CLOSE
+        self.wide_head = _wide_head(program)
         self.validity = _validity(program, self)
 
     def __getattr__(self, name):
@@ -199,10 +202,8 @@ class Prediction(observables.Rows):
             lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
             return "\n".join(lines)
         lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(
-            f"                                        {self.slope:+.4g} a "
-            f"{'layer' if self.chain.blocks is None else 'repetition'}"
-        )
+        if self.chain.has_slope:
+            lines.append(f"{'':40}{self.slope:+.4g} a {self.chain.unit}")
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
@@ -212,7 +213,7 @@ class Prediction(observables.Rows):
                 f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation "
                 f"{self.signal_end_to_end_std:.3g}"
             )
-        lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
+        lines.append(f"  {f'weight gradient, {compared(self.chain)}:':<37} {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
             lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
         for note in (f"finite width: {self.law}", *self.validity):
@@ -291,6 +292,18 @@ def _one_normed_input(program: Program) -> bool:
     return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
 
 
+def _wide_head(program: Program) -> str:
+    """What theory leaves out of the gradient of a head with many outputs for its width; empty where that is little."""
+    width, outputs = int(program.nodes[-1]), program.head.outputs
+    if program.head.loss in (None, "linear") or outputs <= WIDE_HEAD * width:
+        return ""
+    return (
+        f"head of {outputs} outputs on {width} units: the gradient's part along the signal is left out of theory, of "
+        "order outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
+        "ReLU, softplus); measured lies above"
+    )
+
+
 def _validity(program: Program, prediction: Prediction) -> list[str]:
     """Plain sentences on what the numbers assume, only those that matter for this chain."""
     out = ["rows: infinite width; layers are Gaussian given the one before, gradients independent of the forward pass"]
@@ -329,15 +342,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
         out.append("clipping by value is not in the theory")
-    width = int(program.nodes[-1])
-    if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
-        out.append(
-            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left "
-            "out, of order "
-            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
-            "ReLU, softplus); "
-            "measured lies above"
-        )
+    if prediction.wide_head:
+        out.append(prediction.wide_head)
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:
         left = float(np.sum(1.0 / program.nodes[1:].astype(float) ** 2))

@@ -12,7 +12,7 @@ import numpy as np
 from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.engines import run
-from pykernel.formats import Formats
+from pykernel.formats import Formats, formats_or_none
 from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
 from pykernel.theory.loss_scale import FormatAdvice, advise
@@ -221,6 +221,7 @@ def recommend(
     bound = EXPLODING if target is None else checks.positive("target", target)
     replicas = checks.integer("replicas", replicas, 1, 10**6)
     batch = (16 if chain.has_batch_norm else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
+    formats = formats_or_none(formats)
     bench = _Bench(batch, positions, replicas, seed, bound)
     original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
@@ -245,8 +246,6 @@ def recommend(
             round(c.outside, 1),
         ),
     )
-    if not (formats is None or isinstance(formats, Formats)):
-        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
     advice = None if formats is None else advise(chain, formats, batch, positions)
     return Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
 
