@@ -179,17 +179,18 @@ template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double la
   return settle(z, sums);
 }
 
-template <class T> Measure Layer<T>::centre(const Block<T>& x, Block<T>& out) {
+template <class T> Measure Layer<T>::centre(const Block<T>& x, int64_t count, Block<T>& out) {
   out.n = x.n, out.exponent = x.exponent, out.largest = x.largest;
   const int64_t panels = (x.n + 15) / 16, chunk = chunk_units / 16;
   team_.each((panels + chunk - 1) / chunk, [&](int64_t c) {
-    for (int64_t p = c * chunk; p < std::min(panels, (c + 1) * chunk); p++)
+    const int64_t groups = columns / count;
+    for (int64_t g = c * chunk * groups; g < std::min(panels, (c + 1) * chunk) * groups; g++)
       for (int64_t lane = 0; lane < 16; lane++) {
-        const T* from = x.data + p * columns * 16 + lane;
+        const T* from = x.data + g * count * 16 + lane;
         T mean = 0;
-        for (int64_t b = 0; b < columns; b++) mean += from[b * 16];
-        mean /= (T)columns;
-        for (int64_t b = 0; b < columns; b++) out.data[(p * columns + b) * 16 + lane] = from[b * 16] - mean;
+        for (int64_t b = 0; b < count; b++) mean += from[b * 16];
+        mean /= (T)count;
+        for (int64_t b = 0; b < count; b++) out.data[(g * count + b) * 16 + lane] = from[b * 16] - mean;
       }
   });
   return settle(out);

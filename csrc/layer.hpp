@@ -57,7 +57,7 @@ template <class T> class Layer {
   // norm of the sum over the columns
   double log2_bias_norm(const Block<T>& delta);
   // out = x without its mean over the columns
-  Measure centre(const Block<T>& x, Block<T>& out);
+  Measure centre(const Block<T>& x, int64_t count, Block<T>& out);
 
   // The block itself, or a copy in scratch whose squares stay in range (plain arithmetic has no exponent of its own).
   Block<T> presentable(const Block<T>& x);

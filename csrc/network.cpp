@@ -327,7 +327,7 @@ template <class T> Block<T>& Network<T>::keep(int32_t reg) {
   return kept;
 }
 
-template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
+template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, int64_t centred) {
   Register& r = registers_[(size_t)reg];
   if (keep_inputs_)
     keep(reg);
@@ -343,11 +343,12 @@ template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
       grams_.make(value(reg), r.measure, kept.gram, &kept.gram_exponent);
     }
   }
-  if (centred && columns > 1 && !kept.moving) {
-    kept.moving = tape_.take_gram();
+  const int64_t count = columns_centred(program, centred);
+  if (count > 1 && !kept.moving[centred]) {
+    kept.moving[centred] = tape_.take_gram();
     Block<T> moving = scratch();
-    const Measure m = layer.centre(value(reg), moving);
-    grams_.make(moving, m, kept.moving, &kept.moving_exponent);
+    const Measure m = layer.centre(value(reg), count, moving);
+    grams_.make(moving, m, kept.moving[centred], &kept.moving_exponent[centred]);
     release(moving);
   }
   return kept;

@@ -78,7 +78,7 @@ template <class T> class Network {
   Block<T>& keep(int32_t reg);
   // Its Gram matrix (and the value, where the program or the engine needs it); centred: also that without the mean over
   // the columns.
-  Kept<T>& keep_gram(int32_t reg, bool centred);
+  Kept<T>& keep_gram(int32_t reg, int64_t centred);
   // Where the result of a step goes, n units; then the result itself.
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);

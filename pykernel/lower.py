@@ -4,10 +4,12 @@ and nowhere else."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pykernel import checks
-from pykernel.formats import formats_or_none
+from pykernel.formats import NONE, formats_or_none
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
@@ -60,6 +62,8 @@ def lower(
     batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
+    if formats is not None and formats.gradients != NONE:  # gradients that are rounded sum to zero no longer
+        layers = replace(layers, centred=np.zeros_like(layers.centred))
     return Program(
         stretches=tuple(pattern.stretches),
         registers=pattern.registers,

@@ -9,7 +9,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
-from pykernel.program import BIASES
+from pykernel.program import BIASES, CENTRED
 
 TABLE = "layer"
 
@@ -41,7 +41,7 @@ def backward(run, op, number, u):
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
         run.put(
-            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u)
+            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u, program, program.layers.centred[number]))
         )
     run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
     run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
@@ -60,13 +60,16 @@ def bias(program, replica, layer):
     return layers.bias_scale[i] * draws.astype(np.float64)
 
 
-def _moving(u):
-    """u without its mean over the columns: delta sums to zero over them (batch norm of z), and so does not see that
-    mean.
+def _moving(u, program, centred):
+    """u without its mean over the columns over which delta sums to zero, which is not seen (see Layers.centred).
 
     The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
     """
-    return u.like(u.x - u.x.mean(axis=1, keepdims=True), u.e)
+    if not centred:
+        return u
+    count = program.columns if CENTRED[centred] == "columns" else program.columns // program.batch
+    x = u.x.reshape(len(u.x), -1, count)
+    return u.like((x - x.mean(axis=2, keepdims=True)).reshape(u.x.shape), u.e)
 
 
 def _log10_outer_norm(delta, u):

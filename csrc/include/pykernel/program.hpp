@@ -58,6 +58,9 @@ struct AffineRow {
   const double* bias;  // or null: none
 };
 enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
+// Over what a layer's gradient sums to zero, so that a mean of its input over the same is not seen by dJ/dW: all
+// columns where its output goes straight into a batch norm, the positions of each input where it is an attention's key.
+enum Centred { not_centred, over_all_columns, over_each_input, centred_count };
 
 // What a head reads of every input: a loss at each position, or one loss of its first or last, or of their mean.
 enum Over { over_positions, over_first, over_last, over_mean };
@@ -88,8 +91,7 @@ struct Program {
   const double* scale;
   const int64_t* bias_draw;  // as in BiasDraw
   const double* bias_scale;
-  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over
-                        // the columns
+  const int64_t* centred;  // as in Centred
   const Draw* draws;
   int64_t draw_count;
   const double* const* weights;  // per layer row-major, or null; null entries are drawn
@@ -124,12 +126,15 @@ struct Program {
   const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
 };
 
-// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
-// must be set.
-void find_centred(const Program& program, bool* out);
+// Of every layer of a program, whose stretches, steps and norms must be set, what it is centred over.
+void find_centred(const Program& program, int64_t* out);
 
 // Columns of every block.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
+// Of every mean that is taken out of a layer's input, 0 for none.
+inline int64_t columns_centred(const Program& program, int64_t centred) {
+  return centred == over_all_columns ? columns_of(program) : centred == over_each_input ? program.positions : 0;
+}
 // Those that the head reads: all, or one an input.
 inline int64_t read_columns_of(const Program& program) {
   return program.head.over == over_positions ? columns_of(program) : program.batch;
