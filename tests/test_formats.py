@@ -332,7 +332,7 @@ def test_bad_formats_are_refused(words, kind, said):
 
 
 def test_formats_must_be_formats():
-    with pytest.raises(TypeError, match=r"formats must be None or a pykernel\.Formats, got 'bfloat16'"):
+    with pytest.raises(TypeError, match=r"formats must be None or a pykernel\.Formats, as in .*, got 'bfloat16'"):
         pk.propagate(LAYERS, formats="bfloat16")
 
 
