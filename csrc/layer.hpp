@@ -72,6 +72,7 @@ template <class T> class Layer {
   const Elementwise<T>& kernels;
 
  private:
+  Measure add_overflowed(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out);
   Measure multiply_far(const Block<T>& x, const Block<T>& y, double most, Block<T>& out);
   int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
   template <class F> Measure product(const Block<T>& x, const Block<T>& y, Block<T>& out, F kernel);

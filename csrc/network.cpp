@@ -163,7 +163,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
         if (beside_) op.forward(*beside_, step, step.first + (r - begin) * step.each);
         op.forward(*this, step, step.first + (r - begin) * step.each);
-        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
+        if (traced && observing) trace(value(step.op.out), measure(step.op.out), formats_.signals);
       }
     }
     begin = end;
@@ -189,6 +189,26 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       }
     }
     end = begin;
+  }
+}
+
+template <class T> void Network<T>::trace(const Block<T>& block, const Measure& measure, const Format& format) {
+  Block<T> as_stored = scratch();  // what is rounded later, by a node or by whoever takes it, lies unrounded still
+  copy(block, as_stored, columns);
+  const Measure m = rounding.round(as_stored, format, measure);
+  traced->push_back({as_stored.exponent, m.log2_norm()});
+  release(as_stored);
+}
+
+template <class T> void Network<T>::trace_gradients(const Step& step) {
+  const int32_t* ins = step.op.ins;
+  for (int k = 0; k < step.inputs; k++) {
+    if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+    const Gradient<T>& g = gradients_[(size_t)ins[k]];
+    if (g.held)
+      trace(g.block, g.measure, formats_.gradients);
+    else
+      traced->push_back({0, NAN});
   }
 }
 

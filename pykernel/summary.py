@@ -88,9 +88,31 @@ def _table_of_formats(p):
     names = ("log10_error_signal", "log10_error_gradient", "gradient_cosine")
     shares = ("flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
     m = {name: p.median(name) for name in (*names, *shares)}
+    gone = _gone(p)
     for l in _sample(p.chain.extents.node):
-        numbers = [f"{m[name][l - 1]:>9.4g}" for name in names] + [f"{m[name][l - 1]:>8.2g}" for name in shares]
-        yield f"{l:>8} {' '.join(numbers)}"
+        cell = lambda name, width, digits, at=l - 1: (
+            f"{'gone' if gone[at] and 'gradient' in name else format(m[name][at], f'.{digits}g'):>{width}}"
+        )
+        yield f"{l:>8} {' '.join([cell(name, 9, 4) for name in names] + [cell(name, 8, 2) for name in shares])}"
+    if gone.any():
+        yield "gone: no gradient is left to round"
+
+
+def _gone(p):
+    """Of each node, whether nothing of the gradient comes to it in the median replica, (N,)."""
+    return np.isneginf(p.median("log10_largest_gradient")) & np.isneginf(p.median("log10_grad_activation")[1:])
+
+
+def _killers(p) -> str:
+    """Whose doing a dead gradient is: the formats that flush all there was, "" where it is zero without formats too."""
+    if p.formats is None or not (p.median("log10_error_gradient") == 0).any():  # all is lost of what is not zero
+        return ""
+    where = "layer" if p.chain.blocks is None else "block"
+    zero = np.flatnonzero(np.isneginf(p.median("log10_grad_activation")[1:]))
+    at = f"at {where} {zero[-1] + 1} and before" if zero.size else "behind the input"
+    words = [word for word in ("signals", "gradients") if (p.median(f"flushed_{word[:-1]}") > 0).any()]
+    words = [word for word in ("gradients", "signals") if word in words] or ["weights"]
+    return f"by {getattr(p.formats, words[0])} of {words[0]}: without formats the gradient is not zero {at}"
 
 
 def _table_of_blocks(p):
@@ -142,7 +164,8 @@ def medians(p):
 
 def _closing(p):
     e, s, k = (p.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
-    yield f"verdict: {p.verdict}"
+    killers = _killers(p) if p.verdict == "dead" else ""
+    yield from textwrap.wrap(f"verdict: {p.verdict}{f', {killers}' if killers else ''}", WIDTH, subsequent_indent="  ")
     if np.isfinite(k):
         diagnosis = p.diagnose()
         for text in (diagnosis.sentence, *diagnosis.why):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ SHOWN = 20  # lines of a table at either end, and around the difference
 
 class Entry(NamedTuple):
     """What an op wrote: forward its result, backward the gradient of a register that it read (of all so far).
+
+    In a run with formats both are as they are stored, rounded, and the loss scale is divided out.
 
     Attributes:
         direction: "forward" or "backward".
@@ -73,7 +76,8 @@ class Trace:
         mine, other = (np.array([entry.log10_norm for entry in t.entries]) for t in (self, self.against))
         with np.errstate(invalid="ignore"):
             room = self.tolerance + ROUNDING * np.abs(mine)
-            apart = ~((np.abs(mine - other) <= room) | (mine == other) | (np.isnan(mine) & np.isnan(other)))
+            near = np.isfinite(mine) & (np.abs(mine - other) <= room)
+            apart = ~(near | (mine == other) | (np.isnan(mine) & np.isnan(other)))
         return int(apart.argmax()) if apart.any() else None
 
     def to_dataframe(self) -> Any:
@@ -193,11 +197,13 @@ def _traced(chain: Chain, replica: int, engine: str, backend: str, words: dict) 
         raise ValueError(f'backend="{backend}" keeps no trace of its ops; backend="cpp" and backend="reference" do')
     run.require_memory(job, 1)
     program = job.program if job.program.samplers is None else job.program.with_samples(replica)
-    found = job.choice.module.trace(program, replica).tolist()
+    found = job.choice.module.trace(program, replica)
     ops = list(_ops(chain, program))
     places = [("forward", op, out) for op, out, _ in ops]
     places += [("backward", op, register) for op, _, ins in reversed(ops) for register in dict.fromkeys(ins)]
-    entries = [Entry(*place, int(e), norm) for place, (e, norm) in zip(places, found, strict=True)]
+    if program.formats is not None:
+        found[len(ops) :, 1] -= math.log10(program.formats.loss_scale)
+    entries = [Entry(*place, int(e), norm) for place, (e, norm) in zip(places, found.tolist(), strict=True)]
     return Trace(chain, replica, job.choice.engine, backend, program.dtype, entries)
 
 

@@ -43,6 +43,8 @@ def assert_agrees(run, program, tolerance):
         if name == "log10_grad_bias":  # of keys it is zero but for rounding, since no softmax sees what all keys share
             noise = wanted["log10_grad_preactivation"] - (9 if program.dtype == "float64" else 4)
             sure &= (row > noise) | (got[name] > noise)
+        zero = np.isneginf(row) ^ np.isneginf(got[name])  # of roundings there may be none
+        sure &= ~(zero & (np.maximum(row, got[name]) < row.max(initial=-np.inf) - 20))
         exact = program.dtype == "float64"
         assert (error <= tolerance + 1e3 * change * exact)[sure].all(), (name, row, got[name])
 

@@ -101,11 +101,12 @@ def shift(x, count, power):
 
 @jit
 def top(x, count):
-    """The largest magnitude."""
+    """The largest magnitude; nan where there is nothing else but zeros."""
     m = zero_like(x)
     for i in range(0, count, 16):
         m = larger(absolute(load(x, i)), m)
-    return float(largest(m))
+    most = float(largest(m))
+    return most if most > 0.0 else math.sqrt(sum_of_squares(x, count))
 
 
 @jit

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from typing import Any
@@ -191,10 +192,25 @@ class Prediction(observables.Rows):
     def __repr__(self):
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
+    def _of_formats(self) -> str:
+        """What rounding makes of the gradient, in a sentence; the verdict is that of the chain without it."""
+        where = "layer" if self.chain.blocks is None else "block"
+        cosine = self.gradient_cosine[0]
+        said = [f"rounded, the gradient at {where} 1 has a cosine of {cosine:.4g} with what it is without formats"]
+        if np.isnan(cosine):
+            said = [f"how far the gradient at {where} 1 turns theory does not say"]
+        for verb, what in itertools.product(("flushed", "overflowed"), ("signal", "gradient")):
+            share = getattr(self, f"{verb}_{what}")
+            worst = int(np.argmax(share))
+            if share[worst] > 0:
+                said.append(f"of the {what} {100 * share[worst]:.2g}% is {verb} at {where} {worst + 1}")
+        return "; ".join(said) + " (the verdict is that without formats)"
+
     def __str__(self):
         lines = [
             *textwrap.wrap(str(self.chain), 80),
             f"theory, batch {self.batch}",
+            *([] if self.program.formats is None else [f"rounded to: {self.program.formats}"]),
             "",
             f"verdict: {self.verdict}, predicted",
         ]
@@ -216,6 +232,7 @@ class Prediction(observables.Rows):
         lines.append(f"  {f'weight gradient, {compared(self.chain)}:':<37} {self.end_to_end:+.4g} decades")
         if self.dead_chance > 1e-12:
             lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
+        lines += [] if self.program.formats is None else textwrap.wrap(self._of_formats(), 80)
         for note in (f"finite width: {self.law}", *self.validity):
             lines += ["", *textwrap.wrap(note, 80)] if note.startswith("finite width") else textwrap.wrap(note, 80)
         return "\n".join(lines)

@@ -120,7 +120,7 @@ class Recommendation:
         lines += ["", *_wrapped(self.summary)]
         if self.left_out:
             lines += _wrapped(f"not proposed: {'; '.join(self.left_out)}")
-        lines += [] if self.formats is None else _wrapped(str(self.formats))
+        lines += [] if self.formats is None else _wrapped(f"of the chain as it is, not of a change: {self.formats}")
         lines += _wrapped(
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
