@@ -75,9 +75,10 @@ def _is_typed(word: str, value: Any) -> bool:
     if word not in ("activation", "init"):
         return True
     try:
-        return str({"activation": activations.get, "init": inits.get}[word](value)) == value
+        {"activation": activations.get, "init": inits.get}[word](value)
     except (TypeError, ValueError):
         return False
+    return True
 
 
 def base_flags(ds: Any) -> list[str]:

@@ -143,7 +143,8 @@ function figure(box) {
     legend.replaceChildren(
       ...(spec.series.length < 2 ? [] : spec.series).map((series) => {
         const swatch = make("svg", { width: 30, height: 12, viewBox: "-15 -6 30 12", "aria-hidden": "true" });
-        if (series.line) swatch.append(make("path", { d: "M-15 0H15", class: `line s${series.at % 9} d${series.at % 4}` }));
+        const dashed = !series.line && series.theory?.length;
+        if (series.line || dashed) swatch.append(make("path", { d: "M-15 0H15", class: `${dashed ? "theory" : "line"} s${series.at % 9}` }));
         swatch.append(mark(series.at, 0, 0));
         const toggle = (event) => {
           hidden.has(series.name) ? hidden.delete(series.name) : hidden.add(series.name);
@@ -214,7 +215,7 @@ function lay(svg, one, px, py, edge) {
     if (finite(t.low)) group.append(make("line", { class: `theory s${one.at % 9}`, x1: t.x, x2: t.x, y1: t.low, y2: t.high }));
     group.append(make("path", { class: `cross s${one.at % 9}`, d: "M-5-5L5 5M-5 5L5-5", transform: `translate(${t.x} ${t.y})` }));
   }
-  if (one.line) group.append(make("path", { class: `line s${one.at % 9} d${one.at % 4}`, d: through(at) }));
+  if (one.line) group.append(make("path", { class: `line s${one.at % 9}`, d: through(at) }));
   if (one.bars)
     at.forEach(([x], j) => finite(low[j][1]) && finite(high[j][1]) &&
       group.append(make("line", { class: `bar s${one.at % 9}`, x1: x, x2: x, y1: low[j][1], y2: high[j][1] })));

@@ -42,7 +42,7 @@ function showNetwork(network, box) {
   draw();
 }
 
-function showPhases(phases, box) {
+function showPhases(phases, box, grid) {
   let at = 0;
   const controls = make("div", { class: "controls" });
   const holder = make("div");
@@ -81,8 +81,16 @@ function showPhases(phases, box) {
     note.textContent = one.note;
     fill();
   }
-  if (phases.length > 1) controls.append(choice("activation", phases.map((one, i) => [i, one.name]), 0, (i) => ((at = i), draw())));
-  draw();
+  // The chosen cell's function comes first, and follows it.
+  const follow = () => {
+    const axis = grid ? grid.axes.findIndex((one) => one.name === "activation") : -1;
+    const own = axis < 0 ? -1 : phases.findIndex((one) => one.name === grid.axes[axis].words[grid.chosen[axis]]);
+    if (own >= 0) at = own;
+    if (phases.length > 1) controls.replaceChildren(choice("activation", phases.map((one, i) => [i, one.name]), at, (i) => ((at = i), draw())));
+    draw();
+  };
+  follow();
+  grid?.watchers.push(follow);
 }
 
 {
@@ -91,8 +99,8 @@ function showPhases(phases, box) {
     const box = document.querySelector(`#${name} .here`);
     if (box) show(box);
   };
-  if (data.grid) {
-    const grid = new Grid(data.grid);
+  const grid = data.grid ? new Grid(data.grid) : null;
+  if (grid) {
     into("map", (box) => showMap(grid, box));
     into("chosen", (box) => showChosen(grid, box));
     into("curve", (box) => showCurve(grid, box));
@@ -100,7 +108,7 @@ function showPhases(phases, box) {
     into("cells", (box) => showCells(grid, box));
   }
   if (data.network) into("network", (box) => showNetwork(data.network, box));
-  if (data.phases) into("phases", (box) => showPhases(data.phases, box));
+  if (data.phases) into("phases", (box) => showPhases(data.phases, box, grid));
   document.querySelectorAll("main .code").forEach((box) => {
     if (!box.querySelector("button")) box.append(copier("Copy", () => box.querySelector("pre").textContent));
   });

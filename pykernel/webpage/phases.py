@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -32,10 +33,9 @@ def functions(ds: Any) -> list[str]:
         values = [common["activation"]] if "activation" in common else []
     found = []
     for name in dict.fromkeys(values):
-        try:
-            found += [name] if str(activations.get(name)) == name else []
-        except (TypeError, ValueError):  # a user's own, of which a store knows the name only
-            continue
+        with contextlib.suppress(TypeError, ValueError):  # a user's own, of which a store knows the name only
+            activations.get(name)
+            found.append(name)
     return found[:MOST]
 
 
@@ -45,7 +45,7 @@ def points(ds: Any) -> list[tuple[str, float, float, str]]:
     column = lambda word, usual: (
         np.atleast_1d(ds[word].values).tolist() if word in ds.coords else [common.get(word, usual)]
     )
-    found: dict[tuple, tuple[str, float, float, str]] = {}
+    found: dict[tuple, dict[str, None]] = {}
     for init in dict.fromkeys(column("init", "he_normal")):
         for gain in column("gain", 1.0):
             for bias in column("bias_std", 0.0):
@@ -53,10 +53,15 @@ def points(ds: Any) -> list[tuple[str, float, float, str]]:
                     scale = weight_scale(init, width, gain)
                     if scale is None or isinstance(bias, str):
                         continue
-                    said = [str(init), *([f"gain {gain:g}"] if gain != 1 else [])]
-                    key = (init, round(scale, 9), bias)
-                    found.setdefault(key, (str(init), scale, float(bias), ", ".join(said)))
-    return list(found.values())
+                    place = float(f"{scale:.6g}"), float(bias)  # schemes that coincide are one point
+                    said = str(init) if gain == 1 else f"{init}, gain {gain:g}"
+                    found.setdefault(place, {}).setdefault(said)
+    return [(_together(list(names)), *place, ", ".join(names)) for place, names in found.items()]
+
+
+def _together(names: list[str]) -> str:
+    """Few names of a point for a legend."""
+    return " = ".join(names[:3]) + (f" = {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def weight_scale(init: Any, width: Any, gain: Any) -> float | None:
@@ -84,7 +89,8 @@ def diagrams(names: list[str], at: list[tuple[str, float, float, str]]) -> list[
     inside = [point for point in at if point[1] <= 3 * WIDEST and point[2] <= 3]
     widest = max([WIDEST, *(1.1 * point[1] for point in inside)])
     tallest = max([1.0, *(1.1 * point[2] for point in inside)])
-    sigma_w, sigma_b = np.linspace(0.1, widest, ACROSS), np.linspace(0.0, tallest, DOWN)
+    narrowest = min([0.1, *(0.8 * point[1] for point in inside)])
+    sigma_w, sigma_b = np.linspace(narrowest, widest, ACROSS), np.linspace(0.0, tallest, DOWN)
     return [_diagram(phase_diagram(name, sigma_w, sigma_b), inside, len(at) - len(inside)) for name in names]
 
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What the page shows of a grid of cells: the map of verdicts, a quantity along an axis, the layers of a cell, all numbers.
 
-const MOST_PANELS = 24;
+const PHONE = window.matchMedia("(max-width: 34rem)");
+const MOST_PANELS = () => (PHONE.matches ? 6 : 24);
 const MOST_PLACES = 60; // along one side of the map
 const MOST_SERIES = 9; // at first, in one figure
 
@@ -91,7 +92,7 @@ function showMap(grid, box) {
     const said = [];
     const spread = [...rest].sort((a, b) => grid.axes[b].words.length - grid.axes[a].words.length);
     const count = () => spread.reduce((n, k) => n * grid.axes[k].words.length, 1);
-    while (count() > MOST_PANELS) said.push(`${grid.say(spread[0], grid.chosen[spread.shift()])}, as chosen`);
+    while (count() > MOST_PANELS()) said.push(`${grid.say(spread[0], grid.chosen[spread.shift()])}, as chosen`);
     const free = rest.filter((k) => spread.includes(k));
     const at = (k) => (k < 0 ? [-1] : thin(grid.axes[k].words.length, MOST_PLACES, grid.chosen[k]));
     for (const k of [state.rows, state.columns])
@@ -166,6 +167,7 @@ function showMap(grid, box) {
   control();
   draw();
   grid.watchers.push(() => draw());
+  PHONE.addEventListener("change", () => draw());
 }
 
 /** Which cell the figures are of, and what is known of it. */
