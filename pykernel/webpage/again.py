@@ -17,8 +17,16 @@ TYPED = (
 )
 _CHOSEN = ("engine", "backend")  # by auto, unless an axis of the grid
 _USUAL = {
-    **{"activation": "relu", "init": "he_normal", "gain": 1.0, "bias_std": 0.0, "norm_eps": 1e-05},
-    **{"order": "linear-norm-activation", "batch": 1, "seed": 0, "dtype": "float32", "precision": "exponent"},
+    "activation": "relu",
+    "init": "he_normal",
+    "gain": 1.0,
+    "bias_std": 0.0,
+    "norm_eps": 1e-05,
+    "order": "linear-norm-activation",
+    "batch": 1,
+    "seed": 0,
+    "dtype": "float32",
+    "precision": "exponent",
     "correlation": 0.0,
 }
 LINE = 88
@@ -26,9 +34,7 @@ LINE = 88
 
 def held(ds: Any) -> dict[str, Any]:
     """What all cells have in common, of chain and run, by its word."""
-    return {
-        key.partition("_")[2]: value for key, value in ds.attrs.items() if key.partition("_")[0] in ("base", "run")
-    }
+    return {key.partition("_")[2]: value for key, value in ds.attrs.items() if key.partition("_")[0] in ("base", "run")}
 
 
 def described(ds: Any) -> list[tuple[str, str]]:
@@ -62,8 +68,10 @@ def is_default(ds: Any) -> bool:
 
 def unspelled(ds: Any) -> list[str]:
     """Words whose values are objects that a store names but does not spell."""
-    columns = {str(word): ds[word].values.tolist() for name in axes(ds) for word in ds.coords if ds[word].dims == (name,)}
-    columns = {word: values for word, values in columns.items() if word not in axes(ds) or _counts(ds, word, word)}
+    columns: dict[str, list] = {}
+    for name in axes(ds):
+        own = [str(word) for word in ds.coords if ds[word].dims == (name,)]
+        columns |= {word: ds[word].values.tolist() for word in own if _counts(ds, name, word)}
     columns |= {word: [value] for word, value in held(ds).items()}
     return [word for word, values in columns.items() if not all(_is_typed(word, value) for value in values)]
 
@@ -128,7 +136,11 @@ def python(ds: Any, store: str | None) -> str:
         lines += [f"ds = pk.open({store!r})  # these numbers, labelled", "pk.plot_sweep(ds)", ""]
     if is_default(ds):
         return "\n".join(
-            [*lines, "from pykernel.sweeps import default", "ds = pk.sweep(default.GRID, store='results', **default.RUN)"]
+            [
+                *lines,
+                "from pykernel.sweeps import default",
+                "ds = pk.sweep(default.GRID, store='results', **default.RUN)",
+            ]
         )
     missing = unspelled(ds)
     if missing:

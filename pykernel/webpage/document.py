@@ -67,14 +67,14 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
     titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f'<div class="wide whole" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{titles}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def _short(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4g}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
 
 
 def figure(caption: str) -> str:

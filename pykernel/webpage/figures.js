@@ -176,7 +176,7 @@ function picture(spec, series, width, placed) {
   const xs = spec.series.flatMap((one) => one.points.map((p) => p.x));
   const y = scale(spec.y.kind, spec.shades ? spec.shades.y : all, spec.y);
   const x = scale(spec.x.kind, spec.shades ? spec.shades.x : xs, spec.x);
-  const left = 26 + CHARACTER * Math.max(2, ...y.ticks.map(([, text]) => text.length));
+  const left = 36 + CHARACTER * Math.max(2, ...y.ticks.map(([, text]) => text.length));
   const right = 14;
   const turned = x.words && (width - left - right) / x.words.length < CHARACTER * Math.max(...x.words.map((w) => w.length)) + 6;
   const below = turned ? 30 + CHARACTER * Math.min(22, Math.max(...x.words.map((w) => w.length))) : 46;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a sweep found, in words: how many cells keep their gradient, how deep each scheme reaches, what each choice does,
-and what to do about it."""
+"""What a sweep found, in words: how many cells keep their gradient, how deep each scheme reaches, what each choice
+does, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SHOWN = 12  # values of an axis, lines of a list
 ORDER = ("stable", "vanishing", "exploding", "dead", "undefined", "failed", "missing")
 MEANING = (
     "Vanishing: the gradient's norm falls by more than 3 decades (a factor of 1000) on its way from the output to the "
-    "input, or from the last weights to the first, whichever changes more. Exploding: it grows by more. Stable: neither. "
-    "Verdicts are of the median over draws."
+    "input, or from the last weights to the first, whichever changes more. Exploding: it grows by more. Stable: "
+    "neither. Verdicts are of the median over draws."
 )
 
 
@@ -153,7 +153,8 @@ def _effects(ds: Any) -> str:
 
 
 def advice(ds: Any) -> str:
-    """What to do: which scheme reaches deepest for each activation, the critical weight scale, and how to ask further."""
+    """What to do: which scheme is stable most often, at which weight scale theory keeps the gradient, and how to ask
+    further."""
     said = [*_best(ds), *_critical(ds)]
     cell = again.one_cell(ds)
     worst = _worst(ds)
@@ -161,7 +162,9 @@ def advice(ds: Any) -> str:
     if cell is not None and worst is not None:
         base, typed = cell
         known = ("batch", "seed", "replicas")
-        flags = [f"{flag} {values[i]}" for (flag, values), i in zip(typed, worst, strict=True) if _of_chain(flag, known)]
+        flags = [
+            f"{flag} {values[i]}" for (flag, values), i in zip(typed, worst, strict=True) if _of_chain(flag, known)
+        ]
         kept = [part for part in base.removeprefix("pykernel run").split(" --") if part.strip()]
         kept = [f"--{part.strip()}" for part in kept if _of_chain(f"--{part.strip()}".split()[0], known)]
         asked = document.paragraphs(
@@ -181,7 +184,9 @@ def _worst(ds: Any) -> tuple[int, ...] | None:
     with np.errstate(all="ignore"):
         change = np.abs(ds.signal_end_to_end.values[..., 0])
     change = np.where(np.isfinite(change), change, -1.0)
-    return tuple(map(int, np.unravel_index(change.argmax(), change.shape))) if change.size and change.max() > 3 else None
+    return (
+        tuple(map(int, np.unravel_index(change.argmax(), change.shape))) if change.size and change.max() > 3 else None
+    )
 
 
 def _best(ds: Any) -> list[str]:

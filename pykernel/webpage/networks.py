@@ -23,7 +23,7 @@ MOST_PLACES = 400  # of one line
 BAND = 1.2816  # standard deviations: the middle 80 % of a normal law
 SECONDS = 20.0  # nominal, of one core: for advice, and for the chains around
 CANDIDATES = 16  # that advice measures, about
-FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0)
+FACTORS = (0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 DEPTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -63,8 +63,16 @@ def _row(p: Propagation, row: observables.Row, prediction: Any) -> dict:
         where = np.asarray(at)[pick]
         part = lambda array, where=where: None if array is None else plain(array[where])
         told = {"low": part(low), "mid": part(mid), "high": part(high), "theory": part(theory)}
-        series.append({"name": name, "x": np.asarray(x)[pick].tolist(), **told, "below": part(below), "above": part(above)})
-    return {"name": row.name, "label": grids.label(row.name), "meaning": _first(row.meaning), "law": law, "series": series}
+        series.append(
+            {"name": name, "x": np.asarray(x)[pick].tolist(), **told, "below": part(below), "above": part(above)}
+        )
+    return {
+        "name": row.name,
+        "label": grids.label(row.name),
+        "meaning": _first(row.meaning),
+        "law": law,
+        "series": series,
+    }
 
 
 def _first(text: str) -> str:
@@ -92,7 +100,7 @@ def _lines(p: Propagation, row: observables.Row) -> dict[str, tuple[list[int], l
 def words(p: Propagation) -> str:
     """The verdict with its certainty and why, and all that `print` shows."""
     said = p.diagnose()
-    lead = f'<p class="lead">{document.escape(said.sentence)}</p>'
+    lead = f'<p class="lead">{document.escape(_first(said.sentence).replace("+-", "±"))}</p>'
     badge = f'<p><span class="badge is-{p.verdict}">{p.verdict}</span></p>'
     failure = [f"In plain numbers: {p.failure}."] if p.failure is not None else []
     text = f"<details><summary>All layers in a table</summary><pre>{document.escape(summary.text(p))}</pre></details>"
@@ -127,7 +135,9 @@ def advice(p: Propagation) -> str:
     )
     table = document.table(caption, head, rows) if rows else ""
     left = f"Not proposed: {'; '.join(found.left_out)}." if found.left_out else ""
-    return f'<p class="lead">{document.escape(_first(found.summary))}.</p>{table}' + document.paragraphs([left] if left else [])
+    return f'<p class="lead">{document.escape(_first(found.summary))}.</p>{table}' + document.paragraphs(
+        [left] if left else []
+    )
 
 
 def _cost(candidate: Any) -> str:
@@ -149,7 +159,9 @@ def around(p: Propagation) -> tuple[Any, str]:
     grid = _grid(chain)
     run = _run(p)
     if "depth" in grid or "gain" in grid:
-        costs = {d: _seconds(chain, d, {**run, "engine": p.engine, "backend": p.backend}) for d in grid.get("depth", [None])}
+        costs = {
+            d: _seconds(chain, d, {**run, "engine": p.engine, "backend": p.backend}) for d in grid.get("depth", [None])
+        }
         many = len(grid.get("gain", [1]))
         while sum(costs.values()) * many * 2 > SECONDS and len(costs) > 1:
             costs.pop(max(costs, key=lambda d: d or 0))

@@ -36,7 +36,7 @@ function showNetwork(network, box) {
   }
   controls.append(
     choice("up", network.rows.map((row) => [row.name, row.label]), state.row, (name) => ((state.row = name), draw())),
-    tick("theory", state.theory, (on) => ((state.theory = on), draw())),
+    ...(network.rows.some((row) => row.series.some((one) => one.theory)) ? [tick("theory", state.theory, (on) => ((state.theory = on), draw()))] : []),
     tick("spread over draws", state.band, (on) => ((state.band = on), draw())),
   );
   draw();

@@ -11,7 +11,6 @@ import numpy as np
 
 from pykernel import activations, inits
 from pykernel.distributions import unit_variance
-from pykernel.sweeps.report import axes
 from pykernel.theory.phases import PhaseDiagram, phase_diagram
 from pykernel.webpage.document import plain
 
@@ -53,7 +52,7 @@ def points(ds: Any) -> list[tuple[str, float, float, str]]:
                     scale = weight_scale(init, width, gain)
                     if scale is None or isinstance(bias, str):
                         continue
-                    place = float(f"{scale:.6g}"), float(bias)  # schemes that coincide are one point
+                    place = float(f"{scale:.6g}"), float(str(bias))  # schemes that coincide are one point
                     said = str(init) if gain == 1 else f"{init}, gain {gain:g}"
                     found.setdefault(place, {}).setdefault(said)
     return [(_together(list(names)), *place, ", ".join(names)) for place, names in found.items()]
@@ -114,8 +113,9 @@ def _diagram(d: PhaseDiagram, at: list, left_out: int) -> dict:
             }
         )
     note = (
-        f"{d.activation}: what the gradient's norm does in a layer, travelling backwards, at the fixed point of an input "
-        "of mean square 1, at infinite width. Left of the line it vanishes (ordered), right of it it explodes (chaotic)."
+        f"{d.activation}: what the gradient's norm does in a layer, travelling backwards, at the fixed point of an "
+        "input of mean square 1, at infinite width. Left of the line it vanishes (ordered), right of it it explodes "
+        "(chaotic)."
     )
     note += " Points: the schemes used here" + (f"; {left_out} lie outside." if left_out else ".") if at else ""
     return {

@@ -34,10 +34,11 @@ function steps(low, high, count) {
   return found;
 }
 
-/** Ticks of a symmetric logarithm: the verdict's bounds, and powers of ten beyond. */
+/** Ticks of a symmetric logarithm: the verdict's bounds, powers of ten beyond, with threes where they are few. */
 function symmetric(low, high) {
   const found = [0, BOUND, -BOUND];
-  for (let k = 1; 10 ** k <= Math.max(Math.abs(low), Math.abs(high)); k++) found.push(10 ** k, -(10 ** k));
+  const far = Math.max(Math.abs(low), Math.abs(high));
+  for (let k = 1; 10 ** k <= far; k++) for (const d of far < 1000 ? [1, 3] : [1]) found.push(d * 10 ** k, -d * 10 ** k);
   return found.filter((v) => v >= low && v <= high).sort((a, b) => a - b);
 }
 
@@ -70,7 +71,7 @@ function scale(kind, values, { words = null, marked = null } = {}) {
   const [a, b] = [shape(low), shape(high)];
   const gap = kind === "symlog" ? 0 : 0.04 * (b - a);
   const at = (v) => (shape(v) - a + gap) / (b - a + 2 * gap);
-  const chosen = marked && marked.length <= 8 ? marked : { linear: () => steps(low, high, 5), log: () => powers(low, high), symlog: () => symmetric(low, high) }[kind]();
+  const chosen = marked && marked.length <= 8 ? marked : { linear: () => steps(low, high, 7), log: () => powers(low, high), symlog: () => symmetric(low, high) }[kind]();
   const signed = (v) => (kind === "symlog" && v > 0 ? "+" : "") + write(v);
   return { at, ticks: chosen.map((v) => [v, signed(v)]), low, high, words: null };
 }

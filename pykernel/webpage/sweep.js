@@ -217,7 +217,7 @@ function showCurve(grid, box) {
     const q = grid.quantities.find((one) => one.name === state.name);
     const along = state.along < 0 ? [null] : thin(grid.axes[state.along].words.length, MOST_SERIES, grid.chosen[state.along]);
     const values = axis.values ?? axis.words.map((_, i) => i);
-    const series = along.map((i) => {
+    const series = along.map((i, place) => {
       const points = axis.words.map((_, j) => {
         const at = grid.with({ [state.x]: j, ...(i === null ? {} : { [state.along]: i }) });
         const cell = grid.flat(at);
@@ -228,7 +228,7 @@ function showCurve(grid, box) {
       });
       const theory = state.theory && q.theory ? points.map((p) => ({ x: p.x, y: p.theory })).filter((t) => t.y !== null) : [];
       const name = i === null ? "measured" : grid.axes[state.along].words[i];
-      return { name, at: i ?? 0, points, bars: state.bars, theory, line: !theory.length, chosen: i === null || i === grid.chosen[state.along] ? grid.chosen[state.x] : -1 };
+      return { name, at: place, points, bars: state.bars, theory, line: !theory.length, chosen: i === null || i === grid.chosen[state.along] ? grid.chosen[state.x] : -1 };
     });
     const fixed = grid.options().map(([k]) => k).filter((k) => k !== state.x && k !== state.along);
     const left = state.along >= 0 ? grid.axes[state.along].words.length - along.length : 0;
@@ -285,7 +285,7 @@ function showLayers(grid, box) {
   function draw() {
     const row = rows.find((one) => one.name === state.row);
     const along = state.along < 0 ? [null] : thin(grid.axes[state.along].words.length, MOST_SERIES, grid.chosen[state.along]);
-    series = along.map((i) => {
+    series = along.map((i, place) => {
       const at = grid.with(i === null ? {} : { [state.along]: i });
       const cell = grid.flat(at);
       const where = layers[group[cell]] ?? [];
@@ -304,7 +304,7 @@ function showLayers(grid, box) {
         theory.push({ x: 0, y: input, low: input - std, high: input + std });
       }
       const name = i === null ? grid.words(grid.chosen) : grid.axes[state.along].words[i];
-      return { name, at: i ?? 0, points, band: true, line: true, theory, chosen: -1 };
+      return { name, at: place, points, band: true, line: true, theory, chosen: -1 };
     });
     const none = series.filter((one) => !one.points.length).length;
     note.textContent = [

@@ -116,7 +116,9 @@ def sweep_page(ds: Any, store: str | None = None, failed: dict[str, dict] | None
         *_phase_section(diagrams),
         _again_of_sweep(ds, store, failed or {}),
     ]
-    return document.document("Gradients against depth: a sweep", lead, parts, {"grid": data, "phases": diagrams or None})
+    return document.document(
+        "Gradients against depth: a sweep", lead, parts, {"grid": data, "phases": diagrams or None}
+    )
 
 
 def _grid_sections(data: dict) -> list[Section]:
@@ -127,7 +129,7 @@ def _grid_sections(data: dict) -> list[Section]:
         Section("curve", "Gradient against depth", document.figure("gradient against depth")),
     ]
     if data.get("profiles"):
-        parts.append(Section("profile", "Layer by layer", document.figure("profiles over layers")))
+        parts.append(Section("profile", "Layers of the chosen cell", document.figure("profiles over layers")))
     return [*parts, Section("cells", "All numbers", document.figure("all numbers"))]
 
 
@@ -140,7 +142,7 @@ def _again_of_sweep(ds: Any, store: str | None, failed: dict[str, dict]) -> Sect
     missing = again.unspelled(ds)
     if missing:
         body += document.paragraphs(
-            [f"Of {', '.join(missing)} a sweep keeps names, not objects: run the script or the plan that made it again."]
+            [f"Of {', '.join(missing)} a sweep keeps names, not objects: run the script or the plan that made it."]
         )
     typed = again.command(ds, store)
     body += document.paragraphs(["On the command line:"]) + document.code(typed) if typed else ""
@@ -200,7 +202,7 @@ def _again_of_network(p: Propagation, source: str | None, from_module: bool, wei
     usual = {"batch": 1, "positions": (), "seed": 0, "correlation": 0.0, "dtype": "float32", "precision": "exponent"}
     own = {word: value for word, value in run.items() if value != usual.get(word)}
     pairs = [("chain", str(p.chain)), *((word, str(value)) for word, value in run.items() if value != ())]
-    pairs += [("engine, backend", f"{p.engine}, {p.backend}"), ("seconds", f"{p.seconds:.3g}")]
+    pairs += [("engine, backend", f"{p.engine}, {p.backend}")]
     pairs += [("given by the caller", ", ".join(p.given))] if p.given else []
     from pykernel._core import version
 
@@ -218,7 +220,13 @@ def _again_of_network(p: Propagation, source: str | None, from_module: bool, wei
         lines.append(f"chain = pk.from_torch({name}{', weights=True' if weights else ''})")
     else:
         lines = ["", f"chain = pk.{p.chain!r}"]
-    python = ["import pykernel as pk", *lines, f"p = pk.propagate(chain{words})", "print(p)", "print(pk.recommend(chain))"]
+    python = [
+        "import pykernel as pk",
+        *lines,
+        f"p = pk.propagate(chain{words})",
+        "print(p)",
+        "print(pk.recommend(chain))",
+    ]
     return Section("again", "What was run, and how to run it again", body + document.code("\n".join(python)))
 
 
