@@ -63,7 +63,8 @@ def _some(values: list) -> list:
 def is_default(ds: Any) -> bool:
     """Whether this is the default sweep."""
     own = axes(ds) == list(default.GRID) and held(ds).get("batch") == default.RUN["batch"]
-    return own and all(ds[name].values.tolist() == list(values) for name, values in default.GRID.items())
+    grid: dict[str, Any] = dict(default.GRID)
+    return own and all(ds[name].values.tolist() == list(values) for name, values in grid.items())
 
 
 def unspelled(ds: Any) -> list[str]:

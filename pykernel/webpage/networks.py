@@ -21,7 +21,7 @@ from pykernel.webpage.document import plain
 
 MOST_PLACES = 400  # of one line
 BAND = 1.2816  # standard deviations: the middle 80 % of a normal law
-SECONDS = 20.0  # nominal, of one core: for advice, and for the chains around
+SECONDS = 10.0  # nominal, of one core: for advice, and for the chains around
 CANDIDATES = 16  # that advice measures, about
 FACTORS = (0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 DEPTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -116,7 +116,7 @@ def advice(p: Propagation) -> str:
     run = _run(p)
     seconds = cost.seconds_of(p.chain, {**run, "engine": p.engine, "backend": p.backend})
     replicas = int(SECONDS / CANDIDATES / max(seconds, 1e-9))
-    if replicas < 1:
+    if replicas < 2:
         return document.paragraphs(
             [f"Each change would take about {seconds:.0f} s a draw to measure: ask for them in Python."]
         ) + document.code("pk.recommend(chain)")
