@@ -170,7 +170,7 @@ function figure(box) {
 
 /** The SVG of a figure; `placed` is told where its points lie. */
 function picture(spec, series, width, placed) {
-  const height = Math.round(Math.min(spec.height ?? 400, Math.max(260, 0.62 * width)));
+  const height = Math.round(Math.min(spec.height ?? 400, Math.max(320, 0.62 * width)));
   const inside = (a) => [a.y, a.low, a.high].map(number);
   const all = series.flatMap((one) => [...one.points.flatMap(inside), ...(one.theory ?? []).flatMap((t) => [t.y, t.low, t.high].map(number))]);
   const xs = spec.series.flatMap((one) => one.points.map((p) => p.x));
