@@ -13,7 +13,7 @@ CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in results/
+run: .venv/installed ## the default sweep: table, figures, report, CSV and NetCDF in results/
 	$(BIN)/pykernel sweep --default
 
 test: .venv/tools ## the test suite

@@ -202,14 +202,15 @@ def _sweep(given: argparse.Namespace) -> int:
 
 
 def _keep(ds: Any, directory: Path) -> None:
-    """What the default sweep leaves beside its store: table, CSV, NetCDF and figures."""
+    """What the default sweep leaves beside its store: table, CSV, NetCDF, figures and a report."""
     from pykernel.plot import sweeps
     from pykernel.sweeps import report
+    from pykernel.webpage import write
 
     made = [report.export(ds, directory / "sweep.csv"), report.export(ds, directory / "sweep.nc")]
     (directory / "verdicts.txt").write_text(report.table(ds) + "\n")
     made.append(directory / "verdicts.txt")
-    made += sweeps.save(ds, directory, "all", "png")
+    made += [*sweeps.save(ds, directory, "all", "png"), write.report(directory)]
     print("\nwritten: " + "\n         ".join(str(path) for path in made))
 
 

@@ -167,19 +167,26 @@ def _by_name(
 ) -> int:
     """One line against the block for each name of the pattern, points for those of first and last; how many lines there
     are then."""
-    lines: dict[str, tuple[list[int], list[float]]] = {}
+    lines = places_by_name(chain, names)
+    for i, (label, (x, at)) in enumerate(lines.items(), first):
+        y = values[at]
+        canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
+    return first + len(lines)
+
+
+def places_by_name(chain: Any, names: tuple[str, ...]) -> dict[str, tuple[list[int], list[int]]]:
+    """The lines of a row of a chain of blocks, one for each name of the pattern: blocks, and columns of the row."""
+    lines: dict[str, tuple[list[int], list[int]]] = {}
     before, pattern = len(chain.first), len(chain.blocks)
-    for name, value in zip(names, values, strict=True):
+    for column, name in enumerate(names):
         block, _, role = name.partition(".")
         at = int(block) - 1 - before
         inside = 0 <= at < chain.depth * pattern
         label = name if not inside else f"{at % pattern + 1}.{role} of the pattern" if pattern > 1 else role
-        x, y = lines.setdefault(label, ([], []))
+        x, columns = lines.setdefault(label, ([], []))
         x.append(int(block))
-        y.append(value)
-    for i, (label, (x, y)) in enumerate(lines.items(), first):
-        canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
-    return first + len(lines)
+        columns.append(column)
+    return lines
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:

@@ -168,11 +168,12 @@ def _letters(ds: Any, width: int) -> Iterator[str]:
         _VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width
     )
     if "z_slope" in ds:
-        yield from _beside(ds, width)
+        yield ""
+        yield from textwrap.wrap(beside(ds), width)
 
 
-def _beside(ds: Any, width: int) -> Iterator[str]:
-    """How the measured slopes lie beside the predicted ones, in a few lines."""
+def beside(ds: Any) -> str:
+    """How the measured slopes of a sweep with theory lie beside the predicted ones, in a sentence."""
     z = np.abs(ds.z_slope.values[np.isfinite(ds.z_slope.values)])
     predicted = int(np.isfinite(ds.predicted_slope.values).sum())
     text = f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, "
@@ -187,8 +188,7 @@ def _beside(ds: Any, width: int) -> Iterator[str]:
     waiting = int(np.char.startswith(ds.theory.values.astype(str), "not computed").sum())
     if waiting:
         text += f"; theory of {waiting} cells is left out: --predict (predict=True) asks for it"
-    yield ""
-    yield from textwrap.wrap(text, width)
+    return text
 
 
 def _grid(part: Any, along: str, across: str | None, down: str | None, page: int) -> Iterator[str]:
