@@ -283,7 +283,7 @@ def differing(chain: Any) -> dict:
     return {
         field.name: getattr(chain, field.name)
         for field in dataclasses.fields(chain)
-        if getattr(chain, field.name) != field.default
+        if field.init and getattr(chain, field.name) != field.default
     }
 
 

@@ -22,6 +22,7 @@ _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
 TITLE = 9  # points
+MOST_NAMED = 16  # layers that are called by their modules' names along an axis
 MOST_SAID = 110  # characters of a pattern: two lines of a title
 
 
@@ -138,7 +139,11 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
     style = canvas.style(
         line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
     )
-    canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
+    layers = np.arange(1, p.chain.depth + 1)
+    canvas.ax.plot(layers, _middle(p.log10_grad_weight), **style)
+    if canvas.own and p.chain.modules and len(layers) <= MOST_NAMED:
+        canvas.ax.set_xticks(layers, p.chain.modules, rotation=30, ha="right")
+        return canvas.finish("layer", y, title)
     return canvas.finish("layer l", y, title)
 
 
@@ -158,7 +163,9 @@ def _by_name(
     are then."""
     lines: dict[str, tuple[list[int], list[float]]] = {}
     before, pattern = len(chain.first), len(chain.blocks)
-    for name, value in zip(names, values, strict=True):
+    of_module: dict[str, list[str]] = {}
+    modules = chain.modules if chain.modules and names == chain.layers else ("",) * len(names)
+    for name, value, module in zip(names, values, modules, strict=True):
         block, _, role = name.partition(".")
         at = int(block) - 1 - before
         inside = 0 <= at < chain.depth * pattern
@@ -166,9 +173,19 @@ def _by_name(
         x, y = lines.setdefault(label, ([], []))
         x.append(int(block))
         y.append(value)
+        of_module.setdefault(label, []).append(module)
     for i, (label, (x, y)) in enumerate(lines.items(), first):
+        label = _pattern(of_module[label]) or label
         canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
     return first + len(lines)
+
+
+def _pattern(modules: list[str]) -> str:
+    """What the names of modules have in common, as layers.*.linear1; "" where they have no names, or of other forms."""
+    parts = [name.split(".") for name in modules]
+    if len(set(map(len, parts))) > 1 or not modules[0]:
+        return ""
+    return ".".join(own[0] if len(set(own)) == 1 else "*" for own in zip(*parts, strict=True))
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:
