@@ -41,12 +41,13 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
 }  // namespace
 
 Distribution distribution_called(const char* name) {
-  constexpr const char* names[] = {"normal", "uniform", "truncated",
-                                   "sparse", "student", "stable"};  // in the order of Distribution
-  for (int i = 0; name && i < 6; i++)
-    if (!strcmp(name, names[i])) return (Distribution)i;
   std::string known;
-  for (const char* one : names) known += (known.empty() ? "" : ", ") + std::string(one);
+  int i = 0;
+  for (const char* one : distribution_names) {
+    if (name && !strcmp(name, one)) return (Distribution)i;
+    i++;
+  }
+  for (const char* one : distribution_names) known += (known.empty() ? "" : ", ") + std::string(one);
   throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") +
                               "; drawn by address are " + known);
 }
