@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -85,7 +86,7 @@ void draw_weights(const Address& a, Distribution distribution, double parameter,
   check(a, rows, columns, out);
   if (first_row < 0 || first_column < 0 || first_row > largest - rows || first_column > largest - columns)
     throw std::invalid_argument("the tile must lie within rows and columns 0 to 2^32");
-  if (distribution < Distribution::normal || distribution > Distribution::stable)
+  if (distribution < Distribution::normal || (size_t)distribution >= std::size(distribution_names))
     throw std::invalid_argument("unknown distribution");
   check_parameter(distribution, parameter);
   constexpr int64_t piece = 256;
