@@ -16,7 +16,7 @@ help: ## this list
 run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in results/
 	$(BIN)/pykernel sweep --default
 
-test: .venv/tools ## the test suite; ARGS="tests/test_inits.py -k fan" for some of it
+test: .venv/tools ## the test suite; ARGS="tests/test_inits.py -k pickle" for some of it
 	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
 
 # A test of every floor of the house that needs neither Numba nor a minute.

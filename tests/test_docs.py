@@ -135,3 +135,9 @@ def test_files_that_contributors_are_sent_to_are_there():
     assert [name for name in tests if not (ROOT / "tests" / name).exists()] == []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`make ([a-z]\w*)", page)) <= targets
+
+
+def test_the_one_test_of_contributing_is_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    file, word = re.search(r"pytest (\S+) -k (\w+)", page).groups()
+    assert re.search(rf"^def test_\w*{word}", (ROOT / file).read_text(), re.M)
