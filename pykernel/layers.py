@@ -446,7 +446,9 @@ def _word(value):
     """A field as it is written in a call."""
     if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
         return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
-    return repr(str(value) if isinstance(value, Init | Activation) else value)
+    if isinstance(value, Init | Activation):
+        return (inits if isinstance(value, Init) else activations).word(value)
+    return repr(value)
 
 
 def _factor(factor):

@@ -113,7 +113,7 @@ class Head:
         return given
 
     def __repr__(self):
-        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
+        words = [f"init={inits.word(self.init)}"] if str(self.init) != Head.init else []
         words += [f"targets={self.targets!r}"] if self.targets is not None else []
         words += [f"over={self.over!r}"] if self.over != OVER[0] else []
         return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"

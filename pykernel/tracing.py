@@ -15,6 +15,7 @@ from pykernel.chain import Chain
 from pykernel.engines import BACKENDS, run
 from pykernel.ops import OPS
 from pykernel.program import MAX_REPLICAS, Program
+from pykernel.tables import Shown, Strong, Table
 
 # Decades by which norms may differ: roundings of the dtype, grown over some hundred layers.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
@@ -41,12 +42,9 @@ class Entry(NamedTuple):
     exponent: int
     log10_norm: float
 
-    def __str__(self) -> str:
-        return f"{self.direction:<8} {self.op:<22} {self.register:>8} {self.exponent:>9} {self.log10_norm:>12.6g}"
-
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Shown):
     """One replica op by op.
 
     Attributes:
@@ -90,21 +88,27 @@ class Trace:
                 frame[f"{name}_{self.against.backend}"] = [getattr(entry, name) for entry in self.against.entries]
         return frame
 
-    def __str__(self) -> str:
-        head = f"{'':<8} {'op':<22} {'register':>8} {'exponent':>9} {'log10 norm':>12}"
+    def shown(self) -> list[str | Table]:
+        """What ran, its first and last entries, and those around the first difference."""
         place, count = self._place(), len(self.entries)
         shown = {*range(min(SHOWN, count)), *range(max(0, count - SHOWN), count)}
         if place is not None:
             shown |= set(range(max(0, place - 2), min(count, place + 3)))
-        if self.against is not None:
-            head += f" {self.against.backend:>12}"
-        lines, before = [f"{self.chain}: replica {self.replica}, {self.engine}, {self.backend}, {self.dtype}", head], -1
+        titles = ["direction", "op", "register", "exponent", "log10 norm"]
+        titles += [] if self.against is None else [self.against.backend, "which"]
+        lines: list[list[str]] = []
+        before = -1
         for i in sorted(shown):
-            lines += ["..."] if i != before + 1 else []
-            beside = "" if self.against is None else f" {self.against.entries[i].log10_norm:>12.6g}"
-            lines.append(f"{self.entries[i]}{beside}{'  <- differs' if i == place else ''}")
+            if i != before + 1:
+                lines.append(["..."] + [""] * (len(titles) - 1))
+            entry = self.entries[i]
+            line = [entry.direction, entry.op, str(entry.register), str(entry.exponent), f"{entry.log10_norm:.6g}"]
+            if self.against is not None:
+                line += [f"{self.against.entries[i].log10_norm:.6g}", "<- differs" if i == place else ""]
+            lines.append(line)
             before = i
-        return "\n".join([*lines, *self._sentence()])
+        what = f"{self.chain}: replica {self.replica}, {self.engine}, {self.backend}, {self.dtype}"
+        return [Strong(what), Table(titles, lines, left=("direction", "op", "which")), *self._sentence()]
 
     def _sentence(self) -> list[str]:
         if self.against is None:

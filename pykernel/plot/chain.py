@@ -22,6 +22,7 @@ _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
 TITLE = 9  # points
+MOST_NAMED = 16  # layers that are called by their modules' names along an axis
 MOST_SAID = 110  # characters of a pattern: two lines of a title
 ACROSS = 0.85  # of a figure's width is the axes', above which a title is centred
 LEAST = 1.0  # decades that an axis of decades shows, so that a flat line looks flat
@@ -148,8 +149,12 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
     style = canvas.style(
         line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
     )
-    canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
+    layers = np.arange(1, p.chain.depth + 1)
+    canvas.ax.plot(layers, _middle(p.log10_grad_weight), **style)
     canvas.show_at_least(LEAST)
+    if canvas.own and p.chain.modules and len(layers) <= MOST_NAMED:
+        canvas.ax.set_xticks(layers, p.chain.modules, rotation=30, ha="right")
+        return canvas.finish("layer", y, title)
     return canvas.finish("layer l", y, title)
 
 
@@ -178,7 +183,9 @@ def places_by_name(chain: Any, names: tuple[str, ...]) -> dict[str, tuple[list[i
     """The lines of a row of a chain of blocks, one for each name of the pattern: blocks, and columns of the row."""
     lines: dict[str, tuple[list[int], list[int]]] = {}
     before, pattern = len(chain.first), len(chain.blocks)
-    for column, name in enumerate(names):
+    of_module: dict[str, list[str]] = {}
+    modules = chain.modules if chain.modules and names == chain.layers else ("",) * len(names)
+    for column, (name, module) in enumerate(zip(names, modules, strict=True)):
         block, _, role = name.partition(".")
         at = int(block) - 1 - before
         inside = 0 <= at < chain.depth * pattern
@@ -186,7 +193,16 @@ def places_by_name(chain: Any, names: tuple[str, ...]) -> dict[str, tuple[list[i
         x, columns = lines.setdefault(label, ([], []))
         x.append(int(block))
         columns.append(column)
-    return lines
+        of_module.setdefault(label, []).append(module)
+    return {_pattern(of_module[label]) or label: places for label, places in lines.items()}
+
+
+def _pattern(modules: list[str]) -> str:
+    """What the names of modules have in common, as layers.*.linear1; "" where they have no names, or of other forms."""
+    parts = [name.split(".") for name in modules]
+    if len(set(map(len, parts))) > 1 or not modules[0]:
+        return ""
+    return ".".join(own[0] if len(set(own)) == 1 else "*" for own in zip(*parts, strict=True))
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:

@@ -9,7 +9,6 @@ Axes follow the order of the grid's keys; cells follow in C order, the last axis
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import itertools
 import math
@@ -20,7 +19,7 @@ import numpy as np
 
 from pykernel import checks, spelling
 from pykernel.blocks import preset_fields
-from pykernel.chain import Chain
+from pykernel.chain import FIELDS, Chain
 from pykernel.formats import WORDS as FORMAT_WORDS
 from pykernel.formats import Formats, formats_or_none
 from pykernel.layers import Block
@@ -98,7 +97,7 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
             held = f"more than {MAX_CELLS}" if chains else "an empty list"
             raise ValueError(f"grid must hold at least one chain and at most {MAX_CELLS}, got {held}")
         return (Axis("chain", ("chain",), tuple((chain,) for chain in chains)),)
-    words = [field.name for field in dataclasses.fields(Chain) if field.init]
+    words = list(FIELDS)
     result, seen = [], set()
     for key, values in grid.items():
         keys = key if isinstance(key, tuple) else (key,)
@@ -223,10 +222,10 @@ def labels(axis: Axis) -> dict[str, list]:
     if axis.name == "chain":
         chains = [row[0] for row in axis.values]
         words = {}
-        for field in dataclasses.fields(chains[0]):
-            column = [label(getattr(chain, field.name)) for chain in chains]
-            if len({str(item) for item in column}) > 1 or field.name in ("depth",):
-                words[field.name] = _uniform(column)
+        for word in FIELDS:
+            column = [label(getattr(chain, word)) for chain in chains]
+            if len({str(item) for item in column}) > 1 or word == "depth":
+                words[word] = _uniform(column)
         return {"chain": list(range(len(chains))), **words}
     columns = {
         word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"
@@ -314,10 +313,10 @@ def expand(words: dict, every: dict) -> dict:
 def _held(base: Any) -> dict:
     """The fields that `base` holds."""
     if isinstance(base, Chain):
-        return {field: getattr(base, field) for field in base.__dataclass_fields__}
+        return {field: getattr(base, field) for field in FIELDS}
     if base is None or isinstance(base, Mapping):
         for word in base or ():
-            _check_word(word, list(Chain.__dataclass_fields__), set())
+            _check_word(word, list(FIELDS), set())
         return {word: _object(word, value) for word, value in (base or {}).items()}
     raise TypeError(f"base must be None, a Chain or a mapping of its fields, got {base!r}")
 

@@ -13,6 +13,7 @@ from pykernel import activations, checks
 from pykernel.activation import Activation
 from pykernel.chain import ORDERS, Chain
 from pykernel.layers import NORM_EPS, NORMS
+from pykernel.tables import Shown, Strong, Table
 from pykernel.theory.critical_chain import CriticalFactor, critical_factor
 from pykernel.theory.quadrature import (
     ELASTICITY,
@@ -30,7 +31,7 @@ LOWEST, HIGHEST = -16.0, 14.0  # log standard deviations searched for a fixed po
 
 
 @dataclass(frozen=True)
-class CriticalPoint:
+class CriticalPoint(Shown):
     """The edge of chaos of an activation function, or the closest approach to it.
 
     Attributes:
@@ -63,8 +64,11 @@ class CriticalPoint:
     def sigma_w(self) -> float:
         return self.gain
 
-    def __str__(self):
-        return self.note
+    def shown(self):
+        """The note; in a table of one line the numbers."""
+        yield Strong(self.note)
+        numbers = [f"{number:.6g}" for number in (self.gain, self.q, self.chi_perp, self.chi_par)]
+        yield Table(("gain", "q", "chi_perp", "chi_par", "stable"), [(*numbers, str(self.stable))])
 
 
 @overload

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
 
+from pykernel.tables import Shown, Strong
 from pykernel.theory.predict import predict
 from pykernel.theory.reasons import reasons
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """What an ensemble of chains says, how sure it is, and what theory says.
 
     Attributes:
@@ -58,8 +58,9 @@ class Diagnosis:
     sentence: str
     why: tuple[str, ...] = ()
 
-    def __str__(self):
-        return "\n".join(textwrap.fill(text, 80) for text in (self.sentence, *self.why))
+    def shown(self):
+        """The sentence, and of blocks why."""
+        return [Strong(self.sentence), *self.why]
 
 
 class Unhealthy(AssertionError):

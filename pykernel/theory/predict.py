@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
+from pykernel.tables import Shown, Strong, tidy
 from pykernel.theory import attention, density, finite, finite_blocks, head
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
@@ -34,7 +34,7 @@ NO_LAW = (
 )
 
 
-class Prediction(observables.Rows):
+class Prediction(Shown, observables.Rows):
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
     Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for
@@ -206,36 +206,53 @@ class Prediction(observables.Rows):
                 said.append(f"of the {what} {100 * share[worst]:.2g}% is {verb} at {where} {worst + 1}")
         return "; ".join(said) + " (the verdict is that without formats)"
 
-    def __str__(self):
-        lines = [
-            *textwrap.wrap(str(self.chain), 80),
-            f"theory, batch {self.batch}",
-            *([] if self.program.formats is None else [f"rounded to: {self.program.formats}"]),
-            "",
-            f"verdict: {self.verdict}, predicted",
-        ]
+    def shown(self):
+        """The verdict, decades end to end and by layer, and what the numbers assume."""
+        yield from (Strong(str(self.chain)), f"theory, batch {self.batch}")
+        if self.program.formats is not None:
+            yield f"rounded to: {self.program.formats}"
+        yield ""
+        yield Strong(f"verdict: {self.verdict}, predicted")
         if _one_normed_input(self.program):
-            lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
-            return "\n".join(lines)
-        lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
+            yield f"  {ONE_NORMED_INPUT}"
+            return
+        yield f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width"
         if self.chain.has_slope:
-            lines.append(f"{'':40}{self.slope:+.4g} a {self.chain.unit}")
+            yield f"{'':40}{self.slope:+.4g} a {self.chain.unit}"
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
-            whose = "; ".join(words)
-            lines.append(f"  at this width{f' ({whose})' if whose else ''}:")
-            lines.append(
-                f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation "
-                f"{self.signal_end_to_end_std:.3g}"
-            )
-        lines.append(f"  {f'weight gradient, {compared(self.chain)}:':<37} {self.end_to_end:+.4g} decades")
+            whose = f" ({'; '.join(words)})" if words else ""
+            yield f"  at this width{whose}:"
+            mean, std = self.signal_end_to_end_mean, self.signal_end_to_end_std
+            yield f"    {mean:+.4g} decades on average, standard deviation {std:.3g}"
+        yield f"  {f'weight gradient, {compared(self.chain)}:':<37} {self.end_to_end:+.4g} decades"
         if self.dead_chance > 1e-12:
-            lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
-        lines += [] if self.program.formats is None else textwrap.wrap(self._of_formats(), 80)
-        for note in (f"finite width: {self.law}", *self.validity):
-            lines += ["", *textwrap.wrap(note, 80)] if note.startswith("finite width") else textwrap.wrap(note, 80)
-        return "\n".join(lines)
+            yield f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero"
+        if self.program.formats is not None:
+            yield self._of_formats()
+        yield from ("", f"finite width: {self.law}", *self.validity)
+
+    def to_dataframe(self, of: str = "layer"):
+        """A pandas.DataFrame, one line for each layer, as `Propagation.to_dataframe` without replicas; where a law is
+        known with mean and standard deviation of log10_grad_activation over draws at this width.
+
+        Args:
+            of: what a line is for in a chain of blocks: "layer", "activation", "attention" or "block".
+
+        Raises:
+            ValueError: another word.
+
+        Examples:
+            >>> list(predict(Chain(depth=3, width=8)).to_dataframe().layer)
+            [1, 2, 3]
+        """
+        rows = {name: np.asarray(values)[None] for name, values in self.rows.items() if values is not None}
+        frame = tidy(self.chain, rows, of).drop(columns="replica")
+        if self.log10_grad_activation_std is not None and len(frame) == self.chain.extents.node:
+            for name in ("log10_grad_activation_mean", "log10_grad_activation_std"):
+                frame[name] = getattr(self, name)[1:]
+        return frame
 
 
 def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0, formats=None) -> Prediction:

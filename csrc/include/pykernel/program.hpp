@@ -12,7 +12,22 @@ namespace pykernel {
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
 // v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
 // q, k, v.
-enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix };
+// X(kind, the table where its number counts, inputs; whether the backward pass reads the inputs; or their Gram matrix,
+// and they themselves where the program or the engine needs them; whether the result may lie where an input lies)
+#define PK_OPS(X)                            \
+  X(linear, layer, 1, false, true, false)    \
+  X(phi, activation, 1, true, false, false)  \
+  X(norm, norm, 1, true, false, false)       \
+  X(gate, activation, 2, true, false, false) \
+  X(add, join, 2, false, false, true)        \
+  X(scale, factor, 1, false, false, true)    \
+  X(mask, mask, 1, false, false, false)      \
+  X(node, node, 1, false, false, false)      \
+  X(affine, affine, 1, false, false, false)  \
+  X(mix, mix, 3, true, false, false)
+#define PK_KIND(kind, ...) kind,
+enum class OpKind : int32_t { PK_OPS(PK_KIND) };
+#undef PK_KIND
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
 // and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends).
 enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, node };
