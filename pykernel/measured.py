@@ -72,7 +72,7 @@ class Measured(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
         )

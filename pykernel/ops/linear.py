@@ -31,7 +31,8 @@ def backward(run, op, number, u):
     """W^T delta, and the norms of dJ/dz, dJ/db and dJ/dW."""
     program, layer = run.program, number + 1
     delta = run.take(op.out)
-    clip = program.clip_value
+    shared = program.counts.weight
+    clip = 0.0 if shared else program.clip_value  # of shared weights the totals are clipped
     run.put("log10_grad_preactivation", number, delta.log10_norm())
     run.trace.keep("grad_preactivation", layer, delta.true)
     total = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
@@ -40,14 +41,31 @@ def backward(run, op, number, u):
         run.put("log10_grad_weight", number, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        run.put(
-            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u)
-        )
-    run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
-    run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
+        seen = _moving(u) if program.layers.centred[number] else u
+        run.put("log10_grad_weight", number, _log10_outer_norm(delta, seen))
+        if shared:
+            use = delta.like(delta.x @ seen.x.T, delta.e + seen.e), total
+            known = run.totals.get(program.layers.weight[number])
+            run.totals[program.layers.weight[number]] = (
+                use if known is None else tuple(a.plus(b) for a, b in zip(use, known, strict=True))
+            )
+    for suffix in ("",) if shared else ("", "_total"):
+        run.trace.keep(f"grad_bias{suffix}", layer, lambda: _clipped(total.true()[:, 0], clip))
+        run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
     du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(run.operator.scale(layer))
     run.put("log10_weight_factor", number, du.log10_norm() - delta.log10_norm())
     run.give(op.ins[0], du)
+
+
+def finish(run):
+    """The rows of shared weights, of the sums over their uses, once all are known."""
+    clip = run.program.clip_value
+    for number, (weight, bias) in run.totals.items():
+        for name, total in (("grad_weight_total", weight), ("grad_bias_total", bias)):
+            norm = _log10_clipped_norm(total.x, total.e, clip) if clip else total.log10_norm()
+            run.put(f"log10_{name}", number, norm)
+        run.trace.keep("grad_weight_total", number + 1, lambda weight=weight: _clipped(weight.true(), clip))
+        run.trace.keep("grad_bias_total", number + 1, lambda bias=bias: _clipped(bias.true()[:, 0], clip))
 
 
 def bias(program, replica, layer):

@@ -75,7 +75,7 @@ class Prediction(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(f"Prediction has no attribute {name!r}; rows: {', '.join(observables.NAMES)}")
 
     def __dir__(self):
