@@ -54,7 +54,7 @@ template <class T> class Dense final : public Linear<T> {
   const Products<T>& table_;
   const int64_t first_, last_, B_;
   std::shared_ptr<const GivenWeights<T>> given_;
-  Vector<Unit> units_;  // of the program's draws, the head, and given weights
+  Vector<Unit> units_;   // of the program's draws, the head, and given weights
   Vector<Drawn> drawn_;  // of each weight
   Pages pages_;
   Buffer<T> frames_;

@@ -51,9 +51,10 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
-         Mixer<T>::bytes(program) + Totals<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
-         taken<Phi<T>>(program.activation_count) + taken<char>(program.activation_count) + taken<Register>(registers) +
-         taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
+         Mixer<T>::bytes(program) + Totals<T>::bytes(program) + Grams<T>::bytes(columns, width) +
+         Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
+         taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
          (needs_column(program) ? taken<T>(padded(width)) : 0) +

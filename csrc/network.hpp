@@ -69,8 +69,8 @@ template <class T> class Network {
   Rounding<T> rounding;
   Mixer<T> mixer;
   std::optional<Totals<T>> totals;  // where layers share weights
-  Rows rows = {};         // of this replica
-  bool observing = true;  // false where a segment is computed again
+  Rows rows = {};                   // of this replica
+  bool observing = true;            // false where a segment is computed again
   // What every op wrote, forward and then backward (of each register that it read), or null.
   std::vector<Traced>* traced = nullptr;
 

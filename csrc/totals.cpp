@@ -39,8 +39,7 @@ template <class T> Vector<typename Totals<T>::Shape> Totals<T>::shapes_of(const 
 }
 
 template <class T>
-Totals<T>::Totals(const Program& program, Layer<T>& layer, Team& team)
-    : program_(program), layer_(layer), team_(team) {
+Totals<T>::Totals(const Program& program, Layer<T>& layer, Team& team) : program_(program), layer_(layer), team_(team) {
   int64_t most = 0, largest = 0;
   sums_.reserve((size_t)program.weight_count);
   for (const Shape& shape : shapes_of(program)) {
@@ -188,13 +187,12 @@ template <class T> double Totals<T>::log2_product(Sum& sum) {
 }
 
 // X^T X of all columns that wait, in double over chunks.
-template <class T>
-void Totals<T>::gram(const Buffer<T>& columns, int64_t units, const Sum& sum, Vector<double>& out) {
+template <class T> void Totals<T>::gram(const Buffer<T>& columns, int64_t units, const Sum& sum, Vector<double>& out) {
   const int64_t room = sum.shape.room, count = room * room;
   std::fill(out.begin(), out.begin() + count, 0.0);
   for (int64_t c = 0; c < chunks_of(units); c++) {
-    product_table<T>().gram(columns.get() + c * chunk_units * room, std::min(chunk_units, units - c * chunk_units), room,
-                            parts_.data(), thread_scratch(backward_scratch<T>(0, room)));
+    product_table<T>().gram(columns.get() + c * chunk_units * room, std::min(chunk_units, units - c * chunk_units),
+                            room, parts_.data(), thread_scratch(backward_scratch<T>(0, room)));
     for (int64_t i = 0; i < count; i++) out[(size_t)i] += parts_[(size_t)i];
   }
 }

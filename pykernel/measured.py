@@ -109,6 +109,19 @@ class Measured(observables.Rows):
         return self.chain.attentions
 
     @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Where layers share weights the name of each weight, of the layer that uses it first: the columns of
+        `log10_grad_weight_total`.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=6, width=8, tied=True))
+            >>> p.tied_layers, p.log10_grad_weight.shape, p.log10_grad_weight_total.shape
+            (('1.linear',), (1, 6), (1, 1))
+        """
+        return self.chain.tied_layers
+
+    @property
     def slope(self) -> np.ndarray:
         """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
 

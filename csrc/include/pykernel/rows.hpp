@@ -9,12 +9,11 @@ namespace pykernel {
 // row_facts says.
 struct Rows {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_weight_total, *log10_grad_bias_total,
-      *log10_grad_preactivation, *log10_grad_activation,
-      *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
-      *log10_weight_factor, *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal,
-      *flushed_gradient, *overflowed_signal, *overflowed_gradient, *log10_error_signal, *log10_error_gradient,
-      *gradient_cosine, *log10_smallest_signal, *log10_largest_signal, *log10_smallest_gradient,
-      *log10_largest_gradient, *loss;
+      *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
+      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor,
+      *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal, *flushed_gradient, *overflowed_signal,
+      *overflowed_gradient, *log10_error_signal, *log10_error_gradient, *gradient_cosine, *log10_smallest_signal,
+      *log10_largest_signal, *log10_smallest_gradient, *log10_largest_gradient, *loss;
 };
 
 // What a row has one number of: each weight layer, each activation step, each attention, each node (block end), each
