@@ -45,7 +45,8 @@ class Rows:
 class Pattern:
     """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
 
-    Arrays over layers: units, columns, weight (its number among the distinct weights, in order of first use), scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
+    Arrays over layers: units, columns, weight (its number among the distinct weights, in order of first use), scale,
+    gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
     `chosen_bias` is what the last two are without the scheme's own biases.
     """
 

@@ -27,7 +27,7 @@ LOOPED = pk.Chain(
     last=[Linear(9)],
 )
 RNN = pk.Chain(depth=7, width=33, activation="tanh", bias_std=0.3, tied=True)
-# chain, words: sums of many uses and of few, columns fewer and more than the width, magnitudes hundreds of decades apart
+# chain, words: sums of many uses and of few, fewer columns than units and more, magnitudes hundreds of decades apart
 CASES = {
     "recurrent": (RNN, dict(batch=3)),
     "one input, many uses": (RNN.replace(depth=90), {}),

@@ -44,11 +44,6 @@ def matrix_free_refusal(program) -> str | None:
             'engine="matrix_free" draws no weights to round; engine="dense" can, or leave the weights format at '
             '"float32"'
         )
-    if program.counts.weight:
-        return (
-            'engine="matrix_free" draws what a weight answers once, and layers that share it ask again; '
-            'engine="dense" can run this chain'
-        )
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

@@ -51,7 +51,8 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, a
     draws it."""
     depth, units = len(rows), float(rows.sum()) * columns
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6 + attention * 1e-9
+        uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
+        return depth * (3.3e-3 + 1e-4 * columns) + units * (1e-6 + 1e-9 * columns * (uses - 1)) + attention * 1e-9
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 6e-9
     total += attention * (0.3e-9 if backend == "numba" else 0.04e-9)
     if engine == "matrix_free":  # draws and products over units; factors of small matrices, column by column and in all

@@ -158,7 +158,7 @@ class Run:
     def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
-        self.totals = {}  # of each shared weight the gradients of it and of its bias, summed over the uses so far
+        self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
         self.traced = None
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes

@@ -9,6 +9,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
+from pykernel.ops.totals import Total
 from pykernel.program import BIASES
 
 TABLE = "layer"
@@ -44,11 +45,7 @@ def backward(run, op, number, u):
         seen = _moving(u) if program.layers.centred[number] else u
         run.put("log10_grad_weight", number, _log10_outer_norm(delta, seen))
         if shared:
-            use = delta.like(delta.x @ seen.x.T, delta.e + seen.e), total
-            known = run.totals.get(program.layers.weight[number])
-            run.totals[program.layers.weight[number]] = (
-                use if known is None else tuple(a.plus(b) for a, b in zip(use, known, strict=True))
-            )
+            _total(run, number).add(delta, seen)
     for suffix in ("",) if shared else ("", "_total"):
         run.trace.keep(f"grad_bias{suffix}", layer, lambda: _clipped(total.true()[:, 0], clip))
         run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
@@ -60,12 +57,21 @@ def backward(run, op, number, u):
 def finish(run):
     """The rows of shared weights, of the sums over their uses, once all are known."""
     clip = run.program.clip_value
-    for number, (weight, bias) in run.totals.items():
-        for name, total in (("grad_weight_total", weight), ("grad_bias_total", bias)):
-            norm = _log10_clipped_norm(total.x, total.e, clip) if clip else total.log10_norm()
-            run.put(f"log10_{name}", number, norm)
-        run.trace.keep("grad_weight_total", number + 1, lambda weight=weight: _clipped(weight.true(), clip))
-        run.trace.keep("grad_bias_total", number + 1, lambda bias=bias: _clipped(bias.true()[:, 0], clip))
+    norm = lambda block: _log10_clipped_norm(block.x, block.e, clip) if clip else block.log10_norm()
+    for number, total in run.totals.items():
+        run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
+        run.put("log10_grad_bias_total", number, norm(total.bias))
+        run.trace.keep("grad_weight_total", number + 1, lambda total=total: _clipped(total.weight().true(), clip))
+        run.trace.keep("grad_bias_total", number + 1, lambda total=total: _clipped(total.bias.true()[:, 0], clip))
+
+
+def _total(run, number):
+    """The sum that a use belongs to."""
+    layers, weight = run.program.layers, int(run.program.layers.weight[number])
+    if weight not in run.totals:
+        uses = run.program.columns * int(np.count_nonzero(layers.weight == weight))
+        run.totals[weight] = Total(int(layers.units[number]), int(layers.columns[number]), uses)
+    return run.totals[weight]
 
 
 def bias(program, replica, layer):
