@@ -40,6 +40,7 @@ Counts counts_of(const py::handle& counts) {
   Counts out = {};
   for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
   fields.ignore("rounded");  // none of an op's
+  fields.ignore("window");
   fields.done();
   return out;
 }
@@ -110,6 +111,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.registers = fields.read<int64_t>("registers");
   p.nodes = array<int64_t>(fields, "nodes", {p.counts[Table::node] + 1});
   p.batch = fields.read<int64_t>("batch");
+  for (const char* name : {"window_steps", "windows", "kernels", "positions_out"}) fields.ignore(name);
   p.positions = product(fields.read<std::vector<int64_t>>("positions"));
   p.seed = fields.read<uint64_t>("seed");
   p.exponent = fields.read<bool>("exponent");
@@ -184,6 +186,7 @@ void HeldProgram::read_stretches(const py::object& stretches) {
 void HeldProgram::read_layers(Fields fields) {
   Program& p = program_;
   const std::vector<int64_t> L = {p.counts[Table::layer]};
+  for (const char* name : {"groups", "kernel", "taps", "positions"}) fields.ignore(name);
   p.units = array<int64_t>(fields, "units", L);
   p.columns = array<int64_t>(fields, "columns", L);
   p.address = array<int64_t>(fields, "address", L);

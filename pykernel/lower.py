@@ -11,6 +11,7 @@ from pykernel.formats import Formats
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
+from pykernel.window import as_matrix
 
 
 def lower(
@@ -36,7 +37,7 @@ def lower(
         batch: inputs; taken from x, cotangent or the head's targets where they are given.
         positions: of one input, an int or one int an axis; () for inputs without positions.
         x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one
-            array a layer (n[l], n[l-1]) and (n[l],).
+            array a layer (n[l], n[l-1]), of convolutions (channels, channels in / groups, *kernel), and (n[l],).
         batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
             them.
         formats: Formats, or None.
@@ -52,11 +53,12 @@ def lower(
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    pattern = pattern_of(chain)
+    pattern = pattern_of(chain, positions)
+    positions_out = pattern.positions_out if chain.is_spatial else positions
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
-    read = positions if head is None or head.over == "positions" else ()  # positions of what J is a function of
+    read = positions_out if head is None or head.over == "positions" else ()  # positions of what J is a function of
     targets = head.targets if head is not None and cotangent is None else None
     batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
     exponent = precision == "exponent"
@@ -67,6 +69,7 @@ def lower(
         nodes=pattern.nodes,
         batch=batch,
         positions=positions,
+        positions_out=positions_out,
         layers=layers,
         steps=pattern.steps,
         norm_steps=pattern.norm_steps,
@@ -75,6 +78,9 @@ def lower(
         factors=pattern.factors,
         masks=pattern.masks,
         mixes=pattern.mixes,
+        window_steps=pattern.window_steps,
+        windows=tuple(pattern.windows.rows),
+        kernels=tuple(pattern.kernels.rows),
         draws=tuple(pattern.draws.rows),
         activations=tuple(pattern.activations.rows),
         norms=tuple(pattern.norms.rows),
@@ -85,7 +91,7 @@ def lower(
         x=None if x is None else _columns("x", x, n_in, batch, positions),
         cotangent=None
         if cotangent is None or head is not None
-        else _columns("cotangent", cotangent, n_out, batch, positions),
+        else _columns("cotangent", cotangent, n_out, batch, positions_out),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
         head=_head(head, n_out, cotangent, batch, read, exponent),
         clip_value=_clip_value(chain, formats),
@@ -189,7 +195,8 @@ def _draws(chain, pattern, weights, biases, exponent):
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
     if weights is not None:
-        weights = _arrays("weights", weights, list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True)))
+        weights = _arrays("weights", weights, pattern.shapes)
+        weights = tuple(as_matrix(w) if w.ndim > 2 else w for w in weights)
         weights, powers = by_powers_of_two(weights, exponent)
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))

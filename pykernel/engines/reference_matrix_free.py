@@ -30,10 +30,10 @@ def trace(program, replica):
 
 def memory(program, threads=1):
     """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight."""
-    units = program.layers.units.astype(object)
-    return int(
-        8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max())
-    )
+    layers = program.layers
+    columns = program.batch * layers.positions.astype(object)
+    blocks = (columns * (layers.units + layers.columns)).sum() + program.columns * int(program.nodes[0])
+    return int(8 * 10 * blocks + 200 * (columns * layers.units).max())
 
 
 def factor(gram, lengths=None, limit=None, before=0):

@@ -59,6 +59,8 @@ def means(program: Program) -> str | None:
 
 def refusal(chain) -> str | None:
     """Why infinite width says nothing of a chain that could be measured, or None."""
+    if chain.is_spatial:
+        return "mean field does not tell neighbouring positions apart; use propagate"
     try:
         return means(lower(chain))
     except NoTheory as reason:
