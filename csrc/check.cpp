@@ -49,6 +49,7 @@ void check_pointers(const Program& p) {
   require(!p.counts[Table::join] || (p.skip && p.branch), "skip and branch must be given");
   require(!p.counts[Table::factor] || p.factors, "factors must be given");
   require(!p.counts[Table::mask] || p.masks, "masks must be given");
+  require(!p.counts[Table::drive] || p.drives, "drives must be given");
   require(!p.counts[Table::mix] || (p.heads && p.kv_heads && p.causal && p.mix_scale),
           "heads, kv_heads, causal and mix_scale must be given");
 }
@@ -122,6 +123,10 @@ void check_rows(const Program& p) {
     require(p.kv_heads[i] >= 1 && p.heads[i] >= 1 && p.heads[i] % p.kv_heads[i] == 0,
             "attention heads must be at least 1, those of keys a divisor of them");
   check_finite(p.mix_scale, p.counts[Table::mix], "mix_scale");
+  for (int64_t i = 0; i < p.counts[Table::drive]; i++) {
+    check_width(p.drives[i]);
+    if (p.drive) check_finite(p.drive[i], size_of(p.drives[i], columns_of(p)), "drive");
+  }
 }
 
 // Registers hold what is read, in as many units as the numbers say.
@@ -155,7 +160,7 @@ void check_gradients(const Stretch& stretch, Vector<char>& held) {
     require(held[(size_t)op.out],
             "every result must be read before its register is written again or the repetition ends");
     held[(size_t)op.out] = 0;
-    for (int k = 0; k < facts_of(op.kind).inputs; k++) held[(size_t)op.ins[k]] = 1;
+    for (int k = 0; k < facts_of(op.kind).inputs && op.kind != OpKind::drive; k++) held[(size_t)op.ins[k]] = 1;
   }
   require(held[0], "a repetition must read register 0");
   for (size_t r = 1; r < held.size(); r++) require(!held[r], "a repetition must read of earlier ones register 0 only");
