@@ -3,15 +3,16 @@
 The recurrent net that made the problem famous
 ==============================================
 
-*Question.* Vanishing gradients were first described in recurrent networks (Bengio, Simard, Frasconi 1994). What does
-one weight, used at every step in time, do to the gradient, and what do spectral radius and clipping have to do with
-it (Pascanu, Mikolov, Bengio 2013)?
+*Question.* Vanishing gradients were first described in recurrent networks (Bengio, Simard, Frasconi 1994).
+What does one weight, used at every step in time, do to the gradient, and what do spectral radius and
+clipping have to do with it (Pascanu, Mikolov, Bengio 2013)?
 
-*Answer.* In a linear network a step back in time multiplies the gradient by about the spectral radius of W; tanh
-takes its slope off. At radius 0.9 a tanh net keeps 0.78 a step, five decades are gone after fifty, and the last five
-uses make nine tenths of the weight's gradient: what came before is not learnt. At radius 3 the gradient grows by a
-third a step, and the oldest use weighs a million times the newest. Clipping makes the sum finite, but it multiplies
-all uses by one number: what is old weighs as much, or as little, as before.
+*Answer.* In a linear network a step back in time multiplies the gradient by about the spectral radius of W;
+tanh takes its slope off. At radius 0.9 a tanh net keeps 0.78 a step, five decades are gone after fifty, and
+the last five uses make nine tenths of the weight's gradient: what came before is not learnt. At radius 3
+the gradient grows by a third a step, and the oldest use weighs a million times the newest. Clipping makes
+the sum finite, but it multiplies all uses by one number: what is old weighs as much, or as little, as
+before.
 """
 
 import matplotlib.pyplot as plt
@@ -52,8 +53,8 @@ figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for radius in radii:
     middle = runs["tanh", radius].median("log10_grad_activation")
     (line,) = ax.plot(np.arange(steps + 1) - steps, middle)
-    ax.annotate(f"radius {radius}", (-steps, middle[0]), xytext=(-4, 0), textcoords="offset points", ha="right",
-                va="center", color=line.get_color())  # fmt: skip
-ax.set(xlim=(-steps - 12, 0), xlabel="steps before the loss", ylabel="log10 of the gradient's norm",
-       title="A tanh net with inputs, back in time")  # fmt: skip
+    at = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+    ax.annotate(f"radius {radius}", (-steps, middle[0]), color=line.get_color(), **at)
+ax.set(xlim=(-steps - 12, 0), xlabel="steps before the loss", ylabel="log10 of the gradient's norm")
+ax.set(title="A tanh net with inputs, back in time")
 plt.show()

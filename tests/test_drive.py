@@ -71,8 +71,9 @@ def test_the_gradient_is_the_derivative():
     assert change == pytest.approx((gradients[1] * direction).sum(), rel=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["cpp", "numba"])
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(
+    ("backend", "name"), [*(("cpp", name) for name in CHAINS), ("numba", "Elman"), ("numba", "with a skip")]
+)
 def test_backends_agree(name, backend):
     chain = CHAINS[name]
     rng = np.random.default_rng(2)
@@ -97,12 +98,14 @@ def test_drawn_inputs_have_addresses():
 
 
 def test_theory_knows_it():
-    """The mean over 200 networks of 300 units, at six uses: a hundredth of a decade of noise, as much of 1/width."""
-    chain = ELMAN.replace(width=300)
-    measured = pk.propagate(chain, batch=2, replicas=60, engine="dense")
+    """Medians of 100 networks: a mean square over 200 units, and of what 100 entries of an input bring, strays by a
+    tenth, the median of 100 by a hundredth; what is left is of order 1/width."""
+    step = Block(Linear(bias_std=0.2), Drive(100), "tanh")
+    chain = ELMAN.replace(width=200, blocks=[step])
+    measured = pk.propagate(chain, batch=2, replicas=100, engine="dense")
     predicted = pk.predict(chain, batch=2)
     for row in ("log10_mean_square_preactivation", "log10_grad_activation", "log10_grad_weight_total", "similarity"):
-        np.testing.assert_allclose(measured.median(row), getattr(predicted, row), atol=0.06, err_msg=row)
+        np.testing.assert_allclose(measured.median(row), getattr(predicted, row), atol=0.05, err_msg=row)
 
 
 def test_it_is_spelled_in_files():
@@ -117,7 +120,11 @@ def test_it_is_spelled_in_files():
     ("make", "kind", "message"),
     [
         (lambda: Drive(0), ValueError, "drive units must be"),
-        (lambda: pk.propagate(ELMAN, drive=np.ones((5, 5, 2))), ValueError, "one array a use of a Drive step, 6, got 5"),
+        (
+            lambda: pk.propagate(ELMAN, drive=np.ones((5, 5, 2))),
+            ValueError,
+            "one array a use of a Drive step, 6, got 5",
+        ),
         (lambda: pk.propagate(ELMAN, drive=np.ones((6, 4, 2))), ValueError, r"drive\[0\] must have shape \(5, 2\)"),
         (lambda: pk.propagate(ELMAN, drive="x"), TypeError, "drive must be a sequence of arrays"),
         (lambda: pk.propagate(pk.Chain(depth=2, width=3), drive=[]), ValueError, "this one has none"),

@@ -19,6 +19,7 @@ CHAINS = {
     "relu": TANH.replace(activation="relu", init="he_normal", gain=1.0),
     "more columns than units": TANH.replace(width=5, depth=5),
     "orthogonal": TANH.replace(init="orthogonal"),
+    "linear": TANH.replace(activation="linear", gain=1.0, bias_std=0.0, depth=6),
     "looped": pk.Chain(
         depth=3, width=6, blocks=[pk.Block(pk.Norm("rms"), pk.Linear(9), "gelu", pk.Linear(6), skip=1.0)], tied=True
     ),
@@ -88,8 +89,8 @@ def test_the_law_is_that_of_one_drawn_weight(name, fast_draws):
 
 @pytest.mark.parametrize("blind", [FreshEachTime, Forgetful])
 def test_an_oracle_that_forgets_is_found_out(blind, fast_draws):
-    wrong = statistics(CHAINS["recurrent"], blind)
-    assert smallest_p(statistics(CHAINS["recurrent"], reference.Dense), wrong) < 1e-4
+    chain = CHAINS["linear"]  # powers of one matrix are far from products of six
+    assert smallest_p(statistics(chain, reference.Dense), statistics(chain, blind)) < 1e-4
 
 
 def test_powers_of_one_gaussian_matrix():

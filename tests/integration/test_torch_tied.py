@@ -150,7 +150,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "kind, message",
+    ("kind", "message"),
     [
         ("apart", "shared .* is used again; tied layers of a chain are those of a pattern"),
         ("some", "shared .* is used again"),
