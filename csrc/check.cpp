@@ -76,6 +76,7 @@ void check_layers(const Program& p) {
   const int64_t L = p.counts[Table::layer];
   Vector<char> given((size_t)p.draw_count);
   for (int64_t i = 0; i < p.draw_count; i++) given[(size_t)i] = unit_of(p.draws[i]).source == Source::given;
+  int64_t known = 0;
   for (int64_t i = 0; i < L; i++) {
     check_width(p.units[i]);
     check_width(p.columns[i]);
@@ -86,7 +87,7 @@ void check_layers(const Program& p) {
     require(weight || !given[(size_t)p.draw[i]], "weights must be given for every layer whose draw is \"given\"");
     require(bias || p.bias_draw[i] != given_bias, "biases must be given for every layer whose bias_draw is \"given\"");
     const int64_t entries = size_of(p.units[i], p.columns[i]);
-    if (i == 0 || p.weights == nullptr || weight != p.weights[i - 1]) check_finite(weight, entries, "weights");
+    if (!p.weight || p.weight[i] == known) check_finite(weight, entries, "weights"), known++;  // shared ones once
     check_finite(bias, p.units[i], "biases");
     size_of(padded(p.units[i]), columns_of(p));
   }

@@ -85,12 +85,12 @@ def overused(layers) -> str | None:
     .88, and 2e4 at L = 128, untied .135).
 
     Args:
-        layers: whose weight, units and columns are looked at: those of a program, or a pattern.
+        layers: whose weight and units are looked at: those of a program, or a pattern.
     """
     uses = np.bincount(layers.weight)
     if uses.max() == 1:
         return None
-    units = np.minimum(layers.units, layers.columns)[np.unique(layers.weight, return_index=True)[1]]
+    units = layers.units[np.unique(layers.weight, return_index=True)[1]]
     worst = int(np.argmax(uses / np.sqrt(units)))
     if uses[worst] ** 2 <= units[worst]:
         return None
