@@ -468,10 +468,16 @@ class Pattern:
         taps = [self.kernels.rows[kernel] for kernel in self.kernel.tolist()]
         return [kernel_shape(*sizes) for sizes in zip(self.units.tolist(), self.columns.tolist(), taps, strict=True)]
 
-    def layers(self, draw, scale, bias_draw, bias_scale):
-        """The layers, with what stands in the place of their draws."""
+    def places(self, positions):
+        """Positions of one input at each layer, of inputs with these."""
+        if self.chain.is_spatial:
+            return self.positions
+        return np.full(len(self.units), math.prod(positions))
+
+    def layers(self, positions, draw, scale, bias_draw, bias_scale):
+        """The layers for inputs of these positions, with what stands in the place of their draws."""
         address = np.arange(1, len(self.units) + 1)
-        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.positions, address)
+        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions), address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
 
 

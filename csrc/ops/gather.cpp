@@ -92,8 +92,8 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   Block<T> out = net.fresh(step, x.n * w.all_taps());
   lay_patches(w, inputs, x, C, out.data, net.columns, net.team);
   out.exponent = x.exponent, out.largest = x.largest;
-  // As a copy it is in range; what its entries sum up to is asked of one column only, or by who looks.
-  const bool asked = net.columns == 1 || net.traced;
+  // As a copy it is in range; of patches what entries sum up to is asked of one column only, or by who looks.
+  const bool asked = net.columns == 1 || net.traced || w.by_units;
   net.put(step, out, asked ? net.layer.settle(out) : Measure{0, 0, out.exponent});
 }
 

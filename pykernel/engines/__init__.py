@@ -28,13 +28,6 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
-def window_refusal(program, combination: str) -> str | None:
-    """Why a combination that has no windows of positions cannot run a program, or None."""
-    if len(program.window_steps) or (program.layers.groups > 1).any():
-        return f'{combination} runs no convolution or pool yet; engine="dense" with backend="reference" can'
-    return None
-
-
 def matrix_free_refusal(program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}
