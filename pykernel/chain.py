@@ -13,10 +13,11 @@ import numpy as np
 
 from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
-from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, blocks_of, roles
+from pykernel.layers import NORM_EPS, NORMS, Norm, Roles, blocks_of, is_spatial, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
 from pykernel.patterns import pattern_of
 from pykernel.program import Counts
+from pykernel.step import MAX_WIDTH, Weighted
 from pykernel.tables import in_notebook
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
@@ -54,6 +55,8 @@ class Chain:
         blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside
             it activation, norm, order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
+        tied: whether repetitions use the same weights and biases: the layers of a chain of equal layers one weight,
+            those of blocks the weights of the first repetition. `first`, `last` and the head keep their own.
 
     Attributes:
         modules: names of your own for its weight layers, see `named`; () without.
@@ -90,6 +93,7 @@ class Chain:
     blocks: tuple | None = None
     first: tuple = ()
     last: tuple = ()
+    tied: bool = False
     modules: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -113,8 +117,9 @@ class Chain:
                 raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
         if self.residual is not None:
             self._check_residual()
-        if self.blocks is not None:
-            pattern_of(self)  # says what does not fit together
+        self._check_tied()
+        if self.blocks is not None and not self.is_spatial:
+            pattern_of(self)  # says what does not fit together; with windows only positions tell
 
     def _one_or_each(self, key, value, plain):
         """The plain form of one value, or of a list with one value a layer."""
@@ -132,6 +137,22 @@ class Chain:
         if key == "init" and any(isinstance(init, Given) for init in each):
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
+
+    def _check_tied(self):
+        if not isinstance(self.tied, bool):
+            raise TypeError(f"tied must be True or False, got {self.tied!r}")
+        if not self.tied or self.blocks is not None:
+            return
+        if self.widths is not None:
+            raise ValueError(
+                "tied layers use one weight, so all must be as wide; widths say from "
+                f"{min(self.widths)} to {max(self.widths)}"
+            )
+        for key in ("init", "gain", "bias_std"):
+            if isinstance(getattr(self, key), tuple):
+                raise ValueError(f"tied layers use one weight, so {key} must be one value, got a list of {self.depth}")
+        if self.init.fixup:
+            raise ValueError("init fixup scales the layers of a branch apart, and tied layers use one weight")
 
     def _check_blocks(self):
         for key, default in (
@@ -205,17 +226,21 @@ class Chain:
 
     @property
     def layer_widths(self) -> np.ndarray:
-        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64."""
+        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64.
+
+        Raises:
+            ValueError: a chain with convolutions, whose widths depend on the positions of an input.
+        """
         if self.blocks is not None:
             return pattern_of(self).nodes
         return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
 
     @property
     def weight_count(self) -> int:
-        """Entries of all weight matrices."""
-        if self.blocks is not None:
+        """Entries of all weight matrices, a tied one counted once."""
+        if self.tied or self.blocks is not None:
             pattern = pattern_of(self)
-            return int((pattern.units.astype(object) * pattern.columns).sum())
+            return int((pattern.units.astype(object) * pattern.columns)[pattern.first_uses].sum())
         if self.width is not None:
             return self.depth * self.width**2
         return sum(a * b for a, b in itertools.pairwise(self.layer_widths.tolist()))
@@ -279,12 +304,14 @@ class Chain:
     def extents(self) -> Counts:
         """How many weight layers, activation steps and nodes it has: the lengths of its rows (see
         `pykernel.observables`)."""
+        shares = self.tied and self.depth > 1
         if self.blocks is None:
-            return Counts(layer=self.depth, activation=self.depth, node=self.depth)
+            return Counts(layer=self.depth, activation=self.depth, node=self.depth, weight=int(shares))
         once, each = (*self.first, *self.last), self.blocks
         count = lambda part, which: sum(len(getattr(roles(block), which)) for block in part)
         found = {which: count(once, which) + self.depth * count(each, which) for which in Roles._fields}
-        return Counts(**found, node=len(once) + self.depth * len(each))
+        weight = (count(once, "layer") + count(each, "layer")) * (shares and count(each, "layer") > 0)
+        return Counts(**found, node=len(once) + self.depth * len(each), weight=weight)
 
     @property
     def inits(self) -> tuple:
@@ -300,6 +327,11 @@ class Chain:
         if self.blocks is not None:
             return any(isinstance(step, Norm) and step.kind == "batch" for step in self._steps())
         return "batch" in (self.norm if isinstance(self.norm, tuple) else (self.norm,))
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether some step looks at positions as a field, so that shapes depend on how many there are."""
+        return self.blocks is not None and any(is_spatial(step) for step in self._steps())
 
     def _steps(self):
         for block in (*self.first, *self.blocks, *self.last):
@@ -321,6 +353,18 @@ class Chain:
     def layers(self) -> tuple[str, ...]:
         """Names of the weight layers: block, from 1 through first, blocks and last, and what the layer is in it."""
         return self._names("layer")
+
+    @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Of a chain whose layers share weights the name of each weight, that of the layer which uses it first; else
+        ()."""
+        if not self.extents.weight:
+            return ()
+        names = self.layers
+        if self.blocks is None:
+            return names[:1]
+        first, each = (sum(len(roles(block).layer) for block in part) for part in (self.first, self.blocks))
+        return (*names[: first + each], *names[first + self.depth * each :])
 
     @property
     def activations(self) -> tuple[str, ...]:

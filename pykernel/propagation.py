@@ -33,6 +33,7 @@ def propagate(
     correlation: float = 0.0,
     x=None,
     cotangent=None,
+    drive=None,
     weights=None,
     biases=None,
     batch_first: bool = False,
@@ -59,7 +60,9 @@ def propagate(
         x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
         cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an
             input.
-        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        drive: the caller's inputs of `Drive` steps, one array a use in order, (units, B, positions) each; drawn as x
+            is without.
+        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],), or one a tied weight.
         batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep
             them.
         formats: `Formats` that weights, signals and gradients are rounded to; the same weights run without them beside,
@@ -95,6 +98,7 @@ def propagate(
         correlation=correlation,
         x=x,
         cotangent=cotangent,
+        drive=drive,
         weights=weights,
         biases=biases,
         batch_first=batch_first,
@@ -109,7 +113,8 @@ class Propagation(Shown, Measured):
 
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
-        layers, activations, attentions: names of the weight layers, activation steps and attentions.
+        layers, activations, attentions, tied_layers: names of the weight layers, activation steps, attentions and
+            shared weights.
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
@@ -178,8 +183,8 @@ class Propagation(Shown, Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        named = [kind for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)]
-        labels = {axes[kind]: observables.labels(self.chain, kind) for kind in named}
+        absent = ["rounded", *(["mix"] if not self.attentions else []), *(["weight"] if not self.tied_layers else [])]
+        labels = {axes[kind]: observables.labels(self.chain, kind) for kind in axes if kind not in absent}
         coords = {"replica": np.arange(self.replicas), **labels}
         if self.chain.modules:
             coords["module"] = (axes["layer"], list(self.chain.modules))
@@ -302,6 +307,7 @@ class Propagation(Shown, Measured):
             if self.chain.blocks is not None:
                 out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
                 out["names"] |= {"attention": list(self.attentions)} if self.attentions else {}
+                out["names"] |= {"weight": list(self.tied_layers)} if self.tied_layers else {}
         return out
 
     def shown(self):

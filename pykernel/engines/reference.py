@@ -13,7 +13,8 @@ from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding, stored
-from pykernel.ops import OPS
+from pykernel.ops import OPS, drive, linear
+from pykernel.ops.linear import by_group, from_groups
 from pykernel.program import Program
 
 
@@ -73,9 +74,12 @@ def trace(program, replica, operator=None):
 
 class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
-    at 0."""
+    at 0; totals by distinct weight, from 1."""
 
-    NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
+    NAMES = (
+        *("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias"),
+        *("grad_weight_total", "grad_bias_total"),
+    )
 
     def __init__(self, keep):
         self.arrays = {name: {} for name in keep}
@@ -129,10 +133,18 @@ class Dense:
         return self.program.formats.rounded("weights", weight.astype(self.program.dtype))
 
     def forward(self, layer, u):
-        return self.stored(layer).astype(u.dtype) @ u
+        weight = self._by_group(layer, u.dtype)
+        return (weight @ by_group(self.program, layer - 1, u)).reshape(-1, u.shape[1])
 
     def backward(self, layer, delta):
-        return self.stored(layer).T.astype(delta.dtype) @ delta
+        weight = self._by_group(layer, delta.dtype)
+        du = weight.swapaxes(1, 2) @ delta.reshape(len(weight), -1, delta.shape[1])
+        return from_groups(self.program, layer - 1, du)
+
+    def _by_group(self, layer, dtype):
+        """The weight as (groups, rows, columns)."""
+        weight = self.stored(layer).astype(dtype)
+        return weight.reshape(int(self.program.layers.groups[layer - 1]), -1, weight.shape[1])
 
 
 def haar(normals):
@@ -156,6 +168,7 @@ class Run:
     def __init__(self, program, replica, operator, rows, trace, beside=None, traced=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
+        self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
         self.traced = traced
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
@@ -211,6 +224,7 @@ class Run:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
             self.note("gradients", self.gradients, op.ins)
+        linear.finish(self)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)
@@ -218,14 +232,9 @@ class Run:
 
 def input_block(program, replica):
     """a[0] of a replica, drawn or the caller's."""
-    n, columns, c = int(program.nodes[0]), program.columns, program.correlation
     if program.x is not None:
         return Block.of(program, program.x)
-    own = stream.tall(program.seed, stream.INPUT, 0, replica, n, columns).astype(np.float64)
-    if c == 0:
-        return Block.of(program, own)
-    common = stream.tall(program.seed, stream.INPUT_COMMON, 0, replica, n).astype(np.float64)
-    return Block.of(program, math.sqrt(c) * common + math.sqrt(1 - c) * own)
+    return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0])))
 
 
 def _objective(program, replica, last):
@@ -245,5 +254,7 @@ def _objective(program, replica, last):
 def memory(program: Program, threads: int = 1) -> int:
     """Bytes of one replica: what the ops keep, about four blocks a layer, and the draw of one matrix with its
     intermediates."""
-    rows, columns = (a.astype(object) for a in (program.layers.units, program.layers.columns))
-    return int(8 * 6 * program.columns * (rows.sum() + int(program.nodes[0])) + 200 * (rows * columns).max())
+    layers = program.layers
+    rows, columns, taps = (a.astype(object) for a in (layers.units, layers.columns, layers.taps))
+    blocks = program.batch * (layers.positions.astype(object) * (rows + (taps > 1) * columns * layers.groups)).sum()
+    return int(8 * 6 * (blocks + program.columns * int(program.nodes[0])) + 200 * (rows * columns).max())

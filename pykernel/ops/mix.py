@@ -22,7 +22,7 @@ LOG2_E = 1.4426950408889634
 def forward(run, op, number):
     """o into `out`; query, key and value are kept."""
     q, k, v = (run.registers[i] for i in op.ins)
-    shape = _Shape(run.program, number, q.x.shape[0])
+    shape = _Shape(run.program, number, q)
     found = _softmax(shape, q, k)
     weights = np.exp2(found.log2)
     bits = weights * np.where(weights > 0, -found.log2, 0.0)
@@ -36,7 +36,7 @@ def forward(run, op, number):
 def backward(run, op, number, kept):
     """dV = dO A^T; dS = A (dA - sum over keys of A dA), dA = V^T dO; dQ = scale K dS, dK = scale Q dS^T."""
     q, k, v = kept
-    shape = _Shape(run.program, number, q.x.shape[0])
+    shape = _Shape(run.program, number, q)
     found = _softmax(shape, q, k)
     g = run.take(op.out)
     dO = shape.heads(g)
@@ -54,8 +54,9 @@ def backward(run, op, number, kept):
 class _Shape:
     """Blocks as (inputs, heads, positions, units of a head) and back."""
 
-    def __init__(self, program, number, units):
-        self.inputs, self.positions = program.batch, program.columns // program.batch
+    def __init__(self, program, number, block):
+        units, columns = block.x.shape
+        self.inputs, self.positions = program.batch, columns // program.batch
         self.query, self.shared_heads = int(program.mixes.heads[number]), int(program.mixes.kv_heads[number])
         self.causal, self.scale, self.d = (
             bool(program.mixes.causal[number]),

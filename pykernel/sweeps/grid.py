@@ -208,8 +208,8 @@ def label(value: Any) -> Any:
         return "none"
     if isinstance(value, Named):
         return value.name
-    if isinstance(value, bool | int | float | str):
-        return value
+    if isinstance(value, int | float | str):
+        return str(value) if isinstance(value, bool) else value  # files of numbers have no truth values
     if isinstance(value, tuple) and not all(isinstance(item, int) for item in value):  # one value a layer, or blocks
         value = spoken(value) if not isinstance(value[0], Block) else "; ".join(map(str, value))
     text = str(value)
@@ -351,8 +351,13 @@ def require_single(run: dict[str, Any]) -> None:
 
 def columns(run: dict) -> int:
     """Inputs times positions of a run."""
-    positions = run.get("positions", ())
-    return run["batch"] * math.prod((positions,) if isinstance(positions, int) else positions)
+    return run["batch"] * math.prod(positions(run))
+
+
+def positions(run: dict) -> tuple[int, ...]:
+    """Of one input of a run, along each axis."""
+    given = run.get("positions", ())
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def name(cell: Cell, axes: tuple[Axis, ...]) -> str:
