@@ -84,6 +84,7 @@ int64_t memory(const py::object& program, const std::string& engine) {
 
 }  // namespace
 
+void bind_draws(py::module_& module);
 void bind_kernels(py::module_& module);
 
 }  // namespace pykernel
@@ -123,5 +124,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   shared.attr("range") = pykernel::range<double>;
   shared.attr("lost_direction") = pykernel::lost_direction;
   shared.attr("preferred_direction") = pykernel::preferred_direction;
+  pykernel::bind_draws(m);
   pykernel::bind_kernels(m);
 }

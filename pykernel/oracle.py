@@ -105,12 +105,15 @@ class Known:
         return self.basis @ columns
 
     def split(self, columns):
-        """Coordinates of columns in the basis, and what of them lies outside; taken out twice, which is enough (Giraud
-        et al., Numer. Math. 101, 2005)."""
+        """Coordinates of columns in the basis, and what of them lies outside; taken out twice where that is shorter by
+        half, which is enough (Giraud et al., Numer. Math. 101, 2005), and once where it is as good as nothing."""
         if not len(self.basis):
             return np.zeros((0, columns.shape[1]), columns.dtype), columns
         inside = self.inside(columns)
         rest = columns - self.basis.T @ inside
+        part = _squares(rest) / np.maximum(_squares(columns), np.finfo(float).tiny)
+        if not ((part > LOST_DIRECTION / 4) & (part < 0.25)).any():
+            return inside, rest
         again = self.inside(rest)
         return inside + again, rest - self.basis.T @ again
 
@@ -176,20 +179,21 @@ class Gaussian(Oracle):
     def _ask(self, columns, purpose):
         mine, other = (self._right, self._left) if purpose == stream.FORWARD else (self._left, self._right)
         inside, rest = mine.split(columns)
-        lengths = np.sqrt(np.square(columns, dtype=np.float64).sum(axis=0))
+        lengths = np.sqrt(_squares(columns))
         r, live = _directions(rest, lengths, len(columns) - len(mine.basis))
         fresh = self._fresh(purpose, mine.image.shape[1], mine, columns.shape[1], live)
         if self.std != 1.0:
             fresh = fresh * self.dtype.type(self.std)
         if len(other.basis):
             fresh = fresh - other.basis.T @ other.inside(fresh)
-        seen = lambda x: other.basis.T @ (other.image @ x) if len(other.basis) else 0.0
-        answer = seen(rest) + fresh @ r
+        new = _orthonormal(rest, r, live).astype(self.dtype, copy=False)
+        both = np.hstack([rest, new])
+        seen = other.basis.T @ (other.image @ both) if len(other.basis) else np.zeros((1, both.shape[1]), self.dtype)
+        answer = seen[:, : columns.shape[1]] + fresh @ r
         if len(mine.basis):
             answer = mine.image.T @ inside + answer
         if live:
-            new = _orthonormal(rest, r, live)
-            mine.learn(new, seen(new) + fresh)
+            mine.learn(new, seen[:, columns.shape[1] :] + fresh)
         return answer
 
     def coordinates(self, d, u):
@@ -223,7 +227,7 @@ class Haar(Oracle):
         units = self.rows if forward else self.columns
         padded = np.concatenate([columns, np.zeros((self._full - len(columns), columns.shape[1]), columns.dtype)])
         inside, rest = mine.split(padded)
-        lengths = np.sqrt(np.square(columns, dtype=np.float64).sum(axis=0))
+        lengths = np.sqrt(_squares(columns))
         limit = min(self._full - len(mine.basis), len(columns))
         r, live = _directions(rest, lengths, limit)
         fresh = other.split(self._fresh(purpose, self._full, mine, columns.shape[1], live))[1]
@@ -258,7 +262,14 @@ def _directions(rest, lengths, limit):
 
 def _orthonormal(rest, r, live):
     """The directions that the factor found, (units, r)."""
+    if not live:
+        return rest[:, live]
     return np.linalg.solve(r[:, live].T.astype(np.float64), rest[:, live].T.astype(np.float64)).T
+
+
+def _squares(columns):
+    """Squared lengths of columns, summed in double."""
+    return np.einsum("ij,ij->j", columns, columns, dtype=np.float64)
 
 
 def _scaled(columns):

@@ -72,7 +72,7 @@ def trace(program, replica, operator=None):
 
 class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
-    at 0."""
+    at 0. Beside NAMES, for training: "input" of each layer, and "head_input", "logits", "grad_logits" at 0."""
 
     NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
 
@@ -150,12 +150,13 @@ class Run:
         registers: register -> Block, forward.  gradients: the same, backward.
         trace: keeps arrays on request.  traced: list of what ops wrote, or None.
         rounding: rounds what is stored, or None.
+        turn: which pass over the network this is, of several in training; masks are drawn anew in each.
     """
 
     def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
-        self.traced = None
+        self.traced, self.turn = None, 0
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -202,7 +203,9 @@ class Run:
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
             self.note(self.registers, (op.out,))
-        self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
+        self.gradients[0], self.rows["loss"][0] = _objective(
+            self.program, self.replica, self.registers[0], self.trace.keep
+        )
 
     def store(self, register, block):
         """What is left of a block when it is stored."""
@@ -219,22 +222,22 @@ class Run:
         self.trace.keep("grad_activation", 0, g.true)
 
 
-def input_block(program, replica):
-    """a[0] of a replica, drawn or the caller's."""
+def input_block(program, replica, tall=stream.tall):
+    """a[0] of a replica, drawn (by the stream's definition or what has its bits) or the caller's."""
     n, columns, c = int(program.nodes[0]), program.columns, program.correlation
     if program.x is not None:
         return Block.of(program, program.x)
-    own = stream.tall(program.seed, stream.INPUT, 0, replica, n, columns).astype(np.float64)
+    own = tall(program.seed, stream.INPUT, 0, replica, n, columns).astype(np.float64)
     if c == 0:
         return Block.of(program, own)
-    common = stream.tall(program.seed, stream.INPUT_COMMON, 0, replica, n).astype(np.float64)
+    common = tall(program.seed, stream.INPUT_COMMON, 0, replica, n).astype(np.float64)
     return Block.of(program, math.sqrt(c) * common + math.sqrt(1 - c) * own)
 
 
-def _objective(program, replica, last):
+def _objective(program, replica, last, keep):
     """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
-        return heads.objective(program, replica, last)
+        return heads.objective(program, replica, last, keep)
     if program.cotangent is not None:
         c = program.cotangent
     else:

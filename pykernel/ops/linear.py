@@ -34,6 +34,7 @@ def backward(run, op, number, u):
     clip = program.clip_value
     run.put("log10_grad_preactivation", number, delta.log10_norm())
     run.trace.keep("grad_preactivation", layer, delta.true)
+    run.trace.keep("input", layer, u.true)
     total = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
     if clip:
         run.put("log10_grad_bias", number, _log10_clipped_norm(total.x, total.e, clip))
