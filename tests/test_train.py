@@ -41,7 +41,7 @@ def test_the_fresh_network_is_that_of_propagate(name):
 
 @pytest.mark.parametrize("clip", [None, pk.Clip(norm=0.2), pk.Clip(norm=0.2, per_layer=True), pk.Clip(value=0.02)])
 def test_descent_by_hand(clip):
-    """z = W u + b, tanh twice, squared error: three steps with momentum, matrices kept. Catches a wrong sign, a forgotten
+    """z = W u + b, tanh twice, squared error: three steps with momentum, matrices kept. Catches a wrong sign, a lost
     bias or head, a history that forgets momentum, clipping that does not act or acts on the head."""
     chain, steps, rate, momentum = TANH.replace(clip=clip), 3, 0.2, 0.7
     rng = np.random.default_rng(0)
@@ -177,7 +177,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("given, error, said", BAD)
+@pytest.mark.parametrize(("given", "error", "said"), BAD)
 def test_bad_input(given, error, said):
     with pytest.raises(error, match=said):
         pk.train(**{"chain": HEADED, **given})
@@ -250,7 +250,7 @@ def test_a_chain_of_blocks_is_resized_as_a_whole():
 
 
 @pytest.mark.parametrize(
-    "given, error, said",
+    ("given", "error", "said"),
     [
         (dict(widths=[64]), ValueError, "at least two"),
         (dict(widths="64"), TypeError, "sequence of ints"),
