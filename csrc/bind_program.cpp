@@ -39,7 +39,8 @@ Counts counts_of(const py::handle& counts) {
   Fields fields(py::reinterpret_borrow<py::object>(counts));
   Counts out = {};
   for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
-  fields.ignore("rounded");  // none of an op's
+  fields.ignore("rounded");  // neither is of an op
+  fields.ignore("weight");
   fields.done();
   return out;
 }
@@ -186,6 +187,9 @@ void HeldProgram::read_layers(Fields fields) {
   const std::vector<int64_t> L = {p.counts[Table::layer]};
   p.units = array<int64_t>(fields, "units", L);
   p.columns = array<int64_t>(fields, "columns", L);
+  p.weight = array<int64_t>(fields, "weight", L);
+  for (int64_t i = 0; i < L[0]; i++) p.weight_count = std::max(p.weight_count, p.weight[i] + 1);
+  if (p.weight_count == L[0]) p.weight = nullptr, p.weight_count = 0;
   p.address = array<int64_t>(fields, "address", L);
   p.draw = array<int64_t>(fields, "draw", L);
   p.scale = array<double>(fields, "scale", L);

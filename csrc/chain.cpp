@@ -37,7 +37,8 @@ template <class T> int64_t scratch_bytes(const Program& program, Engine engine) 
   size_t most = 0;
   for (int64_t l = 1; l <= all_layers(program); l++)
     most = std::max(most, backward_scratch<T>(layer_of(program, l).rows, columns_of(program)));
-  return std::max({(int64_t)most, engine == matrix_free ? MatrixFreeLinear<T>::scratch_bytes(program) : 0,
+  return std::max({(int64_t)most, Totals<T>::scratch_bytes(program),
+                   engine == matrix_free ? MatrixFreeLinear<T>::scratch_bytes(program) : 0,
                    mix_needs(program).room * (int64_t)sizeof(T)});
 }
 
@@ -91,7 +92,8 @@ bool run_lent(const Program& program, Engine engine, int64_t first, int64_t coun
   const std::atomic<bool> never{false};
   Team team(1, never, stop);
   const RowExtents extents = extents_of(program);
-  Vector<double> unwanted((size_t)std::max({extents.layers, extents.nodes + 1, extents.activations, extents.mixes}));
+  Vector<double> unwanted(
+      (size_t)std::max({extents.layers, extents.nodes + 1, extents.activations, extents.mixes, extents.weights}));
   const auto linear = (engine == dense ? make_dense<T>(shares.draws) : make_matrix_free<T>())(program, 1);
   std::optional<Network<T>> network;
   try {

@@ -53,6 +53,24 @@ void check_pointers(const Program& p) {
           "heads, kv_heads, causal and mix_scale must be given");
 }
 
+// Layers of one weight agree in all that makes it, and weights are numbered in order of first use.
+void check_weights(const Program& p) {
+  const char* disagree = "layers that share a weight must have its address, shape, draws, scale and bias";
+  const auto same = [](const double* const* arrays, int64_t i, int64_t j) { return !arrays || arrays[i] == arrays[j]; };
+  Vector<int64_t> first;
+  for (int64_t i = 0; i < p.counts[Table::layer]; i++) {
+    const int64_t w = p.weight[i];
+    index(w, (int64_t)first.size() + 1, "weights must be numbered from 0 in order of first use");
+    if (w == (int64_t)first.size()) first.push_back(i);
+    const int64_t j = first[(size_t)w];
+    require(p.address[i] == p.address[j] && p.units[i] == p.units[j] && p.columns[i] == p.columns[j] &&
+                p.draw[i] == p.draw[j] && p.scale[i] == p.scale[j] && same(p.weights, i, j),
+            disagree);
+    require(p.bias_draw[i] == p.bias_draw[j] && p.bias_scale[i] == p.bias_scale[j] && same(p.biases, i, j), disagree);
+  }
+  require((int64_t)first.size() == p.weight_count, "weight_count must be how many weights there are");
+}
+
 void check_layers(const Program& p) {
   const int64_t L = p.counts[Table::layer];
   Vector<char> given((size_t)p.draw_count);
@@ -66,10 +84,12 @@ void check_layers(const Program& p) {
     const double *weight = p.weights ? p.weights[i] : nullptr, *bias = p.biases ? p.biases[i] : nullptr;
     require(weight || !given[(size_t)p.draw[i]], "weights must be given for every layer whose draw is \"given\"");
     require(bias || p.bias_draw[i] != given_bias, "biases must be given for every layer whose bias_draw is \"given\"");
-    check_finite(weight, size_of(p.units[i], p.columns[i]), "weights");
+    const int64_t entries = size_of(p.units[i], p.columns[i]);
+    if (i == 0 || p.weights == nullptr || weight != p.weights[i - 1]) check_finite(weight, entries, "weights");
     check_finite(bias, p.units[i], "biases");
     size_of(padded(p.units[i]), columns_of(p));
   }
+  if (p.weight) check_weights(p);
   check_finite(p.scale, L, "scale");
   check_finite(p.bias_scale, L, "bias_scale");
 }

@@ -31,24 +31,23 @@ template <class Size> int64_t largest_frame(const Program& program, int64_t firs
 
 }  // namespace
 
-template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t first_layer) : first_(first_layer) {
-  const int64_t last = all_layers(program);
+template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t first_layer) {
   if (!program.weights && !program.head.weight) return;
-  panels_.reserve((size_t)(last - first_ + 1));
-  for (int64_t l = first_; l <= last; l++) {
+  panels_.reserve((size_t)(all_layers(program) - first_layer + 1));
+  each_weight(program, first_layer, [&](int64_t l) {
     const LayerOf of = layer_of(program, l);
     Buffer<T>& panels = of.given ? panels_.emplace_back((size_t)panel_size(of)) : panels_.emplace_back();
     for (int64_t i = 0; of.given && i < of.rows; i++)
       for (int64_t k = 0; k < of.columns; k++)
         panels.get()[entry_at(i, k, of.columns)] = (T)of.given[i * of.columns + k];
-  }
+  });
 }
 template <class T> int64_t GivenWeights<T>::bytes(const Program& program, int64_t first_layer) {
-  const int64_t last = all_layers(program);
   if (!program.weights && !program.head.weight) return 0;
-  int64_t bytes = taken<Buffer<T>>(last - first_layer + 1);
-  for (int64_t l = first_layer; l <= last; l++)
+  int64_t bytes = taken<Buffer<T>>(all_layers(program) - first_layer + 1);
+  each_weight(program, first_layer, [&](int64_t l) {
     if (const LayerOf of = layer_of(program, l); of.given) bytes += Buffer<T>::bytes(panel_size(of));
+  });
   return bytes;
 }
 template class GivenWeights<float>;
@@ -67,20 +66,21 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
   for (int64_t i = 0; i < program.draw_count; i++) units_.push_back(unit_of(program.draws[i]));
   units_.push_back(program.head.loss && !program.head.weight ? unit_of(program.head.draw) : Unit{});
   units_.push_back({Source::given, Distribution::normal, 0});
-  layers_.resize((size_t)std::max<int64_t>(0, last_ - first_ + 1));
+  drawn_.reserve((size_t)std::max<int64_t>(0, last_ - first_ + 1));
+  each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false}); });
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
 }
 
 template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first_layer) {
   const int64_t size = largest_frame(program, first_layer, panel_size);
-  return taken<Unit>(program.draw_count + 2) + taken<Layer>(all_layers(program) - first_layer + 1) +
+  return taken<Unit>(program.draw_count + 2) + taken<Drawn>(all_layers(program) - first_layer + 1) +
          (size ? Buffer<T>::bytes(size) : 0) +
          largest_frame(program, first_layer, [](const LayerOf& of) { return frame_bytes(of.rows, of.columns); });
 }
 template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
   int64_t entries = 0;
-  for (int64_t l = 1; l <= all_layers(program); l++) entries += panel_size(layer_of(program, l));
+  each_weight(program, 1, [&](int64_t l) { entries += panel_size(layer_of(program, l)); });
   return entries * (int64_t)sizeof(float);
 }
 
@@ -91,22 +91,23 @@ template <class T> const Unit& Dense<T>::unit(int64_t l, const LayerOf& of) cons
 
 template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   int64_t entries = 0, all = 0;
-  for (int64_t l = first_; l <= last_ && all <= bytes; l++)
-    if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn)
+  for (const Drawn& drawn : drawn_)
+    if (const LayerOf of = layer_of(program_, drawn.layer); unit(drawn.layer, of).source == Source::drawn)
       all += panel_size(of) * (int64_t)sizeof(float);
   keeps_all_ = all <= bytes;
   if (!keeps_all_ && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
-    for (int64_t l = last_; l >= first_; l--) {
-      const LayerOf of = layer_of(program_, l);
+    for (size_t i = drawn_.size(); i-- > 0;) {
+      const LayerOf of = layer_of(program_, drawn_[i].layer);
       const int64_t size = panel_size(of);
-      if (unit(l, of).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
-      use(at(l), entries);
+      if (unit(drawn_[i].layer, of).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes)
+        continue;
+      use(drawn_[i], entries);
       entries += size;
     }
   };
-  each_kept([](Layer&, int64_t) {});
+  each_kept([](Drawn&, int64_t) {});
   float* room;
   if (is_lent()) {
     room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back
@@ -114,13 +115,13 @@ template <class T> void Dense<T>::keep_draws(int64_t bytes) {
     pages_ = Pages((size_t)entries * sizeof(float));
     room = static_cast<float*>(pages_.get());
   }
-  if (room) each_kept([room](Layer& layer, int64_t offset) { layer.kept = room + offset; });
+  if (room) each_kept([room](Drawn& drawn, int64_t offset) { drawn.kept = room + offset; });
 }
 
 template <class T> void Dense<T>::begin(int64_t replica, Team&) {
   replica_ = (uint32_t)replica;
   framed_ = 0;
-  for (Layer& layer : layers_) layer.written = false;
+  for (Drawn& drawn : drawn_) drawn.written = false;
 }
 
 template <class T> double Dense<T>::work(int64_t l) const {
@@ -137,13 +138,13 @@ void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z,
   z.exponent = u.exponent + shift;
   if (drawn.source == Source::identity) return diagonal(u, w.scale, z);
   if (drawn.source == Source::constant) return rank_one(u, w.scale, z);
-  Layer& layer = at(l);
-  float* keep = layer.kept;
-  if (layer.written) {  // a segment computed again
+  Drawn& known = at(l);
+  float* keep = known.kept;
+  if (known.written) {  // by another use, or a segment is computed again
     w.kept = keep;
     keep = nullptr;
   }
-  layer.written = layer.kept;
+  known.written = known.kept;
   const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B_, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
     if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B_, u.data, z.data, keep);
@@ -190,10 +191,10 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
                   format};
   if (format.fraction && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
-  if (drawn.source == Source::given) w.given = given_->of(l);
+  if (drawn.source == Source::given) w.given = given_->of(place(l));
   if (drawn.source == Source::haar) {
-    if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
-    framed_ = l;
+    if (framed_ != at(l).layer) draw_frame(w, frames_.get(), table_, team);
+    framed_ = at(l).layer;
     w.given = frames_.get();
   }
   return w;

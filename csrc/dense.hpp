@@ -8,15 +8,14 @@
 
 namespace pykernel {
 
-// The caller's matrices in panels, by layer. One for all workers.
+// The caller's matrices in panels, a weight that layers share once. One for all workers.
 template <class T> class GivenWeights {
  public:
   GivenWeights(const Program& program, int64_t first_layer);
   static int64_t bytes(const Program& program, int64_t first_layer);
-  const T* of(int64_t layer) const { return panels_[(size_t)(layer - first_)].get(); }
+  const T* of(size_t weight) const { return panels_[weight].get(); }  // from that of first_layer on
 
  private:
-  const int64_t first_;
   Vector<Buffer<T>> panels_;
 };
 
@@ -37,11 +36,13 @@ template <class T> class Dense final : public Linear<T> {
                 Block<T>& du, Team&, const Format& format) override;
 
  private:
-  struct Layer {
-    float* kept;   // draws of the forward pass, or null
-    bool written;  // in this replica
+  struct Drawn {
+    int64_t layer;  // the first with this weight
+    float* kept;    // draws of its forward pass, or null
+    bool written;   // in this replica
   };
-  Layer& at(int64_t layer) { return layers_[(size_t)(layer - first_)]; }
+  size_t place(int64_t layer) const { return (size_t)(weight_of(program_, layer) - weight_of(program_, first_)); }
+  Drawn& at(int64_t layer) { return drawn_[place(layer)]; }
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
   Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
@@ -53,8 +54,8 @@ template <class T> class Dense final : public Linear<T> {
   const Products<T>& table_;
   const int64_t first_, last_, B_;
   std::shared_ptr<const GivenWeights<T>> given_;
-  Vector<Unit> units_;  // of the program's draws, the head, and given weights
-  Vector<Layer> layers_;
+  Vector<Unit> units_;   // of the program's draws, the head, and given weights
+  Vector<Drawn> drawn_;  // of each weight
   Pages pages_;
   Buffer<T> frames_;
   uint32_t replica_ = 0;

@@ -51,9 +51,10 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool 
   return bytes_of_routines(program) +
          taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
          Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
-         Mixer<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
-         taken<Phi<T>>(program.activation_count) + taken<char>(program.activation_count) + taken<Register>(registers) +
-         taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
+         Mixer<T>::bytes(program) + Totals<T>::bytes(program) + Grams<T>::bytes(columns, width) +
+         Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
+         taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(columns * columns) +
          (registers + spare_blocks) *
              (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
          (needs_column(program) ? taken<T>(padded(width)) : 0) +
@@ -91,6 +92,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       grams_(width_, linear_, layer, team_),
       gram_of_gradient_((size_t)(columns * columns)),
       plain_(without_formats(program_)) {
+  if (program.weight_count) totals.emplace(program, layer, team);
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
   passes_.reserve((size_t)program.activation_count);
@@ -132,6 +134,7 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
     }
     backward(start(s), end(s));
   }
+  if (totals) totals->finish(rows);
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
@@ -145,6 +148,7 @@ template <class T> void Network<T>::begin(int64_t replica, const Rows& mine) {
   }
   replica_ = replica;
   rows = mine;
+  if (totals) totals->begin();
   forget();
   input();
   observing = true;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "activation.hpp"
@@ -17,6 +18,7 @@
 #include "objective.hpp"
 #include "rounding.hpp"
 #include "tape.hpp"
+#include "totals.hpp"
 
 namespace pykernel {
 
@@ -54,7 +56,7 @@ template <class T> class Network {
     return fixed_bytes(program, keep) + tape_bytes(program, keep, 0);
   }
   static bool keeps_inputs(const Program& program, bool linear_needs_input) {
-    return program.clip_value > 0 || linear_needs_input;
+    return program.clip_value > 0 || program.weight_count > 0 || linear_needs_input;
   }
 
   // -- what ops see: forward
@@ -66,8 +68,9 @@ template <class T> class Network {
   Norms<T> norms;
   Rounding<T> rounding;
   Mixer<T> mixer;
-  Rows rows = {};         // of this replica
-  bool observing = true;  // false where a segment is computed again
+  std::optional<Totals<T>> totals;  // where layers share weights
+  Rows rows = {};                   // of this replica
+  bool observing = true;            // false where a segment is computed again
   // What every op wrote, forward and then backward (of each register that it read), or null.
   std::vector<Traced>* traced = nullptr;
 

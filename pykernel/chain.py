@@ -52,6 +52,8 @@ class Chain:
         blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside
             it activation, norm, order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
+        tied: whether repetitions use the same weights and biases: the layers of a chain of equal layers one weight,
+            those of blocks the weights of the first repetition. `first`, `last` and the head keep their own.
 
     Without `blocks`, activation, init, gain, bias_std and norm also take a list, one value a layer.
 
@@ -85,6 +87,7 @@ class Chain:
     blocks: tuple | None = None
     first: tuple = ()
     last: tuple = ()
+    tied: bool = False
 
     def __post_init__(self):
         if self.blocks is None:
@@ -107,6 +110,7 @@ class Chain:
                 raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
         if self.residual is not None:
             self._check_residual()
+        self._check_tied()
         if self.blocks is not None:
             pattern_of(self)  # says what does not fit together
 
@@ -126,6 +130,22 @@ class Chain:
         if key == "init" and any(isinstance(init, Given) for init in each):
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
+
+    def _check_tied(self):
+        if not isinstance(self.tied, bool):
+            raise TypeError(f"tied must be True or False, got {self.tied!r}")
+        if not self.tied or self.blocks is not None:
+            return
+        if self.widths is not None:
+            raise ValueError(
+                "tied layers use one weight, so all must be as wide; widths say from "
+                f"{min(self.widths)} to {max(self.widths)}"
+            )
+        for key in ("init", "gain", "bias_std"):
+            if isinstance(getattr(self, key), tuple):
+                raise ValueError(f"tied layers use one weight, so {key} must be one value, got a list of {self.depth}")
+        if self.init.fixup:
+            raise ValueError("init fixup scales the layers of a branch apart, and tied layers use one weight")
 
     def _check_blocks(self):
         for key, default in (
@@ -209,10 +229,10 @@ class Chain:
 
     @property
     def weight_count(self) -> int:
-        """Entries of all weight matrices."""
-        if self.blocks is not None:
+        """Entries of all weight matrices, a tied one counted once."""
+        if self.tied or self.blocks is not None:
             pattern = pattern_of(self)
-            return int((pattern.units.astype(object) * pattern.columns).sum())
+            return int((pattern.units.astype(object) * pattern.columns)[pattern.first_uses].sum())
         if self.width is not None:
             return self.depth * self.width**2
         return sum(a * b for a, b in itertools.pairwise(self.layer_widths.tolist()))
@@ -271,12 +291,14 @@ class Chain:
     def extents(self) -> Counts:
         """How many weight layers, activation steps and nodes it has: the lengths of its rows (see
         `pykernel.observables`)."""
+        shares = self.tied and self.depth > 1
         if self.blocks is None:
-            return Counts(layer=self.depth, activation=self.depth, node=self.depth)
+            return Counts(layer=self.depth, activation=self.depth, node=self.depth, weight=int(shares))
         once, each = (*self.first, *self.last), self.blocks
         count = lambda part, which: sum(len(getattr(roles(block), which)) for block in part)
         found = {which: count(once, which) + self.depth * count(each, which) for which in Roles._fields}
-        return Counts(**found, node=len(once) + self.depth * len(each))
+        weight = (count(once, "layer") + count(each, "layer")) * (shares and count(each, "layer") > 0)
+        return Counts(**found, node=len(once) + self.depth * len(each), weight=weight)
 
     @property
     def inits(self) -> tuple:
@@ -313,6 +335,15 @@ class Chain:
     def layers(self) -> tuple[str, ...]:
         """Names of the weight layers: block, from 1 through first, blocks and last, and what the layer is in it."""
         return self._names("layer")
+
+    @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Of a chain whose layers share weights the name of each weight, that of the layer which uses it first; else
+        ()."""
+        if not self.extents.weight:
+            return ()
+        names = self.layers
+        return tuple(names[i] for i in pattern_of(self).first_uses)
 
     @property
     def activations(self) -> tuple[str, ...]:

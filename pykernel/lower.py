@@ -36,7 +36,7 @@ def lower(
         batch: inputs; taken from x, cotangent or the head's targets where they are given.
         positions: of one input, an int or one int an axis; () for inputs without positions.
         x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one
-            array a layer (n[l], n[l-1]) and (n[l],).
+            array a layer (n[l], n[l-1]) and (n[l],); of tied layers one a distinct weight, or one a use, all equal.
         batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
             them.
         formats: Formats, or None.
@@ -189,8 +189,9 @@ def _draws(chain, pattern, weights, biases, exponent):
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
     if weights is not None:
-        weights = _arrays("weights", weights, list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True)))
-        weights, powers = by_powers_of_two(weights, exponent)
+        shapes = list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True))
+        weights, powers = by_powers_of_two(_arrays("weights", weights, shapes, pattern), exponent)
+        weights, powers = tuple(weights[w] for w in pattern.weight), powers[pattern.weight]
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
     elif any(init.sampler is not None for init in pattern.inits.rows):
@@ -198,9 +199,10 @@ def _draws(chain, pattern, weights, biases, exponent):
             init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init)
         )
     if biases is not None:
-        biases = _arrays("biases", biases, [(units,) for units in pattern.units.tolist()], absent=True)
+        shapes = [(units,) for units in pattern.units.tolist()]
+        biases, powers = by_powers_of_two(_arrays("biases", biases, shapes, pattern, absent=True), exponent)
+        biases, powers = tuple(biases[w] for w in pattern.weight), powers[pattern.weight]
         own = np.array([b is not None for b in biases])
-        biases, powers = by_powers_of_two(biases, exponent)
         bias_draw = np.where(own, BIASES.index("given"), 0)
         bias_scale = np.where(own, powers, 0.0)
     elif weights is not None:  # the scheme's own biases go with its weights
@@ -212,13 +214,27 @@ def _draws(chain, pattern, weights, biases, exponent):
     return pattern.layers(draw, scale, bias_draw, bias_scale), weights, biases, samplers
 
 
-def _arrays(name, given, shapes, absent=False):
-    """The caller's arrays, one a layer, of exactly these shapes; `absent`: None where a layer has none."""
+def _arrays(name, given, shapes, pattern, absent=False):
+    """The caller's arrays, one a distinct weight, of exactly the layers' shapes; `absent`: None where a layer has
+    none."""
     if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
         raise TypeError(f"{name} must be a sequence of arrays, one a layer, got {type(given).__name__}")
-    if len(given) != len(shapes):
-        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}, got {len(given)}")
-    return tuple(
-        None if array is None and absent else checks.array(f"{name}[{i}]", array, shape)
-        for i, (array, shape) in enumerate(zip(given, shapes, strict=True))
-    )
+    first = pattern.first_uses
+    if len(given) not in (len(first), len(shapes)):
+        tied = f" or one a tied weight, {len(first)}" if len(first) < len(shapes) else ""
+        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}{tied}, got {len(given)}")
+    places = range(len(shapes)) if len(given) == len(shapes) else first
+    arrays = [
+        None if array is None and absent else checks.array(f"{name}[{i}]", array, shapes[place])
+        for i, (array, place) in enumerate(zip(given, places, strict=True))
+    ]
+    if len(arrays) == len(first):
+        return tuple(arrays)
+    for i, w in enumerate(pattern.weight):
+        one, other = arrays[i], arrays[first[w]]
+        if one is not other and (one is None or other is None or not np.array_equal(one, other)):
+            raise ValueError(
+                f"{name} of tied layers must be equal: layers {first[w] + 1} and {i + 1} use one weight, and "
+                f"{name}[{first[w]}] and {name}[{i}] differ"
+            )
+    return tuple(arrays[i] for i in first)

@@ -72,7 +72,7 @@ class Measured(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
         )
@@ -107,6 +107,19 @@ class Measured(observables.Rows):
     def attentions(self) -> tuple[str, ...]:
         """Names of the attentions, the columns of rows such as `attention_entropy`."""
         return self.chain.attentions
+
+    @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Where layers share weights the name of each weight, of the layer that uses it first: the columns of
+        `log10_grad_weight_total`.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=6, width=8, tied=True))
+            >>> p.tied_layers, p.log10_grad_weight.shape, p.log10_grad_weight_total.shape
+            (('1.linear',), (1, 6), (1, 1))
+        """
+        return self.chain.tied_layers
 
     @property
     def slope(self) -> np.ndarray:

@@ -45,12 +45,14 @@ class Rows:
 class Pattern:
     """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
 
-    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
+    Arrays over layers: units, columns, weight (its number among the distinct weights, in order of first use), scale,
+    gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
     `chosen_bias` is what the last two are without the scheme's own biases.
     """
 
     units: np.ndarray
     columns: np.ndarray
+    weight: np.ndarray
     scale: np.ndarray
     gain: np.ndarray
     draw: np.ndarray
@@ -85,15 +87,21 @@ class Pattern:
         self._width = chain.width if chain.widths is None else int(chain.widths[0])
         self._numbers["nodes"].append(np.array([self._width]))
         self._begin()
+        for block in chain.first:
+            self._repeat([block], 1)
+        begin = self.done.layer
         if chain.blocks is None:
             self._keyword_layers()
         else:
-            for block in chain.first:
-                self._repeat([block], 1)
             self._repeat(chain.blocks, chain.depth)
-            for block in chain.last:
-                self._repeat([block], 1)
+        end = self.done.layer
+        for block in chain.last:
+            self._repeat([block], 1)
         self._join_arrays()
+        self.weight = np.arange(self.done.layer)
+        if chain.tied:
+            self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // chain.depth, 1)
+            self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
 
     # -- the words
 
@@ -105,6 +113,11 @@ class Pattern:
             self._block(block)
         if before == self._width or count == 1:
             return self._end(count)
+        if self.chain.tied:
+            raise ValueError(
+                f"tied repetitions use the same weights, so the pattern must end in as many units as come in: {before} "
+                f"come in, {self._width} out"
+            )
         self._end(1)
         for block in blocks:
             self._block(block)
@@ -396,8 +409,13 @@ class Pattern:
 
     def layers(self, draw, scale, bias_draw, bias_scale):
         """The layers, with what stands in the place of their draws."""
-        address = np.arange(1, len(self.units) + 1)
-        return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
+        address = self.first_uses[self.weight] + 1
+        return Layers(self.units, self.columns, self.weight, address, draw, scale, bias_draw, bias_scale, self.centred)
+
+    @property
+    def first_uses(self):
+        """Of each distinct weight the place, from 0, of the layer that uses it first."""
+        return np.unique(self.weight, return_index=True)[1]
 
 
 def _joined(parts, dtype):

@@ -27,7 +27,8 @@ FAINTEST_WEIGHT = 2.0**52
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
     activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends), and
-    nodes where signals are rounded and compared: all in a run with formats, else none."""
+    nodes where signals are rounded and compared: all in a run with formats, else none; distinct weights where layers
+    share some, else none."""
 
     layer: int = 0
     activation: int = 0
@@ -39,6 +40,7 @@ class Counts(NamedTuple):
     mix: int = 0
     node: int = 0
     rounded: int = 0
+    weight: int = 0
 
     def plus(self, other, times=1):
         """These and `times` the others."""
@@ -106,6 +108,7 @@ class Layers:
 
     Attributes:
         units, columns: int64, rows and columns of W[l].
+        weight: int64, its number among the distinct weights, from 0 in order of first use.
         address: int64, its layer in the stream, from 1; uses of one tied weight share it.
         draw: int64, index into `Program.draws`.
         scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into
@@ -116,6 +119,7 @@ class Layers:
 
     units: np.ndarray
     columns: np.ndarray
+    weight: np.ndarray
     address: np.ndarray
     draw: np.ndarray
     scale: np.ndarray
@@ -250,7 +254,14 @@ class Program:
         total = Counts()
         for stretch in self.stretches:
             total = total.plus(stretch.each, stretch.count)
-        return total if self.formats is None else total._replace(rounded=total.node)
+        distinct = int(self.layers.weight.max(initial=-1)) + 1
+        shared = distinct if distinct < total.layer else 0
+        return total._replace(rounded=0 if self.formats is None else total.node, weight=shared)
+
+    @cached_property
+    def first_uses(self) -> np.ndarray:
+        """Of each distinct weight the place, from 0, of the layer that uses it first, int64."""
+        return np.unique(self.layers.weight, return_index=True)[1]
 
     @cached_property
     def passes_formats(self) -> np.ndarray:
@@ -290,13 +301,14 @@ class Program:
     def with_samples(self, replica: int) -> Program:
         """The program of one replica with every weight that has a sampler drawn from it."""
         assert self.samplers is not None
-        chosen = [l for l in range(1, self.depth + 1) if self.samplers[l - 1] is not None]
-        given, powers = by_powers_of_two([self.sampled(l, replica) for l in chosen], self.exponent)
+        chosen = [i for i in self.first_uses if self.samplers[i] is not None]
+        given, powers = by_powers_of_two([self.sampled(i + 1, replica) for i in chosen], self.exponent)
+        drawn = {self.layers.weight[i]: (a, p) for i, a, p in zip(chosen, given, powers, strict=True)}
         weights = list(self.weights or (None,) * self.depth)
         scale = self.layers.scale.copy()
-        for l, array, power in zip(chosen, given, powers, strict=True):
-            weights[l - 1] = array
-            scale[l - 1] = power
+        for i, weight in enumerate(self.layers.weight):
+            if weight in drawn:
+                weights[i], scale[i] = drawn[weight]
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
 
 

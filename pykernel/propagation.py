@@ -108,7 +108,8 @@ class Propagation(Measured):
 
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
-        layers, activations, attentions: names of the weight layers, activation steps and attentions.
+        layers, activations, attentions, tied_layers: names of the weight layers, activation steps, attentions and
+            shared weights.
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
@@ -177,9 +178,8 @@ class Propagation(Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        labels = {
-            axes[kind]: self._labels(kind) for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)
-        }
+        absent = ["rounded", *(["mix"] if not self.attentions else []), *(["weight"] if not self.tied_layers else [])]
+        labels = {axes[kind]: self._labels(kind) for kind in axes if kind not in absent}
         coords = {"replica": np.arange(self.replicas), **labels}
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
@@ -188,9 +188,14 @@ class Propagation(Measured):
         N = self.chain.extents.node
         if extent == "input":
             return np.arange(N + 1)
-        if self.chain.blocks is None or extent in ("node", "rounded"):
+        if extent != "weight" and (self.chain.blocks is None or extent in ("node", "rounded")):
             return np.arange(1, N + 1)
-        names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
+        names = {
+            "layer": self.layers,
+            "activation": self.activations,
+            "mix": self.attentions,
+            "weight": self.tied_layers,
+        }
         return np.array(names[extent], dtype=str)
 
     @property
@@ -326,6 +331,7 @@ class Propagation(Measured):
             if self.chain.blocks is not None:
                 out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
                 out["names"] |= {"attention": list(self.attentions)} if self.attentions else {}
+                out["names"] |= {"weight": list(self.tied_layers)} if self.tied_layers else {}
         return out
 
     def __str__(self):

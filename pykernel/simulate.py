@@ -77,14 +77,15 @@ def gradients(
     seed: int = 0,
     replica: int = 0,
 ) -> list[np.ndarray]:
-    """The gradients dJ/dW[l] themselves, for checks and small nets.
+    """The gradients dJ/dW[l] themselves, for checks and small nets; of tied layers those of each weight, over all uses.
 
     Args:
         chain, x, cotangent, weights, biases, batch_first, batch, positions, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
-        L arrays (n[l], n[l-1]) float64, l = 1 first; entries beyond float64 are 0 or inf.
+        L arrays (n[l], n[l-1]) float64, l = 1 first, of tied layers one a distinct weight in order of first use (see
+            `Chain.tied_layers`); entries beyond float64 are 0 or inf.
 
     Raises:
         ValueError, TypeError: as `propagate`.
@@ -113,12 +114,13 @@ def gradients(
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     needed = 16 * chain.weight_count + 8 * 4 * program.columns * int(program.layers.units.sum() + program.nodes[0])
     machine.require_memory(needed, "every gradient matrix of this chain", "propagate() gives their norms in far less")
-    rows = run.execute(job, replica, 1, 1, ("grad_weight", "grad_bias"))
-    kept = rows.pop("keep")[0]
-    grads = [kept["grad_weight"][layer] for layer in range(1, program.depth + 1)]
+    rows = run.execute(job, replica, 1, 1, ("grad_weight_total",))
+    kept = rows.pop("keep")[0]["grad_weight_total"]
+    grads = [kept[number] for number in sorted(kept)]
     if chain.clip is None or chain.clip.norm is None:
         return grads
-    before = rows["log10_grad_weight"].copy()
+    name = "log10_grad_weight_total" if program.counts.weight else "log10_grad_weight"
+    before = rows[name].copy()
     run.clip_by_norm(chain.clip, rows)
-    change = np.where(np.isfinite(before), rows["log10_grad_weight"] - before, 0.0)[0]
+    change = np.where(np.isfinite(before), rows[name] - before, 0.0)[0]
     return [g * 10.0**c for g, c in zip(grads, change, strict=True)]

@@ -154,6 +154,10 @@ def _closing(p):
         said = [f"{weight[l]:.4g} in {p.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
         if len(said) == 2:
             yield f"  weight gradients: smallest {said[0]}, largest {said[1]}"
+    if p.tied_layers:
+        weight = p.median("log10_grad_weight_total")
+        said = [f"{weight[w]:.4g} in {p.tied_layers[w]}" for w in _extremes(weight, np.arange(len(weight)))]
+        yield f"  shared weights, gradients over all uses: {' to '.join(said)}"
     notes = _notes(p)
     if notes:
         yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")
@@ -161,13 +165,17 @@ def _closing(p):
 
 def _notes(p) -> list[str]:
     """What is zero, inf or nan, in how many replicas, and why."""
+    from pykernel.theory.refusals import overused
+
     failure, notes = p.failure, []
+    if (reason := overused(p.chain)) is not None:
+        notes.append(f"no theory beside it: {reason}")
     if p.chain.has_batch_norm and p.columns == 1:
         from pykernel.theory.refusals import ONE_NORMED_INPUT
 
         return [ONE_NORMED_INPUT]
     if failure is None:
-        return []
+        return notes
     notes.append(str(failure))
     table = p.log10_mean_square_activation if failure.direction == "forward" else p.log10_grad_activation[:, ::-1]
     bad = ~np.isfinite(table)

@@ -31,6 +31,7 @@ def said(chain: Any) -> str:
     """In a line for people."""
     parts = [_size(chain)]
     parts += [] if chain.blocks is not None else [spoken(chain.activation)]
+    parts += ["tied"] if chain.tied else []
     parts += [spoken(chain.init)]
     parts += [f"gain {spoken(chain.gain)}"] if chain.gain != 1 else []
     parts += [f"bias std {spoken(chain.bias_std)}"] if chain.bias_std else []

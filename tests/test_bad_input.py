@@ -110,6 +110,19 @@ CASES = [
     (lambda: chain(norm_eps=0), ValueError, "norm_eps must be from 1e-30 to 1e+30, got 0"),
     (lambda: chain(norm_eps="1"), TypeError, "norm_eps must be a number"),
     (lambda: chain(order="activation-first"), ValueError, "order must be one of"),
+    (lambda: chain(tied=1), TypeError, "tied must be True or False, got 1"),
+    (lambda: pk.Chain(widths=[3, 4, 3], tied=True), ValueError, "all must be as wide; widths say from 3 to 4"),
+    (lambda: chain(tied=True, gain=[1.0, 2.0, 3.0]), ValueError, "gain must be one value, got a list of 3"),
+    (
+        lambda: chain(tied=True, init="fixup", residual=pk.Residual(2)),
+        ValueError,
+        "init fixup scales the layers of a branch apart",
+    ),
+    (
+        lambda: pk.Chain(depth=2, width=4, blocks=[pk.Linear(5)], tied=True),
+        ValueError,
+        "must end in as many units as come in: 4 come in, 5 out",
+    ),
     (lambda: chain(residual=2), TypeError, "residual must be None or a pykernel.Residual"),
     (lambda: chain(residual=pk.Residual(every=4)), ValueError, "more than the depth 3"),
     (lambda: pk.Chain(widths=[4, 5, 6], residual=pk.Residual()), ValueError, "equal widths at both ends"),
@@ -203,6 +216,16 @@ CASES = [
     (lambda: run({"clip": pk.Clip(value=1.0)}, engine="matrix_free"), ValueError, "clip by norm"),
     (lambda: run(engine="matrix_free", precision="native"), ValueError, 'engine="dense"'),
     (lambda: run(x=X, weights=WEIGHTS, engine="matrix_free"), ValueError, 'engine="dense"'),
+    (
+        lambda: run({"tied": True}, weights=[np.eye(4)] * 2),
+        ValueError,
+        "weights must hold one array a layer, 3 or one a tied weight, 1, got 2",
+    ),
+    (
+        lambda: run({"tied": True}, weights=[np.eye(4), np.eye(4), np.ones((4, 4))]),
+        ValueError,
+        "layers 1 and 3 use one weight, and weights[0] and weights[2] differ",
+    ),
     (lambda: run(keep=("activation",), backend="cpp"), ValueError, 'backend="reference" does'),
     # jobs that cannot fit
     (

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "clip.hpp"
 #include "network.hpp"
 
 namespace pykernel {
@@ -65,21 +66,6 @@ double log2_outer_norm(const double* delta_gram, const double* gram, int64_t col
   return .5 * log2(square) + (double)exponent;
 }
 
-// A bound as it is seen by mantissas at exponent e; below 1e-150 every entry that is not zero is clamped.
-struct Clip {
-  Clip(double value, int64_t e) : bound(ldexp(value, (int)std::clamp<int64_t>(-e, -2000, 2000))), all(bound < 1e-150) {
-    log2_unit = all ? log2(value) : (double)e;
-  }
-  double square(double x) const {
-    const double y = all ? (x != 0) : std::min(fabs(x), bound);
-    return x == x ? y * y : x;
-  }
-  double log2_norm(double square) const { return .5 * log2(square) + log2_unit; }
-  double bound;
-  bool all;
-  double log2_unit;
-};
-
 // Every entry of delta u^T clamped, one after the other
 template <class T> double log2_clipped_weight(const Network<T>& net, const Block<T>& delta, const Block<T>& u) {
   const int64_t B = net.columns;
@@ -133,7 +119,7 @@ template <class T> struct Question {
 // The rows of the parameter gradients.
 template <class T> void measure(Network<T>& net, int64_t number, const Question<T>& q) {
   net.rows.log10_grad_preactivation[number] = log10_2 * q.delta.norm;
-  if (net.program.clip_value > 0) {
+  if (net.program.clip_value > 0 && !net.totals) {  // of shared weights the totals are clipped
     net.rows.log10_grad_weight[number] = log10_2 * log2_clipped_weight(net, q.delta.block, q.u.block);
     net.rows.log10_grad_bias[number] = log10_2 * log2_clipped_bias(net, q.delta.block);
     return;
@@ -144,6 +130,12 @@ template <class T> void measure(Network<T>& net, int64_t number, const Question<
   net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(q.gram, input_gram, net.columns, exponent);
   const double bias = net.columns == 1 ? q.delta.norm : net.layer.log2_bias_norm(q.delta.block);
   net.rows.log10_grad_bias[number] = log10_2 * bias;
+  if (!net.totals) return;
+  if (!centred) return net.totals->add(number, q.delta.block, q.u.block);
+  Block<T> moving = net.scratch();
+  net.layer.centre(q.u.block, moving);
+  net.totals->add(number, q.delta.block, moving);
+  net.release(moving);
 }
 
 template <class T> void answer(Network<T>& net, const Step& step, int64_t number, Question<T>& q) {

@@ -26,7 +26,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
             own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and its layers,
             `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys and values
             shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others blocks,
-            with `depth` where they repeat. A last Linear becomes the chain's Head, over all positions or, behind
+            with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes the chain's Head, over all positions or, behind
             `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
             scheme that they are a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps
@@ -50,8 +50,8 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         added, before; a module that does so is refused: read the module behind it.
         A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
         statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
-        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution and shared
-        weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients
+        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution, weights
+        that are shared other than by repetitions of a pattern, and sums inside a branch of another sum are refused. Clipping, optimisers and the gradients
         of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
 
     Examples:
@@ -75,7 +75,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         given = Given(matrices, biases, name="the module's weights")
         last = None if head is None else Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
-    schemes = recognise.schemes(matrices, biases, network.groups)
+    own = sorted(i for group in network.groups for i in group)  # tied layers once
+    schemes = recognise.schemes(
+        [matrices[i] for i in own], [biases[i] for i in own], [[own.index(i) for i in group] for group in network.groups]
+    )
     main = max(
         schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s)
     )
@@ -165,7 +168,7 @@ def _as_wanted(network, wanted, gain, bias_std):
     own = network.chain(wanted.init, gain=wanted.gain, bias_std=wanted.bias_std)
     if not np.array_equal(own.layer_widths, wanted.layer_widths):
         raise ValueError(f"the module has {own}; the recommended chain has {wanted}")
-    for part in ("activation", "norm", "order", "residual"):
+    for part in ("activation", "norm", "order", "residual", "tied"):
         mine, theirs = getattr(own, part), getattr(wanted, part)
         if mine != theirs:
             raise ValueError(
@@ -182,7 +185,7 @@ def _shape(chain):
 
     p = lower(chain.replace(init="he_normal", head=None))
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
-    arrays = (p.nodes, p.layers.units, p.layers.columns, p.joins.skip, p.joins.branch, p.factors, p.masks)
+    arrays = (p.nodes, p.layers.units, p.layers.columns, p.layers.weight, p.joins.skip, p.joins.branch, p.factors, p.masks)
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
     affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
     return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops

@@ -15,13 +15,14 @@ from pykernel.formats import WORDS as FORMATS
 
 CHAIN = (
     *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
-    *("residual", "head", "clip"),
+    *("residual", "head", "clip", "tied"),
 )
 RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
+_BOOLS = {"tied"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
@@ -39,6 +40,7 @@ _HELP = {
     "head": "a loss on top: mse, sigmoid, softmax or linear; LOSS:OUTPUTS; or LOSS:OUTPUTS:OVER, over positions, "
     "first, last or mean",
     "clip": "clip gradients: a norm, layer:NORM or value:BOUND",
+    "tied": "whether repetitions use the same weights: true or false",
     "batch": "inputs propagated together",
     "positions": "of one input (tokens, pixels): 128, or 32,32",
     "replicas": "independent draws of all weights",
@@ -95,6 +97,8 @@ def value(name: str, text: Any) -> Any:
     if name == "positions" and isinstance(text, str | list) and (isinstance(text, list) or "," in text):
         parts = text.split(",") if isinstance(text, str) else text
         return tuple(integer("positions", part) if isinstance(part, str) else part for part in parts)
+    if name in _BOOLS and isinstance(text, str):
+        return _truth(name, text)
     if name in _INTS and isinstance(text, str):
         return integer(name, text)
     if name in _FLOATS and isinstance(text, str):
@@ -169,6 +173,13 @@ def number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{name} must be a number, got {text!r}") from None
+
+
+def _truth(name: str, text: str) -> bool:
+    """The bool that a text says; errors bear the name."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    return text.lower() == "true"
 
 
 def _residual(kind: Any, text: Any) -> Any:

@@ -21,19 +21,22 @@ def seconds(program, engine: str, backend: str) -> float:
     distributions = np.array([draw.distribution for draw in program.draws])
     distributions = distributions if len(distributions) == 1 else distributions[layers.draw]
     products = _attention(program.stretches, layers.units, program.mixes.causal, program.columns, program.batch)
-    return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions, products)
+    first = np.bincount(program.first_uses, minlength=program.depth) > 0
+    return _seconds(engine, backend, layers.units, layers.columns, program.columns, distributions, products, first)
 
 
 def seconds_of(chain, run: dict) -> float:
     """The same of a chain under the words of a run, without lowering it."""
     columns = run["batch"] * int(np.prod(run.get("positions", ()), dtype=np.int64))
-    if chain.blocks is None and not chain.has_lists:
+    if chain.blocks is None and not chain.has_lists and not chain.tied:
         n = chain.layer_widths
         return _seconds(run["engine"], run["backend"], n[1:], n[:-1], columns, np.array([chain.init.distribution]))
     pattern = pattern_of(chain)
     distributions = np.array([draw.distribution for draw in pattern.draws.rows])[pattern.draw]
     products = _attention(pattern.stretches, pattern.units, pattern.mixes.causal, columns, run["batch"])
-    return _seconds(run["engine"], run["backend"], pattern.units, pattern.columns, columns, distributions, products)
+    first = np.bincount(pattern.first_uses, minlength=len(pattern.units)) > 0
+    sizes = pattern.units, pattern.columns, columns
+    return _seconds(run["engine"], run["backend"], *sizes, distributions, products, first)
 
 
 def _attention(stretches, units, causal, columns, batch):
@@ -42,12 +45,14 @@ def _attention(stretches, units, causal, columns, batch):
     return 7 * float(each.sum()) * columns * (columns // batch)
 
 
-def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, attention=0.0):
+def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, attention=0.0, first=True):
     """`rows`, `columns_of_weight`: of each W[l].  columns: of every block.  distributions: of each layer, or one of
-    all.  attention: multiply-adds between positions."""
+    all.  attention: multiply-adds between positions.  first: whether a layer is the first to use its weight, which
+    draws it."""
     depth, units = len(rows), float(rows.sum()) * columns
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        return depth * (3.3e-3 + 1e-4 * columns) + units * 1e-6 + attention * 1e-9
+        uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
+        return depth * (3.3e-3 + 1e-4 * columns) + units * (1e-6 + 1e-9 * columns * (uses - 1)) + attention * 1e-9
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 6e-9
     total += attention * (0.3e-9 if backend == "numba" else 0.04e-9)
     if engine == "matrix_free":  # draws and products over units; factors of small matrices, column by column and in all
@@ -57,8 +62,10 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, a
         weights = rows.astype(float) * columns_of_weight
         total += units * 0.1e-9 * columns  # Gram matrices
         drawn = ~np.isin(distributions, ("identity", "constant"))
-        total += float((weights * drawn).sum()) * (1.2e-9 + 0.08e-9 * columns)
-        haar = distributions == "haar"
+        total += float((weights * drawn * first).sum()) * 1.0e-9 + float((weights * drawn).sum()) * (
+            0.2e-9 + 0.08e-9 * columns
+        )
+        haar = (distributions == "haar") & first
         if haar.any():
             total += float((weights * np.minimum(rows, columns_of_weight) * haar).sum()) * 0.5e-9
     return total * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)

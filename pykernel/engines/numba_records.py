@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding
+from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding, totals
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
@@ -83,6 +83,7 @@ def specify(program, functions, out, stop, compares=rounding.NEITHER):
         node_kind=KINDS.index("node"),
         phi_kind=KINDS.index("phi"),
         passes=program.passes_formats.astype(np.int64),
+        weights=program.counts.weight,
         zero=0.0,
         **ops.numbers(program),
     )
@@ -185,7 +186,8 @@ def sizes(program, workers, bounds):
     segments = len(cuts) - 1
     draw = linear.drawn_by(program)
     tiles = units * _padded(layers.columns) * ((draw <= draws.STABLE) | (draw == product.HAAR))
-    kept_at = _kept(tiles, kept_bytes // item)
+    tiles[np.setdiff1d(np.arange(program.depth), program.first_uses)] = 0  # those of the weight's first use
+    kept_at = _kept(tiles, kept_bytes // item)[program.first_uses[layers.weight]]
     piecewise = all(activation_lanes.number(a)[0] == activation_lanes.PIECEWISE for a in program.activations)
     whole = 0 if piecewise and program.exponent else block
     haar = int(tiles.max(initial=1, where=draw == product.HAAR))
@@ -212,6 +214,7 @@ def sizes(program, workers, bounds):
         "checkpoint_facts": ((segments, 3), "int64"),
         "nodes": ((2 * program.counts.rounded, node), T),
         "node_exponents": (2 * program.counts.rounded, "int64"),
+        **totals.sizes(program),
     }
     return found, cuts, kept_at
 

@@ -13,7 +13,7 @@ from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding
-from pykernel.ops import OPS
+from pykernel.ops import OPS, linear
 from pykernel.program import Program
 
 
@@ -72,9 +72,13 @@ def trace(program, replica, operator=None):
 
 class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
-    at 0. Beside NAMES, for training: "input" of each layer, and "head_input", "logits", "grad_logits" at 0."""
+    at 0; totals by distinct weight, from 1. Beside NAMES, for training: "input" of each layer, and "head_input",
+    "logits", "grad_logits" at 0."""
 
-    NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
+    NAMES = (
+        *("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias"),
+        *("grad_weight_total", "grad_bias_total"),
+    )
 
     def __init__(self, keep):
         self.arrays = {name: {} for name in keep}
@@ -156,6 +160,7 @@ class Run:
     def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
+        self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
         self.traced, self.turn = None, 0
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
@@ -217,6 +222,7 @@ class Run:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
             self.note(self.gradients, op.ins)
+        linear.finish(self)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)

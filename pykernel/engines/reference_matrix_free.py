@@ -26,9 +26,11 @@ def trace(program, replica):
 
 
 def memory(program, threads=1):
-    """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight."""
+    """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight; sums over uses of a
+    shared weight where columns outnumber its units."""
     units = program.layers.units.astype(object)
-    return int(
+    sums = 8 * int(units.max()) * min(int(units.max()), 2 * program.columns * program.depth) * program.counts.weight
+    return sums + int(
         8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max())
     )
 

@@ -24,7 +24,7 @@ from pykernel.program import MAX_REPLICAS, Program
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
 FAR = 2 * (60 - 10) * np.log10(2)
 UNEVEN = 2.0**80
-LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
+CLIPPED = ("log10_grad_weight", "log10_grad_bias")  # of shared weights the sums over uses
 LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 STACK = 4  # of a warning: this module twice, its caller, and whom the warning is for
 YEAR = 365 * 86400.0  # seconds: nobody waits longer
@@ -173,14 +173,15 @@ def clip_by_norm(clip, rows) -> None:
     if clip is None or clip.norm is None:
         return
     bound = np.log10(clip.norm)
+    names = observables.OF_USES if rows["log10_grad_weight_total"].size else CLIPPED
     with np.errstate(all="ignore"):
-        squares = np.stack([2 * rows[name] for name in LOG10_CLIP])
+        squares = np.stack([2 * rows[name] for name in names])
         if not clip.per_layer:  # one after the other: the order of np.sum depends on the number of replicas
             squares = squares.transpose(0, 2, 1).reshape(-1, squares.shape[1], 1)
         top = squares.max(axis=0)
         top = np.where(np.isfinite(top), top, 0.0)
         norm = 0.5 * (np.log10(np.cumsum(10.0 ** (squares - top), axis=0)[-1]) + top)
-        for name in LOG10_CLIP:
+        for name in names:
             rows[name] = rows[name] + np.minimum(0.0, bound - norm)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from pykernel import stream
-from pykernel.kernels import address_of, blocks, jit, ops, rounding
+from pykernel.kernels import address_of, blocks, jit, ops, rounding, totals
 from pykernel.kernels.calls import call
 from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.ops import KINDS
@@ -81,6 +81,7 @@ def begin(spec, work, replica):
     x[E] = blocks.renormalise(a, size, e, spec.bound)
     rounding.store_block(spec, work, 0, rounding.SIGNALS)
     state[TOP], state[KNOWN] = 0, -1
+    totals.clear(spec, work)
     for s in range(spec.registers + ROOM):
         slot(work, s)[HELD] = 0
 
@@ -176,7 +177,8 @@ def restore(spec, work, s):
 
 @jit
 def finish(spec, work, index):
-    """The row of the input's gradient."""
+    """The row of the input's gradient, and those of sums over uses."""
+    totals.finish(spec, work, index)
     rounding.store_block(spec, work, 0, rounding.GRADIENTS)
     put(spec, GRAD_ACTIVATION, index, 0, log10_norm(spec, slot(work, 0)))
 

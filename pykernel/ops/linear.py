@@ -9,6 +9,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
+from pykernel.ops.totals import Total
 from pykernel.program import BIASES
 
 TABLE = "layer"
@@ -31,7 +32,8 @@ def backward(run, op, number, u):
     """W^T delta, and the norms of dJ/dz, dJ/db and dJ/dW."""
     program, layer = run.program, number + 1
     delta = run.take(op.out)
-    clip = program.clip_value
+    shared = program.counts.weight
+    clip = 0.0 if shared else program.clip_value  # of shared weights the totals are clipped
     run.put("log10_grad_preactivation", number, delta.log10_norm())
     run.trace.keep("grad_preactivation", layer, delta.true)
     run.trace.keep("input", layer, u.true)
@@ -41,14 +43,36 @@ def backward(run, op, number, u):
         run.put("log10_grad_weight", number, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        run.put(
-            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u)
-        )
-    run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
-    run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
+        seen = _moving(u) if program.layers.centred[number] else u
+        run.put("log10_grad_weight", number, _log10_outer_norm(delta, seen))
+        if shared:
+            _total(run, number).add(delta, seen)
+    for suffix in ("",) if shared else ("", "_total"):
+        run.trace.keep(f"grad_bias{suffix}", layer, lambda: _clipped(total.true()[:, 0], clip))
+        run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
     du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(run.operator.scale(layer))
     run.put("log10_weight_factor", number, du.log10_norm() - delta.log10_norm())
     run.give(op.ins[0], du)
+
+
+def finish(run):
+    """The rows of shared weights, of the sums over their uses, once all are known."""
+    clip = run.program.clip_value
+    norm = lambda block: _log10_clipped_norm(block.x, block.e, clip) if clip else block.log10_norm()
+    for number, total in run.totals.items():
+        run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
+        run.put("log10_grad_bias_total", number, norm(total.bias))
+        run.trace.keep("grad_weight_total", number + 1, lambda total=total: _clipped(total.weight().true(), clip))
+        run.trace.keep("grad_bias_total", number + 1, lambda total=total: _clipped(total.bias.true()[:, 0], clip))
+
+
+def _total(run, number):
+    """The sum that a use belongs to."""
+    layers, weight = run.program.layers, int(run.program.layers.weight[number])
+    if weight not in run.totals:
+        uses = run.program.columns * int(np.count_nonzero(layers.weight == weight))
+        run.totals[weight] = Total(int(layers.units[number]), int(layers.columns[number]), uses)
+    return run.totals[weight]
 
 
 def bias(program, replica, layer):

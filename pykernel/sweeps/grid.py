@@ -200,8 +200,8 @@ def label(value: Any) -> Any:
         return "none"
     if isinstance(value, Named):
         return value.name
-    if isinstance(value, bool | int | float | str):
-        return value
+    if isinstance(value, int | float | str):
+        return str(value) if isinstance(value, bool) else value  # files of numbers have no truth values
     if isinstance(value, tuple) and not all(isinstance(item, int) for item in value):  # one value a layer, or blocks
         value = spoken(value) if not isinstance(value[0], Block) else "; ".join(map(str, value))
     text = str(value)

@@ -18,7 +18,7 @@ from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
-from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
+from pykernel.theory.refusals import ONE_NORMED_INPUT, means, overused, structure
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
@@ -62,7 +62,8 @@ class Prediction(observables.Rows):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = predicted(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        shared = program.counts.weight
+        known = None if shared else finite.law(program, signal, gradient) or finite_blocks.law(program)
         self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else dead_probability(program)
@@ -75,7 +76,7 @@ class Prediction(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(f"Prediction has no attribute {name!r}; rows: {', '.join(observables.NAMES)}")
 
     def __dir__(self):
@@ -281,7 +282,7 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
 
 def _no_law(program: Program) -> str:
     """Why there is no finite-width law."""
-    found = finite_blocks.reason(program)
+    found = "uses of one weight" if program.counts.weight else finite_blocks.reason(program)
     return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
@@ -299,6 +300,13 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
         out.append(
             "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains "
             "lie far below it"
+        )
+    if program.counts.weight:
+        reason = overused(prediction.chain)
+        out.append(
+            f"not to be compared with a measurement: {reason}"
+            if reason
+            else "every use of a tied weight counts as a weight of its own: uses are few beside the root of the width"
         )
     reason = means(program)
     if prediction.overtaken:

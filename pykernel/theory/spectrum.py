@@ -133,8 +133,10 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         results = [_one(facts, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
     lyapunov = np.array([r[1] for r in results])
-    exponents = _lyapunov_theory(facts) if complete else None
-    return Spectrum(chain, singular, lyapunov, exponents, _largest_theory(facts), _variance_theory(facts), complete)
+    shared = bool(facts.program.counts.weight)  # theory is of independent factors
+    exponents = _lyapunov_theory(facts) if complete and not shared else None
+    largest, variance = (math.nan, math.nan) if shared else (_largest_theory(facts), _variance_theory(facts))
+    return Spectrum(chain, singular, lyapunov, exponents, largest, variance, complete)
 
 
 def _one(facts: Plain, replica: int, complete: bool):

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel import stream
+from pykernel import observables, stream
 from pykernel.engines import heads, reference
-from pykernel.engines.run import LOG10_CLIP, clip_by_norm
+from pykernel.engines.run import CLIPPED, clip_by_norm
 from pykernel.ops.linear import bias
 from pykernel.program import BIASES, Program
 from pykernel.training.parametrizations import Rates
@@ -112,7 +112,7 @@ def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
             return step
         if observe is not None:
             observe(step, kept.arrays)
-        factors = _clip(plan.clip, here)
+        factors = _clip(plan.clip, here, program.layers.weight)
         if step < plan.steps:
             _step(plan, weights, small, kept.arrays, factors)
     return -1
@@ -124,17 +124,19 @@ def _unbounded(rows, step):
     return not abs(loss[step]) <= far or (np.isnan(gradient) | (gradient == np.inf)).any()
 
 
-def _clip(clip, here):
-    """Clip the rows by norm; what multiplies the gradients of each layer, (L,)."""
-    before = {name: here[name].copy() for name in LOG10_CLIP}
-    after = dict(before)
+def _clip(clip, here, weight):
+    """Clip the rows by norm; what multiplies the gradients of each layer, (L,). weight: that a layer uses, of shared
+    ones."""
+    shared = here["log10_grad_weight_total"].size > 0
+    names = tuple(observables.OF_USES) if shared else CLIPPED
+    after = dict(here)
     clip_by_norm(clip, after)
-    change = np.zeros(before[LOG10_CLIP[0]].shape[1])
-    for name in LOG10_CLIP:
-        difference = after[name][0] - before[name][0]
+    change = np.zeros(here[names[0]].shape[1])
+    for name in names:
+        difference = after[name][0] - here[name][0]
         change = np.where(np.isfinite(difference), difference, change)
         here[name][:] = after[name]
-    return 10.0**change
+    return 10.0 ** (change[weight] if shared else change)
 
 
 def _step(plan, weights, small, arrays, factors):

@@ -36,7 +36,7 @@ class Training(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
         )
@@ -100,6 +100,8 @@ class Training(observables.Rows):
         names = {"layer": self.chain.layers, "activation": self.chain.activations, "mix": self.chain.attentions}
         numbers = np.arange(1, count + 1)
         labels = {axes["node"]: numbers, axes["input"]: np.arange(count + 1)}
+        if self.chain.tied_layers:
+            labels[axes["weight"]] = np.array(self.chain.tied_layers, dtype=str)
         for extent, own in names.items():
             if own:
                 labels[axes[extent]] = np.array(own, dtype=str) if blocks else numbers

@@ -90,6 +90,10 @@ struct Program {
   const double* bias_scale;
   const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over
                         // the columns
+  // Where layers share weights: of each layer the number of its weight, from 0 in order of first use, and how many
+  // there are; layers of one number must agree in all that makes a weight. Null and 0: each has its own, and no totals.
+  const int64_t* weight = nullptr;
+  int64_t weight_count = 0;
   const Draw* draws;
   int64_t draw_count;
   const double* const* weights;  // per layer row-major, or null; null entries are drawn
@@ -135,8 +139,12 @@ inline int64_t read_columns_of(const Program& program) {
   return program.head.over == over_positions ? columns_of(program) : program.batch;
 }
 inline RowExtents extents_of(const Program& program) {
-  return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
-          program.counts[Table::mix], program.formats ? program.counts[Table::node] : 0};
+  return {program.counts[Table::layer],
+          program.counts[Table::node],
+          program.counts[Table::activation],
+          program.counts[Table::mix],
+          program.formats ? program.counts[Table::node] : 0,
+          program.weight_count};
 }
 
 }  // namespace pykernel

@@ -7,7 +7,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from pykernel import stream
-from pykernel.kernels import blocks, draws, inline, jit, product, rounding
+from pykernel.kernels import blocks, draws, inline, jit, product, rounding, totals
 from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.records import (
     BEGINS,
@@ -53,6 +53,7 @@ DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
 NUMBERS = (
     *("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"),
     *("matrices", "matrix_at", "bias_draw", "bias_scale", "biases", "bias_at"),
+    *totals.NUMBERS,
 )
 
 
@@ -62,7 +63,7 @@ def numbers(program):
     parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
     matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
     facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, layers.centred.astype(np.int64)
-    return *facts, *matrices, layers.bias_draw, layers.bias_scale, *biases
+    return *facts, *matrices, layers.bias_draw, layers.bias_scale, *biases, *totals.numbers(program)
 
 
 def drawn_by(program):
@@ -86,7 +87,7 @@ def _joined(arrays, depth):
 
 def tape(program, number, n, B, item):
     """Bytes on the tape."""
-    return kept(n, B, item, float(program.clip_value))
+    return kept(n, B, item, program.clip_value > 0 or program.counts.weight > 0)
 
 
 def result(program, number, n, B):
@@ -95,16 +96,22 @@ def result(program, number, n, B):
 
 
 @register_jitable
-def keeps_inputs(n, B, item, clip):
-    """Whether the tape holds u, not its Gram matrix: for clipped entries, and where columns outnumber units."""
-    return (clip != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
+def keeps_inputs(n, B, item, wanted):
+    """Whether the tape holds u, not its Gram matrix: where it is wanted, and where columns outnumber units."""
+    return wanted | (item * ((n + 15) // 16 * 16) < 8 * B)
 
 
 @register_jitable
-def kept(n, B, item, clip):
+def kept(n, B, item, wanted):
     """Bytes on the tape for an input of n units and B columns."""
-    u = keeps_inputs(n, B, item, clip)
+    u = keeps_inputs(n, B, item, wanted)
     return u * ((n + 15) // 16 * 16 * B * item) + (1 - u) * (8 * B * B)
+
+
+@inline
+def _wanted(spec):
+    """Whether the backward pass needs the input itself: for clipped entries and sums over uses."""
+    return (spec.clip != 0.0) | (spec.weights > 0)
 
 
 @jit
@@ -114,10 +121,10 @@ def _keep(spec, work, op, l):
     x = slot(work, r)
     n, B, u = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
     panels = (n + 15) // 16
-    foot = push(work, kept(n, B, spec.item, spec.clip), n, B)
+    foot = push(work, kept(n, B, spec.item, _wanted(spec)), n, B)
     foot[KEPT_E] = x[E]
     to = work.tape + foot[BEGINS]
-    if keeps_inputs(n, B, spec.item, spec.clip):
+    if keeps_inputs(n, B, spec.item, _wanted(spec)):
         blocks.copy(u, 0, block(spec, to), 0, panels * B * 16)
         return
     out, known, state = pointer(to, 1.0), pointer(work.gram, 1.0), pointer(work.state, 1)
@@ -246,18 +253,20 @@ def open_backward(spec, work, op, l, replica, index):
     panels, panels_in, at = (n + 15) // 16, (n_in + 15) // 16, work.tape + foot[BEGINS]
     put(spec, GRAD, index, l, log10_norm(spec, x))
     shape(y, n_in, B)
-    if spec.clip != 0.0:
+    if spec.clip != 0.0 and spec.weights == 0:  # of shared weights the totals are clipped
         weight, bias = blocks.clipped_norms(delta, block(spec, at), n, n_in, B, x[E], foot[KEPT_E], spec.clip)
     else:
         mine, theirs = pointer(work.gram_delta, 1.0), pointer(at, 1.0)
         blocks.gram(delta, panels, B, mine)
-        if keeps_inputs(n_in, B, spec.item, spec.clip):
+        if keeps_inputs(n_in, B, spec.item, _wanted(spec)):
             u, theirs = block(spec, at), pointer(work.gram_u, 1.0)
             if entry(spec.layer_centred, l):
                 centred = block(spec, y[BLOCK])
                 blocks.centre(u, centred, panels_in, B)
                 u = centred
             blocks.gram(u, panels_in, B, theirs)
+            if spec.weights > 0:
+                totals.add(spec, work, l, delta, x[E], u, foot[KEPT_E], n, n_in, B)
         weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), x[E] + foot[KEPT_E])
         bias = blocks.log10_norm(blocks.batch_sum_square(delta, panels, B), x[E])
     put(spec, GRAD_WEIGHT, index, l, weight)
