@@ -155,6 +155,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   read_head(Fields(fields.get("head")));
   p.clip_value = fields.read<double>("clip_value");
   read_formats(fields.get("formats"));
+  p.common = fields.read<bool>("common");
   fields.done();
 }
 

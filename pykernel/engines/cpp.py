@@ -21,6 +21,11 @@ BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more t
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
     """Why this module cannot run the program, or None; able: the backends that can."""
+    if program.common and program.counts.weight:
+        return (
+            'backend="cpp" has the tangent kernel of layers with weights of their own, not of such that share them; '
+            'backend="reference" can'
+        )
     for row in program.activations:
         if row.builtin:
             continue

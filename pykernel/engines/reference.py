@@ -14,6 +14,7 @@ from pykernel.block import Block
 from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding
 from pykernel.ops import OPS, linear
+from pykernel.ops.tangent import Tangent
 from pykernel.program import Program
 
 
@@ -32,24 +33,30 @@ def run_operators(program, first, count, operator, keep=()):
     """Run with the weights that `operator(program, replica)` stands for."""
     counts = program.counts
     out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
-    traces = []
+    traces, kernels = [], []
     for index in range(count):
         kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            _replica(program, first + index, operator, rows, kept)
+            tangent = _replica(program, first + index, operator, rows, kept)
         traces.append(kept.arrays)
+        if tangent is not None:
+            kernels.append(tangent.kernel())
     if keep:
         out["keep"] = traces
+    if kernels:
+        out["tangent_kernel"] = np.stack(kernels)
     return out
 
 
 def _replica(program, replica, operator, rows, kept):
-    """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
+    """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, each
+    pass of both before the next."""
     weights = operator(program, replica)
     if program.formats is None:
-        Run(program, replica, weights, rows, kept).replica_run()
-        return
+        run = Run(program, replica, weights, rows, kept)
+        run.replica_run()
+        return run.tangent
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
     run = Run(program, replica, weights, rows, kept, beside=plain)
@@ -57,6 +64,7 @@ def _replica(program, replica, operator, rows, kept):
     run.forward()
     plain.backward()
     run.backward()
+    return None
 
 
 def trace(program, replica, operator=None):
@@ -160,6 +168,7 @@ class Run:
     def __init__(self, program, replica, operator, rows, trace, beside=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
+        self.tangent = Tangent(program) if program.common else None
         self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
         self.traced, self.turn = None, 0
         self.rounding = None if beside is None else Rounding(self, beside)
@@ -246,6 +255,10 @@ def _objective(program, replica, last, keep):
         return heads.objective(program, replica, last, keep)
     if program.cotangent is not None:
         c = program.cotangent
+    elif program.common:
+        n, columns = last.x.shape
+        c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n).astype(np.float64)
+        c = np.broadcast_to(c / math.sqrt(n), (n, columns))
     else:
         n, columns = last.x.shape
         c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n, columns).astype(np.float64)

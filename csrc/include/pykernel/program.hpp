@@ -126,6 +126,7 @@ struct Program {
   uint64_t seed;
   bool exponent;
   const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
+  bool common = false;               // one drawn cotangent for all columns, iid N(0, 1/n[N])
 };
 
 // Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
