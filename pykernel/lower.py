@@ -49,13 +49,13 @@ def lower(
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
     positions = _positions(positions)
-    head = chain.head
-    if head is not None and cotangent is not None and head.loss != "linear":
-        raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
     common = isinstance(cotangent, str)
     if common:
         _require_common(chain, cotangent, formats)
         cotangent = None
+    head = chain.head
+    if head is not None and cotangent is not None and head.loss != "linear":
+        raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
     pattern = pattern_of(chain)
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)

@@ -77,7 +77,9 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         return network.chain(given, head_init=last, loss=loss)
     own = sorted(i for group in network.groups for i in group)  # tied layers once
     schemes = recognise.schemes(
-        [matrices[i] for i in own], [biases[i] for i in own], [[own.index(i) for i in group] for group in network.groups]
+        [matrices[i] for i in own],
+        [biases[i] for i in own],
+        [[own.index(i) for i in group] for group in network.groups],
     )
     main = max(
         schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s)
@@ -185,7 +187,16 @@ def _shape(chain):
 
     p = lower(chain.replace(init="he_normal", head=None))
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
-    arrays = (p.nodes, p.layers.units, p.layers.columns, p.layers.weight, p.joins.skip, p.joins.branch, p.factors, p.masks)
+    arrays = (
+        p.nodes,
+        p.layers.units,
+        p.layers.columns,
+        p.layers.weight,
+        p.joins.skip,
+        p.joins.branch,
+        p.factors,
+        p.masks,
+    )
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
     affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
     return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops
