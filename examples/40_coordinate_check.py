@@ -3,16 +3,16 @@
 Reading a coordinate check
 ==========================
 
-*Question.* "My learning rate worked at width 256 and blows up at 4096." Which part of the network does that,
-and what does muP (Yang and Hu 2021) change?
+*Question.* "My learning rate worked at width 256 and blows up at 4096." Which part of the network does
+that, and what does muP (Yang and Hu 2021) change?
 
-*Answer.* A coordinate check trains the same network at several widths for a step or a few, and looks at how far
-coordinates move. With one rate for all weights the logits move as n, since each of n weights of the head moves
-the same way, and hidden layers as n^(1/2), while the first layer, which reads 16 numbers whatever the width,
-moves as n^(-1/2). With rates divided by fan_in ("ntk") the logits move alike at every width and the hidden layers
-less and less: wide networks stop learning features. With muP's rates and its smaller head everything moves by as
-much at every width: flat lines are what a coordinate check should show, and a slope says which layer's rate or
-initial size is wrong.
+*Answer.* A coordinate check trains the same network at several widths for a step or a few, and looks at
+how far coordinates move. With one rate for all weights the logits move as n, since each of n weights of
+the head moves the same way, and hidden layers as n^(1/2), while the first layer, which reads 16 numbers
+whatever the width, moves as n^(-1/2). With rates divided by fan_in ("ntk") the logits move alike at
+every width and the hidden layers less and less: wide networks stop learning features. With muP's rates
+and its smaller head everything moves by as much at every width: flat lines are what a coordinate check
+should show, and a slope says which layer's rate or initial size is wrong.
 """
 
 import matplotlib.pyplot as plt

@@ -3,15 +3,16 @@
 Does a stable verdict mean it trains?
 =====================================
 
-*Question.* "My gradients neither vanish nor explode, but the loss does not move." Is that possible, and how deep
-may a network be?
+*Question.* "My gradients neither vanish nor explode, but the loss does not move." Is that possible, and
+how deep may a network be?
 
-*Answer.* It is. In a tanh network of 70 layers and weights of 1.2 / sqrt(n) the gradient is stable, but all inputs have
-become nearly one direction, and what cannot be told apart cannot be fitted: 25 steps at a quarter of the largest stable
-rate leave more than a third of the loss. Networks train while they are not deeper than some multiple of the correlation
-depth xi, over which two inputs fall together (small gains) or part (large ones): up to one xi all lose more than nine
-tenths of their loss, beyond the 6 xi of Schoenholz et al. 2017 all keep more than a third. The tangent kernel says so
-before any training: its largest eigenvalue sets the rate, its condition number how slow the slowest mode is.
+*Answer.* It is. In a tanh network of 70 layers and weights of 1.2 / sqrt(n) the gradient is stable, but
+all inputs have become nearly one direction, and what cannot be told apart cannot be fitted: 25 steps at
+a quarter of the largest stable rate leave more than a third of the loss. Networks train while they are
+not deeper than some multiple of the correlation depth xi, over which two inputs fall together (small
+gains) or part (large ones): up to one xi all lose more than nine tenths of their loss, beyond the 6 xi
+of Schoenholz et al. 2017 all keep more than a third. The tangent kernel says so before any training: its
+largest eigenvalue sets the rate, its condition number how slow the slowest mode is.
 """
 
 import matplotlib.pyplot as plt
