@@ -12,10 +12,10 @@ namespace pykernel {
 namespace {
 
 constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "affine", "join",
-                                                  "factor", "mask",       "mix",  "node"};  // as in Table
-constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
-constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
-constexpr const char* over_names[] = {"positions", "first", "last", "mean"};                // as in Over
+                                                  "factor", "mask",       "mix",  "node",   "drive"};  // as in Table
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};  // as in Loss, from 1
+constexpr const char* over_names[] = {"positions", "first", "last", "mean"};   // as in Over
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -39,8 +39,7 @@ Counts counts_of(const py::handle& counts) {
   Fields fields(py::reinterpret_borrow<py::object>(counts));
   Counts out = {};
   for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
-  fields.ignore("rounded");  // neither is of an op
-  fields.ignore("weight");
+  for (const char* name : {"rounded", "weight", "window"}) fields.ignore(name);  // none of an op's
   fields.done();
   return out;
 }
@@ -111,6 +110,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.registers = fields.read<int64_t>("registers");
   p.nodes = array<int64_t>(fields, "nodes", {p.counts[Table::node] + 1});
   p.batch = fields.read<int64_t>("batch");
+  for (const char* name : {"window_steps", "windows", "kernels", "positions_out"}) fields.ignore(name);
   p.positions = product(fields.read<std::vector<int64_t>>("positions"));
   p.seed = fields.read<uint64_t>("seed");
   p.exponent = fields.read<bool>("exponent");
@@ -154,6 +154,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.correlation = fields.read<double>("correlation");
   read_head(Fields(fields.get("head")));
   p.clip_value = fields.read<double>("clip_value");
+  read_drives(fields.get("drives"), fields.get("drive"));
   read_formats(fields.get("formats"));
   p.common = fields.read<bool>("common");
   fields.done();
@@ -186,6 +187,7 @@ void HeldProgram::read_stretches(const py::object& stretches) {
 void HeldProgram::read_layers(Fields fields) {
   Program& p = program_;
   const std::vector<int64_t> L = {p.counts[Table::layer]};
+  for (const char* name : {"groups", "kernel", "taps", "positions"}) fields.ignore(name);
   p.units = array<int64_t>(fields, "units", L);
   p.columns = array<int64_t>(fields, "columns", L);
   p.weight = array<int64_t>(fields, "weight", L);
@@ -262,6 +264,18 @@ void HeldProgram::read_affines(const py::object& rows) {
   }
   program_.affines = affines_.data();
   program_.affine_count = (int64_t)affines_.size();
+}
+
+void HeldProgram::read_drives(const py::object& units, const py::object& arrays) {
+  Program& p = program_;
+  const int64_t count = p.counts[Table::drive];
+  p.drives = array<int64_t>(units, {count}, "drives");
+  if (arrays.is_none()) return;
+  if ((int64_t)py::len(arrays) != count) throw py::value_error("drive must hold one array a drive");
+  std::vector<const double*>& out = pointers_.emplace_back();
+  for (int64_t i = 0; i < count; i++)
+    out.push_back(array<double>(arrays[py::int_(i)], {p.drives[i], columns_of(p)}, "drive"));
+  p.drive = out.data();
 }
 
 void HeldProgram::read_head(Fields fields) {

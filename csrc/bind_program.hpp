@@ -55,6 +55,7 @@ class HeldProgram {
   void read_activations(const pybind11::object& rows, const Own& own);
   void read_norms(const pybind11::object& rows);
   void read_affines(const pybind11::object& rows);
+  void read_drives(const pybind11::object& units, const pybind11::object& arrays);
   void read_head(Fields fields);
   void read_formats(const pybind11::object& formats);
 

@@ -49,6 +49,7 @@ void check_pointers(const Program& p) {
   require(!p.counts[Table::join] || (p.skip && p.branch), "skip and branch must be given");
   require(!p.counts[Table::factor] || p.factors, "factors must be given");
   require(!p.counts[Table::mask] || p.masks, "masks must be given");
+  require(!p.counts[Table::drive] || p.drives, "drives must be given");
   require(!p.counts[Table::mix] || (p.heads && p.kv_heads && p.causal && p.mix_scale),
           "heads, kv_heads, causal and mix_scale must be given");
 }
@@ -75,6 +76,7 @@ void check_layers(const Program& p) {
   const int64_t L = p.counts[Table::layer];
   Vector<char> given((size_t)p.draw_count);
   for (int64_t i = 0; i < p.draw_count; i++) given[(size_t)i] = unit_of(p.draws[i]).source == Source::given;
+  int64_t known = 0;
   for (int64_t i = 0; i < L; i++) {
     check_width(p.units[i]);
     check_width(p.columns[i]);
@@ -85,7 +87,7 @@ void check_layers(const Program& p) {
     require(weight || !given[(size_t)p.draw[i]], "weights must be given for every layer whose draw is \"given\"");
     require(bias || p.bias_draw[i] != given_bias, "biases must be given for every layer whose bias_draw is \"given\"");
     const int64_t entries = size_of(p.units[i], p.columns[i]);
-    if (i == 0 || p.weights == nullptr || weight != p.weights[i - 1]) check_finite(weight, entries, "weights");
+    if (!p.weight || p.weight[i] == known) check_finite(weight, entries, "weights"), known++;  // shared ones once
     check_finite(bias, p.units[i], "biases");
     size_of(padded(p.units[i]), columns_of(p));
   }
@@ -122,6 +124,10 @@ void check_rows(const Program& p) {
     require(p.kv_heads[i] >= 1 && p.heads[i] >= 1 && p.heads[i] % p.kv_heads[i] == 0,
             "attention heads must be at least 1, those of keys a divisor of them");
   check_finite(p.mix_scale, p.counts[Table::mix], "mix_scale");
+  for (int64_t i = 0; i < p.counts[Table::drive]; i++) {
+    check_width(p.drives[i]);
+    if (p.drive) check_finite(p.drive[i], size_of(p.drives[i], columns_of(p)), "drive");
+  }
 }
 
 // Registers hold what is read, in as many units as the numbers say.
@@ -155,7 +161,7 @@ void check_gradients(const Stretch& stretch, Vector<char>& held) {
     require(held[(size_t)op.out],
             "every result must be read before its register is written again or the repetition ends");
     held[(size_t)op.out] = 0;
-    for (int k = 0; k < facts_of(op.kind).inputs; k++) held[(size_t)op.ins[k]] = 1;
+    for (int k = 0; k < facts_of(op.kind).inputs && op.kind != OpKind::drive; k++) held[(size_t)op.ins[k]] = 1;
   }
   require(held[0], "a repetition must read register 0");
   for (size_t r = 1; r < held.size(); r++) require(!held[r], "a repetition must read of earlier ones register 0 only");

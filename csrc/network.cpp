@@ -201,26 +201,28 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
   }
 }
 
-template <class T> void Network<T>::input() {
-  const int64_t n = program.nodes[0];
-  Block<T> a = scratch();
-  if (program.x) {
-    pack(program.x, n, columns, a, program.exponent);
-  } else {
-    a.n = n, a.exponent = 0;
-    draw_tall(a.data, n, columns, address(Purpose::input, 0), team);
-    if (program.correlation > 0) {
-      const Block<T> common = scratch();
-      draw_tall(common.data, n, 1, address(Purpose::input_common, 0), team);
-      const T shared = (T)sqrt(program.correlation), own = (T)sqrt(1 - program.correlation);
-      for (int64_t i = 0; i < padded(n); i++)
-        for (int64_t b = 0; b < columns; b++) {
-          T& x = a.data[entry_at(i, b, columns)];
-          x = shared * common.data[i] + own * x;
-        }
-      release(common);
+template <class T> void Network<T>::draw_input(Block<T>& x, int64_t layer) {
+  x.exponent = 0;
+  draw_tall(x.data, x.n, columns, address(Purpose::input, layer), team);
+  if (program.correlation == 0) return;
+  const Block<T> common = scratch();
+  draw_tall(common.data, x.n, 1, address(Purpose::input_common, layer), team);
+  const T shared = (T)sqrt(program.correlation), own = (T)sqrt(1 - program.correlation);
+  for (int64_t i = 0; i < padded(x.n); i++)
+    for (int64_t b = 0; b < columns; b++) {
+      T& entry = x.data[entry_at(i, b, columns)];
+      entry = shared * common.data[i] + own * entry;
     }
-  }
+  release(common);
+}
+
+template <class T> void Network<T>::input() {
+  Block<T> a = scratch();
+  a.n = program.nodes[0];
+  if (program.x)
+    pack(program.x, a.n, columns, a, program.exponent);
+  else
+    draw_input(a, 0);
   registers_[0].measure = rounding.round(a, formats_.signals, layer.settle(a));
   registers_[0].own = a;
 }

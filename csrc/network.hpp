@@ -95,6 +95,8 @@ template <class T> class Network {
     return program.formats && !norm_of_step(step).kind && passes_[(size_t)program.step_activation[step]];
   }
   void store_input(Block<T>& h);
+  // Input number `layer` (0: the chain's own, else one that arrives on the way), x.n units.
+  void draw_input(Block<T>& x, int64_t layer);
   // A node's signal rounded, and what that does to it.
   void round_node(int32_t reg, int64_t number);
   Block<T> scratch() { return {acquire(), 0, 0, 0}; }

@@ -12,6 +12,10 @@ from pykernel.bridges.torch_modules import from_torch as from_torch
 from pykernel.bridges.torch_modules import init_torch_ as init_torch_
 from pykernel.chain import Chain as Chain
 from pykernel.config import show_config as show_config
+from pykernel.conv import Conv as Conv
+from pykernel.conv import Flatten as Flatten
+from pykernel.conv import Pool as Pool
+from pykernel.drive import Drive as Drive
 from pykernel.embed import get_cmake_dir as get_cmake_dir
 from pykernel.embed import get_include as get_include
 from pykernel.embed import get_library as get_library

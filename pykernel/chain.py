@@ -13,10 +13,11 @@ import numpy as np
 
 from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
-from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
+from pykernel.layers import NORM_EPS, NORMS, Norm, Roles, block_of, is_spatial, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
 from pykernel.patterns import pattern_of
 from pykernel.program import Counts
+from pykernel.step import MAX_WIDTH, Weighted
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 # Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
@@ -111,8 +112,8 @@ class Chain:
         if self.residual is not None:
             self._check_residual()
         self._check_tied()
-        if self.blocks is not None:
-            pattern_of(self)  # says what does not fit together
+        if self.blocks is not None and not self.is_spatial:
+            pattern_of(self)  # says what does not fit together; with windows only positions tell
 
     def _one_or_each(self, key, value, plain):
         """The plain form of one value, or of a list with one value a layer."""
@@ -222,7 +223,11 @@ class Chain:
 
     @property
     def layer_widths(self) -> np.ndarray:
-        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64."""
+        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64.
+
+        Raises:
+            ValueError: a chain with convolutions, whose widths depend on the positions of an input.
+        """
         if self.blocks is not None:
             return pattern_of(self).nodes
         return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
@@ -315,6 +320,11 @@ class Chain:
             return any(isinstance(step, Norm) and step.kind == "batch" for step in self._steps())
         return "batch" in (self.norm if isinstance(self.norm, tuple) else (self.norm,))
 
+    @property
+    def is_spatial(self) -> bool:
+        """Whether some step looks at positions as a field, so that shapes depend on how many there are."""
+        return self.blocks is not None and any(is_spatial(step) for step in self._steps())
+
     def _steps(self):
         for block in (*self.first, *self.blocks, *self.last):
             yield from (*block.steps, *(block.skip if isinstance(block.skip, tuple) else ()), *block.after)
@@ -343,7 +353,10 @@ class Chain:
         if not self.extents.weight:
             return ()
         names = self.layers
-        return tuple(names[i] for i in pattern_of(self).first_uses)
+        if self.blocks is None:
+            return names[:1]
+        first, each = (sum(len(roles(block).layer) for block in part) for part in (self.first, self.blocks))
+        return (*names[: first + each], *names[first + self.depth * each :])
 
     @property
     def activations(self) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 
     Args:
-        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies
-            them.
+        weights: one array a layer, (units out, units in), of a convolution (channels, channels in / groups, *kernel),
+            in the order of `Chain.layers`; a chain's `gain` multiplies them.
         biases: one array a layer, (units out,), None for a layer without; or None.
         name: how tables call them.
 
@@ -141,13 +141,13 @@ class Given(Init):
     def __init__(self, weights: Sequence, biases: Sequence | None = None, name: str = "given") -> None:
         if isinstance(weights, (str, bytes)) or not hasattr(weights, "__len__") or len(weights) == 0:
             raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
-        weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))
+        weights = tuple(_frozen(f"weights[{i}]", w, (2, 3, 4)) for i, w in enumerate(weights))
         if biases is not None:
             if isinstance(biases, (str, bytes)) or not hasattr(biases, "__len__"):
                 raise TypeError(f"biases must be a sequence of arrays, one a layer, got {type(biases).__name__}")
             if len(biases) != len(weights):
                 raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
-            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
+            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, (1,)) for i, b in enumerate(biases))
             for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
                 if b is not None and len(b) != len(w):
                     raise ValueError(
@@ -177,8 +177,8 @@ def _frozen(name, value, dimensions):
     if np.iscomplexobj(value):
         raise TypeError(f"{name} must be real, got a complex array")
     array = np.array(value, dtype=np.float64)
-    if array.ndim != dimensions or array.size == 0:
-        raise ValueError(f"{name} must be a {'matrix' if dimensions == 2 else 'vector'}, got shape {array.shape}")
+    if array.ndim not in dimensions or array.size == 0:
+        raise ValueError(f"{name} must be a {'matrix' if 2 in dimensions else 'vector'}, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite")
     array.flags.writeable = False

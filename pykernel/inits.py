@@ -279,10 +279,10 @@ def _scheme(name, variance, mode, distribution="normal"):
     return VarianceScaling(variance, mode, distribution, name=name)
 
 
-def _torch_linear_default():
-    """torch.nn.Linear: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
+def _torch_default(name):
+    """torch.nn.Linear and Conv: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
     fan = Fan(1.0, "fan_in")
-    return Init("uniform", fan, name="torch_linear_default", bias_distribution="uniform", bias_scale=fan)
+    return Init("uniform", fan, name=name, bias_distribution="uniform", bias_scale=fan)
 
 
 FAMILIES = {"he": (2.0, "fan_in"), "glorot": (1.0, "fan_avg"), "lecun": (1.0, "fan_in")}
@@ -292,7 +292,8 @@ SCHEMES: dict[str, Init] = {
     for suffix, distribution in (("normal", "normal"), ("uniform", "uniform"), ("truncated_normal", "truncated"))
 }
 SCHEMES |= {
-    "torch_linear_default": _torch_linear_default(),
+    "torch_linear_default": _torch_default("torch_linear_default"),
+    "torch_conv_default": _torch_default("torch_conv_default"),
     "keras_he_normal": _scheme("keras_he_normal", 2.0, "fan_in", "truncated"),
     "keras_glorot_uniform": _scheme("keras_glorot_uniform", 1.0, "fan_avg", "uniform"),
     "orthogonal": Orthogonal(),

@@ -11,6 +11,7 @@ from pykernel.formats import Formats
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
+from pykernel.window import as_matrix
 
 
 def lower(
@@ -27,6 +28,7 @@ def lower(
     weights=None,
     biases=None,
     batch_first=False,
+    drive=None,
     formats=None,
 ) -> Program:
     """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
@@ -36,9 +38,11 @@ def lower(
         batch: inputs; taken from x, cotangent or the head's targets where they are given.
         positions: of one input, an int or one int an axis; () for inputs without positions.
         x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one
-            array a layer (n[l], n[l-1]) and (n[l],); of tied layers one a distinct weight, or one a use, all equal.
+            array a layer (n[l], n[l-1]), of convolutions (channels, channels in / groups, *kernel), and (n[l],); of
+            tied layers one a distinct weight, or one a use, all equal.
         batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
             them.
+        drive: inputs that arrive on the way, one array a use of a Drive step, (units, B, *positions) each.
         formats: Formats, or None.
 
     Raises:
@@ -56,13 +60,19 @@ def lower(
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    pattern = pattern_of(chain)
+    pattern = pattern_of(chain, positions)
+    if common and (pattern.groups > 1).any():
+        raise ValueError('cotangent="common" has no Gram matrices of grouped convolutions, only of groups=1')
+    positions_out = pattern.positions_out if chain.is_spatial else positions
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
-    read = positions if head is None or head.over == "positions" else ()  # positions of what J is a function of
+    read = positions_out if head is None or head.over == "positions" else ()  # positions of what J is a function of
     targets = head.targets if head is not None and cotangent is None else None
-    batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
+    drive = _drive(drive, pattern.drives.tolist(), batch_first)
+    arrays = [("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)]
+    arrays += [(f"drive[{k}]", given, positions) for k, given in enumerate(drive or ())]
+    batch = _batch(batch, arrays)
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
     return Program(
@@ -71,6 +81,7 @@ def lower(
         nodes=pattern.nodes,
         batch=batch,
         positions=positions,
+        positions_out=positions_out,
         layers=layers,
         steps=pattern.steps,
         norm_steps=pattern.norm_steps,
@@ -79,6 +90,9 @@ def lower(
         factors=pattern.factors,
         masks=pattern.masks,
         mixes=pattern.mixes,
+        window_steps=pattern.window_steps,
+        windows=tuple(pattern.windows.rows),
+        kernels=tuple(pattern.kernels.rows),
         draws=tuple(pattern.draws.rows),
         activations=tuple(pattern.activations.rows),
         norms=tuple(pattern.norms.rows),
@@ -89,8 +103,15 @@ def lower(
         x=None if x is None else _columns("x", x, n_in, batch, positions),
         cotangent=None
         if cotangent is None or head is not None
-        else _columns("cotangent", cotangent, n_out, batch, positions),
+        else _columns("cotangent", cotangent, n_out, batch, positions_out),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
+        drives=pattern.drives,
+        drive=None
+        if drive is None
+        else tuple(
+            _columns(f"drive[{k}]", given, int(units), batch, positions)
+            for k, (given, units) in enumerate(zip(drive, pattern.drives, strict=True))
+        ),
         head=_head(head, n_out, cotangent, batch, read, exponent),
         clip_value=_clip_value(chain, formats),
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
@@ -154,6 +175,19 @@ def _units_first(name, given, units, batch_first):
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
+def _drive(given, units, batch_first):
+    """The caller's inputs of Drive steps with their units first, or None."""
+    if given is None:
+        return None
+    if not units:
+        raise ValueError("drive is for chains with a Drive step, and this one has none")
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise TypeError(f"drive must be a sequence of arrays, one a use of a Drive step, got {type(given).__name__}")
+    if len(given) != len(units):
+        raise ValueError(f"drive must hold one array a use of a Drive step, {len(units)}, got {len(given)}")
+    return [_units_first(f"drive[{k}]", each, n, batch_first) for k, (each, n) in enumerate(zip(given, units))]
+
+
 def _batch(batch, arrays):
     """The batch that was asked for, or that the caller's arrays, (name, array, positions), have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
@@ -208,8 +242,9 @@ def _draws(chain, pattern, weights, biases, exponent):
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
     if weights is not None:
-        shapes = list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True))
-        weights, powers = by_powers_of_two(_arrays("weights", weights, shapes, pattern), exponent)
+        weights = _arrays("weights", weights, pattern.shapes, pattern)
+        weights = tuple(as_matrix(w) if w.ndim > 2 else w for w in weights)
+        weights, powers = by_powers_of_two(weights, exponent)
         weights, powers = tuple(weights[w] for w in pattern.weight), powers[pattern.weight]
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from pykernel import checks, stream
 from pykernel.formats import Formats
+from pykernel.window import Window, kernel_shape
 
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
@@ -26,9 +27,9 @@ FAINTEST_WEIGHT = 2.0**52
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends), and
-    nodes where signals are rounded and compared: all in a run with formats, else none; distinct weights where layers
-    share some, else none."""
+    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, windows (patches and
+    pools), inputs that arrive on the way, nodes (block ends), and nodes where signals are rounded and compared: all in
+    a run with formats, else none; distinct weights where layers share some, else none."""
 
     layer: int = 0
     activation: int = 0
@@ -38,6 +39,8 @@ class Counts(NamedTuple):
     factor: int = 0
     mask: int = 0
     mix: int = 0
+    window: int = 0
+    drive: int = 0
     node: int = 0
     rounded: int = 0
     weight: int = 0
@@ -108,6 +111,10 @@ class Layers:
 
     Attributes:
         units, columns: int64, rows and columns of W[l].
+        groups: int64, parts that its units are cut into, each a product of its own: columns are those of one.
+        kernel: int64, index into `Program.kernels`; taps: int64, how many it has: units of its input stand tap by tap,
+            and so do the columns of W[l].
+        positions: int64, of one input where W[l] acts.
         weight: int64, its number among the distinct weights, from 0 in order of first use.
         address: int64, its layer in the stream, from 1; uses of one tied weight share it.
         draw: int64, index into `Program.draws`.
@@ -119,6 +126,10 @@ class Layers:
 
     units: np.ndarray
     columns: np.ndarray
+    groups: np.ndarray
+    kernel: np.ndarray
+    taps: np.ndarray
+    positions: np.ndarray
     weight: np.ndarray
     address: np.ndarray
     draw: np.ndarray
@@ -185,16 +196,20 @@ class Program:
     Attributes:
         stretches: the ops, in order.  registers: how many they name.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
-        batch: inputs propagated together.  positions: of one input, along each axis; () for one.
-        layers, steps, norm_steps, affine_steps, joins, factors, masks, mixes: the numbers of the ops, by table (see
-            Counts); norm_steps (index into norms), affine_steps (into affines), factors and masks (probabilities) are
-            plain arrays.
-        draws, activations, norms, affines: the rows that the arrays name; norms[0] is none.
+        batch: inputs propagated together.  positions, positions_out: of one input, along each axis, of a[0] and a[N];
+            () for one.
+        layers, steps, norm_steps, affine_steps, joins, factors, masks, mixes, window_steps: the numbers of the ops, by
+            table (see Counts); norm_steps (index into norms), affine_steps (into affines), factors, masks
+            (probabilities) and window_steps (into windows) are plain arrays.
+        kernels: the taps along each axis that convolutions have, () for other layers.
+        draws, activations, norms, affines, windows: the rows that the arrays name; norms[0] is none.
         weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
         samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved
             to `weights`, a replica at a time, before a run.
-        x, cotangent: the caller's (n0, columns), (nN, columns) float64 arrays, or None: drawn.  correlation: of the
+        x, cotangent: the caller's (n0, columns), (nN, columns_out) float64 arrays, or None: drawn.  correlation: of the
             drawn inputs.
+        drives: (drives,) int64, units of the inputs that arrive on the way.  drive: the caller's, a tuple of (units,
+            columns) float64 arrays, or None: drawn.
         head: see Head.
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
@@ -209,6 +224,7 @@ class Program:
     nodes: np.ndarray
     batch: int
     positions: tuple[int, ...]
+    positions_out: tuple[int, ...]
     layers: Layers
     steps: Activations
     norm_steps: np.ndarray
@@ -217,6 +233,9 @@ class Program:
     factors: np.ndarray
     masks: np.ndarray
     mixes: Mixes
+    window_steps: np.ndarray
+    windows: tuple[Window, ...]
+    kernels: tuple[tuple[int, ...], ...]
     draws: tuple[Draw, ...]
     activations: tuple[Any, ...]
     norms: tuple[NormRow, ...]
@@ -232,6 +251,8 @@ class Program:
     seed: int
     dtype: str
     exponent: bool
+    drives: np.ndarray
+    drive: tuple | None = None
     formats: Formats | None = None
     common: bool = False
 
@@ -242,13 +263,24 @@ class Program:
 
     @property
     def columns(self) -> int:
-        """Columns of every block: inputs times positions."""
+        """Columns of a[0], and of every block without windows between: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
 
     @property
+    def columns_out(self) -> int:
+        """Columns of a[N]."""
+        return self.batch * int(np.prod(self.positions_out, dtype=np.int64))
+
+    @property
+    def most_columns(self) -> int:
+        """Of the block that has the most."""
+        fields = (self.positions, *(window.out for window in self.windows))
+        return self.batch * max(int(np.prod(field, dtype=np.int64)) for field in fields)
+
+    @property
     def read_columns(self) -> int:
-        """Columns that the head reads: all, or one an input."""
-        return self.columns if self.head.over == "positions" else self.batch
+        """Columns that the head reads: all of a[N], or one an input."""
+        return self.columns_out if self.head.over == "positions" else self.batch
 
     @cached_property
     def counts(self) -> Counts:
@@ -275,6 +307,15 @@ class Program:
         exact = np.array([row.builtin and row.name in ("linear", "relu") for row in self.activations], bool)
         bare = np.array([norm.kind is None for norm in self.norms], bool)
         return exact[self.steps.row] & bare[self.steps.norm]
+
+    def taps(self, layer: int) -> tuple[int, ...]:
+        """Of the weight of layer 1 .. L: () where it is no convolution."""
+        return self.kernels[self.layers.kernel[layer - 1]]
+
+    def shape(self, layer: int) -> tuple[int, ...]:
+        """Of the weight of layer 1 .. L, as callers give and get it: (units out, units in), or (channels, channels in /
+        groups, *kernel)."""
+        return kernel_shape(self.layers.units[layer - 1], self.layers.columns[layer - 1], self.taps(layer))
 
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""

@@ -32,6 +32,7 @@ def propagate(
     correlation: float = 0.0,
     x=None,
     cotangent=None,
+    drive=None,
     weights=None,
     biases=None,
     batch_first: bool = False,
@@ -58,7 +59,9 @@ def propagate(
         x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
         cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an
             input. "common": one read-out vector for all columns, iid N(0, 1/n), and the tangent kernel with it.
-        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+        drive: the caller's inputs of `Drive` steps, one array a use in order, (units, B, positions) each; drawn as x
+            is without.
+        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],), or one a tied weight.
         batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep
             them.
         formats: `Formats` that weights, signals and gradients are rounded to; the same weights run without them beside,
@@ -94,6 +97,7 @@ def propagate(
         correlation=correlation,
         x=x,
         cotangent=cotangent,
+        drive=drive,
         weights=weights,
         biases=biases,
         batch_first=batch_first,

@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 
 from pykernel import observables
+from pykernel.patterns import pattern_of
 
 WIDTH = 80  # of a printed line
 
@@ -168,7 +169,7 @@ def _notes(p) -> list[str]:
     from pykernel.theory.refusals import overused
 
     failure, notes = p.failure, []
-    if (reason := overused(p.chain)) is not None:
+    if p.tied_layers and (reason := overused(pattern_of(p.chain, p.positions))) is not None:
         notes.append(f"no theory beside it: {reason}")
     if p.chain.has_batch_norm and p.columns == 1:
         from pykernel.theory.refusals import ONE_NORMED_INPUT

@@ -262,3 +262,35 @@ def test_a_chain_of_blocks_is_resized_as_a_whole():
 def test_bad_input_of_the_check(given, error, said):
     with pytest.raises(error, match=said):
         pk.coordinate_check(**{"chain": HEADED, **given})
+
+
+# -- every op trains
+
+CONV = [pk.Block(pk.Conv(6, kernel=3), pk.Norm("layer"), "relu"), pk.Pool("max", 2), pk.Flatten(), pk.Linear(5), "tanh"]
+OPS = {
+    "convolution": (pk.Chain(width=2, blocks=CONV, head=pk.Head("mse", 1)), {"positions": (6, 6)}),
+    "tied": (pk.Chain(depth=5, width=9, tied=True, activation="tanh", bias_std=0.1, head=pk.Head("mse", 1)), {}),
+    "attention": (pk.Chain(width=8, depth=2, blocks=NORMED, head=pk.Head("mse", 1)), {"positions": 3}),
+}
+
+
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+@pytest.mark.parametrize("name", OPS)
+def test_a_small_step_lowers_the_loss_by_the_squared_gradient(name, engine):
+    """dJ = -rate |dJ/dtheta|^2 for the layers, the head and biases together, to first order; catches a step of any op
+    that is not along its gradient. The head's own share and the biases' are positive, so the layers' bounds it."""
+    chain, words = OPS[name]
+    rate = 1e-7
+    t = pk.train(chain, steps=1, rate=rate, batch=3, engine=engine, dtype="float64", **words)
+    fallen = (t.loss[0, 0] - t.loss[0, 1]) / rate
+    weights = (10 ** (2 * t.log10_grad_weight_total[0, 0])).sum()
+    biases = (10 ** (2 * t.log10_grad_bias_total[0, 0])).sum() if name == "tied" else 0.0
+    assert fallen > 0.999 * (weights + biases)
+
+
+def test_grouped_convolutions_are_refused():
+    chain = pk.Chain(width=4, blocks=[pk.Conv(4, kernel=3, groups=2), pk.Flatten()], head=pk.Head("mse", 1))
+    with pytest.raises(ValueError, match="groups=1"):
+        pk.train(chain, positions=5)
+    with pytest.raises(ValueError, match="groups=1"):
+        pk.propagate(chain.replace(head=None), positions=5, cotangent="common")

@@ -25,6 +25,7 @@ inline constexpr OpFacts op_facts[] = {
     {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
     {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
     {"affine", Table::affine, 1, false, false, false}, {"mix", Table::mix, 3, true, false, false},
+    {"drive", Table::drive, 1, false, false, false},
 };
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
 inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
@@ -57,6 +58,7 @@ template <class T> OpRow<T> mask_op();
 template <class T> OpRow<T> node_op();
 template <class T> OpRow<T> affine_op();
 template <class T> OpRow<T> mix_op();
+template <class T> OpRow<T> drive_op();
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();
@@ -69,6 +71,7 @@ class Units {
   }
   int64_t of(int64_t reg) const { return of_[(size_t)reg]; }
   int64_t after(const Op& op, int64_t number) const {
+    if (op.kind == OpKind::drive) return program_.drives[number];
     return op.kind == OpKind::linear ? program_.units[number] : of(op.ins[0]);
   }
   void run(const Op& op, int64_t number) { of_[(size_t)op.out] = after(op, number); }
@@ -94,6 +97,9 @@ inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
   const int64_t mixes = stretch.each[Table::mix], m = stretch.first[Table::mix] + i * mixes;
   for (int64_t j = m; j < m + mixes; j++)
     if (p.heads[j] != p.heads[j - mixes] || p.kv_heads[j] != p.kv_heads[j - mixes]) return false;
+  const int64_t drives = stretch.each[Table::drive], d = stretch.first[Table::drive] + i * drives;
+  for (int64_t j = d; j < d + drives; j++)
+    if (p.drives[j] != p.drives[j - drives]) return false;
   return true;
 }
 

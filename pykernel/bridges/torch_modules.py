@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pykernel import checks, inits
-from pykernel.bridges import recognise
+from pykernel.bridges import recognise, torch_cells
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
@@ -26,8 +26,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
             own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and its layers,
             `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys and values
             shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others blocks,
-            with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes the chain's Head, over all positions or, behind
-            `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these.
+            with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes the
+            chain's Head, over all positions or, behind `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these. An
+            `nn.RNNCell`, or `nn.RNN` of one layer, by itself becomes one step of a tied chain: `.replace(depth=T)`
+            unrolls it T times.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
             scheme that they are a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps
             of blocks may have schemes of their own.
@@ -51,8 +53,9 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
         statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
         is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution, weights
-        that are shared other than by repetitions of a pattern, and sums inside a branch of another sum are refused. Clipping, optimisers and the gradients
-        of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
+        shared other than by repetitions of a pattern, and sums inside a branch of another sum are refused by name.
+        Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a head's own gradient,
+        and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -65,6 +68,8 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         raise TypeError(f"weights must be True or False, got {weights!r}")
     if weights and init is not None:
         raise ValueError("give either weights=True, to read the module's own weights, or init, to name their scheme")
+    if torch_cells.is_cell(module):
+        return torch_cells.step(module, weights=weights, init=init)
     network = read(module, activations)
     if init is not None:
         return network.chain(init, loss=loss)

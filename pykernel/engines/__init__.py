@@ -28,6 +28,13 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
+def window_refusal(program, combination: str) -> str | None:
+    """Why a combination that has no windows of positions cannot run a program, or None."""
+    if len(program.window_steps) or (program.layers.groups > 1).any():
+        return f'{combination} runs no convolution or pool yet; engine="dense" with backend="reference" can'
+    return None
+
+
 def matrix_free_refusal(program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}
@@ -44,6 +51,8 @@ def matrix_free_refusal(program) -> str | None:
             'engine="matrix_free" draws no weights to round; engine="dense" can, or leave the weights format at '
             '"float32"'
         )
+    if (program.layers.groups > 1).any():
+        return 'engine="matrix_free" asks whole weights, not those of convolutions in groups; engine="dense" can'
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

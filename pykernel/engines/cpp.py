@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
+from pykernel.engines import window_refusal
 from pykernel.program import Draw, Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for
@@ -26,6 +27,9 @@ def refusal(program: Program, able: str = '"numba" or "reference"') -> str | Non
             'backend="cpp" has the tangent kernel of layers with weights of their own, not of such that share them; '
             'backend="reference" can'
         )
+    reason = window_refusal(program, 'backend="cpp"')
+    if reason is not None:
+        return reason
     for row in program.activations:
         if row.builtin:
             continue

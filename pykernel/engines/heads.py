@@ -57,10 +57,10 @@ def _spread(program, g):
     """The gradient of what it reads as that of every column."""
     if program.head.over == "positions":
         return g
-    each = program.columns // program.batch
+    each = program.columns_out // program.batch
     if program.head.over == "mean":
         return g.like(np.repeat(g.x / each, each, axis=1), g.e)
-    columns = np.zeros((len(g.x), program.columns), dtype=g.x.dtype)
+    columns = np.zeros((len(g.x), program.columns_out), dtype=g.x.dtype)
     columns[:, 0 if program.head.over == "first" else each - 1 :: each] = g.x
     return g.like(columns, g.e)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.block import Block
-from pykernel.engines import heads, numba_records, numba_threads
+from pykernel.engines import heads, numba_records, numba_threads, window_refusal
 from pykernel.kernels import blocks, callbacks, records, rounding
 from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
@@ -31,7 +31,7 @@ def refusal(program):
     """Why this module cannot run the program, or None."""
     if program.common:
         return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
-    return None
+    return window_refusal(program, 'backend="numba"')
 
 
 def memory(program, threads):

@@ -179,7 +179,7 @@ def sizes(program, workers, bounds):
     tape_bytes, kept_bytes = bounds
     B, T, item = program.columns, program.dtype, np.dtype(program.dtype).itemsize
     units, layers = _padded(program.layers.units), program.layers
-    top = int(max(units.max(initial=0), _padded(program.nodes).max()))
+    top = int(max(units.max(initial=0), _padded(program.nodes).max(), _padded(program.drives).max(initial=0)))
     block, node = top * B, int(_padded(program.nodes).max()) * B
     tape = _tape(program)
     cuts = _cuts(tape, tape_bytes, node * item)

@@ -13,7 +13,8 @@ from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding
-from pykernel.ops import OPS, linear
+from pykernel.ops import OPS, drive, linear
+from pykernel.ops.linear import by_group, from_groups
 from pykernel.ops.tangent import Tangent
 from pykernel.program import Program
 
@@ -140,10 +141,18 @@ class Dense:
         return self.program.formats.rounded("weights", weight.astype(self.program.dtype))
 
     def forward(self, layer, u):
-        return self.stored(layer).astype(u.dtype) @ u
+        weight = self._by_group(layer, u.dtype)
+        return (weight @ by_group(self.program, layer - 1, u)).reshape(-1, u.shape[1])
 
     def backward(self, layer, delta):
-        return self.stored(layer).T.astype(delta.dtype) @ delta
+        weight = self._by_group(layer, delta.dtype)
+        du = weight.swapaxes(1, 2) @ delta.reshape(len(weight), -1, delta.shape[1])
+        return from_groups(self.program, layer - 1, du)
+
+    def _by_group(self, layer, dtype):
+        """The weight as (groups, rows, columns)."""
+        weight = self.stored(layer).astype(dtype)
+        return weight.reshape(int(self.program.layers.groups[layer - 1]), -1, weight.shape[1])
 
 
 def haar(normals):
@@ -239,14 +248,9 @@ class Run:
 
 def input_block(program, replica, tall=stream.tall):
     """a[0] of a replica, drawn (by the stream's definition or what has its bits) or the caller's."""
-    n, columns, c = int(program.nodes[0]), program.columns, program.correlation
     if program.x is not None:
         return Block.of(program, program.x)
-    own = tall(program.seed, stream.INPUT, 0, replica, n, columns).astype(np.float64)
-    if c == 0:
-        return Block.of(program, own)
-    common = tall(program.seed, stream.INPUT_COMMON, 0, replica, n).astype(np.float64)
-    return Block.of(program, math.sqrt(c) * common + math.sqrt(1 - c) * own)
+    return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0]), tall))
 
 
 def _objective(program, replica, last, keep):
@@ -270,5 +274,7 @@ def _objective(program, replica, last, keep):
 def memory(program: Program, threads: int = 1) -> int:
     """Bytes of one replica: what the ops keep, about four blocks a layer, and the draw of one matrix with its
     intermediates."""
-    rows, columns = (a.astype(object) for a in (program.layers.units, program.layers.columns))
-    return int(8 * 6 * program.columns * (rows.sum() + int(program.nodes[0])) + 200 * (rows * columns).max())
+    layers = program.layers
+    rows, columns, taps = (a.astype(object) for a in (layers.units, layers.columns, layers.taps))
+    blocks = program.batch * (layers.positions.astype(object) * (rows + (taps > 1) * columns * layers.groups)).sum()
+    return int(8 * 6 * (blocks + program.columns * int(program.nodes[0])) + 200 * (rows * columns).max())

@@ -28,11 +28,12 @@ def trace(program, replica):
 def memory(program, threads=1):
     """Bytes of one replica: ten blocks a layer, with the factors of its input and of its weight; sums over uses of a
     shared weight where columns outnumber its units."""
-    units = program.layers.units.astype(object)
-    sums = 8 * int(units.max()) * min(int(units.max()), 2 * program.columns * program.depth) * program.counts.weight
-    return sums + int(
-        8 * 10 * program.columns * (units.sum() + int(program.nodes[0])) + 200 * program.columns * int(units.max())
-    )
+    layers = program.layers
+    columns = program.batch * layers.positions.astype(object)
+    blocks = (columns * (layers.units + layers.columns)).sum() + program.columns * int(program.nodes[0])
+    top = int(layers.units.max())
+    sums = 8 * top * min(top, 2 * int(columns.sum())) * program.counts.weight
+    return int(8 * 10 * blocks + 200 * (columns * layers.units).max()) + sums
 
 
 class Conditioned:

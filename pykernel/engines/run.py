@@ -29,7 +29,7 @@ LONG = 600.0  # seconds after which a run that was not asked for by name is anno
 STACK = 4  # of a warning: this module twice, its caller, and whom the warning is for
 YEAR = 365 * 86400.0  # seconds: nobody waits longer
 TANGENT = ("tangent_kernel",)  # beside the rows, of a run that asks for it
-GIVEN = ("x", "cotangent", "weights", "biases")
+GIVEN = ("x", "cotangent", "drive", "weights", "biases")
 
 
 class Job(NamedTuple):
@@ -72,7 +72,7 @@ def measure(
     Args:
         chain, replicas, engine, threads, keep: as in `propagate`.
         words: its other arguments: backend, batch, positions, seed, dtype, precision, correlation, x, cotangent,
-            weights, biases, formats.
+            drive, weights, biases, formats.
 
     Raises:
         ValueError, TypeError, TooLarge: as `propagate`, before any work.

@@ -9,7 +9,7 @@ where `run` (pykernel/engines/reference.py) holds the registers, their gradients
 own, from 0.
 """
 
-from pykernel.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
+from pykernel.ops import add, affine, drive, gate, gather, linear, mask, mix, node, norm, phi, pool, scale
 
 OPS = {
     "linear": linear,
@@ -21,6 +21,9 @@ OPS = {
     "scale": scale,
     "mask": mask,
     "mix": mix,
+    "gather": gather,
+    "pool": pool,
+    "drive": drive,
     "node": node,
 }
 TABLES = {kind: module.TABLE for kind, module in OPS.items()}

@@ -11,8 +11,10 @@ from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
 from pykernel.ops.totals import Total
 from pykernel.program import BIASES
+from pykernel.window import as_kernel
 
 TABLE = "layer"
+FEW_COLUMNS = 64
 
 
 def forward(run, op, number):
@@ -40,18 +42,24 @@ def backward(run, op, number, u):
     run.trace.keep("grad_preactivation", layer, delta.true)
     run.trace.keep("input", layer, u.true)
     total = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
+    outer = lambda: _outer(program, number, delta.x, u.x)
     if clip:
         run.put("log10_grad_bias", number, _log10_clipped_norm(total.x, total.e, clip))
-        run.put("log10_grad_weight", number, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, clip))
+        run.put("log10_grad_weight", number, _log10_clipped_norm(outer(), delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        seen = _moving(u) if program.layers.centred[number] else u
-        run.put("log10_grad_weight", number, _log10_outer_norm(delta, seen))
+        moving = _moving(u) if program.layers.centred[number] else u
+        if forms_gradient(program.layers, number, u.x.shape[1]):
+            norm = _outer_block(program, number, delta, moving).log10_norm()
+        else:
+            norm = _log10_outer_norm(delta, moving)
+        run.put("log10_grad_weight", number, norm)
         if shared:
-            _total(run, number).add(delta, seen)
+            _total(run, number).add(delta, moving)
+    kernel = lambda: as_kernel(ldexp(outer(), delta.e + u.e), program.taps(layer))
     for suffix in ("",) if shared else ("", "_total"):
         run.trace.keep(f"grad_bias{suffix}", layer, lambda: _clipped(total.true()[:, 0], clip))
-        run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
+        run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(kernel(), clip))
     du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(run.operator.scale(layer))
     run.put("log10_weight_factor", number, du.log10_norm() - delta.log10_norm())
     run.give(op.ins[0], du)
@@ -64,16 +72,22 @@ def finish(run):
     for number, total in run.totals.items():
         run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
         run.put("log10_grad_bias_total", number, norm(total.bias))
-        run.trace.keep("grad_weight_total", number + 1, lambda total=total: _clipped(total.weight().true(), clip))
+        taps = run.program.taps(run.program.first_uses[number] + 1)
+        whole = lambda total=total, taps=taps: as_kernel(total.weight().true(), taps)
+        run.trace.keep("grad_weight_total", number + 1, lambda whole=whole: _clipped(whole(), clip))
         run.trace.keep("grad_bias_total", number + 1, lambda total=total: _clipped(total.bias.true()[:, 0], clip))
 
 
 def _total(run, number):
     """The sum that a use belongs to."""
-    layers, weight = run.program.layers, int(run.program.layers.weight[number])
+    program, layers = run.program, run.program.layers
+    weight = int(layers.weight[number])
     if weight not in run.totals:
-        uses = run.program.columns * int(np.count_nonzero(layers.weight == weight))
-        run.totals[weight] = Total(int(layers.units[number]), int(layers.columns[number]), uses)
+        rows, columns = int(layers.units[number]), int(layers.columns[number])
+        uses = program.batch * int(layers.positions[layers.weight == weight].sum())
+        few = layers.groups[number] == 1 and uses * (rows + columns) <= rows * columns
+        outer = lambda delta, u: delta.like(_outer(program, number, delta.x, u.x), delta.e + u.e)
+        run.totals[weight] = Total(few, outer)
     return run.totals[weight]
 
 
@@ -85,6 +99,53 @@ def bias(program, replica, layer):
         return layers.bias_scale[i] * program.biases[i][:, None]
     draws = stream.tall(program.seed, stream.BIAS, int(layers.address[i]), replica, int(layers.units[i]), 1, kind)
     return layers.bias_scale[i] * draws.astype(np.float64)
+
+
+def forms_gradient(layers, number, columns):
+    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
+    than two Gram matrices of the columns, and always with groups.
+
+    Below FEW_COLUMNS neither costs what matters.
+    """
+    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
+    cheaper = columns * (rows + width) > 2 * rows * width
+    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
+
+
+def by_group(program, number, u):
+    """The input of a layer, tap by tap, as (groups, columns of W, columns)."""
+    layers = program.layers
+    groups, taps = int(layers.groups[number]), int(layers.taps[number])
+    if groups == 1:
+        return u[None]
+    return u.reshape(taps, groups, -1, u.shape[-1]).swapaxes(0, 1).reshape(groups, -1, u.shape[-1])
+
+
+def from_groups(program, number, u):
+    """And back."""
+    layers = program.layers
+    groups, taps = int(layers.groups[number]), int(layers.taps[number])
+    if groups == 1:
+        return u[0]
+    return u.reshape(groups, taps, -1, u.shape[-1]).swapaxes(0, 1).reshape(-1, u.shape[-1])
+
+
+def _outer(program, number, delta, u):
+    """dJ/dW = delta u^T, group by group, as W is: (units, columns)."""
+    groups = int(program.layers.groups[number])
+    product = delta.reshape(groups, -1, delta.shape[-1]) @ by_group(program, number, u).swapaxes(1, 2)
+    return product.reshape(len(delta), -1)
+
+
+def _outer_block(program, number, delta, u):
+    """The same as a block, of mantissas of order one."""
+    tops = [np.abs(block.x).max() for block in (delta, u)]
+    if not all(0 < top < np.inf for top in tops):
+        return delta.like(_outer(program, number, delta.x, u.x), delta.e + u.e)
+    x, y = (block.x.astype(np.float64) / top for block, top in zip((delta, u), tops, strict=True))
+    powers = sum(math.log10(top) for top in tops) / LOG10_2
+    whole = math.floor(powers)
+    return Block(_outer(program, number, x, y) * 2.0 ** (powers - whole), delta.e + u.e + whole)
 
 
 def _moving(u):

@@ -21,7 +21,7 @@ LOG2_E = 1.4426950408889634
 def forward(run, op, number):
     """o into `out`; query, key and value are kept."""
     q, k, v = (run.registers[i] for i in op.ins)
-    shape = _Shape(run.program, number, q.x.shape[0])
+    shape = _Shape(run.program, number, q)
     log2, scores = _log2_weights(shape, q, k)
     weights = np.exp2(log2)
     bits = weights * np.where(weights > 0, -log2, 0.0)
@@ -35,7 +35,7 @@ def forward(run, op, number):
 def backward(run, op, number, kept):
     """dV = dO A^T; dS = A (dA - sum over keys of A dA), dA = V^T dO; dQ = scale K dS, dK = scale Q dS^T."""
     q, k, v = kept
-    shape = _Shape(run.program, number, q.x.shape[0])
+    shape = _Shape(run.program, number, q)
     log2, _ = _log2_weights(shape, q, k)
     weights = np.exp2(log2)
     g = run.take(op.out)
@@ -53,8 +53,9 @@ def backward(run, op, number, kept):
 class _Shape:
     """Blocks as (inputs, heads, positions, units of a head) and back."""
 
-    def __init__(self, program, number, units):
-        self.inputs, self.positions = program.batch, program.columns // program.batch
+    def __init__(self, program, number, block):
+        units, columns = block.x.shape
+        self.inputs, self.positions = program.batch, columns // program.batch
         self.query, self.shared_heads = int(program.mixes.heads[number]), int(program.mixes.kv_heads[number])
         self.causal, self.scale, self.d = (
             bool(program.mixes.causal[number]),

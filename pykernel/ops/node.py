@@ -45,5 +45,8 @@ def _similarity(x):
     if columns < 2:
         return math.nan
     lengths = norms[norms > 0]
+    if columns > len(x):  # the same of the sum of all directions, without a matrix of pairs
+        together = (x / lengths).sum(axis=1)
+        return ((together**2).sum() - columns) / (columns * (columns - 1))
     cosines = (x.T @ x) / np.outer(lengths, lengths)
     return (cosines.sum() - np.trace(cosines)) / (columns * (columns - 1))

@@ -15,11 +15,12 @@ class Total:
     needs no matrix of the weight's size, which engines that draw no weights could not hold.
 
     Args:
-        rows, columns: of the weight.  uses: columns of all of them.
+        few: whether columns are few.
+        outer: (delta, u) -> delta u^T as the weight is, of Blocks.
     """
 
-    def __init__(self, rows, columns, uses):
-        self.few = uses * (rows + columns) <= rows * columns
+    def __init__(self, few, outer):
+        self.few, self._outer = few, outer
         self.uses, self.known, self.bias = [], None, None
 
     def add(self, delta, u):
@@ -29,14 +30,18 @@ class Total:
         if self.few:
             self.uses.append((delta, u))
         else:
-            self.known = _sum(self.known, delta, u)
+            self.known = self._sum(self.known, delta, u)
 
     def weight(self):
         """The sum, as a Block."""
         total = self.known
         for delta, u in self.uses:
-            total = _sum(total, delta, u)
+            total = self._sum(total, delta, u)
         return total
+
+    def _sum(self, known, delta, u):
+        use = self._outer(delta, u)
+        return use if known is None else use.plus(known)
 
     def log10_norm(self):
         """log10 of the Frobenius norm of the sum: of R S^T where D = Q R and U = P S are all deltas and all u."""
@@ -52,8 +57,3 @@ class Total:
             return np.nan
         r, s = (np.linalg.qr(columns, mode="r") for columns in (deltas, inputs))
         return Block(r @ s.T).log10_norm() + top * LOG10_2
-
-
-def _sum(known, delta, u):
-    use = delta.like(delta.x @ u.x.T, delta.e + u.e)
-    return use if known is None else use.plus(known)

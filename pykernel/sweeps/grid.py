@@ -349,8 +349,13 @@ def require_single(run: dict[str, Any]) -> None:
 
 def columns(run: dict) -> int:
     """Inputs times positions of a run."""
-    positions = run.get("positions", ())
-    return run["batch"] * math.prod((positions,) if isinstance(positions, int) else positions)
+    return run["batch"] * math.prod(positions(run))
+
+
+def positions(run: dict) -> tuple[int, ...]:
+    """Of one input of a run, along each axis."""
+    given = run.get("positions", ())
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def name(cell: Cell, axes: tuple[Axis, ...]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from pykernel import machine, stream
 from pykernel.chain import Chain
 from pykernel.init import Given
+from pykernel.patterns import pattern_of
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.profiles import Profiles
@@ -238,6 +239,12 @@ def _resolve(cell: Cell, known: dict) -> dict:
     return run
 
 
+def _nodes(cell: Cell) -> np.ndarray:
+    """Units at the ends of a cell's blocks."""
+    chain = cell.chain
+    return chain.layer_widths if chain.blocks is None else pattern_of(chain, grid.positions(cell.run)).nodes
+
+
 def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     """Refuse the largest cell of each engine if one chain of it does not fit in memory.
 
@@ -250,7 +257,8 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     for cell in cells:
         chain = cell.chain
         equal = chain.width is not None and chain.blocks is None
-        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * grid.columns(cell.run)
+        units = chain.depth * chain.width if equal else int(_nodes(cell).sum())
+        size = units * grid.columns(cell.run)
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

@@ -158,6 +158,7 @@ class Forward(Walk):
             "scale": (self.factors,),
             "mask": (self.program.masks.tolist(),),
             "mix": (self.mixes.score.tolist(),),
+            "drive": (),
             "node": (),
         }
         for op in stretch.ops:

@@ -329,7 +329,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "lie far below it"
         )
     if program.counts.weight:
-        reason = overused(prediction.chain)
+        reason = overused(program.layers)
         out.append(
             f"not to be compared with a measurement: {reason}"
             if reason

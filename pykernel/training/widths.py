@@ -122,12 +122,13 @@ def _resized_block(block, before, width):
 
 
 def _resized_step(step, before, width):
-    units = getattr(step, "units", None)
-    if not isinstance(step, Weighted) or units is None:
-        return step
-    if units * width % before:
-        raise ValueError(f"{units} units of a chain of width {before} are no whole number at width {width}")
-    return dataclasses.replace(step, units=units * width // before)
+    for name in ("units", "channels"):
+        count = getattr(step, name, None)
+        if isinstance(step, Weighted) and count is not None:
+            if count * width % before:
+                raise ValueError(f"{count} {name} of a chain of width {before} are no whole number at width {width}")
+            return dataclasses.replace(step, **{name: count * width // before})
+    return step
 
 
 def _observed(plan, replica, sizes, changes):

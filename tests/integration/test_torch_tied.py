@@ -150,7 +150,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "kind, message",
+    ("kind", "message"),
     [
         ("apart", "shared .* is used again; tied layers of a chain are those of a pattern"),
         ("some", "shared .* is used again"),
@@ -160,3 +160,45 @@ class Twice(nn.Module):
 def test_other_sharing_is_refused(kind, message):
     with pytest.raises(ValueError, match=message):
         pk.from_torch(Twice(kind), init="he_normal")
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "RNN"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_cell_unrolled(kind, bias):
+    """Fifty steps of nn.RNNCell with inputs: every state's gradient, and the sums over uses."""
+    torch.manual_seed(5)
+    steps, batch = 50, 3
+    module = getattr(nn, kind)(6, 17, bias=bias, nonlinearity="tanh").double()
+    chain = pk.from_torch(module, weights=True).replace(depth=steps)
+    x = torch.randn(steps, batch, 6, dtype=torch.float64)
+    state = torch.randn(batch, 17, dtype=torch.float64, requires_grad=True)
+    if kind == "RNNCell":
+        h = state
+        for one in x:
+            h = module(one, h)
+    else:
+        h = module(x, state[None])[1][0]
+    cotangent = torch.randn_like(h)
+    (h * cotangent).sum().backward()
+    p = pk.propagate(chain, x=state, drive=x, cotangent=cotangent, batch_first=True, engine="dense", dtype="float64")
+    found = {name.split("_l0")[0]: part.grad.norm().item() for name, part in module.named_parameters()}
+    totals = dict(zip(("weight_hh", "weight_ih"), 10 ** p.log10_grad_weight_total[0], strict=True))
+    for name, total in totals.items():
+        assert total == pytest.approx(found[name], rel=EXACT)
+    if bias:
+        assert 10 ** p.log10_grad_bias_total[0, 0] == pytest.approx(found["bias_hh"], rel=EXACT)
+    assert 10 ** p.log10_grad_activation[0, 0] == pytest.approx(state.grad.norm().item(), rel=EXACT)
+
+
+def test_cells_as_schemes_and_what_is_refused():
+    torch.manual_seed(0)
+    chain = pk.from_torch(nn.RNNCell(40, 64, nonlinearity="relu"))
+    assert chain.tied and chain.layers == ("1.linear", "1.drive") and chain.activations == ("1.relu",)
+    assert pk.from_torch(nn.RNNCell(4, 8), init="orthogonal").replace(depth=3).tied_layers == ("1.linear", "1.drive")
+    for module, message in (
+        (nn.RNN(4, 8, num_layers=2), "several layers or directions"),
+        (nn.LSTM(4, 8), "its gates act on the state"),
+        (nn.GRUCell(4, 8), "its gates act on the state"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pk.from_torch(module)

@@ -12,11 +12,11 @@ namespace pykernel {
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
 // v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
 // q, k, v.
-enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix };
+enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix, drive };
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
 // and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends).
-enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, node };
-constexpr int table_count = 9, most_inputs = 3;
+enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, node, drive };
+constexpr int table_count = 10, most_inputs = 3;
 
 // A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all
 // others are dead then.
@@ -118,9 +118,11 @@ struct Program {
   const bool* causal;
   const double* mix_scale;
 
-  const double* x;          // (n[0], columns) row-major, or null: drawn
-  double correlation;       // of the drawn inputs
-  const double* cotangent;  // (n[N], columns), or null: drawn
+  const int64_t* drives = nullptr;       // units of the inputs that arrive on the way
+  const double* const* drive = nullptr;  // of each (units, columns) row-major, or null: drawn
+  const double* x;                       // (n[0], columns) row-major, or null: drawn
+  double correlation;                    // of the drawn inputs
+  const double* cotangent;               // (n[N], columns), or null: drawn
   HeadSpec head;
   double clip_value;  // 0 for none
   uint64_t seed;

@@ -12,7 +12,7 @@ The last two take arrays of numbers and units, one entry a repetition.
 """
 
 from pykernel.kernels import records
-from pykernel.kernels.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
+from pykernel.kernels.ops import add, affine, drive, gate, linear, mask, mix, node, norm, phi, scale
 
 OPS = {
     "linear": linear,
@@ -24,6 +24,7 @@ OPS = {
     "scale": scale,
     "mask": mask,
     "mix": mix,
+    "drive": drive,
     "node": node,
 }
 KINDS = tuple(OPS)
