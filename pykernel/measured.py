@@ -169,8 +169,8 @@ class Measured(observables.Rows):
     @property
     def tangent_rate_bound(self) -> np.ndarray:
         """2 over the largest eigenvalue, (replicas,): the rate above which gradient descent on half the sum of squared
-        errors grows. For their mean over the batch, as `Head("mse")` takes it, B times as much; a head that learns, too,
-        lowers it."""
+        errors grows. For their mean over the batch, as `Head("mse")` takes it, B times as much; a head that learns
+        too lowers it."""
         with np.errstate(divide="ignore"):
             return 2 / self.tangent_eigenvalues[:, -1]
 

@@ -19,6 +19,10 @@ CHAINS = {
     "relu": (pk.Chain(depth=4, width=8, norm="layer", residual=pk.Residual(2)), {}),
     "orthogonal": (pk.Chain(depth=3, width=8, activation="gelu", init="orthogonal"), {}),
     "blocks": (pk.Chain(width=8, depth=2, blocks=BLOCKS), {"positions": 3}),
+    "convolution": (
+        pk.Chain(width=2, blocks=[pk.Conv(4, kernel=3, bias_std=0.2), "tanh", pk.Conv(3)]),
+        {"positions": 5},
+    ),
     "tied": (pk.Chain(depth=4, width=7, activation="tanh", tied=True, bias_std=0.2), {}),
 }
 
@@ -67,7 +71,7 @@ def test_it_is_what_the_gradients_of_single_inputs_say(name):
 
 
 @pytest.mark.parametrize("engine", ["dense", "matrix_free"])
-@pytest.mark.parametrize("name", [name for name in CHAINS if name != "tied"])
+@pytest.mark.parametrize("name", [name for name in CHAINS if name not in ("tied", "convolution")])
 def test_backends_agree(name, engine):
     """The rows too: C++ draws the same one vector for all columns. Float32 to a thousand roundings."""
     chain, words = CHAINS[name]
