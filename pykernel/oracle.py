@@ -98,7 +98,16 @@ class Known:
     """
 
     def __init__(self, units, others, dtype):
-        self.basis, self.image, self.asked = np.zeros((0, units), dtype), np.zeros((0, others), dtype), 0
+        self._basis, self._image = np.empty((0, units), dtype), np.empty((0, others), dtype)
+        self._count, self.asked = 0, 0
+
+    @property
+    def basis(self):
+        return self._basis[: self._count]
+
+    @property
+    def image(self):
+        return self._image[: self._count]
 
     def inside(self, columns):
         """Coordinates of columns in the basis, (r, B)."""
@@ -119,8 +128,18 @@ class Known:
 
     def learn(self, directions, images):
         """Add directions (units, r) and what became of them."""
-        self.basis = np.concatenate([self.basis, directions.T.astype(self.basis.dtype)])
-        self.image = np.concatenate([self.image, images.T.astype(self.image.dtype)])
+        before, self._count = self._count, self._count + directions.shape[1]
+        if self._count > len(self._basis):  # room that is not written yet costs nothing
+            room = max(self._count, 2 * len(self._basis))
+            self._basis, self._image = _grown(self._basis, room), _grown(self._image, room)
+        self._basis[before : self._count], self._image[before : self._count] = directions.T, images.T
+
+
+def _grown(array, rows):
+    """The same with room for more rows."""
+    out = np.empty((rows, array.shape[1]), array.dtype)
+    out[: len(array)] = array
+    return out
 
 
 class Oracle:
@@ -184,16 +203,15 @@ class Gaussian(Oracle):
         fresh = self._fresh(purpose, mine.image.shape[1], mine, columns.shape[1], live)
         if self.std != 1.0:
             fresh = fresh * self.dtype.type(self.std)
-        if len(other.basis):
-            fresh = fresh - other.basis.T @ other.inside(fresh)
         new = _orthonormal(rest, r, live).astype(self.dtype, copy=False)
-        both = np.hstack([rest, new])
-        seen = other.basis.T @ (other.image @ both) if len(other.basis) else np.zeros((1, both.shape[1]), self.dtype)
-        answer = seen[:, : columns.shape[1]] + fresh @ r
+        answer, images = fresh @ r, fresh
+        if len(other.basis):  # along the p_j what is known, not what was drawn
+            twice, drawn = other.image @ np.hstack([rest, new]), other.inside(fresh)
+            seen = other.basis.T @ (twice - np.hstack([drawn @ r, drawn]))
+            answer, images = answer + seen[:, : columns.shape[1]], images + seen[:, columns.shape[1] :]
         if len(mine.basis):
             answer = mine.image.T @ inside + answer
-        if live:
-            mine.learn(new, seen[:, columns.shape[1] :] + fresh)
+        mine.learn(new, images)
         return answer
 
     def coordinates(self, d, u):
@@ -204,8 +222,9 @@ class Gaussian(Oracle):
         """W += P core Q^T, core (directions asked backward, directions asked forward). What nobody has asked is as
         unknown as before, so that the law stays exact."""
         core = core.astype(self.dtype, copy=False)
-        self._right.image += core.T @ self._left.basis
-        self._left.image += core @ self._right.basis
+        right, left = self._right.image, self._left.image
+        right += core.T @ self._left.basis
+        left += core @ self._right.basis
 
 
 class Haar(Oracle):
@@ -264,7 +283,7 @@ def _orthonormal(rest, r, live):
     """The directions that the factor found, (units, r)."""
     if not live:
         return rest[:, live]
-    return np.linalg.solve(r[:, live].T.astype(np.float64), rest[:, live].T.astype(np.float64)).T
+    return rest[:, live].astype(np.float64, copy=False) @ np.linalg.inv(r[:, live].astype(np.float64))
 
 
 def _squares(columns):
