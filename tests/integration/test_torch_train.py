@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import pykernel as pk  # noqa: E402
+from pykernel import stream  # noqa: E402
 from pykernel.engines.heads import drawn_targets  # noqa: E402
 from pykernel.engines.reference import input_block  # noqa: E402
 from pykernel.lower import lower  # noqa: E402
@@ -125,3 +126,42 @@ def test_clipping_by_norm_acts_as_in_torch():
         assert t.loss[0, step] == pytest.approx(loss.item(), rel=1e-6)  # torch adds 1e-6 to the norm it divides by
         torch.nn.utils.clip_grad_norm_([*list(twin.weights)[:-1], *twin.biases], 0.05)
         optimiser.step()
+
+
+def test_a_tied_chain_trains_as_in_torch():
+    """One weight, used five times: autograd's sum over uses is what the step takes, and its norm the row of totals."""
+    chain = pk.Chain(depth=5, width=14, activation="tanh", tied=True, init="lecun_normal", head=pk.Head("mse", 2))
+    t = pk.train(chain, steps=STEPS, rate=0.1, batch=BATCH, momentum=0.5, seed=SEED, engine="dense", dtype="float64")
+    program = lower(chain, batch=BATCH, seed=SEED, dtype="float64")
+    w, head = (torch.tensor(pk.weights(chain, layer=l, seed=SEED), requires_grad=True) for l in (1, 6))
+    x, target = torch.tensor(input_block(program, 0).true()), torch.tensor(drawn_targets(program, 0, 6))
+    optimiser = torch.optim.SGD([w, head], lr=0.1, momentum=0.5)
+    for step in range(STEPS + 1):
+        optimiser.zero_grad()
+        a = x
+        for _ in range(5):
+            a = torch.tanh(w @ a)
+        loss = 0.5 * ((head @ a - target) ** 2).sum() / BATCH
+        loss.backward()
+        assert t.loss[0, step] == pytest.approx(loss.item(), rel=1e-7)
+        assert t.log10_grad_weight_total[0, step, 0] == pytest.approx(np.log10(w.grad.norm().item()), abs=1e-9)
+        optimiser.step()
+
+
+def test_the_tangent_kernel_is_that_of_torch():
+    """Jacobians of every input by autograd, one read-out; biases too."""
+    chain = pk.Chain(widths=[6, 11, 9], activation="gelu", bias_std=0.3)
+    p = pk.propagate(chain, batch=BATCH, cotangent="common", seed=SEED, engine="dense", dtype="float64")
+    program = lower(chain, batch=BATCH, seed=SEED, dtype="float64")
+    weights = [torch.tensor(pk.weights(chain, layer=l, seed=SEED), requires_grad=True) for l in (1, 2)]
+    biases = [torch.tensor(bias(program, 0, l), requires_grad=True) for l in (1, 2)]
+    read_out = torch.tensor(stream.tall(SEED, stream.COTANGENT, 2, 0, 9)[:, 0].astype(float) / 3)
+    a = torch.tensor(input_block(program, 0).true())
+    for w, b in zip(weights, biases):
+        a = torch.nn.functional.gelu(w @ a + b)
+    rows = [
+        torch.cat([g.ravel() for g in torch.autograd.grad(one, [*weights, *biases], retain_graph=True)])
+        for one in read_out @ a
+    ]
+    jacobian = torch.stack(rows).numpy()
+    np.testing.assert_allclose(p.tangent_kernel[0], jacobian @ jacobian.T, rtol=1e-9)
