@@ -21,20 +21,19 @@ template <class T> T present(const Block<T>& x, double factor, int64_t e) {
 }  // namespace
 
 template <class T>
-Layer<T>::Layer(bool exponent_, int64_t columns_, int64_t largest_width, Team& team)
+Layer<T>::Layer(bool exponent_, int64_t columns_, int64_t largest_width, int64_t largest_block, Team& team)
     : exponent(exponent_),
       columns(columns_),
       kernels(elementwise_table<T>()),
       team_(team),
       sums_((size_t)chunks_of(largest_width)),
       slope_sums_((size_t)chunks_of(largest_width)) {
-  if (!exponent) scratch_ = Buffer<T>((size_t)block_entries(largest_width, columns));
+  if (!exponent) scratch_ = Buffer<T>((size_t)largest_block);
 }
 
-template <class T> int64_t Layer<T>::bytes(bool exponent, int64_t columns, int64_t largest_width) {
+template <class T> int64_t Layer<T>::bytes(bool exponent, int64_t largest_width, int64_t largest_block) {
   const int64_t chunks = chunks_of(largest_width);
-  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) +
-         (exponent ? 0 : Buffer<T>::bytes(block_entries(largest_width, columns)));
+  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) + (exponent ? 0 : Buffer<T>::bytes(largest_block));
 }
 
 template <class T> Sums Layer<T>::observe(const Block<T>& x) {

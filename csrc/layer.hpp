@@ -36,8 +36,9 @@ inline void operator+=(SlopeSums& a, const SlopeSums& b) {
 
 template <class T> class Layer {
  public:
-  Layer(bool exponent, int64_t columns, int64_t largest_width, Team& team);
-  static int64_t bytes(bool exponent, int64_t columns, int64_t largest_width);
+  // largest_block: entries.
+  Layer(bool exponent, int64_t columns, int64_t largest_width, int64_t largest_block, Team& team);
+  static int64_t bytes(bool exponent, int64_t largest_width, int64_t largest_block);
 
   // Brings a block with the given sums (taken at its mantissas) into the range of T; what it measures.
   Measure settle(Block<T>& x, Sums sums);
@@ -68,7 +69,7 @@ template <class T> class Layer {
   template <class F> auto chunks(int64_t n, F f);
 
   const bool exponent;  // magnitudes may leave the range of T, and blocks take exponents
-  const int64_t columns;
+  int64_t columns;      // of the blocks at work
   const Elementwise<T>& kernels;
 
  private:

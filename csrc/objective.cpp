@@ -19,7 +19,7 @@ double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z)
 template <class T>
 Objective<T>::Objective(const Program& program)
     : head_(program.head),
-      columns_(columns_of(program)),
+      columns_(columns_out_of(program)),
       read_(read_columns_of(program)),
       positions_(columns_ / read_),
       exponent_(program.exponent) {

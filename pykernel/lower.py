@@ -74,7 +74,7 @@ def lower(
     arrays += [(f"drive[{k}]", given, positions) for k, given in enumerate(drive or ())]
     batch = _batch(batch, arrays)
     exponent = precision == "exponent"
-    layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
+    layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
     return Program(
         stretches=tuple(pattern.stretches),
         registers=pattern.registers,
@@ -233,7 +233,7 @@ def _head(head, n, cotangent, batch, positions, exponent):
     return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets, head.over)
 
 
-def _draws(chain, pattern, weights, biases, exponent):
+def _draws(chain, pattern, positions, weights, biases, exponent):
     """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases,
     samplers."""
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
@@ -265,7 +265,7 @@ def _draws(chain, pattern, weights, biases, exponent):
         layer = int(np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))[0])
         init = pattern.inits.rows[pattern.init[layer]]
         raise ValueError(f"init {init} with gain {pattern.gain[layer]:g} gives a scale that is not finite")
-    return pattern.layers(draw, scale, bias_draw, bias_scale), weights, biases, samplers
+    return pattern.layers(positions, draw, scale, bias_draw, bias_scale), weights, biases, samplers
 
 
 def _arrays(name, given, shapes, pattern, absent=False):

@@ -502,10 +502,17 @@ class Pattern:
         taps = [self.kernels.rows[kernel] for kernel in self.kernel.tolist()]
         return [kernel_shape(*sizes) for sizes in zip(self.units.tolist(), self.columns.tolist(), taps, strict=True)]
 
-    def layers(self, draw, scale, bias_draw, bias_scale):
-        """The layers, with what stands in the place of their draws."""
+    def places(self, positions):
+        """Positions of one input at each layer, of inputs with these."""
+        if self.chain.is_spatial:
+            return self.positions
+        return np.full(len(self.units), math.prod(positions))
+
+    def layers(self, positions, draw, scale, bias_draw, bias_scale):
+        """The layers for inputs of these positions, with what stands in the place of their draws."""
         address = self.first_uses[self.weight] + 1
-        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.positions, self.weight, address)
+        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
+        placed = (*placed, self.weight, address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
 
     @property

@@ -23,6 +23,7 @@ BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
 # -log2 of the smallest attention weight that gradients flow through: exponents of many layers add up to an int64.
 FAINTEST_WEIGHT = 2.0**52
+FEW_COLUMNS = 64  # below, Gram matrices of the columns cost next to nothing
 
 
 class Counts(NamedTuple):
@@ -355,15 +356,24 @@ class Program:
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
 
 
-def query_units(stretches, units) -> np.ndarray:
-    """Units of the query of each attention, (mixes,) int64, from the stretches and the units of their layers."""
+def forms_gradient(layers, number, columns):
+    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
+    than two Gram matrices of the columns, and always with groups.
+    """
+    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
+    cheaper = columns * (rows + width) > 2 * rows * width
+    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
+
+
+def query_layers(stretches) -> np.ndarray:
+    """Numbers from 0 of the layers that make the query of each attention, (mixes,) int64."""
     out = [np.zeros(0, np.int64)]
     for stretch in stretches:
         made_by, repetition, found = {}, np.arange(stretch.count), []
         for op in stretch.ops:
             made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
             if op.kind == "mix":
-                found.append(units[stretch.number("layer", made_by[op.ins[0]], repetition)])
+                found.append(stretch.number("layer", made_by[op.ins[0]], repetition))
         out += [np.stack(found, axis=-1).ravel()] if found else []
     return np.concatenate(out)
 

@@ -11,6 +11,7 @@ from random_chains import random_chain
 import pykernel as pk
 from pykernel.chain import Chain
 from pykernel.conv import Conv, Flatten, Pool
+from pykernel.drive import Drive
 from pykernel.engines import reference
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.lower import lower
@@ -28,6 +29,7 @@ STEPS = {
     "affine of one number": [Linear(4), Norm("rms", weight=0.7, bias=-0.2), "gelu", Linear(5)],
     "scale": [Linear(5), Scale(-0.6)],
     "mask": [Linear(5), Dropout(0.4)],
+    "drive": [Linear(5), Drive(7), "tanh", Drive(2)],
     "attention": [Linear(6), Attention(2, bias_std=0.2), Linear(5)],
     "causal attention with shared keys": [Linear(8), Attention(4, kv_heads=2, causal=True, scale=2.0), Linear(5)],
 }
@@ -163,7 +165,7 @@ def test_every_op_occurs():
             for stretch in lower(random_chain(seed, smooth=True, attention=seed % 2 == 1)).stretches
             for op in stretch.ops
         }
-    for positions, steps in WINDOWS.values():
+    for positions, steps in [*WINDOWS.values(), *(((), steps) for steps in STEPS.values())]:
         stretches = lower(Chain(width=5, blocks=[Block(*steps)]), positions=positions).stretches
         seen |= {op.kind for stretch in stretches for op in stretch.ops}
     assert seen == set(OPS)

@@ -268,7 +268,7 @@ template <class T> void turn(const T* in, int64_t m, int64_t n, T* out) {
     for (int64_t i = 0; i < m; i++) store(out + (j / panel_lanes * m + i) * panel_lanes + j % panel_lanes, Vec<T>{});
 }
 
-template <class T> constexpr Mixing<T> table = {gather<T>, scatter<T>, turn<T>, forward<T>, backward<T>};
+template <class T> constexpr Mixing<T> table = {gather<T>, scatter<T>, turn<T>, product<T>, forward<T>, backward<T>};
 
 }  // namespace
 

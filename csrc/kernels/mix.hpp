@@ -44,6 +44,9 @@ template <class T> struct Mixing {
                   T* block);
   // m times n to n times m: from [(i / 16 * n + j) * 16 + i % 16], i < m, to [(j / 16 * m + i) * 16 + j % 16].
   void (*turn)(const T* in, int64_t m, int64_t n, T* out);
+  // z (+)= factor w u, w (rows, n) in panels `stride` apart, u of n units and `columns` columns; first: =
+  void (*product)(const T* w, int64_t stride, int64_t rows, int64_t n, const T* u, int64_t columns, T* z, bool first,
+                  T factor);
   // out = V A by units; `sums` (or null) is added to.
   void (*forward)(const MixHead<T>& head, const MixTile<T>& tile, T* out, MixSums* sums);
   // dq by units; dk and dv, turned, are added to. dS = A (dA - sum A dA), with dA seen from the largest weight's, so

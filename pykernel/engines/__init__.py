@@ -28,10 +28,10 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
-def window_refusal(program, combination: str) -> str | None:
-    """Why a combination that has no windows of positions cannot run a program, or None."""
-    if len(program.window_steps) or (program.layers.groups > 1).any():
-        return f'{combination} runs no convolution or pool yet; engine="dense" with backend="reference" can'
+def shared_refusal(program, backend: str) -> str | None:
+    """Why a compiled backend cannot run a program whose layers share weights, or None."""
+    if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):
+        return f'backend="{backend}" sums no gradients of convolutions that share a weight; backend="reference" does'
     return None
 
 

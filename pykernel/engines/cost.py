@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.patterns import pattern_of
-from pykernel.program import query_units
+from pykernel.program import query_layers
 
 
 def seconds(program, engine: str, backend: str) -> float:
@@ -20,7 +20,7 @@ def seconds(program, engine: str, backend: str) -> float:
     layers = program.layers
     distributions = np.array([draw.distribution for draw in program.draws])
     distributions = distributions if len(distributions) == 1 else distributions[layers.draw]
-    products = _attention(program.stretches, layers.units, program.mixes.causal, program.columns, program.batch)
+    products = _attention(program.stretches, layers.units, layers.positions, program.mixes.causal, program.batch)
     first = np.bincount(program.first_uses, minlength=program.depth) > 0
     columns = program.batch * layers.positions
     return _seconds(engine, backend, layers.units, layers.columns, columns, distributions, products, first)
@@ -36,18 +36,20 @@ def seconds_of(chain, run: dict) -> float:
         return _seconds(run["engine"], run["backend"], n[1:], n[:-1], columns, np.array([chain.init.distribution]))
     pattern = pattern_of(chain, positions)
     distributions = np.array([draw.distribution for draw in pattern.draws.rows])[pattern.draw]
-    products = _attention(pattern.stretches, pattern.units, pattern.mixes.causal, columns, run["batch"])
+    places = pattern.places(positions)
+    products = _attention(pattern.stretches, pattern.units, places, pattern.mixes.causal, run["batch"])
+    columns = run["batch"] * places
     first = np.bincount(pattern.first_uses, minlength=len(pattern.units)) > 0
-    if chain.is_spatial:
-        columns = run["batch"] * pattern.positions
     sizes = pattern.units, pattern.columns, columns
     return _seconds(run["engine"], run["backend"], *sizes, distributions, products, first)
 
 
-def _attention(stretches, units, causal, columns, batch):
-    """Multiply-adds of all attentions: scores and their use forward, five products back."""
-    each = query_units(stretches, units) * np.where(causal, 0.5, 1.0)
-    return 7 * float(each.sum()) * columns * (columns // batch)
+def _attention(stretches, units, positions, causal, batch):
+    """Multiply-adds of all attentions: scores and their use forward, five products back; units, positions: of
+    layers."""
+    made_by = query_layers(stretches)
+    each = units[made_by] * positions[made_by].astype(float) ** 2 * np.where(causal, 0.5, 1.0)
+    return 7 * float(each.sum()) * batch
 
 
 def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, attention=0.0, first=True):

@@ -76,6 +76,27 @@ def multiply(tile, terms, x, first, out, panel, B):
         store(out, at, s0)
 
 
+@inline
+def group_unit(row, k, n_out, columns, groups, taps):
+    """The unit of the input, tap by tap, that entry (row, k) of a weight in groups multiplies."""
+    each = columns // taps
+    return k // each * (groups * each) + row // (n_out // groups) * each + k % each
+
+
+@jit
+def multiply_groups(tile, terms, first, panel, n_out, columns, groups, taps, x, out, B, back):
+    """Entries first .. first + terms - 1 of a panel of rows of a weight in groups, a tile: out += W x, each row on the
+    units of its group; or, `back`, out += W^T x."""
+    for k in range(terms):
+        for lane in range(min(16, n_out - 16 * panel)):
+            unit = group_unit(16 * panel + lane, first + k, n_out, columns, groups, taps)
+            w, i, j = tile[k * 16 + lane], unit // 16 * B * 16 + unit % 16, panel * B * 16 + lane
+            if back:
+                i, j = j, i
+            for b in range(B):
+                out[j + b * 16] += w * x[i + b * 16]
+
+
 @jit
 def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
     """Rows line .. line + 15 of a weight, columns first .. first + terms - 1, as a tile: lane j holds row line + j.

@@ -10,11 +10,10 @@ import numpy as np
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
 from pykernel.ops.totals import Total
-from pykernel.program import BIASES
+from pykernel.program import BIASES, forms_gradient
 from pykernel.window import as_kernel
 
 TABLE = "layer"
-FEW_COLUMNS = 64
 
 
 def forward(run, op, number):
@@ -99,17 +98,6 @@ def bias(program, replica, layer):
         return layers.bias_scale[i] * program.biases[i][:, None]
     draws = stream.tall(program.seed, stream.BIAS, int(layers.address[i]), replica, int(layers.units[i]), 1, kind)
     return layers.bias_scale[i] * draws.astype(np.float64)
-
-
-def forms_gradient(layers, number, columns):
-    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
-    than two Gram matrices of the columns, and always with groups.
-
-    Below FEW_COLUMNS neither costs what matters.
-    """
-    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
-    cheaper = columns * (rows + width) > 2 * rows * width
-    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
 
 
 def by_group(program, number, u):

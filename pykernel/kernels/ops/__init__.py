@@ -12,7 +12,7 @@ The last two take arrays of numbers and units, one entry a repetition.
 """
 
 from pykernel.kernels import records
-from pykernel.kernels.ops import add, affine, drive, gate, linear, mask, mix, node, norm, phi, scale
+from pykernel.kernels.ops import add, affine, drive, gate, gather, linear, mask, mix, node, norm, phi, pool, scale
 
 OPS = {
     "linear": linear,
@@ -24,6 +24,8 @@ OPS = {
     "scale": scale,
     "mask": mask,
     "mix": mix,
+    "gather": gather,
+    "pool": pool,
     "drive": drive,
     "node": node,
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -40,7 +42,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.program import BIASES
+from pykernel.program import BIASES, forms_gradient
 
 MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
 GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
@@ -52,6 +54,7 @@ DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
 }
 NUMBERS = (
     *("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"),
+    *("layer_groups", "layer_taps", "layer_forms"),
     *("matrices", "matrix_at", "bias_draw", "bias_scale", "biases", "bias_at"),
     *totals.NUMBERS,
 )
@@ -63,7 +66,14 @@ def numbers(program):
     parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
     matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
     facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, layers.centred.astype(np.int64)
-    return *facts, *matrices, layers.bias_draw, layers.bias_scale, *biases, *totals.numbers(program)
+    grouping = layers.groups, layers.taps, _forms(program).astype(np.int64)
+    return *facts, *grouping, *matrices, layers.bias_draw, layers.bias_scale, *biases, *totals.numbers(program)
+
+
+def _forms(program):
+    """Of each layer, whether the norm of dJ/dW is taken of dJ/dW itself."""
+    layers = program.layers
+    return forms_gradient(layers, np.arange(program.depth), program.batch * layers.positions)
 
 
 def drawn_by(program):
@@ -87,7 +97,7 @@ def _joined(arrays, depth):
 
 def tape(program, number, n, B, item):
     """Bytes on the tape."""
-    return kept(n, B, item, program.clip_value > 0 or program.counts.weight > 0)
+    return kept(n, B, item, program.clip_value > 0 or program.counts.weight > 0, _forms(program)[number])
 
 
 def result(program, number, n, B):
@@ -96,15 +106,16 @@ def result(program, number, n, B):
 
 
 @register_jitable
-def keeps_inputs(n, B, item, wanted):
-    """Whether the tape holds u, not its Gram matrix: where it is wanted, and where columns outnumber units."""
-    return wanted | (item * ((n + 15) // 16 * 16) < 8 * B)
+def keeps_inputs(n, B, item, wanted, forms):
+    """Whether the tape holds u, not its Gram matrix: where it is wanted, or for dJ/dW, and where columns outnumber
+    units."""
+    return wanted | (forms != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
 
 
 @register_jitable
-def kept(n, B, item, wanted):
-    """Bytes on the tape for an input of n units and B columns."""
-    u = keeps_inputs(n, B, item, wanted)
+def kept(n, B, item, wanted, forms):
+    """Bytes on the tape for an input of n units and B columns; forms: whether dJ/dW is formed."""
+    u = keeps_inputs(n, B, item, wanted, forms)
     return u * ((n + 15) // 16 * 16 * B * item) + (1 - u) * (8 * B * B)
 
 
@@ -120,11 +131,11 @@ def _keep(spec, work, op, l):
     r = entry(op, IN)
     x = slot(work, r)
     n, B, u = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
-    panels = (n + 15) // 16
-    foot = push(work, kept(n, B, spec.item, _wanted(spec)), n, B)
+    panels, forms = (n + 15) // 16, entry(spec.layer_forms, l)
+    foot = push(work, kept(n, B, spec.item, _wanted(spec), forms), n, B)
     foot[KEPT_E] = x[E]
     to = work.tape + foot[BEGINS]
-    if keeps_inputs(n, B, spec.item, _wanted(spec)):
+    if keeps_inputs(n, B, spec.item, _wanted(spec), forms):
         blocks.copy(u, 0, block(spec, to), 0, panels * B * 16)
         return
     out, known, state = pointer(to, 1.0), pointer(work.gram, 1.0), pointer(work.state, 1)
@@ -188,7 +199,7 @@ def open_forward(spec, work, op, l, replica, index):
     u = slot(work, entry(op, IN))
     shape(slot(work, first(spec)), entry(spec.layer_units, l), u[COLUMNS])
     if _is_haar(spec, l):
-        _haar(spec, work, l, u[UNITS], replica)
+        _haar(spec, work, l, u[UNITS] // entry(spec.layer_groups, l), replica)
 
 
 @jit
@@ -202,6 +213,8 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
     where = _weights(spec, l, replica)
     p1 = min(p1, height // 16)
     blocks.clear(advance(z, p0 * 16 * B), (p1 - p0) * 16 * B)
+    groups, taps = entry(spec.layer_groups, l), entry(spec.layer_taps, l)
+    n_in //= groups
     for p in range(p0, p1):
         if stopped(spec):
             return
@@ -213,6 +226,9 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
             if rounding.rounds(spec, rounding.WEIGHTS):
                 rounding.round_weights(spec, tile, 16 * terms, number(spec.layer_scale, l))
+            if groups > 1:
+                product.multiply_groups(tile, min(terms, n_in - k), k, p, n_out, n_in, groups, taps, u, z, B, False)
+                continue
             product.multiply(tile, terms, u, k, z, p, B)
             if at >= 0:
                 product.turn(tile, terms, kept_tiles, at + k * height, 16 * p, height)
@@ -253,12 +269,22 @@ def open_backward(spec, work, op, l, replica, index):
     panels, panels_in, at = (n + 15) // 16, (n_in + 15) // 16, work.tape + foot[BEGINS]
     put(spec, GRAD, index, l, log10_norm(spec, x))
     shape(y, n_in, B)
-    if spec.clip != 0.0 and spec.weights == 0:  # of shared weights the totals are clipped
-        weight, bias = blocks.clipped_norms(delta, block(spec, at), n, n_in, B, x[E], foot[KEPT_E], spec.clip)
+    groups, taps, forms = entry(spec.layer_groups, l), entry(spec.layer_taps, l), entry(spec.layer_forms, l)
+    clip = spec.clip if spec.weights == 0 else 0.0  # of shared weights the totals are clipped
+    if clip != 0.0 or groups > 1:
+        bound = clip if clip != 0.0 else math.inf
+        weight, bias = blocks.clipped_norms(
+            delta, block(spec, at), n, n_in // groups, groups, taps, B, x[E], foot[KEPT_E], bound
+        )
+    elif forms:
+        weight = blocks.log10_norm(blocks.outer_square(delta, block(spec, at), panels, n_in, B), x[E] + foot[KEPT_E])
+        bias = blocks.log10_norm(blocks.batch_sum_square(delta, panels, B), x[E])
+        if spec.weights > 0:
+            totals.add(spec, work, l, delta, x[E], block(spec, at), foot[KEPT_E], n, n_in, B)
     else:
         mine, theirs = pointer(work.gram_delta, 1.0), pointer(at, 1.0)
         blocks.gram(delta, panels, B, mine)
-        if keeps_inputs(n_in, B, spec.item, _wanted(spec)):
+        if keeps_inputs(n_in, B, spec.item, _wanted(spec), forms):
             u, theirs = block(spec, at), pointer(work.gram_u, 1.0)
             if entry(spec.layer_centred, l):
                 centred = block(spec, y[BLOCK])
@@ -272,7 +298,7 @@ def open_backward(spec, work, op, l, replica, index):
     put(spec, GRAD_WEIGHT, index, l, weight)
     put(spec, GRAD_BIAS, index, l, bias)
     if _is_haar(spec, l) and entry(work.kept_at, l) < 0:
-        _haar(spec, work, l, n_in, replica)
+        _haar(spec, work, l, n_in // groups, replica)
 
 
 @jit
@@ -282,6 +308,10 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
     n_out, n_in, B, delta, out = x[UNITS], y[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
     height, panels, at = (n_out + 15) // 16 * 16, (n_in + 15) // 16, entry(work.kept_at, l)
     group1 = min(group1, (panels + 3) // 4)
+    if entry(spec.layer_groups, l) > 1:
+        if group0 == 0 and group1 > 0:  # rows share units, so one worker has them all
+            _multiply_groups_back(spec, work, l, replica, worker)
+        return
     if at >= 0:
         tiles, p0, p1 = block(spec, work.kept), 4 * group0, min(4 * group1, panels)
         blocks.clear(advance(out, p0 * 16 * B), (p1 - p0) * 16 * B)
@@ -314,6 +344,30 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
             for w in range(4):
                 product.multiply(advance(tile, w * terms * 16), terms, delta, i, mixed, w, B)
         product.sort_columns(mixed, out, group, panels, B)
+
+
+@jit
+def _multiply_groups_back(spec, work, l, replica, worker):
+    """The unit draw of W in groups, transposed, times delta."""
+    x, y = slot(work, first(spec)), slot(work, second(spec))
+    n_out, B, delta, out = x[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
+    groups, taps = entry(spec.layer_groups, l), entry(spec.layer_taps, l)
+    n_in, tile = y[UNITS] // groups, advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16)
+    draw, parameter, matrix = entry(spec.layer_draw, l), number(spec.layer_parameter, l), _matrix(spec, work, l)
+    where = _weights(spec, l, replica)
+    blocks.clear(out, count(y))
+    for p in range((n_out + 15) // 16):
+        if stopped(spec):
+            return
+        for k in range(0, n_in, product.CHUNK):
+            terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
+            if draw <= draws.STABLE:
+                product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
+            else:
+                product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
+            if rounding.rounds(spec, rounding.WEIGHTS):
+                rounding.round_weights(spec, tile, 16 * terms, number(spec.layer_scale, l))
+            product.multiply_groups(tile, min(terms, n_in - k), k, p, n_out, n_in, groups, taps, delta, out, B, True)
 
 
 @jit

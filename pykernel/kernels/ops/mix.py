@@ -44,7 +44,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.program import FAINTEST_WEIGHT, query_units
+from pykernel.program import FAINTEST_WEIGHT, query_layers
 
 ENTROPY, DEVIATION = ROW["attention_entropy"], ROW["score_std"]
 NUMBERS = ("mix_heads", "mix_kv_heads", "mix_causal", "mix_scale", "mix_positions")
@@ -55,7 +55,7 @@ NEXT_TO_NOTHING = 2.0**-400  # where all weights but the largest add up to less,
 def numbers(program):
     """The numbers of each attention, and the positions of one input."""
     mixes = program.mixes
-    positions = np.full(len(mixes.heads), program.columns // program.batch, np.int64)
+    positions = program.layers.positions[query_layers(program.stretches)].astype(np.int64)
     return mixes.heads, mixes.kv_heads, mixes.causal.astype(np.int64), mixes.scale, positions
 
 
@@ -69,8 +69,9 @@ def room(program):
     """Numbers of float64 that a worker needs, see `_array`."""
     if not len(program.mixes.heads):
         return 0
-    units = query_units(program.stretches, program.layers.units) // program.mixes.heads
-    d, T = _padded(int(units.max())), _padded(program.columns // program.batch)
+    made_by = query_layers(program.stretches)
+    units = program.layers.units[made_by] // program.mixes.heads
+    d, T = _padded(int(units.max())), _padded(int(program.layers.positions[made_by].max()))
     return 6 * d * T + 6 * d + 2 * T
 
 
