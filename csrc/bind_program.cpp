@@ -159,6 +159,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.clip_value = fields.read<double>("clip_value");
   read_drives(fields.get("drives"), fields.get("drive"));
   read_formats(fields.get("formats"));
+  p.common = fields.read<bool>("common");
   fields.done();
 }
 

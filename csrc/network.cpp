@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t spare_blocks = 5;
 
 bool needs_column(const Program& program) {
-  return program.head.bias || program.counts[Table::affine] ||
+  return program.head.bias || program.common || program.counts[Table::affine] ||
          std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
                      [](int64_t draw) { return draw != zero_bias; });
 }
@@ -113,7 +113,11 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
   while (buffers_.size() < buffers) pool_.push_back(buffers_.emplace_back((size_t)most.block).get());
 }
 
-template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index) {
+template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index, double* tangent_kernel) {
+  if (tangent_kernel) {
+    if (!tangent) tangent = std::make_unique<Tangent>(program.batch, program.positions);
+    tangent->begin();
+  }
   const RowExtents extents = extents_of(program);
   Rows mine;
   for (const RowFact& row : row_facts) mine.*row.of = all.*row.of + index * extents.of(row.extent);
@@ -135,6 +139,7 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
     backward(start(s), end(s));
   }
   if (totals) totals->finish(rows);
+  if (tangent_kernel) tangent->finish(tangent_kernel);
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
@@ -249,6 +254,15 @@ template <class T> void Network<T>::input() {
   registers_[0].columns = columns;
 }
 
+// One read-out vector of all columns.
+template <class T> void Network<T>::common_cotangent(Block<T>& g) {
+  draw_tall(column(), g.n, 1, address(Purpose::cotangent, program.counts[Table::layer]), team);
+  for (int64_t p = 0; p < panels_of(g.n); p++)
+    for (int64_t b = 0; b < columns; b++) memcpy(g.data + (p * columns + b) * 16, column() + p * 16, 16 * sizeof(T));
+  layer.settle(g);
+  layer.scale(g, 1 / sqrt((double)g.n), g);
+}
+
 template <class T> double Network<T>::objective() {
   if (beside_) beside_->objective();
   look_at(registers_[0].columns);
@@ -283,6 +297,8 @@ template <class T> double Network<T>::objective() {
     release(dy);
   } else if (program.cotangent) {
     pack(program.cotangent, n, columns, g, program.exponent);
+  } else if (program.common) {
+    common_cotangent(g);
   } else {
     draw_tall(g.data, n, columns, address(Purpose::cotangent, program.counts[Table::layer]), team);
     layer.settle(g);

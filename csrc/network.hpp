@@ -17,6 +17,7 @@
 #include "norms.hpp"
 #include "objective.hpp"
 #include "rounding.hpp"
+#include "tangent.hpp"
 #include "tape.hpp"
 #include "totals.hpp"
 
@@ -46,7 +47,8 @@ template <class T> class Network {
   // beside this one, op by op.
   Network(const Program& program, Linear<T>& linear, Team& team, int64_t bytes);
   // Runs one replica and writes its rows at `index` of the arrays.
-  void replica(int64_t replica, const Rows& rows, int64_t index);
+  // tangent_kernel: (batch, batch), or null.
+  void replica(int64_t replica, const Rows& rows, int64_t index, double* tangent_kernel = nullptr);
 
   // What one takes of a workspace: all but tape and checkpoints, and these within `limit` bytes, or the least there is.
   // Without kernels' scratch.
@@ -68,9 +70,10 @@ template <class T> class Network {
   Norms<T> norms;
   Rounding<T> rounding;
   Mixer<T> mixer;
-  std::optional<Totals<T>> totals;  // where layers share weights
-  Rows rows = {};                   // of this replica
-  bool observing = true;            // false where a segment is computed again
+  std::optional<Totals<T>> totals;   // where layers share weights
+  Rows rows = {};                    // of this replica
+  std::unique_ptr<Tangent> tangent;  // where it is asked for
+  bool observing = true;             // false where a segment is computed again
   // What every op wrote, as stored, forward and then backward (of each register that it read), or null.
   std::vector<Traced>* traced = nullptr;
 
@@ -152,6 +155,7 @@ template <class T> class Network {
   int64_t on_tape(Register& r);
   void input();
   double objective();
+  void common_cotangent(Block<T>& g);
   void forward(int64_t first, int64_t last);
   void trace(const Block<T>& block, const Measure& measure, const Format& format);
   void trace_gradients(const Step& step);

@@ -90,7 +90,10 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   const auto replica = [&](size_t w, int64_t r) {
     if (linears[w]->alone(how.first + r, rows, r, *teams[w])) return;
     if (!networks[w]) networks[w] = std::make_unique<Network<T>>(program, *linears[w], *teams[w], how.memory / workers);
-    networks[w]->replica(how.first + r, rows, r);
+    if (how.tangent_kernel)
+      networks[w]->replica(how.first + r, rows, r, how.tangent_kernel + r * program.batch * program.batch);
+    else
+      networks[w]->replica(how.first + r, rows, r);
   };
 
   const auto guarded = [&](const std::function<void(int)>& body) {

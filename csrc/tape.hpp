@@ -21,6 +21,7 @@ Keep keep_of(const Program& program, bool linear_needs_input);
 // always with groups. Few columns do not matter.
 constexpr int64_t few_columns = 64;
 inline bool forms_gradient(const Program& program, int64_t layer, int64_t columns) {
+  if (program.common) return false;  // the tangent kernel needs Gram matrices
   if (groups_of(program, layer) > 1) return true;
   const double rows = (double)program.units[layer], width = (double)program.columns[layer];
   return columns > few_columns && (double)columns * (rows + width) > 2 * rows * width;

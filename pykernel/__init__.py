@@ -46,6 +46,8 @@ _WHERE = {
     "propagate": "propagation",
     "trace": "tracing",
     "weights": "simulate",
+    "train": "training.face",
+    "coordinate_check": "training.widths",
     "gradients": "simulate",
     "Propagation": "propagation",
     "predict": "theory.predict",

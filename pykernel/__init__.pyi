@@ -63,6 +63,8 @@ from pykernel.theory.recommend import recommend as recommend
 from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
 from pykernel.tracing import trace as trace
+from pykernel.training.face import train as train
+from pykernel.training.widths import coordinate_check as coordinate_check
 from pykernel.webpage.write import report as report
 
 __version__: str

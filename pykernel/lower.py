@@ -54,10 +54,16 @@ def lower(
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
     positions = checks.positions(positions)
+    common = isinstance(cotangent, str)
+    if common:
+        _require_common(chain, cotangent, formats)
+        cotangent = None
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
     pattern = pattern_of(chain, positions)
+    if common and (pattern.groups > 1).any():
+        raise ValueError('cotangent="common" has no Gram matrices of grouped convolutions, only of groups=1')
     positions_out = pattern.positions_out if chain.is_spatial else positions
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
@@ -115,7 +121,22 @@ def lower(
         dtype=dtype,
         exponent=exponent,
         formats=formats,
+        common=common,
     )
+
+
+def _require_common(chain, cotangent, formats):
+    """Refuse where one read-out for all inputs has no meaning, or there is another."""
+    checks.choice("cotangent", cotangent, ("common",))
+    if chain.head is not None:
+        raise ValueError('cotangent="common" is a read-out of its own: leave the head out, chain.replace(head=None)')
+    if chain.has_batch_norm:
+        raise ValueError(
+            'cotangent="common" needs inputs that do not see each other, and batch norm mixes them; norm="layer" and '
+            'norm="rms" do not'
+        )
+    if formats is not None:
+        raise ValueError('cotangent="common" measures networks without formats: leave formats out')
 
 
 def _clip_value(chain, formats):

@@ -98,26 +98,48 @@ class Known:
     """
 
     def __init__(self, units, others, dtype):
-        self.basis, self.image, self.asked = np.zeros((0, units), dtype), np.zeros((0, others), dtype), 0
+        self._basis, self._image = np.empty((0, units), dtype), np.empty((0, others), dtype)
+        self._count, self.asked = 0, 0
+
+    @property
+    def basis(self):
+        return self._basis[: self._count]
+
+    @property
+    def image(self):
+        return self._image[: self._count]
 
     def inside(self, columns):
         """Coordinates of columns in the basis, (r, B)."""
         return self.basis @ columns
 
     def split(self, columns):
-        """Coordinates of columns in the basis, and what of them lies outside; taken out twice, which is enough (Giraud
-        et al., Numer. Math. 101, 2005)."""
+        """Coordinates of columns in the basis, and what of them lies outside; taken out twice where that is shorter by
+        half, which is enough (Giraud et al., Numer. Math. 101, 2005), and once where it is as good as nothing."""
         if not len(self.basis):
             return np.zeros((0, columns.shape[1]), columns.dtype), columns
         inside = self.inside(columns)
         rest = columns - self.basis.T @ inside
+        part = _squares(rest) / np.maximum(_squares(columns), np.finfo(float).tiny)
+        if not ((part > LOST_DIRECTION / 4) & (part < 0.25)).any():
+            return inside, rest
         again = self.inside(rest)
         return inside + again, rest - self.basis.T @ again
 
     def learn(self, directions, images):
         """Add directions (units, r) and what became of them."""
-        self.basis = np.concatenate([self.basis, directions.T.astype(self.basis.dtype)])
-        self.image = np.concatenate([self.image, images.T.astype(self.image.dtype)])
+        before, self._count = self._count, self._count + directions.shape[1]
+        if self._count > len(self._basis):  # room that is not written yet costs nothing
+            room = max(self._count, 2 * len(self._basis))
+            self._basis, self._image = _grown(self._basis, room), _grown(self._image, room)
+        self._basis[before : self._count], self._image[before : self._count] = directions.T, images.T
+
+
+def _grown(array, rows):
+    """The same with room for more rows."""
+    out = np.empty((rows, array.shape[1]), array.dtype)
+    out[: len(array)] = array
+    return out
 
 
 class Oracle:
@@ -176,20 +198,20 @@ class Gaussian(Oracle):
     def _ask(self, columns, purpose):
         mine, other = (self._right, self._left) if purpose == stream.FORWARD else (self._left, self._right)
         inside, rest = mine.split(columns)
-        lengths = np.sqrt(np.square(columns, dtype=np.float64).sum(axis=0))
+        lengths = np.sqrt(_squares(columns))
         r, live = _directions(rest, lengths, len(columns) - len(mine.basis))
         fresh = self._fresh(purpose, mine.image.shape[1], mine, columns.shape[1], live)
         if self.std != 1.0:
             fresh = fresh * self.dtype.type(self.std)
-        if len(other.basis):
-            fresh = fresh - other.basis.T @ other.inside(fresh)
-        seen = lambda x: other.basis.T @ (other.image @ x) if len(other.basis) else 0.0
-        answer = seen(rest) + fresh @ r
+        new = _orthonormal(rest, r, live).astype(self.dtype, copy=False)
+        answer, images = fresh @ r, fresh
+        if len(other.basis):  # along the p_j what is known, not what was drawn
+            twice, drawn = other.image @ np.hstack([rest, new]), other.inside(fresh)
+            seen = other.basis.T @ (twice - np.hstack([drawn @ r, drawn]))
+            answer, images = answer + seen[:, : columns.shape[1]], images + seen[:, columns.shape[1] :]
         if len(mine.basis):
             answer = mine.image.T @ inside + answer
-        if live:
-            new = _orthonormal(rest, r, live)
-            mine.learn(new, seen(new) + fresh)
+        mine.learn(new, images)
         return answer
 
     def coordinates(self, d, u):
@@ -200,8 +222,9 @@ class Gaussian(Oracle):
         """W += P core Q^T, core (directions asked backward, directions asked forward). What nobody has asked is as
         unknown as before, so that the law stays exact."""
         core = core.astype(self.dtype, copy=False)
-        self._right.image += core.T @ self._left.basis
-        self._left.image += core @ self._right.basis
+        right, left = self._right.image, self._left.image
+        right += core.T @ self._left.basis
+        left += core @ self._right.basis
 
 
 class Haar(Oracle):
@@ -223,7 +246,7 @@ class Haar(Oracle):
         units = self.rows if forward else self.columns
         padded = np.concatenate([columns, np.zeros((self._full - len(columns), columns.shape[1]), columns.dtype)])
         inside, rest = mine.split(padded)
-        lengths = np.sqrt(np.square(columns, dtype=np.float64).sum(axis=0))
+        lengths = np.sqrt(_squares(columns))
         limit = min(self._full - len(mine.basis), len(columns))
         r, live = _directions(rest, lengths, limit)
         fresh = other.split(self._fresh(purpose, self._full, mine, columns.shape[1], live))[1]
@@ -258,7 +281,14 @@ def _directions(rest, lengths, limit):
 
 def _orthonormal(rest, r, live):
     """The directions that the factor found, (units, r)."""
-    return np.linalg.solve(r[:, live].T.astype(np.float64), rest[:, live].T.astype(np.float64)).T
+    if not live:
+        return rest[:, live]
+    return rest[:, live].astype(np.float64, copy=False) @ np.linalg.inv(r[:, live].astype(np.float64))
+
+
+def _squares(columns):
+    """Squared lengths of columns, summed in double."""
+    return np.einsum("ij,ij->j", columns, columns, dtype=np.float64)
 
 
 def _scaled(columns):

@@ -218,6 +218,7 @@ class Program:
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
         exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
+        common: one drawn cotangent for all columns, iid N(0, 1/n[N]), and a tangent kernel measured with it.
         formats: what weights, signals and gradients are rounded to, or None. Rounded is what every op hands on, but for
             nodes, whose input is; and the gradient of each of those.
     """
@@ -257,6 +258,7 @@ class Program:
     drives: np.ndarray
     drive: tuple | None = None
     formats: Formats | None = None
+    common: bool = False
 
     @property
     def depth(self) -> int:

@@ -59,7 +59,7 @@ def propagate(
         correlation: pairwise correlation of the drawn inputs, 0 to 1.
         x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
         cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an
-            input.
+            input. "common": one read-out vector for all columns, iid N(0, 1/n), and the tangent kernel with it.
         drive: the caller's inputs of `Drive` steps, one array a use in order, (units, B, positions) each; drawn as x
             is without.
         weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],), or one a tied weight.
@@ -118,6 +118,9 @@ class Propagation(Shown, Measured):
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
+        tangent_kernel: (replicas, B, B) float64 with cotangent="common", else None: <dJ_b/dtheta, dJ_b'/dtheta>, J_b =
+            sum over the positions of input b of c . a[N], theta the weights of all layers and the biases that the chain
+            has, a shared weight once. From Gram matrices, sum over layers of (delta_b . delta_b')(u_b . u_b').
 
     Examples:
         >>> import pykernel as pk
@@ -184,6 +187,9 @@ class Propagation(Shown, Measured):
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
         absent = ["rounded", *(["mix"] if not self.attentions else []), *(["weight"] if not self.tied_layers else [])]
+        if self.tangent_kernel is not None:
+            facts = {"units": "1", "long_name": "<dJ_b/dtheta, dJ_b'/dtheta>, one read-out for all inputs"}
+            data["tangent_kernel"] = (("replica", "input", "other_input"), self.tangent_kernel, facts)
         labels = {axes[kind]: observables.labels(self.chain, kind) for kind in axes if kind not in absent}
         coords = {"replica": np.arange(self.replicas), **labels}
         if self.chain.modules:

@@ -546,6 +546,21 @@ def of_40(x):
     np.testing.assert_array_equal(x["clipped"].log10_grad_weight, x["runs"]["tanh", 3.0].log10_grad_weight)
 
 
+@answer
+def answer_41_coordinates_grow_as_promised(x):
+    promised = {"standard": (-0.5, 0.5, 0.5, 1), "ntk": (-0.5, -0.5, -0.5, 0), "mup": (0, 0, 0, 0)}
+    for name, exponents in promised.items():  # errors of .02 to .05
+        np.testing.assert_allclose(x["slopes"][name][0], exponents, atol=0.15)
+
+
+@answer
+def answer_42_a_stable_network_that_does_not_train(x):
+    deep = np.array(x["depths"])[:, None] / x["xi"]
+    assert (x["left"][deep <= 1] < 0.1).all() and (x["left"][deep > 6] > 1 / 3).all()
+    assert x["verdict"][70, 1.2] == "stable" and x["left"][-1, 1] > 1 / 3
+    assert x["condition"][-1, 1] > 100 * x["condition"][0, 1]
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_gives_its_answer(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

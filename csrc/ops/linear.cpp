@@ -157,6 +157,10 @@ template <class T> struct Question {
 // The rows of the parameter gradients.
 template <class T> void measure(Network<T>& net, int64_t number, const Question<T>& q) {
   net.rows.log10_grad_preactivation[number] = log10_2 * q.delta.norm;
+  if (net.tangent) {
+    net.tangent->add(q.gram, q.u.gram, q.exponent + q.u.gram_exponent);
+    if (net.program.bias_draw[number] != zero_bias) net.tangent->add(q.gram, nullptr, q.exponent);
+  }
   if (net.program.clip_value > 0 && !net.totals) {  // of shared weights the totals are clipped
     net.rows.log10_grad_weight[number] = log10_2 * log2_clipped_weight(net, number, q.delta.block, q.u.block);
     net.rows.log10_grad_bias[number] = log10_2 * log2_clipped_bias(net, q.delta.block);

@@ -22,6 +22,11 @@ BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more t
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
     """Why this module cannot run the program, or None; able: the backends that can."""
+    if program.common and (program.counts.weight or program.counts.window):
+        return (
+            'backend="cpp" has the tangent kernel of layers with weights of their own and all positions, not of shared '
+            'weights, convolution or pooling; backend="reference" can'
+        )
     if (reason := shared_refusal(program, "cpp")) is not None:
         return reason
     for row in program.activations:

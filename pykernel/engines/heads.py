@@ -14,9 +14,9 @@ from pykernel.block import Block, from_log2, ldexp
 from pykernel.engines.rounding import stored
 
 
-def objective(program, replica, last):
+def objective(program, replica, last, keep=lambda name, number, make: None):
     """dJ/da[N] and J for the block of the last node; with formats the weight, the logits and their gradient are
-    rounded."""
+    rounded. `keep` is told what the head reads, its logits, and dJ/dlogits."""
     formats = program.formats
     head, address = program.head, program.depth + 1
     last = _read(program, last)
@@ -31,11 +31,14 @@ def objective(program, replica, last):
     if head.bias is not None:
         y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
     y = stored(formats, "signals", y)
-    t = head.targets if head.targets is not None else _targets(program, replica, address)
+    keep("head_input", 0, last.true)
+    keep("logits", 0, y.true)
+    t = head.targets if head.targets is not None else drawn_targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.read_columns)
     if formats is not None:
         dy = stored(formats, "gradients", dy.times(formats.loss_scale))
+    keep("grad_logits", 0, dy.true)
     du = Block(weight.T @ dy.x, dy.e, program.exponent).times(scale)
     return _spread(program, du), float(loss / program.read_columns)
 
@@ -62,7 +65,7 @@ def _spread(program, g):
     return g.like(columns, g.e)
 
 
-def _targets(program, replica, address):
+def drawn_targets(program, replica, address):
     """Drawn targets, (outputs, columns) float64."""
     seed, outputs, columns = program.seed, program.head.outputs, program.read_columns
     if program.head.loss in ("mse", "linear"):

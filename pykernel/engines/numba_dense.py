@@ -29,6 +29,8 @@ SPLIT_WEIGHTS = 1 << 18
 
 def refusal(program):
     """Why this module cannot run the program, or None."""
+    if program.common:
+        return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
     return shared_refusal(program, "numba")
 
 

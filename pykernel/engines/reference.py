@@ -15,6 +15,7 @@ from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding, stored
 from pykernel.ops import OPS, drive, linear
 from pykernel.ops.linear import by_group, from_groups
+from pykernel.tangent import Tangent
 from pykernel.program import Program
 
 
@@ -33,26 +34,30 @@ def run_operators(program, first, count, operator, keep=()):
     """Run with the weights that `operator(program, replica)` stands for."""
     counts = program.counts
     out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
-    traces = []
+    traces, kernels = [], []
     for index in range(count):
         kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            _replica(program, first + index, operator, rows, kept)
+            tangent = _replica(program, first + index, operator, rows, kept)
         traces.append(kept.arrays)
+        if tangent is not None:
+            kernels.append(tangent.kernel())
     if keep:
         out["keep"] = traces
+    if kernels:
+        out["tangent_kernel"] = np.stack(kernels)
     return out
 
 
 def _replica(program, replica, operator, rows, kept, traced=None):
-    """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
+    """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, each
+    pass of both before the next."""
     weights = operator(program, replica)
     if program.formats is None:
         run = Run(program, replica, weights, rows, kept, traced=traced)
-        run.forward()
-        run.backward()
-        return
+        run.replica_run()
+        return run.tangent
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
     run = Run(program, replica, weights, rows, kept, beside=plain, traced=traced)
@@ -60,6 +65,7 @@ def _replica(program, replica, operator, rows, kept, traced=None):
     run.forward()
     plain.backward()
     run.backward()
+    return None
 
 
 def trace(program, replica, operator=None):
@@ -74,7 +80,8 @@ def trace(program, replica, operator=None):
 
 class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
-    at 0; totals by distinct weight, from 1."""
+    at 0; totals by distinct weight, from 1. Beside NAMES, for training: "input" of each layer, and "head_input",
+    "logits", "grad_logits" at 0."""
 
     NAMES = (
         *("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias"),
@@ -163,13 +170,15 @@ class Run:
         registers: register -> Block, forward.  gradients: the same, backward.
         trace: keeps arrays on request.  traced: list of what ops wrote, or None.
         rounding: rounds what is stored, or None.
+        turn: which pass over the network this is, of several in training; masks are drawn anew in each.
     """
 
     def __init__(self, program, replica, operator, rows, trace, beside=None, traced=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
+        self.tangent = Tangent(program) if program.common else None
         self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
-        self.traced = traced
+        self.traced, self.turn = traced, 0
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -212,7 +221,9 @@ class Run:
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
             self.note("signals", self.registers, (op.out,))
-        self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
+        self.gradients[0], self.rows["loss"][0] = _objective(
+            self.program, self.replica, self.registers[0], self.trace.keep
+        )
 
     def store(self, register, block):
         """What is left of a block when it is stored."""
@@ -230,19 +241,23 @@ class Run:
         self.trace.keep("grad_activation", 0, g.true)
 
 
-def input_block(program, replica):
-    """a[0] of a replica, drawn or the caller's."""
+def input_block(program, replica, tall=stream.tall):
+    """a[0] of a replica, drawn (by the stream's definition or what has its bits) or the caller's."""
     if program.x is not None:
         return Block.of(program, program.x)
-    return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0])))
+    return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0]), tall))
 
 
-def _objective(program, replica, last):
+def _objective(program, replica, last, keep):
     """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
-        return heads.objective(program, replica, last)
+        return heads.objective(program, replica, last, keep)
     if program.cotangent is not None:
         c = program.cotangent
+    elif program.common:
+        n, columns = last.x.shape
+        c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n).astype(np.float64)
+        c = np.broadcast_to(c / math.sqrt(n), (n, columns))
     else:
         n, columns = last.x.shape
         c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n, columns).astype(np.float64)

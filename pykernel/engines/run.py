@@ -28,6 +28,7 @@ CLIPPED = ("log10_grad_weight", "log10_grad_bias")  # of shared weights the sums
 LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 STACK = 4  # of a warning: this module twice, its caller, and whom the warning is for
 YEAR = 365 * 86400.0  # seconds: nobody waits longer
+TANGENT = ("tangent_kernel",)  # beside the rows, of a run that asks for it
 GIVEN = ("x", "cotangent", "drive", "weights", "biases")
 
 
@@ -87,7 +88,7 @@ def measure(
         announce(job, replicas, threads)
     start = time.perf_counter()
     rows = execute(job, first, replicas, threads, keep)
-    kept = rows.pop("keep", None)
+    kept, tangent_kernel = rows.pop("keep", None), rows.pop("tangent_kernel", None)
     _warn_beyond(program, rows)
     clip_by_norm(chain.clip, rows)
     return Measured(
@@ -102,9 +103,10 @@ def measure(
         precision="exponent" if program.exponent else "native",
         correlation=program.correlation,
         formats=program.formats,
-        given=tuple(name for name in GIVEN if words.get(name) is not None),
+        given=tuple(name for name in GIVEN if words.get(name) is not None and not isinstance(words[name], str)),
         seconds=time.perf_counter() - start,
         kept=kept,
+        tangent_kernel=tangent_kernel,
     )
 
 
@@ -116,7 +118,8 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
             execute(job._replace(program=program.with_samples(r)), r, 1, threads, keep)
             for r in range(first, first + count)
         ]
-        rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
+        names = (*observables.NAMES, *TANGENT) if program.common else observables.NAMES
+        rows = {name: np.concatenate([p[name] for p in parts]) for name in names}
         return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
     if program.dtype == "float32" and program.exponent and (_uneven(program.x) or _uneven(program.cotangent)):
         program = dataclasses.replace(program, dtype="float64")
@@ -164,7 +167,7 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
             continue
         again = module.run(dataclasses.replace(program, dtype="float64"), first + int(i), 1, threads=threads)
         if any((zero[name][i] & np.isfinite(again[name][0])).any() for name in gradients):
-            for name in observables.NAMES:
+            for name in again:
                 rows[name][i] = again[name][0]
 
 

@@ -28,11 +28,12 @@ def backward(run, op, number, kept):
     run.take(op.out)
 
 
-def drawn(program, replica, layer, n):
-    """Input number `layer` (0: the chain's own) of a replica, (n, columns) float64."""
+def drawn(program, replica, layer, n, tall=stream.tall):
+    """Input number `layer` (0: the chain's own) of a replica, (n, columns) float64; `tall` has the bits of the
+    stream's definition."""
     columns, c = program.columns, program.correlation
-    own = stream.tall(program.seed, stream.INPUT, layer, replica, n, columns).astype(np.float64)
+    own = tall(program.seed, stream.INPUT, layer, replica, n, columns).astype(np.float64)
     if c == 0:
         return own
-    common = stream.tall(program.seed, stream.INPUT_COMMON, layer, replica, n).astype(np.float64)
+    common = tall(program.seed, stream.INPUT_COMMON, layer, replica, n).astype(np.float64)
     return math.sqrt(c) * common + math.sqrt(1 - c) * own

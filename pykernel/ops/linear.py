@@ -36,7 +36,10 @@ def backward(run, op, number, u):
     shared = program.counts.weight
     clip = 0.0 if shared else program.clip_value  # of shared weights the totals are clipped
     run.put("log10_grad_preactivation", number, delta.log10_norm())
+    if run.tangent is not None:
+        run.tangent.add(number, delta, u)
     run.trace.keep("grad_preactivation", layer, delta.true)
+    run.trace.keep("input", layer, u.true)
     total = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
     outer = lambda: _outer(program, number, delta.x, u.x)
     if clip:

@@ -28,7 +28,7 @@ ACROSS = 0.85  # of a figure's width is the axes', above which a title is centre
 LEAST = 1.0  # decades that an axis of decades shows, so that a flat line looks flat
 
 
-class _Canvas:
+class Canvas:
     """Axes to draw on: the caller's, whose title and labels stay; those of a Page without (see there)."""
 
     def __init__(self, ax: Any) -> None:
@@ -99,7 +99,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
     Returns:
         The axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.extents.node + 1)
@@ -139,7 +139,7 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
 
     Keywords are of the lines, or of the line of a chain of equal layers. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     y = r"log$_{10}$ norm of dJ/dW  (decades)"
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     if p.chain.blocks is not None:
@@ -167,9 +167,7 @@ def _middle(rows: np.ndarray) -> np.ndarray:
     return middle
 
 
-def _by_name(
-    canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0
-) -> int:
+def _by_name(canvas: Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0) -> int:
     """One line against the block for each name of the pattern, points for those of first and last; how many lines there
     are then."""
     lines = places_by_name(chain, names)
@@ -212,7 +210,7 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
     Of a chain of blocks a line for each layer and function of the pattern, by name. Keywords are of the line of both
     together, of blocks of the lines. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     if p.chain.blocks is not None:
         drawn = _by_name(canvas, p.chain, p.layers, _middle(p.log10_weight_factor), line)
@@ -246,7 +244,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
 
     Keywords are colour and label of the histogram. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     values = p.signal_end_to_end[np.isfinite(p.signal_end_to_end)]
     lost = p.replicas - len(values)
@@ -291,7 +289,7 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
     """
     if not p.attentions:
         raise ValueError("kind='entropy' is for chains with attention, and this one has none")
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     style = {} if canvas.own else canvas.style({})
     _by_name(canvas, p.chain, p.attentions, _middle(p.attention_entropy), {**style, **line})
@@ -330,7 +328,7 @@ def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:
 
     Keywords are those of matplotlib's `pcolormesh`. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     with np.errstate(divide="ignore", invalid="ignore"):
         decades = np.where(np.isinf(d.q), np.nan, 0.5 * np.log10(d.chi_perp))

@@ -14,7 +14,7 @@ from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.tables import Shown, Strong, tidy
-from pykernel.theory import attention, density, finite, finite_blocks, head
+from pykernel.theory import attention, density, finite, finite_blocks, head, tangent
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -153,6 +153,33 @@ class Prediction(Shown, observables.Rows):
             vanishing=vanishing,
             exploding=exploding,
         )
+
+    @property
+    def tangent_kernel(self) -> np.ndarray:
+        """What `propagate(..., cotangent="common").tangent_kernel` is at infinite width, (B, B) float64: one number for
+        an input with itself, one for any two (Jacot, Gabriel, Hongler 2018, arXiv 1806.07572).
+
+        Raises:
+            ValueError: a chain whose pairs of inputs the theory does not follow, said in one sentence.
+
+        Examples:
+            >>> predict(Chain(depth=10, width=64, activation="linear", init="lecun_normal"), 2).tangent_kernel.round(6)
+            array([[640.,   0.],
+                   [  0., 640.]])
+        """
+        return tangent.kernel(self.program)
+
+    @property
+    def tangent_second_moment(self) -> float:
+        """E K^2 / (E K)^2 over networks of this width, of the kernel K of one input; nan where it is not known (known
+        is it of Gaussian linear and ReLU chains without biases).
+
+        Examples:
+            >>> round(predict(Chain(depth=10, width=50)).tangent_second_moment, 2)
+            2.14
+        """
+        found = tangent.second_moment(self.chain, self.program)
+        return math.nan if found is None else found
 
     def to_dict(self, layers: bool = True) -> dict:
         """Plain numbers for JSON, as `Propagation.to_dict`, and the finite-width law; "-inf" is an exact zero, None not

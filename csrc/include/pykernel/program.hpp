@@ -169,6 +169,7 @@ struct Program {
   uint64_t seed;
   bool exponent;
   const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
+  bool common = false;               // one drawn cotangent for all columns, iid N(0, 1/n[N])
 };
 
 // Of every layer of a program, whose stretches, steps and norms must be set, what it is centred over.
