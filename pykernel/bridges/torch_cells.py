@@ -45,4 +45,4 @@ def step(module, *, weights: bool, init) -> Chain:
         own = {}
         words[0]["bias_std"] = 0.0 if bias is None else float(np.sqrt(np.square(bias).mean()))
     body = Block(Linear(n, **words[0]), Drive(m, **words[1]), module.nonlinearity)
-    return Chain(width=n, blocks=[body], tied=True, **own)
+    return Chain(width=n, blocks=(body,), tied=True, **own)
