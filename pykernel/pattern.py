@@ -275,7 +275,9 @@ class Pattern:
         units = self._width if step.channels is None else step.channels
         if units % step.groups:
             raise ValueError(f"conv groups must divide channels, got {step.groups} and {units}")
-        taps = step.taps(self._field(step))
+        taps, init = step.taps(self._field(step)), self._init(step)
+        if init.distribution == "identity" and math.prod(taps) > 1:
+            raise ValueError(f"init {init} says nothing of a convolution of several taps; use kernel=1, or weights=")
         cur = self._patches(step, cur, held, busy)
         return self._linear(cur, held, units, *self._words(step), factor, busy, taps=taps, groups=step.groups)
 
