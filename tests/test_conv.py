@@ -220,6 +220,11 @@ def test_steps_are_plain_data():
         (lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8)])), ValueError, "needs positions"),
         (lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8, (3, 3))]), positions=9), ValueError, "has 2 axes"),
         (
+            lambda: pk.propagate(pk.Chain(width=4, init="identity", blocks=[pk.Conv(4)]), positions=9),
+            ValueError,
+            "says nothing of a convolution",
+        ),
+        (
             lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8, groups=8)]), positions=9),
             ValueError,
             "must divide",
