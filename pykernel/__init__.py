@@ -33,6 +33,7 @@ _WHERE = {
     "Constant": "inits",
     "Identity": "inits",
     "Orthogonal": "inits",
+    "DeltaOrthogonal": "inits",
     "Fixup": "inits",
     "Sparse": "inits",
     "StudentT": "inits",

@@ -359,7 +359,7 @@ class Pattern:
             positions=math.prod(self._positions),
             scale=self._scale(init, "scale", fans) * gain * factor,
             gain=gain,
-            draw=self.draws.number(Draw(init.distribution, float(init.parameter))),
+            draw=self.draws.number(_draw(init, taps)),
             init=self.inits.number(init),
             bias_draw=BIASES.index(own[0]),
             bias_scale=own[1],
@@ -487,6 +487,15 @@ def _joined(parts, dtype):
     """One array of a few; most chains have one."""
     whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
     return whole.astype(dtype, copy=False)
+
+
+def _draw(init, taps):
+    """What a weight with these taps is drawn by: of one tap a delta-orthogonal one is orthogonal."""
+    if init.distribution != "haar" or not init.parameter:
+        return Draw(init.distribution, float(init.parameter))
+    if any(k % 2 == 0 for k in taps):
+        raise ValueError(f"init {init} needs kernels with a middle, an odd number of taps along each axis, got {taps}")
+    return Draw("haar", float(math.prod(taps) > 1))
 
 
 def _fixup(layers, branches, last):

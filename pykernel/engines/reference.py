@@ -106,7 +106,12 @@ class Dense:
         if draw.distribution == "constant":
             return np.ones((rows, columns))
         if draw.distribution == "haar":
-            return haar(stream.matrix(program.seed, address, self.replica, rows, columns).astype(np.float64))
+            taps = int(program.layers.taps[layer - 1]) if draw.parameter else 1  # all but the middle one are zero
+            whole, each = np.zeros((rows, columns)), columns // taps
+            at = taps // 2 * each
+            normals = stream.matrix(program.seed, address, self.replica, rows, each).astype(np.float64)
+            whole[:, at : at + each] = haar(normals)
+            return whole
         return stream.matrix(program.seed, address, self.replica, rows, columns, *draw).astype(np.float64)
 
     def beside(self):

@@ -153,7 +153,10 @@ def _haar(spec, work, l, n_in, replica):
     q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
     line, n_out = pointer(work.line, np.float32(0)), entry(spec.layer_units, l)
     c2 = stream_address(entry(spec.layer_address, l), stream.WEIGHT)
-    product.haar(q, v, out, line, n_out, n_in, spec.key0, spec.key1, c2, np.uint32(replica))
+    taps = entry(spec.layer_taps, l) if number(spec.layer_parameter, l) > 0.0 else 1
+    product.haar(q, v, out, line, n_out, n_in // taps, spec.key0, spec.key1, c2, np.uint32(replica))
+    if taps > 1:
+        product.set_apart(q, n_out, n_in // taps, taps)
 
 
 @inline
