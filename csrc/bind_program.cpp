@@ -198,7 +198,7 @@ void HeldProgram::read_layers(Fields fields) {
   p.scale = array<double>(fields, "scale", L);
   p.bias_draw = array<int64_t>(fields, "bias_draw", L);
   p.bias_scale = array<double>(fields, "bias_scale", L);
-  p.centred = array<bool>(fields, "centred", L);
+  p.centred = array<int64_t>(fields, "centred", L);
   fields.done();
 }
 

@@ -118,7 +118,7 @@ class HeldProgram {
     p_.bias_draw = bias_draws.data();
     p_.bias_scale = or_else<double>(c_.bias_scale, Table::layer, c_.biases ? 1 : 0);
     p_.biases = c_.biases;
-    centred_ = std::make_unique<bool[]>(L + 1);
+    centred_ = std::make_unique<int64_t[]>(L + 1);
     p_.centred = centred_.get();
     p_.skip = or_else<double>(c_.skip, Table::join, 1);
     p_.branch = or_else<double>(c_.branch, Table::join, 1);
@@ -169,7 +169,8 @@ class HeldProgram {
   std::vector<NormRow> norms_;
   std::vector<AffineRow> affines_;
   std::vector<Draw> draws_;
-  std::unique_ptr<bool[]> centred_, causal_;
+  std::unique_ptr<int64_t[]> centred_;
+  std::unique_ptr<bool[]> causal_;
 };
 
 }  // namespace

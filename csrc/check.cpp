@@ -66,6 +66,7 @@ void check_layers(const Program& p) {
     require(p.address[i] >= 1 && p.address[i] < 1 << 24, "an address must be at least 1 and below 2^24");
     index(p.draw[i], p.draw_count, "a layer's draw must be one of the program's");
     index(p.bias_draw[i], given_bias + 1, "bias_draw must be 0 (zero) to 3 (given)");
+    index(p.centred[i], centred_count, "centred must be 0 (no) to 2 (over each input)");
     const double *weight = p.weights ? p.weights[i] : nullptr, *bias = p.biases ? p.biases[i] : nullptr;
     require(weight || !given[(size_t)p.draw[i]], "weights must be given for every layer whose draw is \"given\"");
     require(bias || p.bias_draw[i] != given_bias, "biases must be given for every layer whose bias_draw is \"given\"");

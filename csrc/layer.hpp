@@ -58,7 +58,7 @@ template <class T> class Layer {
   // norm of the sum over the columns
   double log2_bias_norm(const Block<T>& delta);
   // out = x without its mean over the columns
-  Measure centre(const Block<T>& x, Block<T>& out);
+  Measure centre(const Block<T>& x, int64_t count, Block<T>& out);
 
   // The block itself, or a copy in scratch whose squares stay in range (plain arithmetic has no exponent of its own).
   Block<T> presentable(const Block<T>& x);
@@ -73,6 +73,7 @@ template <class T> class Layer {
   const Elementwise<T>& kernels;
 
  private:
+  Measure add_overflowed(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out);
   Measure multiply_far(const Block<T>& x, const Block<T>& y, double most, Block<T>& out);
   int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
   template <class F> Measure product(const Block<T>& x, const Block<T>& y, Block<T>& out, F kernel);

@@ -108,7 +108,7 @@ template <class T> int64_t Mixer<T>::bytes(const Program& program) {
 }
 
 template <class T> auto Mixer<T>::unit(const Block<T>& x) const -> Unit {
-  const bool plain = !program_.exponent || !(x.largest > 0);
+  const bool plain = !program_.exponent || !(x.largest > 0) || !isfinite(x.largest);
   const int h = plain ? 0 : ilogb(x.largest);
   return {(T)ldexp(1., -h), h};
 }

@@ -168,7 +168,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
           op.forward(*beside_, step, step.first + (r - begin) * step.each);
         }
         op.forward(*this, step, step.first + (r - begin) * step.each);
-        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
+        if (traced && observing) trace(value(step.op.out), measure(step.op.out), formats_.signals);
       }
     }
     begin = end;
@@ -194,6 +194,26 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
       }
     }
     end = begin;
+  }
+}
+
+template <class T> void Network<T>::trace(const Block<T>& block, const Measure& measure, const Format& format) {
+  Block<T> as_stored = scratch();  // what is rounded later, by a node or by whoever takes it, lies unrounded still
+  copy(block, as_stored, columns);
+  const Measure m = rounding.round(as_stored, format, measure);
+  traced->push_back({as_stored.exponent, m.log2_norm()});
+  release(as_stored);
+}
+
+template <class T> void Network<T>::trace_gradients(const Step& step) {
+  const int32_t* ins = step.op.ins;
+  for (int k = 0; k < step.inputs; k++) {
+    if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+    const Gradient<T>& g = gradients_[(size_t)ins[k]];
+    if (g.held)
+      trace(g.block, g.measure, formats_.gradients);
+    else
+      traced->push_back({0, NAN});
   }
 }
 
@@ -359,11 +379,12 @@ template <class T> Kept<T>& Network<T>::keep_input(int32_t reg, int64_t number) 
       grams_.make(value(reg), r.measure, kept.gram, &kept.gram_exponent);
     }
   }
-  if (program.centred[number] && columns > 1 && !kept.moving) {
-    kept.moving = tape_.take_gram(columns);
+  const int64_t centred = program.centred[number], count = columns_centred(program, centred, columns);
+  if (count > 1 && !kept.moving[centred]) {
+    kept.moving[centred] = tape_.take_gram(columns);
     Block<T> moving = scratch();
-    const Measure m = layer.centre(value(reg), moving);
-    grams_.make(moving, m, kept.moving, &kept.moving_exponent);
+    const Measure m = layer.centre(value(reg), count, moving);
+    grams_.make(moving, m, kept.moving[centred], &kept.moving_exponent[centred]);
     release(moving);
   }
   return kept;

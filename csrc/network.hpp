@@ -68,7 +68,7 @@ template <class T> class Network {
   Mixer<T> mixer;
   Rows rows = {};         // of this replica
   bool observing = true;  // false where a segment is computed again
-  // What every op wrote, forward and then backward (of each register that it read), or null.
+  // What every op wrote, as stored, forward and then backward (of each register that it read), or null.
   std::vector<Traced>* traced = nullptr;
 
   // From here on blocks of so many columns are at work.
@@ -148,14 +148,8 @@ template <class T> class Network {
   void input();
   double objective();
   void forward(int64_t first, int64_t last);
-  void trace_gradients(const Step& step) {
-    const int32_t* ins = step.op.ins;
-    for (int k = 0; k < step.inputs; k++) {
-      if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
-      const Gradient<T>& g = gradients_[(size_t)ins[k]];
-      traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
-    }
-  }
+  void trace(const Block<T>& block, const Measure& measure, const Format& format);
+  void trace_gradients(const Step& step);
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);

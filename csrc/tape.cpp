@@ -19,7 +19,7 @@ bool keeps_block(const Op& op, const Keep& keep) {
 
 // What has been kept of the values in the registers.
 struct State {
-  bool value, block, gram, moving;
+  bool value, block, gram, moving[centred_count];
 };
 
 Amount amount_of(const Program& program, const Routine& routine, int64_t repetition, const Keep& keep, Shapes& shapes,
@@ -32,20 +32,21 @@ Amount amount_of(const Program& program, const Routine& routine, int64_t repetit
     const int64_t number = number_of(*routine.stretch, op, repetition);
     const int64_t columns = shapes.of(op.ins[0]).columns;
     const bool block = keeps_block(op, keep),
-               gram = facts.keeps_gram && (keep.grams || !forms_gradient(program, number, columns)),
-               moving = gram && program.centred[number] && columns > 1;
+               gram = facts.keeps_gram && (keep.grams || !forms_gradient(program, number, columns));
+    const int64_t centred = gram ? program.centred[number] : (int64_t)not_centred;
     for (int k = 0; k < facts.inputs && (block || gram); k++) {
       State& state = registers[(size_t)op.ins[k]];
       amount.claims++;
       amount.values += !state.value;
       if (block && !state.block) amount.entries += block_entries(shapes.of(op.ins[k]).units, columns);
-      amount.grams += columns * columns * ((gram && !state.gram) + (moving && !state.moving));
-      state = {true, state.block || block, state.gram || gram, state.moving || moving};
+      const bool moving = columns_centred(program, centred, columns) > 1;
+      amount.grams += columns * columns * ((gram && !state.gram) + (moving && !state.moving[centred]));
+      state.value = true, state.block |= block, state.gram |= gram, state.moving[centred] |= moving;
     }
     if (op.kind == OpKind::node) {
       std::swap(registers[(size_t)op.ins[0]], registers[(size_t)op.out]);
     } else {
-      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, false};
+      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, {}};
       amount.values += step.on_tape;
       const Shape out = shapes.after(op, number);
       if (step.on_tape) amount.entries += block_entries(out.units, out.columns);
@@ -240,7 +241,7 @@ template <class T> void Tape<T>::clear() {
   entries_ = gram_entries_ = 0;
 }
 template <class T> int64_t Tape<T>::add(int64_t n) {
-  values_.push_back({{nullptr, n, 0, 0}, nullptr, nullptr, 0, 0});
+  values_.push_back({{nullptr, n, 0, 0}, nullptr, 0, {}, {}});
   return (int64_t)values_.size() - 1;
 }
 template <class T> T* Tape<T>::take_block(int64_t n, int64_t columns) {

@@ -68,9 +68,11 @@ Largest largest_of(const Program& program, const Keep& keep);
 // A value that some op needs again.
 template <class T> struct Kept {
   Block<T> block;  // data null where only the Gram matrix is kept
-  double *gram,
-      *moving;  // the Gram matrix; and that of the block without its mean over the columns, where only that matters
-  int64_t gram_exponent, moving_exponent;
+  double* gram;
+  int64_t gram_exponent;
+  // By Centred: the Gram matrix of the block without its mean over the columns, where only that matters.
+  double* moving[centred_count];
+  int64_t moving_exponent[centred_count];
 };
 
 template <class T> class Tape {

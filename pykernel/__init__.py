@@ -64,6 +64,7 @@ _WHERE = {
     "Replicas": "sweeps",
     "StoreError": "sweeps",
     "plot_sweep": "plot.sweeps",
+    "report": "webpage.write",
     "get_include": "embed",
     "get_cmake_dir": "embed",
     "get_library": "embed",

@@ -63,5 +63,6 @@ from pykernel.theory.recommend import recommend as recommend
 from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
 from pykernel.tracing import trace as trace
+from pykernel.webpage.write import report as report
 
 __version__: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from dataclasses import replace as _replace
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
-from pykernel.layers import NORM_EPS, NORMS, Norm, Roles, block_of, is_spatial, roles
+from pykernel.layers import NORM_EPS, NORMS, Norm, Roles, blocks_of, is_spatial, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
 from pykernel.patterns import pattern_of
 from pykernel.program import Counts
 from pykernel.step import MAX_WIDTH, Weighted
+from pykernel.tables import in_notebook
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 # Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
@@ -28,6 +29,7 @@ PER_LAYER = {
     "bias_std": lambda value: checks.not_negative("bias_std", value),
     "norm": lambda value: checks.choice("norm", value, NORMS),
 }
+SIZES = {"depth", "width", "widths", "blocks", "first", "last"}  # words that say which layers there are
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Chain:
         blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside
             it activation, norm, order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
+
+    Attributes:
+        modules: names of your own for its weight layers, see `named`; () without.
 
     Without `blocks`, activation, init, gain, bias_std and norm also take a list, one value a layer.
 
@@ -86,6 +91,7 @@ class Chain:
     blocks: tuple | None = None
     first: tuple = ()
     last: tuple = ()
+    modules: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.blocks is None:
@@ -146,10 +152,7 @@ class Chain:
         self._set(depth=checks.integer("depth", 1 if self.depth is None else self.depth, 1, MAX_DEPTH))
         self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
         for key in ("first", "blocks", "last"):
-            value = getattr(self, key)
-            if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
-                raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
-            self._set(**{key: tuple(block_of(part) for part in value)})
+            self._set(**{key: blocks_of(key, getattr(self, key))})
         if not self.blocks:
             raise ValueError("blocks must hold at least one Block or step")
         each = [len(roles(block).layer) for block in self.blocks]
@@ -268,6 +271,11 @@ class Chain:
         return slice(once[0], once[0] + each), slice(end - each, end)
 
     @property
+    def has_slope(self) -> bool:
+        """Whether there is something to count by the slope: layers, or a pattern that is repeated."""
+        return self.blocks is None or self.depth > 1
+
+    @property
     def unit(self) -> str:
         """What depth counts and the slope is taken by: "layer", of blocks "repetition"."""
         return "layer" if self.blocks is None else "repetition"
@@ -334,6 +342,29 @@ class Chain:
         """Names of the attentions: block, and "attention", numbered where a block has several."""
         return self._names("mix")
 
+    def named(self, modules: Sequence[str]) -> Chain:
+        """The same chain, its weight layers called by names of your own in tables and figures, as `from_torch` does.
+
+        Args:
+            modules: one name a weight layer, in the order of `layers`. No number depends on them; `replace` keeps
+                them unless it changes the layers.
+
+        Raises:
+            ValueError, TypeError: not as many texts as there are weight layers.
+
+        Examples:
+            >>> Chain(depth=2, width=8).named(["encoder", "decoder"]).modules
+            ('encoder', 'decoder')
+        """
+        names, count = tuple(modules), self.extents.layer
+        if isinstance(modules, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"modules must be texts, one a weight layer, got {modules!r}")
+        if len(names) != count:
+            raise ValueError(f"modules must be one name a weight layer, {count}, got {len(names)}")
+        chain = _replace(self)
+        chain._set(modules=names)
+        return chain
+
     def replace(self, **changes) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.
 
@@ -356,10 +387,17 @@ class Chain:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
             changes = {"widths": None, **changes}
-        return _replace(self, **changes)
+        changed = _replace(self, **changes)
+        return changed.named(self.modules) if self.modules and not SIZES & changes.keys() else changed
 
     def __repr__(self):
         return wording.spelled(self)
 
     def __str__(self):
         return wording.said(self)
+
+    def _repr_html_(self):
+        return in_notebook(wording.shown(self, pattern_of(self)))
+
+
+FIELDS = tuple(f.name for f in fields(Chain) if f.init)  # the words of a chain: what sweeps and stores go by

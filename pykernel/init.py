@@ -13,7 +13,7 @@ import numpy as np
 from pykernel import checks, distributions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Init:
     """A scheme: a distribution of unit draws, and the factor on them for each layer.
 
@@ -48,6 +48,11 @@ class Init:
     fixup: bool = False
     sampler: Callable | None = None
 
+    def __new__(cls, *args, **kwargs):
+        init = super().__new__(cls)
+        object.__setattr__(init, "call", (args, kwargs))
+        return init
+
     def __post_init__(self):
         if self.scale is None:
             object.__setattr__(self, "scale", Same(1.0))
@@ -71,6 +76,12 @@ class Init:
             raise TypeError(f"init bias_scale must be a function of (fan_in, fan_out), got {self.bias_scale!r}")
         if not isinstance(self.fixup, bool):
             raise TypeError(f"init fixup must be True or False, got {self.fixup!r}")
+
+    def __repr__(self):
+        """The call that made it."""
+        args, kwargs = self.call
+        words = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        return f"{type(self).__name__}({', '.join(words)})"
 
     def __str__(self):
         return self.name
@@ -113,7 +124,7 @@ class StableFan:
         return (1 / (2 * fan_in)) ** (1 / self.alpha)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 

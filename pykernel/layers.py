@@ -385,8 +385,22 @@ def step_of(step):
         return activations.get(step)
     raise TypeError(
         "a step must be a Linear, Norm, Gated, Attention, Conv, Pool, Flatten, Dropout, Scale or an activation (a name "
-        f"or an Activation), got {step!r}"
+        f"or an Activation), got {said(step)}"
     )
+
+
+def said(given):
+    """What stands where blocks or steps belong, and how it gets there: a chain by its blocks, a step in a list."""
+    if hasattr(given, "blocks"):
+        return "a Chain: give its blocks, chain.blocks (and chain.first, chain.last)"
+    return f"{given!r}; wrap it in a list" if isinstance(given, Block | Step | Activation) else repr(given)
+
+
+def blocks_of(name, given):
+    """A pattern's blocks, of a list of Blocks and bare steps."""
+    if isinstance(given, str | bytes | dict | set) or not hasattr(given, "__iter__"):  # a set has no order
+        raise TypeError(f"{name} must be a sequence of Blocks and steps, got {said(given)}")
+    return tuple(block_of(part) for part in given)
 
 
 def block_of(part):

@@ -4,10 +4,12 @@ and nowhere else."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pykernel import checks
-from pykernel.formats import Formats
+from pykernel.formats import NONE, formats_or_none
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
@@ -45,11 +47,10 @@ def lower(
     Raises:
         ValueError, TypeError: what was given and what is allowed.
     """
-    if not (formats is None or isinstance(formats, Formats)):
-        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
+    formats = formats_or_none(formats)
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
-    positions = _positions(positions)
+    positions = checks.positions(positions)
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
@@ -63,6 +64,8 @@ def lower(
     batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
+    if formats is not None and formats.gradients != NONE:  # gradients that are rounded sum to zero no longer
+        layers = replace(layers, centred=np.zeros_like(layers.centred))
     return Program(
         stretches=tuple(pattern.stretches),
         registers=pattern.registers,
@@ -109,17 +112,6 @@ def _clip_value(chain, formats):
     return chain.clip.value * (1.0 if formats is None else formats.loss_scale)
 
 
-def _positions(positions):
-    if isinstance(positions, (int, np.integer)) and not isinstance(positions, bool):
-        positions = (positions,)
-    if isinstance(positions, str) or not hasattr(positions, "__iter__"):
-        raise TypeError(f"positions must be an int or a sequence of one or two ints, got {positions!r}")
-    positions = tuple(checks.integer("positions", t, 1, 2**31 - 1) for t in positions)
-    if len(positions) > 2:
-        raise ValueError(f"positions must have one or two axes, got {positions}")
-    return positions
-
-
 def _units_first(name, given, units, batch_first):
     """The caller's array with its units along the first axis and its inputs along the second."""
     if not isinstance(batch_first, bool):
@@ -127,8 +119,8 @@ def _units_first(name, given, units, batch_first):
     if given is None:
         return None
     # a tensor that a gradient is asked of
-    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given
-    shape = np.shape(given)
+    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else checks.floats(name, given)
+    shape = given.shape
     if len(shape) < 2:
         return given
     if shape[1 - batch_first] == units != shape[batch_first]:
@@ -147,7 +139,7 @@ def _batch(batch, arrays):
     for name, given, positions in arrays:
         if given is None:
             continue
-        shape = np.shape(given)
+        shape = np.shape(given)  # of targets in tuples, all of one length
         allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
         if len(shape) != 2 + len(positions) or shape[2:] != positions:
             raise ValueError(f"{name} must have shape {allowed}, got {shape}")

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 
 class Row(NamedTuple):
@@ -120,6 +119,22 @@ AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "la
 def axes(chain) -> dict[str, str]:
     """Of each extent but "replica" the name of the axis that its rows run along."""
     return AXES_OF_LAYERS if chain.blocks is None else AXES
+
+
+def labels(chain, extent: str) -> np.ndarray:
+    """What the columns of its rows of an extent are called: numbers, of blocks names where there are any."""
+    nodes = chain.extents.node
+    if extent == "input":
+        return np.arange(nodes + 1)
+    if chain.blocks is None or extent in ("node", "rounded"):
+        return np.arange(1, nodes + 1)
+    names = {"layer": chain.layers, "activation": chain.activations, "mix": chain.attentions}
+    return np.array(names[extent], dtype=str)
+
+
+def blocks_of(names) -> np.ndarray:
+    """The block, from 1, that each named layer or activation step lies in."""
+    return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
 
 
 def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from pykernel.conv import Conv, Flatten, Pool
 from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale
 from pykernel.program import (
     BIASES,
+    CENTRED,
     Activations,
     AffineRow,
     Counts,
@@ -262,6 +263,7 @@ class Pattern:
         for units in (n, n // step.heads * kv_heads, n // step.heads * kv_heads):
             self._width = n
             registers.append(self._linear(cur, True, units, *words, 1.0, (*busy, cur, *registers)))
+        self._rep["centred"][-2] = CENTRED.index("positions")  # the key's
         self._width = n
         scale = (n // step.heads) ** -0.5 if step.scale is None else step.scale
         numbers = {"heads": step.heads, "kv_heads": kv_heads, "causal": step.causal, "mix_scale": scale}
@@ -365,7 +367,7 @@ class Pattern:
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
             chosen_scale=bias[1],
-            centred=False,  # until a batch norm follows, see _emit
+            centred=0,  # until a batch norm or an attention follows
         )
 
     def _scale(self, init, key, fans):
@@ -411,7 +413,7 @@ class Pattern:
         table = ops.TABLES[kind]
         norm = self.norms.rows[numbers.get("norm", numbers.get("norm_steps", 0))]
         if norm.kind == "batch" and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == ins[0]:
-            self._rep["centred"][-1] = True
+            self._rep["centred"][-1] = CENTRED.index("columns")
         self._ops.append(Op(kind, out, ins, self._here[table]))
         self._here[table] += 1
         self.registers = max(self.registers, out + 1)
@@ -456,7 +458,7 @@ class Pattern:
         self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
         self.steps = Activations(column("row", np.int64), column("norm", np.int64))
         self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
-        self.centred = column("centred", bool)
+        self.centred = column("centred", np.int64)
         self.mixes = Mixes(
             column("heads", np.int64),
             column("kv_heads", np.int64),

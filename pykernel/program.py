@@ -19,6 +19,7 @@ from pykernel import checks, stream
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
+CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
 # -log2 of the smallest attention weight that gradients flow through: exponents of many layers add up to an int64.
@@ -119,7 +120,9 @@ class Layers:
         scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into
             float32).
         bias_draw: int64, index into BIASES; bias_scale: float64, a factor on the draws or on the caller's array.
-        centred: bool, its output goes straight into a batch norm, so that delta sums to zero over the columns.
+        centred: int64, index into CENTRED: over what delta sums to zero, so that a mean of u over the same is not seen;
+            all columns where the output goes straight into a batch norm, the positions of each input where it is an
+            attention's key (adding one vector to every key changes no softmax).
     """
 
     units: np.ndarray

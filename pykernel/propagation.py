@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 
-from pykernel import checks, observables, stream, summary
+from pykernel import observables, stream, summary
 from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
 from pykernel.patterns import pattern_of
+from pykernel.tables import Shown, tidy
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
@@ -103,7 +104,7 @@ def propagate(
     return Propagation(**vars(measured))
 
 
-class Propagation(Measured):
+class Propagation(Shown, Measured):
     """The rows that `propagate` measured, as attributes of float64 arrays (replicas, depth), and derived numbers.
 
     Attributes:
@@ -177,21 +178,12 @@ class Propagation(Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        labels = {
-            axes[kind]: self._labels(kind) for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)
-        }
+        named = [kind for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)]
+        labels = {axes[kind]: observables.labels(self.chain, kind) for kind in named}
         coords = {"replica": np.arange(self.replicas), **labels}
+        if self.chain.modules:
+            coords["module"] = (axes["layer"], list(self.chain.modules))
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
-
-    def _labels(self, extent: str):
-        """What the columns of a row are called."""
-        N = self.chain.extents.node
-        if extent == "input":
-            return np.arange(N + 1)
-        if self.chain.blocks is None or extent in ("node", "rounded"):
-            return np.arange(1, N + 1)
-        names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
-        return np.array(names[extent], dtype=str)
 
     @property
     def uniform_entropy(self) -> np.ndarray:
@@ -228,25 +220,7 @@ class Propagation(Measured):
             >>> p.to_dataframe(of="block").log10_grad_activation.shape
             (3,)
         """
-        import pandas
-
-        checks.choice("of", of, ("layer", "activation", "attention", "block"))
-        extent = {"layer": "layer", "activation": "activation", "attention": "mix", "block": "node"}[of]
-        axes = observables.axes(self.chain)
-        labels = self._labels(extent)
-        index = pandas.MultiIndex.from_product([range(self.replicas), labels], names=["replica", axes[extent]])
-        columns = {}
-        if axes[extent] != axes["node"] and axes[extent] != "block" and self.chain.blocks is not None:
-            columns["block"] = np.tile(summary.blocks_of(labels), self.replicas)
-        for row in observables.ROWS:
-            values = self.rows[row.name]
-            if row.extent == "replica":
-                columns[row.name] = np.repeat(values, len(labels))
-            elif axes[row.extent] == axes[extent] and values.size:
-                columns[row.name] = values.ravel()
-            elif row.extent == "input" and axes["node"] == axes[extent]:
-                columns[row.name] = values[:, 1:].ravel()
-        return pandas.DataFrame(columns, index=index).reset_index()
+        return tidy(self.chain, self.rows, of)
 
     def plot(self, ax=None, kind: str = "gradient", **line):
         """A figure of the chain, with theory where there is one: it shows in a notebook, in a script by `plt.show()`.
@@ -314,6 +288,8 @@ class Propagation(Measured):
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
         said = self.diagnose()
         out["diagnosis"] = said.sentence
+        if self.chain.modules:
+            out["modules"] = list(self.chain.modules)
         if self.chain.blocks is not None:
             out["why"] = list(said.why)
         if layers:
@@ -328,8 +304,9 @@ class Propagation(Measured):
                 out["names"] |= {"attention": list(self.attentions)} if self.attentions else {}
         return out
 
-    def __str__(self):
-        return summary.text(self)
+    def shown(self):
+        """What was run, medians in a table, the verdict and why."""
+        return summary.shown(self)
 
     def __repr__(self):
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"

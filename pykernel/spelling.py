@@ -10,7 +10,7 @@ from typing import Any
 from pykernel import checks
 from pykernel.activation import Activation
 from pykernel.conv import Conv, Flatten, Pool
-from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, step_of
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, said, step_of
 from pykernel.step import Step
 
 # Of each step the name of its words: first what stands in the brackets, in order, then what a table may add.
@@ -50,7 +50,7 @@ def pattern(given: Any) -> tuple:
     if isinstance(given, str | Block | Step | Activation | dict):
         given = [given]
     if not isinstance(given, list | tuple) or not given:
-        raise TypeError(f"a pattern must be a list of blocks and steps, got {given!r}")
+        raise TypeError(f"a pattern must be a list of blocks and steps, got {said(given)}")
     return tuple(_block(part) for part in given)
 
 
@@ -80,17 +80,23 @@ def step(given: Any) -> Any:
     if isinstance(given, dict):
         return _table(given)
     if not isinstance(given, str):
-        raise TypeError(f"a step must be a text such as 'linear(256)' or a table, got {given!r}")
+        raise TypeError(f"a step must be a text such as 'linear(256)' or a table, got {said(given)}")
     found = _CALL.match(given)
     if not found or found[1] not in STEPS:
         return step_of(given)  # an activation: "linear" alone is the identity function, "linear()" a layer
     kind, positional, _ = STEPS[found[1]]
     values = [part.strip() for part in found[2].split(",")] if found[2].strip() else []
     if len(values) > len(positional):
-        raise ValueError(
-            f"{found[1]} takes at most {', '.join(positional) or 'nothing'} in its brackets, got {given!r}"
-        )
+        most = f"{found[1]} takes at most {', '.join(positional) or 'nothing'} in its brackets"
+        raise ValueError(f"{most}, got {given!r}{_as_table(found[1], values)}")
     return kind(**{word: _number(value) for word, value in zip(positional, values, strict=False)})
+
+
+def _as_table(name: str, values: list[str]) -> str:
+    """How the words that have no place in the brackets are said."""
+    _, _, others = STEPS[name]
+    example = {"attention": "causal = true", "norm": "eps = 1e-6"}.get(name, "gain = 1.0")
+    return f"; write {', '.join(others)} in a table, as in {{{name} = {values[0]}, {example}}}" if others else ""
 
 
 def _table(given: dict) -> Step:

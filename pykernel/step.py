@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel import checks, inits
+from pykernel import activations, checks, inits
 from pykernel.activation import Activation
 from pykernel.init import Init
 
@@ -47,7 +47,9 @@ def word(value):
     """A field as it is written in a call."""
     if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
         return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
-    return repr(str(value) if isinstance(value, Init | Activation) else value)
+    if isinstance(value, Init | Activation):
+        return (inits if isinstance(value, Init) else activations).word(value)
+    return repr(value)
 
 
 def set_fields(part, **values):

@@ -179,9 +179,10 @@ template <class T> void measure(Network<T>& net, int64_t number, const Question<
   if (net.forms(number)) {
     net.rows.log10_grad_weight[number] = log10_2 * log2_formed_norm(net, number, q.delta.block, q.u.block);
   } else {
-    const bool centred = net.program.centred[number] && net.columns > 1;
-    const double* input_gram = centred ? q.u.moving : q.u.gram;
-    const int64_t exponent = q.exponent + (centred ? q.u.moving_exponent : q.u.gram_exponent);
+    const int64_t centred = net.program.centred[number];
+    const double* moving = q.u.moving[centred];
+    const double* input_gram = moving ? moving : q.u.gram;
+    const int64_t exponent = q.exponent + (moving ? q.u.moving_exponent[centred] : q.u.gram_exponent);
     net.rows.log10_grad_weight[number] = log10_2 * log2_outer_norm(q.gram, input_gram, net.columns, exponent);
   }
   const double bias = net.columns == 1 ? q.delta.norm : net.layer.log2_bias_norm(q.delta.block);

@@ -18,15 +18,9 @@ struct OpFacts {
   bool keeps_gram;    // or their Gram matrix (and they themselves, where the program or the engine needs them)
   bool in_place;      // the result may lie where an input lies
 };
-// In the order of OpKind.
-inline constexpr OpFacts op_facts[] = {
-    {"linear", Table::layer, 1, false, true, false},   {"phi", Table::activation, 1, true, false, false},
-    {"norm", Table::norm, 1, true, false, false},      {"gate", Table::activation, 2, true, false, false},
-    {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
-    {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
-    {"affine", Table::affine, 1, false, false, false}, {"mix", Table::mix, 3, true, false, false},
-    {"gather", Table::window, 1, false, false, false}, {"pool", Table::window, 1, true, false, false},
-};
+#define PK_FACTS(kind, table, ...) {#kind, Table::table, __VA_ARGS__},
+inline constexpr OpFacts op_facts[] = {PK_OPS(PK_FACTS)};
+#undef PK_FACTS
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
 inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
 
@@ -48,18 +42,9 @@ template <class T> struct OpRow {
   void (*forward)(Network<T>&, const Step&, int64_t number);
   void (*backward)(Network<T>&, const Step&, int64_t number);
 };
-template <class T> OpRow<T> linear_op();
-template <class T> OpRow<T> phi_op();
-template <class T> OpRow<T> norm_op();
-template <class T> OpRow<T> gate_op();
-template <class T> OpRow<T> add_op();
-template <class T> OpRow<T> scale_op();
-template <class T> OpRow<T> mask_op();
-template <class T> OpRow<T> node_op();
-template <class T> OpRow<T> affine_op();
-template <class T> OpRow<T> mix_op();
-template <class T> OpRow<T> gather_op();
-template <class T> OpRow<T> pool_op();
+#define PK_ROW(kind, ...) template <class T> OpRow<T> kind##_op();
+PK_OPS(PK_ROW)
+#undef PK_ROW
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();

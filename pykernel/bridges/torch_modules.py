@@ -37,9 +37,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         activations: dict of your own module classes -> pykernel.Activation or a name.
 
     Returns:
-        Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
-        `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units, positions)
-        here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
+        Chain, whose `modules` are the names that the module has for its layers; tables and figures show them.
+            `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
+            `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units,
+            positions) here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
@@ -66,6 +67,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
     if weights and init is not None:
         raise ValueError("give either weights=True, to read the module's own weights, or init, to name their scheme")
     network = read(module, activations)
+    return _chain(network, weights, init, loss).named(_names(module, network.layers))
+
+
+def _chain(network, weights, init, loss) -> Chain:
     if init is not None:
         return network.chain(init, loss=loss)
     arrays = [_parameters(source) for source in network.layers]
@@ -88,6 +93,18 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         gain=gain,
         bias_std=bias_std,
     )
+
+
+def _names(module, sources) -> list[str]:
+    """What the module calls its layers: the path of each weight, and which rows of it where others have the rest."""
+    paths = {id(parameter): path for path, parameter in module.named_parameters()}
+    names = []
+    for source in sources:
+        path = paths.get(id(source.weight), source.where)
+        name = path.removesuffix("weight").rstrip("._") or type(module).__name__
+        first, end = source.rows
+        names.append(name if end - first == len(source.weight) else f"{name}[{first}:{end}]")
+    return names
 
 
 def init_torch_(
@@ -148,7 +165,7 @@ def init_torch_(
         if source.bias is not None:
             drawn = i <= program.depth and program.layers.bias_draw[i - 1]
             _fill(source.bias, source.rows, bias_of(program, replica, i)[:, 0] if drawn else np.zeros(source.sizes[0]))
-    return chain
+    return chain.named(_names(module, network.layers))
 
 
 def _as_wanted(network, wanted, gain, bias_std):

@@ -11,6 +11,7 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.formats import NAMES as FORMAT_NAMES
+from pykernel.formats import WHICH_SCALE
 from pykernel.formats import WORDS as FORMATS
 
 CHAIN = (
@@ -26,7 +27,9 @@ _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
-    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl",
+    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl; of "
+    "these --depth and --width change heads and feed-forward, too, the units of a head stay (64; of llama 128, of "
+    "vit:huge 80), so that --width is a multiple of them",
     "widths": "units of each layer, input first: 784,512,512,10",
     "activation": "relu, tanh, gelu, leaky_relu(0.2) ...",
     "init": "he_normal, orthogonal, normal(0.01), identity(0.5) ...",
@@ -61,6 +64,9 @@ a TOML file of --blocks (first and last may be left out):
   blocks = [{steps = ["norm(layer)", "linear(256)", "gelu", "linear(64)"],
              skip = 1.0}]
   last = ["norm(layer)"]
+steps: linear(UNITS), norm(KIND), gated(UNITS, ACTIVATION), attention(HEADS),
+dropout(P), scale(S), an activation; more words in a table:
+  {attention = 4, causal = true}, {linear = 64, init = "normal(0.02)"}
 """
 RANGES = """\
 Numbers may be ranges: 0.5:2:16 is sixteen values from 0.5 to 2, and
@@ -120,12 +126,12 @@ def blocks(path: str) -> Any:
     Raises:
         ValueError, OSError: naming the file and the key.
     """
-    from pykernel.blocks import preset
+    from pykernel.blocks import preset_fields
     from pykernel.sweeps.grid import Named, fields_of
 
-    known = preset(path)
-    if known is not None:
-        return Named(path, differing(known))
+    known = preset_fields(path)
+    if known:
+        return Named(path, known, is_preset=True)
     try:
         return Named(Path(path).stem, fields_of(toml(path)))
     except (ValueError, TypeError) as error:
@@ -168,7 +174,8 @@ def number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{name} must be a number, got {text!r}") from None
+        hint = f"; {WHICH_SCALE}" if name == "loss_scale" else ""
+        raise ValueError(f"{name} must be a number, got {text!r}{hint}") from None
 
 
 def _residual(kind: Any, text: Any) -> Any:
@@ -273,18 +280,8 @@ def chain(given: argparse.Namespace) -> Any:
     if known is not None:
         others = [name for name in CHAIN if name not in ("blocks", "depth", "width")]
         return known.replace(**{name: number(name) for name in others if getattr(given, name) is not None})
-    return pk.Chain(
-        **expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None})
-    )
-
-
-def differing(chain: Any) -> dict:
-    """The fields of a chain that differ from their defaults."""
-    return {
-        field.name: getattr(chain, field.name)
-        for field in dataclasses.fields(chain)
-        if getattr(chain, field.name) != field.default
-    }
+    found = {name: number(name) for name in CHAIN if getattr(given, name) is not None}
+    return pk.Chain(**expand(found, found))
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:

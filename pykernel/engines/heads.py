@@ -82,10 +82,15 @@ def _mse(y, t):
     return d, ldexp(0.5 * np.square(d.x).sum(), 2 * d.e)
 
 
+def _logits(y):
+    """True values within +-1e300; inf and nan only where a format overflowed."""
+    return np.where(np.isfinite(y.x), np.clip(y.true(), -1e300, 1e300), y.x)
+
+
 def _sigmoid(y, t):
     """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never
     rounds to zero."""
-    z = np.clip(y.true(), -1e300, 1e300)
+    z = _logits(y)
     loss = np.where(t > 0, t * -log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -log2_sigmoid(-z), 0)
     if ((t == 0) | (t == 1)).all():
         return from_log2(np.where(t == 1, -1.0, 1.0), log2_sigmoid(np.where(t == 1, -z, z))), loss.sum() / LOG2_E
@@ -94,7 +99,7 @@ def _sigmoid(y, t):
 
 def _softmax(y, t):
     """Cross-entropy: dJ/dy = p - t; where t = 1 minus the others' p, in log2."""
-    z = np.clip(y.true(), -1e300, 1e300)
+    z = _logits(y)
     log2 = (z - z.max(axis=0)) * LOG2_E
     log2 = log2 - np.log2(np.exp2(log2).sum(axis=0))
     loss = -(np.where(t > 0, t * log2, 0)).sum() / LOG2_E

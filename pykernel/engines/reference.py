@@ -12,7 +12,7 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
-from pykernel.engines.rounding import Rounding
+from pykernel.engines.rounding import Rounding, stored
 from pykernel.ops import OPS
 from pykernel.ops.linear import by_group, from_groups
 from pykernel.program import Program
@@ -45,15 +45,17 @@ def run_operators(program, first, count, operator, keep=()):
     return out
 
 
-def _replica(program, replica, operator, rows, kept):
+def _replica(program, replica, operator, rows, kept, traced=None):
     """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
     weights = operator(program, replica)
     if program.formats is None:
-        Run(program, replica, weights, rows, kept).replica_run()
+        run = Run(program, replica, weights, rows, kept, traced=traced)
+        run.forward()
+        run.backward()
         return
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
-    run = Run(program, replica, weights, rows, kept, beside=plain)
+    run = Run(program, replica, weights, rows, kept, beside=plain, traced=traced)
     plain.forward()
     run.forward()
     plain.backward()
@@ -64,11 +66,10 @@ def trace(program, replica, operator=None):
     """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
     registers that each read."""
     rows = {row.name: np.full(observables.shape(row, 1, program.counts), np.nan) for row in observables.ROWS}
-    run = Run(program, replica, (operator or Dense)(program, replica), rows, Kept(()))
-    run.traced = []
+    traced: list = []
     with np.errstate(all="ignore"):
-        run.replica_run()
-    return np.array(run.traced)
+        _replica(program, replica, operator or Dense, rows, Kept(()), traced)
+    return np.array(traced)
 
 
 class Kept:
@@ -166,10 +167,10 @@ class Run:
         rounding: rounds what is stored, or None.
     """
 
-    def __init__(self, program, replica, operator, rows, trace, beside=None):
+    def __init__(self, program, replica, operator, rows, trace, beside=None, traced=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
-        self.traced = None
+        self.traced = traced
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -194,16 +195,12 @@ class Run:
                 for op in stretch.ops:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
-    def note(self, blocks, registers):
-        """What an op wrote, where somebody asks."""
+    def note(self, word, blocks, registers):
+        """What an op wrote of "signals" or "gradients", as it is stored, where somebody asks."""
         if self.traced is not None:
             found = [blocks.get(register) for register in dict.fromkeys(registers)]
+            found = [None if b is None else stored(self.program.formats, word, b) for b in found]
             self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
-
-    def replica_run(self):
-        """Forward, objective, backward."""
-        self.forward()
-        self.backward()
 
     def forward(self):
         """From the input to dJ/da[N]."""
@@ -215,7 +212,7 @@ class Run:
             later = following is not None and following.kind == "phi" and following.ins[0] == op.out
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
-            self.note(self.registers, (op.out,))
+            self.note("signals", self.registers, (op.out,))
         self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
 
     def store(self, register, block):
@@ -227,7 +224,7 @@ class Run:
         while self.tape:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
-            self.note(self.gradients, op.ins)
+            self.note("gradients", self.gradients, op.ins)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)

@@ -121,10 +121,11 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
     if program.dtype == "float32" and program.exponent and (_uneven(program.x) or _uneven(program.cotangent)):
         program = dataclasses.replace(program, dtype="float64")
     rows = module.run(program, first, count, threads=threads, keep=keep)
-    if program.formats is not None:
-        _divide_loss_scale(program.formats.loss_scale, rows)
-        return rows
-    _look_again(module, program, first, rows, threads)
+    formats = program.formats
+    if formats is None or not (formats.row("signals") or formats.row("gradients")):  # else zeros may be the formats'
+        _look_again(module, program, first, rows, threads)
+    if formats is not None:
+        _divide_loss_scale(formats.loss_scale, rows)
     return rows
 
 

@@ -101,11 +101,12 @@ def shift(x, count, power):
 
 @jit
 def top(x, count):
-    """The largest magnitude."""
+    """The largest magnitude; nan where there is nothing else but zeros."""
     m = zero_like(x)
     for i in range(0, count, 16):
         m = larger(absolute(load(x, i)), m)
-    return float(largest(m))
+    most = float(largest(m))
+    return most if most > 0.0 else math.sqrt(sum_of_squares(x, count))
 
 
 @jit
@@ -257,15 +258,15 @@ def sum_all(x, count):
 
 
 @jit
-def centre(x, out, panels, B):
-    """out = x without its mean over the batch, unit by unit."""
-    for p in range(panels):
+def centre(x, out, panels, B, count):
+    """out = x without its mean over so many columns at a time, unit by unit."""
+    for group in range(panels * (B // count)):
         mean = spread(0.0)
-        for b in range(B):
-            mean = mean + widen(load(x, (p * B + b) * 16))
-        mean = mean / float(B)
-        for b in range(B):
-            i = (p * B + b) * 16
+        for b in range(count):
+            mean = mean + widen(load(x, (group * count + b) * 16))
+        mean = mean / float(count)
+        for b in range(count):
+            i = (group * count + b) * 16
             store(out, i, narrow_like(widen(load(x, i)) - mean, out))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
-from pykernel.program import BIASES, forms_gradient
+from pykernel.program import BIASES, CENTRED, forms_gradient
 from pykernel.window import as_kernel
 
 TABLE = "layer"
@@ -42,7 +42,7 @@ def backward(run, op, number, u):
         run.put("log10_grad_weight", number, _log10_clipped_norm(outer(), delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        moving = _moving(u) if program.layers.centred[number] else u
+        moving = _moving(u, program, program.layers.centred[number])
         if forms_gradient(program.layers, number, u.x.shape[1]):
             norm = _outer_block(program, number, delta, moving).log10_norm()
         else:
@@ -102,13 +102,17 @@ def _outer_block(program, number, delta, u):
     return Block(_outer(program, number, x, y) * 2.0 ** (powers - whole), delta.e + u.e + whole)
 
 
-def _moving(u):
-    """u without its mean over the columns: delta sums to zero over them (batch norm of z), and so does not see that
-    mean.
+def _moving(u, program, centred):
+    """u without its mean over the columns over which delta sums to zero, which is not seen (see Layers.centred).
 
     The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
     """
-    return u.like(u.x - u.x.mean(axis=1, keepdims=True), u.e)
+    if not centred:
+        return u
+    columns = u.x.shape[1]
+    count = columns if CENTRED[centred] == "columns" else columns // program.batch
+    x = u.x.reshape(len(u.x), -1, count)
+    return u.like((x - x.mean(axis=2, keepdims=True)).reshape(u.x.shape), u.e)
 
 
 def _log10_outer_norm(delta, u):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import machine, stream
-from pykernel.chain import Chain
+from pykernel.chain import FIELDS
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.sweeps import blocks, grid, identity, statistics
@@ -22,7 +22,7 @@ from pykernel.sweeps.profiles import Profiles
 
 # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few
 # times only.
-ASKED = tuple(field.name for field in dataclasses.fields(Chain) if field.name not in ("depth", "gain"))
+ASKED = tuple(word for word in FIELDS if word not in ("depth", "gain"))
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,10 @@ class SweepPlan:
             for name, value in first.run.items()
             if len({str(c.run.get(name)) for c in self.cells}) == 1
         }
-        fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}
         base = {
             name: grid.label(getattr(first.chain, name))
-            for name in fields
+            for name in FIELDS
             if name not in gridded and "chain" not in gridded
         }
         result = {

@@ -12,7 +12,24 @@ namespace pykernel {
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
 // v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
 // q, k, v; what windows of positions see, side by side as units; the mean or the largest entry of each window.
-enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix, gather, pool };
+// X(kind, the table where its number counts, inputs; whether the backward pass reads the inputs; or their Gram matrix,
+// and they themselves where the program or the engine needs them; whether the result may lie where an input lies)
+#define PK_OPS(X)                            \
+  X(linear, layer, 1, false, true, false)    \
+  X(phi, activation, 1, true, false, false)  \
+  X(norm, norm, 1, true, false, false)       \
+  X(gate, activation, 2, true, false, false) \
+  X(add, join, 2, false, false, true)        \
+  X(scale, factor, 1, false, false, true)    \
+  X(mask, mask, 1, false, false, false)      \
+  X(node, node, 1, false, false, false)      \
+  X(affine, affine, 1, false, false, false)  \
+  X(mix, mix, 3, true, false, false)         \
+  X(gather, window, 1, false, false, false)  \
+  X(pool, window, 1, true, false, false)
+#define PK_KIND(kind, ...) kind,
+enum class OpKind : int32_t { PK_OPS(PK_KIND) };
+#undef PK_KIND
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
 // and shifts by unit, sums with a skip, factors, masks, attentions, windows (gather and pool), nodes (block ends).
 enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, window, node };
@@ -70,6 +87,9 @@ struct Window {
   int64_t positions() const { return field[0] * field[1]; }
 };
 enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
+// Over what a layer's gradient sums to zero, so that a mean of its input over the same is not seen by dJ/dW: all
+// columns where its output goes straight into a batch norm, the positions of each input where it is an attention's key.
+enum Centred { not_centred, over_all_columns, over_each_input, centred_count };
 
 // What a head reads of every input: a loss at each position, or one loss of its first or last, or of their mean.
 enum Over { over_positions, over_first, over_last, over_mean };
@@ -104,8 +124,7 @@ struct Program {
   const int64_t *groups = nullptr, *taps = nullptr;
   const int64_t* bias_draw;  // as in BiasDraw
   const double* bias_scale;
-  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over
-                        // the columns
+  const int64_t* centred;  // as in Centred
   const Draw* draws;
   int64_t draw_count;
   const double* const* weights;  // per layer row-major, or null; null entries are drawn
@@ -143,9 +162,8 @@ struct Program {
   const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
 };
 
-// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
-// must be set.
-void find_centred(const Program& program, bool* out);
+// Of every layer of a program, whose stretches, steps and norms must be set, what it is centred over.
+void find_centred(const Program& program, int64_t* out);
 
 // Columns of the input, and of every block without windows before it; and of the last node.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
@@ -153,6 +171,10 @@ inline int64_t columns_out_of(const Program& program) {
   return program.batch * (program.positions_out ? program.positions_out : program.positions);
 }
 inline int64_t groups_of(const Program& program, int64_t layer) { return program.groups ? program.groups[layer] : 1; }
+// Of every mean that is taken out of a layer's input of so many columns, 0 for none.
+inline int64_t columns_centred(const Program& program, int64_t centred, int64_t columns) {
+  return centred == over_all_columns ? columns : centred == over_each_input ? columns / program.batch : 0;
+}
 // Those that the head reads: all, or one an input.
 inline int64_t read_columns_of(const Program& program) {
   return program.head.over == over_positions ? columns_out_of(program) : program.batch;

@@ -60,11 +60,14 @@ NUMBERS = (
 
 
 def numbers(program):
-    """What the layers are, and the caller's arrays one after another with the places where they begin."""
+    """What the layers are (centred over so many columns at a time, 0 for none), and the caller's arrays one after
+    another with the places where they begin."""
     layers = program.layers
     parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
     matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
-    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, layers.centred.astype(np.int64)
+    columns = program.batch * layers.positions
+    centred = np.select([layers.centred == 1, layers.centred == 2], [columns, layers.positions], 0)  # of CENTRED
+    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, centred.astype(np.int64)
     grouping = layers.groups, layers.taps, _forms(program).astype(np.int64)
     return *facts, *grouping, *matrices, layers.bias_draw, layers.bias_scale, *biases
 
@@ -133,7 +136,7 @@ def _keep(spec, work, op, l):
     out, known, state = pointer(to, 1.0), pointer(work.gram, 1.0), pointer(work.state, 1)
     if entry(spec.layer_centred, l):
         centred = block(spec, slot(work, first(spec))[BLOCK])
-        blocks.centre(u, centred, panels, B)
+        blocks.centre(u, centred, panels, B, entry(spec.layer_centred, l))
         blocks.gram(centred, panels, B, out)
         return
     if state[KNOWN] != r:
@@ -280,7 +283,7 @@ def open_backward(spec, work, op, l, replica, index):
             u, theirs = block(spec, at), pointer(work.gram_u, 1.0)
             if entry(spec.layer_centred, l):
                 centred = block(spec, y[BLOCK])
-                blocks.centre(u, centred, panels_in, B)
+                blocks.centre(u, centred, panels_in, B, entry(spec.layer_centred, l))
                 u = centred
             blocks.gram(u, panels_in, B, theirs)
         weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), x[E] + foot[KEPT_E])
