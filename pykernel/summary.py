@@ -89,12 +89,14 @@ def _formats(p):
         "overflowed_gradient": "overflow\ngradient",
     }
     m = {name: p.median(name) for name in names}
-    gone = _gone(p)
+    gone, finer = _gone(p), list(names)[:3]
     lines = []
     for l in _sample(p.chain.extents.node):
-        digits = lambda name: ".2g" if name.startswith(("flushed", "overflowed")) else ".4g"
-        cell = lambda name, at=l - 1: "gone" if gone[at] and "gradient" in name else format(m[name][at], digits(name))
-        lines.append((str(l), *map(cell, names)))
+        cells = [
+            "gone" if gone[l - 1] and "gradient" in name else format(m[name][l - 1], ".4g" if name in finer else ".2g")
+            for name in names
+        ]
+        lines.append((str(l), *cells))
     yield (
         "against the same weights without formats, before each is rounded: log10 of the error's share of the norm, "
         "the gradient's cosine, and shares of entries that are flushed to zero or overflow"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel import observables, summary
+from pykernel import observables
 from pykernel.chain import Chain
 from pykernel.engines import cost
 from pykernel.init import Given
@@ -103,7 +103,7 @@ def words(p: Propagation) -> str:
     lead = f'<p class="lead">{document.escape(_first(said.sentence).replace("+-", "±"))}</p>'
     badge = f'<p><span class="badge is-{p.verdict}">{p.verdict}</span></p>'
     failure = [f"In plain numbers: {p.failure}."] if p.failure is not None else []
-    text = f"<details><summary>All layers in a table</summary><pre>{document.escape(summary.text(p))}</pre></details>"
+    text = f"<details><summary>All layers in a table</summary><pre>{document.escape(str(p))}</pre></details>"
     return badge + lead + (document.items([*said.why, *failure]) if said.why or failure else "") + text
 
 
