@@ -27,6 +27,17 @@ template <class T> T scale_of_groups(const Weights<T>& w, const Unit& unit) {
   return within ? T(1) : w.scale;
 }
 
+// Panels of a matrix with `columns` columns become those of one that has it at the middle of `taps` taps.
+template <class T> void set_apart(T* panels, int64_t rows, int64_t columns, int64_t taps) {
+  Vector<T> one((size_t)(columns * 16));
+  for (int64_t p = panels_of(rows); p-- > 0;) {
+    std::copy_n(panels + p * columns * 16, columns * 16, one.data());
+    T* to = panels + p * taps * columns * 16;
+    std::fill_n(to, taps * columns * 16, T(0));
+    std::copy_n(one.data(), columns * 16, to + taps / 2 * columns * 16);
+  }
+}
+
 bool is_grouped(const Program& program, int64_t l) {
   return l <= program.counts[Table::layer] && groups_of(program, l - 1) > 1;
 }
@@ -223,7 +234,13 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));
   if (drawn.source == Source::haar) {
-    if (framed_ != at(l).layer) draw_frame(w, frames_.get(), table_, team);
+    if (framed_ != at(l).layer) {
+      Weights<T> frame = w;
+      const int64_t taps = drawn.parameter > 0 && program_.taps ? program_.taps[l - 1] : 1;
+      frame.columns = w.columns / taps;
+      draw_frame(frame, frames_.get(), table_, team);
+      if (taps > 1) set_apart(frames_.get(), w.rows, frame.columns, taps);
+    }
     framed_ = at(l).layer;
     w.given = frames_.get();
   }

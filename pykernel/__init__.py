@@ -34,6 +34,7 @@ _WHERE = {
     "Constant": "inits",
     "Identity": "inits",
     "Orthogonal": "inits",
+    "DeltaOrthogonal": "inits",
     "Fixup": "inits",
     "Sparse": "inits",
     "StudentT": "inits",

@@ -23,6 +23,7 @@ from pykernel.formats import Formats as Formats
 from pykernel.init import Given as Given
 from pykernel.init import Init as Init
 from pykernel.inits import Constant as Constant
+from pykernel.inits import DeltaOrthogonal as DeltaOrthogonal
 from pykernel.inits import Fixup as Fixup
 from pykernel.inits import Identity as Identity
 from pykernel.inits import Normal as Normal

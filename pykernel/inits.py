@@ -168,6 +168,24 @@ class Orthogonal(Init):
 
 
 @dataclass(frozen=True, repr=False)
+class DeltaOrthogonal(Init):
+    """Of a convolution an orthogonal matrix at the middle tap, zeros at all others: it keeps every norm, as
+    `Orthogonal` does in other layers.
+
+    Notes:
+        Xiao, Bahri, Sohl-Dickstein, Schoenholz, Pennington 2018, arXiv 1806.05393. Kernels have an odd number of taps
+        along each axis.
+
+    Examples:
+        >>> print(DeltaOrthogonal())
+        delta_orthogonal
+    """
+
+    def __init__(self) -> None:
+        complete(self, distribution="haar", parameter=1.0, scale=Same(1.0), name="delta_orthogonal")
+
+
+@dataclass(frozen=True, repr=False)
 class Fixup(Init):
     """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of
     branches)^(-1/(2m-2)).
@@ -297,6 +315,7 @@ SCHEMES |= {
     "keras_he_normal": _scheme("keras_he_normal", 2.0, "fan_in", "truncated"),
     "keras_glorot_uniform": _scheme("keras_glorot_uniform", 1.0, "fan_avg", "uniform"),
     "orthogonal": Orthogonal(),
+    "delta_orthogonal": DeltaOrthogonal(),
     "identity": Identity(1.0),
     "fixup": Fixup(),
 }

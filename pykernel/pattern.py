@@ -311,7 +311,9 @@ class Pattern:
         units = self._width if step.channels is None else step.channels
         if units % step.groups:
             raise ValueError(f"conv groups must divide channels, got {step.groups} and {units}")
-        taps = step.taps(self._field(step))
+        taps, init = step.taps(self._field(step)), self._init(step)
+        if init.distribution == "identity" and math.prod(taps) > 1:
+            raise ValueError(f"init {init} says nothing of a convolution of several taps; use kernel=1, or weights=")
         cur = self._patches(step, cur, held, busy)
         return self._linear(cur, held, units, *self._words(step), factor, busy, taps=taps, groups=step.groups)
 
@@ -393,7 +395,7 @@ class Pattern:
             positions=math.prod(self._positions),
             scale=self._scale(init, "scale", fans) * gain * factor,
             gain=gain,
-            draw=self.draws.number(Draw(init.distribution, float(init.parameter))),
+            draw=self.draws.number(_draw(init, taps)),
             init=self.inits.number(init),
             bias_draw=BIASES.index(own[0]),
             bias_scale=own[1],
@@ -527,6 +529,15 @@ def _joined(parts, dtype):
     """One array of a few; most chains have one."""
     whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
     return whole.astype(dtype, copy=False)
+
+
+def _draw(init, taps):
+    """What a weight with these taps is drawn by: of one tap a delta-orthogonal one is orthogonal."""
+    if init.distribution != "haar" or not init.parameter:
+        return Draw(init.distribution, float(init.parameter))
+    if any(k % 2 == 0 for k in taps):
+        raise ValueError(f"init {init} needs kernels with a middle, an odd number of taps along each axis, got {taps}")
+    return Draw("haar", float(math.prod(taps) > 1))
 
 
 def _fixup(layers, branches, last):

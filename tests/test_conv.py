@@ -125,6 +125,27 @@ def test_a_convolution_of_one_position_is_a_dense_chain_of_inputs_times_position
             np.testing.assert_array_equal(a.rows[row], b.rows[row], err_msg=row)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpp", "numba"])
+def test_a_delta_orthogonal_convolution_is_a_dense_chain_of_inputs_times_positions(backend):
+    """Truth of theory; the gradient of its kernel has all taps, so that its norm is larger."""
+    if backend == "numba":
+        pytest.importorskip("numba")
+    blocks = lambda step: [pk.Block("tanh", step)]
+    conv = pk.Chain(width=20, depth=3, init="delta_orthogonal", blocks=blocks(pk.Conv(20, 3, padding="circular")))
+    dense = pk.Chain(width=20, depth=3, init="orthogonal", blocks=blocks(pk.Linear(20)))
+    words = {"dtype": "float64", "engine": "dense", "replicas": 2, "backend": backend}
+    x, c = np.random.default_rng(0).normal(size=(2, 20, 2, 3, 4))
+    a = pk.propagate(conv, x=x, cotangent=c, positions=(3, 4), **words)
+    b = pk.propagate(dense, x=x.reshape(20, 24), cotangent=c.reshape(20, 24), **words)
+    for row in a.rows:
+        if row != "log10_grad_weight":
+            np.testing.assert_allclose(a.rows[row], b.rows[row], atol=1e-12, err_msg=row)
+    assert (a.log10_grad_weight > b.log10_grad_weight).all()
+    w = pk.weights(conv, layer=1, positions=(3, 4))
+    np.testing.assert_allclose(w[:, :, 1, 1] @ w[:, :, 1, 1].T, np.eye(20), atol=1e-12)
+    assert np.count_nonzero(w) == 400
+
+
 def test_a_window_of_all_positions_is_a_dense_layer():
     """Conv with a kernel of the whole field: one position is left, and its weight is that of a flattened input."""
     conv = pk.Chain(width=3, blocks=[pk.Conv(5, (4, 2), padding="valid")])
@@ -219,6 +240,16 @@ def test_steps_are_plain_data():
         (lambda: pk.Chain(width=4, blocks=[pk.Conv(8)]).layer_widths, ValueError, "needs positions"),
         (lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8)])), ValueError, "needs positions"),
         (lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8, (3, 3))]), positions=9), ValueError, "has 2 axes"),
+        (
+            lambda: pk.propagate(pk.Chain(width=4, init="delta_orthogonal", blocks=[pk.Conv(4, 2)]), positions=9),
+            ValueError,
+            "needs kernels with a middle",
+        ),
+        (
+            lambda: pk.propagate(pk.Chain(width=4, init="identity", blocks=[pk.Conv(4)]), positions=9),
+            ValueError,
+            "says nothing of a convolution",
+        ),
         (
             lambda: pk.propagate(pk.Chain(width=4, blocks=[pk.Conv(8, groups=8)]), positions=9),
             ValueError,

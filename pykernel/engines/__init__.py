@@ -53,6 +53,8 @@ def matrix_free_refusal(program) -> str | None:
         )
     if (program.layers.groups > 1).any():
         return 'engine="matrix_free" asks whole weights, not those of convolutions in groups; engine="dense" can'
+    if any(draw.distribution == "haar" and draw.parameter for draw in program.draws):
+        return 'engine="matrix_free" has no law of delta-orthogonal kernels of several taps; engine="dense" can'
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

@@ -15,8 +15,8 @@ from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding, stored
 from pykernel.ops import OPS, drive, linear
 from pykernel.ops.linear import by_group, from_groups
-from pykernel.tangent import Tangent
 from pykernel.program import Program
+from pykernel.tangent import Tangent
 
 
 def refusal(program: Program) -> str | None:
@@ -56,7 +56,8 @@ def _replica(program, replica, operator, rows, kept, traced=None):
     weights = operator(program, replica)
     if program.formats is None:
         run = Run(program, replica, weights, rows, kept, traced=traced)
-        run.replica_run()
+        run.forward()
+        run.backward()
         return run.tangent
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
@@ -117,7 +118,12 @@ class Dense:
         if draw.distribution == "constant":
             return np.ones((rows, columns))
         if draw.distribution == "haar":
-            return haar(stream.matrix(program.seed, address, self.replica, rows, columns).astype(np.float64))
+            taps = int(program.layers.taps[layer - 1]) if draw.parameter else 1  # all but the middle one are zero
+            whole, each = np.zeros((rows, columns)), columns // taps
+            at = taps // 2 * each
+            normals = stream.matrix(program.seed, address, self.replica, rows, each).astype(np.float64)
+            whole[:, at : at + each] = haar(normals)
+            return whole
         return stream.matrix(program.seed, address, self.replica, rows, columns, *draw).astype(np.float64)
 
     def beside(self):

@@ -263,6 +263,18 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
             q[i * columns + k if tall else k * columns + i] = sign * out[k * m + i]
 
 
+@jit
+def set_apart(q, rows, columns, taps):
+    """A matrix row by row, with `columns` columns, becomes one that has it at the middle of `taps` taps."""
+    for i in range(rows - 1, -1, -1):
+        to = i * taps * columns
+        for k in range(columns - 1, -1, -1):
+            q[to + taps // 2 * columns + k] = q[i * columns + k]
+        for k in range(taps * columns):
+            if k < taps // 2 * columns or k >= (taps // 2 + 1) * columns:
+                q[to + k] = 0.0
+
+
 @inline
 def _dot(x, a, y, b, start, stop):
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0

@@ -105,7 +105,8 @@ def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
         here = {name: array[step : step + 1] for name, array in rows.items()}
         run = reference.Run(small.program(program), replica, weights, here, kept)
         run.turn = step
-        run.replica_run()
+        run.forward()
+        run.backward()
         if _unbounded(rows, step):
             for name, array in rows.items():
                 array[step:] = np.inf if name == "loss" else np.nan

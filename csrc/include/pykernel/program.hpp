@@ -180,11 +180,11 @@ inline int64_t columns_of(const Program& program) { return program.batch * progr
 inline int64_t columns_out_of(const Program& program) {
   return program.batch * (program.positions_out ? program.positions_out : program.positions);
 }
+inline int64_t groups_of(const Program& program, int64_t layer) { return program.groups ? program.groups[layer] : 1; }
 // Of every mean that is taken out of a layer's input of so many columns, 0 for none.
 inline int64_t columns_centred(const Program& program, int64_t centred, int64_t columns) {
   return centred == over_all_columns ? columns : centred == over_each_input ? columns / program.batch : 0;
 }
-inline int64_t groups_of(const Program& program, int64_t layer) { return program.groups ? program.groups[layer] : 1; }
 // Those that the head reads: all, or one an input.
 inline int64_t read_columns_of(const Program& program) {
   return program.head.over == over_positions ? columns_out_of(program) : program.batch;

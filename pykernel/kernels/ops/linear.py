@@ -66,9 +66,9 @@ def numbers(program):
     layers = program.layers
     parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
     matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
-    positions = layers.positions
-    counts = np.choose(layers.centred, (0 * positions, program.batch * positions, positions))  # by CENTRED
-    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, counts.astype(np.int64)
+    columns = program.batch * layers.positions
+    centred = np.select([layers.centred == 1, layers.centred == 2], [columns, layers.positions], 0)  # of CENTRED
+    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, centred.astype(np.int64)
     grouping = layers.groups, layers.taps, _forms(program).astype(np.int64)
     return *facts, *grouping, *matrices, layers.bias_draw, layers.bias_scale, *biases, *totals.numbers(program)
 
@@ -164,7 +164,10 @@ def _haar(spec, work, l, n_in, replica):
     q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
     line, n_out = pointer(work.line, np.float32(0)), entry(spec.layer_units, l)
     c2 = stream_address(entry(spec.layer_address, l), stream.WEIGHT)
-    product.haar(q, v, out, line, n_out, n_in, spec.key0, spec.key1, c2, np.uint32(replica))
+    taps = entry(spec.layer_taps, l) if number(spec.layer_parameter, l) > 0.0 else 1
+    product.haar(q, v, out, line, n_out, n_in // taps, spec.key0, spec.key1, c2, np.uint32(replica))
+    if taps > 1:
+        product.set_apart(q, n_out, n_in // taps, taps)
 
 
 @inline
