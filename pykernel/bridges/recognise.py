@@ -24,17 +24,20 @@ _TORCH = inits.VarianceScaling(1 / 3, "fan_in", "uniform", name="torch_linear_de
 _ADVICE = "name the scheme as init=..., or read the weights as they are with weights=True"
 
 
-def scheme(weights, biases) -> tuple[Init, float, float]:
+def scheme(weights, biases, fans=None) -> tuple[Init, float, float]:
     """The scheme, gain and bias_std of a chain whose weights and biases these may be.
 
     Args:
-        weights: matrices (n[l], n[l-1]); biases: vectors or None, one a layer.
+        weights: matrices (n[l], n[l-1]), of convolutions (channels, channels in / groups, *kernel); biases: vectors or
+            None, one a layer.
+        fans: (fan_in, fan_out) of each; by default columns and rows of matrices.
 
     Raises:
         ValueError: they are no fresh draw of a scheme of this package: why, and what to do.
     """
-    init, gain = _structured(weights) or (_independent(weights), 1.0)
-    kind, std = _bias(weights, biases)
+    fans = [w.shape[::-1] for w in weights] if fans is None else fans
+    init, gain = _delta(weights) or _structured(_flat(weights)) or (_independent(_flat(weights), fans), 1.0)
+    kind, std = _bias(_flat(weights), biases)
     if kind == "torch":
         if init is _TORCH:
             return inits.get("torch_linear_default"), gain, 0.0
@@ -49,16 +52,17 @@ def scheme(weights, biases) -> tuple[Init, float, float]:
     return init, gain, std
 
 
-def schemes(weights, biases, groups) -> list[tuple[Init, float, float]]:
+def schemes(weights, biases, fans, groups) -> list[tuple[Init, float, float]]:
     """The scheme, gain and bias_std of each group of layers: one for all where that fits, else as few as fit.
 
     Args:
-        weights, biases: as in `scheme`.  groups: lists of indices of layers that are alike.
+        weights, biases, fans: as in `scheme`.  groups: lists of indices of layers that are alike.
 
     Raises:
         ValueError: a group is no fresh draw of a scheme.
     """
-    of = lambda layers: scheme([weights[i] for i in layers], None if biases is None else [biases[i] for i in layers])
+    each = lambda values, layers: None if values is None else [values[i] for i in layers]
+    of = lambda layers: scheme(*(each(values, layers) for values in (weights, biases, fans)))
     try:
         return [of(range(len(weights)))] * len(groups)
     except ValueError:
@@ -82,6 +86,22 @@ def schemes(weights, biases, groups) -> list[tuple[Init, float, float]]:
 def _zeros(weights):
     """The scheme of weights that begin at zero, or None."""
     return None if any(w.any() for w in weights) else (inits.Constant(0.0), 1.0, 0.0)
+
+
+def _flat(weights):
+    """Kernels as matrices, (units out, all that one of them sees)."""
+    return [w.reshape(len(w), -1) for w in weights]
+
+
+def _delta(weights):
+    """Delta-orthogonal kernels, with their gain; None for others."""
+    if not any(w[0, 0].size > 1 for w in weights):
+        return None
+    middles = [w[(..., *(k // 2 for k in w.shape[2:]))] for w in weights]
+    if any(np.count_nonzero(w) > np.count_nonzero(m) for w, m in zip(weights, middles, strict=True)):
+        return None
+    found = _structured(middles)
+    return (inits.DeltaOrthogonal(), found[1]) if found is not None and found[0] == inits.Orthogonal() else None
 
 
 def _structured(weights):
@@ -113,7 +133,7 @@ def _structured(weights):
     return inits.Orthogonal(), _round(float(np.mean(gains)), 1e-3)
 
 
-def _independent(weights):
+def _independent(weights, every):
     """The scheme of independent entries that makes the weights likeliest."""
     count = sum(w.size for w in weights)
     if count < LEAST:
@@ -122,7 +142,7 @@ def _independent(weights):
     tops = np.array([np.square(w).max() for w in weights])
     fits = []
     for mode, distribution in product((*MODES, None), KURTOSIS):
-        fans = _fans(weights, mode)
+        fans = _fans(every, mode)
         variance, likelihood = _fit(distribution, fans, sizes, squares, tops)
         fits.append((likelihood, mode, distribution, variance))
     best = max(likelihood for likelihood, *_ in fits)
@@ -130,7 +150,7 @@ def _independent(weights):
     near = [fit for fit in fits if fit[0] > best - 1]
     named = [(fit, name) for fit in near if (name := _known(*fit[1:], count)) is not None]
     (_, mode, distribution, variance), init = named[0] if named else (near[-1], None)
-    _check(weights, mode, distribution, variance, sizes, squares)
+    _check(weights, every, mode, distribution, variance, sizes, squares)
     if init is not None:
         return init
     if mode is None:
@@ -142,14 +162,14 @@ def _independent(weights):
     return inits.VarianceScaling(_round(variance, SIGMAS / math.sqrt(count)), mode, distribution)
 
 
-def _fans(weights, mode):
+def _fans(every, mode):
     pick = {
-        "fan_in": lambda w: w.shape[1],
-        "fan_out": lambda w: w.shape[0],
-        "fan_avg": lambda w: sum(w.shape) / 2,
-        None: lambda w: 1,
+        "fan_in": lambda fans: fans[0],
+        "fan_out": lambda fans: fans[1],
+        "fan_avg": lambda fans: sum(fans) / 2,
+        None: lambda fans: 1,
     }[mode]
-    return np.array([pick(w) for w in weights], dtype=float)
+    return np.array([pick(fans) for fans in every], dtype=float)
 
 
 def _fit(distribution, fans, sizes, squares, tops):
@@ -183,10 +203,10 @@ def _known(mode, distribution, variance, count):
     return None if gain is None else inits.VarianceScaling(gain, mode, distribution)
 
 
-def _check(weights, mode, distribution, variance, sizes, squares):
+def _check(weights, every, mode, distribution, variance, sizes, squares):
     """Refuse weights whose layers do not share the variance, or whose tails are none of the known ones."""
     kurtosis = KURTOSIS[distribution]
-    ratios = squares * _fans(weights, mode) / variance
+    ratios = squares * _fans(every, mode) / variance
     off = np.abs(ratios - 1) / np.sqrt((kurtosis - 1) / sizes)
     worst = int(np.argmax(off))
     if off[worst] > SIGMAS:

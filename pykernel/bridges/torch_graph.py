@@ -10,6 +10,7 @@ from typing import Any
 from pykernel import activations
 from pykernel.activation import Activation
 from pykernel.bridges import torch_attention as heads
+from pykernel.bridges import torch_conv as conv
 from pykernel.bridges import torch_kinds as kinds
 from pykernel.bridges import torch_norms as norms
 from pykernel.bridges.structure import Network, network
@@ -121,6 +122,10 @@ class _Reader:
         value = self._value(_first(node), where)
         if type(module) in self.own:
             return self._step(value, self.own[type(module)], where)
+        if kind in conv.SPATIAL and kind not in kinds.NORMS:
+            return self._spatial(kind, module, value, node, where)
+        if kind == "Flatten":
+            return conv.flatten(value, module.start_dim, module.end_dim, where)
         if kind in kinds.HARMLESS:
             return value
         if "Dropout" in kind:
@@ -151,6 +156,9 @@ class _Reader:
         found = heads.call(name, args, kwargs, self.sizes, where)
         if found is not heads.NOTHING:
             return found
+        found = conv.call(name, args, self._given(name, node), where, self._is_flattened(node))
+        if found is not conv.NOTHING:
+            return self._noted(found) if name in conv.FUNCTIONS and found.sources else found
         found = norms.call(name, args, self._given(name, node), where)
         if found is not norms.NOTHING:
             return found
@@ -178,6 +186,7 @@ class _Reader:
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
+            conv.require_plain(value, where)
             return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
             return self._glu(value, given.get("dim", -1), where)
@@ -215,8 +224,10 @@ class _Reader:
         args, kwargs = self._looked_up(node)
         if kind == "MultiheadAttention":
             value, causal = heads.self_attention(args, kwargs, where)
+            conv.require_plain(value, where)
             return heads.multihead(module, self._checked(value, where), causal, where), None
         value, causal = heads.encoder(kind, args, kwargs, where)
+        conv.require_plain(value, where)
         layers = [module] if kind == "TransformerEncoderLayer" else module.layers
         value = self._checked(value, where)
         for i, layer in enumerate(layers):
@@ -253,7 +264,12 @@ class _Reader:
         return self._dropout(value, module.p if module.training else 0.0, where, True)
 
     def _norm_module(self, value, module, where):
-        return self._step(value, kinds.norm_of(kinds.kind_of(module), module, where, value.units, self.module), where)
+        kind = kinds.kind_of(module)
+        if kinds.NORMS[kind] != "batch":
+            conv.require_plain(value, where)
+        axes = 2 if kind == "BatchNorm2d" and value.axes is None else None
+        step = kinds.norm_of(kind, module, where, value.units, self.module)
+        return Value(where, (value,), step, units=value.units, axes=axes)
 
     def _on_heads(self, kind, module, part, where):
         """A module on queries, keys, scores or attention weights."""
@@ -310,13 +326,41 @@ class _Reader:
 
     def _linear(self, value, weight, bias, where):
         rows, columns = map(int, weight.shape)
-        first, own = self.used.setdefault(id(weight), (where, bias))
-        if own is not bias:
-            raise ValueError(f"{first} and {where} share a weight and not the bias; tied layers of a chain share both")
+        conv.require_plain(value, where)
         if value.units not in (None, columns):
             raise ValueError(f"{where} takes {columns} numbers, but {value.maker} gives {value.units}")
         layer = Value(where, (value,), Linear(rows), (Source(where, weight, bias, (0, rows)),), units=rows, maker=where)
-        return heads.output(value, layer) if value.step == MIXED else layer
+        return heads.output(value, self._noted(layer)) if value.step == MIXED else self._noted(layer)
+
+    def _noted(self, layer):
+        """A layer, unless another one has its weight and not its bias."""
+        (source,) = layer.sources
+        first, own = self.used.setdefault(id(source.weight), (source.where, source.bias))
+        if own is not source.bias:
+            raise ValueError(
+                f"{first} and {source.where} share a weight and not the bias; tied layers of a chain share both"
+            )
+        return layer
+
+    def _spatial(self, kind, module, value, node, where):
+        """A convolution or a pool."""
+        if kind in conv.CONVS:
+            return self._noted(conv.layer(kind, module.weight, module.bias, vars(module), value, where))
+        if kind in conv.POOLS:
+            return conv.pool(kind, vars(module), value, where)
+        return conv.pool_of_all(kind, module.output_size, value, where, self._is_flattened(node))
+
+    def _is_flattened(self, node):
+        """Whether all that a node gives is flattened at once."""
+
+        def flattens(user):
+            if user.op == "call_module":
+                return kinds.kind_of(self.module.get_submodule(str(user.target))) == "Flatten"
+            return user.op in ("call_function", "call_method") and _name(user) in ("flatten", "view", "reshape")
+
+        sized = lambda user: user.op in ("call_function", "call_method") and _name(user) in kinds.SIZES
+        users = [user for user in node.users if not sized(user)]
+        return bool(users) and all(map(flattens, users))
 
     # -- sums and products
 
@@ -371,7 +415,12 @@ class _Reader:
 
     def _is_own(self, own, value):
         """Whether `own` is an array of the module's with one number for each unit of a value."""
-        return isinstance(value, Value) and getattr(own, "ndim", 0) == 1 and value.units in (None, len(own))
+        return (
+            isinstance(value, Value)
+            and not value.axes
+            and getattr(own, "ndim", 0) == 1
+            and value.units in (None, len(own))
+        )
 
     def _scaled_by_unit(self, value, own, where):
         """A norm's weight, or a factor for each unit."""

@@ -56,12 +56,11 @@ HARMLESS_FUNCTIONS = (
 )
 # asserts: arguments left at their defaults
 SIZES = ("size", "getattr", "numel", "dim", "eq", "_assert", "_assert_is_none")
-NORMS = {"BatchNorm1d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
+NORMS = {"BatchNorm1d": "batch", "BatchNorm2d": "batch", "LayerNorm": "layer", "RMSNorm": "rms"}
 KNOWN = (
-    "Linear, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, "
-    "BatchNorm1d, "
-    "LayerNorm, RMSNorm, Identity, Flatten, Dropout, MultiheadAttention, TransformerEncoder and its "
-    "layers, attention by "
+    "Linear, Conv1d, Conv2d, pools of windows or of all positions, ReLU, Sigmoid, Tanh, LeakyReLU, PReLU, ELU, SELU, "
+    "GELU, SiLU, Mish, Softplus, Softsign, Hardtanh, GLU, BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm, Identity, "
+    "Flatten, Dropout, MultiheadAttention, TransformerEncoder and its layers, attention by "
     "scaled_dot_product_attention or written out, gates of two Linear layers, products with a number, and sums of "
     "two values"
 )
@@ -69,7 +68,10 @@ LOSS = 'a softmax belongs to the loss: read the module without it, with loss="so
 # What is read by none of these words, and why.
 REASONS = {
     "Transformer": "a decoder has two inputs",
-    "Conv": "a convolution mixes positions",
+    "ConvTranspose": "a chain has no transposed convolution",
+    "Conv": "a chain's convolutions are over one axis of positions or two",
+    "GroupNorm": "a chain's norms are over the units of one position, or over inputs and positions",
+    "InstanceNorm": "a chain's norms are over the units of one position, or over inputs and positions",
     "Embedding": "an embedding looks its input up: read the module of the blocks behind it, and give propagate as x "
     "what enters them, positions included",
     "Softmax": LOSS,
@@ -90,6 +92,17 @@ ARGUMENTS |= {
     "split": ("split_size", "dim"),
     "linear": ("weight", "bias"),
     "mean": ("dim", "keepdim"),
+    "amax": ("dim", "keepdim"),
+    "flatten": ("start_dim", "end_dim"),
+    **dict.fromkeys(("conv1d", "conv2d"), ("weight", "bias", "stride", "padding", "dilation", "groups")),
+    **dict.fromkeys(
+        ("max_pool1d", "max_pool2d"), ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    ),
+    **dict.fromkeys(
+        ("avg_pool1d", "avg_pool2d"),
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
+    **dict.fromkeys((f"adaptive_{word}_pool{n}d" for word in ("avg", "max") for n in (1, 2)), ("output_size",)),
     "var": ("dim", "unbiased", "keepdim"),
     "pow": ("exponent",),
     "clamp": ("min", "max"),
@@ -186,7 +199,7 @@ def function(name, given):
 def norm_of(kind, module, where, width, root) -> Norm:
     """The step of a norm module."""
     eps = _rounding(module.weight, root) if module.eps is None else float(module.eps)
-    if kind == "BatchNorm1d":
+    if NORMS[kind] == "batch":
         if not module.training and module.running_mean is not None:
             raise ValueError(
                 f"{where} is in eval mode and normalises by running statistics; a chain by the batch's: call "

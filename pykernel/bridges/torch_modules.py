@@ -9,6 +9,7 @@ import numpy as np
 
 from pykernel import checks, inits
 from pykernel.bridges import recognise, torch_cells
+from pykernel.bridges.torch_conv import fans
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
@@ -89,6 +90,7 @@ def _chain(network, weights, init, loss) -> Chain:
     schemes = recognise.schemes(
         [matrices[i] for i in own],
         [biases[i] for i in own],
+        [fans(network.layers[i]) for i in own],
         [[own.index(i) for i in group] for group in network.groups],
     )
     main = max(

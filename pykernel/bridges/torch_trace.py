@@ -8,6 +8,7 @@ import operator
 from typing import Any, NamedTuple
 
 from pykernel.bridges import torch_kinds as kinds
+from pykernel.bridges.torch_conv import SPATIAL
 
 IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 INPUTS, POSITIONS = 7, 5  # of the input that is sent along: sizes that no layer is likely to have
@@ -28,7 +29,8 @@ def trace(module, known) -> Trace:
     Raises:
         ValueError: torch.fx cannot follow the forward.
     """
-    for units in _entering(module):
+    is_spatial = any(kinds.kind_of(part) in SPATIAL for part in module.modules())  # positions are before no units
+    for units in () if is_spatial else _entering(module):
         try:
             return _follow(module, known, units)
         except Exception:  # another size, or sizes that are no numbers

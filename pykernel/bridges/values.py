@@ -13,12 +13,13 @@ MIXED = "mixed"  # the step of a value that is attention but for its output laye
 
 class Source(NamedTuple):
     """Where the numbers of a weight layer are: `weight` and `bias` (or None) of a framework, and which rows of them,
-    (from, to)."""
+    (from, to); the groups of a convolution."""
 
     where: str
     weight: Any
     bias: Any
     rows: tuple[int, int]
+    groups: int = 1
 
     @property
     def key(self):
@@ -28,7 +29,7 @@ class Source(NamedTuple):
     @property
     def sizes(self):
         """(n_out, n_in)."""
-        return self.rows[1] - self.rows[0], int(self.weight.shape[1])
+        return self.rows[1] - self.rows[0], int(self.weight.shape[1]) * self.groups
 
 
 @dataclass(eq=False)
@@ -43,6 +44,8 @@ class Value:
         factors: of a sum, on its two terms.
         units: how many it has, None where that is not known yet; maker: the layer that made them.
         heads: of MIXED the Attention that it becomes with an output layer.
+        axes: of positions behind the units, as convolutions keep them; 0 where one position is left, None where none
+            is known of.
     """
 
     where: str
@@ -54,11 +57,14 @@ class Value:
     maker: str = ""
     half: int = 0
     heads: Any = None
+    axes: int | None = None
 
     def __post_init__(self):
         self.line = self._dominators()
         if not self.maker and self.ins:
             self.maker = self.ins[0].maker
+        if self.axes is None:
+            self.axes = next((value.axes for value in self.ins if value.axes is not None), None)
 
     def _dominators(self):
         """(nearest value that every path passes before this one, how many there are)."""

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Convolutional modules of PyTorch as chains: gradients of the very network, schemes of fresh ones, and what is
+refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import pykernel as pk
+
+EXACT = 1e-6  # decades in float64: deep networks with batch norm lose digits
+BATCH = 3
+
+
+def conv3(entering, units, stride=1):
+    return nn.Conv2d(entering, units, 3, stride, 1, bias=False)
+
+
+class Basic(nn.Module):
+    """ResNet's block of two, with a projection where shapes change."""
+
+    expansion = 1
+
+    def __init__(self, entering, units, stride=1):
+        super().__init__()
+        self.conv1, self.bn1 = conv3(entering, units, stride), nn.BatchNorm2d(units)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.bn2 = conv3(units, units), nn.BatchNorm2d(units)
+        self.downsample = None
+        if stride != 1 or entering != units:
+            self.downsample = nn.Sequential(nn.Conv2d(entering, units, 1, stride, bias=False), nn.BatchNorm2d(units))
+
+    def forward(self, x):
+        identity = x
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.downsample is not None:
+            identity = self.downsample(x)
+        out += identity
+        return self.relu(out)
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, entering, units, stride=1):
+        super().__init__()
+        wide = 4 * units
+        self.conv1, self.bn1 = nn.Conv2d(entering, units, 1, bias=False), nn.BatchNorm2d(units)
+        self.conv2, self.bn2 = conv3(units, units, stride), nn.BatchNorm2d(units)
+        self.conv3, self.bn3 = nn.Conv2d(units, wide, 1, bias=False), nn.BatchNorm2d(wide)
+        self.downsample = None
+        if stride != 1 or entering != wide:
+            self.downsample = nn.Sequential(nn.Conv2d(entering, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    def __init__(self, block, counts, width=4, classes=7):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        entering, stages = width, []
+        for stage, count in enumerate(counts):
+            units = width * 2**stage
+            blocks = []
+            for place in range(count):
+                blocks.append(block(entering, units, 2 if stage and not place else 1))
+                entering = block.expansion * units
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d((1, 1)), nn.Linear(entering, classes)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x):
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.avgpool(self.stages(x))
+        return self.fc(torch.flatten(x, 1))
+
+
+class VGG(nn.Module):
+    def __init__(self, norm=False, width=6, left=(2, 2)):
+        super().__init__()
+        parts = []
+        for entering, units in ((3, width), (width, 2 * width)):
+            for n in (entering, units):
+                parts += [nn.Conv2d(n, units, kernel_size=3, padding=1)]
+                parts += [nn.BatchNorm2d(units)] if norm else []
+                parts += [nn.ReLU(inplace=True)]
+            parts += [nn.MaxPool2d(2, 2)]
+        self.features, self.avgpool = nn.Sequential(*parts), nn.AdaptiveAvgPool2d(left)
+        hidden = nn.Linear(2 * width * left[0] * left[1], 20)
+        self.classifier = nn.Sequential(hidden, nn.ReLU(True), nn.Linear(20, 20), nn.ReLU(True), nn.Linear(20, 5))
+
+    def forward(self, x):
+        x = self.avgpool(self.features(x))
+        return self.classifier(x.view(x.size(0), -1))
+
+
+def discriminator(width=4):
+    """DCGAN's, of 32 x 32."""
+    parts = [nn.Conv2d(3, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    for i in (1, 2):
+        entering, units = width * 2 ** (i - 1), width * 2**i
+        parts += [nn.Conv2d(entering, units, 4, 2, 1, bias=False), nn.BatchNorm2d(units), nn.LeakyReLU(0.2, True)]
+    net = nn.Sequential(*parts, nn.Conv2d(4 * width, 1, 4, 1, 0, bias=False), nn.Sigmoid())
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+    return net
+
+
+class LeNet(nn.Module):
+    """Everything as functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5, bias=False)
+        self.fc1, self.fc2 = nn.Linear(16 * 25, 30), nn.Linear(30, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(torch.tanh(self.conv1(x)), 2)
+        x = F.avg_pool2d(torch.tanh(self.conv2(x)), kernel_size=2)
+        return self.fc2(torch.tanh(self.fc1(x.reshape(x.shape[0], 16 * 5 * 5))))
+
+
+class Separable(nn.Module):
+    """Depthwise and pointwise convolutions, circular, around a plain skip, and a mean of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 8, 3, padding="same")
+        self.depthwise = nn.Conv2d(8, 8, (3, 5), padding=(1, 2), groups=8, padding_mode="circular")
+        self.pointwise, self.fc = nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = F.gelu(self.stem(x))
+        x = x + 0.5 * self.pointwise(F.gelu(self.depthwise(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def sequence():
+    """One axis of positions."""
+    parts = [nn.Conv1d(5, 8, 3, padding=1), nn.BatchNorm1d(8), nn.SiLU(), nn.AvgPool1d(2)]
+    parts += [nn.Conv1d(8, 8, 3, stride=2, padding=1, groups=2), nn.ELU(), nn.MaxPool1d(3, stride=1, padding=1)]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(8 * 4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+MODULES = {
+    "basic blocks": (lambda: ResNet(Basic, (2, 2, 1)), (3, 32, 32)),
+    "bottlenecks": (lambda: ResNet(Bottleneck, (2, 2)), (3, 32, 32)),
+    "vgg": (VGG, (3, 8, 8)),
+    "vgg with norms": (lambda: VGG(norm=True), (3, 8, 8)),
+    "discriminator": (discriminator, (3, 32, 32)),
+    "functions": (LeNet, (1, 32, 32)),
+    "separable": (Separable, (2, 6, 9)),
+    "sequence": (sequence, (5, 16)),
+}
+
+
+def check(module, shape, backend="cpp"):
+    """The very network: the gradient norms of autograd, layer by layer."""
+    module = module.double().train()
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=(BATCH, *shape))).requires_grad_()
+    y = module(x)
+    cotangent = rng.normal(size=y.shape)
+    (y * torch.from_numpy(cotangent)).sum().backward()
+    chain = pk.from_torch(module, weights=True)
+    p = pk.propagate(
+        chain,
+        x=x.detach().numpy(),
+        cotangent=cotangent,
+        batch_first=True,
+        positions=shape[1:],
+        dtype="float64",
+        engine="dense",
+        backend=backend,
+    )
+    gradients = {name.removesuffix(".weight"): part.grad for name, part in module.named_parameters()}
+    expected = [gradients[name].norm().log10().item() for name in chain.modules]
+    np.testing.assert_allclose(p.log10_grad_weight[0], expected, atol=EXACT)
+    assert abs(p.log10_grad_activation[0, 0] - x.grad.norm().log10().item()) < EXACT
+    return chain
+
+
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+@pytest.mark.parametrize("name", MODULES)
+def test_gradients_of_the_very_network_are_those_of_autograd(name, backend):
+    torch.manual_seed(1)
+    make, shape = MODULES[name]
+    check(make(), shape, backend)
