@@ -100,8 +100,10 @@ def _delta(weights):
     middles = [w[(..., *(k // 2 for k in w.shape[2:]))] for w in weights]
     if any(np.count_nonzero(w) > np.count_nonzero(m) for w, m in zip(weights, middles, strict=True)):
         return None
-    found = _structured(middles)
-    return (inits.DeltaOrthogonal(), found[1]) if found is not None and found[0] == inits.Orthogonal() else None
+    init, gain = _structured(middles) or (None, 1.0)
+    if isinstance(init, inits.Identity):
+        raise ValueError(f"kernels that are the identity at their middle are no scheme of a chain: {_ADVICE}")
+    return (inits.DeltaOrthogonal(), gain) if isinstance(init, inits.Orthogonal) else None
 
 
 def _structured(weights):

@@ -8,8 +8,7 @@ import math
 import numpy as np
 
 from pykernel import checks, inits
-from pykernel.bridges import recognise, torch_cells
-from pykernel.bridges.torch_conv import fans
+from pykernel.bridges import recognise, torch_cells, torch_conv
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
@@ -22,13 +21,13 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
 
     Args:
         module: an `nn.Sequential`, nested if you like, or a module whose `forward` torch.fx can trace, of Linear
-            layers, activation functions, norms, dropout, gates (SwiGLU and the like from two Linear layers or halves of
-            one, `nn.GLU`), self-attention, numbers that multiply, and sums a x + b f(x), the skip with layers of its
-            own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and its layers,
-            `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys and values
-            shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others blocks,
-            with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes the
-            chain's Head, over all positions or, behind `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these. An
+            layers, Conv1d and Conv2d, pools, activation functions, norms, dropout, gates (SwiGLU and the like from two
+            Linear layers or halves of one, `nn.GLU`), self-attention, numbers that multiply, and sums a x + b f(x), the
+            skip with layers of its own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and
+            its layers, `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys
+            and values shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others
+            blocks, with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes
+            the chain's Head, over all positions or, behind `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these. An
             `nn.RNNCell`, or `nn.RNN` of one layer, by itself becomes one step of a tied chain: `.replace(depth=T)`
             unrolls it T times.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
@@ -43,7 +42,8 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         Chain, whose `modules` are the names that the module has for its layers; tables and figures show them.
             `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
             `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units,
-            positions) here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
+            positions) here: `x=batch.transpose(1, 2), positions=batch.shape[1]`. Images are as they are in PyTorch,
+            (batch, units, height, width): `x=batch, positions=batch.shape[2:]`.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
@@ -54,8 +54,11 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         added, before; a module that does so is refused: read the module behind it.
         A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
         statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
-        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution, weights
-        shared other than by repetitions of a pattern, and sums inside a branch of another sum are refused by name.
+        is none. Convolutions pad as a kernel needs to keep its positions, or not at all, with zeros or circularly. An
+        adaptive pool to several positions whose output is flattened (VGG's) is read as none, which it is for images of
+        the size that the network was made for. Dropout on attention weights, masks other than the causal one, rotary
+        positions, dilation, transposed convolution, concatenation, norms of groups, weights shared other than by
+        repetitions of a pattern, and sums inside a branch of another sum are refused by name.
         Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a head's own gradient,
         and its bias in a drawn scheme.
 
@@ -90,7 +93,7 @@ def _chain(network, weights, init, loss) -> Chain:
     schemes = recognise.schemes(
         [matrices[i] for i in own],
         [biases[i] for i in own],
-        [fans(network.layers[i]) for i in own],
+        [torch_conv.fans(network.layers[i]) for i in own],
         [[own.index(i) for i in group] for group in network.groups],
     )
     main = max(
@@ -120,7 +123,15 @@ def _names(module, sources) -> list[str]:
 
 
 def init_torch_(
-    module, scheme, *, seed: int = 0, replica: int = 0, gain: float = 1.0, bias_std: float = 0.0, activations=None
+    module,
+    scheme,
+    *,
+    seed: int = 0,
+    replica: int = 0,
+    gain: float = 1.0,
+    bias_std: float = 0.0,
+    positions=(),
+    activations=None,
 ) -> Chain:
     """Fill a PyTorch module with the weights that `propagate` uses: a draw of a scheme at a seed and replica, in place.
 
@@ -130,6 +141,7 @@ def init_torch_(
             are taken, and whose other parts the module must have.
         seed, replica: the address of the draw.
         gain, bias_std: as in Chain. Biases are zero without.
+        positions: of one input, as in `propagate`, where the module has convolutions.
         activations: as in `from_torch`.
 
     Returns:
@@ -156,7 +168,7 @@ def init_torch_(
     network = read(module, activations)
     wanted = getattr(scheme, "chain", scheme)
     if isinstance(wanted, Chain):
-        chain = _as_wanted(network, wanted, gain, bias_std)
+        chain = _as_wanted(network, wanted, gain, bias_std, positions)
     elif scheme is None:
         raise TypeError(
             "scheme must be a name, an Init, a Chain or a recommendation, got None: pk.recommend found no healthy "
@@ -166,27 +178,28 @@ def init_torch_(
         chain = network.chain(
             scheme, gain=checks.finite("gain", gain), bias_std=checks.not_negative("bias_std", bias_std)
         )
-    program = lower(chain, seed=seed)
+    program = lower(chain, seed=seed, positions=positions)
     sources = [*network.layers, *([] if network.head is None else [network.head])]
     for source in sources:
         for parameter in (source.weight, source.bias):
             if parameter is not None:
                 require_numbers(parameter, source.where)
     for i, source in enumerate(sources, 1):
-        _fill(source.weight, source.rows, weights(chain, layer=i, replica=replica, seed=seed, dtype="float32"))
+        drawn = weights(chain, layer=i, replica=replica, seed=seed, dtype="float32", positions=positions)
+        _fill(source.weight, source.rows, drawn)
         if source.bias is not None:
-            drawn = i <= program.depth and program.layers.bias_draw[i - 1]
-            _fill(source.bias, source.rows, bias_of(program, replica, i)[:, 0] if drawn else np.zeros(source.sizes[0]))
+            has = i <= program.depth and program.layers.bias_draw[i - 1]
+            _fill(source.bias, source.rows, bias_of(program, replica, i)[:, 0] if has else np.zeros(source.sizes[0]))
     return chain.named(_names(module, network.layers))
 
 
-def _as_wanted(network, wanted, gain, bias_std):
+def _as_wanted(network, wanted, gain, bias_std, positions):
     """The network as a chain with the init, gain and biases of another one, which must have its other parts."""
     if gain != 1 or bias_std != 0:
         raise ValueError("the recommended chain brings its own gain and bias_std: give it alone")
     if wanted.blocks is not None or network.keywords is None:
         own = network.chain(wanted.init if wanted.blocks is None else "he_normal")
-        if _shape(own) != _shape(wanted):
+        if _shape(own, positions) != _shape(wanted, positions):
             raise ValueError(
                 f"the module has {own}; the recommended chain has {wanted}: weights alone cannot make up for it"
             )
@@ -205,16 +218,17 @@ def _as_wanted(network, wanted, gain, bias_std):
     return own
 
 
-def _shape(chain):
+def _shape(chain, positions):
     """All of a chain but its draws."""
     from pykernel.lower import lower
 
-    p = lower(chain.replace(init="he_normal", head=None))
+    p = lower(chain.replace(init="he_normal", head=None), positions=positions)
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
     arrays = (
         p.nodes,
         p.layers.units,
         p.layers.columns,
+        p.layers.groups,
         p.layers.weight,
         p.joins.skip,
         p.joins.branch,
@@ -222,8 +236,9 @@ def _shape(chain):
         p.masks,
     )
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
+    windows = [p.windows[window] for window in p.window_steps]
     affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
-    return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops
+    return rows, [p.norms[norm] for norm in p.norm_steps], affines, windows, [a.tolist() for a in arrays], ops
 
 
 def _fill(parameter, rows, array):

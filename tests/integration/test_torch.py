@@ -239,7 +239,7 @@ REFUSED = [
     (evaluated, "is in eval mode and normalises by running statistics"),
     (small(nn.LazyLinear(6), nn.Tanh), "has no weight yet"),
     (small(nn.Linear(4, 4, device="meta"), nn.Tanh), "on the meta device"),
-    (small(nn.Conv1d(1, 1, 3)), "is not known: a convolution mixes positions"),
+    (small(nn.Conv3d(1, 1, 3)), "is not known: a chain's convolutions are over one axis of positions or two"),
     (small(nn.TransformerEncoderLayer(4, 2, 4)), "drops attention weights, which a chain cannot"),
     (small(L(), nn.Dropout(1.0), nn.Tanh), "drops everything"),
 ]
