@@ -12,7 +12,7 @@ from pykernel.sweeps.report import axes
 
 # Words whose labels are what one types.
 TYPED = (
-    *("depth", "width", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
+    *("depth", "width", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "tied"),
     *("batch", "seed", "engine", "backend", "dtype", "precision", "correlation"),
 )
 _CHOSEN = ("engine", "backend")  # by auto, unless an axis of the grid
@@ -23,6 +23,7 @@ _USUAL = {
     "bias_std": 0.0,
     "norm_eps": 1e-05,
     "order": "linear-norm-activation",
+    "tied": False,
     "batch": 1,
     "seed": 0,
     "dtype": "float32",
