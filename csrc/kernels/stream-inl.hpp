@@ -39,7 +39,8 @@ PK_INLINE void advance(Counters& c, U64 k0, U64 k1) {
 // Rounds first.. of lanes<float> counters, given as even and odd ones; the four words in lane order.
 template <int first> PK_INLINE void finish(Counters even, Counters odd, const Keys& keys, U32 (&words)[4]) {
 #pragma GCC unroll 10
-  for (int r = first; r < philox_rounds - 1; r++) advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
+  for (int r = first; r < philox_rounds - 1; r++)
+    advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
   const U64 m0 = broadcast((uint64_t)philox_m0), m1 = broadcast((uint64_t)philox_m1);
   const U64 p0 = mul_even(even.c0, m0), q0 = mul_even(odd.c0, m0), p1 = mul_even(even.c2, m1),
             q1 = mul_even(odd.c2, m1);

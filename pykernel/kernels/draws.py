@@ -49,7 +49,7 @@ _ROUNDS = stream.ROUNDS
 
 @inline
 def philox(c0, c1, c2, c3, k0, k1):
-    """Seven rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under a key of two uint32."""
+    """Seven rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32), a key of two uint32."""
     for _ in range(_ROUNDS):
         upper0, lower0 = multiply_wide(c0, _M0)
         upper1, lower1 = multiply_wide(c2, _M1)
