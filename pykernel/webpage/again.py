@@ -30,12 +30,14 @@ _USUAL = {
     "precision": "exponent",
     "correlation": 0.0,
 }
+_TRUTHS = {"True": True, "False": False}  # attributes of a file are numbers and texts
 LINE = 88
 
 
 def held(ds: Any) -> dict[str, Any]:
     """What all cells have in common, of chain and run, by its word."""
-    return {key.partition("_")[2]: value for key, value in ds.attrs.items() if key.partition("_")[0] in ("base", "run")}
+    own = {key.partition("_"): value for key, value in ds.attrs.items()}
+    return {word: _TRUTHS.get(value, value) for (part, _, word), value in own.items() if part in ("base", "run")}
 
 
 def described(ds: Any) -> list[tuple[str, str]]:
