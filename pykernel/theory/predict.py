@@ -13,7 +13,7 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import attention, density, finite, finite_blocks, head
+from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -268,10 +268,16 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
     """
     follows = structure(program).follows
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
-        if follows:
+        if follows == "density":
             walk, signal = density.forward(program)
             first = head.start(program, float(signal.activation[-1]), math.nan)
-            return signal, density.backward(walk, signal, first.square), first.loss
+            gradient = density.backward(walk, signal, first.square)
+            return population.pairs(program, signal) if program.columns > 1 else signal, gradient, first.loss
+        if follows:
+            units, signal = population.forward(program, follows == "every column")
+            first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
+            gradient = population_gradient.backward(units, signal, first.square, first.coherence)
+            return signal, gradient, first.loss
         signal = forward(program)
         between = None if signal.between is None else float(signal.between.distance[-1])
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
@@ -306,8 +312,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
             f"grows to about {density.along(program, prediction.signal):+.3g} decades"
         )
-    if prediction.signal.fractions is not None and program.columns > 1:
-        out.append("functions act on sums: their entries are followed one column at a time, so similarity is not known")
+    out += population.notes(program, structure(program).follows)
     if reason is not None:
         out.append(
             f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite "

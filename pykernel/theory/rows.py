@@ -92,7 +92,7 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
             dead[chosen] = _dead(row, deviation, distance[chosen], program.columns)
     for s, found in (signal.fractions or {}).items():
-        saturated[s], dead[s] = found[0], found[1] if program.columns == 1 else math.nan
+        saturated[s], dead[s] = found[0], dead[s] if found[1] is None else found[1]
     return saturated, dead
 
 

@@ -38,7 +38,8 @@ def level(norm, q, mean):
 def law(walk, stretch, op):
     kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
     if "batch" in kinds:
-        walk.require_gaussian(source, "batch norm")
+        if not walk.laws[source].gaussian:
+            walk.follow(source, "batch norm", batch=True)
         return walk.same(source, gaussian=False, followed=False, summed=False, made="batch norm")
     return walk.same(source, mean="" if kinds == {"layer"} else walk.laws[source].mean, uneven=False)
 

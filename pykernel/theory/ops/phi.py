@@ -21,10 +21,8 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     known = "batch" not in norms
-    if known and not walk.laws[source].gaussian:
-        walk.follow(source, names)
-    else:
-        walk.require_gaussian(source, names)
+    if not walk.laws[source].gaussian:
+        walk.follow(source, names, batch=not known)
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
     leaning = "" if all(row.name in ODD for row in rows) else names
