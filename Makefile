@@ -7,23 +7,38 @@ WORKERS ?= 2
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
 CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
 
-.PHONY: help run test lint format bench bench-peers docs integration sanitize clean
+.PHONY: help run test check lint tidy format bench bench-peers docs integration sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-run: .venv/installed ## the default sweep: table, figure, CSV and NetCDF in results/
+run: .venv/installed ## the default sweep: table, figures, report, CSV and NetCDF in results/
 	$(BIN)/pykernel sweep --default
 
-test: .venv/tools ## the test suite
+test: .venv/tools ## the test suite; ARGS="tests/test_inits.py -k pickle" for some of it
 	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
+
+# A test of every floor of the house that needs neither Numba nor a minute.
+QUICK := arrows breath codebase types package stream product activations blocks trace
+
+check: .venv/tools ## lint, types and a test of every floor, in half a minute: before each commit
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy --no-error-summary
+	git diff --name-only --diff-filter=d HEAD -- $(CPP) | xargs -r $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not examples" $(QUICK:%=tests/test_%.py) $(ARGS)
 
 lint: .venv/tools ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
+	$(MAKE) -s tidy
+
+tidy: .venv/tools ## faults in C++ that clang-tidy finds (the checks of .clang-tidy)
+	$(BIN)/ninja -C $(firstword $(wildcard build/cp*-linux_*)) -t compdb > .venv/compile_commands.json
+	ls csrc/*.cpp csrc/ops/*.cpp | grep -v csrc/bind | xargs -P $(WORKERS) -n 8 $(BIN)/clang-tidy -p .venv --quiet 2>/dev/null
 
 format: .venv/tools ## lay the code out as `make lint` wants it
 	$(BIN)/ruff check --fix --exit-zero --quiet .
@@ -50,7 +65,7 @@ sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, Undefin
 	  $(BIN)/ctest --preset $$preset || exit 1; done
 
 clean: ## forget environments, builds and results
-	rm -rf .venv .venv-peers .boot build build-asan build-tsan build-ubsan dist results bench/.asv docs/_build docs/gallery
+	rm -rf .venv .venv-peers .boot build build-asan build-tsan build-ubsan dist results bench/.asv docs/_build docs/gallery docs/_shown
 
 # Debian's python3 may lack ensurepip, and so venv; its pip can still fetch virtualenv into a folder.
 .venv/made .venv-peers/made:

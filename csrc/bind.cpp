@@ -48,7 +48,13 @@ py::dict run_replicas(const py::object& program, const std::string& engine, int6
     rows.*row.of = array.mutable_data();
     out[row.name] = array;
   }
-  const Run how{first, count, threads, memory, poll_signals};
+  double* tangent_kernel = nullptr;
+  if (held.program().common) {
+    py::array_t<double> array({count, held.program().batch, held.program().batch});
+    tangent_kernel = array.mutable_data();
+    out["tangent_kernel"] = array;
+  }
+  const Run how{first, count, threads, memory, poll_signals, tangent_kernel};
   const auto run_as = [&]<class T>(T) {
     run<T>(held.program(), how, which == dense ? make_dense<T>(memory / 2) : make_matrix_free<T>(), rows);
   };
@@ -84,6 +90,7 @@ int64_t memory(const py::object& program, const std::string& engine) {
 
 }  // namespace
 
+void bind_draws(py::module_& module);
 void bind_kernels(py::module_& module);
 
 }  // namespace pykernel
@@ -123,5 +130,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   shared.attr("range") = pykernel::range<double>;
   shared.attr("lost_direction") = pykernel::lost_direction;
   shared.attr("preferred_direction") = pykernel::preferred_direction;
+  pykernel::bind_draws(m);
   pykernel::bind_kernels(m);
 }

@@ -11,11 +11,11 @@ namespace py = pybind11;
 namespace pykernel {
 namespace {
 
-constexpr const char* table_names[table_count] = {"layer",  "activation", "norm", "affine", "join",
-                                                  "factor", "mask",       "mix",  "node"};  // as in Table
-constexpr const char* norm_names[] = {"batch", "layer", "rms"};                             // as in Norm, from 1
-constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};               // as in Loss, from 1
-constexpr const char* over_names[] = {"positions", "first", "last", "mean"};                // as in Over
+constexpr const char* table_names[table_count] = {"layer", "activation", "norm",   "affine", "join", "factor",
+                                                  "mask",  "mix",        "window", "node",   "drive"};
+constexpr const char* norm_names[] = {"batch", "layer", "rms"};                // as in Norm, from 1
+constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};  // as in Loss, from 1
+constexpr const char* over_names[] = {"positions", "first", "last", "mean"};   // as in Over
 
 // The place of a name among some, from 1; 0 for None.
 template <size_t count> int place(const py::handle& name, const char* const (&names)[count], const char* what) {
@@ -39,7 +39,7 @@ Counts counts_of(const py::handle& counts) {
   Fields fields(py::reinterpret_borrow<py::object>(counts));
   Counts out = {};
   for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
-  fields.ignore("rounded");  // none of an op's
+  for (const char* name : {"rounded", "weight"}) fields.ignore(name);  // none of an op's
   fields.done();
   return out;
 }
@@ -110,6 +110,8 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.registers = fields.read<int64_t>("registers");
   p.nodes = array<int64_t>(fields, "nodes", {p.counts[Table::node] + 1});
   p.batch = fields.read<int64_t>("batch");
+  p.positions_out = product(fields.read<std::vector<int64_t>>("positions_out"));
+  fields.ignore("kernels");  // their taps are what counts
   p.positions = product(fields.read<std::vector<int64_t>>("positions"));
   p.seed = fields.read<uint64_t>("seed");
   p.exponent = fields.read<bool>("exponent");
@@ -146,14 +148,18 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.causal = array<bool>(mixes, "causal", {p.counts[Table::mix]});
   p.mix_scale = array<double>(mixes, "scale", {p.counts[Table::mix]});
   mixes.done();
+  read_windows(fields.get("windows"));
+  p.window_steps = array<int64_t>(fields, "window_steps", {p.counts[Table::window]});
 
   const int64_t columns = columns_of(p);
   p.x = array<double>(fields, "x", {p.nodes[0], columns});
-  p.cotangent = array<double>(fields, "cotangent", {p.nodes[p.counts[Table::node]], columns});
+  p.cotangent = array<double>(fields, "cotangent", {p.nodes[p.counts[Table::node]], columns_out_of(p)});
   p.correlation = fields.read<double>("correlation");
   read_head(Fields(fields.get("head")));
   p.clip_value = fields.read<double>("clip_value");
+  read_drives(fields.get("drives"), fields.get("drive"));
   read_formats(fields.get("formats"));
+  p.common = fields.read<bool>("common");
   fields.done();
 }
 
@@ -184,14 +190,20 @@ void HeldProgram::read_stretches(const py::object& stretches) {
 void HeldProgram::read_layers(Fields fields) {
   Program& p = program_;
   const std::vector<int64_t> L = {p.counts[Table::layer]};
+  p.groups = array<int64_t>(fields, "groups", L);
+  p.taps = array<int64_t>(fields, "taps", L);
+  for (const char* name : {"kernel", "positions"}) fields.ignore(name);  // they follow from the walk
   p.units = array<int64_t>(fields, "units", L);
   p.columns = array<int64_t>(fields, "columns", L);
+  p.weight = array<int64_t>(fields, "weight", L);
+  for (int64_t i = 0; i < L[0]; i++) p.weight_count = std::max(p.weight_count, p.weight[i] + 1);
+  if (p.weight_count == L[0]) p.weight = nullptr, p.weight_count = 0;
   p.address = array<int64_t>(fields, "address", L);
   p.draw = array<int64_t>(fields, "draw", L);
   p.scale = array<double>(fields, "scale", L);
   p.bias_draw = array<int64_t>(fields, "bias_draw", L);
   p.bias_scale = array<double>(fields, "bias_scale", L);
-  p.centred = array<bool>(fields, "centred", L);
+  p.centred = array<int64_t>(fields, "centred", L);
   fields.done();
 }
 
@@ -257,6 +269,36 @@ void HeldProgram::read_affines(const py::object& rows) {
   }
   program_.affines = affines_.data();
   program_.affine_count = (int64_t)affines_.size();
+}
+
+void HeldProgram::read_drives(const py::object& units, const py::object& arrays) {
+  Program& p = program_;
+  const int64_t count = p.counts[Table::drive];
+  p.drives = array<int64_t>(units, {count}, "drives");
+  if (arrays.is_none()) return;
+  if ((int64_t)py::len(arrays) != count) throw py::value_error("drive must hold one array a drive");
+  std::vector<const double*>& out = pointers_.emplace_back();
+  for (int64_t i = 0; i < count; i++)
+    out.push_back(array<double>(arrays[py::int_(i)], {p.drives[i], columns_of(p)}, "drive"));
+  p.drive = out.data();
+}
+
+void HeldProgram::read_windows(const py::object& rows) {
+  for (const py::handle& row : rows) {
+    Fields fields(py::reinterpret_borrow<py::object>(row));
+    Window& w = windows_.emplace_back();
+    for (const auto& [name, to] :
+         {std::pair("field", w.field), {"taps", w.taps}, {"stride", w.stride}, {"padding", w.padding}}) {
+      const auto pair = fields.read<std::pair<int64_t, int64_t>>(name);
+      to[0] = pair.first, to[1] = pair.second;
+    }
+    w.circular = fields.read<bool>("circular");
+    w.largest = fields.read<bool>("largest");
+    w.by_units = fields.read<bool>("by_units");
+    fields.done();
+  }
+  program_.windows = windows_.data();
+  program_.window_count = (int64_t)windows_.size();
 }
 
 void HeldProgram::read_head(Fields fields) {

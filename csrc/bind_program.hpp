@@ -55,6 +55,8 @@ class HeldProgram {
   void read_activations(const pybind11::object& rows, const Own& own);
   void read_norms(const pybind11::object& rows);
   void read_affines(const pybind11::object& rows);
+  void read_drives(const pybind11::object& units, const pybind11::object& arrays);
+  void read_windows(const pybind11::object& rows);
   void read_head(Fields fields);
   void read_formats(const pybind11::object& formats);
 
@@ -72,6 +74,7 @@ class HeldProgram {
   std::vector<NormRow> norms_;
   Formats formats_;
   std::vector<AffineRow> affines_;
+  std::vector<Window> windows_;
 };
 
 }  // namespace pykernel

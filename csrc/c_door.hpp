@@ -90,8 +90,9 @@ constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::attention_entropy, &Rows::attention_entropy},
     {&pk_rows::score_std, &Rows::score_std},
 };
-constexpr int rows_of_formats = 11;  // which the C door has no words for
-static_assert(sizeof c_rows / sizeof *c_rows == row_count - rows_of_formats, "every row has its place in pk_rows");
+constexpr int rows_of_formats = 11, rows_of_shared_weights = 2;  // which the C door has no words for
+static_assert(sizeof c_rows / sizeof *c_rows == row_count - rows_of_formats - rows_of_shared_weights,
+              "every row has its place in pk_rows");
 
 inline Rows rows_of(const pk_rows* given) {
   const pk_rows r = read(given);

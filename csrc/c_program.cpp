@@ -49,7 +49,7 @@ class HeldProgram {
       std::vector<Op>& ops = ops_.emplace_back();
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
-        require(op.kind >= 0 && op.kind < op_kinds, "an op's kind must be one of pk_op_kind");
+        require(op.kind >= 0 && op.kind < (int)OpKind::gather, "an op's kind must be one of pk_op_kind");
         for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
         ops.push_back({(OpKind)op.kind, op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
@@ -118,7 +118,7 @@ class HeldProgram {
     p_.bias_draw = bias_draws.data();
     p_.bias_scale = or_else<double>(c_.bias_scale, Table::layer, c_.biases ? 1 : 0);
     p_.biases = c_.biases;
-    centred_ = std::make_unique<bool[]>(L + 1);
+    centred_ = std::make_unique<int64_t[]>(L + 1);
     p_.centred = centred_.get();
     p_.skip = or_else<double>(c_.skip, Table::join, 1);
     p_.branch = or_else<double>(c_.branch, Table::join, 1);
@@ -169,7 +169,8 @@ class HeldProgram {
   std::vector<NormRow> norms_;
   std::vector<AffineRow> affines_;
   std::vector<Draw> draws_;
-  std::unique_ptr<bool[]> centred_, causal_;
+  std::unique_ptr<int64_t[]> centred_;
+  std::unique_ptr<bool[]> causal_;
 };
 
 }  // namespace

@@ -23,21 +23,28 @@ void check_engine(const Program& program, Engine engine) {
   check(program);
   if (engine != dense && engine != matrix_free)
     throw std::invalid_argument("engine must be 0 (dense) or 1 (matrix_free)");
-  const double columns = (double)columns_of(program), layers = (double)program.counts[Table::layer];
+  const Keep keep = keep_of(program, engine == matrix_free);
+  const Largest most = largest_of(program, keep);
+  const double columns = (double)most.columns, layers = (double)program.counts[Table::layer];
   double entries = 0;
   for (int64_t l = 1; l <= all_layers(program); l++) {
     const LayerOf of = layer_of(program, l);
     entries += (double)padded(of.rows) * ((double)of.columns + columns);
   }
-  if (entries * 32 + layers * columns * columns * 16 > 0x1p60) throw TooLarge("the chain is too large");
+  if (entries * 32 + layers * (double)most.gram * 16 > 0x1p60) throw TooLarge("the chain is too large");
 }
 
 // Of the largest kernel call: taken once, at the bottom of the workspace.
 template <class T> int64_t scratch_bytes(const Program& program, Engine engine) {
   size_t most = 0;
-  for (int64_t l = 1; l <= all_layers(program); l++)
-    most = std::max(most, backward_scratch<T>(layer_of(program, l).rows, columns_of(program)));
-  return std::max({(int64_t)most, engine == matrix_free ? MatrixFreeLinear<T>::scratch_bytes(program) : 0,
+  const int64_t columns = largest_of(program, keep_of(program, engine == matrix_free)).columns;
+  for (int64_t l = 1; l <= all_layers(program); l++) {
+    const LayerOf of = layer_of(program, l);
+    most = std::max({most, backward_scratch<T>(of.rows, columns), (size_t)of.columns * 16 * sizeof(float)});
+    if (columns > few_columns) most = std::max(most, outer_scratch<T>(of.rows));
+  }
+  return std::max({(int64_t)most, Totals<T>::scratch_bytes(program),
+                   engine == matrix_free ? MatrixFreeLinear<T>::scratch_bytes(program) : 0,
                    mix_needs(program).room * (int64_t)sizeof(T)});
 }
 
@@ -50,7 +57,7 @@ template <class T> int64_t engine_bytes(const Program& program, Engine engine) {
   return linear + scratch_bytes<T>(program, engine) + slack;
 }
 template <class T> WorkspaceSize size_of(const Program& program, Engine engine) {
-  const bool keep = Network<T>::keeps_inputs(program, engine == matrix_free);
+  const Keep keep = keep_of(program, engine == matrix_free);
   const int64_t fixed = engine_bytes<T>(program, engine) + Network<T>::fixed_bytes(program, keep);
   const int64_t draws = engine == dense ? Dense<T>::draw_bytes(program) : 0;
   return {(size_t)(fixed + Network<T>::tape_bytes(program, keep, 0)),
@@ -77,7 +84,7 @@ struct Shares {
   int64_t scratch, tape, draws;
 };
 template <class T> Shares shares_of(const Program& program, Engine engine, int64_t bytes) {
-  const bool keep = Network<T>::keeps_inputs(program, engine == matrix_free);
+  const Keep keep = keep_of(program, engine == matrix_free);
   const int64_t rest = bytes - engine_bytes<T>(program, engine) - Network<T>::fixed_bytes(program, keep);
   const int64_t tape = Network<T>::tape_bytes(program, keep, rest);
   if (tape > rest) throw std::bad_alloc();
@@ -91,7 +98,8 @@ bool run_lent(const Program& program, Engine engine, int64_t first, int64_t coun
   const std::atomic<bool> never{false};
   Team team(1, never, stop);
   const RowExtents extents = extents_of(program);
-  Vector<double> unwanted((size_t)std::max({extents.layers, extents.nodes + 1, extents.activations, extents.mixes}));
+  Vector<double> unwanted(
+      (size_t)std::max({extents.layers, extents.nodes + 1, extents.activations, extents.mixes, extents.weights}));
   const auto linear = (engine == dense ? make_dense<T>(shares.draws) : make_matrix_free<T>())(program, 1);
   std::optional<Network<T>> network;
   try {

@@ -49,27 +49,55 @@ void check_pointers(const Program& p) {
   require(!p.counts[Table::join] || (p.skip && p.branch), "skip and branch must be given");
   require(!p.counts[Table::factor] || p.factors, "factors must be given");
   require(!p.counts[Table::mask] || p.masks, "masks must be given");
+  require(!p.counts[Table::drive] || p.drives, "drives must be given");
   require(!p.counts[Table::mix] || (p.heads && p.kv_heads && p.causal && p.mix_scale),
           "heads, kv_heads, causal and mix_scale must be given");
+  require(!p.counts[Table::window] || (p.window_steps && p.windows && p.taps),
+          "window_steps, windows and the taps of layers must be given");
+  require(p.positions_out >= 0 && p.positions_out < (int64_t)1 << 31, "positions_out must be at least 0");
+}
+
+// Layers of one weight agree in all that makes it, and weights are numbered in order of first use.
+void check_weights(const Program& p) {
+  const char* disagree = "layers that share a weight must have its address, shape, draws, scale and bias";
+  const auto same = [](const double* const* arrays, int64_t i, int64_t j) { return !arrays || arrays[i] == arrays[j]; };
+  Vector<int64_t> first;
+  for (int64_t i = 0; i < p.counts[Table::layer]; i++) {
+    const int64_t w = p.weight[i];
+    index(w, (int64_t)first.size() + 1, "weights must be numbered from 0 in order of first use");
+    if (w == (int64_t)first.size()) first.push_back(i);
+    const int64_t j = first[(size_t)w];
+    require(p.address[i] == p.address[j] && p.units[i] == p.units[j] && p.columns[i] == p.columns[j] &&
+                p.draw[i] == p.draw[j] && p.scale[i] == p.scale[j] && same(p.weights, i, j),
+            disagree);
+    require(p.bias_draw[i] == p.bias_draw[j] && p.bias_scale[i] == p.bias_scale[j] && same(p.biases, i, j), disagree);
+  }
+  require((int64_t)first.size() == p.weight_count, "weight_count must be how many weights there are");
 }
 
 void check_layers(const Program& p) {
   const int64_t L = p.counts[Table::layer];
   Vector<char> given((size_t)p.draw_count);
   for (int64_t i = 0; i < p.draw_count; i++) given[(size_t)i] = unit_of(p.draws[i]).source == Source::given;
+  int64_t known = 0;
   for (int64_t i = 0; i < L; i++) {
     check_width(p.units[i]);
     check_width(p.columns[i]);
     require(p.address[i] >= 1 && p.address[i] < 1 << 24, "an address must be at least 1 and below 2^24");
     index(p.draw[i], p.draw_count, "a layer's draw must be one of the program's");
     index(p.bias_draw[i], given_bias + 1, "bias_draw must be 0 (zero) to 3 (given)");
+    index(p.centred[i], centred_count, "centred must be 0 (no) to 2 (over each input)");
     const double *weight = p.weights ? p.weights[i] : nullptr, *bias = p.biases ? p.biases[i] : nullptr;
     require(weight || !given[(size_t)p.draw[i]], "weights must be given for every layer whose draw is \"given\"");
     require(bias || p.bias_draw[i] != given_bias, "biases must be given for every layer whose bias_draw is \"given\"");
-    check_finite(weight, size_of(p.units[i], p.columns[i]), "weights");
+    require(groups_of(p, i) >= 1 && p.units[i] % groups_of(p, i) == 0, "groups must divide the units of a layer");
+    require(!p.taps || (p.taps[i] >= 1 && p.columns[i] % p.taps[i] == 0), "taps must divide the columns of a layer");
+    const int64_t entries = size_of(p.units[i], p.columns[i]);
+    if (!p.weight || p.weight[i] == known) check_finite(weight, entries, "weights"), known++;  // shared ones once
     check_finite(bias, p.units[i], "biases");
     size_of(padded(p.units[i]), columns_of(p));
   }
+  if (p.weight) check_weights(p);
   check_finite(p.scale, L, "scale");
   check_finite(p.bias_scale, L, "bias_scale");
 }
@@ -102,25 +130,50 @@ void check_rows(const Program& p) {
     require(p.kv_heads[i] >= 1 && p.heads[i] >= 1 && p.heads[i] % p.kv_heads[i] == 0,
             "attention heads must be at least 1, those of keys a divisor of them");
   check_finite(p.mix_scale, p.counts[Table::mix], "mix_scale");
+  for (int64_t i = 0; i < p.counts[Table::drive]; i++) {
+    check_width(p.drives[i]);
+    if (p.drive) check_finite(p.drive[i], size_of(p.drives[i], columns_of(p)), "drive");
+  }
 }
 
-// Registers hold what is read, in as many units as the numbers say.
-void check_op(const Program& p, const Op& op, int64_t number, const Units& units) {
+void check_window(const Window& w) {
+  for (int axis = 0; axis < 2; axis++)
+    require(w.field[axis] >= 1 && w.taps[axis] >= 1 && w.stride[axis] >= 1 && w.padding[axis] >= 0 &&
+                w.field[axis] < (int64_t)1 << 31 && w.padding[axis] <= w.taps[axis] &&
+                w.stride[axis] < (int64_t)1 << 31 && w.taps[axis] <= w.field[axis] + 2 * w.padding[axis],
+            "a window must fit into its field with the padding");
+  require(w.padding[0] < w.taps[0] && w.padding[1] < w.taps[1], "padding must be less than a window");
+}
+
+// Registers hold what is read, in shapes as the numbers say.
+void check_op(const Program& p, const Op& op, int64_t number, const Shapes& shapes) {
   const OpFacts& facts = facts_of(op.kind);
   index(number, p.counts[facts.table], "an op's number must be below what counts says of its table");
-  const int64_t n = units.of(op.ins[0]);
-  for (int k = 0; k < facts.inputs; k++)
-    require(units.of(op.ins[k]) > 0, "an op must read a register that was written in its repetition");
+  const Shape in = shapes.of(op.ins[0]);
+  const int64_t n = in.units;
+  for (int k = 0; k < facts.inputs; k++) {
+    require(shapes.of(op.ins[k]).units > 0, "an op must read a register that was written in its repetition");
+    require(shapes.of(op.ins[k]).columns == in.columns, "blocks that an op reads must have as many columns");
+  }
   if (op.kind == OpKind::mix) {
     const int64_t heads = p.heads[number], units_of_keys = n / heads * p.kv_heads[number];
     require(n % heads == 0, "attention heads must divide the units of the query");
-    require(units.of(op.ins[1]) == units_of_keys && units.of(op.ins[2]) == units_of_keys,
+    require(shapes.of(op.ins[1]).units == units_of_keys && shapes.of(op.ins[2]).units == units_of_keys,
             "key and value must have as many units a head as the query");
   }
   for (int k = 1; k < facts.inputs && op.kind != OpKind::mix; k++)
-    require(units.of(op.ins[k]) == n, "blocks that are added or multiplied must have as many units");
+    require(shapes.of(op.ins[k]).units == n, "blocks that are added or multiplied must have as many units");
   if (op.kind == OpKind::linear)
-    require(p.columns[number] == n, "a layer must have as many columns as its input has units");
+    require(p.columns[number] * groups_of(p, number) == n, "a layer must have as many columns as its input has units");
+  if (op.kind == OpKind::gather || op.kind == OpKind::pool) {
+    index(p.window_steps[number], p.window_count, "a step's window must be one of the program's");
+    const Window& window = p.windows[p.window_steps[number]];
+    check_window(window);
+    require(window.positions() * p.batch == in.columns, "a window's field must have as many positions as its input");
+    const Shape out = shapes.after(op, number);
+    check_width(out.units);
+    size_of(padded(out.units), out.columns);
+  }
   if (op.kind == OpKind::affine)
     require(p.affines[p.affine_steps[number]].units == n, "an affine row must have as many units as its input");
   if (op.kind == OpKind::node) require(p.nodes[number + 1] == n, "a node's units must be those of its block");
@@ -135,7 +188,7 @@ void check_gradients(const Stretch& stretch, Vector<char>& held) {
     require(held[(size_t)op.out],
             "every result must be read before its register is written again or the repetition ends");
     held[(size_t)op.out] = 0;
-    for (int k = 0; k < facts_of(op.kind).inputs; k++) held[(size_t)op.ins[k]] = 1;
+    for (int k = 0; k < facts_of(op.kind).inputs && op.kind != OpKind::drive; k++) held[(size_t)op.ins[k]] = 1;
   }
   require(held[0], "a repetition must read register 0");
   for (size_t r = 1; r < held.size(); r++) require(!held[r], "a repetition must read of earlier ones register 0 only");
@@ -145,7 +198,7 @@ void check_ops(const Program& p) {
   check_width(p.nodes[0]);
   size_of(padded(p.nodes[0]), columns_of(p));
   Counts counts = {};
-  Units units(p);
+  Shapes shapes(p);
   Vector<char> held((size_t)p.registers);
   for (int64_t s = 0; s < p.stretch_count; s++) {
     const Stretch& stretch = p.stretches[s];
@@ -168,21 +221,23 @@ void check_ops(const Program& p) {
       counts.of[t] += stretch.count * each.of[t];
       require(counts.of[t] <= p.counts.of[t], "counts must be those of the stretches");
     }
-    for (int64_t i = 0, before = 0; i < stretch.count; i++) {
-      const int64_t begin = units.of(0);
+    Shape before;
+    for (int64_t i = 0; i < stretch.count; i++) {
+      const Shape begin = shapes.of(0);
       if (repeats(p, stretch, i) && begin == before) continue;
       before = begin;
       for (int64_t j = 0; j < stretch.op_count; j++) {
         const int64_t number = number_of(stretch, stretch.ops[j], i);
-        check_op(p, stretch.ops[j], number, units);
-        units.run(stretch.ops[j], number);
+        check_op(p, stretch.ops[j], number, shapes);
+        shapes.run(stretch.ops[j], number);
       }
-      units.end_repetition();
+      shapes.end_repetition();
     }
   }
   for (int t = 0; t < table_count; t++)
     require(counts.of[t] == p.counts.of[t], "counts must be those of the stretches");
-  require(units.of(0) == p.nodes[p.counts[Table::node]], "a program must end in a node");
+  require(shapes.of(0).units == p.nodes[p.counts[Table::node]], "a program must end in a node");
+  require(shapes.of(0).columns == columns_out_of(p), "positions_out must be those of the last node");
 }
 
 void check_ends(const Program& p) {
@@ -202,7 +257,7 @@ void check_ends(const Program& p) {
   require(p.correlation >= 0 && p.correlation <= 1, "correlation must be within 0 and 1");
   require(p.clip_value >= 0, "clip_value must not be negative");
   check_finite(p.x, p.x ? p.nodes[0] * columns : 0, "x");
-  check_finite(p.cotangent, p.cotangent ? n * columns : 0, "cotangent");
+  check_finite(p.cotangent, p.cotangent ? n * columns_out_of(p) : 0, "cotangent");
 }
 
 }  // namespace

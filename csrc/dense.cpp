@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "draws.hpp"
+#include "grouped.hpp"
 #include "haar.hpp"
 #include "isa.hpp"
 #include "pages.hpp"
@@ -20,6 +21,33 @@ constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 int64_t panel_size(const LayerOf& l) { return padded(l.rows) * l.columns; }
 Unit unit_of(const LayerOf& l) { return l.given ? Unit{Source::given, Distribution::normal, 0} : unit_of(l.draw); }
 
+// Rounded weights have their scale in them, but for those of one number.
+template <class T> T scale_of_groups(const Weights<T>& w, const Unit& unit) {
+  const bool within = w.format.fraction && unit.source != Source::identity && unit.source != Source::constant;
+  return within ? T(1) : w.scale;
+}
+
+// Panels of a matrix with `columns` columns become those of one that has it at the middle of `taps` taps.
+template <class T> void set_apart(T* panels, int64_t rows, int64_t columns, int64_t taps) {
+  Vector<T> one((size_t)(columns * 16));
+  for (int64_t p = panels_of(rows); p-- > 0;) {
+    std::copy_n(panels + p * columns * 16, columns * 16, one.data());
+    T* to = panels + p * taps * columns * 16;
+    std::fill_n(to, taps * columns * 16, T(0));
+    std::copy_n(one.data(), columns * 16, to + taps / 2 * columns * 16);
+  }
+}
+
+bool is_grouped(const Program& program, int64_t l) {
+  return l <= program.counts[Table::layer] && groups_of(program, l - 1) > 1;
+}
+int64_t largest_grouped(const Program& program, int64_t first) {
+  int64_t largest = 0;
+  for (int64_t l = first; l <= all_layers(program); l++)
+    if (is_grouped(program, l)) largest = std::max(largest, panel_size(layer_of(program, l)));
+  return largest;
+}
+
 // The most that `size` says of a layer with an orthogonal weight.
 template <class Size> int64_t largest_frame(const Program& program, int64_t first, Size size) {
   int64_t largest = 0;
@@ -31,24 +59,23 @@ template <class Size> int64_t largest_frame(const Program& program, int64_t firs
 
 }  // namespace
 
-template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t first_layer) : first_(first_layer) {
-  const int64_t last = all_layers(program);
+template <class T> GivenWeights<T>::GivenWeights(const Program& program, int64_t first_layer) {
   if (!program.weights && !program.head.weight) return;
-  panels_.reserve((size_t)(last - first_ + 1));
-  for (int64_t l = first_; l <= last; l++) {
+  panels_.reserve((size_t)(all_layers(program) - first_layer + 1));
+  each_weight(program, first_layer, [&](int64_t l) {
     const LayerOf of = layer_of(program, l);
     Buffer<T>& panels = of.given ? panels_.emplace_back((size_t)panel_size(of)) : panels_.emplace_back();
     for (int64_t i = 0; of.given && i < of.rows; i++)
       for (int64_t k = 0; k < of.columns; k++)
         panels.get()[entry_at(i, k, of.columns)] = (T)of.given[i * of.columns + k];
-  }
+  });
 }
 template <class T> int64_t GivenWeights<T>::bytes(const Program& program, int64_t first_layer) {
-  const int64_t last = all_layers(program);
   if (!program.weights && !program.head.weight) return 0;
-  int64_t bytes = taken<Buffer<T>>(last - first_layer + 1);
-  for (int64_t l = first_layer; l <= last; l++)
+  int64_t bytes = taken<Buffer<T>>(all_layers(program) - first_layer + 1);
+  each_weight(program, first_layer, [&](int64_t l) {
     if (const LayerOf of = layer_of(program, l); of.given) bytes += Buffer<T>::bytes(panel_size(of));
+  });
   return bytes;
 }
 template class GivenWeights<float>;
@@ -61,26 +88,27 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
       table_(product_table<T>()),
       first_(first_layer),
       last_(all_layers(program)),
-      B_(columns_of(program)),
       given_(std::move(given)) {
   units_.reserve((size_t)program.draw_count + 2);
   for (int64_t i = 0; i < program.draw_count; i++) units_.push_back(unit_of(program.draws[i]));
   units_.push_back(program.head.loss && !program.head.weight ? unit_of(program.head.draw) : Unit{});
   units_.push_back({Source::given, Distribution::normal, 0});
-  layers_.resize((size_t)std::max<int64_t>(0, last_ - first_ + 1));
+  drawn_.reserve((size_t)std::max<int64_t>(0, last_ - first_ + 1));
+  each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false}); });
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
+  if (const int64_t size = largest_grouped(program, first_)) grouped_ = Buffer<T>((size_t)size);
 }
 
 template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first_layer) {
-  const int64_t size = largest_frame(program, first_layer, panel_size);
-  return taken<Unit>(program.draw_count + 2) + taken<Layer>(all_layers(program) - first_layer + 1) +
-         (size ? Buffer<T>::bytes(size) : 0) +
+  const int64_t size = largest_frame(program, first_layer, panel_size), grouped = largest_grouped(program, first_layer);
+  return taken<Unit>(program.draw_count + 2) + taken<Drawn>(all_layers(program) - first_layer + 1) +
+         (size ? Buffer<T>::bytes(size) : 0) + (grouped ? Buffer<T>::bytes(grouped) : 0) +
          largest_frame(program, first_layer, [](const LayerOf& of) { return frame_bytes(of.rows, of.columns); });
 }
 template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
   int64_t entries = 0;
-  for (int64_t l = 1; l <= all_layers(program); l++) entries += panel_size(layer_of(program, l));
+  each_weight(program, 1, [&](int64_t l) { entries += panel_size(layer_of(program, l)); });
   return entries * (int64_t)sizeof(float);
 }
 
@@ -91,22 +119,25 @@ template <class T> const Unit& Dense<T>::unit(int64_t l, const LayerOf& of) cons
 
 template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   int64_t entries = 0, all = 0;
-  for (int64_t l = first_; l <= last_ && all <= bytes; l++)
-    if (const LayerOf of = layer_of(program_, l); unit(l, of).source == Source::drawn)
+  for (const Drawn& drawn : drawn_)
+    if (const LayerOf of = layer_of(program_, drawn.layer);
+        unit(drawn.layer, of).source == Source::drawn && !is_grouped(program_, drawn.layer))
       all += panel_size(of) * (int64_t)sizeof(float);
   keeps_all_ = all <= bytes;
   if (!keeps_all_ && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
-    for (int64_t l = last_; l >= first_; l--) {
-      const LayerOf of = layer_of(program_, l);
+    for (size_t i = drawn_.size(); i-- > 0;) {
+      const LayerOf of = layer_of(program_, drawn_[i].layer);
       const int64_t size = panel_size(of);
-      if (unit(l, of).source != Source::drawn || (entries + size) * (int64_t)sizeof(float) > bytes) continue;
-      use(at(l), entries);
+      if (unit(drawn_[i].layer, of).source != Source::drawn || is_grouped(program_, drawn_[i].layer) ||
+          (entries + size) * (int64_t)sizeof(float) > bytes)
+        continue;
+      use(drawn_[i], entries);
       entries += size;
     }
   };
-  each_kept([](Layer&, int64_t) {});
+  each_kept([](Drawn&, int64_t) {});
   float* room;
   if (is_lent()) {
     room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back
@@ -114,58 +145,69 @@ template <class T> void Dense<T>::keep_draws(int64_t bytes) {
     pages_ = Pages((size_t)entries * sizeof(float));
     room = static_cast<float*>(pages_.get());
   }
-  if (room) each_kept([room](Layer& layer, int64_t offset) { layer.kept = room + offset; });
+  if (room) each_kept([room](Drawn& drawn, int64_t offset) { drawn.kept = room + offset; });
 }
 
 template <class T> void Dense<T>::begin(int64_t replica, Team&) {
   replica_ = (uint32_t)replica;
   framed_ = 0;
-  for (Layer& layer : layers_) layer.written = false;
+  for (Drawn& drawn : drawn_) drawn.written = false;
 }
 
-template <class T> double Dense<T>::work(int64_t l) const {
+template <class T> double Dense<T>::work(int64_t l, int64_t columns) const {
   const LayerOf of = layer_of(program_, l);
-  return (double)of.rows * (double)of.columns * (double)B_;
+  return (double)of.rows * (double)of.columns * (double)columns;
 }
 
 template <class T>
-void Dense<T>::forward(int64_t l, const Block<T>& u, const double*, Block<T>& z, Team& team, const Format& format) {
+void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, Block<T>& z, Team& team,
+                       const Format& format) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
   Weights<T> w = weights(l, of, drawn, team, format, shift);
   z.exponent = u.exponent + shift;
-  if (drawn.source == Source::identity) return diagonal(u, w.scale, z);
-  if (drawn.source == Source::constant) return rank_one(u, w.scale, z);
-  Layer& layer = at(l);
-  float* keep = layer.kept;
-  if (layer.written) {  // a segment computed again
+  if (is_grouped(program_, l)) {
+    const T* panels = panels_of_groups(w, drawn, team);
+    return multiply_groups(groups_of_layer(program_, l - 1), panels, scale_of_groups(w, drawn), u.data, B, z.data,
+                           team);
+  }
+  if (drawn.source == Source::identity) return diagonal(u, B, w.scale, z);
+  if (drawn.source == Source::constant) return rank_one(u, B, w.scale, z);
+  Drawn& known = at(l);
+  float* keep = known.kept;
+  if (known.written) {  // by another use, or a segment is computed again
     w.kept = keep;
     keep = nullptr;
   }
-  layer.written = layer.kept;
-  const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B_, team);
+  known.written = known.kept;
+  const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
-    if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B_, u.data, z.data, keep);
+    if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B, u.data, z.data, keep);
   });
 }
 
 template <class T>
-void Dense<T>::backward(int64_t l, const Block<T>&, const double*, const Block<T>& delta, const double*, Block<T>& du,
-                        Team& team, const Format& format) {
+void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, const Block<T>& delta, const double*,
+                        Block<T>& du, Team& team, const Format& format) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
   Weights<T> w = weights(l, of, drawn, team, format, shift);
   du.exponent = delta.exponent + shift;
-  if (drawn.source == Source::identity) return diagonal(delta, w.scale, du);
-  if (drawn.source == Source::constant) return rank_one(delta, w.scale, du);
+  if (is_grouped(program_, l)) {
+    const T* panels = panels_of_groups(w, drawn, team);
+    return multiply_groups_back(groups_of_layer(program_, l - 1), panels, scale_of_groups(w, drawn), delta.data, B,
+                                du.data, team);
+  }
+  if (drawn.source == Source::identity) return diagonal(delta, B, w.scale, du);
+  if (drawn.source == Source::constant) return rank_one(delta, B, w.scale, du);
   w.kept = at(l).kept;
-  const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * B_, team);
+  const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
     if (team.stopped()) return;
-    table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), B_, delta.data, du.data,
-                    thread_scratch(backward_scratch<T>(w.rows, B_)));
+    table_.backward(w, c * step * 16, std::min(w.columns, (c + 1) * step * 16), B, delta.data, du.data,
+                    thread_scratch(backward_scratch<T>(w.rows, B)));
   });
 }
 
@@ -190,13 +232,46 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
                   format};
   if (format.fraction && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
-  if (drawn.source == Source::given) w.given = given_->of(l);
+  if (drawn.source == Source::given) w.given = given_->of(place(l));
   if (drawn.source == Source::haar) {
-    if (framed_ != l) draw_frame(w, frames_.get(), table_, team);
-    framed_ = l;
+    if (framed_ != at(l).layer) {
+      Weights<T> frame = w;
+      const int64_t taps = drawn.parameter > 0 && program_.taps ? program_.taps[l - 1] : 1;
+      frame.columns = w.columns / taps;
+      draw_frame(frame, frames_.get(), table_, team);
+      if (taps > 1) set_apart(frames_.get(), w.rows, frame.columns, taps);
+    }
+    framed_ = at(l).layer;
     w.given = frames_.get();
   }
   return w;
+}
+
+// A weight in groups as a whole: it has few entries, and its product reads them one by one.
+template <class T> const T* Dense<T>::panels_of_groups(const Weights<T>& w, const Unit& drawn, Team& team) {
+  if (w.given && !w.format.fraction) return w.given;
+  const int64_t panels = panels_of(w.rows);
+  T* all = grouped_.get();
+  team.each(panels, [&](int64_t p) {
+    T* out = all + p * w.columns * 16;
+    if (drawn.source == Source::drawn) {
+      float* draws = static_cast<float*>(thread_scratch((size_t)w.columns * 16 * sizeof(float)));
+      table_.draw(w, p, p + 1, 0, w.columns, draws);
+      for (int64_t k = 0; k < w.columns; k++)
+        for (int64_t lane = 0; lane < 16; lane++)  // products of all lanes are summed
+          out[k * 16 + lane] = p * 16 + lane < w.rows ? (T)draws[k * 16 + lane] : T(0);
+    } else {
+      for (int64_t k = 0; k < w.columns; k++)
+        for (int64_t lane = 0; lane < 16; lane++) {
+          const int64_t i = p * 16 + lane;
+          const T plain = drawn.source == Source::constant ? T(1) : T(i == k);
+          out[k * 16 + lane] = i >= w.rows ? T(0) : w.given ? w.given[(p * w.columns + k) * 16 + lane] : plain;
+        }
+    }
+    const bool rounds = w.format.fraction && drawn.source != Source::identity && drawn.source != Source::constant;
+    for (int64_t i = 0; rounds && i < w.columns * 16; i++) out[i] = (T)rounded((double)(w.scale * out[i]), w.format);
+  });
+  return all;
 }
 
 // Panels of a call, of which there are as many as a team can use; in fours, as tall draws come.
@@ -207,20 +282,20 @@ template <class T> int64_t Dense<T>::share(int64_t panels, int64_t work, const T
   return (step + 3) / 4 * 4;
 }
 
-template <class T> void Dense<T>::diagonal(const Block<T>& x, T scale, Block<T>& y) const {
+template <class T> void Dense<T>::diagonal(const Block<T>& x, int64_t B, T scale, Block<T>& y) const {
   const int64_t shared = std::min(x.n, y.n);
   for (int64_t p = 0; p < panels_of(y.n); p++)
-    for (int64_t b = 0; b < B_; b++)
+    for (int64_t b = 0; b < B; b++)
       for (int64_t i = 0; i < 16; i++)
-        y.data[(p * B_ + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B_ + b) * 16 + i] : T(0);
+        y.data[(p * B + b) * 16 + i] = p * 16 + i < shared ? scale * x.data[(p * B + b) * 16 + i] : T(0);
 }
 
-template <class T> void Dense<T>::rank_one(const Block<T>& x, T scale, Block<T>& y) const {
-  for (int64_t b = 0; b < B_; b++) {
+template <class T> void Dense<T>::rank_one(const Block<T>& x, int64_t B, T scale, Block<T>& y) const {
+  for (int64_t b = 0; b < B; b++) {
     double sum = 0;
-    for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[entry_at(i, b, B_)];
+    for (int64_t i = 0; i < x.n; i++) sum += (double)x.data[entry_at(i, b, B)];
     const T value = (T)((double)scale * sum);
-    for (int64_t i = 0; i < padded(y.n); i++) y.data[entry_at(i, b, B_)] = i < y.n ? value : T(0);
+    for (int64_t i = 0; i < padded(y.n); i++) y.data[entry_at(i, b, B)] = i < y.n ? value : T(0);
   }
 }
 

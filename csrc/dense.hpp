@@ -8,15 +8,14 @@
 
 namespace pykernel {
 
-// The caller's matrices in panels, by layer. One for all workers.
+// The caller's matrices in panels, a weight that layers share once. One for all workers.
 template <class T> class GivenWeights {
  public:
   GivenWeights(const Program& program, int64_t first_layer);
   static int64_t bytes(const Program& program, int64_t first_layer);
-  const T* of(int64_t layer) const { return panels_[(size_t)(layer - first_)].get(); }
+  const T* of(size_t weight) const { return panels_[weight].get(); }  // from that of first_layer on
 
  private:
-  const int64_t first_;
   Vector<Buffer<T>> panels_;
 };
 
@@ -31,32 +30,36 @@ template <class T> class Dense final : public Linear<T> {
 
   void begin(int64_t replica, Team&) override;
   bool keeps_all() const override { return keeps_all_; }
-  double work(int64_t layer) const override;
-  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&, const Format& format) override;
-  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
-                Block<T>& du, Team&, const Format& format) override;
+  double work(int64_t layer, int64_t columns) const override;
+  void forward(int64_t layer, int64_t B, const Block<T>& u, const double* gram, Block<T>& z, Team&,
+               const Format& format) override;
+  void backward(int64_t layer, int64_t B, const Block<T>& u, const double* gram, const Block<T>& delta,
+                const double* delta_gram, Block<T>& du, Team&, const Format& format) override;
 
  private:
-  struct Layer {
-    float* kept;   // draws of the forward pass, or null
-    bool written;  // in this replica
+  struct Drawn {
+    int64_t layer;  // the first with this weight
+    float* kept;    // draws of its forward pass, or null
+    bool written;   // in this replica
   };
-  Layer& at(int64_t layer) { return layers_[(size_t)(layer - first_)]; }
+  size_t place(int64_t layer) const { return (size_t)(weight_of(program_, layer) - weight_of(program_, first_)); }
+  Drawn& at(int64_t layer) { return drawn_[place(layer)]; }
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
   Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
+  const T* panels_of_groups(const Weights<T>& w, const Unit& unit, Team& team);
   int64_t share(int64_t panels, int64_t work, const Team& team) const;
-  void diagonal(const Block<T>& x, T scale, Block<T>& y) const;
-  void rank_one(const Block<T>& x, T scale, Block<T>& y) const;
+  void diagonal(const Block<T>& x, int64_t B, T scale, Block<T>& y) const;
+  void rank_one(const Block<T>& x, int64_t B, T scale, Block<T>& y) const;
 
   const Program& program_;
   const Products<T>& table_;
-  const int64_t first_, last_, B_;
+  const int64_t first_, last_;
   std::shared_ptr<const GivenWeights<T>> given_;
-  Vector<Unit> units_;  // of the program's draws, the head, and given weights
-  Vector<Layer> layers_;
+  Vector<Unit> units_;   // of the program's draws, the head, and given weights
+  Vector<Drawn> drawn_;  // of each weight
   Pages pages_;
-  Buffer<T> frames_;
+  Buffer<T> frames_, grouped_;  // a weight made as a whole: orthogonal, or in groups
   uint32_t replica_ = 0;
   bool keeps_all_ = true;
   int64_t framed_ = 0;

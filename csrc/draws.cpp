@@ -14,7 +14,8 @@ Unit unit_of(const Draw& draw) {
   constexpr std::pair<const char*, Source> whole[] = {
       {"given", Source::given}, {"identity", Source::identity}, {"constant", Source::constant}, {"haar", Source::haar}};
   for (const auto& [name, source] : whole)
-    if (draw.distribution && !strcmp(draw.distribution, name)) return {source, Distribution::normal, 0};
+    if (draw.distribution && !strcmp(draw.distribution, name))
+      return {source, Distribution::normal, source == Source::haar ? draw.parameter : 0};
   const Distribution distribution = distribution_called(draw.distribution);
   check_parameter(distribution, draw.parameter);
   return {Source::drawn, distribution, draw.parameter};

@@ -50,8 +50,9 @@ template <class T> class Room {
         phi_(phi_of<T>(spec.activation)),
         lent_(workspace, bytes),
         team_(1, never_),
-        layer_(spec.exponent, spec.batch, std::max(spec.rows, spec.columns), team_),
-        norms_(std::max(spec.rows, spec.columns), layer_) {}
+        layer_(spec.exponent, spec.batch, std::max(spec.rows, spec.columns),
+               block_entries(std::max(spec.rows, spec.columns), spec.batch), team_),
+        norms_(spec.batch, std::max(spec.rows, spec.columns), layer_) {}
 
   Measure multiply(const Block<T>& u, Block<T>& z) {
     int shift;
@@ -170,9 +171,9 @@ template <class T> size_t layer_bytes(const LayerSpec& s) {
   sizes.activation = activation_row("linear");
   check_spec(sizes);
   const int64_t largest = std::max(s.rows, s.columns), slack = 16 * 64;  // between the arrays
-  return (size_t)(Layer<T>::bytes(s.exponent, s.batch, largest) + Norms<T>::bytes(s.batch, largest) +
-                  Buffer<T>::bytes(block_entries(largest, s.batch)) + Buffer<T>::bytes(padded(s.rows)) +
-                  (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
+  return (size_t)(Layer<T>::bytes(s.exponent, largest, block_entries(largest, s.batch)) +
+                  Norms<T>::bytes(s.batch, largest) + Buffer<T>::bytes(block_entries(largest, s.batch)) +
+                  Buffer<T>::bytes(padded(s.rows)) + (int64_t)backward_scratch<T>(s.rows, s.batch) + slack);
 }
 
 template <class T>

@@ -9,18 +9,18 @@
 namespace pykernel {
 namespace {
 
-int64_t parts_of(int64_t width, int64_t columns) {
-  return chunks_of(width) > 1 && columns > 1 ? chunks_of(width) * columns * columns : 0;
+int64_t parts_of(int64_t width, int64_t entries) {
+  return chunks_of(width) > 1 && entries > 1 ? chunks_of(width) * entries : 0;
 }
 
 }  // namespace
 
 template <class T>
-Grams<T>::Grams(int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team)
-    : linear_(linear), layer_(layer), team_(team), parts_((size_t)parts_of(largest_width, layer.columns)) {}
+Grams<T>::Grams(int64_t entries, int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team)
+    : linear_(linear), layer_(layer), team_(team), parts_((size_t)parts_of(largest_width, entries)) {}
 
-template <class T> int64_t Grams<T>::bytes(int64_t columns, int64_t largest_width) {
-  return taken<double>(parts_of(largest_width, columns));
+template <class T> int64_t Grams<T>::bytes(int64_t entries, int64_t largest_width) {
+  return taken<double>(parts_of(largest_width, entries));
 }
 
 template <class T> void Grams<T>::make(const Block<T>& block, const Measure& measure, double* out, int64_t* exponent) {
@@ -32,7 +32,7 @@ template <class T> void Grams<T>::make(const Block<T>& block, const Measure& mea
   }
   const Block<T> x = layer_.presentable(block);
   *exponent = x.exponent;
-  if (linear_.gram(x, out, team_)) return;
+  if (linear_.gram(x, columns, out, team_)) return;
   const int64_t chunks = chunks_of(x.n), entries = columns * columns;
   const auto part = [&](int64_t c, double* gram) {
     product_table<T>().gram(x.data + c * chunk_units * columns, std::min(chunk_units, x.n - c * chunk_units), columns,

@@ -8,8 +8,9 @@ namespace pykernel {
 
 template <class T> class Grams {
  public:
-  Grams(int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team);
-  static int64_t bytes(int64_t columns, int64_t largest_width);
+  // entries: the most of a matrix.
+  Grams(int64_t entries, int64_t largest_width, Linear<T>& linear, Layer<T>& layer, Team& team);
+  static int64_t bytes(int64_t entries, int64_t largest_width);
 
   // Of the mantissas, with their exponent; plain arithmetic, without exponents, has them scaled. `measure` is the
   // block's.

@@ -21,20 +21,19 @@ template <class T> T present(const Block<T>& x, double factor, int64_t e) {
 }  // namespace
 
 template <class T>
-Layer<T>::Layer(bool exponent_, int64_t columns_, int64_t largest_width, Team& team)
+Layer<T>::Layer(bool exponent_, int64_t columns_, int64_t largest_width, int64_t largest_block, Team& team)
     : exponent(exponent_),
       columns(columns_),
       kernels(elementwise_table<T>()),
       team_(team),
       sums_((size_t)chunks_of(largest_width)),
       slope_sums_((size_t)chunks_of(largest_width)) {
-  if (!exponent) scratch_ = Buffer<T>((size_t)block_entries(largest_width, columns));
+  if (!exponent) scratch_ = Buffer<T>((size_t)largest_block);
 }
 
-template <class T> int64_t Layer<T>::bytes(bool exponent, int64_t columns, int64_t largest_width) {
+template <class T> int64_t Layer<T>::bytes(bool exponent, int64_t largest_width, int64_t largest_block) {
   const int64_t chunks = chunks_of(largest_width);
-  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) +
-         (exponent ? 0 : Buffer<T>::bytes(block_entries(largest_width, columns)));
+  return taken<Sums>(chunks) + taken<SlopeSums>(chunks) + (exponent ? 0 : Buffer<T>::bytes(largest_block));
 }
 
 template <class T> Sums Layer<T>::observe(const Block<T>& x) {
@@ -89,6 +88,18 @@ template <class T> Block<T> Layer<T>::presentable(const Block<T>& x) {
   return copy;
 }
 
+// fx x + fy y, one of which has overflowed its format: an inf stays one at any exponent, and sets none.
+template <class T>
+Measure Layer<T>::add_overflowed(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out) {
+  const auto term = [](const Block<T>& of, double factor, int64_t i) {
+    const double value = (double)of.data[i] * factor;
+    return isfinite(value) ? scaled<double>(value, of.exponent) : value;
+  };
+  for (int64_t i = 0; i < block_entries(x.n, columns); i++) out.data[i] = (T)(term(x, fx, i) + term(y, fy, i));
+  out.n = x.n, out.exponent = 0;
+  return settle(out);
+}
+
 // Where fx x + fy y lies: at zero as long as its magnitude is an ordinary one.
 template <class T> int64_t Layer<T>::common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const {
   const auto far = [](double factor) { return fabs(factor) > 0x1p20 || fabs(factor) < 0x1p-20; };
@@ -101,6 +112,7 @@ template <class T> int64_t Layer<T>::common_exponent(const Block<T>& x, double f
 }
 
 template <class T> Measure Layer<T>::add(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out) {
+  if (exponent && !(isfinite(x.largest) && isfinite(y.largest))) return add_overflowed(x, fx, y, fy, out);
   const int64_t e = common_exponent(x, fx, y, fy);
   const T tx = present(x, fx, e), ty = present(y, fy, e);
   const Sums sums = chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
@@ -170,7 +182,7 @@ template <class T> Measure Layer<T>::multiply_units(const Block<T>& x, const Blo
 template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double largest, double factor) {
   if (factor == 0) return settle(z);
   const Block<T> bias = {nullptr, z.n, 0, largest};
-  const int64_t e = common_exponent(z, 1, bias, factor);
+  const int64_t e = isfinite(z.largest) ? common_exponent(z, 1, bias, factor) : z.exponent;
   const T fz = present(z, 1, e), fb = present(bias, factor, e);
   const Sums sums = chunks(z.n, [&](int64_t first, int64_t units, int64_t o) {
     return kernels.add_bias(z.data + o, b + first, units, columns, fz, fb);
@@ -179,17 +191,18 @@ template <class T> Measure Layer<T>::add_bias(Block<T>& z, const T* b, double la
   return settle(z, sums);
 }
 
-template <class T> Measure Layer<T>::centre(const Block<T>& x, Block<T>& out) {
+template <class T> Measure Layer<T>::centre(const Block<T>& x, int64_t count, Block<T>& out) {
   out.n = x.n, out.exponent = x.exponent, out.largest = x.largest;
   const int64_t panels = (x.n + 15) / 16, chunk = chunk_units / 16;
   team_.each((panels + chunk - 1) / chunk, [&](int64_t c) {
-    for (int64_t p = c * chunk; p < std::min(panels, (c + 1) * chunk); p++)
+    const int64_t groups = columns / count;
+    for (int64_t g = c * chunk * groups; g < std::min(panels, (c + 1) * chunk) * groups; g++)
       for (int64_t lane = 0; lane < 16; lane++) {
-        const T* from = x.data + p * columns * 16 + lane;
+        const T* from = x.data + g * count * 16 + lane;
         T mean = 0;
-        for (int64_t b = 0; b < columns; b++) mean += from[b * 16];
-        mean /= (T)columns;
-        for (int64_t b = 0; b < columns; b++) out.data[(p * columns + b) * 16 + lane] = from[b * 16] - mean;
+        for (int64_t b = 0; b < count; b++) mean += from[b * 16];
+        mean /= (T)count;
+        for (int64_t b = 0; b < count; b++) out.data[(g * count + b) * 16 + lane] = from[b * 16] - mean;
       }
   });
   return settle(out);

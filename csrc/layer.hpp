@@ -36,8 +36,9 @@ inline void operator+=(SlopeSums& a, const SlopeSums& b) {
 
 template <class T> class Layer {
  public:
-  Layer(bool exponent, int64_t columns, int64_t largest_width, Team& team);
-  static int64_t bytes(bool exponent, int64_t columns, int64_t largest_width);
+  // largest_block: entries.
+  Layer(bool exponent, int64_t columns, int64_t largest_width, int64_t largest_block, Team& team);
+  static int64_t bytes(bool exponent, int64_t largest_width, int64_t largest_block);
 
   // Brings a block with the given sums (taken at its mantissas) into the range of T; what it measures.
   Measure settle(Block<T>& x, Sums sums);
@@ -57,7 +58,7 @@ template <class T> class Layer {
   // norm of the sum over the columns
   double log2_bias_norm(const Block<T>& delta);
   // out = x without its mean over the columns
-  Measure centre(const Block<T>& x, Block<T>& out);
+  Measure centre(const Block<T>& x, int64_t count, Block<T>& out);
 
   // The block itself, or a copy in scratch whose squares stay in range (plain arithmetic has no exponent of its own).
   Block<T> presentable(const Block<T>& x);
@@ -68,10 +69,11 @@ template <class T> class Layer {
   template <class F> auto chunks(int64_t n, F f);
 
   const bool exponent;  // magnitudes may leave the range of T, and blocks take exponents
-  const int64_t columns;
+  int64_t columns;      // of the blocks at work
   const Elementwise<T>& kernels;
 
  private:
+  Measure add_overflowed(const Block<T>& x, double fx, const Block<T>& y, double fy, Block<T>& out);
   Measure multiply_far(const Block<T>& x, const Block<T>& y, double most, Block<T>& out);
   int64_t common_exponent(const Block<T>& x, double fx, const Block<T>& y, double fy) const;
   template <class F> Measure product(const Block<T>& x, const Block<T>& y, Block<T>& out, F kernel);

@@ -99,7 +99,8 @@ void Lowered::set_arrays(const Plan& plan) {
   for (int64_t l = 1; l <= L; l++) address_.push_back(l);
   draw_.assign(n, 0);
   bias_draw_.assign(n, bias_draw_of(plan.bias_distribution));
-  centred_.assign(n, plan.norm == batch_norm && plan.order == linear_norm_activation);
+  const bool normed = plan.norm == batch_norm && plan.order == linear_norm_activation;
+  centred_.assign(n, normed ? over_all_columns : not_centred);
   step_activation_.assign(n, 0);
   step_norm_.assign(n, plan.norm != no_norm);
   skip_.assign(factors_of_branches_.size(), 1);
@@ -121,7 +122,7 @@ void Lowered::set_program(const Plan& plan) {
   p.scale = plan.scale;
   p.bias_draw = bias_draw_.data();
   p.bias_scale = plan.bias_scale;
-  p.centred = reinterpret_cast<const bool*>(centred_.data());
+  p.centred = centred_.data();
   p.draws = draws_;
   p.draw_count = 1;
   p.weights = plan.weights;

@@ -25,9 +25,8 @@ class Lowered {
   NormRow norms_[2] = {};
   std::vector<Op> branch_, last_;  // the ops of a residual branch; those of a layer that none passes by
   std::vector<Stretch> stretches_;
-  std::vector<int64_t> address_, draw_, bias_draw_, step_activation_, step_norm_;
+  std::vector<int64_t> address_, draw_, bias_draw_, step_activation_, step_norm_, centred_;
   std::vector<double> skip_, factors_of_branches_;
-  std::vector<char> centred_;
 };
 
 }  // namespace pykernel

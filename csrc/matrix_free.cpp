@@ -42,8 +42,14 @@ double shortest(const double* gram, int64_t B) {
   return sqrt(least);
 }
 
-// Columns that a weight is asked for at a time: of both runs where there are formats.
-int64_t asked_columns(const Program& program) { return columns_of(program) * (program.formats ? 2 : 1); }
+// The most columns that a weight is asked for at a time: of both runs where there are formats.
+int64_t asked_columns(const Program& program) {
+  return largest_of(program, {true, true}).columns * (program.formats ? 2 : 1);
+}
+// Entries of the largest block that a weight is asked for.
+int64_t asked_entries(const Program& program) {
+  return largest_of(program, {true, true}).block * (program.formats ? 2 : 1);
+}
 
 // Columns that make a group of units worth a team's while.
 constexpr int64_t many_columns = 32;
@@ -55,10 +61,10 @@ template <class T>
 MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
     : program_(program),
       kernels_(matrix_free_table<T>()),
+      L_(program.counts[Table::layer]),
       B_(asked_columns(program)),
       stride_(row_stride(B_)),
-      L_(program.counts[Table::layer]),
-      inner_(B_, largest_width(program)),
+      inner_(B_, largest_of(program, {true, true}).width),
       input_(B_),
       cotangent_(B_),
       frame_(B_) {
@@ -72,18 +78,16 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
   if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
   if (one_input(program)) single_.emplace(program);
   if (!program.formats) return;
-  for (auto* buffer : {&both_in_, &both_delta_, &both_out_})
-    *buffer = Buffer<T>((size_t)block_entries(largest_width(program), B_));
+  for (auto* buffer : {&both_in_, &both_delta_, &both_out_}) *buffer = Buffer<T>((size_t)asked_entries(program));
   both_gram_.resize((size_t)(B_ * B_)), both_delta_gram_.resize((size_t)(B_ * B_));
 }
 
 template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
   const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
-  const int64_t both =
-      program.formats ? 3 * Buffer<T>::bytes(block_entries(largest_width(program), B)) + 2 * taken<double>(B * B) : 0;
+  const int64_t both = program.formats ? 3 * Buffer<T>::bytes(asked_entries(program)) + 2 * taken<double>(B * B) : 0;
   return both + taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
          5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B)) + 3 * SmallFactor::bytes(B) +
-         InnerProducts<T>::bytes(B, largest_width(program)) +
+         InnerProducts<T>::bytes(B, largest_of(program, {true, true}).width) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
          (one_input(program) ? SingleChain<T>::bytes(program) : 0);
 }
@@ -101,14 +105,19 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
 }
 
 // A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
-template <class T> double MatrixFreeLinear<T>::work(int64_t layer) const {
+template <class T> void MatrixFreeLinear<T>::ask(int64_t columns) {
+  B_ = columns;
+  stride_ = row_stride(columns);
+}
+
+template <class T> double MatrixFreeLinear<T>::work(int64_t layer, int64_t columns) const {
   const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
-  return units > chunk_units || B_ >= many_columns ? (double)units * (double)B_ * (double)(64 + 4 * B_) : 0;
+  const int64_t B = columns * (program_.formats ? 2 : 1);
+  return units > chunk_units || B >= many_columns ? (double)units * (double)B * (double)(64 + 4 * B) : 0;
 }
 
 // In double precision: rank is read from it.
-template <class T> bool MatrixFreeLinear<T>::gram(const Block<T>& x, double* out, Team& team) {
-  const int64_t columns = columns_of(program_);
+template <class T> bool MatrixFreeLinear<T>::gram(const Block<T>& x, int64_t columns, double* out, Team& team) {
   inner_({x.data, {}, columns}, nullptr, x.n, true, out, columns, team);
   return true;
 }
@@ -117,10 +126,12 @@ template <class T> bool MatrixFreeLinear<T>::gram(const Block<T>& x, double* out
 
 // Layers that read one block share its factor, and so do the passes over the last of them.
 template <class T> void MatrixFreeLinear<T>::factorise_input(const double* gram, int64_t units, Team& team) {
-  if (units == input_units_ && !memcmp(gram, input_gram_.data(), sizeof(double) * (size_t)(B_ * B_))) return;
+  if (units == input_units_ && B_ == input_columns_ &&
+      !memcmp(gram, input_gram_.data(), sizeof(double) * (size_t)(B_ * B_)))
+    return;
   input_.make(gram, B_, gram, B_ + 1, B_, units, team);
   ascend(input_, input_directions_);
-  input_units_ = units;
+  input_units_ = units, input_columns_ = B_;
   std::copy_n(gram, B_ * B_, input_gram_.data());
 }
 
@@ -205,9 +216,10 @@ void MatrixFreeLinear<T>::add_combination(const Block<T>& u, const double* X, bo
 }
 
 template <class T>
-void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team& team,
-                                  const Format& format) {
-  if (layer > L_) return head_->forward(layer, u, gram, z, team, format);
+void MatrixFreeLinear<T>::forward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, Block<T>& z,
+                                  Team& team, const Format& format) {
+  if (layer > L_) return head_->forward(layer, columns, u, gram, z, team, format);
+  ask(columns);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1];
   if (team.stopped()) return;
@@ -225,9 +237,11 @@ void MatrixFreeLinear<T>::forward(int64_t layer, const Block<T>& u, const double
 }
 
 template <class T>
-void MatrixFreeLinear<T>::backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta,
-                                   const double* delta_gram, Block<T>& du, Team& team, const Format& format) {
-  if (layer > L_) return head_->backward(layer, u, gram, delta, delta_gram, du, team, format);
+void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram,
+                                   const Block<T>& delta, const double* delta_gram, Block<T>& du, Team& team,
+                                   const Format& format) {
+  if (layer > L_) return head_->backward(layer, columns, u, gram, delta, delta_gram, du, team, format);
+  ask(columns);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
   if (team.stopped()) return;
@@ -324,26 +338,30 @@ void MatrixFreeLinear<T>::part(const Block<T>& both, Block<T>& plain, Block<T>& 
 }
 
 template <class T>
-void MatrixFreeLinear<T>::forward_both(int64_t layer, const typename Linear<T>::Forward (&asked)[2], Team& team) {
+void MatrixFreeLinear<T>::forward_both(int64_t layer, int64_t columns, const typename Linear<T>::Forward (&asked)[2],
+                                       Team& team) {
   const auto& [plain, stored] = asked;
-  if (layer > L_) return Linear<T>::forward_both(layer, asked, team);
+  if (layer > L_) return Linear<T>::forward_both(layer, columns, asked, team);
+  ask(2 * columns);
   bool lost = false;
   const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, lost);
   Block<T> z = {both_out_.get(), plain.z.n, 0, 0};
-  forward(layer, u, both_gram_.data(), z, team, stored.format);
+  forward(layer, 2 * columns, u, both_gram_.data(), z, team, stored.format);
   part(z, plain.z, stored.z, lost);
   plain.z.exponent = plain.u.exponent + z.exponent, stored.z.exponent = stored.u.exponent + z.exponent;
 }
 
 template <class T>
-void MatrixFreeLinear<T>::backward_both(int64_t layer, const typename Linear<T>::Backward (&asked)[2], Team& team) {
+void MatrixFreeLinear<T>::backward_both(int64_t layer, int64_t columns, const typename Linear<T>::Backward (&asked)[2],
+                                        Team& team) {
   const auto& [plain, stored] = asked;
-  if (layer > L_) return Linear<T>::backward_both(layer, asked, team);
+  if (layer > L_) return Linear<T>::backward_both(layer, columns, asked, team);
+  ask(2 * columns);
   bool unknown = false, lost = false;
   const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, unknown);
   const Block<T> delta = join(plain.delta, stored.delta, both_delta_, team, both_delta_gram_, lost);
   Block<T> du = {both_out_.get(), plain.du.n, 0, 0};
-  backward(layer, u, both_gram_.data(), delta, both_delta_gram_.data(), du, team, stored.format);
+  backward(layer, 2 * columns, u, both_gram_.data(), delta, both_delta_gram_.data(), du, team, stored.format);
   part(du, plain.du, stored.du, lost);
   plain.du.exponent = plain.delta.exponent + du.exponent, stored.du.exponent = stored.delta.exponent + du.exponent;
 }
@@ -355,6 +373,9 @@ template <class T> MakeLinear<T> make_matrix_free() {
       const LayerOf of = layer_of(program, l);
       if (of.given || (strcmp(of.draw.distribution, "normal") && strcmp(of.draw.distribution, "haar")))
         throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
+      if (of.draw.parameter > 0 && unit_of(of.draw).source == Source::haar)
+        throw std::invalid_argument("matrix_free has no delta-orthogonal weights");
+      if (groups_of(program, l - 1) > 1) throw std::invalid_argument("matrix_free has no groups");
       if (of.address != l) throw std::invalid_argument("matrix_free needs a weight of its own in every layer");
     }
     if (program.clip_value > 0 || !program.exponent)

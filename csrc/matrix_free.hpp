@@ -30,16 +30,17 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   static int64_t scratch_bytes(const Program& program);
 
   bool needs_input() const override { return true; }
-  bool gram(const Block<T>& x, double* out, Team&) override;
+  bool gram(const Block<T>& x, int64_t columns, double* out, Team&) override;
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
-  double work(int64_t layer) const override;
-  void forward(int64_t layer, const Block<T>& u, const double* gram, Block<T>& z, Team&, const Format&) override;
-  void backward(int64_t layer, const Block<T>& u, const double* gram, const Block<T>& delta, const double* delta_gram,
-                Block<T>& du, Team&, const Format&) override;
+  double work(int64_t layer, int64_t columns) const override;
+  void forward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, Block<T>& z, Team&,
+               const Format&) override;
+  void backward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, const Block<T>& delta,
+                const double* delta_gram, Block<T>& du, Team&, const Format&) override;
   // Both runs' columns side by side, as one block of twice as many: so they see the same weights.
-  void forward_both(int64_t layer, const typename Linear<T>::Forward (&asked)[2], Team&) override;
-  void backward_both(int64_t layer, const typename Linear<T>::Backward (&asked)[2], Team&) override;
+  void forward_both(int64_t layer, int64_t columns, const typename Linear<T>::Forward (&asked)[2], Team&) override;
+  void backward_both(int64_t layer, int64_t columns, const typename Linear<T>::Backward (&asked)[2], Team&) override;
 
  private:
   Block<T> join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team, Vector<double>& gram,
@@ -62,7 +63,9 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
 
   const Program& program_;
   const MatrixFree<T>& kernels_;
-  const int64_t B_, stride_, L_;  // stride: of rows of small matrices
+  void ask(int64_t columns);
+  const int64_t L_;
+  int64_t B_, stride_;            // of the block at hand; stride: of rows of small matrices
   Vector<char> haar_;             // of each draw: orthogonal instead of Gaussian
   std::optional<Dense<T>> head_;  // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
@@ -70,7 +73,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   InnerProducts<T> inner_;
   SmallFactor input_, cotangent_, frame_;
   Directions input_directions_, cotangent_directions_;
-  int64_t input_units_ = 0;
+  int64_t input_units_ = 0, input_columns_ = 0;
   Vector<double> input_gram_;  // what input_ is the factor of
   Vector<double> own_, inside_, along_, f_, x_;
   Vector<char> factor_;

@@ -17,19 +17,20 @@ namespace {
 constexpr int64_t enough_tasks = 16;                                       // a head is shared where there are fewer
 template <class T> constexpr int64_t reach = sizeof(T) == 4 ? 126 : 1000;  // powers of two that T holds
 
-// f(number, units of a head) for every attention.
+// f(number, units of a head, columns) for every attention.
 template <class F> void each_mix(const Program& p, F f) {
   if (!p.counts[Table::mix]) return;
-  Units units(p);
+  Shapes shapes(p);
   for (int64_t s = 0; s < p.stretch_count; s++)
     for (int64_t i = 0; i < p.stretches[s].count; i++) {
       for (int64_t j = 0; j < p.stretches[s].op_count; j++) {
         const Op& op = p.stretches[s].ops[j];
         const int64_t number = number_of(p.stretches[s], op, i);
-        if (op.kind == OpKind::mix) f(number, units.of(op.ins[0]) / p.heads[number]);
-        units.run(op, number);
+        const Shape& in = shapes.of(op.ins[0]);
+        if (op.kind == OpKind::mix) f(number, in.units / p.heads[number], in.columns);
+        shapes.run(op, number);
       }
-      units.end_repetition();
+      shapes.end_repetition();
     }
 }
 
@@ -70,9 +71,9 @@ void MixSums::add(const MixSums& other) {
   count = all;
 }
 
-MixShape::MixShape(const Program& p, int64_t number, int64_t units_of_head)
+MixShape::MixShape(const Program& p, int64_t number, int64_t units_of_head, int64_t columns)
     : units(units_of_head),
-      positions(p.positions),
+      positions(columns / p.batch),
       heads(p.heads[number]),
       kv_heads(p.kv_heads[number]),
       causal(p.causal[number]),
@@ -83,20 +84,19 @@ MixShape::MixShape(const Program& p, int64_t number, int64_t units_of_head)
 
 MixNeeds mix_needs(const Program& program) {
   MixNeeds needs;
-  each_mix(program, [&](int64_t number, int64_t units) {
-    const MixShape s(program, number, units);
+  each_mix(program, [&](int64_t number, int64_t units, int64_t columns) {
+    const MixShape s(program, number, units, columns);
     needs.room = std::max(needs.room, s.room());
     needs.parts = std::max(needs.parts, 2 * s.tasks * s.whole());
     needs.tasks = std::max(needs.tasks, s.tasks);
-    const double work = (s.causal ? 1. : 2.) * (double)(s.heads * units * s.positions) * (double)columns_of(program);
+    const double work = (s.causal ? 1. : 2.) * (double)(s.heads * units * s.positions) * (double)columns;
     needs.work += work, needs.largest_work = std::max(needs.largest_work, work);
   });
   return needs;
 }
 
 template <class T>
-Mixer<T>::Mixer(const Program& program, Team& team)
-    : program_(program), kernels_(mixing_table<T>()), columns_(columns_of(program)), team_(team) {
+Mixer<T>::Mixer(const Program& program, Team& team) : program_(program), kernels_(mixing_table<T>()), team_(team) {
   const MixNeeds needs = mix_needs(program);
   if (!needs.tasks) return;
   parts_ = Buffer<T>((size_t)needs.parts, &team);
@@ -108,7 +108,7 @@ template <class T> int64_t Mixer<T>::bytes(const Program& program) {
 }
 
 template <class T> auto Mixer<T>::unit(const Block<T>& x) const -> Unit {
-  const bool plain = !program_.exponent || !(x.largest > 0);
+  const bool plain = !program_.exponent || !(x.largest > 0) || !isfinite(x.largest);
   const int h = plain ? 0 : ilogb(x.largest);
   return {(T)ldexp(1., -h), h};
 }
@@ -133,7 +133,9 @@ template <class T> template <class F> void Mixer<T>::each_task(const MixShape& s
 }
 
 template <class T>
-auto Mixer<T>::forward(int64_t number, const Block<T>& q, const Block<T>& k, const Block<T>& v, Block<T>& o) -> Seen {
+auto Mixer<T>::forward(int64_t number, int64_t columns, const Block<T>& q, const Block<T>& k, const Block<T>& v,
+                       Block<T>& o) -> Seen {
+  columns_ = columns;
   const MixShape shape = this->shape(number, q.n);
   const Scores s = scores(number, q, k);
   const Unit unit_v = unit(v);
@@ -223,8 +225,9 @@ template <class T> void Mixer<T>::clear_padding(const Block<T>& x) const {
 }
 
 template <class T>
-void Mixer<T>::backward(int64_t number, const Block<T>& q, const Block<T>& k, const Block<T>& v, const Block<T>& g,
-                        Block<T>& dq, Block<T>& dk, Block<T>& dv) {
+void Mixer<T>::backward(int64_t number, int64_t columns, const Block<T>& q, const Block<T>& k, const Block<T>& v,
+                        const Block<T>& g, Block<T>& dq, Block<T>& dk, Block<T>& dv) {
+  columns_ = columns;
   const MixShape shape = this->shape(number, q.n);
   const Scores s = scores(number, q, k);
   MixHead<T> head = {shape.units, shape.positions, shape.causal, !program_.exponent, s.factor, s.power, 0, nullptr,

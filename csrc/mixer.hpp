@@ -15,7 +15,8 @@ namespace pykernel {
 
 // How an attention is cut into tasks: one input, one head of keys and a share of its queries each, whatever the team.
 struct MixShape {
-  MixShape(const Program& program, int64_t number, int64_t units_of_head);
+  // columns: of the blocks that it reads
+  MixShape(const Program& program, int64_t number, int64_t units_of_head, int64_t columns);
   int64_t units, positions;  // of a head; of an input
   int64_t heads, kv_heads;
   bool causal;
@@ -47,10 +48,10 @@ template <class T> class Mixer {
     int64_t exponent;
   };
   // o = V A: its data and exponent.
-  Seen forward(int64_t number, const Block<T>& q, const Block<T>& k, const Block<T>& v, Block<T>& o);
+  Seen forward(int64_t number, int64_t columns, const Block<T>& q, const Block<T>& k, const Block<T>& v, Block<T>& o);
   // From g = dJ/do: data and exponents of the others.
-  void backward(int64_t number, const Block<T>& q, const Block<T>& k, const Block<T>& v, const Block<T>& g,
-                Block<T>& dq, Block<T>& dk, Block<T>& dv);
+  void backward(int64_t number, int64_t columns, const Block<T>& q, const Block<T>& k, const Block<T>& v,
+                const Block<T>& g, Block<T>& dq, Block<T>& dk, Block<T>& dv);
 
  private:
   struct Unit {  // a block's power of two
@@ -66,7 +67,9 @@ template <class T> class Mixer {
     MixSums sums;
     T gap;
   };
-  MixShape shape(int64_t number, int64_t units) const { return {program_, number, units / program_.heads[number]}; }
+  MixShape shape(int64_t number, int64_t units) const {
+    return {program_, number, units / program_.heads[number], columns_};
+  }
   Unit unit(const Block<T>& x) const;
   Scores scores(int64_t number, const Block<T>& q, const Block<T>& k) const;
   template <class F> void each_task(const MixShape& shape, F f);
@@ -78,7 +81,7 @@ template <class T> class Mixer {
 
   const Program& program_;
   const Mixing<T>& kernels_;
-  const int64_t columns_;
+  int64_t columns_ = 0;  // of the blocks at work
   Team& team_;
   Buffer<T> parts_;  // turned gradients of values and keys, of every task
   Vector<Found> found_;

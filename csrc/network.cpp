@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t spare_blocks = 5;
 
 bool needs_column(const Program& program) {
-  return program.head.bias || program.counts[Table::affine] ||
+  return program.head.bias || program.common || program.counts[Table::affine] ||
          std::any_of(program.bias_draw, program.bias_draw + program.counts[Table::layer],
                      [](int64_t draw) { return draw != zero_bias; });
 }
@@ -42,76 +42,82 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns
 
 }  // namespace
 
-template <class T> int64_t Network<T>::fixed_bytes(const Program& program, bool keep_inputs) {
+template <class T> int64_t Network<T>::fixed_bytes(const Program& program, const Keep& keep) {
   if (program.formats)
-    return 2 * fixed_bytes(without_formats(program), keep_inputs) + 2 * Rounding<T>::bytes(largest_width(program)) +
+    return 2 * fixed_bytes(without_formats(program), keep) + 2 * Rounding<T>::bytes(largest_of(program, keep).width) +
            taken<double>(most_of_a_row(program)) + (int64_t)sizeof(Network<T>);
-  const int64_t columns = columns_of(program), width = pykernel::largest_width(program), registers = program.registers;
-  const int64_t grams = registers + 1;
+  const Largest most = largest_of(program, keep);
+  const int64_t registers = program.registers, grams = registers + 1;
   return bytes_of_routines(program) +
-         taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep_inputs), keep_inputs).size()) +
-         Layer<T>::bytes(program.exponent, columns, width) + Norms<T>::bytes(columns, width) +
-         Mixer<T>::bytes(program) + Grams<T>::bytes(columns, width) + Objective<T>::bytes(program) +
-         taken<Phi<T>>(program.activation_count) + taken<char>(program.activation_count) + taken<Register>(registers) +
-         taken<Gradient<T>>(registers) + grams * taken<double>(columns * columns) +
-         (registers + spare_blocks) *
-             (Buffer<T>::bytes(block_entries(width, columns)) + taken<Buffer<T>>(1) + taken<T*>(1)) +
-         (needs_column(program) ? taken<T>(padded(width)) : 0) +
-         (program.clip_value > 0 ? taken<double>(width) + taken<T>(width) : 0);
+         taken<AmountOf>((int64_t)amounts_of(program, routines_of(program, keep), keep).size()) +
+         Layer<T>::bytes(program.exponent, most.width, most.block) + Norms<T>::bytes(most.columns, most.width) +
+         Mixer<T>::bytes(program) + Totals<T>::bytes(program) + Grams<T>::bytes(most.gram, most.width) +
+         Objective<T>::bytes(program) + taken<Phi<T>>(program.activation_count) +
+         taken<char>(program.activation_count) + taken<Register>(registers) + taken<Gradient<T>>(registers) +
+         grams * taken<double>(most.gram) +
+         (registers + spare_blocks) * (Buffer<T>::bytes(most.block) + taken<Buffer<T>>(1) + taken<T*>(1)) +
+         (needs_column(program) ? taken<T>(padded(most.width)) : 0) + taken<double>(most.columns) +
+         taken<double>(most.width) +  // while sums over directions or rows are taken
+         (program.clip_value > 0 ? taken<double>(most.width) + taken<T>(most.width) : 0);
 }
 
-template <class T> int64_t Network<T>::tape_bytes(const Program& program, bool keep_inputs, int64_t limit) {
-  if (program.formats) return 2 * tape_bytes(without_formats(program), keep_inputs, limit / 2);
-  const Vector<AmountOf> amounts = amounts_of(program, routines_of(program, keep_inputs), keep_inputs);
-  return segments_of<T>(program, amounts, limit).template bytes<T>(columns_of(program));
+template <class T> int64_t Network<T>::tape_bytes(const Program& program, const Keep& keep, int64_t limit) {
+  if (program.formats) return 2 * tape_bytes(without_formats(program), keep, limit / 2);
+  const Vector<AmountOf> amounts = amounts_of(program, routines_of(program, keep), keep);
+  return segments_of<T>(program, amounts, limit).template bytes<T>();
 }
 
 template <class T>
 Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, int64_t bytes)
     : program(program_),
+      keeping(keep_of(program_, linear_.needs_input())),
+      most(largest_of(program_, keeping)),
       columns(columns_of(program_)),
       linear(linear_),
       team(team_),
-      layer(program_.exponent, columns, pykernel::largest_width(program_), team_),
-      norms(pykernel::largest_width(program_), layer),
-      rounding(pykernel::largest_width(program_), layer, team_),
+      layer(program_.exponent, columns, most.width, most.block, team_),
+      norms(most.columns, most.width, layer),
+      rounding(most.width, layer, team_),
       formats_(program_.formats ? *program_.formats : Formats()),
       mixer(program_, team_),
-      keep_inputs_(keeps_inputs(program_, linear_.needs_input())),
-      width_(pykernel::largest_width(program_)),
-      routines_(routines_of(program_, keep_inputs_)),
-      segments_(segments_of<T>(program_, amounts_of(program_, routines_, keep_inputs_),
-                               program_.formats ? bytes / 2 : bytes)),
-      tape_(segments_, columns, team_),
+      routines_(routines_of(program_, keeping)),
+      segments_(
+          segments_of<T>(program_, amounts_of(program_, routines_, keeping), program_.formats ? bytes / 2 : bytes)),
+      tape_(segments_, team_),
       objective_(program_),
       registers_((size_t)program_.registers),
       gradients_((size_t)program_.registers),
       checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
-      grams_(width_, linear_, layer, team_),
-      gram_of_gradient_((size_t)(columns * columns)),
+      grams_(most.gram, most.width, linear_, layer, team_),
+      gram_of_gradient_((size_t)most.gram),
       plain_(without_formats(program_)) {
+  if (program.weight_count) totals.emplace(program, layer, team);
   phis_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++) phis_.push_back(phi_of<T>(program.activations[i]));
   passes_.reserve((size_t)program.activation_count);
   for (int64_t i = 0; i < program.activation_count; i++)
     passes_.push_back(!strcmp(program.activations[i].name, "linear") || !strcmp(program.activations[i].name, "relu"));
-  if (needs_column(program)) column_.resize((size_t)padded(width_));
+  if (needs_column(program)) column_.resize((size_t)padded(most.width));
   for (size_t s = 0; s < checkpoints_.size(); s++)
-    checkpoints_[s].data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
+    checkpoints_[s].block.data = checkpoint_room_.get() + (int64_t)s * segments_.checkpoint;
   if (program.formats) {
     beside_ = std::make_unique<Network>(plain_, linear, team, bytes / 2);
     beside_->is_beside_ = true;
     beside_->unwanted_.resize((size_t)most_of_a_row(program));
   }
-  const size_t most = (size_t)(program.registers + spare_blocks);
-  buffers_.reserve(most), pool_.reserve(most);
+  const size_t buffers = (size_t)(program.registers + spare_blocks);
+  buffers_.reserve(buffers), pool_.reserve(buffers);
   if (!is_lent()) return;  // a workspace is a stack: what a network needs is taken at once
-  for (Register& r : registers_) r.gram.resize((size_t)(columns * columns));
-  while (buffers_.size() < most) pool_.push_back(buffers_.emplace_back((size_t)block_entries(width_, columns)).get());
+  for (Register& r : registers_) r.gram.resize((size_t)most.gram);
+  while (buffers_.size() < buffers) pool_.push_back(buffers_.emplace_back((size_t)most.block).get());
 }
 
-template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index) {
+template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index, double* tangent_kernel) {
+  if (tangent_kernel) {
+    if (!tangent) tangent = std::make_unique<Tangent>(program.batch, program.positions);
+    tangent->begin();
+  }
   const RowExtents extents = extents_of(program);
   Rows mine;
   for (const RowFact& row : row_facts) mine.*row.of = all.*row.of + index * extents.of(row.extent);
@@ -132,6 +138,8 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
     }
     backward(start(s), end(s));
   }
+  if (totals) totals->finish(rows);
+  if (tangent_kernel) tangent->finish(tangent_kernel);
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
@@ -145,6 +153,7 @@ template <class T> void Network<T>::begin(int64_t replica, const Rows& mine) {
   }
   replica_ = replica;
   rows = mine;
+  if (totals) totals->begin();
   forget();
   input();
   observing = true;
@@ -161,9 +170,14 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
       repetition_ = r - begin;
       for (const Step& step : routine.steps) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
-        if (beside_) op.forward(*beside_, step, step.first + (r - begin) * step.each);
+        const int32_t in = step.op.ins[0];
+        look_at(registers_[(size_t)in].columns);
+        if (beside_) {
+          beside_->look_at(columns);
+          op.forward(*beside_, step, step.first + (r - begin) * step.each);
+        }
         op.forward(*this, step, step.first + (r - begin) * step.each);
-        if (traced && observing) traced->push_back({value(step.op.out).exponent, measure(step.op.out).log2_norm()});
+        if (traced && observing) trace(value(step.op.out), measure(step.op.out), formats_.signals);
       }
     }
     begin = end;
@@ -192,32 +206,66 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
   }
 }
 
-template <class T> void Network<T>::input() {
-  const int64_t n = program.nodes[0];
-  Block<T> a = scratch();
-  if (program.x) {
-    pack(program.x, n, columns, a, program.exponent);
-  } else {
-    a.n = n, a.exponent = 0;
-    draw_tall(a.data, n, columns, address(Purpose::input, 0), team);
-    if (program.correlation > 0) {
-      const Block<T> common = scratch();
-      draw_tall(common.data, n, 1, address(Purpose::input_common, 0), team);
-      const T shared = (T)sqrt(program.correlation), own = (T)sqrt(1 - program.correlation);
-      for (int64_t i = 0; i < padded(n); i++)
-        for (int64_t b = 0; b < columns; b++) {
-          T& x = a.data[entry_at(i, b, columns)];
-          x = shared * common.data[i] + own * x;
-        }
-      release(common);
-    }
+template <class T> void Network<T>::trace(const Block<T>& block, const Measure& measure, const Format& format) {
+  Block<T> as_stored = scratch();  // what is rounded later, by a node or by whoever takes it, lies unrounded still
+  copy(block, as_stored, columns);
+  const Measure m = rounding.round(as_stored, format, measure);
+  traced->push_back({as_stored.exponent, m.log2_norm()});
+  release(as_stored);
+}
+
+template <class T> void Network<T>::trace_gradients(const Step& step) {
+  const int32_t* ins = step.op.ins;
+  for (int k = 0; k < step.inputs; k++) {
+    if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
+    const Gradient<T>& g = gradients_[(size_t)ins[k]];
+    if (g.held)
+      trace(g.block, g.measure, formats_.gradients);
+    else
+      traced->push_back({0, NAN});
   }
+}
+
+template <class T> void Network<T>::draw_input(Block<T>& x, int64_t layer) {
+  x.exponent = 0;
+  draw_tall(x.data, x.n, columns, address(Purpose::input, layer), team);
+  if (program.correlation == 0) return;
+  const Block<T> common = scratch();
+  draw_tall(common.data, x.n, 1, address(Purpose::input_common, layer), team);
+  const T shared = (T)sqrt(program.correlation), own = (T)sqrt(1 - program.correlation);
+  for (int64_t i = 0; i < padded(x.n); i++)
+    for (int64_t b = 0; b < columns; b++) {
+      T& entry = x.data[entry_at(i, b, columns)];
+      entry = shared * common.data[i] + own * entry;
+    }
+  release(common);
+}
+
+template <class T> void Network<T>::input() {
+  look_at(columns_of(program));
+  Block<T> a = scratch();
+  a.n = program.nodes[0];
+  if (program.x)
+    pack(program.x, a.n, columns, a, program.exponent);
+  else
+    draw_input(a, 0);
   registers_[0].measure = rounding.round(a, formats_.signals, layer.settle(a));
   registers_[0].own = a;
+  registers_[0].columns = columns;
+}
+
+// One read-out vector of all columns.
+template <class T> void Network<T>::common_cotangent(Block<T>& g) {
+  draw_tall(column(), g.n, 1, address(Purpose::cotangent, program.counts[Table::layer]), team);
+  for (int64_t p = 0; p < panels_of(g.n); p++)
+    for (int64_t b = 0; b < columns; b++) memcpy(g.data + (p * columns + b) * 16, column() + p * 16, 16 * sizeof(T));
+  layer.settle(g);
+  layer.scale(g, 1 / sqrt((double)g.n), g);
 }
 
 template <class T> double Network<T>::objective() {
   if (beside_) beside_->objective();
+  look_at(registers_[0].columns);
   const int64_t n = value(0).n;
   double loss = NAN;
   Block<T> g = scratch();
@@ -228,7 +276,8 @@ template <class T> double Network<T>::objective() {
     Block<T> y = scratch();
     Block<T> dy = scratch();
     y.n = dy.n = head.outputs;
-    linear.forward(l, value(0), gram(0), y, team, formats_.weights);
+    const double* signal_gram = keeping.grams ? gram(0) : nullptr;
+    linear.forward(l, columns, value(0), signal_gram, y, team, formats_.weights);
     if (team.stopped()) throw Stopped{};
     Measure of_y = layer.settle(y);
     if (head.bias) {
@@ -242,12 +291,14 @@ template <class T> double Network<T>::objective() {
     if (formats_.loss_scale != 1) m = layer.scale(dy, formats_.loss_scale, dy);
     m = rounding.round(dy, formats_.gradients, m);
     int64_t exponent;
-    const double* dy_gram = gram_of_gradient({dy, m}, &exponent);
-    linear.backward(l, value(0), gram(0), dy, dy_gram, g, team, formats_.weights);
+    const double* dy_gram = keeping.grams ? gram_of_gradient({dy, m}, &exponent) : nullptr;
+    linear.backward(l, columns, value(0), signal_gram, dy, dy_gram, g, team, formats_.weights);
     release(y);
     release(dy);
   } else if (program.cotangent) {
     pack(program.cotangent, n, columns, g, program.exponent);
+  } else if (program.common) {
+    common_cotangent(g);
   } else {
     draw_tall(g.data, n, columns, address(Purpose::cotangent, program.counts[Table::layer]), team);
     layer.settle(g);
@@ -256,6 +307,7 @@ template <class T> double Network<T>::objective() {
   Measure m = layer.settle(g);
   if (!program.head.loss && formats_.loss_scale != 1) m = layer.scale(g, formats_.loss_scale, g);
   gradients_[0] = {g, m};
+  gradients_[0].columns = columns;
   return loss;
 }
 
@@ -263,10 +315,12 @@ template <class T> void Network<T>::checkpoint(int64_t s) {
   if (beside_) beside_->checkpoint(s);
   Register& r = registers_[0];
   if (segments_.count > 1) {
-    copy(value(0), checkpoints_[(size_t)s], columns);
+    Checkpoint& to = checkpoints_[(size_t)s];
+    copy(value(0), to.block, r.columns);
+    to.columns = r.columns;
     if (r.kept >= 0 && tape_.at(r.kept).block.data) {
       if (!r.own.data) r.own = scratch();
-      copy(checkpoints_[(size_t)s], r.own, columns);
+      copy(to.block, r.own, r.columns);
     }
   }
   r.kept = -1;
@@ -277,7 +331,10 @@ template <class T> void Network<T>::resume(int64_t s) {
   if (beside_) beside_->resume(s);
   Register& r = registers_[0];
   if (!r.own.data) r.own = scratch();
-  copy(checkpoints_[(size_t)s], r.own, columns);
+  const Checkpoint& from = checkpoints_[(size_t)s];
+  copy(from.block, r.own, from.columns);
+  r.columns = from.columns;
+  look_at(r.columns);
   r.measure = layer.settle(r.own);
   r.gram_made = false;
   r.kept = -1;
@@ -287,7 +344,7 @@ template <class T> void Network<T>::resume(int64_t s) {
 // -- memory
 
 template <class T> T* Network<T>::acquire() {
-  if (pool_.empty()) return buffers_.emplace_back((size_t)block_entries(width_, columns)).get();
+  if (pool_.empty()) return buffers_.emplace_back((size_t)most.block).get();
   T* data = pool_.back();
   pool_.pop_back();
   return data;
@@ -320,22 +377,23 @@ template <class T> Block<T>& Network<T>::keep(int32_t reg) {
   Register& r = registers_[(size_t)reg];
   Block<T>& kept = tape_.at(on_tape(r)).block;
   if (!kept.data) {
-    kept.data = tape_.take_block(r.own.n);
-    copy(r.own, kept, columns);
+    kept.data = tape_.take_block(r.own.n, r.columns);
+    copy(r.own, kept, r.columns);
     release(std::exchange(r.own, {}));
   }
   return kept;
 }
 
-template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
+template <class T> Kept<T>& Network<T>::keep_input(int32_t reg, int64_t number) {
   Register& r = registers_[(size_t)reg];
-  if (keep_inputs_)
+  if (keeping.inputs)
     keep(reg);
   else
     on_tape(r);
   Kept<T>& kept = tape_.at(r.kept);
+  if (forms(number)) return kept;
   if (!kept.gram) {
-    kept.gram = tape_.take_gram();
+    kept.gram = tape_.take_gram(columns);
     if (r.gram_made) {
       memcpy(kept.gram, r.gram.data(), sizeof(double) * (size_t)(columns * columns));
       kept.gram_exponent = r.gram_exponent;
@@ -343,18 +401,19 @@ template <class T> Kept<T>& Network<T>::keep_gram(int32_t reg, bool centred) {
       grams_.make(value(reg), r.measure, kept.gram, &kept.gram_exponent);
     }
   }
-  if (centred && columns > 1 && !kept.moving) {
-    kept.moving = tape_.take_gram();
+  const int64_t centred = program.centred[number], count = columns_centred(program, centred, columns);
+  if (count > 1 && !kept.moving[centred]) {
+    kept.moving[centred] = tape_.take_gram(columns);
     Block<T> moving = scratch();
-    const Measure m = layer.centre(value(reg), moving);
-    grams_.make(moving, m, kept.moving, &kept.moving_exponent);
+    const Measure m = layer.centre(value(reg), count, moving);
+    grams_.make(moving, m, kept.moving[centred], &kept.moving_exponent[centred]);
     release(moving);
   }
   return kept;
 }
 
 template <class T> Block<T> Network<T>::fresh(const Step& step, int64_t n) {
-  if (step.on_tape) return {tape_.take_block(n), n, 0, 0};
+  if (step.on_tape) return {tape_.take_block(n, columns), n, 0, 0};
   for (int k = facts_of(step.op.kind).in_place ? step.inputs : 0; k-- > 0;) {
     Register& r = registers_[(size_t)step.op.ins[k]];
     if (step.dies[k] && r.own.data) return {std::exchange(r.own.data, nullptr), n, 0, 0};
@@ -370,6 +429,7 @@ template <class T> void Network<T>::put(const Step& step, const Block<T>& block,
   Register& r = registers_[(size_t)step.op.out];
   if (r.own.data) release(r.own);
   r.own = block;
+  r.columns = columns;
   const bool later =
       step.before_node || (step.before_phi && passes_formats(step.phi_first + repetition_ * step.phi_each));
   r.measure = later ? measure : rounding.round(r.own, formats_.signals, measure);
@@ -403,6 +463,7 @@ template <class T> void Network<T>::round_node(int32_t reg, int64_t number) {
 template <class T> Gradient<T> Network<T>::taken_from(int32_t reg) {
   Gradient<T>& g = gradients_[(size_t)reg];
   if (!g.held) throw std::logic_error("an op's result has no gradient");
+  look_at(g.columns);
   return std::exchange(g, {});
 }
 
@@ -410,7 +471,7 @@ template <class T> void Network<T>::store(Gradient<T>& g) {
   if (!formats_.gradients.fraction || g.stored) return;
   const Measure m = rounding.round(g.block, formats_.gradients, g.measure);
   g = {g.block, m};
-  g.stored = true;
+  g.stored = true, g.columns = columns;
 }
 
 template <class T> Gradient<T> Network<T>::take(int32_t reg) {
@@ -434,12 +495,14 @@ template <class T> void Network<T>::give(int32_t reg, const Gradient<T>& gradien
   Gradient<T>& held = gradients_[(size_t)reg];
   if (!held.held) {
     held = gradient;
+    held.columns = columns;
     return;
   }
   Block<T> sum = gradient.block;
   const Measure m = layer.add(gradient.block, 1, held.block, 1, sum);
   release(held.block);
   held = {sum, m};
+  held.columns = columns;
 }
 
 template <class T> Gradient<T> Network<T>::times(const Gradient<T>& gradient, double factor) {

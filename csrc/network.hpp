@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "activation.hpp"
@@ -16,7 +17,9 @@
 #include "norms.hpp"
 #include "objective.hpp"
 #include "rounding.hpp"
+#include "tangent.hpp"
 #include "tape.hpp"
+#include "totals.hpp"
 
 namespace pykernel {
 
@@ -27,6 +30,7 @@ template <class T> struct Gradient {
   Block<T> block = {};
   Measure measure = {};
   double norm = 0;  // log2 of it
+  int64_t columns = 0;
   bool held = false;
   bool stored = false;  // rounded to its format already
 };
@@ -43,42 +47,49 @@ template <class T> class Network {
   // beside this one, op by op.
   Network(const Program& program, Linear<T>& linear, Team& team, int64_t bytes);
   // Runs one replica and writes its rows at `index` of the arrays.
-  void replica(int64_t replica, const Rows& rows, int64_t index);
+  // tangent_kernel: (batch, batch), or null.
+  void replica(int64_t replica, const Rows& rows, int64_t index, double* tangent_kernel = nullptr);
 
   // What one takes of a workspace: all but tape and checkpoints, and these within `limit` bytes, or the least there is.
   // Without kernels' scratch.
-  static int64_t fixed_bytes(const Program& program, bool keep_inputs);
-  static int64_t tape_bytes(const Program& program, bool keep_inputs, int64_t limit);
+  static int64_t fixed_bytes(const Program& program, const Keep& keep);
+  static int64_t tape_bytes(const Program& program, const Keep& keep, int64_t limit);
   static int64_t least_bytes(const Program& program, bool needs_input) {
-    const bool keep = keeps_inputs(program, needs_input);
+    const Keep keep = keep_of(program, needs_input);
     return fixed_bytes(program, keep) + tape_bytes(program, keep, 0);
-  }
-  static bool keeps_inputs(const Program& program, bool linear_needs_input) {
-    return program.clip_value > 0 || linear_needs_input;
   }
 
   // -- what ops see: forward
   const Program& program;
-  const int64_t columns;  // of every block
+  const Keep keeping;
+  const Largest most;
+  int64_t columns;  // of the blocks at work: those that an op reads, or whose gradient it takes
   Linear<T>& linear;
   Team& team;
   Layer<T> layer;
   Norms<T> norms;
   Rounding<T> rounding;
   Mixer<T> mixer;
-  Rows rows = {};         // of this replica
-  bool observing = true;  // false where a segment is computed again
-  // What every op wrote, forward and then backward (of each register that it read), or null.
+  std::optional<Totals<T>> totals;   // where layers share weights
+  Rows rows = {};                    // of this replica
+  std::unique_ptr<Tangent> tangent;  // where it is asked for
+  bool observing = true;             // false where a segment is computed again
+  // What every op wrote, as stored, forward and then backward (of each register that it read), or null.
   std::vector<Traced>* traced = nullptr;
 
+  // From here on blocks of so many columns are at work.
+  void look_at(int64_t count) { columns = layer.columns = count; }
   Block<T>& value(int32_t reg);
   const Measure& measure(int32_t reg) const { return registers_[(size_t)reg].measure; }
+  // What engines that need no input do not ask for
+  const double* known_gram(int32_t reg) { return keeping.grams ? gram(reg) : nullptr; }
   const double* gram(int32_t reg);  // x^T x of the value's mantissas, valid until the register is written
   // The value, which backward will find by kept().
   Block<T>& keep(int32_t reg);
-  // Its Gram matrix (and the value, where the program or the engine needs it); centred: also that without the mean over
-  // the columns.
-  Kept<T>& keep_gram(int32_t reg, bool centred);
+  // The input of a layer: its Gram matrix (and the value, where the program or the engine needs it), and that without
+  // the mean over the columns where only that matters; or the value alone, where dJ/dW is formed.
+  Kept<T>& keep_input(int32_t reg, int64_t number);
+  bool forms(int64_t number) const { return !keeping.grams && forms_gradient(program, number, columns); }
   // Where the result of a step goes, n units; then the result itself.
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);
@@ -89,6 +100,8 @@ template <class T> class Network {
     return program.formats && !norm_of_step(step).kind && passes_[(size_t)program.step_activation[step]];
   }
   void store_input(Block<T>& h);
+  // Input number `layer` (0: the chain's own, else one that arrives on the way), x.n units.
+  void draw_input(Block<T>& x, int64_t layer);
   // A node's signal rounded, and what that does to it.
   void round_node(int32_t reg, int64_t number);
   Block<T> scratch() { return {acquire(), 0, 0, 0}; }
@@ -108,8 +121,8 @@ template <class T> class Network {
   const double* gram_of_gradient(const Gradient<T>& gradient, int64_t* exponent);
   // log2 of the number of a block's entries
   double log2_size(int64_t units) {
-    if (units != sized_units_) {
-      sized_units_ = units;
+    if (units != sized_units_ || columns != sized_columns_) {
+      sized_units_ = units, sized_columns_ = columns;
       log2_size_ = log2((double)units * (double)columns);
     }
     return log2_size_;
@@ -127,6 +140,7 @@ template <class T> class Network {
  private:
   struct Register {
     Block<T> own = {};  // where the value lies unless the tape has it
+    int64_t columns = 0;
     int64_t kept = -1;  // on the tape
     Measure measure = {};
     bool gram_made = false;
@@ -141,28 +155,21 @@ template <class T> class Network {
   int64_t on_tape(Register& r);
   void input();
   double objective();
+  void common_cotangent(Block<T>& g);
   void forward(int64_t first, int64_t last);
-  void trace_gradients(const Step& step) {
-    const int32_t* ins = step.op.ins;
-    for (int k = 0; k < step.inputs; k++) {
-      if (std::find(ins, ins + k, ins[k]) != ins + k) continue;
-      const Gradient<T>& g = gradients_[(size_t)ins[k]];
-      traced->push_back({g.block.exponent, g.held ? g.norm : NAN});
-    }
-  }
+  void trace(const Block<T>& block, const Measure& measure, const Format& format);
+  void trace_gradients(const Step& step);
   void backward(int64_t first, int64_t last);
   void checkpoint(int64_t segment);
   void resume(int64_t segment);
 
   const OpRow<T>* const ops_ = op_rows<T>();
   const Formats formats_;
-  const bool keep_inputs_;
-  const int64_t width_;  // the largest
   Vector<Routine> routines_;
   Segments segments_;
   Tape<T> tape_;
   Objective<T> objective_;
-  int64_t replica_ = 0, sized_units_ = 0, repetition_ = 0;
+  int64_t replica_ = 0, sized_units_ = 0, sized_columns_ = 0, repetition_ = 0;
   double log2_size_ = 0;
   Vector<Phi<T>> phis_;
   Vector<char> passes_;  // of each function, whether it may pass formats
@@ -171,7 +178,11 @@ template <class T> class Network {
   Vector<Buffer<T>> buffers_;
   Vector<T*> pool_;  // buffers that nobody uses
   Buffer<T> checkpoint_room_;
-  Vector<Block<T>> checkpoints_;
+  struct Checkpoint {
+    Block<T> block;
+    int64_t columns;
+  };
+  Vector<Checkpoint> checkpoints_;
   Vector<T> column_;
   Grams<T> grams_;
   Vector<double> gram_of_gradient_;

@@ -68,9 +68,9 @@ template <class T> class FarGroups {
 }  // namespace
 
 template <class T>
-Norms<T>::Norms(int64_t largest_width, Layer<T>& layer)
-    : layer_(layer), column_((size_t)(2 * layer.columns * (chunks_of(largest_width) + 1))) {
-  for (auto* v : {&mean_, &factor_, &first_, &second_}) v->resize((size_t)layer.columns);
+Norms<T>::Norms(int64_t columns, int64_t largest_width, Layer<T>& layer)
+    : layer_(layer), column_((size_t)(2 * columns * (chunks_of(largest_width) + 1))) {
+  for (auto* v : {&mean_, &factor_, &first_, &second_}) v->resize((size_t)columns);
 }
 
 template <class T> int64_t Norms<T>::bytes(int64_t columns, int64_t largest_width) {

@@ -7,7 +7,8 @@ namespace pykernel {
 
 template <class T> class Norms {
  public:
-  Norms(int64_t largest_width, Layer<T>& layer);
+  // columns: the most of any block.
+  Norms(int64_t columns, int64_t largest_width, Layer<T>& layer);
   static int64_t bytes(int64_t columns, int64_t largest_width);
 
   // h = Norm(z)

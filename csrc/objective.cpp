@@ -8,6 +8,7 @@
 
 #include "constants.hpp"
 #include "draws.hpp"
+#include "exponents.hpp"
 
 namespace pykernel {
 namespace {
@@ -19,7 +20,7 @@ double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z)
 template <class T>
 Objective<T>::Objective(const Program& program)
     : head_(program.head),
-      columns_(columns_of(program)),
+      columns_(columns_out_of(program)),
       read_(read_columns_of(program)),
       positions_(columns_ / read_),
       exponent_(program.exponent) {
@@ -65,8 +66,8 @@ template <class T> double Objective<T>::differentiate(const Block<T>& y, const T
   const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
   for (int64_t o = 0; o < head_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {
-      const double x = ldexp(logit(y, o, b), e);
-      y_[(size_t)(o * B + b)] = fmin(fmax(x, -1e300), 1e300);
+      const double m = logit(y, o, b);  // inf or nan only where a format overflowed
+      y_[(size_t)(o * B + b)] = std::isfinite(m) ? fmin(fmax(ldexp(m, e), -1e300), 1e300) : m;
     }
   const double loss = head_.loss == mse       ? mean_square_error(y, t)
                       : head_.loss == sigmoid ? binary(y, t)
@@ -77,13 +78,13 @@ template <class T> double Objective<T>::differentiate(const Block<T>& y, const T
 }
 
 // J is linear in the logits: its derivative is t itself
-template <class T> double Objective<T>::read_out(const Block<T>&, const double* t) {
+template <class T> double Objective<T>::read_out(const Block<T>& y, const double* t) {
   double loss = 0;
   for (size_t i = 0; i < y_.size(); i++) {
     sign_[i] = t[i] < 0 ? -1 : 1, log2_[i] = log2(fabs(t[i]));
-    loss += t[i] * y_[i];
+    loss += t[i] * logit(y, (int64_t)i / read_, (int64_t)i % read_);
   }
-  return loss;
+  return scaled<double>(loss, y.exponent);
 }
 
 // (y - t), where y is far beyond double by its exponent alone
@@ -154,7 +155,7 @@ template <class T> double Objective<T>::cross_entropy(const Block<T>&, const dou
 template <class T> void Objective<T>::write(Block<T>& g) {
   const int64_t B = read_;
   double top = -INFINITY;
-  for (const double x : log2_) top = x > top ? x : top;
+  for (const double x : log2_) top = x > top && x < INFINITY ? x : top;
   const double e = top > -0x1p52 ? floor(top) : 0;
   for (int64_t o = 0; o < head_.outputs; o++)
     for (int64_t b = 0; b < B; b++) {

@@ -37,7 +37,13 @@ template <class T> Measure Rounding<T>::round(Block<T>& x, const Format& format,
 template <class T>
 void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain, const Format& format,
                           const ComparedRows& rows) {
-  const double factor = scaled<double>(1 / scale, std::clamp<int64_t>(x.exponent - plain.exponent, -400, 400));
+  // Of the numbers without formats the largest is of order one here, of the others 2^-most to 2^most: error carries
+  // what is beyond, and below, nothing depends on it.
+  const auto order = [](double size) { return size > 0 && isfinite(size) ? (int64_t)ilogb(size) : 0; };
+  const int64_t plain_order = order(plain.largest), most = 200;
+  const int64_t apart = x.largest > 0 ? x.exponent - plain.exponent - plain_order : 0;  // zero has no size
+  const int64_t top = apart + order(x.largest / scale), near = std::clamp(top, -most, most);
+  const double factor = scaled<double>(1 / scale, apart + near - top);
   // Limits of the format at the mantissas; numbers beyond what T holds there are zero, or inf.
   Format here = format;
   const int64_t shift = std::clamp<int64_t>(x.exponent, -4 * reach<T>, 4 * reach<T>);
@@ -47,7 +53,8 @@ void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain
   const int64_t count = chunks_of(x.n);
   team_.each(count, [&](int64_t c) {
     const int64_t o = c * chunk_units * layer_.columns, units = std::min(chunk_units, x.n - c * chunk_units);
-    parts_[(size_t)c] = layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor, here);
+    parts_[(size_t)c] = layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor,
+                                               scaled<double>(1, -plain_order), here);
   });
   Comparison all = parts_[0];
   for (int64_t c = 1; c < count; c++) {
@@ -58,7 +65,7 @@ void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain
   }
   const double entries = (double)x.n * (double)layer_.columns, decades = log10_2 * (double)x.exponent;
   *rows.flushed = (double)all.flushed / entries, *rows.overflowed = (double)all.overflowed / entries;
-  *rows.error = log10(sqrt(all.error) / sqrt(all.plain_square));
+  *rows.error = log10(sqrt(all.error) / sqrt(all.plain_square)) + log10_2 * (double)std::max<int64_t>(0, top - near);
   if (rows.cosine) *rows.cosine = all.product / (sqrt(all.square) * sqrt(all.plain_square));
   *rows.smallest = isfinite(all.smallest) ? log10(all.smallest) + decades : -INFINITY;
   *rows.largest = log10(all.largest) + decades;

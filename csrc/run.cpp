@@ -21,9 +21,28 @@ constexpr double worth_a_team = 1 << 18;
 constexpr double worth_a_thread = 1 << 17;
 
 // At least so many for a layer whatever its engine: 2 us, and what a unit and column costs outside dense products
-double least_work(const Program& program, int64_t l) {
-  const double units = (double)std::max(program.units[l - 1], program.columns[l - 1]), B = (double)columns_of(program);
+double least_work(const Program& program, int64_t l, int64_t columns) {
+  const double units = (double)std::max(program.units[l - 1], program.columns[l - 1]), B = (double)columns;
   return std::max(2048.0, units * B * (64 + 4 * B));
+}
+
+// Where they differ, else none: a walk through all repetitions.
+Vector<int64_t> columns_of_layers(const Program& program) {
+  Vector<int64_t> columns;
+  if (!program.counts[Table::window]) return columns;
+  columns.resize((size_t)program.counts[Table::layer]);
+  Shapes shapes(program);
+  for (int64_t s = 0; s < program.stretch_count; s++)
+    for (int64_t i = 0; i < program.stretches[s].count; i++) {
+      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
+        const Op& op = program.stretches[s].ops[j];
+        const int64_t number = number_of(program.stretches[s], op, i);
+        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
+        shapes.run(op, number);
+      }
+      shapes.end_repetition();
+    }
+  return columns;
 }
 
 }  // namespace
@@ -37,9 +56,11 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   std::vector<std::unique_ptr<Linear<T>>> linears;
   linears.push_back(make(program, how.threads));
   double work = 0, total = 0;
+  const Vector<int64_t> columns = columns_of_layers(program);
   for (int64_t l = 1; l <= program.counts[Table::layer]; l++) {
-    const double layer = linears[0]->work(l);
-    work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(program, l));
+    const int64_t B = columns.empty() ? columns_of(program) : columns[(size_t)l - 1];
+    const double layer = linears[0]->work(l, B);
+    work = std::max(work, layer), total += (double)how.count * std::max(layer, least_work(program, l, B));
   }
   const MixNeeds mixes = mix_needs(program);
   work = std::max(work, mixes.largest_work), total += (double)how.count * mixes.work;
@@ -69,7 +90,10 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   const auto replica = [&](size_t w, int64_t r) {
     if (linears[w]->alone(how.first + r, rows, r, *teams[w])) return;
     if (!networks[w]) networks[w] = std::make_unique<Network<T>>(program, *linears[w], *teams[w], how.memory / workers);
-    networks[w]->replica(how.first + r, rows, r);
+    if (how.tangent_kernel)
+      networks[w]->replica(how.first + r, rows, r, how.tangent_kernel + r * program.batch * program.batch);
+    else
+      networks[w]->replica(how.first + r, rows, r);
   };
 
   const auto guarded = [&](const std::function<void(int)>& body) {

@@ -22,6 +22,7 @@ struct Run {
   int threads;
   int64_t memory;              // bytes for stored blocks of all workers together: beyond it layers are computed twice
   std::function<void()> poll;  // see run_on_threads
+  double* tangent_kernel = nullptr;  // (count, batch, batch), or null
 };
 
 // Throws std::invalid_argument for a program that does not make sense, Stopped after `poll` has thrown.

@@ -44,7 +44,8 @@ bool one_input(const Program& p) {
   const bool after = ops[0].kind == OpKind::linear && ops[1].kind == OpKind::phi;
   if (!(after || (ops[0].kind == OpKind::phi && ops[1].kind == OpKind::linear)) || ops[2].kind != OpKind::node)
     return false;
-  if (p.head.loss || p.x || p.cotangent || p.correlation != 0 || !p.exponent || p.clip_value > 0) return false;
+  if (p.head.loss || p.x || p.cotangent || p.common || p.correlation != 0 || !p.exponent || p.clip_value > 0)
+    return false;
   for (int64_t l = 0; l < p.counts[Table::layer]; l++)
     if (strcmp(p.draws[p.draw[l]].distribution, "normal") || (p.weights && p.weights[l]) ||
         p.bias_draw[l] == given_bias || p.address[l] != l + 1 || p.norms[p.step_norm[l]].kind != no_norm)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -41,12 +42,13 @@ void tall(const Address& a, TallDraw draw, int64_t units, int64_t columns, float
 }  // namespace
 
 Distribution distribution_called(const char* name) {
-  constexpr const char* names[] = {"normal", "uniform", "truncated",
-                                   "sparse", "student", "stable"};  // in the order of Distribution
-  for (int i = 0; name && i < 6; i++)
-    if (!strcmp(name, names[i])) return (Distribution)i;
   std::string known;
-  for (const char* one : names) known += (known.empty() ? "" : ", ") + std::string(one);
+  int i = 0;
+  for (const char* one : distribution_names) {
+    if (name && !strcmp(name, one)) return (Distribution)i;
+    i++;
+  }
+  for (const char* one : distribution_names) known += (known.empty() ? "" : ", ") + std::string(one);
   throw std::invalid_argument("unknown distribution " + std::string(name ? name : "(null)") +
                               "; drawn by address are " + known);
 }
@@ -84,7 +86,7 @@ void draw_weights(const Address& a, Distribution distribution, double parameter,
   check(a, rows, columns, out);
   if (first_row < 0 || first_column < 0 || first_row > largest - rows || first_column > largest - columns)
     throw std::invalid_argument("the tile must lie within rows and columns 0 to 2^32");
-  if (distribution < Distribution::normal || distribution > Distribution::stable)
+  if (distribution < Distribution::normal || (size_t)distribution >= std::size(distribution_names))
     throw std::invalid_argument("unknown distribution");
   check_parameter(distribution, parameter);
   constexpr int64_t piece = 256;

@@ -13,44 +13,47 @@ bool reads(const Op& op, int32_t reg) {
   const auto inputs = std::begin(op.ins);
   return std::find(inputs, inputs + facts_of(op.kind).inputs, reg) != inputs + facts_of(op.kind).inputs;
 }
-bool keeps_block(const Op& op, bool keep_inputs) {
-  return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep_inputs);
+bool keeps_block(const Op& op, const Keep& keep) {
+  return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep.inputs);
 }
 
 // What has been kept of the values in the registers.
 struct State {
-  bool value, block, gram, moving;
+  bool value, block, gram, moving[centred_count];
 };
 
-Amount amount_of(const Program& program, const Routine& routine, int64_t repetition, bool keep_inputs, Units& units,
+Amount amount_of(const Program& program, const Routine& routine, int64_t repetition, const Keep& keep, Shapes& shapes,
                  Vector<State>& registers) {
   Amount amount;
   registers.assign(registers.size(), State{});
-  const int64_t columns = columns_of(program);
   for (const Step& step : routine.steps) {
     const Op& op = step.op;
     const OpFacts& facts = facts_of(op.kind);
     const int64_t number = number_of(*routine.stretch, op, repetition);
-    const bool block = keeps_block(op, keep_inputs),
-               moving = facts.keeps_gram && program.centred[number] && columns > 1;
-    for (int k = 0; k < facts.inputs && (block || facts.keeps_gram); k++) {
+    const int64_t columns = shapes.of(op.ins[0]).columns;
+    const bool block = keeps_block(op, keep),
+               gram = facts.keeps_gram && (keep.grams || !forms_gradient(program, number, columns));
+    const int64_t centred = gram ? program.centred[number] : (int64_t)not_centred;
+    const bool moving = columns_centred(program, centred, columns) > 1;
+    for (int k = 0; k < facts.inputs && (block || gram); k++) {
       State& state = registers[(size_t)op.ins[k]];
       amount.claims++;
       amount.values += !state.value;
-      if (block && !state.block) amount.entries += block_entries(units.of(op.ins[k]), columns);
-      amount.grams += (facts.keeps_gram && !state.gram) + (moving && !state.moving);
-      state = {true, state.block || block, state.gram || facts.keeps_gram, state.moving || moving};
+      if (block && !state.block) amount.entries += block_entries(shapes.of(op.ins[k]).units, columns);
+      amount.grams += columns * columns * ((gram && !state.gram) + (moving && !state.moving[centred]));
+      state.value = true, state.block |= block, state.gram |= gram, state.moving[centred] |= moving;
     }
     if (op.kind == OpKind::node) {
       std::swap(registers[(size_t)op.ins[0]], registers[(size_t)op.out]);
     } else {
-      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, false};
+      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, {}};
       amount.values += step.on_tape;
-      if (step.on_tape) amount.entries += block_entries(units.after(op, number), columns);
+      const Shape out = shapes.after(op, number);
+      if (step.on_tape) amount.entries += block_entries(out.units, out.columns);
     }
-    units.run(op, number);
+    shapes.run(op, number);
   }
-  units.end_repetition();
+  shapes.end_repetition();
   return amount;
 }
 
@@ -74,7 +77,16 @@ Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
 
 }  // namespace
 
-Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
+Keep keep_of(const Program& program, bool linear_needs_input) {
+  bool inputs = program.clip_value > 0 || program.weight_count > 0 || linear_needs_input;
+  if (!inputs)
+    each_new(program, [&](const Op& op, int64_t number, const Shapes& shapes) {
+      inputs |= op.kind == OpKind::linear && forms_gradient(program, number, shapes.of(op.ins[0]).columns);
+    });
+  return {inputs, linear_needs_input};
+}
+
+Vector<Routine> routines_of(const Program& program, const Keep& keep) {
   Vector<Routine> routines;
   routines.reserve((size_t)program.stretch_count);
   for (int64_t s = 0; s < program.stretch_count; s++) {
@@ -91,7 +103,7 @@ Vector<Routine> routines_of(const Program& program, bool keep_inputs) {
       const auto read_later = [&](int32_t reg, bool keeping) {
         for (int64_t k = j + 1; k < stretch.op_count; k++) {
           const Op& later = stretch.ops[k];
-          if (reads(later, reg) && (!keeping || keeps_block(later, keep_inputs))) return true;
+          if (reads(later, reg) && (!keeping || keeps_block(later, keep))) return true;
           if (later.out == reg) return false;
         }
         return reg == 0 && !keeping;  // the signal goes on to the next repetition
@@ -128,20 +140,22 @@ void Amount::grow(const Amount& other) {
   claims = std::max(claims, other.claims);
 }
 
-Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routines, bool keep_inputs) {
+Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routines, const Keep& keep) {
   Vector<AmountOf> amounts;
   const auto each = [&](auto use) {
-    Units units(program);
+    Shapes shapes(program);
     Vector<State> registers((size_t)program.registers);
     Amount amount;
-    for (const Routine& routine : routines)
-      for (int64_t i = 0, before = 0; i < routine.stretch->count; i++) {
-        const int64_t begin = units.of(0);
-        if (!repeats(program, *routine.stretch, i) || begin != before)
-          amount = amount_of(program, routine, i, keep_inputs, units, registers);
+    for (const Routine& routine : routines) {
+      Shape before;
+      for (int64_t i = 0; i < routine.stretch->count; i++) {
+        const Shape begin = shapes.of(0);
+        if (!repeats(program, *routine.stretch, i) || !(begin == before))
+          amount = amount_of(program, routine, i, keep, shapes, registers);
         before = begin;
         use(amount);
       }
+    }
   };
   if (is_lent()) {  // a vector that grows would leave its traces in the workspace
     size_t changes = 0;
@@ -162,20 +176,38 @@ Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routi
 int64_t largest_width(const Program& program) {
   int64_t most = std::max(program.nodes[0], program.head.loss ? program.head.outputs : 0);
   for (int64_t l = 0; l < program.counts[Table::layer]; l++)
-    most = std::max({most, program.units[l], program.columns[l]});
+    most = std::max({most, program.units[l], program.columns[l] * groups_of(program, l)});
   return most;
 }
 
-template <class T> int64_t Segments::bytes(int64_t columns) const {
-  return Buffer<T>::bytes(largest.entries) + taken<double>(largest.grams * columns * columns) +
-         taken<Kept<T>>(largest.values) + taken<int32_t>(largest.claims) +
+Largest largest_of(const Program& program, const Keep& keep) {
+  Largest most = {largest_width(program), columns_of(program), block_entries(program.nodes[0], columns_of(program)), 1};
+  const auto grow = [&](const Shape& shape) {
+    most.width = std::max(most.width, shape.units), most.columns = std::max(most.columns, shape.columns);
+    most.block = std::max(most.block, block_entries(shape.units, shape.columns));
+  };
+  each_new(program, [&](const Op& op, int64_t number, const Shapes& shapes) {
+    const Shape &in = shapes.of(op.ins[0]), out = shapes.after(op, number);
+    grow(in), grow(out);
+    const bool formed = op.kind == OpKind::linear && !keep.grams && forms_gradient(program, number, in.columns);
+    if (formed) most.block = std::max(most.block, padded(in.columns) * out.units);  // dJ/dz, turned
+    if ((op.kind == OpKind::linear && !formed) || (op.kind == OpKind::node && !sums_directions(in)))
+      most.gram = std::max(most.gram, in.columns * in.columns);
+  });
+  if (program.head.loss) grow({program.head.outputs, columns_out_of(program)});
+  return most;
+}
+
+template <class T> int64_t Segments::bytes() const {
+  return Buffer<T>::bytes(largest.entries) + taken<double>(largest.grams) + taken<Kept<T>>(largest.values) +
+         taken<int32_t>(largest.claims) +
          (count > 1 ? Buffer<T>::bytes(count * checkpoint) + taken<Block<T>>(count) : 0);
 }
-template int64_t Segments::bytes<float>(int64_t) const;
-template int64_t Segments::bytes<double>(int64_t) const;
+template int64_t Segments::bytes<float>() const;
+template int64_t Segments::bytes<double>() const;
 
 template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes) {
-  const int64_t columns = columns_of(program), block = block_entries(largest_width(program), columns);
+  const int64_t block = largest_of(program, {false, false}).block;
   int64_t repetitions = 0;
   for (const AmountOf& run : amounts) repetitions += run.repetitions;
   const auto cut_into = [&](int64_t count) {
@@ -184,10 +216,9 @@ template <class T> Segments segments_of(const Program& program, const Vector<Amo
     return s;
   };
   Segments best = cut_into(1);
-  for (int64_t count = 2; best.bytes<T>(columns) > bytes && count <= repetitions;
-       count += std::max<int64_t>(1, count / 4)) {
+  for (int64_t count = 2; best.bytes<T>() > bytes && count <= repetitions; count += std::max<int64_t>(1, count / 4)) {
     const Segments next = cut_into(count);
-    if (next.bytes<T>(columns) < best.bytes<T>(columns))
+    if (next.bytes<T>() < best.bytes<T>())
       best = next;
     else if (count * count > 4 * repetitions)
       break;
@@ -198,10 +229,8 @@ template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, in
 template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, int64_t);
 
 template <class T>
-Tape<T>::Tape(const Segments& segments, int64_t columns, const Team& team)
-    : columns_(columns),
-      blocks_((size_t)segments.largest.entries, &team),
-      grams_((size_t)(segments.largest.grams * columns * columns)) {
+Tape<T>::Tape(const Segments& segments, const Team& team)
+    : blocks_((size_t)segments.largest.entries, &team), grams_((size_t)segments.largest.grams) {
   values_.reserve((size_t)segments.largest.values);
   claims_.reserve((size_t)segments.largest.claims);
 }
@@ -209,18 +238,22 @@ Tape<T>::Tape(const Segments& segments, int64_t columns, const Team& team)
 template <class T> void Tape<T>::clear() {
   values_.clear();
   claims_.clear();
-  entries_ = gram_count_ = 0;
+  entries_ = gram_entries_ = 0;
 }
 template <class T> int64_t Tape<T>::add(int64_t n) {
-  values_.push_back({{nullptr, n, 0, 0}, nullptr, nullptr, 0, 0});
+  values_.push_back({{nullptr, n, 0, 0}, nullptr, 0, {}, {}});
   return (int64_t)values_.size() - 1;
 }
-template <class T> T* Tape<T>::take_block(int64_t n) {
+template <class T> T* Tape<T>::take_block(int64_t n, int64_t columns) {
   T* block = blocks_.get() + entries_;
-  entries_ += block_entries(n, columns_);
+  entries_ += block_entries(n, columns);
   return block;
 }
-template <class T> double* Tape<T>::take_gram() { return grams_.data() + gram_count_++ * columns_ * columns_; }
+template <class T> double* Tape<T>::take_gram(int64_t columns) {
+  double* gram = grams_.data() + gram_entries_;
+  gram_entries_ += columns * columns;
+  return gram;
+}
 template <class T> Kept<T>& Tape<T>::pop() {
   Kept<T>& kept = values_[(size_t)claims_.back()];
   claims_.pop_back();

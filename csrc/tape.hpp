@@ -12,11 +12,31 @@ struct Routine {
   const Stretch* stretch;
   Vector<Step> steps;
 };
-// keep_inputs: the inputs of weight layers are kept, beside their Gram matrices.
-Vector<Routine> routines_of(const Program& program, bool keep_inputs);
+// Of the inputs of weight layers: whether all are kept, beside their Gram matrices; and whether these are made of all.
+struct Keep {
+  bool inputs, grams;
+};
+Keep keep_of(const Program& program, bool linear_needs_input);
+// Whether the norm of dJ/dW is taken of dJ/dW itself: where that costs less than two Gram matrices of the columns, and
+// always with groups. Few columns do not matter.
+constexpr int64_t few_columns = 64;
+inline bool forms_gradient(const Program& program, int64_t layer, int64_t columns) {
+  if (program.common) return false;  // the tangent kernel needs Gram matrices
+  if (groups_of(program, layer) > 1) return true;
+  const double rows = (double)program.units[layer], width = (double)program.columns[layer];
+  return columns > few_columns && (double)columns * (rows + width) > 2 * rows * width;
+}
+// Panels of dJ/dW, turned, that are made at a time, and the memory that takes.
+constexpr int64_t outer_panels = 4;
+template <class T> constexpr size_t outer_scratch(int64_t rows) {
+  return (size_t)(outer_panels * 16 * rows) * sizeof(T);
+}
+// Whether the mean cosine of a block's columns is taken without a matrix of all pairs.
+inline bool sums_directions(const Shape& shape) { return shape.columns > few_columns && shape.columns > shape.units; }
+Vector<Routine> routines_of(const Program& program, const Keep& keep);
 int64_t bytes_of_routines(const Program& program);
 
-// How much is kept: entries of blocks, Gram matrices, values, and ops' claims to values.
+// How much is kept: entries of blocks, of Gram matrices, values, and ops' claims to values.
 struct Amount {
   int64_t entries = 0, grams = 0, values = 0, claims = 0;
   void add(const Amount& other, int64_t times);
@@ -28,46 +48,52 @@ struct AmountOf {
   Amount amount;
   int64_t repetitions;
 };
-Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routines, bool keep_inputs);
+Vector<AmountOf> amounts_of(const Program& program, const Vector<Routine>& routines, const Keep& keep);
 
 // Repetitions are cut into segments, one of which is kept at a time; with one segment nothing is computed twice.
 struct Segments {
   int64_t repetitions, length, count;  // in all; of a segment; segments
   Amount largest;
   int64_t checkpoint;  // entries of a block that is kept at the beginning of each segment, 0 with one
-  template <class T> int64_t bytes(int64_t columns) const;
+  template <class T> int64_t bytes() const;
 };
 template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes);
 // The largest number of units that any register, or the head, holds.
 int64_t largest_width(const Program& program);
+// The most that any block needs: units, columns, entries; entries of a Gram matrix.
+struct Largest {
+  int64_t width, columns, block, gram;
+};
+Largest largest_of(const Program& program, const Keep& keep);
 
 // A value that some op needs again.
 template <class T> struct Kept {
   Block<T> block;  // data null where only the Gram matrix is kept
-  double *gram,
-      *moving;  // the Gram matrix; and that of the block without its mean over the columns, where only that matters
-  int64_t gram_exponent, moving_exponent;
+  double* gram;
+  int64_t gram_exponent;
+  // By Centred: the Gram matrix of the block without its mean over the columns, where only that matters.
+  double* moving[centred_count];
+  int64_t moving_exponent[centred_count];
 };
 
 template <class T> class Tape {
  public:
-  Tape(const Segments& segments, int64_t columns, const Team& team);
+  Tape(const Segments& segments, const Team& team);
 
   void clear();
   int64_t add(int64_t n);  // a value of n units, nothing of it kept yet
   Kept<T>& at(int64_t value) { return values_[(size_t)value]; }
-  T* take_block(int64_t n);
-  double* take_gram();
+  T* take_block(int64_t n, int64_t columns);
+  double* take_gram(int64_t columns);
   void claim(int64_t value) { claims_.push_back((int32_t)value); }
   Kept<T>& pop();
 
  private:
-  const int64_t columns_;
   Buffer<T> blocks_;
   Vector<double> grams_;
   Vector<Kept<T>> values_;
   Vector<int32_t> claims_;
-  int64_t entries_ = 0, gram_count_ = 0;
+  int64_t entries_ = 0, gram_entries_ = 0;
 };
 
 }  // namespace pykernel

@@ -18,9 +18,25 @@ sys.path.insert(0, str(Path(__file__).parent))  # the settings of the gallery ar
 
 project, author, copyright = "pykernel", "the pykernel developers", "the pykernel developers"
 version = release = pykernel.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+    "shown",
+]
+if os.environ.get("PYKERNEL_DOCS_ONLINE"):  # links into other projects' references need the network while they are made
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "xarray": ("https://docs.xarray.dev/en/stable", None),
+        "pandas": ("https://pandas.pydata.org/docs", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+    }
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "gallery/**/*.json"]
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "substitution"]
+myst_enable_extensions = ["deflist", "dollarmath", "amsmath", "colon_fence", "substitution"]
 myst_heading_anchors = 3
 ROW = {
     "layer": "replicas x layers",
@@ -49,7 +65,7 @@ html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = False
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints, autodoc_typehints_format = "signature", "short"
 napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, False, False
 
 

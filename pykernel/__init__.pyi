@@ -12,6 +12,10 @@ from pykernel.bridges.torch_modules import from_torch as from_torch
 from pykernel.bridges.torch_modules import init_torch_ as init_torch_
 from pykernel.chain import Chain as Chain
 from pykernel.config import show_config as show_config
+from pykernel.conv import Conv as Conv
+from pykernel.conv import Flatten as Flatten
+from pykernel.conv import Pool as Pool
+from pykernel.drive import Drive as Drive
 from pykernel.embed import get_cmake_dir as get_cmake_dir
 from pykernel.embed import get_include as get_include
 from pykernel.embed import get_library as get_library
@@ -19,6 +23,7 @@ from pykernel.formats import Formats as Formats
 from pykernel.init import Given as Given
 from pykernel.init import Init as Init
 from pykernel.inits import Constant as Constant
+from pykernel.inits import DeltaOrthogonal as DeltaOrthogonal
 from pykernel.inits import Fixup as Fixup
 from pykernel.inits import Identity as Identity
 from pykernel.inits import Normal as Normal
@@ -59,5 +64,8 @@ from pykernel.theory.recommend import recommend as recommend
 from pykernel.theory.scales import depth_scales as depth_scales
 from pykernel.theory.spectrum import jacobian_spectrum as jacobian_spectrum
 from pykernel.tracing import trace as trace
+from pykernel.training.face import train as train
+from pykernel.training.widths import coordinate_check as coordinate_check
+from pykernel.webpage.write import report as report
 
 __version__: str

@@ -50,6 +50,30 @@ class constants:
     lost_direction: float
     preferred_direction: float
 
+class draws:
+    """A module inside: drawn arrays by address, and their products."""
+
+    @staticmethod
+    def tall(
+        seed: int, purpose: int, layer: int, replica: int, units: int, first: int, count: int, threads: int
+    ) -> np.ndarray:
+        """Standard normals of a tall array, columns first .. first + count - 1, (units, count) float32."""
+
+    @staticmethod
+    def product(
+        distribution: str,
+        parameter: float,
+        seed: int,
+        layer: int,
+        replica: int,
+        rows: int,
+        columns: int,
+        x: np.ndarray,
+        transposed: bool,
+        threads: int,
+    ) -> np.ndarray:
+        """A drawn matrix, or transposed its transpose, times columns, in their dtype."""
+
 class kernels:
     """A module inside: single kernels, for tests and benchmarks. Their arguments have no names."""
 

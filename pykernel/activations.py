@@ -44,6 +44,9 @@ class BuiltIn(Activation):
     def evaluate(self, key, z):
         return getattr(self, key)(z)
 
+    def __repr__(self):
+        return f"{self.name}({', '.join(map(repr, self.parameters))})" if self.parameters else super().__repr__()
+
     def __reduce__(self):
         return get, (self.name, self.parameters)
 
@@ -492,3 +495,12 @@ class Arctan:
 class Sin:
     value = np.sin
     slope = np.cos
+
+
+def word(activation: Activation) -> str:
+    """An activation as Python says it: its name where that makes it, else the call or what it is."""
+    try:
+        named = get(str(activation)) == activation
+    except ValueError:  # a name of the user's own
+        named = False
+    return repr(str(activation)) if named else repr(activation)

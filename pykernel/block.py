@@ -89,10 +89,8 @@ class Block:
 def from_log2(sign, log2):
     """The block of sign * 2**log2, for magnitudes that float64 cannot hold."""
     sign, log2 = np.broadcast_arrays(sign, log2)
-    top = log2.max()
-    if not abs(top) < 2.0**62:  # zero, or smaller than an exponent can say
-        return Block(np.zeros(log2.shape))
-    e = int(np.floor(top))
+    top = log2.max(where=log2 < math.inf, initial=-math.inf)  # inf and nan stay what they are
+    e = int(np.floor(top)) if abs(top) < 2.0**62 else 0  # else zero, or smaller than an exponent can say
     return Block(sign * np.exp2(log2 - e), e)
 
 
@@ -112,7 +110,9 @@ def values(row, block):
         return block.like(np.where(x > 0, row.after_zero, row.before_zero) * x, e)
     true, far = _clipped(block)
     value = row.evaluate("value", true)
-    line = np.where(far, np.where(x > 0, row.right, row.left) * x, 0.0)
+    slope = np.where(x > 0, row.right, row.left)
+    value = np.where(np.isinf(x) & (slope != 0), slope * x, value)  # where a format overflowed
+    line = np.where(far, slope * x, 0.0)
     if e > 0 and line.any():
         value = np.where(far & (line != 0), line, ldexp(value, -e))
     else:  # near, or all on a side where phi is bounded

@@ -14,11 +14,13 @@ Examples:
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from pykernel import checks
 from pykernel.chain import Chain
-from pykernel.layers import Attention, Block, Gated, Linear, Norm
-from pykernel.parts import Head
+from pykernel.layers import MAX_WIDTH, Attention, Block, Gated, Linear, Norm
+from pykernel.parts import MAX_DEPTH, Head
 
 # layers, width, heads (of keys and values, too), units of the feed-forward
 GPT2 = {
@@ -37,7 +39,8 @@ def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, voca
 
     Args:
         size: "small", "medium", "large" or "xl": where the sizes come from that are not given.
-        layers, width, heads: attention blocks, units, heads of an attention.
+        layers, width, heads: attention blocks, units, heads of an attention. Where width is given and heads are not, a
+            head keeps the units that it has at this size (64), which must divide width.
         hidden: units of the feed-forward; 4 width by default where width is given.
         vocabulary: outputs of the head, a weight of its own of N(0, 0.02^2) (GPT-2's is its embedding); None for none.
 
@@ -45,7 +48,8 @@ def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, voca
         Chain: `layers` times an attention and a feed-forward, then a layer norm and a softmax head.
 
     Raises:
-        ValueError, TypeError: an unknown size, numbers that are no positive ints, heads that do not divide width.
+        ValueError, TypeError: an unknown size, numbers that are no positive ints, heads that do not divide width, a
+            width that the units of a head do not divide.
 
     Notes:
         Radford et al. 2019, section 2.3, for the factor 1/sqrt(N), N residual layers; github.com/openai/gpt-2,
@@ -57,7 +61,7 @@ def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, voca
         >>> chain.depth, chain.layers[3], chain.blocks[0].steps[1].output.name
         (2, '1.output', 'normal(0.01)')
     """
-    layers, width, heads, hidden = _sizes("gpt2", GPT2, size, (layers, width, heads, hidden))
+    layers, width, heads, hidden = _sizes("gpt2", GPT2, size, layers=layers, width=width, heads=heads, hidden=hidden)
     end = f"normal({0.02 / (2 * layers) ** 0.5:.6g})"
     attention = Block(Norm("layer"), Attention(heads, causal=True, output=end), skip=1.0)
     feed_forward = Block(Norm("layer"), Linear(hidden), "gelu_tanh", Linear(width, init=end), skip=1.0)
@@ -76,8 +80,9 @@ def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidd
 
     Args:
         size: "7b" (the first Llama's), "8b" or "70b" (Llama 3's): where the sizes come from that are not given.
-        layers, width, heads, kv_heads: attention blocks, units, heads of queries, heads of keys and values (by default
-            as many as heads where heads are given).
+        layers, width, heads, kv_heads: attention blocks, units, heads of queries, heads of keys and values. Heads
+            follow a given width as those of `gpt2` do (128 units each); heads of keys and values are by default as many
+            as heads where heads are given, else the size's share of them where that is a whole number.
         hidden: units of the gate; 8/3 width by default where width is given, rounded up to a multiple of 32.
         vocabulary: outputs of the head, of N(0, 1/width); None for none.
 
@@ -98,11 +103,9 @@ def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidd
         >>> print(chain.blocks[1])
         a + (rms norm, silu gate 192, linear 64)
     """
-    if heads is not None and kv_heads is None:
-        kv_heads = heads
-    if width is not None and hidden is None:
-        hidden = -(-8 * width // 96) * 32
-    layers, width, heads, kv_heads, hidden = _sizes("llama", LLAMA, size, (layers, width, heads, kv_heads, hidden))
+    layers, width, heads, kv_heads, hidden = _sizes(
+        "llama", LLAMA, size, layers=layers, width=width, heads=heads, kv_heads=kv_heads, hidden=hidden
+    )
     end = f"normal({0.02 / (2 * layers) ** 0.5:.6g})"
     shared = None if kv_heads == heads else kv_heads
     attention = Block(Norm("rms"), Attention(heads, kv_heads=shared, causal=True, output=end), skip=1.0)
@@ -140,7 +143,7 @@ def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocab
         >>> print(bert(layers=2, width=64, heads=4, vocabulary=None).blocks[0])
         a + (attention of 4 heads), then layer norm
     """
-    layers, width, heads, hidden = _sizes("bert", BERT, size, (layers, width, heads, hidden))
+    layers, width, heads, hidden = _sizes("bert", BERT, size, layers=layers, width=width, heads=heads, hidden=hidden)
     init = "truncated_normal(0.02)"
     attention = Block(Attention(heads), skip=1.0, after=Norm("layer"))
     feed_forward = Block(Linear(hidden), "gelu", Linear(width), skip=1.0, after=Norm("layer"))
@@ -181,7 +184,7 @@ def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classe
         >>> chain.head.over, chain.init.name
         ('first', 'glorot_uniform')
     """
-    layers, width, heads, hidden = _sizes("vit", VIT, size, (layers, width, heads, hidden))
+    layers, width, heads, hidden = _sizes("vit", VIT, size, layers=layers, width=width, heads=heads, hidden=hidden)
     attention = Block(Norm("layer"), Attention(heads), skip=1.0)
     feed_forward = Block(Norm("layer"), Linear(hidden, bias_std=1e-6), "gelu", Linear(width, bias_std=1e-6), skip=1.0)
     return Chain(
@@ -191,7 +194,7 @@ def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classe
         norm_eps=1e-6,
         blocks=(attention, feed_forward),
         last=(Norm("layer"),),
-        head=None if classes is None else Head("softmax", classes, over="first"),
+        head=None if classes is None else Head("softmax", _outputs("classes", classes), over="first"),
     )
 
 
@@ -202,7 +205,7 @@ def preset(text, *, layers=None, width=None) -> Chain | None:
     """The chain of "gpt2", "llama:8b" and the like, as the command line has them; None where the text is no such word.
 
     Raises:
-        ValueError: an unknown size.
+        ValueError, TypeError: an unknown size; a depth or width that the preset refuses.
     """
     name, _, size = str(text).partition(":")
     if name not in PRESETS:
@@ -210,16 +213,42 @@ def preset(text, *, layers=None, width=None) -> Chain | None:
     return PRESETS[name][0](**({"size": size} if size else {}), layers=layers, width=width)
 
 
-def _sizes(name, table, size, given):
-    """The sizes of a row, those that are given in their place; the feed-forward four times as wide as a given width."""
-    if size not in table:
-        raise ValueError(f"{name} size must be one of {', '.join(map(repr, table))}, got {size!r}")
-    *_, hidden = given
-    width = given[1]
-    if width is not None and hidden is None:
-        given = (*given[:-1], 4 * width)
-    return tuple(usual if own is None else own for usual, own in zip(table[size], given, strict=True))
+def preset_fields(text, **sizes) -> dict:
+    """The fields of a preset's chain that differ from their defaults; none where the text is no such word."""
+    chain = preset(text, **sizes)
+    known = () if chain is None else dataclasses.fields(chain)
+    return {field.name: value for field in known if (value := getattr(chain, field.name)) != field.default}
+
+
+def _sizes(name, table, size, **given):
+    """The sizes of a row in the order of its words, those that are given in their place; heads and feed-forward follow
+    a given width."""
+    usual = dict(zip(given, table[checks.choice(f"{name} size", size, tuple(table))], strict=True))
+    most = {"layers": MAX_DEPTH}
+    own = {
+        word: checks.integer(f"{name} {word}", value, 1, most.get(word, MAX_WIDTH))
+        for word, value in given.items()
+        if value is not None
+    }
+    units = usual["width"] // usual["heads"]
+    if "width" in own:
+        width = own["width"]
+        if "heads" not in own and width % units:
+            raise ValueError(
+                f"{name} width must be a multiple of {units}, the units of a head of {size!r}, unless heads= is given; "
+                f"got {width}"
+            )
+        own.setdefault("hidden", -(-8 * width // 96) * 32 if name == "llama" else 4 * width)
+    heads = own.get("heads", own.get("width", usual["width"]) // units)
+    if "kv_heads" in usual:
+        shared = usual["heads"] // usual["kv_heads"]
+        own.setdefault("kv_heads", heads if "heads" in own or heads % shared else heads // shared)
+    return tuple((usual | {"heads": heads} | own)[word] for word in given)
 
 
 def _head(vocabulary, init):
-    return None if vocabulary is None else Head("softmax", vocabulary, init=init)
+    return None if vocabulary is None else Head("softmax", _outputs("vocabulary", vocabulary), init=init)
+
+
+def _outputs(word, count):
+    return checks.integer(word, count, 2, MAX_WIDTH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from dataclasses import replace as _replace
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from pykernel import activations, checks, inits, wording
 from pykernel.init import Given
-from pykernel.layers import MAX_WIDTH, NORM_EPS, NORMS, Norm, Roles, Weighted, block_of, roles
+from pykernel.layers import NORM_EPS, NORMS, Norm, Roles, blocks_of, is_spatial, roles
 from pykernel.parts import MAX_DEPTH, Clip, Head, Residual
 from pykernel.patterns import pattern_of
 from pykernel.program import Counts
+from pykernel.step import MAX_WIDTH, Weighted
+from pykernel.tables import in_notebook
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 # Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
@@ -27,6 +29,7 @@ PER_LAYER = {
     "bias_std": lambda value: checks.not_negative("bias_std", value),
     "norm": lambda value: checks.choice("norm", value, NORMS),
 }
+SIZES = {"depth", "width", "widths", "blocks", "first", "last"}  # words that say which layers there are
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Chain:
         blocks: the pattern that is repeated, a Block each, or bare steps (a bare step is a block without skip). Beside
             it activation, norm, order, residual and widths have nothing to say and are refused.
         first, last: blocks once before and once after.
+        tied: whether repetitions use the same weights and biases: the layers of a chain of equal layers one weight,
+            those of blocks the weights of the first repetition. `first`, `last` and the head keep their own.
+
+    Attributes:
+        modules: names of your own for its weight layers, see `named`; () without.
 
     Without `blocks`, activation, init, gain, bias_std and norm also take a list, one value a layer.
 
@@ -85,6 +93,8 @@ class Chain:
     blocks: tuple | None = None
     first: tuple = ()
     last: tuple = ()
+    tied: bool = False
+    modules: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.blocks is None:
@@ -107,8 +117,9 @@ class Chain:
                 raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
         if self.residual is not None:
             self._check_residual()
-        if self.blocks is not None:
-            pattern_of(self)  # says what does not fit together
+        self._check_tied()
+        if self.blocks is not None and not self.is_spatial:
+            pattern_of(self)  # says what does not fit together; with windows only positions tell
 
     def _one_or_each(self, key, value, plain):
         """The plain form of one value, or of a list with one value a layer."""
@@ -126,6 +137,22 @@ class Chain:
         if key == "init" and any(isinstance(init, Given) for init in each):
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
+
+    def _check_tied(self):
+        if not isinstance(self.tied, bool):
+            raise TypeError(f"tied must be True or False, got {self.tied!r}")
+        if not self.tied or self.blocks is not None:
+            return
+        if self.widths is not None:
+            raise ValueError(
+                "tied layers use one weight, so all must be as wide; widths say from "
+                f"{min(self.widths)} to {max(self.widths)}"
+            )
+        for key in ("init", "gain", "bias_std"):
+            if isinstance(getattr(self, key), tuple):
+                raise ValueError(f"tied layers use one weight, so {key} must be one value, got a list of {self.depth}")
+        if self.init.fixup:
+            raise ValueError("init fixup scales the layers of a branch apart, and tied layers use one weight")
 
     def _check_blocks(self):
         for key, default in (
@@ -145,10 +172,7 @@ class Chain:
         self._set(depth=checks.integer("depth", 1 if self.depth is None else self.depth, 1, MAX_DEPTH))
         self._set(width=checks.integer("width", self.width, 1, MAX_WIDTH))
         for key in ("first", "blocks", "last"):
-            value = getattr(self, key)
-            if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
-                raise TypeError(f"{key} must be a sequence of Blocks and steps, got {value!r}")
-            self._set(**{key: tuple(block_of(part) for part in value)})
+            self._set(**{key: blocks_of(key, getattr(self, key))})
         if not self.blocks:
             raise ValueError("blocks must hold at least one Block or step")
         each = [len(roles(block).layer) for block in self.blocks]
@@ -202,17 +226,21 @@ class Chain:
 
     @property
     def layer_widths(self) -> np.ndarray:
-        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64."""
+        """n[0] .. n[L] of a chain of equal layers, n[0] .. n[N] at the ends of its blocks of one of blocks, int64.
+
+        Raises:
+            ValueError: a chain with convolutions, whose widths depend on the positions of an input.
+        """
         if self.blocks is not None:
             return pattern_of(self).nodes
         return np.full(self.depth + 1, self.width) if self.widths is None else np.array(self.widths)
 
     @property
     def weight_count(self) -> int:
-        """Entries of all weight matrices."""
-        if self.blocks is not None:
+        """Entries of all weight matrices, a tied one counted once."""
+        if self.tied or self.blocks is not None:
             pattern = pattern_of(self)
-            return int((pattern.units.astype(object) * pattern.columns).sum())
+            return int((pattern.units.astype(object) * pattern.columns)[pattern.first_uses].sum())
         if self.width is not None:
             return self.depth * self.width**2
         return sum(a * b for a, b in itertools.pairwise(self.layer_widths.tolist()))
@@ -263,6 +291,11 @@ class Chain:
         return slice(once[0], once[0] + each), slice(end - each, end)
 
     @property
+    def has_slope(self) -> bool:
+        """Whether there is something to count by the slope: layers, or a pattern that is repeated."""
+        return self.blocks is None or self.depth > 1
+
+    @property
     def unit(self) -> str:
         """What depth counts and the slope is taken by: "layer", of blocks "repetition"."""
         return "layer" if self.blocks is None else "repetition"
@@ -271,12 +304,14 @@ class Chain:
     def extents(self) -> Counts:
         """How many weight layers, activation steps and nodes it has: the lengths of its rows (see
         `pykernel.observables`)."""
+        shares = self.tied and self.depth > 1
         if self.blocks is None:
-            return Counts(layer=self.depth, activation=self.depth, node=self.depth)
+            return Counts(layer=self.depth, activation=self.depth, node=self.depth, weight=int(shares))
         once, each = (*self.first, *self.last), self.blocks
         count = lambda part, which: sum(len(getattr(roles(block), which)) for block in part)
         found = {which: count(once, which) + self.depth * count(each, which) for which in Roles._fields}
-        return Counts(**found, node=len(once) + self.depth * len(each))
+        weight = (count(once, "layer") + count(each, "layer")) * (shares and count(each, "layer") > 0)
+        return Counts(**found, node=len(once) + self.depth * len(each), weight=weight)
 
     @property
     def inits(self) -> tuple:
@@ -292,6 +327,11 @@ class Chain:
         if self.blocks is not None:
             return any(isinstance(step, Norm) and step.kind == "batch" for step in self._steps())
         return "batch" in (self.norm if isinstance(self.norm, tuple) else (self.norm,))
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether some step looks at positions as a field, so that shapes depend on how many there are."""
+        return self.blocks is not None and any(is_spatial(step) for step in self._steps())
 
     def _steps(self):
         for block in (*self.first, *self.blocks, *self.last):
@@ -315,6 +355,18 @@ class Chain:
         return self._names("layer")
 
     @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Of a chain whose layers share weights the name of each weight, that of the layer which uses it first; else
+        ()."""
+        if not self.extents.weight:
+            return ()
+        names = self.layers
+        if self.blocks is None:
+            return names[:1]
+        first, each = (sum(len(roles(block).layer) for block in part) for part in (self.first, self.blocks))
+        return (*names[: first + each], *names[first + self.depth * each :])
+
+    @property
     def activations(self) -> tuple[str, ...]:
         """Names of the activation steps: block and function."""
         return self._names("activation")
@@ -323,6 +375,29 @@ class Chain:
     def attentions(self) -> tuple[str, ...]:
         """Names of the attentions: block, and "attention", numbered where a block has several."""
         return self._names("mix")
+
+    def named(self, modules: Sequence[str]) -> Chain:
+        """The same chain, its weight layers called by names of your own in tables and figures, as `from_torch` does.
+
+        Args:
+            modules: one name a weight layer, in the order of `layers`. No number depends on them; `replace` keeps
+                them unless it changes the layers.
+
+        Raises:
+            ValueError, TypeError: not as many texts as there are weight layers.
+
+        Examples:
+            >>> Chain(depth=2, width=8).named(["encoder", "decoder"]).modules
+            ('encoder', 'decoder')
+        """
+        names, count = tuple(modules), self.extents.layer
+        if isinstance(modules, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"modules must be texts, one a weight layer, got {modules!r}")
+        if len(names) != count:
+            raise ValueError(f"modules must be one name a weight layer, {count}, got {len(names)}")
+        chain = _replace(self)
+        chain._set(modules=names)
+        return chain
 
     def replace(self, **changes) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.
@@ -346,10 +421,17 @@ class Chain:
             changes = {"depth": None, "width": None, **changes}
         elif self.widths is not None and ("depth" in changes or "width" in changes):
             changes = {"widths": None, **changes}
-        return _replace(self, **changes)
+        changed = _replace(self, **changes)
+        return changed.named(self.modules) if self.modules and not SIZES & changes.keys() else changed
 
     def __repr__(self):
         return wording.spelled(self)
 
     def __str__(self):
         return wording.said(self)
+
+    def _repr_html_(self):
+        return in_notebook(wording.shown(self, pattern_of(self)))
+
+
+FIELDS = tuple(f.name for f in fields(Chain) if f.init)  # the words of a chain: what sweeps and stores go by

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,8 +19,13 @@ def integer(name, value, low, high):
     value = int(value)
     if not low <= value <= high:
         kind = "a positive int" if low == 1 and value < 1 else f"an int from {low} to {high}"
-        raise ValueError(f"{name} must be {kind}, got {value}")
+        raise ValueError(f"{name} must be {kind}, got {_said(value)}")
     return value
+
+
+def _said(value):
+    """An int as it prints; of one that would fill the screen (or that Python does not print) how long it is."""
+    return value if abs(value) < 10**20 else f"an int of about {value.bit_length() * math.log10(2):.0f} digits"
 
 
 def finite(name, value):
@@ -29,7 +35,7 @@ def finite(name, value):
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"{name} must fit in a float64, got an int of {len(str(value))} digits") from None
+        raise ValueError(f"{name} must fit in a float64, got {_said(int(value))}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
     return number
@@ -88,14 +94,27 @@ def known(where, words, allowed):
             raise ValueError(f"unknown key {word!r} of {where}{hint}; allowed are {', '.join(map(str, allowed))}")
 
 
-def array(name, value, shape):
-    """A finite float64 array of exactly this shape, contiguous."""
-    if np.iscomplexobj(value):
+def floats(name, value):
+    """Real numbers as a float64 array of the shape that they have."""
+    try:
+        given = np.asarray(value)
+    except ValueError:  # what NumPy says of lists of unequal lengths
+        raise ValueError(f"{name} must be an array of numbers, got lists of unequal lengths") from None
+    if np.iscomplexobj(given):
         raise TypeError(f"{name} must be real, got a complex array")
     try:
-        out = np.ascontiguousarray(value, dtype=np.float64)
+        if given.dtype.kind in "USmM":  # texts and times, which NumPy would read as numbers
+            raise TypeError
+        return given.astype(np.float64, copy=False)
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got an int beyond it") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}") from None
+
+
+def array(name, value, shape):
+    """A finite float64 array of exactly this shape, contiguous."""
+    out = np.ascontiguousarray(floats(name, value))
     shape = tuple(int(n) for n in shape)
     if out.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {out.shape}")
@@ -112,13 +131,28 @@ def number_or_array(name, value, none=False):
     if value is None and none:
         return None
     value = value.detach().cpu() if hasattr(value, "detach") else value
-    shape = np.shape(value)
-    if not shape:
+    if isinstance(value, (numbers.Number, np.generic, str)) or not hasattr(value, "__len__"):
         return finite(name, value)
+    value = floats(name, value)
+    shape = value.shape
+    if not shape:
+        return finite(name, value[()])
     if len(shape) > 2 or 0 in shape:
         raise ValueError(f"{name} must be a number, one a unit, or (repetitions, units) numbers, got shape {shape}")
     out = array(name, value, shape).tolist()
     return tuple(tuple(row) for row in out) if len(shape) == 2 else tuple(out)
+
+
+def positions(given):
+    """The positions of one input as a tuple, an int an axis."""
+    axes = (given,) if isinstance(given, numbers.Integral) and not isinstance(given, bool) else given
+    axes = axes.tolist() if isinstance(axes, np.ndarray) else axes
+    if isinstance(axes, (str, bytes, bytearray)) or not isinstance(axes, Sequence):
+        raise TypeError(f"positions must be an int or a sequence of one or two ints, got {given!r}")
+    axes = tuple(integer("positions", t, 1, 2**31 - 1) for t in axes)
+    if len(axes) > 2:
+        raise ValueError(f"positions must have one or two axes, got {axes}")
+    return axes
 
 
 def spread(name, value, units, repetitions):

@@ -16,6 +16,7 @@ from pykernel import checks
 
 OVERFLOWS = ("inf", "saturate")
 NONE = "float32"  # the format that rounds nothing: the arithmetic is at least as wide
+WHICH_SCALE = "recommend says which one fits a chain"
 MOST_SCALE = 2.0**100  # a loss scale beyond it, or below its inverse, is a slip of the pen
 
 
@@ -114,6 +115,8 @@ class Formats:
         for word in ("weights", "signals", "gradients"):
             checks.choice(f"{word} format", getattr(self, word), NAMES)
         checks.choice("overflow", self.overflow, OVERFLOWS)
+        if isinstance(self.loss_scale, str):
+            raise TypeError(f"loss_scale must be a number, got {self.loss_scale!r}; {WHICH_SCALE}")
         scale = checks.within("loss_scale", self.loss_scale, 1 / MOST_SCALE, MOST_SCALE)
         object.__setattr__(self, "loss_scale", float(scale))
 
@@ -139,6 +142,13 @@ class Formats:
         """Weights, signals or gradients as stored, float64; gradients times the loss scale."""
         row = self.row(word)
         return np.asarray(x, np.float64) if row is None else rounded(x, row, self.overflow)
+
+
+def formats_or_none(given) -> Formats | None:
+    """The one check of the word `formats`."""
+    if not (given is None or isinstance(given, Formats)):
+        raise TypeError(f"formats must be None or a pykernel.Formats, as in pykernel.Formats(**words), got {given!r}")
+    return given
 
 
 def rounded(x, row: Format, overflow: str = "inf") -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from pykernel import checks, distributions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Init:
     """A scheme: a distribution of unit draws, and the factor on them for each layer.
 
@@ -48,6 +48,11 @@ class Init:
     fixup: bool = False
     sampler: Callable | None = None
 
+    def __new__(cls, *args, **kwargs):
+        init = super().__new__(cls)
+        object.__setattr__(init, "call", (args, kwargs))
+        return init
+
     def __post_init__(self):
         if self.scale is None:
             object.__setattr__(self, "scale", Same(1.0))
@@ -71,6 +76,12 @@ class Init:
             raise TypeError(f"init bias_scale must be a function of (fan_in, fan_out), got {self.bias_scale!r}")
         if not isinstance(self.fixup, bool):
             raise TypeError(f"init fixup must be True or False, got {self.fixup!r}")
+
+    def __repr__(self):
+        """The call that made it."""
+        args, kwargs = self.call
+        words = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        return f"{type(self).__name__}({', '.join(words)})"
 
     def __str__(self):
         return self.name
@@ -113,13 +124,13 @@ class StableFan:
         return (1 / (2 * fan_in)) ** (1 / self.alpha)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 
     Args:
-        weights: one array a layer, (units out, units in), in the order of `Chain.layers`; a chain's `gain` multiplies
-            them.
+        weights: one array a layer, (units out, units in), of a convolution (channels, channels in / groups, *kernel),
+            in the order of `Chain.layers`; a chain's `gain` multiplies them.
         biases: one array a layer, (units out,), None for a layer without; or None.
         name: how tables call them.
 
@@ -141,13 +152,13 @@ class Given(Init):
     def __init__(self, weights: Sequence, biases: Sequence | None = None, name: str = "given") -> None:
         if isinstance(weights, (str, bytes)) or not hasattr(weights, "__len__") or len(weights) == 0:
             raise TypeError(f"weights must be a sequence of arrays, one a layer, got {type(weights).__name__}")
-        weights = tuple(_frozen(f"weights[{i}]", w, 2) for i, w in enumerate(weights))
+        weights = tuple(_frozen(f"weights[{i}]", w, (2, 3, 4)) for i, w in enumerate(weights))
         if biases is not None:
             if isinstance(biases, (str, bytes)) or not hasattr(biases, "__len__"):
                 raise TypeError(f"biases must be a sequence of arrays, one a layer, got {type(biases).__name__}")
             if len(biases) != len(weights):
                 raise ValueError(f"biases must hold one array a layer, {len(weights)}, got {len(biases)}")
-            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, 1) for i, b in enumerate(biases))
+            biases = tuple(None if b is None else _frozen(f"biases[{i}]", b, (1,)) for i, b in enumerate(biases))
             for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
                 if b is not None and len(b) != len(w):
                     raise ValueError(
@@ -177,8 +188,8 @@ def _frozen(name, value, dimensions):
     if np.iscomplexobj(value):
         raise TypeError(f"{name} must be real, got a complex array")
     array = np.array(value, dtype=np.float64)
-    if array.ndim != dimensions or array.size == 0:
-        raise ValueError(f"{name} must be a {'matrix' if dimensions == 2 else 'vector'}, got shape {array.shape}")
+    if array.ndim not in dimensions or array.size == 0:
+        raise ValueError(f"{name} must be a {'matrix' if 2 in dimensions else 'vector'}, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite")
     array.flags.writeable = False

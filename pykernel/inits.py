@@ -16,7 +16,7 @@ from pykernel.init import Fan, Init, Same, StableFan, complete
 MODES = ("fan_in", "fan_out", "fan_avg")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VarianceScaling(Init):
     """Weights of variance scale / fan.
 
@@ -50,7 +50,7 @@ class VarianceScaling(Init):
         return self.scale(fan_in, fan_out) * unit_std(self.distribution)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normal(Init):
     """Weights iid N(0, std^2), whatever the width.
 
@@ -72,7 +72,7 @@ class Normal(Init):
         complete(self, distribution="normal", scale=Same(checks.finite("std", std)), name=f"normal({std:g})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Uniform(Init):
     """Weights iid uniform on (-limit, limit).
 
@@ -91,7 +91,7 @@ class Uniform(Init):
         complete(self, distribution="uniform", scale=Same(checks.finite("limit", limit)), name=f"uniform({limit:g})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TruncatedNormal(Init):
     """Weights N(0, std^2) conditioned on [-2 std, 2 std]: their standard deviation is .8796 std (not corrected).
 
@@ -112,7 +112,7 @@ class TruncatedNormal(Init):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Constant(Init):
     """Every weight equal to c: a matrix of rank one.
 
@@ -131,7 +131,7 @@ class Constant(Init):
         complete(self, distribution="constant", scale=Same(checks.finite("c", c)), name=f"constant({c:g})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Identity(Init):
     """c times the identity; for non-square layers ones on the main diagonal, zeros elsewhere.
 
@@ -150,7 +150,7 @@ class Identity(Init):
         complete(self, distribution="identity", scale=Same(checks.finite("c", c)), name=f"identity({c:g})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Orthogonal(Init):
     """Haar-distributed orthogonal matrix; for non-square layers with orthonormal rows or columns, whichever are fewer.
 
@@ -167,7 +167,25 @@ class Orthogonal(Init):
         complete(self, distribution="haar", scale=Same(1.0), name="orthogonal")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
+class DeltaOrthogonal(Init):
+    """Of a convolution an orthogonal matrix at the middle tap, zeros at all others: it keeps every norm, as
+    `Orthogonal` does in other layers.
+
+    Notes:
+        Xiao, Bahri, Sohl-Dickstein, Schoenholz, Pennington 2018, arXiv 1806.05393. Kernels have an odd number of taps
+        along each axis.
+
+    Examples:
+        >>> print(DeltaOrthogonal())
+        delta_orthogonal
+    """
+
+    def __init__(self) -> None:
+        complete(self, distribution="haar", parameter=1.0, scale=Same(1.0), name="delta_orthogonal")
+
+
+@dataclass(frozen=True, repr=False)
 class Fixup(Init):
     """He initialisation for residual branches of m layers: each branch's last layer 0, the others times (number of
     branches)^(-1/(2m-2)).
@@ -197,7 +215,7 @@ class Fixup(Init):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sparse(Init):
     """Each weight is N(0, std^2) with probability `density`, else 0 (independently).
 
@@ -224,7 +242,7 @@ class Sparse(Init):
         complete(self, distribution="sparse", parameter=density, scale=scale, name=label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudentT(Init):
     """Student t weights with `degrees` >= 1 degrees of freedom.
 
@@ -249,7 +267,7 @@ class StudentT(Init):
         complete(self, distribution="student", parameter=degrees, scale=factor, name=label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stable(Init):
     """Symmetric alpha-stable (Levy) weights, 0.5 <= alpha <= 2.
 
@@ -279,10 +297,10 @@ def _scheme(name, variance, mode, distribution="normal"):
     return VarianceScaling(variance, mode, distribution, name=name)
 
 
-def _torch_linear_default():
-    """torch.nn.Linear: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
+def _torch_default(name):
+    """torch.nn.Linear and Conv: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
     fan = Fan(1.0, "fan_in")
-    return Init("uniform", fan, name="torch_linear_default", bias_distribution="uniform", bias_scale=fan)
+    return Init("uniform", fan, name=name, bias_distribution="uniform", bias_scale=fan)
 
 
 FAMILIES = {"he": (2.0, "fan_in"), "glorot": (1.0, "fan_avg"), "lecun": (1.0, "fan_in")}
@@ -292,10 +310,12 @@ SCHEMES: dict[str, Init] = {
     for suffix, distribution in (("normal", "normal"), ("uniform", "uniform"), ("truncated_normal", "truncated"))
 }
 SCHEMES |= {
-    "torch_linear_default": _torch_linear_default(),
+    "torch_linear_default": _torch_default("torch_linear_default"),
+    "torch_conv_default": _torch_default("torch_conv_default"),
     "keras_he_normal": _scheme("keras_he_normal", 2.0, "fan_in", "truncated"),
     "keras_glorot_uniform": _scheme("keras_glorot_uniform", 1.0, "fan_avg", "uniform"),
     "orthogonal": Orthogonal(),
+    "delta_orthogonal": DeltaOrthogonal(),
     "identity": Identity(1.0),
     "fixup": Fixup(),
 }
@@ -351,3 +371,12 @@ def get(init):
             f"{', '.join(f'{c}(..)' for c in CALLS)}"
         )
     return SCHEMES[name]
+
+
+def word(init: Init) -> str:
+    """An init as Python says it: its name where that makes it, else the call."""
+    try:
+        named = get(init.name) == init
+    except ValueError:  # a name of the user's own
+        named = False
+    return repr(init.name if named else init)

@@ -3,47 +3,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
-from pykernel.init import Init
+from pykernel.conv import Conv, Flatten, Pool
+from pykernel.drive import Drive
+from pykernel.step import MAX_WIDTH, Step, Weighted, set_fields, word
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
-MAX_WIDTH = 2**31 - 64
-SHOWN = 64  # numbers of an array that its repr holds
 BRANCH_SCALES = ("inverse_sqrt_depth",)
-
-
-class Step:
-    """What a block is made of. An activation function is a step, too; a name stands for it."""
-
-    def __repr__(self):
-        """The call that makes it, with what differs from the defaults."""
-        shown = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        words = [f"{f.name}={_word(v)}" for f, v in shown if v != f.default]
-        return f"{type(self).__name__}({', '.join(words)})"
-
-
-class Weighted(Step):
-    """A step with weights of its own: init, gain and bias_std, each by default the chain's."""
-
-    init: Any
-    gain: float
-    bias_std: float | None
-
-    def _check_draw(self, name):
-        _set(
-            self,
-            init=None if self.init is None else inits.get(self.init),
-            gain=checks.finite(f"{name} gain", self.gain),
-        )
-        if self.bias_std is not None:
-            _set(self, bias_std=checks.not_negative(f"{name} bias_std", self.bias_std))
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,7 +43,7 @@ class Linear(Weighted):
 
     def __post_init__(self):
         if self.units is not None:
-            _set(self, units=checks.integer("linear units", self.units, 1, MAX_WIDTH))
+            set_fields(self, units=checks.integer("linear units", self.units, 1, MAX_WIDTH))
         self._check_draw("linear")
 
     def __str__(self):
@@ -112,9 +83,9 @@ class Norm(Step):
     def __post_init__(self):
         checks.choice("norm kind", self.kind, NORMS[1:])
         if self.eps is not None:
-            _set(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
+            set_fields(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
         for key in ("weight", "bias"):
-            _set(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
+            set_fields(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
 
     @property
     def is_affine(self):
@@ -168,8 +139,8 @@ class Gated(Weighted):
 
     def __post_init__(self):
         if self.units is not None:
-            _set(self, units=checks.integer("gated units", self.units, 1, MAX_WIDTH))
-        _set(self, activation=activations.get(self.activation))
+            set_fields(self, units=checks.integer("gated units", self.units, 1, MAX_WIDTH))
+        set_fields(self, activation=activations.get(self.activation))
         self._check_draw("gated")
 
     def __str__(self):
@@ -213,16 +184,16 @@ class Attention(Weighted):
     bias_std: float | None = None
 
     def __post_init__(self):
-        _set(self, heads=checks.integer("attention heads", self.heads, 1, MAX_WIDTH))
+        set_fields(self, heads=checks.integer("attention heads", self.heads, 1, MAX_WIDTH))
         if self.kv_heads is not None:
-            _set(self, kv_heads=checks.integer("attention kv_heads", self.kv_heads, 1, self.heads))
+            set_fields(self, kv_heads=checks.integer("attention kv_heads", self.kv_heads, 1, self.heads))
             if self.heads % self.kv_heads:
                 raise ValueError(f"attention kv_heads must divide heads, got {self.kv_heads} and {self.heads}")
         if not isinstance(self.causal, bool):
             raise TypeError(f"attention causal must be True or False, got {self.causal!r}")
         if self.scale is not None:
-            _set(self, scale=checks.finite("attention scale", self.scale))
-        _set(self, output=None if self.output is None else inits.get(self.output))
+            set_fields(self, scale=checks.finite("attention scale", self.scale))
+        set_fields(self, output=None if self.output is None else inits.get(self.output))
         self._check_draw("attention")
 
     def __str__(self):
@@ -247,7 +218,7 @@ class Dropout(Step):
     p: float = 0.5
 
     def __post_init__(self):
-        _set(self, p=checks.within("dropout p", self.p, 0.0, 1.0))
+        set_fields(self, p=checks.within("dropout p", self.p, 0.0, 1.0))
         if self.p == 1:
             raise ValueError("dropout p must be below 1, got 1")
 
@@ -276,7 +247,7 @@ class Scale(Step):
     s: Any = 1.0
 
     def __post_init__(self):
-        _set(self, s=checks.number_or_array("scale s", self.s))
+        set_fields(self, s=checks.number_or_array("scale s", self.s))
 
     def rows(self, units, repetitions):
         """As `Norm.rows`."""
@@ -291,7 +262,8 @@ class Block:
     """Steps one after another, with or without a skip: a[i] = after(skip a[i-1] + scale f(a[i-1])).
 
     Args:
-        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Dropout`, `Scale`, an activation's name or `Activation`.
+        *steps: f: `Linear`, `Norm`, `Gated`, `Attention`, `Drive`, `Conv`, `Pool`, `Flatten`, `Dropout`, `Scale`, an
+            activation's name or `Activation`.
         skip: factor on what passes by the steps, or "inverse_sqrt_depth" for (blocks of the chain that have a
             skip)^(-1/2), or steps of its own (a projection); None for no skip.
         scale: factor on f, or "inverse_sqrt_depth".
@@ -318,18 +290,18 @@ class Block:
     def __init__(self, *steps, skip=None, scale=1.0, after=()):
         if not steps:
             raise ValueError("a block needs at least one step")
-        _set(self, steps=tuple(step_of(s) for s in steps), after=_steps("block after", after))
+        set_fields(self, steps=tuple(step_of(s) for s in steps), after=_steps("block after", after))
         for step in self.after:
             if isinstance(step, Weighted):
                 raise ValueError(
                     f"block after must hold no layers, got {step}; they belong among the steps of the next block"
                 )
         if skip is None or (isinstance(skip, str) and skip in BRANCH_SCALES):
-            _set(self, skip=skip)
+            set_fields(self, skip=skip)
         elif isinstance(skip, str | Step | Activation | tuple | list):
-            _set(self, skip=_steps("block skip", skip))
+            set_fields(self, skip=_steps("block skip", skip))
         else:
-            _set(self, skip=checks.finite("block skip", skip))
+            set_fields(self, skip=checks.finite("block skip", skip))
         if isinstance(scale, str):
             checks.choice("block scale", scale, BRANCH_SCALES)
             if skip is None:
@@ -337,19 +309,19 @@ class Block:
                     f'scale="{scale}" counts the blocks that have a skip, and this block has none; '
                     "give skip or a number"
                 )
-            _set(self, scale=scale)
+            set_fields(self, scale=scale)
         else:
-            _set(self, scale=checks.finite("block scale", scale))
+            set_fields(self, scale=checks.finite("block scale", scale))
 
     def __repr__(self):
-        words = [_word(s) for s in self.steps]
+        words = [word(s) for s in self.steps]
         if isinstance(self.skip, tuple):
-            words.append(f"skip=[{', '.join(map(_word, self.skip))}]")
+            words.append(f"skip=[{', '.join(map(word, self.skip))}]")
         elif self.skip is not None:
             words.append(f"skip={self.skip!r}")
         words += [f"scale={self.scale!r}"] if self.scale != 1.0 else []
         if self.after:
-            words.append(f"after=({', '.join(map(_word, self.after))},)")
+            words.append(f"after=({', '.join(map(word, self.after))},)")
         return f"Block({', '.join(words)})"
 
     def __str__(self):
@@ -384,6 +356,10 @@ def roles(block) -> Roles:
         for step in steps:
             if isinstance(step, Linear):
                 weights.append(f"{prefix}linear")
+            elif isinstance(step, Conv):
+                weights.append(f"{prefix}conv")
+            elif isinstance(step, Drive):
+                weights.append(f"{prefix}drive")
             elif isinstance(step, Gated):
                 weights += [f"{prefix}gate", f"{prefix}value"]
                 functions.append(f"{prefix}{step.activation.name}")
@@ -411,14 +387,33 @@ def step_of(step):
     if isinstance(step, str):
         return activations.get(step)
     raise TypeError(
-        "a step must be a Linear, Norm, Gated, Attention, Dropout, Scale or an activation (a name or an Activation), "
-        f"got {step!r}"
+        "a step must be a Linear, Norm, Gated, Attention, Drive, Conv, Pool, Flatten, Dropout, Scale or an activation "
+        f"(a name or an Activation), got {said(step)}"
     )
+
+
+def said(given):
+    """What stands where blocks or steps belong, and how it gets there: a chain by its blocks, a step in a list."""
+    if hasattr(given, "blocks"):
+        return "a Chain: give its blocks, chain.blocks (and chain.first, chain.last)"
+    return f"{given!r}; wrap it in a list" if isinstance(given, Block | Step | Activation) else repr(given)
+
+
+def blocks_of(name, given):
+    """A pattern's blocks, of a list of Blocks and bare steps."""
+    if isinstance(given, str | bytes | dict | set) or not hasattr(given, "__iter__"):  # a set has no order
+        raise TypeError(f"{name} must be a sequence of Blocks and steps, got {said(given)}")
+    return tuple(block_of(part) for part in given)
 
 
 def block_of(part):
     """A block of a pattern: a bare step is a block of one step without skip."""
     return part if isinstance(part, Block) else Block(part)
+
+
+def is_spatial(step):
+    """Whether a step looks at positions as a field: it needs their number along each axis."""
+    return isinstance(step, Conv | Pool | Flatten)
 
 
 def _steps(name, given):
@@ -428,17 +423,5 @@ def _steps(name, given):
     return tuple(step_of(s) for s in given)
 
 
-def _word(value):
-    """A field as it is written in a call."""
-    if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
-        return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
-    return repr(str(value) if isinstance(value, Init | Activation) else value)
-
-
 def _factor(factor):
     return factor.replace("_", " ") if isinstance(factor, str) else f"{factor:g}"
-
-
-def _set(part, **values):
-    for key, value in values.items():
-        object.__setattr__(part, key, value)

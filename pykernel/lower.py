@@ -4,13 +4,16 @@ and nowhere else."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pykernel import checks
-from pykernel.formats import Formats
+from pykernel.formats import NONE, formats_or_none
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
+from pykernel.window import as_matrix
 
 
 def lower(
@@ -27,6 +30,7 @@ def lower(
     weights=None,
     biases=None,
     batch_first=False,
+    drive=None,
     formats=None,
 ) -> Program:
     """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
@@ -36,37 +40,51 @@ def lower(
         batch: inputs; taken from x, cotangent or the head's targets where they are given.
         positions: of one input, an int or one int an axis; () for inputs without positions.
         x, cotangent, weights, biases: the caller's arrays, shapes (n[0], B, *positions), (n[N], B, *positions), one
-            array a layer (n[l], n[l-1]) and (n[l],).
+            array a layer (n[l], n[l-1]), of convolutions (channels, channels in / groups, *kernel), and (n[l],); of
+            tied layers one a distinct weight, or one a use, all equal.
         batch_first: True where x and cotangent have one input a row, (B, units, *positions), as PyTorch and JAX keep
             them.
+        drive: inputs that arrive on the way, one array a use of a Drive step, (units, B, *positions) each.
         formats: Formats, or None.
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
     """
-    if not (formats is None or isinstance(formats, Formats)):
-        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
+    formats = formats_or_none(formats)
     checks.choice("dtype", dtype, ("float32", "float64"))
     checks.choice("precision", precision, ("exponent", "native"))
-    positions = _positions(positions)
+    positions = checks.positions(positions)
+    common = isinstance(cotangent, str)
+    if common:
+        _require_common(chain, cotangent, formats)
+        cotangent = None
     head = chain.head
     if head is not None and cotangent is not None and head.loss != "linear":
         raise ValueError("a chain with a head has its own objective: give targets in the Head instead of a cotangent")
-    pattern = pattern_of(chain)
+    pattern = pattern_of(chain, positions)
+    if common and (pattern.groups > 1).any():
+        raise ValueError('cotangent="common" has no Gram matrices of grouped convolutions, only of groups=1')
+    positions_out = pattern.positions_out if chain.is_spatial else positions
     n_in, n_out = int(pattern.nodes[0]), int(pattern.nodes[-1])
     x = _units_first("x", x, n_in, batch_first)
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
-    read = positions if head is None or head.over == "positions" else ()  # positions of what J is a function of
+    read = positions_out if head is None or head.over == "positions" else ()  # positions of what J is a function of
     targets = head.targets if head is not None and cotangent is None else None
-    batch = _batch(batch, (("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)))
+    drive = _drive(drive, pattern.drives.tolist(), batch_first)
+    arrays = [("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)]
+    arrays += [(f"drive[{k}]", given, positions) for k, given in enumerate(drive or ())]
+    batch = _batch(batch, arrays)
     exponent = precision == "exponent"
-    layers, weights, biases, samplers = _draws(chain, pattern, weights, biases, exponent)
+    layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
+    if formats is not None and formats.gradients != NONE:  # gradients that are rounded sum to zero no longer
+        layers = replace(layers, centred=np.zeros_like(layers.centred))
     return Program(
         stretches=tuple(pattern.stretches),
         registers=pattern.registers,
         nodes=pattern.nodes,
         batch=batch,
         positions=positions,
+        positions_out=positions_out,
         layers=layers,
         steps=pattern.steps,
         norm_steps=pattern.norm_steps,
@@ -75,6 +93,9 @@ def lower(
         factors=pattern.factors,
         masks=pattern.masks,
         mixes=pattern.mixes,
+        window_steps=pattern.window_steps,
+        windows=tuple(pattern.windows.rows),
+        kernels=tuple(pattern.kernels.rows),
         draws=tuple(pattern.draws.rows),
         activations=tuple(pattern.activations.rows),
         norms=tuple(pattern.norms.rows),
@@ -85,15 +106,37 @@ def lower(
         x=None if x is None else _columns("x", x, n_in, batch, positions),
         cotangent=None
         if cotangent is None or head is not None
-        else _columns("cotangent", cotangent, n_out, batch, positions),
+        else _columns("cotangent", cotangent, n_out, batch, positions_out),
         correlation=checks.within("correlation", correlation, 0.0, 1.0),
+        drives=pattern.drives,
+        drive=None
+        if drive is None
+        else tuple(
+            _columns(f"drive[{k}]", given, int(units), batch, positions)
+            for k, (given, units) in enumerate(zip(drive, pattern.drives, strict=True))
+        ),
         head=_head(head, n_out, cotangent, batch, read, exponent),
         clip_value=_clip_value(chain, formats),
         seed=checks.integer("seed", seed, 0, 2**64 - 1),
         dtype=dtype,
         exponent=exponent,
         formats=formats,
+        common=common,
     )
+
+
+def _require_common(chain, cotangent, formats):
+    """Refuse where one read-out for all inputs has no meaning, or there is another."""
+    checks.choice("cotangent", cotangent, ("common",))
+    if chain.head is not None:
+        raise ValueError('cotangent="common" is a read-out of its own: leave the head out, chain.replace(head=None)')
+    if chain.has_batch_norm:
+        raise ValueError(
+            'cotangent="common" needs inputs that do not see each other, and batch norm mixes them; norm="layer" and '
+            'norm="rms" do not'
+        )
+    if formats is not None:
+        raise ValueError('cotangent="common" measures networks without formats: leave formats out')
 
 
 def _clip_value(chain, formats):
@@ -103,17 +146,6 @@ def _clip_value(chain, formats):
     return chain.clip.value * (1.0 if formats is None else formats.loss_scale)
 
 
-def _positions(positions):
-    if isinstance(positions, (int, np.integer)) and not isinstance(positions, bool):
-        positions = (positions,)
-    if isinstance(positions, str) or not hasattr(positions, "__iter__"):
-        raise TypeError(f"positions must be an int or a sequence of one or two ints, got {positions!r}")
-    positions = tuple(checks.integer("positions", t, 1, 2**31 - 1) for t in positions)
-    if len(positions) > 2:
-        raise ValueError(f"positions must have one or two axes, got {positions}")
-    return positions
-
-
 def _units_first(name, given, units, batch_first):
     """The caller's array with its units along the first axis and its inputs along the second."""
     if not isinstance(batch_first, bool):
@@ -121,8 +153,8 @@ def _units_first(name, given, units, batch_first):
     if given is None:
         return None
     # a tensor that a gradient is asked of
-    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else given
-    shape = np.shape(given)
+    given = given.detach().cpu().double().numpy() if hasattr(given, "detach") else checks.floats(name, given)
+    shape = given.shape
     if len(shape) < 2:
         return given
     if shape[1 - batch_first] == units != shape[batch_first]:
@@ -135,13 +167,26 @@ def _units_first(name, given, units, batch_first):
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
+def _drive(given, units, batch_first):
+    """The caller's inputs of Drive steps with their units first, or None."""
+    if given is None:
+        return None
+    if not units:
+        raise ValueError("drive is for chains with a Drive step, and this one has none")
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise TypeError(f"drive must be a sequence of arrays, one a use of a Drive step, got {type(given).__name__}")
+    if len(given) != len(units):
+        raise ValueError(f"drive must hold one array a use of a Drive step, {len(units)}, got {len(given)}")
+    return [_units_first(f"drive[{k}]", each, n, batch_first) for k, (each, n) in enumerate(zip(given, units))]
+
+
 def _batch(batch, arrays):
     """The batch that was asked for, or that the caller's arrays, (name, array, positions), have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
     for name, given, positions in arrays:
         if given is None:
             continue
-        shape = np.shape(given)
+        shape = np.shape(given)  # of targets in tuples, all of one length
         allowed = "(units, batch" + "".join(f", {t}" for t in positions) + ")"
         if len(shape) != 2 + len(positions) or shape[2:] != positions:
             raise ValueError(f"{name} must have shape {allowed}, got {shape}")
@@ -180,7 +225,7 @@ def _head(head, n, cotangent, batch, positions, exponent):
     return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets, head.over)
 
 
-def _draws(chain, pattern, weights, biases, exponent):
+def _draws(chain, pattern, positions, weights, biases, exponent):
     """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases,
     samplers."""
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
@@ -189,8 +234,10 @@ def _draws(chain, pattern, weights, biases, exponent):
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
     if weights is not None:
-        weights = _arrays("weights", weights, list(zip(pattern.units.tolist(), pattern.columns.tolist(), strict=True)))
+        weights = _arrays("weights", weights, pattern.shapes, pattern)
+        weights = tuple(as_matrix(w) if w.ndim > 2 else w for w in weights)
         weights, powers = by_powers_of_two(weights, exponent)
+        weights, powers = tuple(weights[w] for w in pattern.weight), powers[pattern.weight]
         scale = gain * powers
         draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
     elif any(init.sampler is not None for init in pattern.inits.rows):
@@ -198,9 +245,10 @@ def _draws(chain, pattern, weights, biases, exponent):
             init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init)
         )
     if biases is not None:
-        biases = _arrays("biases", biases, [(units,) for units in pattern.units.tolist()], absent=True)
+        shapes = [(units,) for units in pattern.units.tolist()]
+        biases, powers = by_powers_of_two(_arrays("biases", biases, shapes, pattern, absent=True), exponent)
+        biases, powers = tuple(biases[w] for w in pattern.weight), powers[pattern.weight]
         own = np.array([b is not None for b in biases])
-        biases, powers = by_powers_of_two(biases, exponent)
         bias_draw = np.where(own, BIASES.index("given"), 0)
         bias_scale = np.where(own, powers, 0.0)
     elif weights is not None:  # the scheme's own biases go with its weights
@@ -209,16 +257,30 @@ def _draws(chain, pattern, weights, biases, exponent):
         layer = int(np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))[0])
         init = pattern.inits.rows[pattern.init[layer]]
         raise ValueError(f"init {init} with gain {pattern.gain[layer]:g} gives a scale that is not finite")
-    return pattern.layers(draw, scale, bias_draw, bias_scale), weights, biases, samplers
+    return pattern.layers(positions, draw, scale, bias_draw, bias_scale), weights, biases, samplers
 
 
-def _arrays(name, given, shapes, absent=False):
-    """The caller's arrays, one a layer, of exactly these shapes; `absent`: None where a layer has none."""
+def _arrays(name, given, shapes, pattern, absent=False):
+    """The caller's arrays, one a distinct weight, of exactly the layers' shapes; `absent`: None where a layer has
+    none."""
     if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
         raise TypeError(f"{name} must be a sequence of arrays, one a layer, got {type(given).__name__}")
-    if len(given) != len(shapes):
-        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}, got {len(given)}")
-    return tuple(
-        None if array is None and absent else checks.array(f"{name}[{i}]", array, shape)
-        for i, (array, shape) in enumerate(zip(given, shapes, strict=True))
-    )
+    first = pattern.first_uses
+    if len(given) not in (len(first), len(shapes)):
+        tied = f" or one a tied weight, {len(first)}" if len(first) < len(shapes) else ""
+        raise ValueError(f"{name} must hold one array a layer, {len(shapes)}{tied}, got {len(given)}")
+    places = range(len(shapes)) if len(given) == len(shapes) else first
+    arrays = [
+        None if array is None and absent else checks.array(f"{name}[{i}]", array, shapes[place])
+        for i, (array, place) in enumerate(zip(given, places, strict=True))
+    ]
+    if len(arrays) == len(first):
+        return tuple(arrays)
+    for i, w in enumerate(pattern.weight):
+        one, other = arrays[i], arrays[first[w]]
+        if one is not other and (one is None or other is None or not np.array_equal(one, other)):
+            raise ValueError(
+                f"{name} of tied layers must be equal: layers {first[w] + 1} and {i + 1} use one weight, and "
+                f"{name}[{first[w]}] and {name}[{i}] differ"
+            )
+    return tuple(arrays[i] for i in first)

@@ -40,6 +40,7 @@ class Measured(observables.Rows):
         formats: Formats of the run, or None.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
+        tangent_kernel: (replicas, B, B) float64 with cotangent="common", else None.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Measured(observables.Rows):
         kept=None,
         given=(),
         formats=None,
+        tangent_kernel=None,
     ):
         self.chain, self.batch, self.positions, self.seed = chain, batch, positions, seed
         self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
         self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
-        self.formats = formats
+        self.formats, self.tangent_kernel = formats, tangent_kernel
         self.rows = rows
 
     @property
@@ -72,7 +74,7 @@ class Measured(observables.Rows):
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
         )
@@ -109,6 +111,19 @@ class Measured(observables.Rows):
         return self.chain.attentions
 
     @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Where layers share weights the name of each weight, of the layer that uses it first: the columns of
+        `log10_grad_weight_total`.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=6, width=8, tied=True))
+            >>> p.tied_layers, p.log10_grad_weight.shape, p.log10_grad_weight_total.shape
+            (('1.linear',), (1, 6), (1, 1))
+        """
+        return self.chain.tied_layers
+
+    @property
     def slope(self) -> np.ndarray:
         """Decades per layer travelled backwards: least squares of log10_grad_activation on L - l, (replicas,).
 
@@ -126,6 +141,47 @@ class Measured(observables.Rows):
     def signal_end_to_end(self) -> np.ndarray:
         """Norm of dJ/da[0] over that of dJ/da[L], in decades, (replicas,)."""
         return first_over_last(self.log10_grad_activation)
+
+    @property
+    def tangent_eigenvalues(self) -> np.ndarray:
+        """Eigenvalues of `tangent_kernel`, ascending, (replicas, B) float64.
+
+        They say how fast the inputs are learned: under gradient descent on half the sum of squared errors mode i decays
+        by 1 - rate * eigenvalue i a step (Jacot, Gabriel, Hongler 2018, arXiv 1806.07572), as long as the network stays
+        near its linearisation.
+
+        Raises:
+            ValueError: a run without cotangent="common".
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(depth=3, width=64), batch=4, cotangent="common")
+            >>> p.tangent_eigenvalues.shape, bool((p.tangent_eigenvalues > 0).all())
+            ((1, 4), True)
+        """
+        if self.tangent_kernel is None:
+            raise ValueError('the tangent kernel is measured with cotangent="common"')
+        finite = np.isfinite(self.tangent_kernel).all(axis=(1, 2))
+        out = np.full(self.tangent_kernel.shape[:2], np.nan)
+        out[finite] = np.linalg.eigvalsh(self.tangent_kernel[finite])
+        return out
+
+    @property
+    def tangent_rate_bound(self) -> np.ndarray:
+        """2 over the largest eigenvalue, (replicas,): the rate above which gradient descent on half the sum of squared
+        errors grows. For their mean over the batch, as `Head("mse")` takes it, B times as much; a head that learns
+        too lowers it."""
+        with np.errstate(divide="ignore"):
+            return 2 / self.tangent_eigenvalues[:, -1]
+
+    @property
+    def tangent_condition(self) -> np.ndarray:
+        """Largest over smallest eigenvalue, (replicas,): how many times slower the slowest mode is learned; inf where a
+        direction is not learned at all."""
+        values = self.tangent_eigenvalues
+        floor = values[:, -1] * len(values[0]) * np.finfo(np.float64).eps
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(values[:, 0] > floor, values[:, -1] / values[:, 0], np.inf)
 
     def median(self, name: str):
         """Median over replicas of a row or a derived number, by its name.

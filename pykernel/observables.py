@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 
 class Row(NamedTuple):
@@ -14,8 +13,9 @@ class Row(NamedTuple):
 
     `extent`: "layer" (R, L) for each weight layer, "activation" (R, P) for each activation step, "mix" (R, M) for each
     attention, "node" (R, N) for the end of each block, "rounded" the same in a run with formats and (R, 0) without,
-    "input" (R, N + 1) for the input and the end of each block, "replica" (R,). In a chain of equal layers L = P = N and
-    M = 0.
+    "input" (R, N + 1) for the input and the end of each block, "weight" (R, W) for each distinct weight, in order of
+    first use, where layers share some and (R, 0) where each has its own, "replica" (R,). In a chain of equal layers
+    L = P = N and M = 0.
     """
 
     name: str
@@ -27,6 +27,8 @@ class Row(NamedTuple):
 ROWS = (
     Row("log10_grad_weight", "layer", "decades", "Frobenius norm of dJ/dW[l]"),
     Row("log10_grad_bias", "layer", "decades", "2-norm of dJ/db[l]; rounding noise where batch norm makes it 0"),
+    Row("log10_grad_weight_total", "weight", "decades", "Frobenius norm of dJ/dW of a shared weight, the sum of uses"),
+    Row("log10_grad_bias_total", "weight", "decades", "2-norm of dJ/db of a shared bias, the sum of uses"),
     Row("log10_grad_preactivation", "layer", "decades", "Frobenius norm of dJ/dz[l]"),
     Row("log10_grad_activation", "input", "decades", "Frobenius norm of dJ/da[l], the input's first"),
     Row("log10_mean_square_preactivation", "layer", "decades", "mean of z[l]^2 over units and batch"),
@@ -59,12 +61,16 @@ ROWS = (
 )
 NAMES = tuple(row.name for row in ROWS)
 _OF_EXTENT = {
-    extent: sum(row.extent == extent for row in ROWS) for extent in ("layer", "activation", "mix", "node", "rounded")
+    extent: sum(row.extent == extent for row in ROWS)
+    for extent in ("layer", "activation", "mix", "node", "rounded", "weight")
 }
+# of rows over distinct weights those that they are where each layer has its own
+OF_USES = {"log10_grad_weight_total": "log10_grad_weight", "log10_grad_bias_total": "log10_grad_bias"}
 # of rows that have a value of the gradient, those that the loss scale is divided out of
 SCALED = (
     "log10_grad_weight",
     "log10_grad_bias",
+    *OF_USES,
     "log10_grad_preactivation",
     "log10_grad_activation",
     "log10_smallest_gradient",
@@ -78,6 +84,8 @@ class Rows:
 
     log10_grad_weight: np.ndarray
     log10_grad_bias: np.ndarray
+    log10_grad_weight_total: np.ndarray
+    log10_grad_bias_total: np.ndarray
     log10_grad_preactivation: np.ndarray
     log10_grad_activation: np.ndarray
     log10_mean_square_preactivation: np.ndarray
@@ -112,6 +120,7 @@ AXES = {
     "node": "block",
     "rounded": "block",
     "input": "node",
+    "weight": "weight",
 }
 # where layer, function and block are one
 AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "layer"}
@@ -122,11 +131,38 @@ def axes(chain) -> dict[str, str]:
     return AXES_OF_LAYERS if chain.blocks is None else AXES
 
 
+def labels(chain, extent: str) -> np.ndarray:
+    """What the columns of its rows of an extent are called: numbers, of blocks names where there are any."""
+    nodes = chain.extents.node
+    if extent == "input":
+        return np.arange(nodes + 1)
+    if extent != "weight" and (chain.blocks is None or extent in ("node", "rounded")):
+        return np.arange(1, nodes + 1)
+    names = {
+        "layer": chain.layers,
+        "activation": chain.activations,
+        "mix": chain.attentions,
+        "weight": chain.tied_layers,
+    }
+    return np.array(names[extent], dtype=str)
+
+
+def blocks_of(names) -> np.ndarray:
+    """The block, from 1, that each named layer or activation step lies in."""
+    return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
+
+
 def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
     """The shape of a row's array for so many replicas of a program with these `program.Counts`."""
     if row.extent == "replica":
         return (replicas,)
     return (replicas, counts.node + 1 if row.extent == "input" else getattr(counts, row.extent))
+
+
+def of_weights(rows: dict, name: str):
+    """A row by its name; what is measured over the uses of shared weights is, where each layer has its own, that of the
+    layer."""
+    return rows[name if rows[name].size or name not in OF_USES else OF_USES[name]]
 
 
 def entries(replicas: int, counts) -> int:

@@ -97,7 +97,7 @@ class Head:
 
     def _columns(self):
         """The given targets as (outputs, B, *positions) float64."""
-        given = np.asarray(self.targets, dtype=np.float64)
+        given = checks.floats("head targets", self.targets)
         if self.loss == "softmax" and given.ndim == 1:
             if given.size == 0 or not ((given == np.floor(given)) & (given >= 0) & (given < self.outputs)).all():
                 raise ValueError(f"head targets must be classes from 0 to {self.outputs - 1}, got {self.targets!r}")
@@ -113,7 +113,7 @@ class Head:
         return given
 
     def __repr__(self):
-        words = [f"init={str(self.init)!r}"] if str(self.init) != Head.init else []
+        words = [f"init={inits.word(self.init)}"] if str(self.init) != Head.init else []
         words += [f"targets={self.targets!r}"] if self.targets is not None else []
         words += [f"over={self.over!r}"] if self.over != OVER[0] else []
         return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale, Weighted
+from pykernel.conv import Conv, Flatten, Pool
+from pykernel.drive import Drive
+from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale
 from pykernel.program import (
     BIASES,
+    CENTRED,
     Activations,
     AffineRow,
     Counts,
@@ -23,6 +27,8 @@ from pykernel.program import (
     Op,
     Stretch,
 )
+from pykernel.step import Weighted
+from pykernel.window import kernel_shape
 
 A = 0  # the register of the signal
 
@@ -43,14 +49,21 @@ class Rows:
 
 
 class Pattern:
-    """What lowering a chain's words gives: `stretches`, `registers`, the tables of rows, and one array a number.
+    """What lowering a chain's words gives for inputs of these `positions`: `stretches`, `registers`, the tables of
+    rows, `positions_out` (of the last node), and one array a number.
 
-    Arrays over layers: units, columns, scale, gain, draw, init (index into `inits`), bias_draw, bias_scale, centred;
-    `chosen_bias` is what the last two are without the scheme's own biases.
+    Arrays over layers: units, columns, groups, kernel (index into `kernels`), taps, positions, weight (its number among
+    the distinct weights, in order of first use), scale, gain, draw, init (index into `inits`), bias_draw, bias_scale,
+    centred; `chosen_bias` is what the last two are without the scheme's own biases.
     """
 
     units: np.ndarray
     columns: np.ndarray
+    groups: np.ndarray
+    kernel: np.ndarray
+    taps: np.ndarray
+    positions: np.ndarray
+    weight: np.ndarray
     scale: np.ndarray
     gain: np.ndarray
     draw: np.ndarray
@@ -62,13 +75,15 @@ class Pattern:
     nodes: np.ndarray
     norm_steps: np.ndarray
     affine_steps: np.ndarray
+    window_steps: np.ndarray
+    drives: np.ndarray
     affines: tuple
     factors: np.ndarray
     masks: np.ndarray
     steps: Activations
     joins: Joins
 
-    def __init__(self, chain):
+    def __init__(self, chain, positions=()):
         self.chain = chain
         self.draws, self.activations, self.norms, self.inits = (
             Rows(),
@@ -79,36 +94,57 @@ class Pattern:
         self.stretches: list[Stretch] = []
         self.done, self.registers = Counts(), 1
         self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
-        self._affines = Rows()
+        self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
         self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
         self._scales: dict = {}
         self._width = chain.width if chain.widths is None else int(chain.widths[0])
+        self._positions = self._positions_in = tuple(positions)  # of one input, where the walk is
         self._numbers["nodes"].append(np.array([self._width]))
         self._begin()
+        for block in chain.first:
+            self._repeat([block], 1)
+        begin = self.done.layer
         if chain.blocks is None:
             self._keyword_layers()
         else:
-            for block in chain.first:
-                self._repeat([block], 1)
             self._repeat(chain.blocks, chain.depth)
-            for block in chain.last:
-                self._repeat([block], 1)
+        end = self.done.layer
+        for block in chain.last:
+            self._repeat([block], 1)
+        self.positions_out = self._positions
         self._join_arrays()
+        self.weight = np.arange(self.done.layer)
+        if chain.tied:
+            self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // chain.depth, 1)
+            self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
+            self._require_one_shape()
+
+    def _require_one_shape(self):
+        """Refuse repetitions whose weights have other shapes, as behind a Flatten."""
+        for numbers in (self.units, self.columns, self.groups, self.kernel):
+            if (numbers != numbers[self.first_uses[self.weight]]).any():
+                raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
 
     # -- the words
 
+    @property
+    def _shape(self):
+        """Units, and positions of one input."""
+        return self._width, self._positions
+
     def _repeat(self, blocks, count):
-        """A pattern so many times. From the second repetition on widths are the same, since a step either names its
-        units or keeps them."""
-        before, self._turn, self._turns = self._width, 0, count
-        for block in blocks:
-            self._block(block)
-        if before == self._width or count == 1:
-            return self._end(count)
-        self._end(1)
-        for block in blocks:
-            self._block(block)
-        self._end(count - 1)
+        """A pattern so many times: one after the other as long as shapes change, and what is left at once."""
+        self._turn, self._turns = 0, count
+        while self._turn < count:
+            before = self._shape
+            for block in blocks:
+                self._block(block)
+            if self.chain.tied and count > 1 and self._width != before[0]:
+                raise ValueError(
+                    "tied repetitions use the same weights, so the pattern must end in as many units as come in: "
+                    f"{before[0]} come in, {self._width} out"
+                )
+            self._end(count - self._turn if self._shape == before else 1)
 
     def _keyword_layers(self):
         """The layers of a chain made by keywords: one block a layer, or one a branch of `residual.every` layers with
@@ -159,19 +195,19 @@ class Pattern:
         return _fixup(chain.residual.every, max(1, chain.depth // chain.residual.every), l % chain.residual.every == 0)
 
     def _block(self, block):
-        held, before = block.skip is not None, self._width
+        held, before = block.skip is not None, self._shape
         cur = self._steps(block.steps, A, held, (), self._block_fixup(block))
         scale = self._factor(block.scale)
         if not held:
             if scale != 1.0:
                 cur = self._elementwise("scale", cur, held, (), factors=scale)
         elif isinstance(block.skip, tuple):
-            width, self._width = self._width, before
+            branch, (self._width, self._positions) = self._shape, before
             passed = self._steps(block.skip, A, False, (cur,), [1.0] * len(block.skip))
-            self._require_equal(block, self._width, width)
+            self._require_equal(block, self._shape, branch)
             cur = self._add(passed, cur, 1.0, scale)
         else:
-            self._require_equal(block, before, self._width)
+            self._require_equal(block, before, self._shape)
             cur = self._add(A, cur, self._factor(block.skip), scale)
         self._close(self._steps(block.after, cur, False, (), []))
 
@@ -201,6 +237,15 @@ class Pattern:
                 cur = self._gated(step, cur, held, busy, next(factors))
             elif isinstance(step, Attention):
                 cur = self._attention(step, cur, held, busy, next(factors))
+            elif isinstance(step, Drive):
+                cur = self._drive(step, cur, held, busy, next(factors))
+            elif isinstance(step, Conv):
+                cur = self._conv(step, cur, held, busy, next(factors))
+            elif isinstance(step, Pool):
+                cur = self._pool(step, cur, held, busy)
+            elif isinstance(step, Flatten):
+                cur = self._patches(step, cur, held, busy)
+                self._positions = ()
             elif isinstance(step, Norm):
                 row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
                 if isinstance(following, Activation) and not step.is_affine:
@@ -241,12 +286,62 @@ class Pattern:
         for units in (n, n // step.heads * kv_heads, n // step.heads * kv_heads):
             self._width = n
             registers.append(self._linear(cur, True, units, *words, 1.0, (*busy, cur, *registers)))
+        self._rep["centred"][-2] = CENTRED.index("positions")  # the key's
         self._width = n
         scale = (n // step.heads) ** -0.5 if step.scale is None else step.scale
         numbers = {"heads": step.heads, "kv_heads": kv_heads, "causal": step.causal, "mix_scale": scale}
         mixed = self._emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
         output = (words[0] if step.output is None else step.output, *words[1:])
         return self._linear(mixed, held, n, *output, factor, (*busy, mixed))
+
+    def _drive(self, step, cur, held, busy, factor):
+        """What comes in plus a layer that reads an input of its own."""
+        n = self._width
+        if self._positions != self._positions_in:
+            raise ValueError(f"{step} brings positions {self._positions_in}, and there are {self._positions} here")
+        arrived = self._emit("drive", (cur,), True, (*busy, cur), drives=step.units)
+        self._width = step.units
+        driven = self._linear(arrived, True, n, *self._words(step), factor, (*busy, cur))
+        out = driven if held and cur == A else cur
+        return self._emit("add", (cur, driven), False, (), out=out, skip=1.0, branch=1.0)
+
+    def _conv(self, step, cur, held, busy, factor):
+        if self._width % step.groups:
+            raise ValueError(f"conv groups must divide the units that come in, got {step.groups} for {self._width}")
+        units = self._width if step.channels is None else step.channels
+        if units % step.groups:
+            raise ValueError(f"conv groups must divide channels, got {step.groups} and {units}")
+        taps, init = step.taps(self._field(step)), self._init(step)
+        if init.distribution == "identity" and math.prod(taps) > 1:
+            raise ValueError(f"init {init} says nothing of a convolution of several taps; use kernel=1, or weights=")
+        cur = self._patches(step, cur, held, busy)
+        return self._linear(cur, held, units, *self._words(step), factor, busy, taps=taps, groups=step.groups)
+
+    def _field(self, step):
+        """Positions of one input, where a step needs their axes."""
+        if not self._positions:
+            raise ValueError(
+                f"{step} needs positions, of one axis or two: give positions=..., and flatten or pool to one behind it"
+            )
+        return self._positions
+
+    def _patches(self, step, cur, held, busy):
+        """What the windows of a step see, side by side as units; a window of one position where it lies."""
+        positions = self._field(step)
+        window = step.window(positions)
+        self._positions = window.out[2 - len(positions) :]
+        self._width *= math.prod(window.taps)
+        if window.is_whole:
+            return cur
+        return self._elementwise("gather", cur, held, busy, window_steps=self.windows.number(window))
+
+    def _pool(self, step, cur, held, busy):
+        positions = self._field(step)
+        window = step.window(positions)
+        self._positions = () if step.size is None else window.out[2 - len(positions) :]
+        if window.is_whole:
+            return cur
+        return self._elementwise("pool", cur, held, busy, window_steps=self.windows.number(window))
 
     def _init(self, step):
         return self.chain.init if step.init is None else step.init
@@ -264,23 +359,29 @@ class Pattern:
         return self.chain.branches**-0.5 if factor in BRANCH_SCALES else float(factor)
 
     def _require_equal(self, block, skip, branch):
-        if skip != branch:
+        if skip[0] != branch[0]:
             raise ValueError(
-                f"a skip needs as many units as its branch: {skip} pass by, {branch} come out of it in block {block}; "
-                f"end the branch in Linear({skip}), or give the skip steps of its own, skip=[Linear({branch})]"
+                f"a skip needs as many units as its branch: {skip[0]} pass by, {branch[0]} come out of it in block "
+                f"{block}; end the branch in Linear({skip[0]}), or give the skip steps of its own, "
+                f"skip=[Linear({branch[0]})]"
+            )
+        if skip[1] != branch[1]:
+            raise ValueError(
+                f"a skip needs as many positions as its branch: {skip[1]} pass by, {branch[1]} come out of it in block "
+                f"{block}; give the skip steps of its own, skip=[Conv({branch[0]}, kernel=1, stride=2)]"
             )
 
     # -- ops
 
-    def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=()):
-        fans = (self._width, units)
+    def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=(), taps=(), groups=1):
+        fans = (self._width // groups, units // groups * math.prod(taps))
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
         own = (
             bias
             if bias_std or init.bias_distribution == "zero"
             else (init.bias_distribution, self._scale(init, "bias_scale", fans))
         )
-        columns, self._width = self._width, units
+        columns, self._width = self._width // groups, units
         return self._emit(
             "linear",
             (cur,),
@@ -288,15 +389,19 @@ class Pattern:
             (*busy, cur),
             units=units,
             columns=columns,
+            groups=groups,
+            kernel=self.kernels.number(taps),
+            taps=math.prod(taps),
+            positions=math.prod(self._positions),
             scale=self._scale(init, "scale", fans) * gain * factor,
             gain=gain,
-            draw=self.draws.number(Draw(init.distribution, float(init.parameter))),
+            draw=self.draws.number(_draw(init, taps)),
             init=self.inits.number(init),
             bias_draw=BIASES.index(own[0]),
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
             chosen_scale=bias[1],
-            centred=False,  # until a batch norm follows, see _emit
+            centred=0,  # until a batch norm or an attention follows
         )
 
     def _scale(self, init, key, fans):
@@ -342,7 +447,7 @@ class Pattern:
         table = ops.TABLES[kind]
         norm = self.norms.rows[numbers.get("norm", numbers.get("norm_steps", 0))]
         if norm.kind == "batch" and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == ins[0]:
-            self._rep["centred"][-1] = True
+            self._rep["centred"][-1] = CENTRED.index("columns")
         self._ops.append(Op(kind, out, ins, self._here[table]))
         self._here[table] += 1
         self.registers = max(self.registers, out + 1)
@@ -378,7 +483,8 @@ class Pattern:
 
     def _join_arrays(self):
         column = lambda name, dtype: _joined(self._numbers[name], dtype)
-        for name in ("units", "columns", "draw", "init", "bias_draw", "nodes", "norm_steps", "affine_steps"):
+        integers = ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "init", "bias_draw", "nodes")
+        for name in (*integers, "norm_steps", "affine_steps", "window_steps", "drives"):
             setattr(self, name, column(name, np.int64))
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
         for name in ("scale", "gain", "bias_scale", "factors", "masks"):
@@ -386,7 +492,7 @@ class Pattern:
         self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
         self.steps = Activations(column("row", np.int64), column("norm", np.int64))
         self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
-        self.centred = column("centred", bool)
+        self.centred = column("centred", np.int64)
         self.mixes = Mixes(
             column("heads", np.int64),
             column("kv_heads", np.int64),
@@ -394,16 +500,44 @@ class Pattern:
             column("mix_scale", np.float64),
         )
 
-    def layers(self, draw, scale, bias_draw, bias_scale):
-        """The layers, with what stands in the place of their draws."""
-        address = np.arange(1, len(self.units) + 1)
-        return Layers(self.units, self.columns, address, draw, scale, bias_draw, bias_scale, self.centred)
+    @property
+    def shapes(self):
+        """Of every weight, as callers give and get it."""
+        taps = [self.kernels.rows[kernel] for kernel in self.kernel.tolist()]
+        return [kernel_shape(*sizes) for sizes in zip(self.units.tolist(), self.columns.tolist(), taps, strict=True)]
+
+    def places(self, positions):
+        """Positions of one input at each layer, of inputs with these."""
+        if self.chain.is_spatial:
+            return self.positions
+        return np.full(len(self.units), math.prod(positions))
+
+    def layers(self, positions, draw, scale, bias_draw, bias_scale):
+        """The layers for inputs of these positions, with what stands in the place of their draws."""
+        address = self.first_uses[self.weight] + 1
+        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
+        placed = (*placed, self.weight, address)
+        return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
+
+    @property
+    def first_uses(self):
+        """Of each distinct weight the place, from 0, of the layer that uses it first."""
+        return np.unique(self.weight, return_index=True)[1]
 
 
 def _joined(parts, dtype):
     """One array of a few; most chains have one."""
     whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
     return whole.astype(dtype, copy=False)
+
+
+def _draw(init, taps):
+    """What a weight with these taps is drawn by: of one tap a delta-orthogonal one is orthogonal."""
+    if init.distribution != "haar" or not init.parameter:
+        return Draw(init.distribution, float(init.parameter))
+    if any(k % 2 == 0 for k in taps):
+        raise ValueError(f"init {init} needs kernels with a middle, an odd number of taps along each axis, got {taps}")
+    return Draw("haar", float(math.prod(taps) > 1))
 
 
 def _fixup(layers, branches, last):

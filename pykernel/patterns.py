@@ -10,9 +10,15 @@ from pykernel.pattern import Pattern
 REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
 
 
-def pattern_of(chain):
-    """The pattern of a chain, not to be changed; those of chains that are asked for again and again are remembered."""
-    return Pattern(chain) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain))
+def pattern_of(chain, positions=()):
+    """The pattern of a chain for inputs of these positions, not to be changed; those of chains that are asked for again
+    and again are remembered.
+
+    Raises:
+        ValueError: what does not fit together; a chain that looks at positions as a field, without them.
+    """
+    positions = tuple(positions) if chain.is_spatial else ()
+    return Pattern(chain, positions) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain), positions)
 
 
 class _Itself:
@@ -30,5 +36,5 @@ class _Itself:
 
 
 @functools.lru_cache(maxsize=256)
-def _pattern_of(itself):
-    return Pattern(itself.chain)
+def _pattern_of(itself, positions):
+    return Pattern(itself.chain, positions)

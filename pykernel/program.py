@@ -17,17 +17,21 @@ import numpy as np
 
 from pykernel import checks, stream
 from pykernel.formats import Formats
+from pykernel.window import Window, kernel_shape
 
+CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
 # -log2 of the smallest attention weight that gradients flow through: exponents of many layers add up to an int64.
 FAINTEST_WEIGHT = 2.0**52
+FEW_COLUMNS = 64  # below, Gram matrices of the columns cost next to nothing
 
 
 class Counts(NamedTuple):
     """How many there are of each thing that has numbers of its own: weight layers, activation steps, norms that no
-    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends), and
-    nodes where signals are rounded and compared: all in a run with formats, else none."""
+    activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, windows (patches and
+    pools), inputs that arrive on the way, nodes (block ends), and nodes where signals are rounded and compared: all in
+    a run with formats, else none; distinct weights where layers share some, else none."""
 
     layer: int = 0
     activation: int = 0
@@ -37,8 +41,11 @@ class Counts(NamedTuple):
     factor: int = 0
     mask: int = 0
     mix: int = 0
+    window: int = 0
+    drive: int = 0
     node: int = 0
     rounded: int = 0
+    weight: int = 0
 
     def plus(self, other, times=1):
         """These and `times` the others."""
@@ -106,16 +113,28 @@ class Layers:
 
     Attributes:
         units, columns: int64, rows and columns of W[l].
+        groups: int64, parts that its units are cut into, each a product of its own: columns are those of one.
+        kernel: int64, index into `Program.kernels`; taps: int64, how many it has: units of its input stand tap by tap,
+            and so do the columns of W[l].
+        positions: int64, of one input where W[l] acts.
+        weight: int64, its number among the distinct weights, from 0 in order of first use.
         address: int64, its layer in the stream, from 1; uses of one tied weight share it.
         draw: int64, index into `Program.draws`.
         scale: float64, W[l] = scale[l] * unit draw (a power of two for "given": what takes the caller's array into
             float32).
         bias_draw: int64, index into BIASES; bias_scale: float64, a factor on the draws or on the caller's array.
-        centred: bool, its output goes straight into a batch norm, so that delta sums to zero over the columns.
+        centred: int64, index into CENTRED: over what delta sums to zero, so that a mean of u over the same is not seen;
+            all columns where the output goes straight into a batch norm, the positions of each input where it is an
+            attention's key (adding one vector to every key changes no softmax).
     """
 
     units: np.ndarray
     columns: np.ndarray
+    groups: np.ndarray
+    kernel: np.ndarray
+    taps: np.ndarray
+    positions: np.ndarray
+    weight: np.ndarray
     address: np.ndarray
     draw: np.ndarray
     scale: np.ndarray
@@ -181,20 +200,25 @@ class Program:
     Attributes:
         stretches: the ops, in order.  registers: how many they name.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
-        batch: inputs propagated together.  positions: of one input, along each axis; () for one.
-        layers, steps, norm_steps, affine_steps, joins, factors, masks, mixes: the numbers of the ops, by table (see
-            Counts); norm_steps (index into norms), affine_steps (into affines), factors and masks (probabilities) are
-            plain arrays.
-        draws, activations, norms, affines: the rows that the arrays name; norms[0] is none.
+        batch: inputs propagated together.  positions, positions_out: of one input, along each axis, of a[0] and a[N];
+            () for one.
+        layers, steps, norm_steps, affine_steps, joins, factors, masks, mixes, window_steps: the numbers of the ops, by
+            table (see Counts); norm_steps (index into norms), affine_steps (into affines), factors, masks
+            (probabilities) and window_steps (into windows) are plain arrays.
+        kernels: the taps along each axis that convolutions have, () for other layers.
+        draws, activations, norms, affines, windows: the rows that the arrays name; norms[0] is none.
         weights, biases: tuples over layers of the caller's float64 arrays (None where a layer has none), or None.
         samplers: a tuple over layers of the inits whose sampler draws W[l], None where there is none; or None. Resolved
             to `weights`, a replica at a time, before a run.
-        x, cotangent: the caller's (n0, columns), (nN, columns) float64 arrays, or None: drawn.  correlation: of the
+        x, cotangent: the caller's (n0, columns), (nN, columns_out) float64 arrays, or None: drawn.  correlation: of the
             drawn inputs.
+        drives: (drives,) int64, units of the inputs that arrive on the way.  drive: the caller's, a tuple of (units,
+            columns) float64 arrays, or None: drawn.
         head: see Head.
         clip_value: bound on every entry of the parameter gradients, or 0 for none.
         seed: the key of the stream.  dtype: "float32" or "float64", the arithmetic.
         exponent: True for blocks with exponents, False for plain arithmetic (precision="native").
+        common: one drawn cotangent for all columns, iid N(0, 1/n[N]), and a tangent kernel measured with it.
         formats: what weights, signals and gradients are rounded to, or None. Rounded is what every op hands on, but for
             nodes, whose input is; and the gradient of each of those.
     """
@@ -204,6 +228,7 @@ class Program:
     nodes: np.ndarray
     batch: int
     positions: tuple[int, ...]
+    positions_out: tuple[int, ...]
     layers: Layers
     steps: Activations
     norm_steps: np.ndarray
@@ -212,6 +237,9 @@ class Program:
     factors: np.ndarray
     masks: np.ndarray
     mixes: Mixes
+    window_steps: np.ndarray
+    windows: tuple[Window, ...]
+    kernels: tuple[tuple[int, ...], ...]
     draws: tuple[Draw, ...]
     activations: tuple[Any, ...]
     norms: tuple[NormRow, ...]
@@ -227,7 +255,10 @@ class Program:
     seed: int
     dtype: str
     exponent: bool
+    drives: np.ndarray
+    drive: tuple | None = None
     formats: Formats | None = None
+    common: bool = False
 
     @property
     def depth(self) -> int:
@@ -236,13 +267,24 @@ class Program:
 
     @property
     def columns(self) -> int:
-        """Columns of every block: inputs times positions."""
+        """Columns of a[0], and of every block without windows between: inputs times positions."""
         return self.batch * int(np.prod(self.positions, dtype=np.int64))
 
     @property
+    def columns_out(self) -> int:
+        """Columns of a[N]."""
+        return self.batch * int(np.prod(self.positions_out, dtype=np.int64))
+
+    @property
+    def most_columns(self) -> int:
+        """Of the block that has the most."""
+        fields = (self.positions, *(window.out for window in self.windows))
+        return self.batch * max(int(np.prod(field, dtype=np.int64)) for field in fields)
+
+    @property
     def read_columns(self) -> int:
-        """Columns that the head reads: all, or one an input."""
-        return self.columns if self.head.over == "positions" else self.batch
+        """Columns that the head reads: all of a[N], or one an input."""
+        return self.columns_out if self.head.over == "positions" else self.batch
 
     @cached_property
     def counts(self) -> Counts:
@@ -250,7 +292,14 @@ class Program:
         total = Counts()
         for stretch in self.stretches:
             total = total.plus(stretch.each, stretch.count)
-        return total if self.formats is None else total._replace(rounded=total.node)
+        distinct = int(self.layers.weight.max(initial=-1)) + 1
+        shared = distinct if distinct < total.layer else 0
+        return total._replace(rounded=0 if self.formats is None else total.node, weight=shared)
+
+    @cached_property
+    def first_uses(self) -> np.ndarray:
+        """Of each distinct weight the place, from 0, of the layer that uses it first, int64."""
+        return np.unique(self.layers.weight, return_index=True)[1]
 
     @cached_property
     def passes_formats(self) -> np.ndarray:
@@ -262,6 +311,15 @@ class Program:
         exact = np.array([row.builtin and row.name in ("linear", "relu") for row in self.activations], bool)
         bare = np.array([norm.kind is None for norm in self.norms], bool)
         return exact[self.steps.row] & bare[self.steps.norm]
+
+    def taps(self, layer: int) -> tuple[int, ...]:
+        """Of the weight of layer 1 .. L: () where it is no convolution."""
+        return self.kernels[self.layers.kernel[layer - 1]]
+
+    def shape(self, layer: int) -> tuple[int, ...]:
+        """Of the weight of layer 1 .. L, as callers give and get it: (units out, units in), or (channels, channels in /
+        groups, *kernel)."""
+        return kernel_shape(self.layers.units[layer - 1], self.layers.columns[layer - 1], self.taps(layer))
 
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""
@@ -290,25 +348,35 @@ class Program:
     def with_samples(self, replica: int) -> Program:
         """The program of one replica with every weight that has a sampler drawn from it."""
         assert self.samplers is not None
-        chosen = [l for l in range(1, self.depth + 1) if self.samplers[l - 1] is not None]
-        given, powers = by_powers_of_two([self.sampled(l, replica) for l in chosen], self.exponent)
+        chosen = [i for i in self.first_uses if self.samplers[i] is not None]
+        given, powers = by_powers_of_two([self.sampled(i + 1, replica) for i in chosen], self.exponent)
+        drawn = {self.layers.weight[i]: (a, p) for i, a, p in zip(chosen, given, powers, strict=True)}
         weights = list(self.weights or (None,) * self.depth)
         scale = self.layers.scale.copy()
-        for l, array, power in zip(chosen, given, powers, strict=True):
-            weights[l - 1] = array
-            scale[l - 1] = power
+        for i, weight in enumerate(self.layers.weight):
+            if weight in drawn:
+                weights[i], scale[i] = drawn[weight]
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
 
 
-def query_units(stretches, units) -> np.ndarray:
-    """Units of the query of each attention, (mixes,) int64, from the stretches and the units of their layers."""
+def forms_gradient(layers, number, columns):
+    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
+    than two Gram matrices of the columns, and always with groups.
+    """
+    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
+    cheaper = columns * (rows + width) > 2 * rows * width
+    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
+
+
+def query_layers(stretches) -> np.ndarray:
+    """Numbers from 0 of the layers that make the query of each attention, (mixes,) int64."""
     out = [np.zeros(0, np.int64)]
     for stretch in stretches:
         made_by, repetition, found = {}, np.arange(stretch.count), []
         for op in stretch.ops:
             made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
             if op.kind == "mix":
-                found.append(units[stretch.number("layer", made_by[op.ins[0]], repetition)])
+                found.append(stretch.number("layer", made_by[op.ins[0]], repetition))
         out += [np.stack(found, axis=-1).ravel()] if found else []
     return np.concatenate(out)
 

@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 
-from pykernel import checks, observables, stream, summary
+from pykernel import observables, stream, summary
 from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
 from pykernel.measured import DERIVED, Measured
 from pykernel.patterns import pattern_of
+from pykernel.tables import Shown, tidy
 from pykernel.verdict import EXPLODING, VANISHING, plain
 
 
@@ -32,6 +33,7 @@ def propagate(
     correlation: float = 0.0,
     x=None,
     cotangent=None,
+    drive=None,
     weights=None,
     biases=None,
     batch_first: bool = False,
@@ -57,8 +59,10 @@ def propagate(
         correlation: pairwise correlation of the drawn inputs, 0 to 1.
         x: the caller's input, (n[0], B, positions); drawn iid standard normal without.
         cotangent: dJ/da of the last node, (n, B, positions); drawn iid N(0, 1/(n B T)) without, T all positions of an
-            input.
-        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],).
+            input. "common": one read-out vector for all columns, iid N(0, 1/n), and the tangent kernel with it.
+        drive: the caller's inputs of `Drive` steps, one array a use in order, (units, B, positions) each; drawn as x
+            is without.
+        weights, biases: the caller's arrays, one a layer, (n[l], n[l-1]) and (n[l],), or one a tied weight.
         batch_first: True where x and cotangent have one input a row, (B, units, positions), as PyTorch and JAX keep
             them.
         formats: `Formats` that weights, signals and gradients are rounded to; the same weights run without them beside,
@@ -94,6 +98,7 @@ def propagate(
         correlation=correlation,
         x=x,
         cotangent=cotangent,
+        drive=drive,
         weights=weights,
         biases=biases,
         batch_first=batch_first,
@@ -103,15 +108,19 @@ def propagate(
     return Propagation(**vars(measured))
 
 
-class Propagation(Measured):
+class Propagation(Shown, Measured):
     """The rows that `propagate` measured, as attributes of float64 arrays (replicas, depth), and derived numbers.
 
     Attributes:
         chain, batch, positions, replicas, seed, engine, backend, dtype, precision, correlation, seconds: what was run.
-        layers, activations, attentions: names of the weight layers, activation steps and attentions.
+        layers, activations, attentions, tied_layers: names of the weight layers, activation steps, attentions and
+            shared weights.
         given: names of the arrays that the caller gave.
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`.
         kept: list over replicas of the arrays asked for by `keep`, or None.
+        tangent_kernel: (replicas, B, B) float64 with cotangent="common", else None: <dJ_b/dtheta, dJ_b'/dtheta>, J_b =
+            sum over the positions of input b of c . a[N], theta the weights of all layers and the biases that the chain
+            has, a shared weight once. From Gram matrices, sum over layers of (delta_b . delta_b')(u_b . u_b').
 
     Examples:
         >>> import pykernel as pk
@@ -177,21 +186,15 @@ class Propagation(Measured):
             ("signal_end_to_end", "decades"),
         ):
             data[name] = (("replica",), getattr(self, name), {"units": unit})
-        labels = {
-            axes[kind]: self._labels(kind) for kind in axes if kind != "rounded" and (kind != "mix" or self.attentions)
-        }
+        absent = ["rounded", *(["mix"] if not self.attentions else []), *(["weight"] if not self.tied_layers else [])]
+        if self.tangent_kernel is not None:
+            facts = {"units": "1", "long_name": "<dJ_b/dtheta, dJ_b'/dtheta>, one read-out for all inputs"}
+            data["tangent_kernel"] = (("replica", "input", "other_input"), self.tangent_kernel, facts)
+        labels = {axes[kind]: observables.labels(self.chain, kind) for kind in axes if kind not in absent}
         coords = {"replica": np.arange(self.replicas), **labels}
+        if self.chain.modules:
+            coords["module"] = (axes["layer"], list(self.chain.modules))
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
-
-    def _labels(self, extent: str):
-        """What the columns of a row are called."""
-        N = self.chain.extents.node
-        if extent == "input":
-            return np.arange(N + 1)
-        if self.chain.blocks is None or extent in ("node", "rounded"):
-            return np.arange(1, N + 1)
-        names = {"layer": self.layers, "activation": self.activations, "mix": self.attentions}
-        return np.array(names[extent], dtype=str)
 
     @property
     def uniform_entropy(self) -> np.ndarray:
@@ -228,25 +231,7 @@ class Propagation(Measured):
             >>> p.to_dataframe(of="block").log10_grad_activation.shape
             (3,)
         """
-        import pandas
-
-        checks.choice("of", of, ("layer", "activation", "attention", "block"))
-        extent = {"layer": "layer", "activation": "activation", "attention": "mix", "block": "node"}[of]
-        axes = observables.axes(self.chain)
-        labels = self._labels(extent)
-        index = pandas.MultiIndex.from_product([range(self.replicas), labels], names=["replica", axes[extent]])
-        columns = {}
-        if axes[extent] != axes["node"] and axes[extent] != "block" and self.chain.blocks is not None:
-            columns["block"] = np.tile(summary.blocks_of(labels), self.replicas)
-        for row in observables.ROWS:
-            values = self.rows[row.name]
-            if row.extent == "replica":
-                columns[row.name] = np.repeat(values, len(labels))
-            elif axes[row.extent] == axes[extent] and values.size:
-                columns[row.name] = values.ravel()
-            elif row.extent == "input" and axes["node"] == axes[extent]:
-                columns[row.name] = values[:, 1:].ravel()
-        return pandas.DataFrame(columns, index=index).reset_index()
+        return tidy(self.chain, self.rows, of)
 
     def plot(self, ax=None, kind: str = "gradient", **line):
         """A figure of the chain, with theory where there is one: it shows in a notebook, in a script by `plt.show()`.
@@ -314,6 +299,8 @@ class Propagation(Measured):
         out["failure"] = None if failure is None else {**failure._asdict(), "sentence": str(failure)}
         said = self.diagnose()
         out["diagnosis"] = said.sentence
+        if self.chain.modules:
+            out["modules"] = list(self.chain.modules)
         if self.chain.blocks is not None:
             out["why"] = list(said.why)
         if layers:
@@ -326,10 +313,12 @@ class Propagation(Measured):
             if self.chain.blocks is not None:
                 out["names"] = {"layer": list(self.layers), "activation": list(self.activations)}
                 out["names"] |= {"attention": list(self.attentions)} if self.attentions else {}
+                out["names"] |= {"weight": list(self.tied_layers)} if self.tied_layers else {}
         return out
 
-    def __str__(self):
-        return summary.text(self)
+    def shown(self):
+        """What was run, medians in a table, the verdict and why."""
+        return summary.shown(self)
 
     def __repr__(self):
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"

@@ -9,9 +9,18 @@ from pykernel import checks, machine, stream
 from pykernel.chain import Chain
 from pykernel.engines import reference, run
 from pykernel.program import MAX_REPLICAS
+from pykernel.window import as_kernel
 
 
-def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, dtype: str = "float64") -> np.ndarray:
+def weights(
+    chain: Chain,
+    *,
+    layer: int | str,
+    replica: int = 0,
+    seed: int = 0,
+    dtype: str = "float64",
+    positions: int | tuple[int, ...] = (),
+) -> np.ndarray:
     """The weight matrix that the dense engine uses at a layer of a replica.
 
     Args:
@@ -19,9 +28,10 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
         layer: 1 .. L (L + 1 for the head's weight), or its name, one of `chain.layers`.
         replica, seed: its address.
         dtype: of the returned array, "float32" or "float64".
+        positions: of one input, where the chain has convolutions.
 
     Returns:
-        (n[l], n[l-1]) array, the gain multiplied in.
+        (n[l], n[l-1]) array, of a convolution (channels, channels in / groups, *kernel), the gain multiplied in.
 
     Raises:
         ValueError, TypeError: a layer, replica, seed or dtype that there is not, named with what is allowed.
@@ -33,7 +43,7 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
         >>> weights(Chain(depth=3, width=8, blocks=[Block(Linear(16), "tanh", Linear(8))]), layer="2.linear1").shape
         (16, 8)
     """
-    program = run.lowered(chain, seed=seed)
+    program = run.lowered(chain, seed=seed, positions=positions)
     checks.choice("dtype", dtype, ("float32", "float64"))
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     head, layers = program.head, program.layers
@@ -48,8 +58,10 @@ def weights(chain: Chain, *, layer: int | str, replica: int = 0, seed: int = 0, 
         draw = stream.matrix(program.seed, number, replica, rows, columns, *head.draw)
         return (head.scale * draw.astype(np.float64)).astype(dtype)
     if program.samplers is not None and program.samplers[number - 1] is not None:
-        return program.sampled(number, replica).astype(dtype)
-    return (layers.scale[number - 1] * reference.Dense(program, replica).matrix(number)).astype(dtype)
+        matrix = program.sampled(number, replica)
+    else:
+        matrix = layers.scale[number - 1] * reference.Dense(program, replica).matrix(number)
+    return as_kernel(matrix, program.taps(number)).astype(dtype)
 
 
 def _place(chain: Chain, layer):
@@ -69,6 +81,7 @@ def gradients(
     *,
     x=None,
     cotangent=None,
+    drive=None,
     weights=None,
     biases=None,
     batch_first: bool = False,
@@ -77,14 +90,16 @@ def gradients(
     seed: int = 0,
     replica: int = 0,
 ) -> list[np.ndarray]:
-    """The gradients dJ/dW[l] themselves, for checks and small nets.
+    """The gradients dJ/dW[l] themselves, for checks and small nets; of tied layers those of each weight, over all uses.
 
     Args:
-        chain, x, cotangent, weights, biases, batch_first, batch, positions, seed: as in `propagate`.
+        chain, x, cotangent, drive, weights, biases, batch_first, batch, positions, seed: as in `propagate`.
         replica: which draw of the weights.
 
     Returns:
-        L arrays (n[l], n[l-1]) float64, l = 1 first; entries beyond float64 are 0 or inf.
+        L arrays (n[l], n[l-1]), of a convolution (channels, channels in / groups, *kernel), float64, l = 1 first, of
+        tied layers one a distinct weight in order of first use (see `Chain.tied_layers`); entries beyond float64 are 0
+        or inf.
 
     Raises:
         ValueError, TypeError: as `propagate`.
@@ -104,6 +119,7 @@ def gradients(
         dtype="float64",
         x=x,
         cotangent=cotangent,
+        drive=drive,
         weights=weights,
         biases=biases,
         batch_first=batch_first,
@@ -111,14 +127,16 @@ def gradients(
     )
     program = job.program
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
-    needed = 16 * chain.weight_count + 8 * 4 * program.columns * int(program.layers.units.sum() + program.nodes[0])
+    layers = program.layers
+    needed = 16 * int((layers.units.astype(object) * layers.columns).sum()) + reference.memory(program)
     machine.require_memory(needed, "every gradient matrix of this chain", "propagate() gives their norms in far less")
-    rows = run.execute(job, replica, 1, 1, ("grad_weight", "grad_bias"))
-    kept = rows.pop("keep")[0]
-    grads = [kept["grad_weight"][layer] for layer in range(1, program.depth + 1)]
+    rows = run.execute(job, replica, 1, 1, ("grad_weight_total",))
+    kept = rows.pop("keep")[0]["grad_weight_total"]
+    grads = [kept[number] for number in sorted(kept)]
     if chain.clip is None or chain.clip.norm is None:
         return grads
-    before = rows["log10_grad_weight"].copy()
+    name = "log10_grad_weight_total" if program.counts.weight else "log10_grad_weight"
+    before = rows[name].copy()
     run.clip_by_norm(chain.clip, rows)
-    change = np.where(np.isfinite(before), rows["log10_grad_weight"] - before, 0.0)[0]
+    change = np.where(np.isfinite(before), rows[name] - before, 0.0)[0]
     return [g * 10.0**c for g, c in zip(grads, change, strict=True)]

@@ -9,7 +9,10 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.activation import Activation
-from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, Step, step_of
+from pykernel.conv import Conv, Flatten, Pool
+from pykernel.drive import Drive
+from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, said, step_of
+from pykernel.step import Step
 
 # Of each step the name of its words: first what stands in the brackets, in order, then what a table may add.
 STEPS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
@@ -17,6 +20,10 @@ STEPS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
     "norm": (Norm, ("kind",), ("eps", "weight", "bias")),
     "gated": (Gated, ("units", "activation"), ("init", "gain", "bias_std")),
     "attention": (Attention, ("heads",), ("kv_heads", "causal", "scale", "init", "output", "gain", "bias_std")),
+    "drive": (Drive, ("units",), ("init", "gain")),
+    "conv": (Conv, ("channels", "kernel"), ("stride", "padding", "groups", "init", "gain", "bias_std")),
+    "pool": (Pool, ("kind", "size"), ("stride", "padding")),
+    "flatten": (Flatten, (), ()),
     "dropout": (Dropout, ("p",), ()),
     "scale": (Scale, ("s",), ()),
 }
@@ -45,7 +52,7 @@ def pattern(given: Any) -> tuple:
     if isinstance(given, str | Block | Step | Activation | dict):
         given = [given]
     if not isinstance(given, list | tuple) or not given:
-        raise TypeError(f"a pattern must be a list of blocks and steps, got {given!r}")
+        raise TypeError(f"a pattern must be a list of blocks and steps, got {said(given)}")
     return tuple(_block(part) for part in given)
 
 
@@ -75,15 +82,23 @@ def step(given: Any) -> Any:
     if isinstance(given, dict):
         return _table(given)
     if not isinstance(given, str):
-        raise TypeError(f"a step must be a text such as 'linear(256)' or a table, got {given!r}")
+        raise TypeError(f"a step must be a text such as 'linear(256)' or a table, got {said(given)}")
     found = _CALL.match(given)
     if not found or found[1] not in STEPS:
         return step_of(given)  # an activation: "linear" alone is the identity function, "linear()" a layer
     kind, positional, _ = STEPS[found[1]]
     values = [part.strip() for part in found[2].split(",")] if found[2].strip() else []
     if len(values) > len(positional):
-        raise ValueError(f"{found[1]} takes at most {', '.join(positional)} in its brackets, got {given!r}")
+        most = f"{found[1]} takes at most {', '.join(positional) or 'nothing'} in its brackets"
+        raise ValueError(f"{most}, got {given!r}{_as_table(found[1], values)}")
     return kind(**{word: _number(value) for word, value in zip(positional, values, strict=False)})
+
+
+def _as_table(name: str, values: list[str]) -> str:
+    """How the words that have no place in the brackets are said."""
+    _, _, others = STEPS[name]
+    example = {"attention": "causal = true", "norm": "eps = 1e-6"}.get(name, "gain = 1.0")
+    return f"; write {', '.join(others)} in a table, as in {{{name} = {values[0]}, {example}}}" if others else ""
 
 
 def _table(given: dict) -> Step:
@@ -97,6 +112,8 @@ def _table(given: dict) -> Step:
     checks.known(f"the step {name!r}", given, (name, *positional[1:], *others))
     words = {word: value for word, value in given.items() if word != name}
     first = given[name]
+    if not positional and first is not True:
+        raise ValueError(f"a step {name!r} takes nothing: write {name} = true, got {first!r}")
     return kind(**({} if first is None or first is True else {positional[0]: first}), **words)
 
 
@@ -139,5 +156,5 @@ def plain(part: Any) -> Any:
         value = getattr(part, word)
         if value != defaults[word]:
             words[word] = _listed(value) if isinstance(value, int | float | tuple) else str(value)
-    first = getattr(part, positional[0])
+    first = getattr(part, positional[0]) if positional else None
     return {name: True if first is None else _listed(first), **words}

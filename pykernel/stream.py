@@ -102,9 +102,10 @@ def matrix_words(seed, purpose, layer, replica, rows, columns, per_block=4):
     )
 
 
-def tall_words(seed, purpose, layer, replica, units, columns=1):
-    """Words of a tall array or (one column) a vector, shape (units, columns) uint32."""
-    i, b = np.arange(units)[:, None], np.arange(columns)[None, :]
+def tall_words(seed, purpose, layer, replica, units, columns=1, first=0):
+    """Words of a tall array or (one column) a vector, columns first .. first + columns - 1, shape (units, columns)
+    uint32."""
+    i, b = np.arange(units)[:, None], np.arange(first, first + columns)[None, :]
     return _words(seed, purpose, layer, replica, b, 16 * (i // 64) + i % 16, (i // 16) % 4)
 
 
@@ -249,11 +250,11 @@ def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter
     return out
 
 
-def tall(seed, purpose, layer, replica, units, columns=1, distribution="normal"):
-    """Normals or uniforms on (-1, 1) of a tall array, (units, columns) float32; words 0, 1 and 2, 3 of a block pair up
-    for normals."""
+def tall(seed, purpose, layer, replica, units, columns=1, distribution="normal", first=0):
+    """Normals or uniforms on (-1, 1) of a tall array, columns first .. first + columns - 1, (units, columns) float32;
+    words 0, 1 and 2, 3 of a block pair up for normals."""
     padded = -(-units // 64) * 64
-    words = tall_words(seed, purpose, layer, replica, padded, columns)
+    words = tall_words(seed, purpose, layer, replica, padded, columns, first)
     if distribution == "uniform":
         return uniforms(words)[:units]
     words = words.reshape(-1, 4, 16, columns)

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A Propagation in print: what was run, medians in a table, the verdict, and what went wrong where."""
+"""What a Propagation shows of itself: what was run, medians in a table, the verdict, and what went wrong where."""
 
 from __future__ import annotations
-
-import textwrap
 
 import numpy as np
 
 from pykernel import observables
+from pykernel.patterns import pattern_of
+from pykernel.tables import Strong, Table, places
+from pykernel.wording import compared
 
-WIDTH = 80  # of a printed line
+LONGEST = 16  # characters of a module's name in a table of blocks
 
 
-def text(p):
-    """The whole of it: what was run, a table, the verdict and why."""
-    rounded = [] if p.formats is None else ["", *_table_of_formats(p)]
-    return "\n".join([*_heading(p), "", *_table(p), *rounded, "", *_closing(p)])
+def shown(p):
+    """The whole of it, lines and tables: what was run, medians, the verdict and why."""
+    rounded = [] if p.formats is None else ["", *_formats(p)]
+    return [*_heading(p), "", *_medians(p), *rounded, "", *_closing(p)]
 
 
 def _heading(p):
@@ -24,7 +25,7 @@ def _heading(p):
     what = str(p.chain) + (f"; the caller's own {', '.join(p.given)}" if p.given else "")
     inputs = f"batch {p.batch}" + (f", {' x '.join(map(str, p.positions))} positions" if p.positions else "")
     lines = [
-        *([what] if p.chain.blocks is None else textwrap.wrap(what, WIDTH)),
+        Strong(what),
         f"{r} replica{'s' * (r > 1)}, {inputs}, seed {p.seed}; {p.engine} engine, {p.backend} backend, {p.dtype}",
         *([f"{p.engine}: {why}"] if why else []),
     ]
@@ -49,20 +50,20 @@ def _why_engine(p) -> str:
     return ""
 
 
-def _table(p):
+def _medians(p):
     yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
     if p.positions:
         pairs = "the positions" if p.batch == 1 else "all positions of all inputs"
         yield f"cosine: mean over pairs of {pairs}"
-    yield from _table_of_layers(p) if p.chain.blocks is None else _table_of_blocks(p)
-
-
-def _table_of_layers(p):
-    yield (
-        f"{'layer':>8} {'g weight':>10} {'g signal':>10} {'q preact':>10} {'q act':>10} {'saturated':>9} "
-        f"{'dead':>6} {'cosine':>7}"
-    )
     m = medians(p)
+    yield _table_of_layers(p, m) if p.chain.blocks is None else _table_of_blocks(p, m)
+    if p.attentions:
+        yield from ("", _table_of_attentions(p, m))
+
+
+def _table_of_layers(p, m):
+    titles = ("layer", "g weight", "g signal", "q preact", "q act", "saturated", "dead", "cosine")
+    lines = []
     for l in _sample(p.chain.depth):
         i = l - 1
         numbers = (
@@ -71,58 +72,83 @@ def _table_of_layers(p):
             m["log10_mean_square_preactivation"][i],
             m["log10_mean_square_activation"][i],
         )
-        yield (
-            f"{l:>8} "
-            + " ".join(f"{v:>10.4g}" for v in numbers)
-            + f" {m['saturated'][i]:>9.3f} {m['dead'][i]:>6.3f} {m['similarity'][i]:>7.3f}"
-        )
+        shares = (m["saturated"][i], m["dead"][i], m["similarity"][i])
+        modules = p.chain.modules[i : i + 1]
+        lines.append((str(l), *(f"{v:.4g}" for v in numbers), *(f"{v:.3f}" for v in shares), *modules))
+    return Table((*titles, "module") if p.chain.modules else titles, lines, left=("module",))
 
 
-def _table_of_formats(p):
+def _formats(p):
     """A line a node: what rounding does to its signal and gradient, medians over replicas."""
-    where = "layer" if p.chain.blocks is None else "block"
-    yield "against the same weights without formats, before each is rounded:"
-    yield f"{where:>8} {'log10 error':^19} {'gradient':>9} {'flushed to zero':^17} {'overflowed':^17}".rstrip()
-    yield f"{'':>8} {'signal':>9} {'gradient':>9} {'cosine':>9}" + 2 * f" {'signal':>8} {'gradient':>8}"
-    names = ("log10_error_signal", "log10_error_gradient", "gradient_cosine")
-    shares = ("flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
-    m = {name: p.median(name) for name in (*names, *shares)}
+    names = {
+        "log10_error_signal": "error\nsignal",
+        "log10_error_gradient": "error\ngradient",
+        "gradient_cosine": "gradient\ncosine",
+        "flushed_signal": "flushed\nsignal",
+        "flushed_gradient": "flushed\ngradient",
+        "overflowed_signal": "overflow\nsignal",
+        "overflowed_gradient": "overflow\ngradient",
+    }
+    m = {name: p.median(name) for name in names}
+    gone, finer = _gone(p), list(names)[:3]
+    lines = []
     for l in _sample(p.chain.extents.node):
-        numbers = [f"{m[name][l - 1]:>9.4g}" for name in names] + [f"{m[name][l - 1]:>8.2g}" for name in shares]
-        yield f"{l:>8} {' '.join(numbers)}"
+        cells = [
+            "gone" if gone[l - 1] and "gradient" in name else format(m[name][l - 1], ".4g" if name in finer else ".2g")
+            for name in names
+        ]
+        lines.append((str(l), *cells))
+    yield (
+        "against the same weights without formats, before each is rounded: log10 of the error's share of the norm, "
+        "the gradient's cosine, and shares of entries that are flushed to zero or overflow"
+    )
+    yield Table(("\nlayer" if p.chain.blocks is None else "\nblock", *names.values()), lines)
+    if gone.any():
+        yield "gone: no gradient is left to round"
 
 
-def _table_of_blocks(p):
+def _gone(p):
+    """Of each node, whether nothing of the gradient comes to it in the median replica, (N,)."""
+    return np.isneginf(p.median("log10_largest_gradient")) & np.isneginf(p.median("log10_grad_activation")[1:])
+
+
+def _killers(p) -> str:
+    """Whose doing a dead gradient is: the formats that flush all there was, "" where it is zero without formats too."""
+    if p.formats is None or not (p.median("log10_error_gradient") == 0).any():  # all is lost of what is not zero
+        return ""
+    where = "layer" if p.chain.blocks is None else "block"
+    zero = np.flatnonzero(np.isneginf(p.median("log10_grad_activation")[1:]))
+    at = f"at {where} {zero[-1] + 1} and before" if zero.size else "behind the input"
+    words = [word for word in ("signals", "gradients") if (p.median(f"flushed_{word[:-1]}") > 0).any()]
+    words = [word for word in ("gradients", "signals") if word in words] or ["weights"]
+    return f"by {getattr(p.formats, words[0])} of {words[0]}: without formats the gradient is not zero {at}"
+
+
+def _table_of_blocks(p, m):
     """A line a block: what leaves it, and which of its layers have the smallest and the largest weight gradient."""
-    roles, block_of = [name.partition(".")[2] for name in p.layers], blocks_of(p.layers)
-    wide = max([len("smallest, g weight"), *(9 + len(role) for role in set(roles))])
-    yield f"{'block':>8} {'g signal':>9} {'q act':>9} {'cosine':>6}  {'smallest, g weight':<{wide}}  largest"
-    m = medians(p)
+    block_of = observables.blocks_of(p.layers)
     weight = m["log10_grad_weight"]
+    names = [_end(name) for name in p.chain.modules] or [name.partition(".")[2] for name in p.layers]
+    lines = []
     for i in _sample(p.chain.extents.node):
-        at = np.flatnonzero(block_of == i)
-        said = [f"{weight[l]:>8.4g} {roles[l]}".ljust(wide) for l in _extremes(weight, at)]
-        gradient, square, cosine = (
-            m["log10_grad_activation"][i],
-            m["log10_mean_square_activation"][i - 1],
-            m["similarity"][i - 1],
-        )
-        yield f"{i:>8} {gradient:>9.4g} {square:>9.4g} {cosine:>6.3f}  {'  '.join(said)}".rstrip()
-    if p.attentions:
-        yield ""
-        yield from _table_of_attentions(p, m)
+        said = [f"{weight[l]:.4g} {names[l]}" for l in _extremes(weight, np.flatnonzero(block_of == i))]
+        numbers = (m["log10_grad_activation"][i], m["log10_mean_square_activation"][i - 1])
+        cosine = f"{m['similarity'][i - 1]:.3f}"
+        lines.append((str(i), *(f"{v:.4g}" for v in numbers), cosine, *[*said, "", ""][:2]))
+    titles = ("block", "g signal", "q act", "cosine", "smallest, g weight", "largest")
+    return Table(titles, lines, left=titles[-2:])
 
 
 def _table_of_attentions(p, m):
     """A line an attention: how sharply it looks; the entropy is that of uniform attention where it looks at all
     alike."""
-    wide = max(len(name) for name in p.attentions)
-    yield f"{'':>{wide}}  {'entropy':>7}  {'of uniform':>10}  {'score std':>9}"
+    lines = []
     for i in _sample(len(p.attentions)):
         entropy, std = m["attention_entropy"][i - 1], m["score_std"][i - 1]
         uniform = p.uniform_entropy[i - 1]
         share = f"{entropy / uniform:.3f}" if uniform else ""
-        yield f"{p.attentions[i - 1]:>{wide}}  {entropy:>7.4g}  {share:>10}  {std:>9.3g}".rstrip()
+        lines.append((p.attentions[i - 1], f"{entropy:.4g}", share, f"{std:.3g}"))
+    return Table(("attention", "entropy", "of uniform", "score std"), lines)
 
 
 def medians(p):
@@ -132,7 +158,7 @@ def medians(p):
         lost = dict.fromkeys(("layer", "activation", "node"), np.isnan(m["log10_mean_square_preactivation"]))
     else:
         node = np.isnan(m["log10_mean_square_activation"])
-        lost = {"node": node, "activation": node[blocks_of(p.activations) - 1]}
+        lost = {"node": node, "activation": node[observables.blocks_of(p.activations) - 1]}
     for row in observables.ROWS:
         if row.name in ("saturated", "dead", "similarity"):
             m[row.name] = np.where(lost[row.extent], np.nan, m[row.name])
@@ -141,33 +167,43 @@ def medians(p):
 
 def _closing(p):
     e, s, k = (p.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
-    yield f"verdict: {p.verdict}"
+    killers = _killers(p) if p.verdict == "dead" else ""
+    yield Strong(f"verdict: {p.verdict}{f', {killers}' if killers else ''}")
     if np.isfinite(k):
         diagnosis = p.diagnose()
-        for text in (diagnosis.sentence, *diagnosis.why):
-            yield textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        yield from (f"  {text}" for text in (diagnosis.sentence, *diagnosis.why))
         yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
-        yield f"           weight gradient, first over last:     {e:+.4g} decades"
-    if p.chain.blocks is not None:
+        yield f"           {f'weight gradient, {compared(p.chain)}:':<37} {e:+.4g} decades"
+    if p.chain.blocks is not None and p.chain.has_slope:
         yield f"  slope {k:+.4g} decades a repetition, over the ends of repetitions of the pattern"
+    if p.chain.blocks is not None:
         weight = p.median("log10_grad_weight")
-        said = [f"{weight[l]:.4g} in {p.layers[l]}" for l in _extremes(weight, np.arange(len(weight)))]
+        names = p.chain.modules or p.layers
+        said = [f"{weight[l]:.4g} in {names[l]}" for l in _extremes(weight, np.arange(len(weight)))]
         if len(said) == 2:
             yield f"  weight gradients: smallest {said[0]}, largest {said[1]}"
+    if p.tied_layers:
+        weight = p.median("log10_grad_weight_total")
+        said = [f"{weight[w]:.4g} in {p.tied_layers[w]}" for w in _extremes(weight, np.arange(len(weight)))]
+        yield f"  shared weights, gradients over all uses: {' to '.join(said)}"
     notes = _notes(p)
     if notes:
-        yield textwrap.fill("; ".join(notes), 80, initial_indent="  ", subsequent_indent="  ")
+        yield f"  {'; '.join(notes)}"
 
 
 def _notes(p) -> list[str]:
     """What is zero, inf or nan, in how many replicas, and why."""
+    from pykernel.theory.refusals import overused
+
     failure, notes = p.failure, []
+    if p.tied_layers and (reason := overused(pattern_of(p.chain, p.positions))) is not None:
+        notes.append(f"no theory beside it: {reason}")
     if p.chain.has_batch_norm and p.columns == 1:
         from pykernel.theory.refusals import ONE_NORMED_INPUT
 
         return [ONE_NORMED_INPUT]
     if failure is None:
-        return []
+        return notes
     notes.append(str(failure))
     table = p.log10_mean_square_activation if failure.direction == "forward" else p.log10_grad_activation[:, ::-1]
     bad = ~np.isfinite(table)
@@ -189,14 +225,14 @@ def _notes(p) -> list[str]:
     return notes
 
 
-def _sample(depth):
-    """Layers for a table: all up to 12, else about a dozen from the first to the last."""
-    return range(1, depth + 1) if depth <= 12 else np.unique(np.linspace(1, depth, 12).round().astype(int)).tolist()
+def _end(name):
+    """The end of a module's name, where a table has no room for all of it."""
+    return name if len(name) <= LONGEST else f"..{name[2 - LONGEST :]}"
 
 
-def blocks_of(names) -> np.ndarray:
-    """The block, from 1, that each named layer or activation step lies in."""
-    return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
+def _sample(count):
+    """Layers, blocks, ... of a table, from 1."""
+    return [i + 1 for i in places(count)]
 
 
 def _extremes(values, at) -> list[int]:

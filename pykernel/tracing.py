@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pykernel.chain import Chain
 from pykernel.engines import BACKENDS, run
 from pykernel.ops import OPS
 from pykernel.program import MAX_REPLICAS, Program
+from pykernel.tables import Shown, Strong, Table
 
 # Decades by which norms may differ: roundings of the dtype, grown over some hundred layers.
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
@@ -23,6 +25,8 @@ SHOWN = 20  # lines of a table at either end, and around the difference
 
 class Entry(NamedTuple):
     """What an op wrote: forward its result, backward the gradient of a register that it read (of all so far).
+
+    In a run with formats both are as they are stored, rounded, and the loss scale is divided out.
 
     Attributes:
         direction: "forward" or "backward".
@@ -38,12 +42,9 @@ class Entry(NamedTuple):
     exponent: int
     log10_norm: float
 
-    def __str__(self) -> str:
-        return f"{self.direction:<8} {self.op:<22} {self.register:>8} {self.exponent:>9} {self.log10_norm:>12.6g}"
-
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Shown):
     """One replica op by op.
 
     Attributes:
@@ -73,7 +74,8 @@ class Trace:
         mine, other = (np.array([entry.log10_norm for entry in t.entries]) for t in (self, self.against))
         with np.errstate(invalid="ignore"):
             room = self.tolerance + ROUNDING * np.abs(mine)
-            apart = ~((np.abs(mine - other) <= room) | (mine == other) | (np.isnan(mine) & np.isnan(other)))
+            near = np.isfinite(mine) & (np.abs(mine - other) <= room)
+            apart = ~(near | (mine == other) | (np.isnan(mine) & np.isnan(other)))
         return int(apart.argmax()) if apart.any() else None
 
     def to_dataframe(self) -> Any:
@@ -86,21 +88,27 @@ class Trace:
                 frame[f"{name}_{self.against.backend}"] = [getattr(entry, name) for entry in self.against.entries]
         return frame
 
-    def __str__(self) -> str:
-        head = f"{'':<8} {'op':<22} {'register':>8} {'exponent':>9} {'log10 norm':>12}"
+    def shown(self) -> list[str | Table]:
+        """What ran, its first and last entries, and those around the first difference."""
         place, count = self._place(), len(self.entries)
         shown = {*range(min(SHOWN, count)), *range(max(0, count - SHOWN), count)}
         if place is not None:
             shown |= set(range(max(0, place - 2), min(count, place + 3)))
-        if self.against is not None:
-            head += f" {self.against.backend:>12}"
-        lines, before = [f"{self.chain}: replica {self.replica}, {self.engine}, {self.backend}, {self.dtype}", head], -1
+        titles = ["direction", "op", "register", "exponent", "log10 norm"]
+        titles += [] if self.against is None else [self.against.backend, "which"]
+        lines: list[list[str]] = []
+        before = -1
         for i in sorted(shown):
-            lines += ["..."] if i != before + 1 else []
-            beside = "" if self.against is None else f" {self.against.entries[i].log10_norm:>12.6g}"
-            lines.append(f"{self.entries[i]}{beside}{'  <- differs' if i == place else ''}")
+            if i != before + 1:
+                lines.append(["..."] + [""] * (len(titles) - 1))
+            entry = self.entries[i]
+            line = [entry.direction, entry.op, str(entry.register), str(entry.exponent), f"{entry.log10_norm:.6g}"]
+            if self.against is not None:
+                line += [f"{self.against.entries[i].log10_norm:.6g}", "<- differs" if i == place else ""]
+            lines.append(line)
             before = i
-        return "\n".join([*lines, *self._sentence()])
+        what = f"{self.chain}: replica {self.replica}, {self.engine}, {self.backend}, {self.dtype}"
+        return [Strong(what), Table(titles, lines, left=("direction", "op", "which")), *self._sentence()]
 
     def _sentence(self) -> list[str]:
         if self.against is None:
@@ -124,7 +132,18 @@ def trace(
     backend: str = "reference",
     against: str | None = None,
     tolerance: float | None = None,
-    **words: Any,
+    batch: int = 1,
+    positions: Any = (),
+    seed: int = 0,
+    dtype: str = "float32",
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    x: Any = None,
+    cotangent: Any = None,
+    weights: Any = None,
+    biases: Any = None,
+    batch_first: bool = False,
+    formats: Any = None,
 ) -> Trace:
     """Exponent and norm of what every op of one replica wrote, forward and backward.
 
@@ -135,7 +154,8 @@ def trace(
         backend: "reference" or "cpp".
         against: another backend, whose norms are held against these.
         tolerance: decades by which norms may differ; by default what roundings of the dtype come to.
-        words: other arguments of `propagate`: batch, positions, seed, dtype, precision, correlation, x ...
+        batch, positions, seed, dtype, precision, correlation, x, cotangent, weights, biases, batch_first, formats: as
+            for `propagate`.
 
     Returns:
         Trace: entries, the first difference, and a table as its text.
@@ -153,6 +173,20 @@ def trace(
     replica = checks.integer("replica", replica, 0, MAX_REPLICAS - 1)
     if tolerance is not None:
         tolerance = checks.positive("tolerance", tolerance)
+    words = dict(
+        batch=batch,
+        positions=positions,
+        seed=seed,
+        dtype=dtype,
+        precision=precision,
+        correlation=correlation,
+        x=x,
+        cotangent=cotangent,
+        weights=weights,
+        biases=biases,
+        batch_first=batch_first,
+        formats=formats,
+    )
     made = _traced(chain, replica, engine, backend, words)
     if against is None:
         return made
@@ -167,11 +201,13 @@ def _traced(chain: Chain, replica: int, engine: str, backend: str, words: dict) 
         raise ValueError(f'backend="{backend}" keeps no trace of its ops; backend="cpp" and backend="reference" do')
     run.require_memory(job, 1)
     program = job.program if job.program.samplers is None else job.program.with_samples(replica)
-    found = job.choice.module.trace(program, replica).tolist()
+    found = job.choice.module.trace(program, replica)
     ops = list(_ops(chain, program))
     places = [("forward", op, out) for op, out, _ in ops]
     places += [("backward", op, register) for op, _, ins in reversed(ops) for register in dict.fromkeys(ins)]
-    entries = [Entry(*place, int(e), norm) for place, (e, norm) in zip(places, found, strict=True)]
+    if program.formats is not None:
+        found[len(ops) :, 1] -= math.log10(program.formats.loss_scale)
+    entries = [Entry(*place, int(e), norm) for place, (e, norm) in zip(places, found.tolist(), strict=True)]
     return Trace(chain, replica, job.choice.engine, backend, program.dtype, entries)
 
 

@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import fields
 from typing import Any
 
+from pykernel import activations, inits
+from pykernel.distributions import unit_variance
 from pykernel.layers import NORM_EPS
+from pykernel.tables import Strong, Table, places
+
+MOST = 24  # kinds of layers in a table of them
 
 
 def spelled(chain: Any) -> str:
@@ -17,12 +23,14 @@ def spelled(chain: Any) -> str:
         value = getattr(chain, f.name)
         if f.name in ("activation", "init"):
             if value is not None:
-                parts.append(f"{f.name}={[str(v) for v in value] if isinstance(value, tuple) else str(value)!r}")
+                word = {"activation": activations, "init": inits}[f.name].word
+                many = isinstance(value, tuple)
+                parts.append(f"{f.name}={'[' + ', '.join(map(word, value)) + ']' if many else word(value)}")
         elif f.name == "widths" and value is not None and len(value) > 12:
             parts.append(f"widths=({', '.join(map(str, value[:6]))}, ... {len(value)} in all)")
         elif f.name in ("norm", "gain", "bias_std") and isinstance(value, tuple):
             parts.append(f"{f.name}={list(value)!r}")
-        elif value != f.default and not (f.name == "depth" and chain.widths is not None):
+        elif f.repr and value != f.default and not (f.name == "depth" and chain.widths is not None):
             parts.append(f"{f.name}={value!r}")
     return f"Chain({', '.join(parts)})"
 
@@ -31,6 +39,7 @@ def said(chain: Any) -> str:
     """In a line for people."""
     parts = [_size(chain)]
     parts += [] if chain.blocks is not None else [spoken(chain.activation)]
+    parts += ["tied"] if chain.tied else []
     parts += [spoken(chain.init)]
     parts += [f"gain {spoken(chain.gain)}"] if chain.gain != 1 else []
     parts += [f"bias std {spoken(chain.bias_std)}"] if chain.bias_std else []
@@ -41,14 +50,51 @@ def said(chain: Any) -> str:
     return ", ".join(parts)
 
 
+def shown(chain: Any, pattern: Any) -> list[str | Table]:
+    """Lines and a table of weight layers for people, of a chain and its pattern (see `pykernel.pattern`)."""
+    alike: dict[tuple, list[str]] = {}  # layers of one role, size and law
+    for i, (name, module) in enumerate(itertools.zip_longest(chain.layers, chain.modules)):
+        draw = pattern.draws.rows[pattern.draw[i]]
+        variance = unit_variance(draw.distribution, draw.parameter)
+        std = "" if math.isnan(variance) else f"{abs(pattern.scale[i]) * math.sqrt(variance):.4g}"
+        size, init = f"{pattern.units[i]} x {pattern.columns[i]}", str(pattern.inits.rows[pattern.init[i]])
+        alike.setdefault((module or name.partition(".")[2], size, init, std), []).append(name)
+    spans = {key: names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}" for key, names in alike.items()}
+    lines = [(spans[key], str(len(names)), *key) for key, names in alike.items()]
+    role = "module" if chain.modules else "role"
+    titles = ("layers", "count", role, "weights", "init", "std")
+    shown = [lines[i] for i in places(len(lines), MOST)]
+    count = chain.extents.layer
+    what = f"{count} weight layer{'s' * (count > 1)}, {chain.weight_count} weights"
+    return [Strong(said(chain)), what, Table(titles, shown, left=("layers", role, "init"))]
+
+
 def _size(chain: Any) -> str:
     if chain.blocks is not None:
         said = lambda blocks: "; ".join(map(str, blocks))
-        parts = [said(chain.first), f"{chain.depth} times [{said(chain.blocks)}]", said(chain.last)]
+        pattern = said(chain.blocks)
+        parts = [
+            said(chain.first),
+            f"{chain.depth} times [{pattern}]" if chain.depth > 1 else pattern,
+            said(chain.last),
+        ]
         return f"{', then '.join(part for part in parts if part)}, from {chain.width} units"
     if chain.widths is None:
         return f"{chain.depth} layers of {chain.width} units"
-    return f"{chain.depth} layers, {min(chain.widths)} to {max(chain.widths)} units"
+    widths = chain.widths
+    inside = [
+        f"{most(widths)} at the {where}"
+        for most, end, where in ((min, min, "narrowest"), (max, max, "widest"))
+        if most(widths) != end(widths[0], widths[-1])
+    ]
+    return ", ".join([f"{chain.depth} layers, {widths[0]} to {widths[-1]} units", *inside])
+
+
+def compared(chain: Any) -> str:
+    """Which weight gradients `end_to_end` compares, in words: of blocks that do not repeat two layers by their
+    names."""
+    layers: tuple[str, ...] = () if chain.has_slope else chain.layers
+    return f"{layers[0]} over {layers[-1]}" if len(layers) > 1 else "first over last"
 
 
 def spoken(value: Any) -> str:

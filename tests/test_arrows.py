@@ -71,6 +71,10 @@ def modules_imported(tree: ast.AST) -> dict[str, int]:
 
 
 IMPORTS = {module: modules_imported(tree) for module, tree in TREES.items()}
+# A package whose files are a table imports them all.
+for module, tree in TREES.items():
+    if "pkgutil.iter_modules(__path__)" in ast.unparse(tree) and module != "pykernel.kernels.sources":
+        IMPORTS[module] |= {name: 1 for name in TREES if name.rpartition(".")[0] == module}
 # The face imports a module when a name of it is first used: those imports are as real as written ones.
 where = next(
     node for node in TREES["pykernel"].body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_WHERE"

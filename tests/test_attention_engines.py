@@ -43,6 +43,8 @@ def assert_agrees(run, program, tolerance):
         if name == "log10_grad_bias":  # of keys it is zero but for rounding, since no softmax sees what all keys share
             noise = wanted["log10_grad_preactivation"] - (9 if program.dtype == "float64" else 4)
             sure &= (row > noise) | (got[name] > noise)
+        zero = np.isneginf(row) ^ np.isneginf(got[name])  # of roundings there may be none
+        sure &= ~(zero & (np.maximum(row, got[name]) < row.max(initial=-np.inf) - 20))
         exact = program.dtype == "float64"
         assert (error <= tolerance + 1e3 * change * exact)[sure].all(), (name, row, got[name])
 
@@ -260,3 +262,17 @@ def test_the_memory_answer_grows_with_positions():
     answers = [cpp.memory(lower(chain, positions=T)) for T in (64, 256, 1024)]
     assert answers == sorted(answers) and answers[-1] < 2**28
     assert pk.propagate(chain, positions=64, backend="cpp").attention_entropy.shape == (1, 1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+def test_key_gradients_survive_positions_that_hardly_differ(backend, causal):
+    """The gradient of keys sums to zero over the positions of an input, so Gram matrices of the whole input cancel to
+    nothing there; the gradient matrices themselves say what is right."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 2, 1)) + 3e-4 * rng.normal(size=(16, 2, 5))
+    chain = Chain(width=16, init="lecun_normal", blocks=[Attention(2, causal=causal)])
+    exact = [np.log10(np.linalg.norm(g)) for g in pk.gradients(chain, x=x, positions=5, seed=1)]
+    p = pk.propagate(chain, x=x, positions=5, seed=1, engine="dense", backend=backend)
+    # float32 holds differences of 3e-4 to 2e-4 of themselves; with the mean in the Gram matrices the key is lost
+    np.testing.assert_allclose(p.log10_grad_weight[0], exact, atol=1e-3)

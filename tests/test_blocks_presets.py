@@ -66,6 +66,8 @@ def test_bert_weights_have_the_spread_of_a_cut_normal():
         (lambda: pk.blocks.gpt2("tiny"), "gpt2 size must be one of 'small', 'medium', 'large', 'xl', got 'tiny'"),
         (lambda: pk.blocks.vit(width=100, heads=3), "heads must divide"),
         (lambda: pk.blocks.llama(heads=8, kv_heads=3), "kv_heads must divide heads"),
+        (lambda: pk.blocks.gpt2(width=100), "gpt2 width must be a multiple of 64, the units of a head of 'small'"),
+        (lambda: pk.blocks.llama(width=192), "multiple of 128, .* unless heads= is given; got 192"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
@@ -73,11 +75,27 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
+def test_heads_follow_a_width():
+    """A head keeps its units, so that scores keep their law at any width: 64 of them, 128 of llama; heads that share
+    keys keep their share where it is whole, and heads that are given stand."""
+    attention = lambda chain: chain.blocks[0].steps[1]
+    assert attention(pk.blocks.gpt2(width=256)).heads == attention(pk.blocks.llama(width=512)).heads == 4
+    shared = attention(pk.blocks.llama("8b", width=1024))
+    assert (shared.heads, shared.kv_heads) == (8, 2)
+    assert attention(pk.blocks.llama("8b", width=384)).kv_heads is None  # 3 heads, no fours
+    assert attention(pk.blocks.gpt2(width=100, heads=5)).heads == 5
+    for name in pk.blocks.GPT2:  # what is not given is the table's
+        assert attention(pk.blocks.gpt2(name)).heads == pk.blocks.GPT2[name][2]
+    for name in pk.blocks.LLAMA:
+        step = attention(pk.blocks.llama(name))
+        assert (step.heads, step.kv_heads or step.heads) == pk.blocks.LLAMA[name][2:4]
+
+
 def test_command_line(capsys):
-    words = ["run", "--blocks", "gpt2", "--depth", "2", "--width", "24", "--positions", "4", "--head", "softmax:9"]
+    words = ["run", "--blocks", "gpt2", "--depth", "2", "--width", "64", "--positions", "4", "--head", "softmax:9"]
     assert main([*words, "--replicas", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    chain = pk.blocks.gpt2(layers=2, width=24).replace(head=pk.Head("softmax", 9))
+    chain = pk.blocks.gpt2(layers=2, width=64).replace(head=pk.Head("softmax", 9))
     p = pk.propagate(chain, positions=4, replicas=2)
     assert found["layers"]["log10_grad_weight"] == pytest.approx(p.median("log10_grad_weight").tolist())
     assert main(["run", "--blocks", "gpt2:huge"]) == 2

@@ -42,7 +42,19 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["sweep"], ["status"], ["merge"], ["export"], ["plot"], ["predict"], ["recommend"], ["critical"]],
+    [
+        [],
+        ["run"],
+        ["sweep"],
+        ["status"],
+        ["merge"],
+        ["export"],
+        ["plot"],
+        ["report"],
+        ["predict"],
+        ["recommend"],
+        ["critical"],
+    ],
 )
 def test_help_fits_80_columns(command, capsys):
     with pytest.raises(SystemExit) as left:

@@ -318,7 +318,7 @@ def test_programs_that_make_no_sense_are_refused():
         ),
         "below the program's": dataclasses.replace(program, registers=1),
         "no op": dataclasses.replace(
-            program, stretches=(stretch._replace(ops=(ops[0]._replace(kind="pool"), *ops[1:])),)
+            program, stretches=(stretch._replace(ops=(ops[0]._replace(kind="fold"), *ops[1:])),)
         ),
         "a repetition must read": dataclasses.replace(
             program, stretches=(stretch._replace(ops=(ops[0]._replace(out=0), *ops[1:])),)

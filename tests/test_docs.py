@@ -123,3 +123,21 @@ def test_commands_of_the_readme_run(tmp_path):
             assert (word, rest[0]) in {("pip", "install"), ("git", "clone"), ("cd", "pykernel")}, command
     for inline in re.findall(r"`make ([\w-]+)`", README):
         assert inline in targets, inline
+
+
+def test_files_that_contributors_are_sent_to_are_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:pykernel|csrc|tests|docs|examples|bench)/[\w./-]*)`", page))
+    assert len(named) > 25
+    missing = [path for path in named if not (ROOT / path).exists() and not re.search(r"\b(NAME|OP)\b", path)]
+    assert not missing
+    tests = re.findall(r"`(test_\w+\.py)`", page)
+    assert [name for name in tests if not (ROOT / "tests" / name).exists()] == []
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z]\w*)", page)) <= targets
+
+
+def test_the_one_test_of_contributing_is_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    file, word = re.search(r"pytest (\S+) -k (\w+)", page).groups()
+    assert re.search(rf"^def test_\w*{word}", (ROOT / file).read_text(), re.M)

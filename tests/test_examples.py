@@ -528,6 +528,39 @@ def answer_32_float8_lasts_some_layers(x):
     assert cosine["gradients e5m2"][hundred] > 0.8
 
 
+@answer
+def of_40(x):
+    """Slopes over fifty steps of 100 units: the largest eigenvalue lies a few hundredths beyond the disc, and 30
+    networks tell it to as much."""
+    slope = {key: p.median("slope") for key, p in x["runs"].items()}
+    for radius in x["radii"]:
+        assert abs(slope["linear", radius] - math.log10(radius)) < 0.025
+        assert slope["tanh", radius] < slope["linear", radius]
+    assert abs(10 ** slope["tanh", 0.9] - 0.78) < 0.03 and abs(10 ** slope["tanh", 3.0] - 1.32) < 0.05
+    squares = 10 ** (2 * x["runs"]["tanh", 0.9].log10_grad_weight[:, 0::2])
+    recent = np.cumsum(squares[:, ::-1], axis=1) / squares.sum(axis=1, keepdims=True)
+    assert 3 <= np.median((recent < 0.9).sum(axis=1)) + 1 <= 7
+    assert abs(x["old"] - x["new"] - 6) < 0.7
+    # one number for the weights and biases of all uses
+    assert abs(x["after"]) < 0.05 and x["before"] > 6
+    np.testing.assert_array_equal(x["clipped"].log10_grad_weight, x["runs"]["tanh", 3.0].log10_grad_weight)
+
+
+@answer
+def answer_41_coordinates_grow_as_promised(x):
+    promised = {"standard": (-0.5, 0.5, 0.5, 1), "ntk": (-0.5, -0.5, -0.5, 0), "mup": (0, 0, 0, 0)}
+    for name, exponents in promised.items():  # errors of .02 to .05
+        np.testing.assert_allclose(x["slopes"][name][0], exponents, atol=0.15)
+
+
+@answer
+def answer_42_a_stable_network_that_does_not_train(x):
+    deep = np.array(x["depths"])[:, None] / x["xi"]
+    assert (x["left"][deep <= 1] < 0.1).all() and (x["left"][deep > 6] > 1 / 3).all()
+    assert x["verdict"][70, 1.2] == "stable" and x["left"][-1, 1] > 1 / 3
+    assert x["condition"][-1, 1] > 100 * x["condition"][0, 1]
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_gives_its_answer(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

@@ -332,8 +332,136 @@ def test_bad_formats_are_refused(words, kind, said):
 
 
 def test_formats_must_be_formats():
-    with pytest.raises(TypeError, match=r"formats must be None or a pykernel\.Formats, got 'bfloat16'"):
+    with pytest.raises(TypeError, match=r"formats must be None or a pykernel\.Formats, as in .*, got 'bfloat16'"):
         pk.propagate(LAYERS, formats="bfloat16")
+
+
+# -- overflow: what plain arithmetic makes of true values, alike everywhere
+
+HUGE = {
+    "factors beyond float": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Linear(8), pk.Scale(1e300), skip=-1e300)]),
+    "branch beyond float": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Linear(8), "relu", skip=1.0, scale=1e300)]),
+    "scores beyond float": pk.Chain(depth=2, width=8, blocks=[pk.Block(pk.Attention(2, scale=1e300), skip=1.0)]),
+    "gate": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Scale(1e30), pk.Gated(8, "silu"), pk.Linear(8), skip=1.0)]),
+    "norm behind": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Scale(7e4), pk.Norm("rms"), pk.Linear(8), skip=1.0)]),
+    "biased": pk.Chain(depth=3, width=8, activation="tanh", gain=1e5, bias_std=0.5),
+    "softmax": pk.Chain(depth=2, width=8, gain=1e5, head=pk.Head("softmax", 3)),
+    "sigmoid": pk.Chain(depth=2, width=8, gain=1e200, head=pk.Head("sigmoid", 3)),
+    "mse": pk.Chain(depth=2, width=8, gain=1e200, head=pk.Head("mse", 3)),
+    "linear": pk.Chain(depth=2, width=8, gain=1e200, head=pk.Head("linear", 3)),
+}
+NARROW = {
+    "signals": pk.Formats("bfloat16", "float16"),
+    "gradients": pk.Formats(gradients="float16"),
+    "both": pk.Formats(signals="bfloat16", gradients="float16", loss_scale=16),
+    "saturating": pk.Formats(signals="float16", gradients="float16", overflow="saturate"),
+}
+
+
+def kind(x):
+    """0 for a number, else which inf, or nan."""
+    return np.where(np.isnan(x), 2, np.where(np.isinf(x), np.sign(x), 0))
+
+
+def assert_same_kinds(chain, formats, backend):
+    run = dict(batch=3, formats=formats, engine="dense", positions=4 if chain.attentions else (), dtype="float64")
+    p, q = (pk.propagate(chain, backend=b, **run) for b in ("reference", backend))
+    for row in observables.ROWS:
+        np.testing.assert_array_equal(kind(p.rows[row.name]), kind(q.rows[row.name]), err_msg=row.name)
+
+
+@pytest.mark.parametrize("formats", NARROW)
+@pytest.mark.parametrize("chain", HUGE)
+def test_what_overflows_is_inf_or_nan_alike_in_both_backends(chain, formats):
+    assert_same_kinds(HUGE[chain], NARROW[formats], "cpp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["factors beyond float", "scores beyond float", "mse"])
+def test_what_overflows_is_the_same_in_numba(chain):
+    for formats in NARROW.values():
+        assert_same_kinds(HUGE[chain], formats, "numba")
+
+
+def test_inf_and_a_finite_number_is_inf():
+    """Scale(1e300) overflows float16; -1e300 a, of a finite a, is a finite number that no float32 holds, not -inf:
+    their sum is inf, not nan. Where the factors are exchanged with their signs it is -inf."""
+    for factor in (1e300, -1e300):
+        chain = pk.Chain(
+            depth=1, width=4, init="identity", blocks=[pk.Block(pk.Linear(4), pk.Scale(factor), skip=-factor)]
+        )
+        for backend in ("reference", "cpp"):
+            for dtype in ("float32", "float64"):
+                p = pk.propagate(
+                    chain,
+                    x=np.ones((4, 1)),
+                    formats=pk.Formats(signals="float16"),
+                    backend=backend,
+                    dtype=dtype,
+                    engine="dense",
+                )
+                assert p.mean_activation[0, 0] == math.copysign(math.inf, factor), (backend, dtype)
+
+
+def test_infinite_logits_are_those_of_plain_softmax():
+    """e^(inf - inf) is nan: so is the gradient of an input whose logit overflowed."""
+    chain = pk.Chain(depth=1, width=8, gain=1e5, activation="linear", head=pk.Head("softmax", 3))
+    p = pk.propagate(chain, formats=pk.Formats(signals="float16"), engine="dense")
+    assert np.isnan(p.loss[0]) and np.isnan(p.log10_grad_activation[0, 0])
+
+
+def test_errors_far_beyond_float64_are_told():
+    """A tanh at 1e5 lets nothing through, rounded to 65504 or inf it does by other exponents: the distance is told in
+    decades, and a cosine is between -1 and 1 however far apart the sizes are."""
+    chain = pk.Chain(depth=3, width=8, activation="tanh", gain=7e4)
+    for backend in ("reference", "cpp"):
+        formats = pk.Formats("bfloat16", "float16")
+        p = pk.propagate(chain, batch=3, formats=formats, engine="dense", backend=backend, dtype="float64")
+        assert p.log10_error_gradient[0, 0] > 150, backend
+        assert np.isfinite(p.log10_error_gradient[0, :-1]).all() and (np.abs(p.gradient_cosine) < 1 + 1e-12).all()
+        gone = pk.propagate(
+            chain.replace(activation="relu", gain=1e30),
+            cotangent=np.full((8, 3), 1e-200),
+            formats=pk.Formats(gradients="float16"),
+            backend=backend,
+            engine="dense",
+        )
+        assert gone.log10_error_gradient[0, :-1] == pytest.approx(0.0, abs=1e-12)  # all of it is lost
+
+
+# -- attention: ties
+
+
+UNIFORM = pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Attention(2, scale=0.0, causal=True), skip=1.0)])
+
+
+@pytest.mark.parametrize("positions", [2, 3, 4, 8])
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn"])
+def test_uniform_attention_meets_the_same_ties(name, positions):
+    """A mean of numbers of a format is often a midpoint of two: it is taken as a sum of numbers, divided once, so both
+    backends see the tie."""
+    run = dict(
+        batch=3, positions=positions, replicas=3, dtype="float64", engine="dense", formats=pk.Formats(signals=name)
+    )
+    agree(pk.propagate(UNIFORM, backend="cpp", **run), pk.propagate(UNIFORM, backend="reference", **run), 1e-9)
+
+
+def test_ties_of_sums_of_thirds_are_bounded():
+    """What flows back to a value from queries of several heads, over 3 each, may be a midpoint that no term is: the
+    last bit of a sum decides, and two backends part by a unit of the format in single numbers."""
+    chain = pk.Chain(depth=1, width=8, blocks=[pk.Block(pk.Attention(4, kv_heads=1, scale=0.0, causal=True), skip=1.0)])
+    for seed in range(8):
+        run = dict(batch=3, positions=6, seed=seed, dtype="float64", engine="dense")
+        p, q = (
+            pk.propagate(chain, backend=b, formats=pk.Formats("float32", "bfloat16", "float8_e5m2"), **run)
+            for b in ("cpp", "reference")
+        )
+        for name in ("log10_grad_activation", "log10_grad_weight"):
+            bound = math.log10(1 + 2.0 ** -FORMATS["float8_e5m2"].fraction)
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(p.rows[name] - q.rows[name])
+            assert np.nanmax(apart) < bound, name
+        np.testing.assert_allclose(p.log10_mean_square_activation, q.log10_mean_square_activation, atol=1e-9)
 
 
 # -- laws

@@ -98,3 +98,8 @@ def test_the_digest_of_a_kernel_follows_its_imports(path):
     }
     assert modules <= closure
     assert {name.rpartition(".")[0] for name in imported - modules} <= closure
+
+
+def test_the_digest_of_a_table_of_files_has_each_of_them():
+    ops = {f"pykernel.kernels.ops.{path.stem}" for path in (PACKAGE / "kernels" / "ops").glob("[a-z]*.py")}
+    assert len(ops) >= 10 and ops <= sources._closure("pykernel.kernels.ops") & sources._closure("pykernel.kernels.run")

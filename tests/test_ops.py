@@ -10,11 +10,13 @@ from random_chains import random_chain
 
 import pykernel as pk
 from pykernel.chain import Chain
+from pykernel.conv import Conv, Flatten, Pool
+from pykernel.drive import Drive
 from pykernel.engines import reference
 from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale
 from pykernel.lower import lower
 from pykernel.ops import OPS
-from pykernel.parts import Residual
+from pykernel.parts import Head, Residual
 
 STEPS = {
     "linear": [Linear(7)],
@@ -27,8 +29,23 @@ STEPS = {
     "affine of one number": [Linear(4), Norm("rms", weight=0.7, bias=-0.2), "gelu", Linear(5)],
     "scale": [Linear(5), Scale(-0.6)],
     "mask": [Linear(5), Dropout(0.4)],
+    "drive": [Linear(5), Drive(7), "tanh", Drive(2)],
     "attention": [Linear(6), Attention(2, bias_std=0.2), Linear(5)],
     "causal attention with shared keys": [Linear(8), Attention(4, kv_heads=2, causal=True, scale=2.0), Linear(5)],
+}
+# With windows: of positions along one axis or two.
+WINDOWS = {
+    "one axis": ((7,), [Conv(4, bias_std=0.2), "tanh", Conv(3, 2, stride=2, padding="valid")]),
+    "circular, even, wide": ((4, 3), [Conv(4, (4, 5), padding="circular"), Conv(3, 5, padding="circular")]),
+    "stride": ((5, 6), [Conv(4, (3, 2), stride=(2, 1)), "gelu", Conv(3, 1, stride=2)]),
+    "groups": ((4, 4), [Conv(10, 3, groups=5), "tanh", Conv(6, 1, groups=2), Conv(12, (1, 3), groups=6)]),
+    "norm": ((3, 4), [Conv(4), Norm("batch"), "tanh", Conv(3), Norm("layer")]),
+    "mean pool": ((6, 5), [Conv(4), Pool("mean", 2), "tanh", Pool("mean", 2, stride=1, padding=1), Pool("mean")]),
+    "max pool": ((6, 7), [Conv(4), Pool("max", (2, 3)), "tanh", Conv(5), Pool("max", 2, stride=1, padding=1)]),
+    "max of all": ((5,), [Conv(4), Pool("max"), Linear(3)]),
+    "flatten": ((3, 2), [Conv(4), "tanh", Flatten(), Linear(6), "tanh", Linear(3)]),
+    "attention": ((4,), [Conv(4), Attention(2), Conv(6, 3, stride=2)]),
+    "many columns": ((9, 9), [Conv(4), "tanh", Conv(3)]),
 }
 
 
@@ -38,15 +55,15 @@ def reference_run(chain, **arguments):
 
 def arrays_of(chain, rng, batch, positions=()):
     """Weights, biases, x and cotangent of a chain's shapes, to be moved by tests."""
-    program = lower(chain)
-    shapes = list(zip(program.layers.units, program.layers.columns, strict=True))
+    program = lower(chain, positions=positions)
+    shapes = [program.shape(layer) for layer in range(1, program.depth + 1)]
     out = {
         "x": rng.normal(size=(program.nodes[0], batch, *positions)),
-        "weights": [rng.normal(size=shape) / shape[1] ** 0.5 for shape in shapes],
-        "biases": [0.3 * rng.normal(size=units) for units, _ in shapes],
+        "weights": [rng.normal(size=shape) / math.prod(shape[1:]) ** 0.5 for shape in shapes],
+        "biases": [0.3 * rng.normal(size=shape[0]) for shape in shapes],
     }
     if chain.head is None:
-        out["cotangent"] = rng.normal(size=(program.nodes[-1], batch, *positions))
+        out["cotangent"] = rng.normal(size=(program.nodes[-1], batch, *program.positions_out))
     return out
 
 
@@ -93,6 +110,32 @@ def test_each_op_is_differentiated(name, skip):
     check_gradients(Chain(width=5, depth=2 if skip else 1, blocks=[block]), 1, positions=(2,))
 
 
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_are_differentiated(name):
+    positions, steps = WINDOWS[name]
+    check_gradients(Chain(width=5, blocks=[Block(*steps)]), 1, positions=positions)
+
+
+def test_skips_with_steps_of_their_own_change_positions():
+    """Two stages of residual blocks, the first of each with a strided projection, and a head over the mean."""
+    stage = lambda channels, stride: Block(
+        Conv(channels, stride=stride), Norm("batch"), "tanh", Conv(channels), skip=[Conv(channels, 1, stride=stride)]
+    )
+    plain = Block(Conv(4), Norm("batch"), "tanh", Conv(4), skip=1.0)
+    chain = Chain(
+        width=3, first=[stage(4, 1)], depth=2, blocks=[plain], last=[stage(5, 2)], head=Head("softmax", 3, over="mean")
+    )
+    check_gradients(chain, 3, positions=(4, 4))
+
+
+def test_a_repeated_stride_gives_each_repetition_positions_of_its_own():
+    chain = Chain(width=4, depth=3, blocks=[Conv(4, 3, stride=2), "tanh"])
+    program = lower(chain, positions=(9, 5))
+    assert program.layers.positions.tolist() == [15, 6, 2]
+    assert program.positions_out == (2, 1)
+    check_gradients(chain, 3, positions=(9, 5))
+
+
 def test_a_norm_with_rows_says_what_norms_one_after_another_say():
     """Weights and biases of each repetition, of a pattern whose first repetition has another width, too."""
     rng = np.random.default_rng(3)
@@ -122,6 +165,9 @@ def test_every_op_occurs():
             for stretch in lower(random_chain(seed, smooth=True, attention=seed % 2 == 1)).stretches
             for op in stretch.ops
         }
+    for positions, steps in [*WINDOWS.values(), *(((), steps) for steps in STEPS.values())]:
+        stretches = lower(Chain(width=5, blocks=[Block(*steps)]), positions=positions).stretches
+        seen |= {op.kind for stretch in stretches for op in stretch.ops}
     assert seen == set(OPS)
 
 

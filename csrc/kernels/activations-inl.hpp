@@ -361,5 +361,29 @@ SlopeSums slope_callback(const T* z, const T* g, T* out, int64_t units, int64_t 
   });
 }
 
+// The functions that the library knows by name.
+template <class T>
+constexpr Activation<T> activations[] = {
+    row<T, Linear>(),
+    row<T, Sigmoid>(),
+    row<T, Tanh>(),
+    row<T, Relu>(),
+    row<T, LeakyRelu>(),
+    row<T, Elu>(),
+    row<T, Selu>(),
+    row<T, Gelu>(),
+    row<T, GeluTanh>(),
+    row<T, Silu>(),
+    row<T, Softplus>(),
+    row<T, Mish>(),
+    row<T, Hardtanh>(),
+    row<T, Softsign>(),
+    row<T, Erf>(),
+    row<T, Arctan>(),
+    row<T, Sin>(),
+    row<T, TwoSlopes>(),
+    {"callback", value_callback<T>, slope_callback<T>, value_callback<T>, slope_callback<T>},
+};
+
 }  // namespace
 }  // namespace pykernel::PYKERNEL_ISA_NAMESPACE

@@ -122,6 +122,24 @@ struct Stable {
   }
 };
 
+// use.operator()<D>() with the struct of a distribution.
+template <class Use> PK_INLINE void with_distribution(Distribution distribution, Use use) {
+  switch (distribution) {
+    case Distribution::normal:
+      return use.template operator()<Normal>();
+    case Distribution::uniform:
+      return use.template operator()<Uniform>();
+    case Distribution::truncated:
+      return use.template operator()<Truncated>();
+    case Distribution::sparse:
+      return use.template operator()<Sparse>();
+    case Distribution::student:
+      return use.template operator()<Student>();
+    case Distribution::stable:
+      return use.template operator()<Stable>();
+  }
+}
+
 template <class D> struct MatrixDraws {
   MatrixStream stream, mask;
   D distribution;

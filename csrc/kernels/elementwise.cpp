@@ -7,29 +7,6 @@ namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-constexpr Activation<T> activations[] = {
-    row<T, Linear>(),
-    row<T, Sigmoid>(),
-    row<T, Tanh>(),
-    row<T, Relu>(),
-    row<T, LeakyRelu>(),
-    row<T, Elu>(),
-    row<T, Selu>(),
-    row<T, Gelu>(),
-    row<T, GeluTanh>(),
-    row<T, Silu>(),
-    row<T, Softplus>(),
-    row<T, Mish>(),
-    row<T, Hardtanh>(),
-    row<T, Softsign>(),
-    row<T, Erf>(),
-    row<T, Arctan>(),
-    row<T, Sin>(),
-    row<T, TwoSlopes>(),
-    {"callback", value_callback<T>, slope_callback<T>, value_callback<T>, slope_callback<T>},
-};
-
-template <class T>
 constexpr Elementwise<T> table = {
     activations<T>, (int)(sizeof activations<T> / sizeof *activations<T>),
     observe<T>,     combine<T>,

@@ -64,7 +64,8 @@ template <class T> struct Elementwise {
   // x as its format holds it
   Sums (*round)(T* x, int64_t units, int64_t B, const Format& format);
   // sums in double, of 16 lane partials
-  Comparison (*compare)(const T* x, const T* plain, int64_t units, int64_t B, double factor, const Format& format);
+  Comparison (*compare)(const T* x, const T* plain, int64_t units, int64_t B, double factor, double plain_factor,
+                        const Format& format);
   // sum over units of (sum over inputs of delta)^2
   double (*bias_square)(const T* delta, int64_t units, int64_t B);
   // per unit over the batch: h = (z - mean) / sqrt(variance + eps)

@@ -66,7 +66,8 @@ template <class T> struct Total {
   T sum, rest, product, square;  // square: of x - mean
 };
 
-// s = softmax
+// s = shares of the largest weight, whose sum is left to divide what comes of them: means of numbers of a format are
+// then exact, and ties of theirs what they are; plain: the weights.
 template <class T> PK_INLINE Total<T> weigh(T* s, int64_t last, int64_t stride, T top, T power, bool plain, T mean) {
   Vec<T> below[panel_vectors<T>] = {}, equal[panel_vectors<T>] = {}, product[panel_vectors<T>] = {},
          square[panel_vectors<T>] = {};
@@ -79,11 +80,12 @@ template <class T> PK_INLINE Total<T> weigh(T* s, int64_t last, int64_t stride, 
         product[j] = fma(e, t, product[j]), square[j] = fma(d, d, square[j]);
       });
   const T rest = sum_lanes<T>(below), ties = sum_lanes<T>(equal), sum = rest + ties, inverse = 1 / sum;
-  over_keys<T>(
-      last, stride, PK_LOOK {
-        (void)seen, (void)j;
-        store(s + o, load(s + o) * inverse);
-      });
+  if (plain)
+    over_keys<T>(
+        last, stride, PK_LOOK {
+          (void)seen, (void)j;
+          store(s + o, load(s + o) * inverse);
+        });
   return {sum, plain ? sum - 1 : rest + (ties - 1), sum_lanes<T>(product), sum_lanes<T>(square)};
 }
 
@@ -105,6 +107,7 @@ template <class T> void make_scores(const MixHead<T>& h, const MixTile<T>& t) {
 
 template <class T> void forward(const MixHead<T>& h, const MixTile<T>& t, T* out, MixSums* sums) {
   const int64_t keys = keys_of(h, t), stride = t.count * panel_lanes;
+  T divisors[most_queries];
   make_scores(h, t);
   for (int64_t b = 0; b < t.count; b++) {
     T* s = t.scores + b * panel_lanes;
@@ -112,12 +115,16 @@ template <class T> void forward(const MixHead<T>& h, const MixTile<T>& t, T* out
     T sum;
     const T top = largest_score(s, last, stride, &sum), mean = sum / (T)last;
     const Total<T> total = weigh(s, last, stride, h.plain ? T(0) : top, h.power, h.plain, mean);
+    divisors[b] = total.sum;
     clear_unseen(s, last, keys, stride);
     if (!sums) continue;
     const double log_sum = h.plain ? ::log((double)total.sum) : ::log1p((double)total.rest);
     sums->add({log_sum - (double)total.product / (double)total.sum, (double)last, (double)mean, (double)total.square});
   }
   product(h.values, h.positions * panel_lanes, h.units, keys, t.scores, t.count, out, true, T(1));
+  if (h.plain) return;
+  for (int64_t o = 0; o < panels_of(h.units) * stride; o += lanes<T>)
+    store(out + o, load(out + o) / divisors[o % stride / panel_lanes]);
 }
 
 // -- backward
@@ -159,19 +166,20 @@ template <class T> PK_INLINE Largest<T> two_largest(const T* s, int64_t last, in
   return l;
 }
 
-// flow = A (flow - from - mean)
-template <class T> PK_INLINE void through_softmax(const T* a, T* flow, int64_t last, int64_t stride, T from) {
+// flow = A (flow - from - mean) with A = shares / sum
+template <class T>
+PK_INLINE void through_softmax(const T* a, T* flow, int64_t last, int64_t stride, T from, T inverse) {
   Vec<T> sum[panel_vectors<T>] = {};
   over_keys<T>(
       last, stride, PK_LOOK {
         (void)seen;
         sum[j] = fma(load(a + o), load(flow + o) - from, sum[j]);
       });
-  const T mean = sum_lanes<T>(sum);
+  const T mean = sum_lanes<T>(sum) * inverse;
   over_keys<T>(
       last, stride, PK_LOOK {
         (void)seen, (void)j;
-        store(flow + o, load(a + o) * ((load(flow + o) - from) - mean));
+        store(flow + o, (load(a + o) * inverse) * ((load(flow + o) - from) - mean));
       });
 }
 // The same times e^(-power gap), of scores, where the weights but the largest are too small for T.
@@ -190,6 +198,11 @@ PK_INLINE void through_one_hot(const T* s, T* flow, int64_t last, int64_t stride
   flow[place] = -sum_lanes<T>(sum);
 }
 
+// A query of turned units over its sum.
+template <class T> PK_INLINE void divide_query(T* turned, int64_t units, T divisor) {
+  for (int64_t i = 0; i < units; i++) turned[i * panel_lanes] /= divisor;
+}
+
 template <class T> constexpr T next_to_nothing = sizeof(T) == 4 ? T(0x1p-40) : T(0x1p-400);
 
 template <class T> T backward(const MixHead<T>& h, const MixTile<T>& t, T* dq, T* dk, T* dv) {
@@ -206,7 +219,9 @@ template <class T> T backward(const MixHead<T>& h, const MixTile<T>& t, T* dq, T
     const Total<T> total = weigh(s, last, stride, h.plain ? T(0) : top, h.power, h.plain, T(0));
     clear_unseen(s, last, keys, stride);
     clear_unseen(flow, last, keys, stride);
-    if (!(h.gap < 0)) through_softmax(s, flow, last, stride, h.plain ? T(0) : flow[largest.place]);
+    const T divisor = h.plain ? T(1) : total.sum;
+    if (!(h.gap < 0)) through_softmax(s, flow, last, stride, h.plain ? T(0) : flow[largest.place], 1 / divisor);
+    divide_query(t.gradient_turned + b / panel_lanes * h.units * panel_lanes + b % panel_lanes, h.units, divisor);
     const T own = total.rest < next_to_nothing<T> ? largest.runner_up() - top : T(0);
     gap = own > gap ? own : gap;
   }
@@ -268,7 +283,7 @@ template <class T> void turn(const T* in, int64_t m, int64_t n, T* out) {
     for (int64_t i = 0; i < m; i++) store(out + (j / panel_lanes * m + i) * panel_lanes + j % panel_lanes, Vec<T>{});
 }
 
-template <class T> constexpr Mixing<T> table = {gather<T>, scatter<T>, turn<T>, forward<T>, backward<T>};
+template <class T> constexpr Mixing<T> table = {gather<T>, scatter<T>, turn<T>, product<T>, forward<T>, backward<T>};
 
 }  // namespace
 

@@ -25,8 +25,9 @@ template <class T> struct MixHead {
 template <class T> struct MixTile {
   int64_t first, count;
   const T *queries, *queries_turned;  // the latter in backward only, as what follows
-  const T *gradient, *gradient_turned;
-  T *scores, *flow;  // room for padded(positions) * count each
+  const T* gradient;
+  T* gradient_turned;  // backward divides it by each query's sum of shares
+  T *scores, *flow;    // room for padded(positions) * count each
 };
 
 // Over queries: the sum of their entropies in nats; number, mean and summed squared deviation of scores / power.
@@ -44,6 +45,9 @@ template <class T> struct Mixing {
                   T* block);
   // m times n to n times m: from [(i / 16 * n + j) * 16 + i % 16], i < m, to [(j / 16 * m + i) * 16 + j % 16].
   void (*turn)(const T* in, int64_t m, int64_t n, T* out);
+  // z (+)= factor w u, w (rows, n) in panels `stride` apart, u of n units and `columns` columns; first: =
+  void (*product)(const T* w, int64_t stride, int64_t rows, int64_t n, const T* u, int64_t columns, T* z, bool first,
+                  T factor);
   // out = V A by units; `sums` (or null) is added to.
   void (*forward)(const MixHead<T>& head, const MixTile<T>& tile, T* out, MixSums* sums);
   // dq by units; dk and dv, turned, are added to. dS = A (dA - sum A dA), with dA seen from the largest weight's, so
@@ -55,8 +59,9 @@ template <class T> struct Mixing {
 };
 
 // Queries of a tile: few where there are many keys, so that their scores stay in L2.
+constexpr int64_t most_queries = 96;
 constexpr int64_t mix_tile(int64_t positions, bool causal) {
-  const int64_t fit = (1 << 16) / padded(positions) / 16 * 16, most = causal ? 32 : 96;
+  const int64_t fit = (1 << 16) / padded(positions) / 16 * 16, most = causal ? 32 : most_queries;
   const int64_t bound = fit < 16 ? 16 : fit > most ? most : fit, tiles = (positions + bound - 1) / bound;
   return padded((positions + tiles - 1) / tiles);
 }

@@ -19,20 +19,7 @@ template <class T, class D, class Use> PK_INLINE void with(const Weights<T>& w, 
   use(draw_tile<D>, (const void*)&draws);
 }
 template <class T, class Use> PK_INLINE void with_draws(const Weights<T>& w, Use use) {
-  switch (w.distribution) {
-    case Distribution::normal:
-      return with<T, Normal>(w, use);
-    case Distribution::uniform:
-      return with<T, Uniform>(w, use);
-    case Distribution::truncated:
-      return with<T, Truncated>(w, use);
-    case Distribution::sparse:
-      return with<T, Sparse>(w, use);
-    case Distribution::student:
-      return with<T, Student>(w, use);
-    case Distribution::stable:
-      return with<T, Stable>(w, use);
-  }
+  with_distribution(w.distribution, [&]<class D>() __attribute__((always_inline)) { with<T, D>(w, use); });
 }
 
 template <class T>

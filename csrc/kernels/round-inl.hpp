@@ -56,7 +56,8 @@ PK_INLINE void round_tile(const Format& format, T scale, const W* from, int64_t 
 }
 
 template <class T>
-Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double factor, const Format& format) {
+Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double factor, double plain_factor,
+                   const Format& format) {
   constexpr int parts = panel_vectors<double>, width = lanes<double>;
   const Rounder<T> rounder(format);
   const bool rounds = format.fraction;
@@ -76,7 +77,8 @@ Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double 
       largest[j] = max(alive ? size : none, largest[j]);
     }
     for (int j = 0; j < parts; j++) {
-      const F64 a = load_as<double>(x + o + j * width) * factor, b = load_as<double>(plain + o + j * width);
+      const F64 a = load_as<double>(x + o + j * width) * factor,
+                b = load_as<double>(plain + o + j * width) * plain_factor;
       const F64 d = a - b;
       error[j] = fma(d, d, error[j]), square[j] = fma(a, a, square[j]);
       plain_square[j] = fma(b, b, plain_square[j]), product[j] = fma(a, b, product[j]);

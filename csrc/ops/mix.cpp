@@ -14,7 +14,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   const Block<T>& k = net.keep(step.op.ins[1]);
   const Block<T>& v = net.keep(step.op.ins[2]);
   Block<T> o = net.fresh(step, q.n);
-  const auto [sums, exponent] = net.mixer.forward(number, q, k, v, o);
+  const auto [sums, exponent] = net.mixer.forward(number, net.columns, q, k, v, o);
   net.put(step, o, net.layer.settle(o));
   if (!net.observing) return;
   net.rows.attention_entropy[number] = sums.entropy / ((double)net.columns * (double)net.program.heads[number]);
@@ -27,7 +27,7 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
   const Block<T>& q = net.kept().block;
   const Gradient<T> g = net.take(step.op.out);
   Block<T> dq = net.scratch(), dk = net.scratch(), dv = net.scratch();
-  net.mixer.backward(number, q, k, v, g.block, dq, dk, dv);
+  net.mixer.backward(number, net.columns, q, k, v, g.block, dq, dk, dv);
   net.release(g.block);
   net.give(step.op.ins[2], {dv, net.layer.settle(dv)});
   net.give(step.op.ins[0], {dq, net.layer.settle(dq)});

@@ -24,6 +24,39 @@ double similarity(const double* gram, int64_t columns) {
   return pairs ? sum / (double)pairs : NAN;
 }
 
+// The same of the sum of all directions, where there are many columns.
+template <class T> double similarity_of(Network<T>& net, const Block<T>& x) {
+  const int64_t C = net.columns, panels = panels_of(x.n), part = std::max<int64_t>(1, (1 << 14) / panels);
+  Vector<double> inverse((size_t)C);
+  const Block<T> seen = net.layer.presentable(x);
+  net.team.each((C + part - 1) / part, [&](int64_t task) {
+    for (int64_t b = task * part; b < std::min(C, (task + 1) * part); b++) {
+      double squares[16] = {};
+      for (int64_t p = 0; p < panels; p++)
+        for (int lane = 0; lane < 16; lane++) {
+          const double v = (double)seen.data[(p * C + b) * 16 + lane];
+          squares[lane] += v * v;
+        }
+      double square = 0;
+      for (const double s : squares) square += s;
+      inverse[(size_t)b] = square > 0 ? 1 / sqrt(square) : 0;
+    }
+  });
+  Vector<double> together((size_t)panels);
+  net.team.each(panels, [&](int64_t p) {
+    double sums[16] = {}, square = 0;
+    for (int64_t b = 0; b < C; b++)
+      for (int lane = 0; lane < 16; lane++)
+        sums[lane] += (double)seen.data[(p * C + b) * 16 + lane] * inverse[(size_t)b];
+    for (const double s : sums) square += s * s;
+    together[(size_t)p] = square;
+  });
+  double square = 0, count = 0;
+  for (const double x : together) square += x;
+  for (const double x : inverse) count += x > 0;
+  return count > 1 ? (square - count) / (count * (count - 1)) : NAN;
+}
+
 template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
   net.move(step.op.ins[0], step.op.out);
   net.round_node(step.op.out, number);
@@ -33,7 +66,11 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   net.rows.log10_mean_square_activation[number] =
       log10_2 * (2 * m.log2_norm() - net.log2_size(net.value(step.op.out).n));
   net.rows.mean_activation[number] = ldexp(m.sum / count, (int)std::clamp<int64_t>(m.exponent, -3000, 3000));
-  net.rows.similarity[number] = net.columns > 1 ? similarity(net.gram(step.op.out), net.columns) : NAN;
+  const Block<T>& x = net.value(step.op.out);
+  net.rows.similarity[number] = net.columns <= 1 ? NAN
+                                : !net.keeping.grams && sums_directions({x.n, net.columns})
+                                    ? similarity_of(net, x)
+                                    : similarity(net.gram(step.op.out), net.columns);
 }
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {

@@ -5,9 +5,9 @@
 namespace pykernel {
 
 template <class T> const OpRow<T>* op_rows() {
-  static const OpRow<T> rows[] = {linear_op<T>(), phi_op<T>(),  norm_op<T>(), gate_op<T>(),   add_op<T>(),
-                                  scale_op<T>(),  mask_op<T>(), node_op<T>(), affine_op<T>(), mix_op<T>()};
-  static_assert(sizeof rows / sizeof *rows == op_kinds);
+#define PK_ROW(kind, ...) kind##_op<T>(),
+  static const OpRow<T> rows[] = {PK_OPS(PK_ROW)};
+#undef PK_ROW
   return rows;
 }
 template const OpRow<float>* op_rows();

@@ -18,14 +18,9 @@ struct OpFacts {
   bool keeps_gram;    // or their Gram matrix (and they themselves, where the program or the engine needs them)
   bool in_place;      // the result may lie where an input lies
 };
-// In the order of OpKind.
-inline constexpr OpFacts op_facts[] = {
-    {"linear", Table::layer, 1, false, true, false},   {"phi", Table::activation, 1, true, false, false},
-    {"norm", Table::norm, 1, true, false, false},      {"gate", Table::activation, 2, true, false, false},
-    {"add", Table::join, 2, false, false, true},       {"scale", Table::factor, 1, false, false, true},
-    {"mask", Table::mask, 1, false, false, false},     {"node", Table::node, 1, false, false, false},
-    {"affine", Table::affine, 1, false, false, false}, {"mix", Table::mix, 3, true, false, false},
-};
+#define PK_FACTS(kind, table, ...) {#kind, Table::table, __VA_ARGS__},
+inline constexpr OpFacts op_facts[] = {PK_OPS(PK_FACTS)};
+#undef PK_FACTS
 constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
 inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
 
@@ -47,59 +42,88 @@ template <class T> struct OpRow {
   void (*forward)(Network<T>&, const Step&, int64_t number);
   void (*backward)(Network<T>&, const Step&, int64_t number);
 };
-template <class T> OpRow<T> linear_op();
-template <class T> OpRow<T> phi_op();
-template <class T> OpRow<T> norm_op();
-template <class T> OpRow<T> gate_op();
-template <class T> OpRow<T> add_op();
-template <class T> OpRow<T> scale_op();
-template <class T> OpRow<T> mask_op();
-template <class T> OpRow<T> node_op();
-template <class T> OpRow<T> affine_op();
-template <class T> OpRow<T> mix_op();
+#define PK_ROW(kind, ...) template <class T> OpRow<T> kind##_op();
+PK_OPS(PK_ROW)
+#undef PK_ROW
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();
 
-// How many units there are in each register: what a walk through a program follows. 0: nothing there.
-class Units {
+struct Shape {
+  int64_t units = 0, columns = 0;
+  bool operator==(const Shape&) const = default;
+};
+
+// The shape of what is in each register: what a walk through a program follows. No units: nothing there.
+class Shapes {
  public:
-  explicit Units(const Program& program) : program_(program), of_((size_t)program.registers) {
-    of_[0] = program.nodes[0];
+  explicit Shapes(const Program& program) : program_(program), of_((size_t)program.registers) {
+    of_[0] = {program.nodes[0], columns_of(program)};
   }
-  int64_t of(int64_t reg) const { return of_[(size_t)reg]; }
-  int64_t after(const Op& op, int64_t number) const {
-    return op.kind == OpKind::linear ? program_.units[number] : of(op.ins[0]);
+  const Shape& of(int64_t reg) const { return of_[(size_t)reg]; }
+  Shape after(const Op& op, int64_t number) const {
+    const Shape in = of(op.ins[0]);
+    if (op.kind == OpKind::drive) return {program_.drives[number], in.columns};
+    if (op.kind == OpKind::linear) return {program_.units[number], in.columns};
+    if (op.kind != OpKind::gather && op.kind != OpKind::pool) return in;
+    const Window& window = program_.windows[program_.window_steps[number]];
+    return {op.kind == OpKind::gather ? in.units * window.all_taps() : in.units, program_.batch * window.count()};
   }
   void run(const Op& op, int64_t number) { of_[(size_t)op.out] = after(op, number); }
-  void end_repetition() { std::fill(of_.begin() + 1, of_.end(), 0); }
+  void end_repetition() { std::fill(of_.begin() + 1, of_.end(), Shape{}); }
 
  private:
   const Program& program_;
-  Vector<int64_t> of_;
+  Vector<Shape> of_;
 };
 
-// Whether repetition i of a stretch has the same numbers of units as the one before: then a walk through it finds
-// nothing new, if register 0 begins alike.
+// Whether repetition i of a stretch has the same shapes as the one before: then a walk through it finds nothing new, if
+// register 0 begins alike.
 inline bool repeats(const Program& p, const Stretch& stretch, int64_t i) {
   const int64_t layers = stretch.each[Table::layer], nodes = stretch.each[Table::node];
   const int64_t l = stretch.first[Table::layer] + i * layers, n = stretch.first[Table::node] + i * nodes + 1;
   if (!i) return false;
   for (int64_t j = l; j < l + layers; j++)
     if (p.units[j] != p.units[j - layers] || p.columns[j] != p.columns[j - layers] ||
-        p.centred[j] != p.centred[j - layers])
+        p.centred[j] != p.centred[j - layers] || groups_of(p, j) != groups_of(p, j - layers))
       return false;
+  const int64_t windows = stretch.each[Table::window], w = stretch.first[Table::window] + i * windows;
+  for (int64_t j = w; j < w + windows; j++)
+    if (p.window_steps[j] != p.window_steps[j - windows]) return false;
   for (int64_t j = n; j < n + nodes; j++)
     if (p.nodes[j] != p.nodes[j - nodes]) return false;
   const int64_t mixes = stretch.each[Table::mix], m = stretch.first[Table::mix] + i * mixes;
   for (int64_t j = m; j < m + mixes; j++)
     if (p.heads[j] != p.heads[j - mixes] || p.kv_heads[j] != p.kv_heads[j - mixes]) return false;
+  const int64_t drives = stretch.each[Table::drive], d = stretch.first[Table::drive] + i * drives;
+  for (int64_t j = d; j < d + drives; j++)
+    if (p.drives[j] != p.drives[j - drives]) return false;
   return true;
 }
 
 inline int64_t number_of(const Stretch& stretch, const Op& op, int64_t repetition) {
   const Table table = facts_of(op.kind).table;
   return stretch.first[table] + repetition * stretch.each[table] + op.at;
+}
+
+// f(op, number, shapes before it) for every op of a program whose shapes are not those of a repetition before.
+template <class F> void each_new(const Program& p, F f) {
+  Shapes shapes(p);
+  for (int64_t s = 0; s < p.stretch_count; s++) {
+    const Stretch& stretch = p.stretches[s];
+    Shape before;
+    for (int64_t i = 0; i < stretch.count; i++) {
+      const Shape begin = shapes.of(0);
+      if (repeats(p, stretch, i) && begin == before) continue;
+      before = begin;
+      for (int64_t j = 0; j < stretch.op_count; j++) {
+        const int64_t number = number_of(stretch, stretch.ops[j], i);
+        f(stretch.ops[j], number, static_cast<const Shapes&>(shapes));
+        shapes.run(stretch.ops[j], number);
+      }
+      shapes.end_repetition();
+    }
+  }
 }
 
 }  // namespace pykernel

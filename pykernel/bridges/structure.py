@@ -34,6 +34,11 @@ class Part:
         """All items, in the order of a block's layers."""
         return [*self.items, *(self.skip if isinstance(self.skip, list) else ()), *self.after]
 
+    @property
+    def sources(self):
+        """Its weight layers."""
+        return [source for item in self.every for source in item.sources]
+
     def block(self, words):
         """The Block, with (init, gain, bias_std) of each group of layers of an item from `words`, by its place in
         `every`."""
@@ -234,10 +239,10 @@ def _split_end(blocks):
     return blocks
 
 
-def _repetition(blocks):
+def _repetition(blocks, shared):
     """(start, period, count) of the pattern whose repetitions cover most blocks; the shortest, then the first of
-    equals."""
-    keys = [part.key for part in blocks]
+    equals. shared: keys of sources that are used again, which repetitions must use at the same places."""
+    keys = [(part.key, *(source.key for source in part.sources if source.key in shared)) for part in blocks]
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     row = [numbers[key] for key in keys]
     best = (0, len(row), 1)
@@ -262,7 +267,8 @@ class Network:
     Attributes:
         layers: sources of the weight layers, in order.  head: Source or None.
         groups: layers that have the same place in a repetition, as indices into `layers`; one group for a chain of
-            keywords.
+            keywords; of tied layers each once.
+        tied: whether repetitions use the same layers.
     """
 
     layers: list
@@ -271,6 +277,7 @@ class Network:
     keywords: dict | None = None
     pattern: tuple = ()  # first, blocks, depth, last
     over: str = "positions"
+    tied: bool = False
 
     def chain(self, init, *, words=None, head_init=None, loss="linear", **fields) -> Chain:
         """The Chain with this scheme; the head has the same one where its entries are independent, else lecun_normal.
@@ -285,7 +292,7 @@ class Network:
                 head_init = init if init.distribution in INDEPENDENT else "lecun_normal"
             head = Head(loss, self.head.sizes[0], init=head_init, over=self.over)
         if self.keywords is not None:
-            return Chain(**self.keywords, init=init, head=head, **fields)
+            return Chain(**self.keywords, init=init, head=head, tied=self.tied, **fields)
         first, blocks, depth, last = self.pattern
         each = iter([] if words is None else words)
         spelled: dict[str, Any] = {}
@@ -296,7 +303,8 @@ class Network:
                 else {i: [next(each) for _ in item.groups] for i, item in enumerate(part.every) if item.weighted}
             )
             spelled[key] = tuple(part.block(own(part)) for part in parts)
-        return Chain(depth=depth, width=self.layers[0].sizes[1], init=init, head=head, **spelled, **fields)
+        width = self.layers[0].sizes[1]
+        return Chain(depth=depth, width=width, init=init, head=head, tied=self.tied, **spelled, **fields)
 
 
 def network(start: Value, end: Value) -> Network:
@@ -307,10 +315,12 @@ def network(start: Value, end: Value) -> Network:
     """
     parts, over = _read(_Series().between(start, end))
     items = [item for part in parts for item in (part.every if isinstance(part, Part) else [part])]
-    _require_distinct([source for item in items for source in item.sources])
+    shared = _shared([source for item in items for source in item.sources])
     if not any(item.weighted for item in items):
         raise ValueError("the module has no Linear layer, so there is no chain to read")
     alike, listed = _keywords(parts)
+    if shared:
+        alike, listed = _tied(alike), None
     if alike is not None:
         return alike
     head = None
@@ -323,14 +333,16 @@ def network(start: Value, end: Value) -> Network:
             parts, head = [*parts, last], None
     _require_head(over, head)
     blocks = _blocks(parts)
-    begin, period, count = _repetition(blocks)
+    begin, period, count = _repetition(blocks, shared)
     if count == 1 and listed is not None:
         return listed
     stop = begin + period * count
     first, last = blocks[:begin], blocks[stop:]
     pattern = [_repeated(blocks[begin + i : stop : period]) for i in range(period)]
-    layers, groups = _numbered(first, pattern, count, blocks)
-    return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over)
+    if shared:
+        _require_tied(blocks, begin, period, stop, head)
+    layers, groups = _numbered(first, pattern, count, blocks, bool(shared))
+    return Network(layers, head, groups, pattern=(first, pattern, count, last), over=over, tied=bool(shared))
 
 
 def _read(parts):
@@ -355,17 +367,48 @@ def _require_head(over, head):
         raise ValueError(f"the {over} of positions is taken, and no last Linear reads it; a chain takes it in its head")
 
 
-def _require_distinct(sources):
-    """Refuse a layer that is part of two steps: a fused one cut into halves and used whole, or cut twice."""
-    seen: set[tuple] = set()
+def _shared(sources):
+    """Keys of layers that are used again.
+
+    Raises:
+        ValueError: a fused layer is cut into halves and used whole, or cut twice.
+    """
+    seen: dict[tuple, tuple] = {}
     for source in sources:
         for row in {source.rows[0], source.rows[1] - 1}:
-            if (id(source.weight), row) in seen:
-                raise ValueError(f"{source.where} is used twice; a chain uses every layer once")
-            seen.add((id(source.weight), row))
+            if seen.setdefault((id(source.weight), row), source.rows) != source.rows:
+                raise ValueError(f"{source.where} is cut in two ways; a chain uses a layer in one")
+    counts = Counter(source.key for source in sources)
+    return {key for key, count in counts.items() if count > 1}
 
 
-def _numbered(first, pattern, count, blocks):
+def _tied(alike):
+    """Equal layers whose weight is one; None where it is not."""
+    if alike is None or len({source.key for source in alike.layers}) > 1:
+        return None
+    if alike.head is not None and alike.head.key == alike.layers[0].key:
+        return None
+    return replace(alike, groups=[[0]], tied=True)
+
+
+def _require_tied(blocks, begin, period, stop, head):
+    """Refuse layers that are used again elsewhere than at the same place of all repetitions, and repetitions of which
+    some share layers and some do not."""
+    sources = [[source.key for source in part.sources] for part in blocks]
+    inside = sources[begin : begin + period]
+    once = [key for row in inside for key in row]
+    others = [key for row in (*sources[:begin], *sources[stop:]) for key in row] + ([] if head is None else [head.key])
+    same = all(row == inside[(i - begin) % period] for i, row in enumerate(sources[begin:stop], begin))
+    if not same or len(set(once)) < len(once) or set(once) & set(others) or len(set(others)) < len(others):
+        counts = Counter(source.where for part in blocks for source in part.sources)
+        where = next((name for name, count in counts.items() if count > 1), blocks[begin].sources[0].where)
+        raise ValueError(
+            f"{where} is used again; tied layers of a chain are those of a pattern that repeats with all its layers, "
+            "and nothing else uses them"
+        )
+
+
+def _numbered(first, pattern, count, blocks, tied):
     """The layers' sources, and the groups of `Network`."""
     layers: list[Source] = []
     places: dict[tuple, list] = {}
@@ -374,7 +417,9 @@ def _numbered(first, pattern, count, blocks):
         place = len(first) + (i - len(first)) % len(pattern) if inside else i
         for j, item in enumerate(part.every):
             for k, sources in enumerate(item.groups):
-                places.setdefault((place, j, k), []).extend(range(len(layers), len(layers) + len(sources)))
+                again = inside and tied and i >= len(first) + len(pattern)
+                numbers = range(len(layers), len(layers) + len(sources))
+                places.setdefault((place, j, k), []).extend([] if again else numbers)
                 layers += sources
     return layers, [places[key] for key in sorted(places)]
 

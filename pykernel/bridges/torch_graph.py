@@ -68,7 +68,7 @@ class _Reader:
         self.values: dict[Any, Any] = {}
         self.homes: dict[Any, Any] = {}  # the node whose memory a node's value lies in
         self.input = Value("the input")
-        self.used: dict[int, str] = {}  # weights, by identity
+        self.used: dict[int, tuple] = {}  # weights, by identity: where first, and the bias
 
     def follow(self, graph):
         """The input and the output."""
@@ -310,11 +310,9 @@ class _Reader:
 
     def _linear(self, value, weight, bias, where):
         rows, columns = map(int, weight.shape)
-        if id(weight) in self.used:
-            raise ValueError(
-                f"{self.used[id(weight)]} and {where} share one weight; a chain has a weight of its own at every layer"
-            )
-        self.used[id(weight)] = where
+        first, own = self.used.setdefault(id(weight), (where, bias))
+        if own is not bias:
+            raise ValueError(f"{first} and {where} share a weight and not the bias; tied layers of a chain share both")
         if value.units not in (None, columns):
             raise ValueError(f"{where} takes {columns} numbers, but {value.maker} gives {value.units}")
         layer = Value(where, (value,), Linear(rows), (Source(where, weight, bias, (0, rows)),), units=rows, maker=where)

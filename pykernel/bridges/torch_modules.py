@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pykernel import checks, inits
-from pykernel.bridges import recognise
+from pykernel.bridges import recognise, torch_cells
 from pykernel.bridges.torch_graph import read
 from pykernel.bridges.torch_kinds import array, require_numbers
 from pykernel.chain import Chain
@@ -26,8 +26,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
             own or without. Attention is `nn.MultiheadAttention`, `nn.TransformerEncoder` and its layers,
             `scaled_dot_product_attention` or written out, of separate layers or a fused one in thirds, keys and values
             shared by groups of heads or not, causal or not. Equal layers become a chain of keywords, others blocks,
-            with `depth` where they repeat. A last Linear becomes the chain's Head, over all positions or, behind
-            `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these.
+            with `depth` where they repeat, tied where repetitions use the same layers. A last Linear becomes the
+            chain's Head, over all positions or, behind `x[:, -1]`, `x[:, 0]` or `x.mean(1)`, over these. An
+            `nn.RNNCell`, or `nn.RNN` of one layer, by itself becomes one step of a tied chain: `.replace(depth=T)`
+            unrolls it T times.
         weights: True to read the very weights and biases, so that `propagate` measures this network; False for the
             scheme that they are a fresh draw of, found by likelihood, so that `propagate` measures its ensemble. Steps
             of blocks may have schemes of their own.
@@ -37,9 +39,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         activations: dict of your own module classes -> pykernel.Activation or a name.
 
     Returns:
-        Chain. `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
-        `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units, positions)
-        here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
+        Chain, whose `modules` are the names that the module has for its layers; tables and figures show them.
+            `pk.propagate(chain, x=batch, batch_first=True)` takes the module's own inputs, (batch, units); a
+            `cotangent` likewise. Inputs with positions, (batch, positions, units) in PyTorch, are (batch, units,
+            positions) here: `x=batch.transpose(1, 2), positions=batch.shape[1]`.
 
     Raises:
         ValueError: the module is no chain, or its weights no fresh draw of a known scheme: which layer, and why.
@@ -50,9 +53,10 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         added, before; a module that does so is refused: read the module behind it.
         A norm's weight and bias are read as they stand, whatever the scheme; batch norm must have its batch's
         statistics (training mode). Dropout in training mode is a step with masks of this package's own; in eval mode it
-        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution and shared
-        weights are refused by name, as are sums inside a branch of another sum. Clipping, optimisers and the gradients
-        of a norm's own parameters are left out; so are a head's own gradient, and its bias in a drawn scheme.
+        is none. Dropout on attention weights, masks other than the causal one, rotary positions, convolution, weights
+        shared other than by repetitions of a pattern, and sums inside a branch of another sum are refused by name.
+        Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a head's own gradient,
+        and its bias in a drawn scheme.
 
     Examples:
         >>> import torch  # doctest: +SKIP
@@ -65,7 +69,13 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         raise TypeError(f"weights must be True or False, got {weights!r}")
     if weights and init is not None:
         raise ValueError("give either weights=True, to read the module's own weights, or init, to name their scheme")
+    if torch_cells.is_cell(module):
+        return torch_cells.step(module, weights=weights, init=init)
     network = read(module, activations)
+    return _chain(network, weights, init, loss).named(_names(module, network.layers))
+
+
+def _chain(network, weights, init, loss) -> Chain:
     if init is not None:
         return network.chain(init, loss=loss)
     arrays = [_parameters(source) for source in network.layers]
@@ -75,7 +85,12 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         given = Given(matrices, biases, name="the module's weights")
         last = None if head is None else Given(head[:1], head[1:], name="the module's head")
         return network.chain(given, head_init=last, loss=loss)
-    schemes = recognise.schemes(matrices, biases, network.groups)
+    own = sorted(i for group in network.groups for i in group)  # tied layers once
+    schemes = recognise.schemes(
+        [matrices[i] for i in own],
+        [biases[i] for i in own],
+        [[own.index(i) for i in group] for group in network.groups],
+    )
     main = max(
         schemes, key=lambda s: sum(len(group) for own, group in zip(schemes, network.groups, strict=True) if own == s)
     )
@@ -88,6 +103,18 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         gain=gain,
         bias_std=bias_std,
     )
+
+
+def _names(module, sources) -> list[str]:
+    """What the module calls its layers: the path of each weight, and which rows of it where others have the rest."""
+    paths = {id(parameter): path for path, parameter in module.named_parameters()}
+    names = []
+    for source in sources:
+        path = paths.get(id(source.weight), source.where)
+        name = path.removesuffix("weight").rstrip("._") or type(module).__name__
+        first, end = source.rows
+        names.append(name if end - first == len(source.weight) else f"{name}[{first}:{end}]")
+    return names
 
 
 def init_torch_(
@@ -148,7 +175,7 @@ def init_torch_(
         if source.bias is not None:
             drawn = i <= program.depth and program.layers.bias_draw[i - 1]
             _fill(source.bias, source.rows, bias_of(program, replica, i)[:, 0] if drawn else np.zeros(source.sizes[0]))
-    return chain
+    return chain.named(_names(module, network.layers))
 
 
 def _as_wanted(network, wanted, gain, bias_std):
@@ -165,7 +192,7 @@ def _as_wanted(network, wanted, gain, bias_std):
     own = network.chain(wanted.init, gain=wanted.gain, bias_std=wanted.bias_std)
     if not np.array_equal(own.layer_widths, wanted.layer_widths):
         raise ValueError(f"the module has {own}; the recommended chain has {wanted}")
-    for part in ("activation", "norm", "order", "residual"):
+    for part in ("activation", "norm", "order", "residual", "tied"):
         mine, theirs = getattr(own, part), getattr(wanted, part)
         if mine != theirs:
             raise ValueError(
@@ -182,7 +209,16 @@ def _shape(chain):
 
     p = lower(chain.replace(init="he_normal", head=None))
     rows = [(p.activations[row], p.norms[norm]) for row, norm in zip(p.steps.row, p.steps.norm, strict=True)]
-    arrays = (p.nodes, p.layers.units, p.layers.columns, p.joins.skip, p.joins.branch, p.factors, p.masks)
+    arrays = (
+        p.nodes,
+        p.layers.units,
+        p.layers.columns,
+        p.layers.weight,
+        p.joins.skip,
+        p.joins.branch,
+        p.factors,
+        p.masks,
+    )
     ops = [stretch.ops for stretch in p.stretches for _ in range(stretch.count)]
     affines = [[part.tolist() for part in p.affines[row]] for row in p.affine_steps]
     return rows, [p.norms[norm] for norm in p.norm_steps], affines, [a.tolist() for a in arrays], ops

@@ -21,6 +21,11 @@ class Source(NamedTuple):
     rows: tuple[int, int]
 
     @property
+    def key(self):
+        """What uses of one layer have in common."""
+        return id(self.weight), self.rows
+
+    @property
     def sizes(self):
         """(n_out, n_in)."""
         return self.rows[1] - self.rows[0], int(self.weight.shape[1])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pykernel import embed
-from pykernel.cli import single, stores, sweeps
+from pykernel.cli import pages, single, stores, sweeps
 
 EXIT_CODES = """\
 exit codes:
@@ -35,6 +35,7 @@ examples:
   pykernel sweep --depth 10 100 --width 64 --init he_normal orthogonal
   pykernel status out
   pykernel plot out
+  pykernel report out
   pykernel predict --depth 100 --width 512 --activation tanh --init lecun_normal
   pykernel recommend --depth 100 --width 512 --activation gelu
   pykernel critical --activation tanh --bias-std 0.05
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     for what, words in embed.FLAGS.items():
         build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (single, sweeps, stores):
+    for room in (single, sweeps, stores, pages):
         room.add(commands, _Formatter)
     return top
 

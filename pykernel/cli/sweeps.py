@@ -194,20 +194,23 @@ def _sweep(given: argparse.Namespace) -> int:
         )
     elif not given.quiet:
         print(report.table(ds))
+    elif not arguments.get("store"):
+        print("pykernel sweep: done, and nothing is kept: --store DIR keeps results", file=sys.stderr)
     if is_default and not given.shard:
         _keep(ds, Path(arguments["store"]))
     return 1 if ds.attrs["failed_cells"] else 0
 
 
 def _keep(ds: Any, directory: Path) -> None:
-    """What the default sweep leaves beside its store: table, CSV, NetCDF and figures."""
+    """What the default sweep leaves beside its store: table, CSV, NetCDF, figures and a report."""
     from pykernel.plot import sweeps
     from pykernel.sweeps import report
+    from pykernel.webpage import write
 
     made = [report.export(ds, directory / "sweep.csv"), report.export(ds, directory / "sweep.nc")]
     (directory / "verdicts.txt").write_text(report.table(ds) + "\n")
     made.append(directory / "verdicts.txt")
-    made += sweeps.save(ds, directory, "all", "png")
+    made += [*sweeps.save(ds, directory, "all", "png"), write.report(directory)]
     print("\nwritten: " + "\n         ".join(str(path) for path in made))
 
 

@@ -11,22 +11,26 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.formats import NAMES as FORMAT_NAMES
+from pykernel.formats import WHICH_SCALE
 from pykernel.formats import WORDS as FORMATS
 
 CHAIN = (
     *("depth", "width", "widths", "blocks", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
-    *("residual", "head", "clip"),
+    *("residual", "head", "clip", "tied"),
 )
 RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
+_BOOLS = {"tied"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
-    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl",
+    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl; of "
+    "these --depth and --width change heads and feed-forward, too, the units of a head stay (64; of llama 128, of "
+    "vit:huge 80), so that --width is a multiple of them",
     "widths": "units of each layer, input first: 784,512,512,10",
     "activation": "relu, tanh, gelu, leaky_relu(0.2) ...",
     "init": "he_normal, orthogonal, normal(0.01), identity(0.5) ...",
@@ -39,6 +43,7 @@ _HELP = {
     "head": "a loss on top: mse, sigmoid, softmax or linear; LOSS:OUTPUTS; or LOSS:OUTPUTS:OVER, over positions, "
     "first, last or mean",
     "clip": "clip gradients: a norm, layer:NORM or value:BOUND",
+    "tied": "whether repetitions use the same weights: true or false",
     "batch": "inputs propagated together",
     "positions": "of one input (tokens, pixels): 128, or 32,32",
     "replicas": "independent draws of all weights",
@@ -61,6 +66,9 @@ a TOML file of --blocks (first and last may be left out):
   blocks = [{steps = ["norm(layer)", "linear(256)", "gelu", "linear(64)"],
              skip = 1.0}]
   last = ["norm(layer)"]
+steps: linear(UNITS), norm(KIND), gated(UNITS, ACTIVATION), attention(HEADS),
+dropout(P), scale(S), an activation; more words in a table:
+  {attention = 4, causal = true}, {linear = 64, init = "normal(0.02)"}
 """
 RANGES = """\
 Numbers may be ranges: 0.5:2:16 is sixteen values from 0.5 to 2, and
@@ -95,6 +103,8 @@ def value(name: str, text: Any) -> Any:
     if name == "positions" and isinstance(text, str | list) and (isinstance(text, list) or "," in text):
         parts = text.split(",") if isinstance(text, str) else text
         return tuple(integer("positions", part) if isinstance(part, str) else part for part in parts)
+    if name in _BOOLS and isinstance(text, str):
+        return _truth(name, text)
     if name in _INTS and isinstance(text, str):
         return integer(name, text)
     if name in _FLOATS and isinstance(text, str):
@@ -120,12 +130,12 @@ def blocks(path: str) -> Any:
     Raises:
         ValueError, OSError: naming the file and the key.
     """
-    from pykernel.blocks import preset
+    from pykernel.blocks import preset_fields
     from pykernel.sweeps.grid import Named, fields_of
 
-    known = preset(path)
-    if known is not None:
-        return Named(path, differing(known))
+    known = preset_fields(path)
+    if known:
+        return Named(path, known, is_preset=True)
     try:
         return Named(Path(path).stem, fields_of(toml(path)))
     except (ValueError, TypeError) as error:
@@ -168,7 +178,15 @@ def number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{name} must be a number, got {text!r}") from None
+        hint = f"; {WHICH_SCALE}" if name == "loss_scale" else ""
+        raise ValueError(f"{name} must be a number, got {text!r}{hint}") from None
+
+
+def _truth(name: str, text: str) -> bool:
+    """The bool that a text says; errors bear the name."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    return text.lower() == "true"
 
 
 def _residual(kind: Any, text: Any) -> Any:
@@ -273,18 +291,8 @@ def chain(given: argparse.Namespace) -> Any:
     if known is not None:
         others = [name for name in CHAIN if name not in ("blocks", "depth", "width")]
         return known.replace(**{name: number(name) for name in others if getattr(given, name) is not None})
-    return pk.Chain(
-        **expand({name: value(name, getattr(given, name)) for name in CHAIN if getattr(given, name) is not None})
-    )
-
-
-def differing(chain: Any) -> dict:
-    """The fields of a chain that differ from their defaults."""
-    return {
-        field.name: getattr(chain, field.name)
-        for field in dataclasses.fields(chain)
-        if getattr(chain, field.name) != field.default
-    }
+    found = {name: number(name) for name in CHAIN if getattr(given, name) is not None}
+    return pk.Chain(**expand(found, found))
 
 
 def run(given: argparse.Namespace, names: tuple[str, ...] = RUN) -> dict[str, Any]:

@@ -28,6 +28,13 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
+def shared_refusal(program, backend: str) -> str | None:
+    """Why a compiled backend cannot run a program whose layers share weights, or None."""
+    if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):
+        return f'backend="{backend}" sums no gradients of convolutions that share a weight; backend="reference" does'
+    return None
+
+
 def matrix_free_refusal(program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}
@@ -44,6 +51,10 @@ def matrix_free_refusal(program) -> str | None:
             'engine="matrix_free" draws no weights to round; engine="dense" can, or leave the weights format at '
             '"float32"'
         )
+    if (program.layers.groups > 1).any():
+        return 'engine="matrix_free" asks whole weights, not those of convolutions in groups; engine="dense" can'
+    if any(draw.distribution == "haar" and draw.parameter for draw in program.draws):
+        return 'engine="matrix_free" has no law of delta-orthogonal kernels of several taps; engine="dense" can'
     if program.clip_value:
         return 'engine="matrix_free" has no gradient entries to clip by value; engine="dense" can, or clip by norm'
     if not program.exponent:

@@ -32,7 +32,7 @@ class Choice(NamedTuple):
     def most_bytes(self, program) -> float:
         """More than a run can need: all that a core writes meanwhile, and the Gram matrices, which cost little time
         where layers are narrow."""
-        return self.seconds * WRITTEN + 64.0 * program.depth * program.columns**2
+        return self.seconds * WRITTEN + 64.0 * program.depth * program.most_columns**2
 
 
 def module_of(engine, backend):

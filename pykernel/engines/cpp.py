@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
+from pykernel.engines import shared_refusal
 from pykernel.program import Draw, Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for
@@ -21,6 +22,13 @@ BEYOND = 2**62  # bytes: what sizes that overflow 64 bits would need, and more t
 
 def refusal(program: Program, able: str = '"numba" or "reference"') -> str | None:
     """Why this module cannot run the program, or None; able: the backends that can."""
+    if program.common and (program.counts.weight or program.counts.window):
+        return (
+            'backend="cpp" has the tangent kernel of layers with weights of their own and all positions, not of shared '
+            'weights, convolution or pooling; backend="reference" can'
+        )
+    if (reason := shared_refusal(program, "cpp")) is not None:
+        return reason
     for row in program.activations:
         if row.builtin:
             continue

@@ -14,9 +14,9 @@ from pykernel.block import Block, from_log2, ldexp
 from pykernel.engines.rounding import stored
 
 
-def objective(program, replica, last):
+def objective(program, replica, last, keep=lambda name, number, make: None):
     """dJ/da[N] and J for the block of the last node; with formats the weight, the logits and their gradient are
-    rounded."""
+    rounded. `keep` is told what the head reads, its logits, and dJ/dlogits."""
     formats = program.formats
     head, address = program.head, program.depth + 1
     last = _read(program, last)
@@ -31,11 +31,14 @@ def objective(program, replica, last):
     if head.bias is not None:
         y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
     y = stored(formats, "signals", y)
-    t = head.targets if head.targets is not None else _targets(program, replica, address)
+    keep("head_input", 0, last.true)
+    keep("logits", 0, y.true)
+    t = head.targets if head.targets is not None else drawn_targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.read_columns)
     if formats is not None:
         dy = stored(formats, "gradients", dy.times(formats.loss_scale))
+    keep("grad_logits", 0, dy.true)
     du = Block(weight.T @ dy.x, dy.e, program.exponent).times(scale)
     return _spread(program, du), float(loss / program.read_columns)
 
@@ -54,15 +57,15 @@ def _spread(program, g):
     """The gradient of what it reads as that of every column."""
     if program.head.over == "positions":
         return g
-    each = program.columns // program.batch
+    each = program.columns_out // program.batch
     if program.head.over == "mean":
         return g.like(np.repeat(g.x / each, each, axis=1), g.e)
-    columns = np.zeros((len(g.x), program.columns), dtype=g.x.dtype)
+    columns = np.zeros((len(g.x), program.columns_out), dtype=g.x.dtype)
     columns[:, 0 if program.head.over == "first" else each - 1 :: each] = g.x
     return g.like(columns, g.e)
 
 
-def _targets(program, replica, address):
+def drawn_targets(program, replica, address):
     """Drawn targets, (outputs, columns) float64."""
     seed, outputs, columns = program.seed, program.head.outputs, program.read_columns
     if program.head.loss in ("mse", "linear"):
@@ -82,10 +85,15 @@ def _mse(y, t):
     return d, ldexp(0.5 * np.square(d.x).sum(), 2 * d.e)
 
 
+def _logits(y):
+    """True values within +-1e300; inf and nan only where a format overflowed."""
+    return np.where(np.isfinite(y.x), np.clip(y.true(), -1e300, 1e300), y.x)
+
+
 def _sigmoid(y, t):
     """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never
     rounds to zero."""
-    z = np.clip(y.true(), -1e300, 1e300)
+    z = _logits(y)
     loss = np.where(t > 0, t * -log2_sigmoid(z), 0) + np.where(t < 1, (1 - t) * -log2_sigmoid(-z), 0)
     if ((t == 0) | (t == 1)).all():
         return from_log2(np.where(t == 1, -1.0, 1.0), log2_sigmoid(np.where(t == 1, -z, z))), loss.sum() / LOG2_E
@@ -94,7 +102,7 @@ def _sigmoid(y, t):
 
 def _softmax(y, t):
     """Cross-entropy: dJ/dy = p - t; where t = 1 minus the others' p, in log2."""
-    z = np.clip(y.true(), -1e300, 1e300)
+    z = _logits(y)
     log2 = (z - z.max(axis=0)) * LOG2_E
     log2 = log2 - np.log2(np.exp2(log2).sum(axis=0))
     loss = -(np.where(t > 0, t * log2, 0)).sum() / LOG2_E

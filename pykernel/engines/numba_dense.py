@@ -11,7 +11,7 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.block import Block
-from pykernel.engines import heads, numba_records, numba_threads
+from pykernel.engines import heads, numba_records, numba_threads, shared_refusal
 from pykernel.kernels import blocks, callbacks, records, rounding
 from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
@@ -29,7 +29,9 @@ SPLIT_WEIGHTS = 1 << 18
 
 def refusal(program):
     """Why this module cannot run the program, or None."""
-    return None
+    if program.common:
+        return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
+    return shared_refusal(program, "numba")
 
 
 def memory(program, threads):
@@ -192,7 +194,7 @@ class _Split:
 
 def _head(program, work, replica, out, index):
     """dJ/da[N] of a head as the gradient of register 0: small, so the reference's NumPy does it."""
-    n, columns = int(program.nodes[-1]), program.columns
+    n, columns = int(program.nodes[-1]), program.columns_out
     signal, x = numba_records.slot(work, 0)
     count = -(-n // 16) * 16 * columns
     dtype = np.float64 if program.exponent else program.dtype

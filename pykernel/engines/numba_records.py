@@ -7,10 +7,11 @@ import functools
 
 import numpy as np
 
-from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding
+from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding, totals
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
+from pykernel.program import FEW_COLUMNS, forms_gradient
 
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
 BOUNDS = {"float32": 40, "float64": 200}
@@ -83,6 +84,7 @@ def specify(program, functions, out, stop, compares=rounding.NEITHER):
         node_kind=KINDS.index("node"),
         phi_kind=KINDS.index("phi"),
         passes=program.passes_formats.astype(np.int64),
+        weights=program.counts.weight,
         zero=0.0,
         **ops.numbers(program),
     )
@@ -176,16 +178,17 @@ def sizes(program, workers, bounds):
         drawn tiles of each layer are kept (-1: they are not).
     """
     tape_bytes, kept_bytes = bounds
-    B, T, item = program.columns, program.dtype, np.dtype(program.dtype).itemsize
+    T, item = program.dtype, np.dtype(program.dtype).itemsize
     units, layers = _padded(program.layers.units), program.layers
-    top = int(max(units.max(initial=0), _padded(program.nodes).max()))
-    block, node = top * B, int(_padded(program.nodes).max()) * B
-    tape = _tape(program)
+    tape, largest = _walk(program)
+    B, block, node, gram = (int(largest[name]) for name in ("columns", "block", "node", "gram"))
+    top = int(max(_padded(largest["units"]), _padded(program.drives).max(initial=0)))
     cuts = _cuts(tape, tape_bytes, node * item)
     segments = len(cuts) - 1
     draw = linear.drawn_by(program)
     tiles = units * _padded(layers.columns) * ((draw <= draws.STABLE) | (draw == product.HAAR))
-    kept_at = _kept(tiles, kept_bytes // item)
+    tiles[np.setdiff1d(np.arange(program.depth), program.first_uses)] = 0  # those of the weight's first use
+    kept_at = _kept(np.where(layers.groups > 1, 0, tiles), kept_bytes // item)[program.first_uses[layers.weight]]
     piecewise = all(activation_lanes.number(a)[0] == activation_lanes.PIECEWISE for a in program.activations)
     whole = 0 if piecewise and program.exponent else block
     haar = int(tiles.max(initial=1, where=draw == product.HAAR))
@@ -201,7 +204,7 @@ def sizes(program, workers, bounds):
         "wide0": (whole, "float64"),
         "wide1": (block, "float64"),
         "wide2": (whole, "float64"),
-        **dict.fromkeys(("gram", "gram_delta", "gram_u"), (B * B, "float64")),
+        **dict.fromkeys(("gram", "gram_delta", "gram_u"), (gram, "float64")),
         "mix": (mix.room(program), "float64"),
         "kept": (int(tiles[kept_at >= 0].sum()), T),
         "kept_at": (len(kept_at), "int64"),
@@ -212,6 +215,7 @@ def sizes(program, workers, bounds):
         "checkpoint_facts": ((segments, 3), "int64"),
         "nodes": ((2 * program.counts.rounded, node), T),
         "node_exponents": (2 * program.counts.rounded, "int64"),
+        **totals.sizes(program),
     }
     return found, cuts, kept_at
 
@@ -231,21 +235,58 @@ def _kept(tiles, most):
     return np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
 
 
-def _tape(program):
+def _walk(program):
     """Bytes that each repetition keeps on the tape: the sum of what its ops say, float64, since asking must not
-    overflow."""
+    overflow; and the most of units and columns, of numbers in a block, in a node's and in a Gram matrix."""
     item, out = np.dtype(program.dtype).itemsize, []
+    size = lambda shape: _padded(shape[0]) * shape[1]
+    begin = (program.nodes[:1], np.array([float(program.columns)]))
+    largest = dict.fromkeys(("units", "columns", "block", "node", "gram"), 1.0)
+
+    def grow(**sizes):
+        for name, values in sizes.items():
+            largest[name] = max(largest[name], float(np.max(values)))
+
+    columns_at = _columns_of_nodes(program)
     for stretch in program.stretches:
         repetition = np.arange(stretch.count)
-        shapes = {0: (program.nodes[stretch.first.node + repetition * stretch.each.node], float(program.columns))}
+        node = stretch.first.node + repetition * stretch.each.node
+        shapes = {0: (program.nodes[node], columns_at[node])}
         total = np.zeros(stretch.count)
         for op in stretch.ops:
             module, number, shape = OPS[op.kind], stretch.number(TABLES[op.kind], op, repetition), shapes[op.ins[0]]
             if hasattr(module, "tape"):
                 total += module.tape(program, number, *shape, item) + 8 * records.FOOT
             shapes[op.out] = module.result(program, number, *shape) if hasattr(module, "result") else shape
+            for one in (shape, shapes[op.out]):
+                grow(units=one[0], columns=one[1], block=size(one))
+            if op.kind == "node":
+                grow(node=size(shape))
+            square = shape[1] ** 2
+            if op.kind == "linear":
+                grow(gram=np.where(forms_gradient(program.layers, number, shape[1]), 1, square))
+            elif op.kind == "node":
+                grow(gram=np.where(shape[1] > np.maximum(shape[0], FEW_COLUMNS), 1, square))
         out.append(total)
-    return np.concatenate(out)
+    grow(node=size(begin))
+    return np.concatenate(out), largest
+
+
+def _columns_of_nodes(program):
+    """Columns of a[0] .. a[N], float64."""
+    out = np.full(len(program.nodes), float(program.columns))
+    if not len(program.window_steps):
+        return out
+    shapes = {0: (program.nodes[0], program.columns)}
+    for stretch in program.stretches:
+        for i in range(stretch.count):
+            for op in stretch.ops:
+                number, shape = stretch.number(TABLES[op.kind], op, i), shapes[op.ins[0]]
+                result = getattr(OPS[op.kind], "result", None)
+                shapes[op.out] = shape if result is None else result(program, number, *shape)
+                if op.kind == "node":
+                    out[number + 1] = shape[1]
+    return out
 
 
 def _cuts(tape, most, checkpoint):

@@ -12,9 +12,11 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
-from pykernel.engines.rounding import Rounding
-from pykernel.ops import OPS
+from pykernel.engines.rounding import Rounding, stored
+from pykernel.ops import OPS, drive, linear
+from pykernel.ops.linear import by_group, from_groups
 from pykernel.program import Program
+from pykernel.tangent import Tangent
 
 
 def refusal(program: Program) -> str | None:
@@ -32,49 +34,60 @@ def run_operators(program, first, count, operator, keep=()):
     """Run with the weights that `operator(program, replica)` stands for."""
     counts = program.counts
     out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
-    traces = []
+    traces, kernels = [], []
     for index in range(count):
         kept = Kept(keep)
         rows = {name: array[index : index + 1] for name, array in out.items()}
         with np.errstate(all="ignore"):
-            _replica(program, first + index, operator, rows, kept)
+            tangent = _replica(program, first + index, operator, rows, kept)
         traces.append(kept.arrays)
+        if tangent is not None:
+            kernels.append(tangent.kernel())
     if keep:
         out["keep"] = traces
+    if kernels:
+        out["tangent_kernel"] = np.stack(kernels)
     return out
 
 
-def _replica(program, replica, operator, rows, kept):
-    """One replica; in a run with formats the same weights beside without them, each pass of both before the next."""
+def _replica(program, replica, operator, rows, kept, traced=None):
+    """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, each
+    pass of both before the next."""
     weights = operator(program, replica)
     if program.formats is None:
-        Run(program, replica, weights, rows, kept).replica_run()
-        return
+        run = Run(program, replica, weights, rows, kept, traced=traced)
+        run.forward()
+        run.backward()
+        return run.tangent
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
-    run = Run(program, replica, weights, rows, kept, beside=plain)
+    run = Run(program, replica, weights, rows, kept, beside=plain, traced=traced)
     plain.forward()
     run.forward()
     plain.backward()
     run.backward()
+    return None
 
 
 def trace(program, replica, operator=None):
     """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
     registers that each read."""
     rows = {row.name: np.full(observables.shape(row, 1, program.counts), np.nan) for row in observables.ROWS}
-    run = Run(program, replica, (operator or Dense)(program, replica), rows, Kept(()))
-    run.traced = []
+    traced: list = []
     with np.errstate(all="ignore"):
-        run.replica_run()
-    return np.array(run.traced)
+        _replica(program, replica, operator or Dense, rows, Kept(()), traced)
+    return np.array(traced)
 
 
 class Kept:
     """Arrays kept on request, true values in float64, by layer; "activation" and "grad_activation" by node, the input's
-    at 0."""
+    at 0; totals by distinct weight, from 1. Beside NAMES, for training: "input" of each layer, and "head_input",
+    "logits", "grad_logits" at 0."""
 
-    NAMES = ("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias")
+    NAMES = (
+        *("activation", "preactivation", "grad_activation", "grad_preactivation", "grad_weight", "grad_bias"),
+        *("grad_weight_total", "grad_bias_total"),
+    )
 
     def __init__(self, keep):
         self.arrays = {name: {} for name in keep}
@@ -105,7 +118,12 @@ class Dense:
         if draw.distribution == "constant":
             return np.ones((rows, columns))
         if draw.distribution == "haar":
-            return haar(stream.matrix(program.seed, address, self.replica, rows, columns).astype(np.float64))
+            taps = int(program.layers.taps[layer - 1]) if draw.parameter else 1  # all but the middle one are zero
+            whole, each = np.zeros((rows, columns)), columns // taps
+            at = taps // 2 * each
+            normals = stream.matrix(program.seed, address, self.replica, rows, each).astype(np.float64)
+            whole[:, at : at + each] = haar(normals)
+            return whole
         return stream.matrix(program.seed, address, self.replica, rows, columns, *draw).astype(np.float64)
 
     def beside(self):
@@ -128,10 +146,18 @@ class Dense:
         return self.program.formats.rounded("weights", weight.astype(self.program.dtype))
 
     def forward(self, layer, u):
-        return self.stored(layer).astype(u.dtype) @ u
+        weight = self._by_group(layer, u.dtype)
+        return (weight @ by_group(self.program, layer - 1, u)).reshape(-1, u.shape[1])
 
     def backward(self, layer, delta):
-        return self.stored(layer).T.astype(delta.dtype) @ delta
+        weight = self._by_group(layer, delta.dtype)
+        du = weight.swapaxes(1, 2) @ delta.reshape(len(weight), -1, delta.shape[1])
+        return from_groups(self.program, layer - 1, du)
+
+    def _by_group(self, layer, dtype):
+        """The weight as (groups, rows, columns)."""
+        weight = self.stored(layer).astype(dtype)
+        return weight.reshape(int(self.program.layers.groups[layer - 1]), -1, weight.shape[1])
 
 
 def haar(normals):
@@ -150,12 +176,15 @@ class Run:
         registers: register -> Block, forward.  gradients: the same, backward.
         trace: keeps arrays on request.  traced: list of what ops wrote, or None.
         rounding: rounds what is stored, or None.
+        turn: which pass over the network this is, of several in training; masks are drawn anew in each.
     """
 
-    def __init__(self, program, replica, operator, rows, trace, beside=None):
+    def __init__(self, program, replica, operator, rows, trace, beside=None, traced=None):
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
         self.registers, self.gradients, self.tape = {}, {}, []
-        self.traced = None
+        self.tangent = Tangent(program) if program.common else None
+        self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
+        self.traced, self.turn = traced, 0
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -180,16 +209,12 @@ class Run:
                 for op in stretch.ops:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
-    def note(self, blocks, registers):
-        """What an op wrote, where somebody asks."""
+    def note(self, word, blocks, registers):
+        """What an op wrote of "signals" or "gradients", as it is stored, where somebody asks."""
         if self.traced is not None:
             found = [blocks.get(register) for register in dict.fromkeys(registers)]
+            found = [None if b is None else stored(self.program.formats, word, b) for b in found]
             self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
-
-    def replica_run(self):
-        """Forward, objective, backward."""
-        self.forward()
-        self.backward()
 
     def forward(self):
         """From the input to dJ/da[N]."""
@@ -201,8 +226,10 @@ class Run:
             later = following is not None and following.kind == "phi" and following.ins[0] == op.out
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
-            self.note(self.registers, (op.out,))
-        self.gradients[0], self.rows["loss"][0] = _objective(self.program, self.replica, self.registers[0])
+            self.note("signals", self.registers, (op.out,))
+        self.gradients[0], self.rows["loss"][0] = _objective(
+            self.program, self.replica, self.registers[0], self.trace.keep
+        )
 
     def store(self, register, block):
         """What is left of a block when it is stored."""
@@ -213,30 +240,30 @@ class Run:
         while self.tape:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
-            self.note(self.gradients, op.ins)
+            self.note("gradients", self.gradients, op.ins)
+        linear.finish(self)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())
         self.trace.keep("grad_activation", 0, g.true)
 
 
-def input_block(program, replica):
-    """a[0] of a replica, drawn or the caller's."""
-    n, columns, c = int(program.nodes[0]), program.columns, program.correlation
+def input_block(program, replica, tall=stream.tall):
+    """a[0] of a replica, drawn (by the stream's definition or what has its bits) or the caller's."""
     if program.x is not None:
         return Block.of(program, program.x)
-    own = stream.tall(program.seed, stream.INPUT, 0, replica, n, columns).astype(np.float64)
-    if c == 0:
-        return Block.of(program, own)
-    common = stream.tall(program.seed, stream.INPUT_COMMON, 0, replica, n).astype(np.float64)
-    return Block.of(program, math.sqrt(c) * common + math.sqrt(1 - c) * own)
+    return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0]), tall))
 
 
-def _objective(program, replica, last):
+def _objective(program, replica, last, keep):
     """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
-        return heads.objective(program, replica, last)
+        return heads.objective(program, replica, last, keep)
     if program.cotangent is not None:
         c = program.cotangent
+    elif program.common:
+        n, columns = last.x.shape
+        c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n).astype(np.float64)
+        c = np.broadcast_to(c / math.sqrt(n), (n, columns))
     else:
         n, columns = last.x.shape
         c = stream.tall(program.seed, stream.COTANGENT, program.depth, replica, n, columns).astype(np.float64)
@@ -248,5 +275,7 @@ def _objective(program, replica, last):
 def memory(program: Program, threads: int = 1) -> int:
     """Bytes of one replica: what the ops keep, about four blocks a layer, and the draw of one matrix with its
     intermediates."""
-    rows, columns = (a.astype(object) for a in (program.layers.units, program.layers.columns))
-    return int(8 * 6 * program.columns * (rows.sum() + int(program.nodes[0])) + 200 * (rows * columns).max())
+    layers = program.layers
+    rows, columns, taps = (a.astype(object) for a in (layers.units, layers.columns, layers.taps))
+    blocks = program.batch * (layers.positions.astype(object) * (rows + (taps > 1) * columns * layers.groups)).sum()
+    return int(8 * 6 * (blocks + program.columns * int(program.nodes[0])) + 200 * (rows * columns).max())

@@ -17,6 +17,9 @@ def stored(formats, word, block):
     return block.like(formats.rounded(word, block.true()).astype(block.x.dtype), 0)
 
 
+MOST = 200  # powers of two between two blocks whose difference is taken as it stands
+
+
 class Rounding:
     """The rounding of one replica: `run` is rounded, `beside` has the same weights and is not."""
 
@@ -41,11 +44,10 @@ class Rounding:
     def compare(self, what, number, block):
         """The rows of a node's "signal" or "gradient", of what there is before it is rounded."""
         run, word = self.run, f"{what}s"
-        row, true = self.formats.row(word), block.true()
-        alive = np.isfinite(true) & (true != 0)
-        after = self.stored(word, block).true()
+        row = self.formats.row(word)
+        alive = np.isfinite(block.x) & (block.x != 0)
+        after, large = (block.x, math.inf) if row is None else (self.stored(word, block).true(), row.largest)
         run.put(f"flushed_{what}", number, (alive & (after == 0)).mean())
-        large = math.inf if row is None else row.largest
         run.put(f"overflowed_{what}", number, (alive & (np.abs(after) >= large)).mean())
         sizes = np.abs(block.x[alive])
         for name, size in (("smallest", sizes.min(initial=math.inf)), ("largest", sizes.max(initial=0.0))):
@@ -53,8 +55,19 @@ class Rounding:
             run.put(f"log10_{name}_{what}", number, decades)
         scale = self.formats.loss_scale if what == "gradient" else 1.0
         plain = self.beside.nodes.pop((what, number))
-        x, y = ldexp(block.x.astype(np.float64), block.e - plain.e) / scale, plain.x.astype(np.float64)
-        norms = np.sqrt((x * x).sum()), np.sqrt((y * y).sum())
-        run.put(f"log10_error_{what}", number, np.log10(np.sqrt(((x - y) ** 2).sum()) / norms[1]))
+        x, e_x = _of_order_one(block.x)
+        y, e_y = _of_order_one(plain.x)
+        apart = block.e + e_x - plain.e - e_y
+        near = min(apart, MOST) if x.any() else apart  # beyond, the error is the number
+        difference = ldexp(x, near) / scale - y
+        norm = np.sqrt((y * y).sum())
+        decades = np.log10(np.sqrt((difference * difference).sum()) / norm) + (apart - near) * LOG10_2
+        run.put(f"log10_error_{what}", number, decades)
         if what == "gradient":
-            run.put("gradient_cosine", number, (x * y).sum() / (norms[0] * norms[1]))
+            run.put("gradient_cosine", number, (x * y).sum() / (np.sqrt((x * x).sum()) * norm))
+
+
+def _of_order_one(x):
+    """Mantissas as float64, the largest of order one, and the power of two that takes them back."""
+    power = math.frexp(np.abs(x).max())[1]
+    return ldexp(x.astype(np.float64), -power), power

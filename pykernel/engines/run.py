@@ -24,11 +24,12 @@ from pykernel.program import MAX_REPLICAS, Program
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
 FAR = 2 * (60 - 10) * np.log10(2)
 UNEVEN = 2.0**80
-LOG10_CLIP = ("log10_grad_weight", "log10_grad_bias")
+CLIPPED = ("log10_grad_weight", "log10_grad_bias")  # of shared weights the sums over uses
 LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 STACK = 4  # of a warning: this module twice, its caller, and whom the warning is for
 YEAR = 365 * 86400.0  # seconds: nobody waits longer
-GIVEN = ("x", "cotangent", "weights", "biases")
+TANGENT = ("tangent_kernel",)  # beside the rows, of a run that asks for it
+GIVEN = ("x", "cotangent", "drive", "weights", "biases")
 
 
 class Job(NamedTuple):
@@ -71,7 +72,7 @@ def measure(
     Args:
         chain, replicas, engine, threads, keep: as in `propagate`.
         words: its other arguments: backend, batch, positions, seed, dtype, precision, correlation, x, cotangent,
-            weights, biases, formats.
+            drive, weights, biases, formats.
 
     Raises:
         ValueError, TypeError, TooLarge: as `propagate`, before any work.
@@ -87,7 +88,7 @@ def measure(
         announce(job, replicas, threads)
     start = time.perf_counter()
     rows = execute(job, first, replicas, threads, keep)
-    kept = rows.pop("keep", None)
+    kept, tangent_kernel = rows.pop("keep", None), rows.pop("tangent_kernel", None)
     _warn_beyond(program, rows)
     clip_by_norm(chain.clip, rows)
     return Measured(
@@ -102,9 +103,10 @@ def measure(
         precision="exponent" if program.exponent else "native",
         correlation=program.correlation,
         formats=program.formats,
-        given=tuple(name for name in GIVEN if words.get(name) is not None),
+        given=tuple(name for name in GIVEN if words.get(name) is not None and not isinstance(words[name], str)),
         seconds=time.perf_counter() - start,
         kept=kept,
+        tangent_kernel=tangent_kernel,
     )
 
 
@@ -116,15 +118,17 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
             execute(job._replace(program=program.with_samples(r)), r, 1, threads, keep)
             for r in range(first, first + count)
         ]
-        rows = {name: np.concatenate([p[name] for p in parts]) for name in observables.NAMES}
+        names = (*observables.NAMES, *TANGENT) if program.common else observables.NAMES
+        rows = {name: np.concatenate([p[name] for p in parts]) for name in names}
         return rows | ({"keep": [p["keep"][0] for p in parts]} if keep else {})
     if program.dtype == "float32" and program.exponent and (_uneven(program.x) or _uneven(program.cotangent)):
         program = dataclasses.replace(program, dtype="float64")
     rows = module.run(program, first, count, threads=threads, keep=keep)
-    if program.formats is not None:
-        _divide_loss_scale(program.formats.loss_scale, rows)
-        return rows
-    _look_again(module, program, first, rows, threads)
+    formats = program.formats
+    if formats is None or not (formats.row("signals") or formats.row("gradients")):  # else zeros may be the formats'
+        _look_again(module, program, first, rows, threads)
+    if formats is not None:
+        _divide_loss_scale(formats.loss_scale, rows)
     return rows
 
 
@@ -163,7 +167,7 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
             continue
         again = module.run(dataclasses.replace(program, dtype="float64"), first + int(i), 1, threads=threads)
         if any((zero[name][i] & np.isfinite(again[name][0])).any() for name in gradients):
-            for name in observables.NAMES:
+            for name in again:
                 rows[name][i] = again[name][0]
 
 
@@ -173,14 +177,15 @@ def clip_by_norm(clip, rows) -> None:
     if clip is None or clip.norm is None:
         return
     bound = np.log10(clip.norm)
+    names = observables.OF_USES if rows["log10_grad_weight_total"].size else CLIPPED
     with np.errstate(all="ignore"):
-        squares = np.stack([2 * rows[name] for name in LOG10_CLIP])
+        squares = np.stack([2 * rows[name] for name in names])
         if not clip.per_layer:  # one after the other: the order of np.sum depends on the number of replicas
             squares = squares.transpose(0, 2, 1).reshape(-1, squares.shape[1], 1)
         top = squares.max(axis=0)
         top = np.where(np.isfinite(top), top, 0.0)
         norm = 0.5 * (np.log10(np.cumsum(10.0 ** (squares - top), axis=0)[-1]) + top)
-        for name in LOG10_CLIP:
+        for name in names:
             rows[name] = rows[name] + np.minimum(0.0, bound - norm)
 
 

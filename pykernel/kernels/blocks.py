@@ -101,11 +101,12 @@ def shift(x, count, power):
 
 @jit
 def top(x, count):
-    """The largest magnitude."""
+    """The largest magnitude; nan where there is nothing else but zeros."""
     m = zero_like(x)
     for i in range(0, count, 16):
         m = larger(absolute(load(x, i)), m)
-    return float(largest(m))
+    most = float(largest(m))
+    return most if most > 0.0 else math.sqrt(sum_of_squares(x, count))
 
 
 @jit
@@ -257,15 +258,15 @@ def sum_all(x, count):
 
 
 @jit
-def centre(x, out, panels, B):
-    """out = x without its mean over the batch, unit by unit."""
-    for p in range(panels):
+def centre(x, out, panels, B, count):
+    """out = x without its mean over so many columns at a time, unit by unit."""
+    for group in range(panels * (B // count)):
         mean = spread(0.0)
-        for b in range(B):
-            mean = mean + widen(load(x, (p * B + b) * 16))
-        mean = mean / float(B)
-        for b in range(B):
-            i = (p * B + b) * 16
+        for b in range(count):
+            mean = mean + widen(load(x, (group * count + b) * 16))
+        mean = mean / float(count)
+        for b in range(count):
+            i = (group * count + b) * 16
             store(out, i, narrow_like(widen(load(x, i)) - mean, out))
 
 
@@ -335,12 +336,48 @@ def batch_sum_square(x, panels, B):
 
 
 @jit
-def clipped_norms(d, u, n_out, n_in, B, e_d, e_u, bound):
-    """log10 norms of dJ/dW = delta u^T and of dJ/db, entries clamped to +-bound, from blocks d (n_out) and u (n_in).
+def outer_square(d, u, panels, n_in, B):
+    """The squared Frobenius norm of delta u^T, entry by entry."""
+    all_squares = spread(0.0)
+    for p in range(panels):
+        for k in range(n_in):
+            s, to = spread(0.0), k // 16 * B * 16 + k % 16
+            for b in range(B):
+                s = fma(widen(load(d, (p * B + b) * 16)), widen(spread(u[to + b * 16])), s)
+            all_squares = fma(s, s, all_squares)
+    return total(all_squares)
 
-    Cost n_out n_in B.
+
+@jit
+def directions_similarity(x, n, B, inverse):
+    """Mean cosine over pairs of non-zero columns, of the sum of their directions; nan without any. inverse: room for B
+    float64."""
+    panels, seen = (n + 15) // 16, 0
+    for b in range(B):
+        s = spread(0.0)
+        for p in range(panels):
+            v = widen(load(x, (p * B + b) * 16))
+            s = fma(v, v, s)
+        length = total(s)
+        inverse[b] = 1 / math.sqrt(length) if length > 0.0 else 0.0
+        seen += length > 0.0
+    square = spread(0.0)
+    for p in range(panels):
+        together = spread(0.0)
+        for b in range(B):
+            together = fma(widen(load(x, (p * B + b) * 16)), spread(inverse[b]), together)
+        square = fma(together, together, square)
+    return (total(square) - seen) / (seen * (seen - 1.0)) if seen > 1 else math.nan
+
+
+@jit
+def clipped_norms(d, u, n_out, columns, groups, taps, B, e_d, e_u, bound):
+    """log10 norms of dJ/dW = delta u^T and of dJ/db, entries clamped to +-bound (inf: none), from blocks d (n_out)
+    and u (groups * columns units, tap by tap).
+
+    Cost n_out columns B.
     """
-    weight, bias, hits_w, hits_b = 0.0, 0.0, 0, 0
+    weight, bias, hits_w, hits_b, each = 0.0, 0.0, 0, 0, columns // taps
     e_w = e_d + e_u
     bound_w = math.ldexp(bound, max(min(-e_w, 2000), -2000))
     bound_b = math.ldexp(bound, max(min(-e_d, 2000), -2000))
@@ -352,8 +389,9 @@ def clipped_norms(d, u, n_out, n_in, B, e_d, e_u, bound):
         hits_b += g != 0.0
         g = min(max(g, -bound_b), bound_b)
         bias += g * g
-        for k in range(n_in):
-            to = k // 16 * B * 16 + k % 16
+        for k in range(columns):
+            unit = k // each * (groups * each) + i // (n_out // groups) * each + k % each
+            to = unit // 16 * B * 16 + unit % 16
             g = 0.0
             for b in range(B):
                 g += float(d[at + b * 16]) * float(u[to + b * 16])

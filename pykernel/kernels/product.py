@@ -76,6 +76,27 @@ def multiply(tile, terms, x, first, out, panel, B):
         store(out, at, s0)
 
 
+@inline
+def group_unit(row, k, n_out, columns, groups, taps):
+    """The unit of the input, tap by tap, that entry (row, k) of a weight in groups multiplies."""
+    each = columns // taps
+    return k // each * (groups * each) + row // (n_out // groups) * each + k % each
+
+
+@jit
+def multiply_groups(tile, terms, first, panel, n_out, columns, groups, taps, x, out, B, back):
+    """Entries first .. first + terms - 1 of a panel of rows of a weight in groups, a tile: out += W x, each row on the
+    units of its group; or, `back`, out += W^T x."""
+    for k in range(terms):
+        for lane in range(min(16, n_out - 16 * panel)):
+            unit = group_unit(16 * panel + lane, first + k, n_out, columns, groups, taps)
+            w, i, j = tile[k * 16 + lane], unit // 16 * B * 16 + unit % 16, panel * B * 16 + lane
+            if back:
+                i, j = j, i
+            for b in range(B):
+                out[j + b * 16] += w * x[i + b * 16]
+
+
 @jit
 def draw_rows(tile, draw, parameter, address, line, first, terms, columns):
     """Rows line .. line + 15 of a weight, columns first .. first + terms - 1, as a tile: lane j holds row line + j.
@@ -240,6 +261,18 @@ def haar(q, v, out, line, rows, columns, key0, key1, c2, replica):
         sign = -1.0 if v[k * m + k] > 0 else 1.0
         for i in range(m):
             q[i * columns + k if tall else k * columns + i] = sign * out[k * m + i]
+
+
+@jit
+def set_apart(q, rows, columns, taps):
+    """A matrix row by row, with `columns` columns, becomes one that has it at the middle of `taps` taps."""
+    for i in range(rows - 1, -1, -1):
+        to = i * taps * columns
+        for k in range(columns - 1, -1, -1):
+            q[to + taps // 2 * columns + k] = q[i * columns + k]
+        for k in range(taps * columns):
+            if k < taps // 2 * columns or k >= (taps // 2 + 1) * columns:
+                q[to + k] = 0.0
 
 
 @inline

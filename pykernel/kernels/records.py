@@ -34,6 +34,8 @@ SPEC = {
     # number formats, see `rounding`; how many nodes there are; the kinds of op of nodes and activation steps, and which
     # steps pass formats
     **dict.fromkeys(("formats", "compares", "nodes", "node_kind", "phi_kind", "passes"), _INT),
+    # distinct weights where layers share some, else 0
+    "weights": _INT,
 }
 # What one replica needs while it runs. slots: addresses of facts, see SLOT; state: see STATE; cuts: first repetition of
 # each segment, and the end. tiles, mixed: room of each worker's product. wide0 .. wide2: a block of float64 each; mix:
@@ -41,7 +43,7 @@ SPEC = {
 # transposed tiles of weights, of a layer at kept_at (-1: drawn again). matrix, scratch0, scratch1, line: room for Haar
 # weights. checkpoints: register 0 where each segment begins, `checkpoint_size` apart, with `checkpoint_facts`. nodes:
 # where formats are compared, what the run without them has at nodes, signals before gradients, as far apart, with
-# `node_exponents`.
+# `node_exponents`. totals, bias_totals: gradients of shared weights summed over uses, float64, with `total_exponents`.
 WORK = dict.fromkeys(
     (
         *(
@@ -61,6 +63,7 @@ WORK = dict.fromkeys(
         ),
         *("kept", "kept_at", "matrix", "scratch0", "scratch1", "line"),
         *("segments", "cuts", "checkpoints", "checkpoint_size", "checkpoint_facts", "nodes", "node_exponents"),
+        *("totals", "bias_totals", "total_exponents"),
     ),
     _INT,
 )

@@ -52,6 +52,7 @@ WORDS = ("weights", "signals", "gradients")
 WEIGHTS, SIGNALS, GRADIENTS, LOSS_SCALE = 0, 4, 8, 12
 FRACTION, LOWEST, LARGEST, BEYOND = range(4)
 NEITHER, KEPT, COMPARED = range(3)
+APART = 200  # powers of two between two blocks whose difference is taken as it stands
 MOST = 2200  # powers of two that a block is moved by: beyond, all is inf or zero
 NAMES = ("flushed", "overflowed", "log10_error", "log10_smallest", "log10_largest")
 SIGNAL_ROWS, GRADIENT_ROWS = (tuple(ROW[f"{name}_{what}"] for name in NAMES) for what in ("signal", "gradient"))
@@ -85,6 +86,12 @@ def loss_scale(spec):
     return number(spec.formats, LOSS_SCALE) if spec.formats != 0 else 1.0
 
 
+@inline
+def _held(e):
+    """A power of two as far as math.ldexp needs it."""
+    return min(max(e, -MOST), MOST)
+
+
 @jit
 def round_all(x, size, scale, fraction, lowest, most, beyond):
     """`size` numbers times a scale, as a format holds them."""
@@ -104,7 +111,7 @@ def round_weights(spec, tile, size, scale):
 def store_numbers(spec, numbers, e, size, word):
     """A block as it is stored; the exponent."""
     of = advance(pointer(spec.formats, 1.0), word)
-    blocks.shift(numbers, size, min(max(e, -MOST), MOST))
+    blocks.shift(numbers, size, _held(e))
     round_all(numbers, size, 1.0, int(of[FRACTION]), int(of[LOWEST]), of[LARGEST], of[BEYOND])
     return blocks.renormalise(numbers, size, 0, spec.bound)
 
@@ -172,22 +179,34 @@ def _keep(spec, work, r, place):
     blocks.copy(block(spec, x[BLOCK]), 0, _kept(spec, work, place), 0, count(x))
 
 
+@inline
+def _order(x, size):
+    """log2 of the largest magnitude, 0 where that is zero or inf."""
+    largest_size = blocks.top(x, size)
+    return math.frexp(largest_size)[1] if largest_size < math.inf else 0
+
+
 @jit
 def _compare(spec, work, r, place, k, index, word, factor, rows):
     """The rows of a node before it is rounded; the cosine with what was kept."""
     x, of = slot(work, r), advance(pointer(spec.formats, 1.0), word)
     numbers, plain, size = block(spec, x[BLOCK]), _kept(spec, work, place), count(x)
     e, e_plain, rounded = x[E], entry(work.node_exponents, place), rounds(spec, word)
-    shift = min(max(e, -MOST), MOST)
+    shift = _held(e)
     fraction, lowest = int(of[FRACTION]), min(max(int(of[LOWEST]) - shift, -120), 60)
     most = math.ldexp(of[LARGEST], -shift)
-    f = spread(math.ldexp(factor, min(max(e - e_plain, -400), 400)))
+    # of the numbers without formats the largest is of order one here, of the others 2^-APART to 2^APART
+    order = _order(plain, size)
+    apart = e - e_plain - order if blocks.top(numbers, size) != 0.0 else 0  # zero has no size
+    top = apart + _order(numbers, size)
+    near = min(max(top, -APART), APART)
+    f, f_plain = spread(math.ldexp(factor, _held(apart + near - top))), spread(math.ldexp(1.0, -order))
     none, one, zero, inf = spread(0.0), spread(1.0), zero_like(numbers), spread(cast_like(math.inf, numbers))
     error, squares, plain_squares, product, flushed, overflowed = none, none, none, none, none, none
     low, high, beyond = inf, zero, spread(most)
     for i in range(0, size, 16):
         v = load(numbers, i)
-        a, b = widen(v) * f, widen(load(plain, i))
+        a, b = widen(v) * f, widen(load(plain, i)) * f_plain
         d = a - b
         error, squares = fma(d, d, error), fma(a, a, squares)
         plain_squares, product = fma(b, b, plain_squares), fma(a, b, product)
@@ -203,7 +222,8 @@ def _compare(spec, work, r, place, k, index, word, factor, rows):
     smallest = -float(largest(low * cast_like(-1.0, numbers)))
     put(spec, rows[0], index, k, total(flushed) / entries)
     put(spec, rows[1], index, k, total(overflowed) / entries)
-    put(spec, rows[2], index, k, np.log10(np.sqrt(total(error)) / np.sqrt(total(plain_squares))))
+    decades_apart = LOG10_2 * max(0, top - near)
+    put(spec, rows[2], index, k, np.log10(np.sqrt(total(error)) / np.sqrt(total(plain_squares))) + decades_apart)
     put(spec, rows[3], index, k, np.log10(smallest) + decades if smallest < math.inf else -math.inf)
     put(spec, rows[4], index, k, np.log10(float(largest(high))) + decades)
     return total(product) / (np.sqrt(total(squares)) * np.sqrt(total(plain_squares)))

@@ -14,9 +14,9 @@ import numpy as np
 from numba import types
 
 from pykernel import stream
-from pykernel.kernels import address_of, blocks, jit, ops, rounding
+from pykernel.kernels import address_of, blocks, jit, ops, rounding, totals
 from pykernel.kernels.calls import call
-from pykernel.kernels.memory import advance, cast_like, pointer
+from pykernel.kernels.memory import advance, pointer
 from pykernel.kernels.ops import KINDS
 from pykernel.kernels.records import (
     BLOCK,
@@ -61,26 +61,18 @@ BEGIN, COTANGENT, SAVE, RESUME, RESTORE, FINISH, STORE_SIGNAL, STORE_GRADIENT = 
 @jit
 def begin(spec, work, replica):
     """a[0] in register 0, nothing on the tape."""
-    n, B, c = spec.units, spec.columns, spec.correlation
     x, state = slot(work, 0), pointer(work.state, 1)
-    shape(x, n, B)
+    shape(x, spec.units, spec.columns)
     size, a, e = count(x), block(spec, x[BLOCK]), 0
     if spec.x != 0:
         blocks.copy(block(spec, spec.x), 0, a, 0, size)
         e = spec.x_exponent
     else:
-        blocks.draw_tall(a, n, B, False, spec.key0, spec.key1, stream_address(0, stream.INPUT), np.uint32(replica))
-        if c != 0.0:
-            v = block(spec, work.vector)
-            blocks.draw_tall(
-                v, n, 1, False, spec.key0, spec.key1, stream_address(0, stream.INPUT_COMMON), np.uint32(replica)
-            )
-            own, common = math.sqrt(1 - c), math.sqrt(c)
-            for i in range(size):
-                a[i] = cast_like(common * float(v[i // (16 * B) * 16 + i % 16]) + own * float(a[i]), a)
+        ops.drive.draw(spec, work, x, 0, replica)
     x[E] = blocks.renormalise(a, size, e, spec.bound)
     rounding.store_block(spec, work, 0, rounding.SIGNALS)
     state[TOP], state[KNOWN] = 0, -1
+    totals.clear(spec, work)
     for s in range(spec.registers + ROOM):
         slot(work, s)[HELD] = 0
 
@@ -176,7 +168,8 @@ def restore(spec, work, s):
 
 @jit
 def finish(spec, work, index):
-    """The row of the input's gradient."""
+    """The row of the input's gradient, and those of sums over uses."""
+    totals.finish(spec, work, index)
     rounding.store_block(spec, work, 0, rounding.GRADIENTS)
     put(spec, GRAD_ACTIVATION, index, 0, log10_norm(spec, slot(work, 0)))
 

@@ -14,6 +14,8 @@ _IMPORT = re.compile(
     rf"^(?:from ({PACKAGE.name}[\w.]*) import (\([^)]*\)|.*)|import ({PACKAGE.name}[\w.]*))", re.MULTILINE
 )
 
+_FOLDER = "pkgutil.iter_modules(__path__)"  # a package whose files are a table imports them all
+
 
 def digest(module: str) -> str:
     """A hash of the sources of a module of this package and of all that it imports from this package."""
@@ -36,8 +38,11 @@ def _closure(module):
 @functools.cache
 def _imports(module):
     """Modules of this package that a module imports at its top: Numba freezes globals that come from them."""
-    found = set()
-    for package, names, whole in _IMPORT.findall(_file(module).read_text()):
+    found, file = set(), _file(module)
+    text = file.read_text()
+    if file.name == "__init__.py" and _FOLDER in text:
+        found |= {f"{module}.{other.stem}" for other in file.parent.glob("*.py") if other != file}
+    for package, names, whole in _IMPORT.findall(text):
         inner = (f"{package}.{name}" for name in re.findall(r"\w+", names))
         found |= {name if _file(name) else package for name in inner} if names else {whole}
     return sorted(found - {module})

@@ -9,18 +9,8 @@ where `run` (pykernel/engines/reference.py) holds the registers, their gradients
 own, from 0.
 """
 
-from pykernel.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
+import importlib
+import pkgutil
 
-OPS = {
-    "linear": linear,
-    "phi": phi,
-    "gate": gate,
-    "norm": norm,
-    "affine": affine,
-    "add": add,
-    "scale": scale,
-    "mask": mask,
-    "mix": mix,
-    "node": node,
-}
+OPS = {name: importlib.import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)}
 TABLES = {kind: module.TABLE for kind, module in OPS.items()}

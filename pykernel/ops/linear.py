@@ -9,7 +9,9 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
-from pykernel.program import BIASES
+from pykernel.program import BIASES, CENTRED, forms_gradient
+from pykernel.totals import Total
+from pykernel.window import as_kernel
 
 TABLE = "layer"
 
@@ -31,23 +33,61 @@ def backward(run, op, number, u):
     """W^T delta, and the norms of dJ/dz, dJ/db and dJ/dW."""
     program, layer = run.program, number + 1
     delta = run.take(op.out)
-    clip = program.clip_value
+    shared = program.counts.weight
+    clip = 0.0 if shared else program.clip_value  # of shared weights the totals are clipped
     run.put("log10_grad_preactivation", number, delta.log10_norm())
+    if run.tangent is not None:
+        run.tangent.add(number, delta, u)
     run.trace.keep("grad_preactivation", layer, delta.true)
+    run.trace.keep("input", layer, u.true)
     total = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
+    outer = lambda: _outer(program, number, delta.x, u.x)
     if clip:
         run.put("log10_grad_bias", number, _log10_clipped_norm(total.x, total.e, clip))
-        run.put("log10_grad_weight", number, _log10_clipped_norm(delta.x @ u.x.T, delta.e + u.e, clip))
+        run.put("log10_grad_weight", number, _log10_clipped_norm(outer(), delta.e + u.e, clip))
     else:
         run.put("log10_grad_bias", number, total.log10_norm())
-        run.put(
-            "log10_grad_weight", number, _log10_outer_norm(delta, _moving(u) if program.layers.centred[number] else u)
-        )
-    run.trace.keep("grad_bias", layer, lambda: _clipped(total.true()[:, 0], clip))
-    run.trace.keep("grad_weight", layer, lambda: _clipped(ldexp(delta.x @ u.x.T, delta.e + u.e), clip))
+        moving = _moving(u, program, program.layers.centred[number])
+        if forms_gradient(program.layers, number, u.x.shape[1]):
+            norm = _outer_block(program, number, delta, moving).log10_norm()
+        else:
+            norm = _log10_outer_norm(delta, moving)
+        run.put("log10_grad_weight", number, norm)
+        if shared:
+            _total(run, number).add(delta, moving)
+    kernel = lambda: as_kernel(ldexp(outer(), delta.e + u.e), program.taps(layer))
+    for suffix in ("",) if shared else ("", "_total"):
+        run.trace.keep(f"grad_bias{suffix}", layer, lambda: _clipped(total.true()[:, 0], clip))
+        run.trace.keep(f"grad_weight{suffix}", layer, lambda: _clipped(kernel(), clip))
     du = Block(run.operator.backward(layer, delta.x), delta.e, program.exponent).times(run.operator.scale(layer))
     run.put("log10_weight_factor", number, du.log10_norm() - delta.log10_norm())
     run.give(op.ins[0], du)
+
+
+def finish(run):
+    """The rows of shared weights, of the sums over their uses, once all are known."""
+    clip = run.program.clip_value
+    norm = lambda block: _log10_clipped_norm(block.x, block.e, clip) if clip else block.log10_norm()
+    for number, total in run.totals.items():
+        run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
+        run.put("log10_grad_bias_total", number, norm(total.bias))
+        taps = run.program.taps(run.program.first_uses[number] + 1)
+        whole = lambda total=total, taps=taps: as_kernel(total.weight().true(), taps)
+        run.trace.keep("grad_weight_total", number + 1, lambda whole=whole: _clipped(whole(), clip))
+        run.trace.keep("grad_bias_total", number + 1, lambda total=total: _clipped(total.bias.true()[:, 0], clip))
+
+
+def _total(run, number):
+    """The sum that a use belongs to."""
+    program, layers = run.program, run.program.layers
+    weight = int(layers.weight[number])
+    if weight not in run.totals:
+        rows, columns = int(layers.units[number]), int(layers.columns[number])
+        uses = program.batch * int(layers.positions[layers.weight == weight].sum())
+        few = layers.groups[number] == 1 and uses * (rows + columns) <= rows * columns
+        outer = lambda delta, u: delta.like(_outer(program, number, delta.x, u.x), delta.e + u.e)
+        run.totals[weight] = Total(few, outer)
+    return run.totals[weight]
 
 
 def bias(program, replica, layer):
@@ -60,13 +100,53 @@ def bias(program, replica, layer):
     return layers.bias_scale[i] * draws.astype(np.float64)
 
 
-def _moving(u):
-    """u without its mean over the columns: delta sums to zero over them (batch norm of z), and so does not see that
-    mean.
+def by_group(program, number, u):
+    """The input of a layer, tap by tap, as (groups, columns of W, columns)."""
+    layers = program.layers
+    groups, taps = int(layers.groups[number]), int(layers.taps[number])
+    if groups == 1:
+        return u[None]
+    return u.reshape(taps, groups, -1, u.shape[-1]).swapaxes(0, 1).reshape(groups, -1, u.shape[-1])
+
+
+def from_groups(program, number, u):
+    """And back."""
+    layers = program.layers
+    groups, taps = int(layers.groups[number]), int(layers.taps[number])
+    if groups == 1:
+        return u[0]
+    return u.reshape(groups, taps, -1, u.shape[-1]).swapaxes(0, 1).reshape(-1, u.shape[-1])
+
+
+def _outer(program, number, delta, u):
+    """dJ/dW = delta u^T, group by group, as W is: (units, columns)."""
+    groups = int(program.layers.groups[number])
+    product = delta.reshape(groups, -1, delta.shape[-1]) @ by_group(program, number, u).swapaxes(1, 2)
+    return product.reshape(len(delta), -1)
+
+
+def _outer_block(program, number, delta, u):
+    """The same as a block, of mantissas of order one."""
+    tops = [np.abs(block.x).max() for block in (delta, u)]
+    if not all(0 < top < np.inf for top in tops):
+        return delta.like(_outer(program, number, delta.x, u.x), delta.e + u.e)
+    x, y = (block.x.astype(np.float64) / top for block, top in zip((delta, u), tops, strict=True))
+    powers = sum(math.log10(top) for top in tops) / LOG10_2
+    whole = math.floor(powers)
+    return Block(_outer(program, number, x, y) * 2.0 ** (powers - whole), delta.e + u.e + whole)
+
+
+def _moving(u, program, centred):
+    """u without its mean over the columns over which delta sums to zero, which is not seen (see Layers.centred).
 
     The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
     """
-    return u.like(u.x - u.x.mean(axis=1, keepdims=True), u.e)
+    if not centred:
+        return u
+    columns = u.x.shape[1]
+    count = columns if CENTRED[centred] == "columns" else columns // program.batch
+    x = u.x.reshape(len(u.x), -1, count)
+    return u.like((x - x.mean(axis=2, keepdims=True)).reshape(u.x.shape), u.e)
 
 
 def _log10_outer_norm(delta, u):

@@ -21,5 +21,5 @@ def backward(run, op, number, kept):
 
 def _masked(run, number, block):
     p = run.program.masks[number]
-    kept = stream.mask(run.program.seed, number + 1, run.replica, *block.x.shape, p)
+    kept = stream.mask(run.program.seed, 1 + number + run.turn * len(run.program.masks), run.replica, *block.x.shape, p)
     return block.like(block.x * kept.astype(block.x.dtype), block.e).times(1 / (1 - p))

@@ -8,6 +8,7 @@ log2, like a saturated sigmoid's slope.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,28 +22,28 @@ LOG2_E = 1.4426950408889634
 def forward(run, op, number):
     """o into `out`; query, key and value are kept."""
     q, k, v = (run.registers[i] for i in op.ins)
-    shape = _Shape(run.program, number, q.x.shape[0])
-    log2, scores = _log2_weights(shape, q, k)
-    weights = np.exp2(log2)
-    bits = weights * np.where(weights > 0, -log2, 0.0)
+    shape = _Shape(run.program, number, q)
+    found = _softmax(shape, q, k)
+    weights = np.exp2(found.log2)
+    bits = weights * np.where(weights > 0, -found.log2, 0.0)
     run.put("attention_entropy", number, bits.sum(axis=-2).mean() / LOG2_E)
-    run.put("score_std", number, _deviation(shape, scores))
-    o = shape.columns(np.einsum("bhkd,bhkq->bhqd", shape.shared(v), weights.astype(v.x.dtype)))
-    run.registers[op.out] = v.like(o, v.e)
+    run.put("score_std", number, _deviation(shape, found.scores))
+    o = np.einsum("bhkd,bhkq->bhqd", shape.shared(v), found.shares.astype(v.x.dtype))
+    run.registers[op.out] = v.like(shape.columns(found.over_sum(o)), v.e)
     return q, k, v
 
 
 def backward(run, op, number, kept):
     """dV = dO A^T; dS = A (dA - sum over keys of A dA), dA = V^T dO; dQ = scale K dS, dK = scale Q dS^T."""
     q, k, v = kept
-    shape = _Shape(run.program, number, q.x.shape[0])
-    log2, _ = _log2_weights(shape, q, k)
-    weights = np.exp2(log2)
+    shape = _Shape(run.program, number, q)
+    found = _softmax(shape, q, k)
     g = run.take(op.out)
     dO = shape.heads(g)
-    run.give(op.ins[2], v.like(shape.summed(np.einsum("bhqd,bhkq->bhkd", dO, weights.astype(dO.dtype))), g.e))
+    dV = np.einsum("bhqd,bhkq->bhkd", found.over_sum(dO), found.shares.astype(dO.dtype))
+    run.give(op.ins[2], v.like(shape.summed(dV), g.e))
     dA = Block(np.einsum("bhkd,bhqd->bhkq", shape.shared(v), dO), v.e + g.e, g.exponent)
-    dS = _through_softmax(log2, dA)
+    dS = _through_softmax(found.log2, dA)
     scale = float(run.program.mixes.scale[number])
     for i, (other, sum_over) in ((0, (shape.shared(k), "bhkd,bhkq->bhqd")), (1, (shape.heads(q), "bhqd,bhkq->bhkd"))):
         product = np.einsum(sum_over, other, dS.x.astype(other.dtype))
@@ -53,8 +54,9 @@ def backward(run, op, number, kept):
 class _Shape:
     """Blocks as (inputs, heads, positions, units of a head) and back."""
 
-    def __init__(self, program, number, units):
-        self.inputs, self.positions = program.batch, program.columns // program.batch
+    def __init__(self, program, number, block):
+        units, columns = block.x.shape
+        self.inputs, self.positions = program.batch, columns // program.batch
         self.query, self.shared_heads = int(program.mixes.heads[number]), int(program.mixes.kv_heads[number])
         self.causal, self.scale, self.d = (
             bool(program.mixes.causal[number]),
@@ -86,17 +88,42 @@ class _Shape:
         return np.triu(every) if self.causal else every
 
 
-def _log2_weights(shape, q, k):
-    """log2 of the attention weights (B, H, keys, queries), -inf where a query does not look; and the block of
-    scores."""
+class _Softmax(NamedTuple):
+    """Attention weights, (B, H, keys, queries): shares over their sum.
+
+    What sums with shares is divided once: numbers of a format then keep their exact means, and every backend meets the
+    same ties when it rounds.
+
+    Attributes:
+        log2: of the weights, -inf where a query does not look.
+        shares: of the largest weight.  sum: over the keys, (B, H, queries); with plain arithmetic shares are the
+            weights, and their sum None.
+        scores: their block.
+    """
+
+    log2: np.ndarray
+    shares: np.ndarray
+    sum: np.ndarray | None
+    scores: Block
+
+    def over_sum(self, x):
+        """x, (B, H, queries, units), over each query's sum."""
+        return x if self.sum is None else x / self.sum[..., None]
+
+
+def _softmax(shape, q, k):
+    """The attention weights."""
     dot = np.einsum("bhkd,bhqd->bhkq", shape.shared(k), shape.heads(q))
     scores = Block(dot, q.e + k.e, q.exponent).times(shape.scale)
     if not q.exponent:
         weights = np.where(shape.seen, np.exp(scores.x), 0)
-        return np.log2(weights / weights.sum(axis=-2, keepdims=True)), scores
+        weights = weights / weights.sum(axis=-2, keepdims=True)
+        return _Softmax(np.log2(weights), weights, None, scores)
     visible = np.where(shape.seen, scores.x, -np.inf)
     below = ldexp(visible - visible.max(axis=-2, keepdims=True), scores.e) * LOG2_E
-    return below - np.log2(np.exp2(below).sum(axis=-2, keepdims=True)), scores
+    shares = np.exp2(below)
+    total = shares.sum(axis=-2)
+    return _Softmax(below - np.log2(total)[..., None, :], shares, total, scores)
 
 
 def _deviation(shape, scores):
@@ -116,7 +143,7 @@ def _through_softmax(log2, dA):
     np.put_along_axis(others, main, -np.inf, axis=-2)
     top = others.max()
     if not top > -FAINTEST_WEIGHT:  # one key each, or less than an exponent can say: nothing flows
-        return dA.like(np.zeros(log2.shape), 0)
+        return dA.like(dA.x * 0.0, 0)  # nan where dA overflowed
     e = math.floor(top)
     share = np.exp2(others - e)  # of the weights' own size, times 2^e
     from_main = dA.x - np.take_along_axis(dA.x, main, axis=-2)

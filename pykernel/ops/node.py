@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from pykernel.block import ldexp
+from pykernel.program import FEW_COLUMNS
 
 TABLE = "node"
 
@@ -45,5 +46,8 @@ def _similarity(x):
     if columns < 2:
         return math.nan
     lengths = norms[norms > 0]
+    if columns > max(len(x), FEW_COLUMNS):  # the same of the sum of all directions, without a matrix of pairs
+        together = (x / lengths).sum(axis=1)
+        return ((together**2).sum() - columns) / (columns * (columns - 1))
     cosines = (x.T @ x) / np.outer(lengths, lengths)
     return (cosines.sum() - np.trace(cosines)) / (columns * (columns - 1))

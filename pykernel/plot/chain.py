@@ -22,10 +22,13 @@ _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
 TITLE = 9  # points
+MOST_NAMED = 16  # layers that are called by their modules' names along an axis
 MOST_SAID = 110  # characters of a pattern: two lines of a title
+ACROSS = 0.85  # of a figure's width is the axes', above which a title is centred
+LEAST = 1.0  # decades that an axis of decades shows, so that a flat line looks flat
 
 
-class _Canvas:
+class Canvas:
     """Axes to draw on: the caller's, whose title and labels stay; those of a Page without (see there)."""
 
     def __init__(self, ax: Any) -> None:
@@ -49,6 +52,12 @@ class _Canvas:
         """A label that the legend shows once, however many chains are drawn on the axes."""
         return "_" + label if label in self.ax.get_legend_handles_labels()[1] else label
 
+    def show_at_least(self, reach: float) -> None:
+        """A range of the y axis that is no smaller, about what is drawn."""
+        low, high = self.ax.get_ylim()
+        if self.own and high - low < reach:
+            self.ax.set_ylim((low + high - reach) / 2, (low + high + reach) / 2)
+
     def finish(self, x: str, y: str, title: str, **legend: Any) -> Any:
         ax = self.ax
         if self.own or not ax.get_xlabel():
@@ -56,12 +65,12 @@ class _Canvas:
         if self.own or not ax.get_ylabel():
             ax.set_ylabel(y)
         if self.own:
-            room = int(ax.figure.get_size_inches()[0] * 72 / (0.52 * TITLE))
+            room = int(ax.figure.get_size_inches()[0] * ACROSS * 72 / (0.55 * TITLE))
             ax.set_title(
                 "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE
             )
         if ax.get_legend_handles_labels()[1]:
-            ax.legend(fontsize=8, **{"frameon": False, **legend})
+            ax.legend(fontsize=8, **{"framealpha": 0.8, "edgecolor": "none", **legend})
         return ax
 
 
@@ -90,7 +99,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
     Returns:
         The axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     g = np.where(np.isneginf(p.log10_grad_activation), np.nan, p.log10_grad_activation)
     layer = np.arange(p.chain.extents.node + 1)
@@ -120,6 +129,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
         note = f"the gradient is exactly zero in {lost} of {p.replicas} replicas: no line there"
         ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
     x = "layer l (0 is the input)" if p.chain.blocks is None else "block (0 is the input)"
+    canvas.show_at_least(LEAST)
     return canvas.finish(x, r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
 
 
@@ -129,16 +139,22 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
 
     Keywords are of the lines, or of the line of a chain of equal layers. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     y = r"log$_{10}$ norm of dJ/dW  (decades)"
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     if p.chain.blocks is not None:
         _by_name(canvas, p.chain, p.layers, _middle(p.log10_grad_weight), line)
+        canvas.show_at_least(LEAST)
         return canvas.finish("block", y, title)
     style = canvas.style(
         line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
     )
-    canvas.ax.plot(np.arange(1, p.chain.depth + 1), _middle(p.log10_grad_weight), **style)
+    layers = np.arange(1, p.chain.depth + 1)
+    canvas.ax.plot(layers, _middle(p.log10_grad_weight), **style)
+    canvas.show_at_least(LEAST)
+    if canvas.own and p.chain.modules and len(layers) <= MOST_NAMED:
+        canvas.ax.set_xticks(layers, p.chain.modules, rotation=30, ha="right")
+        return canvas.finish("layer", y, title)
     return canvas.finish("layer l", y, title)
 
 
@@ -151,24 +167,40 @@ def _middle(rows: np.ndarray) -> np.ndarray:
     return middle
 
 
-def _by_name(
-    canvas: _Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0
-) -> int:
+def _by_name(canvas: Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0) -> int:
     """One line against the block for each name of the pattern, points for those of first and last; how many lines there
     are then."""
-    lines: dict[str, tuple[list[int], list[float]]] = {}
+    lines = places_by_name(chain, names)
+    for i, (label, (x, at)) in enumerate(lines.items(), first):
+        y = values[at]
+        canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
+    return first + len(lines)
+
+
+def places_by_name(chain: Any, names: tuple[str, ...]) -> dict[str, tuple[list[int], list[int]]]:
+    """The lines of a row of a chain of blocks, one for each name of the pattern: blocks, and columns of the row."""
+    lines: dict[str, tuple[list[int], list[int]]] = {}
     before, pattern = len(chain.first), len(chain.blocks)
-    for name, value in zip(names, values, strict=True):
+    of_module: dict[str, list[str]] = {}
+    modules = chain.modules if chain.modules and names == chain.layers else ("",) * len(names)
+    for column, (name, module) in enumerate(zip(names, modules, strict=True)):
         block, _, role = name.partition(".")
         at = int(block) - 1 - before
         inside = 0 <= at < chain.depth * pattern
         label = name if not inside else f"{at % pattern + 1}.{role} of the pattern" if pattern > 1 else role
-        x, y = lines.setdefault(label, ([], []))
+        x, columns = lines.setdefault(label, ([], []))
         x.append(int(block))
-        y.append(value)
-    for i, (label, (x, y)) in enumerate(lines.items(), first):
-        canvas.ax.plot(x, y, **{**style_of(i), "markevery": max(1, len(x) // 12), "label": canvas.once(label), **line})
-    return first + len(lines)
+        columns.append(column)
+        of_module.setdefault(label, []).append(module)
+    return {_pattern(of_module[label]) or label: places for label, places in lines.items()}
+
+
+def _pattern(modules: list[str]) -> str:
+    """What the names of modules have in common, as layers.*.linear1; "" where they have no names, or of other forms."""
+    parts = [name.split(".") for name in modules]
+    if len(set(map(len, parts))) > 1 or not modules[0]:
+        return ""
+    return ".".join(own[0] if len(set(own)) == 1 else "*" for own in zip(*parts, strict=True))
 
 
 def factors(p: Any, ax: Any = None, **line: Any) -> Any:
@@ -178,7 +210,7 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
     Of a chain of blocks a line for each layer and function of the pattern, by name. Keywords are of the line of both
     together, of blocks of the lines. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     if p.chain.blocks is not None:
         drawn = _by_name(canvas, p.chain, p.layers, _middle(p.log10_weight_factor), line)
@@ -212,7 +244,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
 
     Keywords are colour and label of the histogram. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     values = p.signal_end_to_end[np.isfinite(p.signal_end_to_end)]
     lost = p.replicas - len(values)
@@ -257,7 +289,7 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
     """
     if not p.attentions:
         raise ValueError("kind='entropy' is for chains with attention, and this one has none")
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     style = {} if canvas.own else canvas.style({})
     _by_name(canvas, p.chain, p.attentions, _middle(p.attention_entropy), {**style, **line})
@@ -269,6 +301,8 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
         ax.fill_between(blocks, low, high, lw=0, zorder=0, label=whose, **band)
     for level in dict.fromkeys(p.uniform_entropy.tolist()):
         ax.axhline(level, color=GREY, ls=":", lw=1.2, label=canvas.once("uniform attention"))
+    if canvas.own:  # entropy has a scale of its own: from one key to all alike
+        ax.set_ylim(0, 1.08 * max(ax.get_ylim()[1], *p.uniform_entropy))
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     return canvas.finish("block", "entropy of the attention weights  (nats)", title)
 
@@ -294,7 +328,7 @@ def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:
 
     Keywords are those of matplotlib's `pcolormesh`. Returns the axes.
     """
-    canvas = _Canvas(ax)
+    canvas = Canvas(ax)
     ax = canvas.ax
     with np.errstate(divide="ignore", invalid="ignore"):
         decades = np.where(np.isinf(d.q), np.nan, 0.5 * np.log10(d.chi_perp))

@@ -218,7 +218,7 @@ def _of_scalars(scalars: Scalars, names: tuple, shape: tuple) -> dict[str, Any]:
             values.reshape(*shape, values.shape[1]),
             {"units": unit, "long_name": meaning},
         )
-    meaning = "vanishing, exploding, stable, dead, missing or failed"
+    meaning = "vanishing, exploding, stable, dead, undefined (not a number), missing or failed"
     variables["verdict"] = (names, scalars.verdicts.astype(str).reshape(shape), {"long_name": meaning})
     variables["replicas"] = (names, scalars.known.reshape(shape), {"long_name": "replicas finished"})
     return variables

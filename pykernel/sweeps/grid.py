@@ -9,7 +9,6 @@ Axes follow the order of the grid's keys; cells follow in C order, the last axis
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import itertools
 import math
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel import checks, spelling
-from pykernel.chain import Chain
+from pykernel.blocks import preset_fields
+from pykernel.chain import FIELDS, Chain
 from pykernel.formats import WORDS as FORMAT_WORDS
-from pykernel.formats import Formats
+from pykernel.formats import Formats, formats_or_none
 from pykernel.layers import Block
 from pykernel.wording import spoken
 
@@ -35,10 +35,18 @@ OF_EQUAL_LAYERS = {"activation": None, "norm": None, "order": Chain.order, "resi
 
 
 class Named(NamedTuple):
-    """A pattern of blocks by the name that labels it: the fields of `Chain` that it sets."""
+    """A pattern of blocks by the name that labels it: the fields of `Chain` that it sets; those of a preset of
+    `pykernel.blocks`, whose name it then is, follow the chain's depth and width."""
 
     name: str
     fields: dict
+    is_preset: bool = False
+
+    def of(self, words: dict) -> dict:
+        """Its fields in a chain of these words."""
+        if not self.is_preset:
+            return self.fields
+        return preset_fields(self.name, layers=words.get("depth"), width=words.get("width"))
 
 
 class Axis(NamedTuple):
@@ -89,7 +97,7 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
             held = f"more than {MAX_CELLS}" if chains else "an empty list"
             raise ValueError(f"grid must hold at least one chain and at most {MAX_CELLS}, got {held}")
         return (Axis("chain", ("chain",), tuple((chain,) for chain in chains)),)
-    words = [field.name for field in dataclasses.fields(Chain) if field.init]
+    words = list(FIELDS)
     result, seen = [], set()
     for key, values in grid.items():
         keys = key if isinstance(key, tuple) else (key,)
@@ -200,8 +208,8 @@ def label(value: Any) -> Any:
         return "none"
     if isinstance(value, Named):
         return value.name
-    if isinstance(value, bool | int | float | str):
-        return value
+    if isinstance(value, int | float | str):
+        return str(value) if isinstance(value, bool) else value  # files of numbers have no truth values
     if isinstance(value, tuple) and not all(isinstance(item, int) for item in value):  # one value a layer, or blocks
         value = spoken(value) if not isinstance(value[0], Block) else "; ".join(map(str, value))
     text = str(value)
@@ -214,10 +222,10 @@ def labels(axis: Axis) -> dict[str, list]:
     if axis.name == "chain":
         chains = [row[0] for row in axis.values]
         words = {}
-        for field in dataclasses.fields(chains[0]):
-            column = [label(getattr(chain, field.name)) for chain in chains]
-            if len({str(item) for item in column}) > 1 or field.name in ("depth",):
-                words[field.name] = _uniform(column)
+        for word in FIELDS:
+            column = [label(getattr(chain, word)) for chain in chains]
+            if len({str(item) for item in column}) > 1 or word == "depth":
+                words[word] = _uniform(column)
         return {"chain": list(range(len(chains))), **words}
     columns = {
         word: _uniform([label(row[i]) for row in axis.values]) for i, word in enumerate(axis.keys) if word != "replicas"
@@ -264,10 +272,10 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
             raise ValueError(f"replicas must be a positive int, got {count!r}")
         own = {word: words.pop(word) for word in RUN_WORDS if word in words}
         of_formats = {word: words.pop(word) for word in FORMAT_WORDS if word in words}
-        words = expand(words)
         if chain is None:
             try:
-                fields = {**held, **words}
+                words = expand(words, {**held, **words})
+                fields = {**expand(held, {**held, **words}), **words}
                 if "widths" in words:
                     fields = {**fields, "depth": words.get("depth"), "width": words.get("width")}
                 elif "depth" in words or "width" in words:
@@ -281,41 +289,35 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                 raise kind(f"cell {where}: {error}") from None
         ran = {**run, **own}
         positions = ran.pop("positions", ())
+        checks.positions(positions)
         positions = tuple(positions) if isinstance(positions, list) else positions
         if positions != ():  # left out where there are none, as in keys of before there were any
             ran["positions"] = positions
-        formats = ran.pop("formats", None)
+        formats = formats_or_none(ran.pop("formats", None))
         if of_formats:
-            formats = _with_words(of_formats, formats)
+            formats = Formats.with_words(of_formats, formats)
         if formats is not None:
             ran["formats"] = formats
         result.append(Cell(tuple(i for i, _ in combination), chain, ran, count))
     return result
 
 
-def _with_words(words: dict, formats: Any) -> Any:
-    if not (formats is None or isinstance(formats, Formats)):
-        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
-    return Formats.with_words(words, formats)
-
-
-def expand(words: dict) -> dict:
-    """Words of a chain, named patterns replaced by the fields that they set."""
+def expand(words: dict, every: dict) -> dict:
+    """Words of a chain, named patterns replaced by the fields that they set in a chain of `every` word."""
     found = {}
     for value in words.values():
-        found.update(value.fields if isinstance(value, Named) else {})
+        found.update(value.of(every) if isinstance(value, Named) else {})
     return found | {word: value for word, value in words.items() if not isinstance(value, Named)}
 
 
 def _held(base: Any) -> dict:
     """The fields that `base` holds."""
     if isinstance(base, Chain):
-        return {field: getattr(base, field) for field in base.__dataclass_fields__}
+        return {field: getattr(base, field) for field in FIELDS}
     if base is None or isinstance(base, Mapping):
         for word in base or ():
-            _check_word(word, list(Chain.__dataclass_fields__), set())
-        held = {"activation": Chain.activation, "init": Chain.init, **(base or {})}
-        return expand({word: _object(word, value) for word, value in held.items()})
+            _check_word(word, list(FIELDS), set())
+        return {word: _object(word, value) for word, value in (base or {}).items()}
     raise TypeError(f"base must be None, a Chain or a mapping of its fields, got {base!r}")
 
 
@@ -349,8 +351,13 @@ def require_single(run: dict[str, Any]) -> None:
 
 def columns(run: dict) -> int:
     """Inputs times positions of a run."""
-    positions = run.get("positions", ())
-    return run["batch"] * math.prod((positions,) if isinstance(positions, int) else positions)
+    return run["batch"] * math.prod(positions(run))
+
+
+def positions(run: dict) -> tuple[int, ...]:
+    """Of one input of a run, along each axis."""
+    given = run.get("positions", ())
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def name(cell: Cell, axes: tuple[Axis, ...]) -> str:

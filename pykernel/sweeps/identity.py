@@ -120,7 +120,7 @@ def _since(kind: type) -> tuple[list[str], list[dataclasses.Field]]:
         return [field.name for field in fields], []
     ours = (FIRST.get(name_of(base), "") for base in reversed(kind.__mro__))
     first = list(dict.fromkeys(name for names in ours for name in names.split()))
-    return first, [field for field in fields if field.name not in first]
+    return first, [field for field in fields if field.compare and field.name not in first]
 
 
 def _is_ours(value: Any) -> bool:

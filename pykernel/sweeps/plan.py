@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from pykernel import machine, stream
-from pykernel.chain import Chain
+from pykernel.chain import FIELDS
 from pykernel.init import Given
+from pykernel.patterns import pattern_of
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.profiles import Profiles
 
 # What engines refuse does not depend on gain, nor on depth beyond the residual's: so a large grid is lowered a few
 # times only.
-ASKED = tuple(field.name for field in dataclasses.fields(Chain) if field.name not in ("depth", "gain"))
+ASKED = tuple(word for word in FIELDS if word not in ("depth", "gain"))
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,10 @@ class SweepPlan:
             for name, value in first.run.items()
             if len({str(c.run.get(name)) for c in self.cells}) == 1
         }
-        fields = [field.name for field in dataclasses.fields(first.chain)]
         gridded = {word for axis in self.axes for word in axis.keys}
         base = {
             name: grid.label(getattr(first.chain, name))
-            for name in fields
+            for name in FIELDS
             if name not in gridded and "chain" not in gridded
         }
         result = {
@@ -238,6 +238,12 @@ def _resolve(cell: Cell, known: dict) -> dict:
     return run
 
 
+def _nodes(cell: Cell) -> np.ndarray:
+    """Units at the ends of a cell's blocks."""
+    chain = cell.chain
+    return chain.layer_widths if chain.blocks is None else pattern_of(chain, grid.positions(cell.run)).nodes
+
+
 def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     """Refuse the largest cell of each engine if one chain of it does not fit in memory.
 
@@ -250,7 +256,8 @@ def _require_memory(axes: tuple[Axis, ...], cells: list[Cell]) -> None:
     for cell in cells:
         chain = cell.chain
         equal = chain.width is not None and chain.blocks is None
-        size = (chain.depth * chain.width if equal else int(chain.layer_widths.sum())) * grid.columns(cell.run)
+        units = chain.depth * chain.width if equal else int(_nodes(cell).sum())
+        size = units * grid.columns(cell.run)
         kind = cell.run["engine"], cell.run["backend"]
         if kind not in largest or size > largest[kind][0]:
             largest[kind] = size, cell

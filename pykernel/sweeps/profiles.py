@@ -14,10 +14,11 @@ from pykernel import checks, observables
 # A node of more replicas than this keeps every second of its children's values: the rank error of a quantile is
 # at most 1 / (2 * KEPT) per doubling beyond, and 0 up to KEPT replicas.
 # what "all" means, in keys of stores, too: rows that a run without formats has
-_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix", "rounded"))
+_LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("replica", "mix", "rounded", "weight"))
 OF_ATTENTION = tuple(row.name for row in observables.ROWS if row.extent == "mix")
 OF_FORMATS = tuple(row.name for row in observables.ROWS if row.extent == "rounded")
-_ALLOWED = (*_LAYERED, *OF_ATTENTION, *OF_FORMATS)
+OF_WEIGHTS = tuple(observables.OF_USES)
+_ALLOWED = (*_LAYERED, *OF_ATTENTION, *OF_FORMATS, *OF_WEIGHTS)
 _DEFAULT_ROWS = (
     "log10_grad_weight",
     "log10_grad_activation",
@@ -98,7 +99,7 @@ class Profiles:
         return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
 
     def of_chains(self, chains: Iterable[Any]) -> Profiles:
-        """These, of all rows ("all") with those of attention where a chain has any.
+        """These, of all rows ("all") with those of attention and of shared weights where a chain has any.
 
         Raises:
             ValueError: rows of attention are asked for by name, and no chain has any.
@@ -106,11 +107,12 @@ class Profiles:
         asked = [name for name in self.rows if name in OF_ATTENTION]
         if not asked and self.rows != _LAYERED:
             return self
-        if any(chain.extents.mix for chain in chains if chain.blocks is not None):
-            return self if asked else replace(self, rows=(*_LAYERED, *OF_ATTENTION))
-        if asked:
+        chains = [chain for chain in chains if chain.tied or chain.blocks is not None]
+        mixes = any(chain.extents.mix for chain in chains)
+        if asked and not mixes:
             raise ValueError(f"profiles asks for {asked[0]}, and no chain of this sweep has attention")
-        return self
+        more = (*(OF_ATTENTION if mixes else ()), *(OF_WEIGHTS if any(c.extents.weight for c in chains) else ()))
+        return self if asked or not more else replace(self, rows=(*_LAYERED, *more))
 
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-WIDTH = 80
+from pykernel.tables import WIDTH, Table
+
 LETTERS_ALONG, BLOCKS = 40, 24  # in a table of letters: values of the axis along a row, pairs of axes
 LETTERS = {
     "stable": "s",
@@ -85,13 +86,8 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
             for name, column in columns.items():
                 column.append(found[name])
     left_out = _fit(columns, names, width)
-    widths = {name: max(map(len, [name, *column])) for name, column in columns.items()}
-    for row in zip(*([name, *column] for name, column in columns.items()), strict=True):
-        texts = [
-            text.ljust(widths[name]) if name in names or name == "verdict" else text.rjust(widths[name])
-            for name, text in zip(columns, row, strict=True)
-        ]
-        yield " ".join(texts).rstrip()[:width]
+    shown = Table(list(columns), list(zip(*columns.values(), strict=True)), left=(*names, "verdict"), gap=" ")
+    yield from (line[:width] for line in shown.printed())
     yield ""
     said = [text for name, text in _EXPLAINED.items() if name in columns]
     if "repetition" in ds.slope.attrs.get("units", ""):
@@ -168,11 +164,12 @@ def _letters(ds: Any, width: int) -> Iterator[str]:
         _VERDICT.replace("signal and weights", "the signal's and the weights' decades end to end"), width
     )
     if "z_slope" in ds:
-        yield from _beside(ds, width)
+        yield ""
+        yield from textwrap.wrap(beside(ds), width)
 
 
-def _beside(ds: Any, width: int) -> Iterator[str]:
-    """How the measured slopes lie beside the predicted ones, in a few lines."""
+def beside(ds: Any) -> str:
+    """How the measured slopes of a sweep with theory lie beside the predicted ones, in a sentence."""
     z = np.abs(ds.z_slope.values[np.isfinite(ds.z_slope.values)])
     predicted = int(np.isfinite(ds.predicted_slope.values).sum())
     text = f"theory predicts the slope of {predicted} of {ds.verdict.size} cells, "
@@ -187,8 +184,7 @@ def _beside(ds: Any, width: int) -> Iterator[str]:
     waiting = int(np.char.startswith(ds.theory.values.astype(str), "not computed").sum())
     if waiting:
         text += f"; theory of {waiting} cells is left out: --predict (predict=True) asks for it"
-    yield ""
-    yield from textwrap.wrap(text, width)
+    return text
 
 
 def _grid(part: Any, along: str, across: str | None, down: str | None, page: int) -> Iterator[str]:
@@ -200,10 +196,11 @@ def _grid(part: Any, along: str, across: str | None, down: str | None, page: int
     width = max(max(len(name) for name in columns), words.shape[2])
     many = max(1, (page - first - 1) // (width + 1))
     for begin in range(0, len(columns), many):
-        yield " ".join([" " * first, *(name.ljust(width) for name in columns[begin : begin + many])]).rstrip()
-        for name, line in zip(names, words[:, begin : begin + many], strict=True):
-            letters = ["".join(LETTERS.get(word, "?") for word in cell).ljust(width) for cell in line]
-            yield " ".join([name.ljust(first), *letters]).rstrip()
+        titles = ["", *columns[begin : begin + many]]
+        part = words[:, begin : begin + many]
+        letters = [["".join(LETTERS.get(word, "?") for word in cell) for cell in row] for row in part]
+        lines = [[name, *row] for name, row in zip(names, letters, strict=True)]
+        yield from Table(titles, lines, left=titles, gap=" ").printed()
 
 
 def coordinates(ds: Any, axis: str) -> list[str]:

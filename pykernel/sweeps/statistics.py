@@ -75,15 +75,15 @@ def _over_steps(row: np.ndarray) -> np.ndarray:
 
 
 def profiles(rows: dict[str, np.ndarray], kept: Profiles, layers: np.ndarray) -> np.ndarray:
-    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step or block k, as the row
-    goes, 0 the input.
+    """The kept rows at the kept places: (P, R, S) float64. Place k is layer, activation step, block or weight k, as
+    the row goes, 0 the input.
 
     Zero at the input for rows that have no value there (where nobody reads it); nan beyond the end of a row that is
     shorter than others.
     """
     values = np.zeros((len(kept.rows), len(rows["loss"]), len(layers)))
     for p, name in enumerate(kept.rows):
-        row, begin = rows[name], int(not HAS_INPUT[name])
+        row, begin = observables.of_weights(rows, name), int(not HAS_INPUT[name])
         places = layers[begin:] - begin
         if len(places) == row.shape[1] == places[-1] + 1:
             values[p, :, begin:] = row

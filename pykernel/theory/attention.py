@@ -12,6 +12,8 @@ from pykernel.theory.softmax import softmax
 from pykernel.theory.structure import positions_apart
 from pykernel.theory.weights import scores
 
+ONE_POSITION = "attention with one position looks at itself: give positions"
+
 
 def entropies(program: Program, signal: Signal) -> np.ndarray:
     """Mean entropy of the weights of each attention, nats, (M,)."""
@@ -54,8 +56,10 @@ def _shared(T: int, causal: bool, r_q: float, r_k: float) -> float:
 
 def notes(program: Program, signal: Signal) -> list[str]:
     """Plain sentences on what the numbers of attention assume."""
-    if positions_apart(program) == 1 or not program.counts.mix:
+    if not program.counts.mix:
         return []
+    if positions_apart(program) == 1:
+        return [ONE_POSITION]
     out = ["attention: scores are normal, and heads many; what few heads add to the spread over networks is left out"]
     if program.mixes.causal.any():
         out.append(

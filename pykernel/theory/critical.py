@@ -13,6 +13,7 @@ from pykernel import activations, checks
 from pykernel.activation import Activation
 from pykernel.chain import ORDERS, Chain
 from pykernel.layers import NORM_EPS, NORMS
+from pykernel.tables import Shown, Strong, Table
 from pykernel.theory.critical_chain import CriticalFactor, critical_factor
 from pykernel.theory.quadrature import (
     ELASTICITY,
@@ -30,7 +31,7 @@ LOWEST, HIGHEST = -16.0, 14.0  # log standard deviations searched for a fixed po
 
 
 @dataclass(frozen=True)
-class CriticalPoint:
+class CriticalPoint(Shown):
     """The edge of chaos of an activation function, or the closest approach to it.
 
     Attributes:
@@ -63,8 +64,11 @@ class CriticalPoint:
     def sigma_w(self) -> float:
         return self.gain
 
-    def __str__(self):
-        return self.note
+    def shown(self):
+        """The note; in a table of one line the numbers."""
+        yield Strong(self.note)
+        numbers = [f"{number:.6g}" for number in (self.gain, self.q, self.chi_perp, self.chi_par)]
+        yield Table(("gain", "q", "chi_perp", "chi_par", "stable"), [(*numbers, str(self.stable))])
 
 
 @overload
@@ -128,8 +132,13 @@ def critical_gain(
         every gain is critical:
     """
     if isinstance(activation, Chain):
-        if (bias_std, norm, order, norm_eps) != (0.0, None, ORDERS[0], NORM_EPS):
-            raise ValueError("critical_gain takes no bias_std, norm, order or norm_eps beside a Chain, which says them")
+        given = {"bias_std": (bias_std, 0.0), "norm": (norm, None), "order": (order, ORDERS[0])}
+        for word, (value, default) in (given | {"norm_eps": (norm_eps, NORM_EPS)}).items():
+            if not (value is default or (isinstance(value, int | float | str) and value == default)):
+                raise ValueError(
+                    f"critical_gain takes no {word} beside a Chain: bias_std, norm, order and norm_eps are the chain's "
+                    "own, as in chain.replace(bias_std=0.1)"
+                )
         batch = (16 if activation.has_batch_norm else 1) if batch is None else batch
         return critical_factor(activation, batch, positions)
     row = activations.get(activation)

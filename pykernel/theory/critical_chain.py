@@ -13,6 +13,7 @@ import numpy as np
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
+from pykernel.tables import Shown, Strong, Table
 from pykernel.theory.predict import passes
 from pykernel.theory.roots import root
 from pykernel.theory.structure import NoTheory
@@ -26,7 +27,7 @@ LOG10 = math.log(10)
 
 
 @dataclass(frozen=True)
-class CriticalFactor:
+class CriticalFactor(Shown):
     """What `critical_gain` finds for a chain.
 
     Attributes:
@@ -49,8 +50,12 @@ class CriticalFactor:
     others: tuple
     note: str
 
-    def __str__(self):
-        return self.note
+    def shown(self):
+        """The note; in a table of one line the numbers."""
+        yield Strong(self.note)
+        gain = f"{self.gain:.6g}" if isinstance(self.gain, float) else "one a layer"
+        numbers = (f"{self.factor:.6g}", gain, f"{self.chi:.6g}", f"{self.chi_now:.6g}")
+        yield Table(("factor", "gain", "chi", "chi now"), [numbers])
 
 
 def critical_factor(chain: Chain, batch: int, positions: Any = ()) -> CriticalFactor:

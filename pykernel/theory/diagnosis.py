@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
 
+from pykernel.tables import Shown, Strong
 from pykernel.theory.predict import predict
 from pykernel.theory.reasons import reasons
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """What an ensemble of chains says, how sure it is, and what theory says.
 
     Attributes:
@@ -58,8 +58,9 @@ class Diagnosis:
     sentence: str
     why: tuple[str, ...] = ()
 
-    def __str__(self):
-        return "\n".join(textwrap.fill(text, 80) for text in (self.sentence, *self.why))
+    def shown(self):
+        """The sentence, and of blocks why."""
+        return [Strong(self.sentence), *self.why]
 
 
 class Unhealthy(AssertionError):
@@ -148,6 +149,7 @@ def diagnose(
     values = np.asarray(getattr(p, measure))
     low, high, coverage = median_interval(values, confidence)
     expected, spread, slope_theory = _expected(prediction, measure)
+    law_batch = p.batch if p.chain.has_batch_norm or prediction is None else prediction.law_batch
     mean, error = _mean(values)
     if R == 1 or not error > 0:
         error = spread / math.sqrt(R)
@@ -177,8 +179,8 @@ def diagnose(
         weight=weight,
         layers_float32=layers,
     )
-    law_batch = p.batch if p.chain.has_batch_norm or prediction is None else prediction.law_batch
-    sentence = _sentence(p, known | {"law_batch": law_batch}, (vanishing, exploding))
+    of_one = prediction is not None and prediction.log10_grad_activation_mean is not None and law_batch != p.batch
+    sentence = _sentence(p, known | {"of_one": of_one}, (vanishing, exploding))
     return Diagnosis(**known, sentence=sentence, why=reasons(p, prediction))
 
 
@@ -220,16 +222,18 @@ def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
     rate = f"{d['slope']:+.3g} decades a {p.chain.unit}"
     if d["slope_error"] > 0:
         rate = f"{d['slope']:+.3g} +- {d['slope_error']:.1g} decades a {p.chain.unit}"
-    which = "theory" if d["law_batch"] == p.batch else "theory for one input"
-    parts = [f"{verb}: {rate}" + (f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else "")]
-    parts.append(_end_to_end(p.replicas, d, which, bounds))
-    if d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):
+    # A law of finite width may be one input's; what theory says at infinite width is the batch's.
+    which = "theory for one input" if d["of_one"] else "theory"
+    beside = f" ({which} {d['slope_theory']:+.3g})" if math.isfinite(d["slope_theory"]) else ""
+    parts = [f"{rate}{beside}"] if p.chain.has_slope else []
+    parts.append(_end_to_end(p.replicas, d, which if d["measure"] == "signal_end_to_end" else "theory", bounds))
+    if p.chain.has_slope and d["verdict"] != "stable" and math.isfinite(d["layers_float32"]):
         side = "below" if d["slope"] < 0 else "above"
         parts.append(f"{side} float32 after {d['layers_float32']} {p.chain.unit}s")
     # a skip passes both by
     if p.chain.blocks is None and math.isfinite(d["derivative"]) and math.isfinite(d["weight"]):
         parts.append(f"the derivative contributes {d['derivative']:+.2g}, the weights {d['weight']:+.2g}")
-    return "; ".join(parts)
+    return f"{verb}: {'; '.join(parts)}"
 
 
 def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel.chain import Chain
 from pykernel.formats import Formats
+from pykernel.tables import Shown, Strong
 from pykernel.theory.predict import Prediction, predict
 from pykernel.theory.rounding import half_unit
 
@@ -21,7 +22,7 @@ TURNED = 0.9  # cosine below which a gradient counts as another one
 
 
 @dataclass(frozen=True)
-class FormatAdvice:
+class FormatAdvice(Shown):
     """What theory says of a chain in low precision.
 
     Attributes:
@@ -40,7 +41,11 @@ class FormatAdvice:
     safe: int
     prediction: Prediction
 
-    def __str__(self):
+    def shown(self):
+        """One sentence."""
+        return [Strong(self._sentence())]
+
+    def _sentence(self):
         gradients = self.formats.gradients
         if self.formats.row("gradients") is None:
             scale = "gradients are not rounded: any loss scale does"

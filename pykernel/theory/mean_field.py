@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import activations
+from pykernel.ops import TABLES
 from pykernel.program import Program, Stretch
 from pykernel.theory import uniform
 from pykernel.theory.batch import batch_table
@@ -149,20 +150,20 @@ class Forward(Walk):
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""
         tables = {
-            "linear": (self.weight, self.bias),
-            "phi": (self.at,),
-            "gate": (self.at,),
+            "layer": (self.weight, self.bias),
+            "activation": (self.at,),
             "norm": (self.norms,),
             "affine": (self.program.affine_steps.tolist(),),
-            "add": (self.skip, self.branch),
-            "scale": (self.factors,),
+            "join": (self.skip, self.branch),
+            "factor": (self.factors,),
             "mask": (self.program.masks.tolist(),),
             "mix": (self.mixes.score.tolist(),),
+            "drive": (),
             "node": (),
         }
         for op in stretch.ops:
             first, each = place(stretch, op)
-            for values in tables[op.kind]:
+            for values in tables[TABLES[op.kind]]:
                 if len(set(values[first : first + each * stretch.count : each])) != 1:
                     return False
         return True

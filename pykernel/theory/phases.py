@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pykernel import activations
+from pykernel.tables import Shown, Strong, Table, places
 from pykernel.theory.critical import fixed_point
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
 
 
-@dataclass(frozen=True)
-class PhaseDiagram:
+@dataclass(frozen=True, repr=False)
+class PhaseDiagram(Shown):
     """Fixed points over a grid of weight and bias scales.
 
     Attributes:
@@ -35,6 +36,27 @@ class PhaseDiagram:
         names = np.where(np.abs(chi - 1) <= 1e-6, "critical", np.where(chi < 1, "ordered", "chaotic"))
         return np.where(np.isinf(self.q), "unbounded", names)
 
+    def __repr__(self):
+        return f"<PhaseDiagram of {self.activation}: {' x '.join(map(str, self.q.shape))} scales>"
+
+    def shown(self):
+        """The grid, how much of it each phase has, and where gradients keep their size."""
+        phase, shape = self.phase, " x ".join(map(str, self.phase.shape))
+        yield Strong(f"{self.activation}: fixed points over {shape} scales of biases and weights")
+        shares = {name: float(np.mean(phase == name)) for name in ("ordered", "critical", "chaotic", "unbounded")}
+        yield ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005) + "; the map: plot()"
+        lines = [(f"{self.sigma_b[i]:.3g}", _crossings(self.sigma_w, self.chi_perp[i])) for i in places(len(phase), 6)]
+        yield Table(("sigma_b", "sigma_w at which gradients keep their size"), lines)
+
+    def to_dataframe(self):
+        """A pandas.DataFrame, a line for each pair of scales: sigma_w, sigma_b, q, chi_perp, chi_par and phase."""
+        import pandas
+
+        sigma_b, sigma_w = np.meshgrid(self.sigma_b, self.sigma_w, indexing="ij")
+        columns = {"sigma_w": sigma_w, "sigma_b": sigma_b, "q": self.q, "chi_perp": self.chi_perp}
+        columns |= {"chi_par": self.chi_par, "phase": self.phase}
+        return pandas.DataFrame({name: values.ravel() for name, values in columns.items()})
+
     def plot(self, ax=None, **mesh):
         """Decades a layer over (sigma_w, sigma_b) with the critical line.
 
@@ -48,6 +70,17 @@ class PhaseDiagram:
         from pykernel.plot import chain
 
         return chain.phase_diagram(self, ax=ax, **mesh)
+
+
+def _crossings(sigma_w: np.ndarray, chi: np.ndarray) -> str:
+    """Where log chi changes sign along the weight scale, read between the points of the grid."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.log(chi)
+    found = sigma_w[rate == 0].tolist()
+    for i in np.flatnonzero(rate[:-1] * rate[1:] < 0):
+        share = rate[i] / (rate[i] - rate[i + 1])
+        found.append(float(sigma_w[i] + share * (sigma_w[i + 1] - sigma_w[i])))
+    return ", ".join(f"{x:.3g}" for x in sorted(found)) or "none on this grid"
 
 
 def phase_diagram(activation="tanh", sigma_w=None, sigma_b=None) -> PhaseDiagram:

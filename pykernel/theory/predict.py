@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,20 @@ from pykernel import checks, observables
 from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
-from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient
+from pykernel.tables import Shown, Strong, tidy
+from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient, tangent
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
-from pykernel.theory.refusals import ONE_NORMED_INPUT, means, structure
+from pykernel.theory.refusals import ONE_NORMED_INPUT, means, overused, structure
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
+from pykernel.wording import compared
 
 LOG10 = math.log(10)
+WIDE_HEAD = 0.01  # outputs a unit from which a head counts as wide
 CLOSE = 0.5  # decades below the rest from which the gradient's part along the signal counts
 NO_LAW = (
     "infinite width only; no finite-width law for this kind of chain, or none so deep or so saturated at this "
@@ -31,7 +34,7 @@ NO_LAW = (
 )
 
 
-class Prediction(observables.Rows):
+class Prediction(Shown, observables.Rows):
     """What infinite-width theory says that `propagate` would measure, and the finite-width law of the gradient.
 
     Rows have the names of `pykernel.observables.ROWS` and no replica axis: (depth,), (depth + 1,) for
@@ -48,7 +51,7 @@ class Prediction(observables.Rows):
         overtaken: whether functions act on sums and the gradient's part along the signal, of order 1/width, has grown
             so that it counts: then the rows say too little.
         law: where mean and std come from.  law_batch: of how many inputs they are, `batch` or 1.  validity: what the
-            numbers assume.
+            numbers assume.  wide_head: the part of it that is about a head of many outputs, or empty.
 
     Examples:
         >>> p = predict(Chain(depth=30, width=100))
@@ -62,7 +65,8 @@ class Prediction(observables.Rows):
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = predicted(program, signal, gradient, loss)
-        known = finite.law(program, signal, gradient) or finite_blocks.law(program)
+        shared = program.counts.weight
+        known = None if shared else finite.law(program, signal, gradient) or finite_blocks.law(program)
         self.law, self.law_batch = (known.law, known.batch) if known else (_no_law(program), 1)
         self.log10_grad_activation_mean = self.log10_grad_activation_std = None
         self.dead_chance = known.dead if known else dead_probability(program)
@@ -71,11 +75,12 @@ class Prediction(observables.Rows):
             self.log10_grad_activation_std = np.sqrt(known.variance) / (2 * LOG10)
         on_sums = signal.fractions is not None
         self.overtaken = on_sums and density.along(program, signal) > self.signal_end_to_end - CLOSE
+        self.wide_head = _wide_head(program)
         self.validity = _validity(program, self)
 
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
-            return self.rows[name]
+            return observables.of_weights(self.rows, name)
         raise AttributeError(f"Prediction has no attribute {name!r}; rows: {', '.join(observables.NAMES)}")
 
     def __dir__(self):
@@ -149,6 +154,33 @@ class Prediction(observables.Rows):
             exploding=exploding,
         )
 
+    @property
+    def tangent_kernel(self) -> np.ndarray:
+        """What `propagate(..., cotangent="common").tangent_kernel` is at infinite width, (B, B) float64: one number for
+        an input with itself, one for any two (Jacot, Gabriel, Hongler 2018, arXiv 1806.07572).
+
+        Raises:
+            ValueError: a chain whose pairs of inputs the theory does not follow, said in one sentence.
+
+        Examples:
+            >>> predict(Chain(depth=10, width=64, activation="linear", init="lecun_normal"), 2).tangent_kernel.round(6)
+            array([[640.,   0.],
+                   [  0., 640.]])
+        """
+        return tangent.kernel(self.program)
+
+    @property
+    def tangent_second_moment(self) -> float:
+        """E K^2 / (E K)^2 over networks of this width, of the kernel K of one input; nan where it is not known (known
+        is it of Gaussian linear and ReLU chains without biases).
+
+        Examples:
+            >>> round(predict(Chain(depth=10, width=50)).tangent_second_moment, 2)
+            2.14
+        """
+        found = tangent.second_moment(self.chain, self.program)
+        return math.nan if found is None else found
+
     def to_dict(self, layers: bool = True) -> dict:
         """Plain numbers for JSON, as `Propagation.to_dict`, and the finite-width law; "-inf" is an exact zero, None not
         known.
@@ -188,36 +220,67 @@ class Prediction(observables.Rows):
     def __repr__(self):
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
-    def __str__(self):
-        lines = [
-            *textwrap.wrap(str(self.chain), 80),
-            f"theory, batch {self.batch}",
-            "",
-            f"verdict: {self.verdict}, predicted",
-        ]
+    def _of_formats(self) -> str:
+        """What rounding makes of the gradient, in a sentence; the verdict is that of the chain without it."""
+        where = "layer" if self.chain.blocks is None else "block"
+        cosine = self.gradient_cosine[0]
+        said = [f"rounded, the gradient at {where} 1 has a cosine of {cosine:.4g} with what it is without formats"]
+        if np.isnan(cosine):
+            said = [f"how far the gradient at {where} 1 turns theory does not say"]
+        for verb, what in itertools.product(("flushed", "overflowed"), ("signal", "gradient")):
+            share = getattr(self, f"{verb}_{what}")
+            worst = int(np.argmax(share))
+            if share[worst] > 0:
+                said.append(f"of the {what} {100 * share[worst]:.2g}% is {verb} at {where} {worst + 1}")
+        return "; ".join(said) + " (the verdict is that without formats)"
+
+    def shown(self):
+        """The verdict, decades end to end and by layer, and what the numbers assume."""
+        yield from (Strong(str(self.chain)), f"theory, batch {self.batch}")
+        if self.program.formats is not None:
+            yield f"rounded to: {self.program.formats}"
+        yield ""
+        yield Strong(f"verdict: {self.verdict}, predicted")
         if _one_normed_input(self.program):
-            lines += textwrap.wrap(ONE_NORMED_INPUT, 80, initial_indent="  ", subsequent_indent="  ")
-            return "\n".join(lines)
-        lines.append(f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width")
-        lines.append(
-            f"                                        {self.slope:+.4g} a "
-            f"{'layer' if self.chain.blocks is None else 'repetition'}"
-        )
+            yield f"  {ONE_NORMED_INPUT}"
+            return
+        yield f"  signal's gradient, input over output: {self.signal_end_to_end:+.4g} decades at infinite width"
+        if self.chain.has_slope:
+            yield f"{'':40}{self.slope:+.4g} a {self.chain.unit}"
         if self.log10_grad_activation_std is not None:
             words = ["one input"] if self.batch > self.law_batch else []
             words += ["networks without a dead layer"] if self.dead_chance > 1e-3 else []
-            whose = "; ".join(words)
-            lines.append(f"  at this width{f' ({whose})' if whose else ''}:")
-            lines.append(
-                f"    {self.signal_end_to_end_mean:+.4g} decades on average, standard deviation "
-                f"{self.signal_end_to_end_std:.3g}"
-            )
-        lines.append(f"  weight gradient, first over last:     {self.end_to_end:+.4g} decades")
+            whose = f" ({'; '.join(words)})" if words else ""
+            yield f"  at this width{whose}:"
+            mean, std = self.signal_end_to_end_mean, self.signal_end_to_end_std
+            yield f"    {mean:+.4g} decades on average, standard deviation {std:.3g}"
+        yield f"  {f'weight gradient, {compared(self.chain)}:':<37} {self.end_to_end:+.4g} decades"
         if self.dead_chance > 1e-12:
-            lines.append(f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero")
-        for note in (f"finite width: {self.law}", *self.validity):
-            lines += ["", *textwrap.wrap(note, 80)] if note.startswith("finite width") else textwrap.wrap(note, 80)
-        return "\n".join(lines)
+            yield f"  chance that a layer is dead: {self.dead_chance:.3g}; the gradient is then exactly zero"
+        if self.program.formats is not None:
+            yield self._of_formats()
+        yield from ("", f"finite width: {self.law}", *self.validity)
+
+    def to_dataframe(self, of: str = "layer"):
+        """A pandas.DataFrame, one line for each layer, as `Propagation.to_dataframe` without replicas; where a law is
+        known with mean and standard deviation of log10_grad_activation over draws at this width.
+
+        Args:
+            of: what a line is for in a chain of blocks: "layer", "activation", "attention" or "block".
+
+        Raises:
+            ValueError: another word.
+
+        Examples:
+            >>> list(predict(Chain(depth=3, width=8)).to_dataframe().layer)
+            [1, 2, 3]
+        """
+        rows = {name: np.asarray(values)[None] for name, values in self.rows.items() if values is not None}
+        frame = tidy(self.chain, rows, of).drop(columns="replica")
+        if self.log10_grad_activation_std is not None and len(frame) == self.chain.extents.node:
+            for name in ("log10_grad_activation_mean", "log10_grad_activation_std"):
+                frame[name] = getattr(self, name)[1:]
+        return frame
 
 
 def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0, formats=None) -> Prediction:
@@ -287,7 +350,7 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
 
 def _no_law(program: Program) -> str:
     """Why there is no finite-width law."""
-    found = finite_blocks.reason(program)
+    found = "uses of one weight" if program.counts.weight else finite_blocks.reason(program)
     return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
@@ -295,6 +358,18 @@ def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
     used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
     return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
+
+
+def _wide_head(program: Program) -> str:
+    """What theory leaves out of the gradient of a head with many outputs for its width; empty where that is little."""
+    width, outputs = int(program.nodes[-1]), program.head.outputs
+    if program.head.loss in (None, "linear") or outputs <= WIDE_HEAD * width:
+        return ""
+    return (
+        f"head of {outputs} outputs on {width} units: the gradient's part along the signal is left out of theory, of "
+        "order outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
+        "ReLU, softplus); measured lies above"
+    )
 
 
 def _validity(program: Program, prediction: Prediction) -> list[str]:
@@ -305,6 +380,13 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
         out.append(
             "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains "
             "lie far below it"
+        )
+    if program.counts.weight:
+        reason = overused(program.layers)
+        out.append(
+            f"not to be compared with a measurement: {reason}"
+            if reason
+            else "every use of a tied weight counts as a weight of its own: uses are few beside the root of the width"
         )
     reason = means(program)
     if prediction.overtaken:
@@ -334,15 +416,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
         out.append("the caller's arrays are not looked at")
     if program.clip_value:
         out.append("clipping by value is not in the theory")
-    width = int(program.nodes[-1])
-    if program.head.loss not in (None, "linear") and program.head.outputs > 0.01 * width:
-        out.append(
-            f"head of {program.head.outputs} outputs on {width} units: the gradient's part along the signal is left "
-            "out, of order "
-            "outputs / width of the squared gradient at the top and more below in chains that pass it on (linear, "
-            "ReLU, softplus); "
-            "measured lies above"
-        )
+    if prediction.wide_head:
+        out.append(prediction.wide_head)
     std = prediction.log10_grad_activation_std
     if std is not None and "first order" in prediction.law:
         left = float(np.sum(1.0 / program.nodes[1:].astype(float) ** 2))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pykernel.layers import Attention, Block, Dropout, Gated, Norm, roles
+from pykernel.theory.attention import ONE_POSITION
 from pykernel.theory.quadrature import ELASTICITY, moments
 
 SHOWN = 3  # blocks of a pattern that are explained: those that change the gradient most
@@ -19,15 +20,17 @@ PICKS = 0.3  # of the largest entropy that attention over so many positions may 
 
 
 def reasons(propagation: Any, prediction: Any) -> tuple[str, ...]:
-    """Plain sentences with numbers, the blocks of the repeated pattern that change the gradient most first.
+    """Plain sentences with numbers: what theory leaves out of a wide head; of a chain of blocks, those of the repeated
+    pattern that change the gradient most first.
 
     Args:
         propagation: measured; its medians over replicas are what the sentences are about.
         prediction: None, or the theory beside it, which knows what part of a sum its branch is.
     """
     p, chain = propagation, propagation.chain
+    caveat = (prediction.wide_head,) if prediction is not None and prediction.wide_head else ()
     if chain.blocks is None:
-        return ()
+        return caveat
     with np.errstate(invalid="ignore"):
         back = np.median(p.log10_grad_activation, axis=0)
         square = np.median(p.log10_mean_square_activation, axis=0)
@@ -44,7 +47,7 @@ def reasons(propagation: Any, prediction: Any) -> tuple[str, ...]:
             text = _of_block(p, block, k, gradient, signal, _share(prediction, chain, k))
             said[block] = abs(gradient), f"{textwrap.shorten(str(block), LABEL, placeholder=' ...')}: {text}"
     order = sorted(said.values(), key=lambda pair: -pair[0])
-    return (*(text for _, text in order[:SHOWN]), *_attention(p, prediction), *_gates(p), *_masks(chain))
+    return (*caveat, *(text for _, text in order[:SHOWN]), *_attention(p, prediction), *_gates(p), *_masks(chain))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -104,8 +107,10 @@ def _attention(p: Any, prediction: Any) -> list[str]:
     """Whether positions fall together on the way, and whether scores pick single keys."""
     positions = math.prod(p.positions)
     entropy = np.median(p.attention_entropy, axis=0)
-    if positions == 1 or not len(entropy):
+    if not len(entropy):
         return []
+    if positions == 1:
+        return [ONE_POSITION]
     out, alike = [], np.median(p.similarity, axis=0)
     if alike[-1] > TOGETHER:
         first = int(np.argmax(alike > TOGETHER)) + 1
@@ -114,7 +119,8 @@ def _attention(p: Any, prediction: Any) -> list[str]:
         text = f"{what} fall together: mean cosine {_short(alike[-1])}{beside} at the end, "
         text += f"above {TOGETHER:g} from a[{first}] on"
         lost = _queries_over_values(p)
-        text += f"; in the last attention query and key get {lost:+.3g} decades of value's gradient" if lost < 0 else ""
+        if math.isfinite(lost) and lost < 0:
+            text += f"; in the last attention query and key get {lost:+.3g} decades of value's gradient"
         out.append(f"{text}; smaller branches (1/sqrt(depth)), or norms before branches instead of behind, slow it")
     seen = [math.log((positions + 1) / 2) if step.causal else math.log(positions) for step in _attentions(p.chain)]
     if seen and float(entropy.min()) < PICKS * min(seen):
@@ -138,11 +144,11 @@ def _short(cosine: float) -> str:
 
 
 def _queries_over_values(p: Any) -> float:
-    """Decades of the query's weight gradient over the value's in the last attention."""
+    """Decades of the query's weight gradient over the value's in the last attention; nan where both are zero."""
     last = {name.rpartition(".")[2].rstrip("0123456789"): l for l, name in enumerate(p.layers)}
     with np.errstate(invalid="ignore"):
         gradient = np.median(p.log10_grad_weight, axis=0)
-    return float(gradient[last["query"]] - gradient[last["value"]])
+        return float(gradient[last["query"]] - gradient[last["value"]])
 
 
 def _gates(p: Any) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from pykernel import checks
-from pykernel.chain import Chain
+from pykernel.chain import FIELDS, Chain
 from pykernel.engines import run
-from pykernel.formats import Formats
+from pykernel.formats import Formats, formats_or_none
+from pykernel.tables import Shown, Strong, Table
 from pykernel.theory.block_proposals import BLOCK_PROPOSALS
 from pykernel.theory.diagnosis import governing
 from pykernel.theory.loss_scale import FormatAdvice, advise
@@ -21,11 +22,12 @@ from pykernel.theory.reasons import TOGETHER
 from pykernel.verdict import EXPLODING, classify
 
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
+NUMBERS = ("theory", "measured", "spread", "bad")  # what a table says of a candidate, see `Recommendation`
 FORWARD_BOUND = 4.0  # decades of mean square: a factor 100 in amplitude
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Shown):
     """One change, predicted and measured.
 
     Attributes:
@@ -57,6 +59,17 @@ class Candidate:
     def healthy(self) -> bool:
         return self.verdict == "stable"
 
+    def numbers(self) -> tuple[str, ...]:
+        """In words what tables say of it, see NUMBERS."""
+        return _number(self.predicted), _number(self.measured), f"{self.spread:.2f}", f"{self.outside:.0%}"
+
+    def shown(self):
+        """The change, its chain, what was measured and what it costs."""
+        yield Strong(self.change)
+        yield f"  {self.chain}"
+        yield f"  {self.verdict}: " + ", ".join(f"{n} {w}" for n, w in zip(NUMBERS, self.numbers(), strict=True))
+        yield f"  preserves {self.preserves}; {self.cost}" + (f"; {self.source}" if self.source else "")
+
     @property
     def preserves(self) -> str:
         """ "both", "backward", "forward" or "neither"."""
@@ -66,8 +79,8 @@ class Candidate:
         ]
 
 
-@dataclass(frozen=True)
-class Recommendation:
+@dataclass(frozen=True, repr=False)
+class Recommendation(Shown):
     """Candidates for a chain, the best first; index, iterate or print it.
 
     Attributes:
@@ -93,6 +106,9 @@ class Recommendation:
         """The first healthy candidate (the chain itself if it is healthy), or None."""
         return next((c for c in [self.original, *self.candidates] if c.healthy), None)
 
+    def __repr__(self):
+        return f"<Recommendation for {self.original.chain}: {len(self.candidates)} candidates>"
+
     def __iter__(self):
         return iter(self.candidates)
 
@@ -102,36 +118,39 @@ class Recommendation:
     def __getitem__(self, i):
         return self.candidates[i]
 
-    def __str__(self):
+    def shown(self):
+        """The chain as it is, a line a candidate, and the best."""
         o = self.original
-        lines = [
-            *_wrapped(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}"),
-            "",
-        ]
-        lines.append(f"{'change':<37}{'theory':>8}{'measured':>9}{'spread':>7}{'bad':>5}  {'preserves':<9}")
-        for c in self.candidates:
-            words = _wrapped(c.change, 36)
-            lines.append(
-                f"{words[0]:<37}{_number(c.predicted):>8}{_number(c.measured):>9}{c.spread:>7.2f}{c.outside:>5.0%}  "
-                f"{c.preserves:<9}"
-            )
-            lines += [f"  {w}" for w in words[1:]]
-            lines += [f"  {w}" for w in _wrapped(c.cost + (f"; {c.source}" if c.source else ""), 76)]
-        lines += ["", *_wrapped(self.summary)]
+        yield Strong(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}")
+        yield ""
+        if self.candidates:
+            titles = ("change", *NUMBERS, "preserves")
+            lines = [(c.change, *c.numbers(), c.preserves) for c in self.candidates]
+            notes = [c.cost + (f"; {c.source}" if c.source else "") for c in self.candidates]
+            yield Table(titles, lines, left=("change", "preserves"), notes=notes, wrapped={"change": 36}, gap=" ")
+            yield ""
+        yield Strong(self.summary)
         if self.left_out:
-            lines += _wrapped(f"not proposed: {'; '.join(self.left_out)}")
-        lines += [] if self.formats is None else _wrapped(str(self.formats))
-        lines += _wrapped(
+            yield f"not proposed: {'; '.join(self.left_out)}"
+        if self.formats is not None:
+            yield f"of the chain as it is, not of a change: {self.formats}"
+        yield (
             f"decades of the gradient from output to input, {self.replicas} replicas, batch {self.batch}; "
             f"bad: share of replicas beyond {self.bound:g} decades; preserves: the gradient within these bounds "
-            "(backward), "
-            f"the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy medians "
-            "first, "
-            f"at most {UNSURE:.0%} bad draws before more, then the smaller change (a number, an init, a part, "
-            "another function or shape), "
-            "then what preserves both; the best is the first healthy one"
+            f"(backward), the signal's mean square within {FORWARD_BOUND:g} decades (forward), or both. Order: healthy "
+            f"medians first, at most {UNSURE:.0%} bad draws before more, then the smaller change (a number, an init, a "
+            "part, another function or shape), then what preserves both; the best is the first healthy one"
         )
-        return "\n".join(lines)
+
+    def to_dataframe(self):
+        """A pandas.DataFrame, a line each: the chain as it is, then its candidates, with what `Candidate` says of
+        them."""
+        import pandas
+
+        names = [f.name for f in fields(Candidate)]
+        everyone = [self.original, *self.candidates]
+        frame = pandas.DataFrame([[getattr(c, name) for name in names] for c in everyone], columns=names)
+        return frame.assign(healthy=[c.healthy for c in everyone], preserves=[c.preserves for c in everyone])
 
     def _theory(self) -> str:
         """What theory says of the original, with its verdict where that is not the measured one."""
@@ -175,12 +194,6 @@ def _number(x: float) -> str:
     return f"{x if abs(x) > 1e-9 else 0.0:+.3g}" if math.isfinite(x) else "-" if math.isnan(x) else f"{x:+}"
 
 
-def _wrapped(text: str, width: int = 80) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width) or [""]
-
-
 def recommend(
     chain: Chain,
     target: float | None = None,
@@ -221,6 +234,7 @@ def recommend(
     bound = EXPLODING if target is None else checks.positive("target", target)
     replicas = checks.integer("replicas", replicas, 1, 10**6)
     batch = (16 if chain.has_batch_norm else 1) if batch is None else checks.integer("batch", batch, 1, 4096)
+    formats = formats_or_none(formats)
     bench = _Bench(batch, positions, replicas, seed, bound)
     original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
@@ -245,15 +259,13 @@ def recommend(
             round(c.outside, 1),
         ),
     )
-    if not (formats is None or isinstance(formats, Formats)):
-        raise TypeError(f"formats must be None or a pykernel.Formats, got {formats!r}")
     advice = None if formats is None else advise(chain, formats, batch, positions)
     return Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
 
 
 def _changes(before: Chain, after: Chain) -> int:
     """How many words of a chain another one changes."""
-    return sum(getattr(before, word.name) != getattr(after, word.name) for word in fields(Chain))
+    return sum(getattr(before, word) != getattr(after, word) for word in FIELDS)
 
 
 def _law(chain: Chain) -> tuple:

@@ -43,6 +43,7 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
     return {
         "log10_grad_weight": half * weight,
         "log10_grad_bias": half * bias,
+        **_totals(program, half * weight, half * bias),
         "log10_grad_preactivation": half * gradient.preactivation,
         "log10_grad_activation": half * gradient.activation,
         "log10_mean_square_preactivation": 2 * half * signal.preactivation,
@@ -58,6 +59,17 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         **rounding.rows(program, signal, gradient),
         "loss": loss,
     }
+
+
+def _totals(program: Program, weight: np.ndarray, bias: np.ndarray) -> dict:
+    """Of shared weights: gradients of uses are orthogonal where a cotangent of its own comes back to each, so that
+    their squares add up."""
+    number = program.layers.weight
+    rows = {}
+    for name, uses in (("log10_grad_weight_total", weight), ("log10_grad_bias_total", bias)):
+        each = [uses[number == w] * 2 * LOG10 for w in range(program.counts.weight)]
+        rows[name] = np.array([np.logaddexp.reduce(squares) for squares in each]) / (2 * LOG10)
+    return rows
 
 
 def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:

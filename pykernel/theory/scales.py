@@ -11,6 +11,7 @@ import numpy as np
 
 from pykernel.chain import Chain
 from pykernel.lower import lower
+from pykernel.tables import Shown, Strong
 from pykernel.theory import uniform
 from pykernel.theory.correlation import distance_map
 from pykernel.theory.critical import fixed_point
@@ -21,7 +22,7 @@ from pykernel.theory.weights import bias_log, weight_log
 
 
 @dataclass(frozen=True)
-class DepthScales:
+class DepthScales(Shown):
     """How many layers a chain remembers, at the end of its depth.
 
     Attributes:
@@ -44,8 +45,9 @@ class DepthScales:
     def trainable_depth(self) -> float:
         return 6 * self.xi_c
 
-    def __str__(self):
-        return (
+    def shown(self):
+        """The numbers in a line."""
+        yield Strong(
             f"xi_q = {self.xi_q:.4g}, xi_c = {self.xi_c:.4g}, xi_grad = {self.xi_grad:.4g} layers (q* = "
             f"{self.q:.4g}, c* = {self.c:.4g})"
         )

@@ -17,6 +17,7 @@ from pykernel.lower import lower
 from pykernel.ops.linear import bias
 from pykernel.ops.norm import normalise
 from pykernel.program import BIASES, Program
+from pykernel.tables import Shown, Strong
 from pykernel.theory.extremes import extremes
 from pykernel.theory.laws import digamma
 from pykernel.theory.plain import Plain, plain
@@ -25,8 +26,8 @@ from pykernel.theory.quadrature import HOMOGENEOUS
 LARGEST_FULL = 512  # inputs or outputs up to which all singular values are computed
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, repr=False)
+class Spectrum(Shown):
     """Singular values of da[L]/da[0] for one input, replica by replica.
 
     Attributes:
@@ -62,21 +63,22 @@ class Spectrum:
         squares = 100.0 ** (self.log10_singular - self.log10_singular[:, :1])
         return squares.var(axis=1) / squares.mean(axis=1) ** 2
 
-    def __str__(self):
+    def __repr__(self):
+        return f"<Spectrum of {self.chain}: {len(self.log10_singular)} replicas>"
+
+    def shown(self):
+        """The chain, its largest and its smallest singular value, medians over replicas."""
         top = float(np.median(self.log10_singular[:, 0]))
-        lines = [
-            str(self.chain),
-            f"largest singular value: 10^{top:+.4g}"
-            + (f" (theory 10^{self.largest_theory:+.4g})" if math.isfinite(self.largest_theory) else ""),
-        ]
+        theory = f" (theory 10^{self.largest_theory:+.4g})" if math.isfinite(self.largest_theory) else ""
+        yield Strong(str(self.chain))
+        yield f"largest singular value: 10^{top:+.4g}{theory}"
         low = float(np.median(self.log10_singular[:, -1]))
         if low == -math.inf:
-            lines.append("smallest: 0")
+            yield "smallest: 0"
         elif math.isfinite(low):
-            lines.append(f"smallest: 10^{low:+.4g}; condition number 10^{float(np.median(self.log10_condition)):.4g}")
+            yield f"smallest: 10^{low:+.4g}; condition number 10^{float(np.median(self.log10_condition)):.4g}"
         else:
-            lines.append("smallest: not computed: widths above 512 differ")
-        return "\n".join(lines)
+            yield "smallest: not computed: widths above 512 differ"
 
 
 def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None) -> Spectrum:
@@ -133,8 +135,10 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         results = [_one(facts, r, complete) for r in range(replicas)]
     singular = np.array([r[0] for r in results])
     lyapunov = np.array([r[1] for r in results])
-    exponents = _lyapunov_theory(facts) if complete else None
-    return Spectrum(chain, singular, lyapunov, exponents, _largest_theory(facts), _variance_theory(facts), complete)
+    shared = bool(facts.program.counts.weight)  # theory is of independent factors
+    exponents = _lyapunov_theory(facts) if complete and not shared else None
+    largest, variance = (math.nan, math.nan) if shared else (_largest_theory(facts), _variance_theory(facts))
+    return Spectrum(chain, singular, lyapunov, exponents, largest, variance, complete)
 
 
 def _one(facts: Plain, replica: int, complete: bool):

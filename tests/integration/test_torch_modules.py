@@ -376,3 +376,29 @@ def test_norms_of_repeated_blocks_are_rows():
         nn.init.zeros_(net[i].norm.bias)
     norm = assert_the_gradients_of_autograd(net, 6).blocks[0].steps[0]
     assert norm == Norm("layer", weight=[[0.5], [1.5], [2.5], [3.5]])
+
+
+def test_layers_keep_the_names_that_the_module_has_for_them():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.gate, self.out = nn.Linear(8, 16), nn.Linear(16, 32), nn.Linear(16, 4)
+            self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in "ab"])
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = x + block(x)
+            left, right = self.gate(x).chunk(2, -1)
+            return self.out(left.sigmoid() * right)
+
+    net = Net()
+    names = ("stem", "blocks.0.0", "blocks.0.2", "blocks.1.0", "blocks.1.2", "gate[0:16]", "gate[16:32]")
+    chains = [pk.from_torch(net, weights=True), pk.from_torch(net, init="he_normal")]
+    assert [chain.modules for chain in chains] == [names] * 2
+    assert pk.init_torch_(net, "lecun_normal").modules == names
+    attention = nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0))
+    read = pk.from_torch(attention, weights=True)
+    assert read.modules[:2] == ("0.self_attn.in_proj[0:16]", "0.self_attn.in_proj[16:32]")
+    assert read.modules[3:] == ("0.self_attn.out_proj", "0.linear1", "0.linear2")
+    assert pk.from_torch(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), weights=True).modules == ("0",)

@@ -11,12 +11,32 @@ namespace pykernel {
 
 // What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
 // v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
-// q, k, v.
-enum class OpKind : int32_t { linear, phi, norm, gate, add, scale, mask, node, affine, mix };
+// q, k, v; what windows of positions see, side by side as units; the mean or the largest entry of each window; an input
+// that arrives on the way.
+// X(kind, the table where its number counts, inputs; whether the backward pass reads the inputs; or their Gram matrix,
+// and they themselves where the program or the engine needs them; whether the result may lie where an input lies)
+#define PK_OPS(X)                            \
+  X(linear, layer, 1, false, true, false)    \
+  X(phi, activation, 1, true, false, false)  \
+  X(norm, norm, 1, true, false, false)       \
+  X(gate, activation, 2, true, false, false) \
+  X(add, join, 2, false, false, true)        \
+  X(scale, factor, 1, false, false, true)    \
+  X(mask, mask, 1, false, false, false)      \
+  X(node, node, 1, false, false, false)      \
+  X(affine, affine, 1, false, false, false)  \
+  X(mix, mix, 3, true, false, false)         \
+  X(gather, window, 1, false, false, false)  \
+  X(pool, window, 1, true, false, false)     \
+  X(drive, drive, 1, false, false, false)
+#define PK_KIND(kind, ...) kind,
+enum class OpKind : int32_t { PK_OPS(PK_KIND) };
+#undef PK_KIND
 // What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
-// and shifts by unit, sums with a skip, factors, masks, attentions, nodes (block ends).
-enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, node };
-constexpr int table_count = 9, most_inputs = 3;
+// and shifts by unit, sums with a skip, factors, masks, attentions, windows (gather and pool), nodes (block ends),
+// inputs that arrive on the way.
+enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, window, node, drive };
+constexpr int table_count = 11, most_inputs = 3;
 
 // A register names a running block (units x columns). Register 0 is the signal from repetition to repetition, all
 // others are dead then.
@@ -57,7 +77,22 @@ struct AffineRow {
   const double* weight;
   const double* bias;  // or null: none
 };
+// Windows of `taps` positions, `stride` apart, over a field with `padding` on every side; rows, then columns. Of an
+// input with one axis the first numbers are 1, and no padding.
+struct Window {
+  int64_t field[2], taps[2], stride[2], padding[2];
+  bool circular;  // taps beyond an edge see the other side; else zeros
+  bool largest;   // of a pool: the largest entry; else the mean
+  bool by_units;  // of patches: the taps of a unit stand together; else the units of a tap
+  int64_t out(int axis) const { return (field[axis] + 2 * padding[axis] - taps[axis]) / stride[axis] + 1; }
+  int64_t count() const { return out(0) * out(1); }
+  int64_t all_taps() const { return taps[0] * taps[1]; }
+  int64_t positions() const { return field[0] * field[1]; }
+};
 enum BiasDraw { zero_bias, normal_bias, uniform_bias, given_bias };
+// Over what a layer's gradient sums to zero, so that a mean of its input over the same is not seen by dJ/dW: all
+// columns where its output goes straight into a batch norm, the positions of each input where it is an attention's key.
+enum Centred { not_centred, over_all_columns, over_each_input, centred_count };
 
 // What a head reads of every input: a loss at each position, or one loss of its first or last, or of their mean.
 enum Over { over_positions, over_first, over_last, over_mean };
@@ -81,15 +116,22 @@ struct Program {
   Counts counts;                 // of everything
   const int64_t* nodes;          // (N + 1): units of the input and of every block's end
   int64_t batch, positions = 1;  // inputs, and columns of each
+  int64_t positions_out = 0;     // of the last node; 0: the same, as where there are no windows
 
   // W[l] (units, columns) = scale times the unit draws at `address` (from 1; uses of one weight share it), or times the
   // caller's weights
   const int64_t *units, *columns, *address, *draw;
   const double* scale;
+  // Parts that units are cut into, each a product of its own, with columns of one; and the taps whose units the input
+  // has one after another. Null: 1.
+  const int64_t *groups = nullptr, *taps = nullptr;
   const int64_t* bias_draw;  // as in BiasDraw
   const double* bias_scale;
-  const bool* centred;  // the layer's output goes straight into a batch norm, so that its gradient sums to zero over
-                        // the columns
+  const int64_t* centred;  // as in Centred
+  // Where layers share weights: of each layer the number of its weight, from 0 in order of first use, and how many
+  // there are; layers of one number must agree in all that makes a weight. Null and 0: each has its own, and no totals.
+  const int64_t* weight = nullptr;
+  int64_t weight_count = 0;
   const Draw* draws;
   int64_t draw_count;
   const double* const* weights;  // per layer row-major, or null; null entries are drawn
@@ -113,30 +155,47 @@ struct Program {
   const int64_t *heads, *kv_heads;
   const bool* causal;
   const double* mix_scale;
+  const int64_t* window_steps = nullptr;
+  const Window* windows = nullptr;
+  int64_t window_count = 0;
 
-  const double* x;          // (n[0], columns) row-major, or null: drawn
-  double correlation;       // of the drawn inputs
-  const double* cotangent;  // (n[N], columns), or null: drawn
+  const int64_t* drives = nullptr;       // units of the inputs that arrive on the way
+  const double* const* drive = nullptr;  // of each (units, columns) row-major, or null: drawn
+  const double* x;                       // (n[0], columns) row-major, or null: drawn
+  double correlation;                    // of the drawn inputs
+  const double* cotangent;               // (n[N], columns), or null: drawn
   HeadSpec head;
   double clip_value;  // 0 for none
   uint64_t seed;
   bool exponent;
   const Formats* formats = nullptr;  // what is rounded, or null: nothing, and no rows of it
+  bool common = false;               // one drawn cotangent for all columns, iid N(0, 1/n[N])
 };
 
-// Which layers go straight into a batch norm: out[l] for every layer of the program, whose stretches, steps and norms
-// must be set.
-void find_centred(const Program& program, bool* out);
+// Of every layer of a program, whose stretches, steps and norms must be set, what it is centred over.
+void find_centred(const Program& program, int64_t* out);
 
-// Columns of every block.
+// Columns of the input, and of every block without windows before it; and of the last node.
 inline int64_t columns_of(const Program& program) { return program.batch * program.positions; }
+inline int64_t columns_out_of(const Program& program) {
+  return program.batch * (program.positions_out ? program.positions_out : program.positions);
+}
+inline int64_t groups_of(const Program& program, int64_t layer) { return program.groups ? program.groups[layer] : 1; }
+// Of every mean that is taken out of a layer's input of so many columns, 0 for none.
+inline int64_t columns_centred(const Program& program, int64_t centred, int64_t columns) {
+  return centred == over_all_columns ? columns : centred == over_each_input ? columns / program.batch : 0;
+}
 // Those that the head reads: all, or one an input.
 inline int64_t read_columns_of(const Program& program) {
-  return program.head.over == over_positions ? columns_of(program) : program.batch;
+  return program.head.over == over_positions ? columns_out_of(program) : program.batch;
 }
 inline RowExtents extents_of(const Program& program) {
-  return {program.counts[Table::layer], program.counts[Table::node], program.counts[Table::activation],
-          program.counts[Table::mix], program.formats ? program.counts[Table::node] : 0};
+  return {program.counts[Table::layer],
+          program.counts[Table::node],
+          program.counts[Table::activation],
+          program.counts[Table::mix],
+          program.formats ? program.counts[Table::node] : 0,
+          program.weight_count};
 }
 
 }  // namespace pykernel

@@ -8,17 +8,17 @@ namespace pykernel {
 // Arrays (count, extent), null where a row is not wanted. In a chain all extents are the depth, but for those that
 // row_facts says.
 struct Rows {
-  double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
-      *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
-      *log10_weight_factor, *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal,
-      *flushed_gradient, *overflowed_signal, *overflowed_gradient, *log10_error_signal, *log10_error_gradient,
-      *gradient_cosine, *log10_smallest_signal, *log10_largest_signal, *log10_smallest_gradient,
-      *log10_largest_gradient, *loss;
+  double *log10_grad_weight, *log10_grad_bias, *log10_grad_weight_total, *log10_grad_bias_total,
+      *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
+      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor,
+      *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal, *flushed_gradient, *overflowed_signal,
+      *overflowed_gradient, *log10_error_signal, *log10_error_gradient, *gradient_cosine, *log10_smallest_signal,
+      *log10_largest_signal, *log10_smallest_gradient, *log10_largest_gradient, *loss;
 };
 
 // What a row has one number of: each weight layer, each activation step, each attention, each node (block end), each
-// node of a run with formats, the input and each node, or the replica.
-enum class RowExtent { layer, activation, mix, node, rounded, input, replica };
+// node of a run with formats, each weight that layers share, the input and each node, or the replica.
+enum class RowExtent { layer, activation, mix, node, rounded, weight, input, replica };
 
 struct RowFact {
   const char* name;
@@ -28,6 +28,8 @@ struct RowFact {
 inline constexpr RowFact row_facts[] = {
     {"log10_grad_weight", RowExtent::layer, &Rows::log10_grad_weight},
     {"log10_grad_bias", RowExtent::layer, &Rows::log10_grad_bias},
+    {"log10_grad_weight_total", RowExtent::weight, &Rows::log10_grad_weight_total},
+    {"log10_grad_bias_total", RowExtent::weight, &Rows::log10_grad_bias_total},
     {"log10_grad_preactivation", RowExtent::layer, &Rows::log10_grad_preactivation},
     {"log10_grad_activation", RowExtent::input, &Rows::log10_grad_activation},
     {"log10_mean_square_preactivation", RowExtent::layer, &Rows::log10_mean_square_preactivation},
@@ -58,7 +60,7 @@ static_assert(sizeof(Rows) == row_count * sizeof(double*), "every row has its fa
 
 // How many there are of what rows have numbers of.
 struct RowExtents {
-  int64_t layers, nodes, activations, mixes, rounded;
+  int64_t layers, nodes, activations, mixes, rounded, weights;
   int64_t of(RowExtent extent) const {
     switch (extent) {
       case RowExtent::layer:
@@ -73,6 +75,8 @@ struct RowExtents {
         return mixes;
       case RowExtent::rounded:
         return rounded;
+      case RowExtent::weight:
+        return weights;
       case RowExtent::replica:
         return 1;
     }

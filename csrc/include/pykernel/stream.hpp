@@ -24,6 +24,8 @@ enum class Purpose : uint32_t {
   dropout
 };
 enum class Distribution : int { normal, uniform, truncated, sparse, student, stable };
+// In the order of Distribution.
+inline constexpr const char* distribution_names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
 
 // By its lower-case name. Throws std::invalid_argument.
 Distribution distribution_called(const char* name);

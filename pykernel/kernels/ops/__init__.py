@@ -11,21 +11,12 @@ has
 The last two take arrays of numbers and units, one entry a repetition.
 """
 
-from pykernel.kernels import records
-from pykernel.kernels.ops import add, affine, gate, linear, mask, mix, node, norm, phi, scale
+import importlib
+import pkgutil
 
-OPS = {
-    "linear": linear,
-    "phi": phi,
-    "gate": gate,
-    "norm": norm,
-    "affine": affine,
-    "add": add,
-    "scale": scale,
-    "mask": mask,
-    "mix": mix,
-    "node": node,
-}
+from pykernel.kernels import records
+
+OPS = {name: importlib.import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)}
 KINDS = tuple(OPS)
 WITH_NUMBERS = tuple(module for module in OPS.values() if hasattr(module, "NUMBERS"))
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba.extending import register_jitable
 
 from pykernel import stream
-from pykernel.kernels import blocks, draws, inline, jit, product, rounding
+from pykernel.kernels import blocks, draws, inline, jit, product, rounding, totals
 from pykernel.kernels.memory import advance, cast_like, pointer
 from pykernel.kernels.records import (
     BEGINS,
@@ -40,7 +42,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.program import BIASES
+from pykernel.program import BIASES, forms_gradient
 
 MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
 GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
@@ -52,17 +54,29 @@ DRAWS = {name: i for i, name in enumerate(draws.NAMES)} | {
 }
 NUMBERS = (
     *("layer_units", "layer_address", "layer_draw", "layer_parameter", "layer_scale", "layer_centred"),
+    *("layer_groups", "layer_taps", "layer_forms"),
     *("matrices", "matrix_at", "bias_draw", "bias_scale", "biases", "bias_at"),
+    *totals.NUMBERS,
 )
 
 
 def numbers(program):
-    """What the layers are, and the caller's arrays one after another with the places where they begin."""
+    """What the layers are (centred over so many columns at a time, 0 for none), and the caller's arrays one after
+    another with the places where they begin."""
     layers = program.layers
     parameter = np.array([draw.parameter for draw in program.draws], np.float64)[layers.draw]
     matrices, biases = (_joined(arrays, program.depth) for arrays in (program.weights, program.biases))
-    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, layers.centred.astype(np.int64)
-    return *facts, *matrices, layers.bias_draw, layers.bias_scale, *biases
+    columns = program.batch * layers.positions
+    centred = np.select([layers.centred == 1, layers.centred == 2], [columns, layers.positions], 0)  # of CENTRED
+    facts = layers.units, layers.address, drawn_by(program), parameter, layers.scale, centred.astype(np.int64)
+    grouping = layers.groups, layers.taps, _forms(program).astype(np.int64)
+    return *facts, *grouping, *matrices, layers.bias_draw, layers.bias_scale, *biases, *totals.numbers(program)
+
+
+def _forms(program):
+    """Of each layer, whether the norm of dJ/dW is taken of dJ/dW itself."""
+    layers = program.layers
+    return forms_gradient(layers, np.arange(program.depth), program.batch * layers.positions)
 
 
 def drawn_by(program):
@@ -86,7 +100,7 @@ def _joined(arrays, depth):
 
 def tape(program, number, n, B, item):
     """Bytes on the tape."""
-    return kept(n, B, item, float(program.clip_value))
+    return kept(n, B, item, program.clip_value > 0 or program.counts.weight > 0, _forms(program)[number])
 
 
 def result(program, number, n, B):
@@ -95,16 +109,23 @@ def result(program, number, n, B):
 
 
 @register_jitable
-def keeps_inputs(n, B, item, clip):
-    """Whether the tape holds u, not its Gram matrix: for clipped entries, and where columns outnumber units."""
-    return (clip != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
+def keeps_inputs(n, B, item, wanted, forms):
+    """Whether the tape holds u, not its Gram matrix: where it is wanted, or for dJ/dW, and where columns outnumber
+    units."""
+    return wanted | (forms != 0) | (item * ((n + 15) // 16 * 16) < 8 * B)
 
 
 @register_jitable
-def kept(n, B, item, clip):
-    """Bytes on the tape for an input of n units and B columns."""
-    u = keeps_inputs(n, B, item, clip)
+def kept(n, B, item, wanted, forms):
+    """Bytes on the tape for an input of n units and B columns; forms: whether dJ/dW is formed."""
+    u = keeps_inputs(n, B, item, wanted, forms)
     return u * ((n + 15) // 16 * 16 * B * item) + (1 - u) * (8 * B * B)
+
+
+@inline
+def _wanted(spec):
+    """Whether the backward pass needs the input itself: for clipped entries and sums over uses."""
+    return (spec.clip != 0.0) | (spec.weights > 0)
 
 
 @jit
@@ -113,17 +134,17 @@ def _keep(spec, work, op, l):
     r = entry(op, IN)
     x = slot(work, r)
     n, B, u = x[UNITS], x[COLUMNS], block(spec, x[BLOCK])
-    panels = (n + 15) // 16
-    foot = push(work, kept(n, B, spec.item, spec.clip), n, B)
+    panels, forms = (n + 15) // 16, entry(spec.layer_forms, l)
+    foot = push(work, kept(n, B, spec.item, _wanted(spec), forms), n, B)
     foot[KEPT_E] = x[E]
     to = work.tape + foot[BEGINS]
-    if keeps_inputs(n, B, spec.item, spec.clip):
+    if keeps_inputs(n, B, spec.item, _wanted(spec), forms):
         blocks.copy(u, 0, block(spec, to), 0, panels * B * 16)
         return
     out, known, state = pointer(to, 1.0), pointer(work.gram, 1.0), pointer(work.state, 1)
     if entry(spec.layer_centred, l):
         centred = block(spec, slot(work, first(spec))[BLOCK])
-        blocks.centre(u, centred, panels, B)
+        blocks.centre(u, centred, panels, B, entry(spec.layer_centred, l))
         blocks.gram(centred, panels, B, out)
         return
     if state[KNOWN] != r:
@@ -143,7 +164,10 @@ def _haar(spec, work, l, n_in, replica):
     q, v, out = pointer(work.matrix, 1.0), pointer(work.scratch0, 1.0), pointer(work.scratch1, 1.0)
     line, n_out = pointer(work.line, np.float32(0)), entry(spec.layer_units, l)
     c2 = stream_address(entry(spec.layer_address, l), stream.WEIGHT)
-    product.haar(q, v, out, line, n_out, n_in, spec.key0, spec.key1, c2, np.uint32(replica))
+    taps = entry(spec.layer_taps, l) if number(spec.layer_parameter, l) > 0.0 else 1
+    product.haar(q, v, out, line, n_out, n_in // taps, spec.key0, spec.key1, c2, np.uint32(replica))
+    if taps > 1:
+        product.set_apart(q, n_out, n_in // taps, taps)
 
 
 @inline
@@ -181,7 +205,7 @@ def open_forward(spec, work, op, l, replica, index):
     u = slot(work, entry(op, IN))
     shape(slot(work, first(spec)), entry(spec.layer_units, l), u[COLUMNS])
     if _is_haar(spec, l):
-        _haar(spec, work, l, u[UNITS], replica)
+        _haar(spec, work, l, u[UNITS] // entry(spec.layer_groups, l), replica)
 
 
 @jit
@@ -195,6 +219,8 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
     where = _weights(spec, l, replica)
     p1 = min(p1, height // 16)
     blocks.clear(advance(z, p0 * 16 * B), (p1 - p0) * 16 * B)
+    groups, taps = entry(spec.layer_groups, l), entry(spec.layer_taps, l)
+    n_in //= groups
     for p in range(p0, p1):
         if stopped(spec):
             return
@@ -206,6 +232,9 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
             if rounding.rounds(spec, rounding.WEIGHTS):
                 rounding.round_weights(spec, tile, 16 * terms, number(spec.layer_scale, l))
+            if groups > 1:
+                product.multiply_groups(tile, min(terms, n_in - k), k, p, n_out, n_in, groups, taps, u, z, B, False)
+                continue
             product.multiply(tile, terms, u, k, z, p, B)
             if at >= 0:
                 product.turn(tile, terms, kept_tiles, at + k * height, 16 * p, height)
@@ -246,24 +275,36 @@ def open_backward(spec, work, op, l, replica, index):
     panels, panels_in, at = (n + 15) // 16, (n_in + 15) // 16, work.tape + foot[BEGINS]
     put(spec, GRAD, index, l, log10_norm(spec, x))
     shape(y, n_in, B)
-    if spec.clip != 0.0:
-        weight, bias = blocks.clipped_norms(delta, block(spec, at), n, n_in, B, x[E], foot[KEPT_E], spec.clip)
+    groups, taps, forms = entry(spec.layer_groups, l), entry(spec.layer_taps, l), entry(spec.layer_forms, l)
+    clip = spec.clip if spec.weights == 0 else 0.0  # of shared weights the totals are clipped
+    if clip != 0.0 or groups > 1:
+        bound = clip if clip != 0.0 else math.inf
+        weight, bias = blocks.clipped_norms(
+            delta, block(spec, at), n, n_in // groups, groups, taps, B, x[E], foot[KEPT_E], bound
+        )
+    elif forms:
+        weight = blocks.log10_norm(blocks.outer_square(delta, block(spec, at), panels, n_in, B), x[E] + foot[KEPT_E])
+        bias = blocks.log10_norm(blocks.batch_sum_square(delta, panels, B), x[E])
+        if spec.weights > 0:
+            totals.add(spec, work, l, delta, x[E], block(spec, at), foot[KEPT_E], n, n_in, B)
     else:
         mine, theirs = pointer(work.gram_delta, 1.0), pointer(at, 1.0)
         blocks.gram(delta, panels, B, mine)
-        if keeps_inputs(n_in, B, spec.item, spec.clip):
+        if keeps_inputs(n_in, B, spec.item, _wanted(spec), forms):
             u, theirs = block(spec, at), pointer(work.gram_u, 1.0)
             if entry(spec.layer_centred, l):
                 centred = block(spec, y[BLOCK])
-                blocks.centre(u, centred, panels_in, B)
+                blocks.centre(u, centred, panels_in, B, entry(spec.layer_centred, l))
                 u = centred
             blocks.gram(u, panels_in, B, theirs)
+            if spec.weights > 0:
+                totals.add(spec, work, l, delta, x[E], u, foot[KEPT_E], n, n_in, B)
         weight = blocks.log10_norm(blocks.gram_product(mine, theirs, B * B), x[E] + foot[KEPT_E])
         bias = blocks.log10_norm(blocks.batch_sum_square(delta, panels, B), x[E])
     put(spec, GRAD_WEIGHT, index, l, weight)
     put(spec, GRAD_BIAS, index, l, bias)
     if _is_haar(spec, l) and entry(work.kept_at, l) < 0:
-        _haar(spec, work, l, n_in, replica)
+        _haar(spec, work, l, n_in // groups, replica)
 
 
 @jit
@@ -273,6 +314,10 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
     n_out, n_in, B, delta, out = x[UNITS], y[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
     height, panels, at = (n_out + 15) // 16 * 16, (n_in + 15) // 16, entry(work.kept_at, l)
     group1 = min(group1, (panels + 3) // 4)
+    if entry(spec.layer_groups, l) > 1:
+        if group0 == 0 and group1 > 0:  # rows share units, so one worker has them all
+            _multiply_groups_back(spec, work, l, replica, worker)
+        return
     if at >= 0:
         tiles, p0, p1 = block(spec, work.kept), 4 * group0, min(4 * group1, panels)
         blocks.clear(advance(out, p0 * 16 * B), (p1 - p0) * 16 * B)
@@ -305,6 +350,30 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
             for w in range(4):
                 product.multiply(advance(tile, w * terms * 16), terms, delta, i, mixed, w, B)
         product.sort_columns(mixed, out, group, panels, B)
+
+
+@jit
+def _multiply_groups_back(spec, work, l, replica, worker):
+    """The unit draw of W in groups, transposed, times delta."""
+    x, y = slot(work, first(spec)), slot(work, second(spec))
+    n_out, B, delta, out = x[UNITS], x[COLUMNS], block(spec, x[BLOCK]), block(spec, y[BLOCK])
+    groups, taps = entry(spec.layer_groups, l), entry(spec.layer_taps, l)
+    n_in, tile = y[UNITS] // groups, advance(block(spec, work.tiles), worker * 4 * product.CHUNK * 16)
+    draw, parameter, matrix = entry(spec.layer_draw, l), number(spec.layer_parameter, l), _matrix(spec, work, l)
+    where = _weights(spec, l, replica)
+    blocks.clear(out, count(y))
+    for p in range((n_out + 15) // 16):
+        if stopped(spec):
+            return
+        for k in range(0, n_in, product.CHUNK):
+            terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
+            if draw <= draws.STABLE:
+                product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
+            else:
+                product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
+            if rounding.rounds(spec, rounding.WEIGHTS):
+                rounding.round_weights(spec, tile, 16 * terms, number(spec.layer_scale, l))
+            product.multiply_groups(tile, min(terms, n_in - k), k, p, n_out, n_in, groups, taps, delta, out, B, True)
 
 
 @jit

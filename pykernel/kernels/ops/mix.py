@@ -44,7 +44,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.program import FAINTEST_WEIGHT, query_units
+from pykernel.program import FAINTEST_WEIGHT, query_layers
 
 ENTROPY, DEVIATION = ROW["attention_entropy"], ROW["score_std"]
 NUMBERS = ("mix_heads", "mix_kv_heads", "mix_causal", "mix_scale", "mix_positions")
@@ -55,7 +55,7 @@ NEXT_TO_NOTHING = 2.0**-400  # where all weights but the largest add up to less,
 def numbers(program):
     """The numbers of each attention, and the positions of one input."""
     mixes = program.mixes
-    positions = np.full(len(mixes.heads), program.columns // program.batch, np.int64)
+    positions = program.layers.positions[query_layers(program.stretches)].astype(np.int64)
     return mixes.heads, mixes.kv_heads, mixes.causal.astype(np.int64), mixes.scale, positions
 
 
@@ -69,8 +69,9 @@ def room(program):
     """Numbers of float64 that a worker needs, see `_array`."""
     if not len(program.mixes.heads):
         return 0
-    units = query_units(program.stretches, program.layers.units) // program.mixes.heads
-    d, T = _padded(int(units.max())), _padded(program.columns // program.batch)
+    made_by = query_layers(program.stretches)
+    units = program.layers.units[made_by] // program.mixes.heads
+    d, T = _padded(int(units.max())), _padded(int(program.layers.positions[made_by].max()))
     return 6 * d * T + 6 * d + 2 * T
 
 
@@ -159,7 +160,8 @@ def _rest(s, keys, place, top, scale):
 
 @jit
 def _weigh(s, keys, scale):
-    """s = softmax(scale s); its entropy in nats, and where its largest weight stands."""
+    """s = shares of the largest weight of softmax(scale s); its entropy in nats, where its largest weight stands, and
+    the sum of shares, which is left to divide what comes of them (see `pykernel.ops.mix`)."""
     place, top, _ = _two_largest(s, keys)
     rest = _rest(s, keys, place, top, scale)
     whole, product = 1.0 + rest, 0.0
@@ -167,13 +169,13 @@ def _weigh(s, keys, scale):
         t = max((s[k] - top) * scale, -1e4)
         weight = math.exp(t)
         product += weight * t
-        s[k] = weight / whole
-    return math.log1p(rest) - product / whole, place
+        s[k] = weight
+    return math.log1p(rest) - product / whole, place, whole
 
 
 @jit
 def _weigh_plainly(s, keys, like):
-    """The same as plain arithmetic in the dtype of `like` has it."""
+    """s = softmax(s) as plain arithmetic in the dtype of `like` has it; its entropy."""
     whole = 0.0
     for k in range(keys):
         whole = float(cast_like(whole + float(cast_like(np.exp(float(cast_like(s[k], like))), like)), like))
@@ -185,14 +187,21 @@ def _weigh_plainly(s, keys, like):
 
 
 @jit
-def _through_softmax(a, flow, keys, place):
-    """flow = A (flow - sum A flow), seen from the largest weight's so that one-hot weights leave no difference of
-    rounding errors; place -1: as it stands."""
+def _divide(x, count, by):
+    for i in range(count):
+        x[i] /= by
+
+
+@jit
+def _through_softmax(a, whole, flow, keys, place):
+    """flow = A (flow - sum A flow) with A = a / whole, seen from the largest weight's so that one-hot weights leave no
+    difference of rounding errors; place -1: as it stands."""
     origin, mean = 0.0 if place < 0 else flow[place], 0.0
     for k in range(keys):
         mean += a[k] * (flow[k] - origin)
+    mean /= whole
     for k in range(keys):
-        flow[k] = a[k] * (flow[k] - origin - mean)
+        flow[k] = a[k] / whole * (flow[k] - origin - mean)
 
 
 @jit
@@ -302,8 +311,14 @@ def _mix(spec, work, k, kept, foot, n, B, to):
             square += own_square + distance * distance * (seen * keys / together)
             mean += distance * (keys / together)
             seen = together
-            entropy += _weigh(s, keys, scale)[0] if spec.bound else _weigh_plainly(s, keys, to)
+            whole = 1.0
+            if spec.bound:
+                own_entropy, _, whole = _weigh(s, keys, scale)
+            else:
+                own_entropy = _weigh_plainly(s, keys, to)
+            entropy += own_entropy
             _product(values, d, keys, T, s, o)
+            _divide(o, d, whole)
             _scatter(o, B, h * d, d, column + t, 1, back, to)
     return entropy / (B * heads), math.ldexp(math.sqrt(square / seen), max(min(e, 3000), -3000))
 
@@ -423,15 +438,17 @@ def _flow_through_head(spec, work, k, kept, g, B, d, h, column, p_q, p_g, factor
         _gather(g, B, h * d, d, column + t, 1, p_g, v)
         _score(turned, d, u, keys, factor, s)
         _product(turned_values, keys, d, d, v, flow)
+        whole = 1.0
         if gap < 0.0:
             _through_one_hot(s, flow, keys, scale, gap)
-            _weigh(s, keys, scale)
+            _, _, whole = _weigh(s, keys, scale)
         elif spec.bound:
-            _, place = _weigh(s, keys, scale)
-            _through_softmax(s, flow, keys, place)
+            _, place, whole = _weigh(s, keys, scale)
+            _through_softmax(s, whole, flow, keys, place)
         else:
             _weigh_plainly(s, keys, g)
-            _through_softmax(s, flow, keys, -1)
+            _through_softmax(s, 1.0, flow, keys, -1)
+        _divide(v, d, whole)
         _add_outer(dv, d, T, v, s, keys)
         _add_outer(dk, d, T, u, flow, keys)
         _product(keys_of_head, d, keys, T, flow, o)

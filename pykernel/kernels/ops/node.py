@@ -29,6 +29,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
+from pykernel.program import FEW_COLUMNS
 
 MEAN_SQUARE, MEAN = ROW["log10_mean_square_activation"], ROW["mean_activation"]
 SIMILARITY, GRAD = ROW["similarity"], ROW["log10_grad_activation"]
@@ -46,7 +47,9 @@ def forward(spec, work, op, k, replica, index):
     n, B, a, e = x[UNITS], x[COLUMNS], block(spec, x[BLOCK]), x[E]
     put(spec, MEAN_SQUARE, index, k, 2 * blocks.log10_norm(square(spec, x) / (n * B), e))
     put(spec, MEAN, index, k, math.ldexp(blocks.sum_all(a, count(x)) / (n * B), max(min(e, 3000), -3000)))
-    if B > 1:
+    if max(n, FEW_COLUMNS) < B:
+        put(spec, SIMILARITY, index, k, blocks.directions_similarity(a, n, B, pointer(work.wide1, 1.0)))
+    elif B > 1:
         gram = pointer(work.gram, 1.0)
         blocks.gram(a, (n + 15) // 16, B, gram)
         pointer(work.state, 1)[KNOWN] = r

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The steps that look at windows of positions: convolution, pooling, flattening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pykernel import checks
+from pykernel.step import MAX_WIDTH, Step, Weighted, set_fields
+from pykernel.window import Window
+
+PADDINGS = ("zero", "circular", "valid")
+POOLS = ("mean", "max")
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(Weighted):
+    """A convolution over one or two axes of positions, z = W u + b at every position, u the patch of positions around
+    it.
+
+    Args:
+        channels: units that come out, rows of W; None for as many as come in.
+        kernel: positions that a patch has along every axis, or one number an axis.
+        stride: positions from one patch to the next, likewise.
+        padding: "zero" or "circular" for (kernel - 1) // 2 positions beyond each edge, "valid" for none.
+        groups: parts that units are cut into, each seeing its own only; as many as units come in is depthwise.
+        init, gain, bias_std: as for `Linear`; fan_in = units in / groups * positions of a patch, fan_out likewise.
+
+    Raises:
+        ValueError, TypeError: numbers that are no positive ints, more than two axes, an unknown padding or init.
+
+    Notes:
+        Cross-correlation, as in PyTorch; W is (channels, units in / groups, *kernel). (positions + 2 padding - kernel)
+        // stride + 1 positions come out.
+
+    Examples:
+        >>> print(Conv(64), "and", Conv(64, 3, stride=2, groups=64))
+        conv 64 (3) and conv 64 (3, stride 2, 64 groups)
+    """
+
+    channels: int | None = None
+    kernel: Any = 3
+    stride: Any = 1
+    padding: str = "zero"
+    groups: int = 1
+    init: Any = None
+    gain: float = 1.0
+    bias_std: float | None = None
+
+    def __post_init__(self):
+        if self.channels is not None:
+            set_fields(self, channels=checks.integer("conv channels", self.channels, 1, MAX_WIDTH))
+        set_fields(
+            self,
+            kernel=_each_axis("conv kernel", self.kernel),
+            stride=_each_axis("conv stride", self.stride),
+            groups=checks.integer("conv groups", self.groups, 1, MAX_WIDTH),
+        )
+        checks.choice("conv padding", self.padding, PADDINGS)
+        if self.channels is not None and self.channels % self.groups:
+            raise ValueError(f"conv groups must divide channels, got {self.groups} and {self.channels}")
+        self._check_draw("conv")
+
+    def taps(self, positions) -> tuple[int, ...]:
+        """Positions of a patch along each axis of an input."""
+        return _of_axes("conv kernel", self.kernel, positions)
+
+    def window(self, positions) -> Window:
+        """Its patches over an input's positions.
+
+        Raises:
+            ValueError: positions of another number of axes, or too few for one patch.
+        """
+        taps = self.taps(positions)
+        padding = tuple(0 if self.padding == "valid" else (k - 1) // 2 for k in taps)
+        return _window("conv", positions, taps, _of_axes("conv stride", self.stride, positions), padding)._replace(
+            circular=self.padding == "circular"
+        )
+
+    def __str__(self):
+        said = [_spoken(self.kernel)]
+        said += [f"stride {_spoken(self.stride)}"] if self.stride != 1 else []
+        said += [f"padding {self.padding}"] if self.padding != "zero" else []
+        said += [f"{self.groups} groups"] if self.groups > 1 else []
+        return f"conv{'' if self.channels is None else f' {self.channels}'} ({', '.join(said)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Pool(Step):
+    """The mean or the largest entry of each window of positions, unit by unit.
+
+    Args:
+        kind: "mean" or "max"; of equal entries the first takes the max's gradient.
+        size: positions of a window along every axis, or one number an axis; None for all positions, of which one is
+            left.
+        stride: positions from one window to the next, by default its size; what is left at the end is dropped.
+        padding: positions beyond each edge, at most half a window: zeros in a mean, never the max.
+
+    Raises:
+        ValueError, TypeError: an unknown kind, numbers that are no positive ints.
+
+    Examples:
+        >>> print(Pool("mean"), "and", Pool("max", 3, stride=2, padding=1))
+        mean pool and max pool (3, stride 2, padding 1)
+    """
+
+    kind: str
+    size: Any = None
+    stride: Any = None
+    padding: Any = 0
+
+    def __post_init__(self):
+        checks.choice("pool kind", self.kind, POOLS)
+        if self.size is None:
+            if self.stride is not None or self.padding != 0:
+                raise ValueError("pool stride and padding go with a size; without one all positions are one window")
+            return
+        set_fields(self, size=_each_axis("pool size", self.size), padding=_each_axis("pool padding", self.padding, 0))
+        if self.stride is not None:
+            set_fields(self, stride=_each_axis("pool stride", self.stride))
+
+    def window(self, positions) -> Window:
+        """Its windows over an input's positions.
+
+        Raises:
+            ValueError: positions of another number of axes, too few for one window, or more padding than half of one.
+        """
+        size = positions if self.size is None else _of_axes("pool size", self.size, positions)
+        stride = size if self.stride is None else _of_axes("pool stride", self.stride, positions)
+        padding = _of_axes("pool padding", self.padding, positions)
+        if any(2 * p > k for p, k in zip(padding, size, strict=True)):
+            raise ValueError(f"pool padding must be at most half of its size, got {padding} and {size}")
+        return _window("pool", positions, size, stride, padding)._replace(largest=self.kind == "max")
+
+    def __str__(self):
+        if self.size is None:
+            return f"{self.kind} pool"
+        said = [_spoken(self.size)]
+        said += [f"stride {_spoken(self.stride)}"] if self.stride is not None else []
+        said += [f"padding {_spoken(self.padding)}"] if self.padding != 0 else []
+        return f"{self.kind} pool ({', '.join(said)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Flatten(Step):
+    """All positions of a unit as units of their own, of an input of one position: unit i, position t is unit i T + t.
+
+    Examples:
+        >>> print(Flatten())
+        flatten
+    """
+
+    def window(self, positions) -> Window:
+        """The one window over an input's positions."""
+        return _window("flatten", positions, positions, positions, (0,) * len(positions))._replace(by_units=True)
+
+    def __str__(self):
+        return "flatten"
+
+
+def _each_axis(name, value, least=1):
+    """One number for all axes, or a tuple of one or two."""
+    if not isinstance(value, (tuple, list)):
+        return checks.integer(name, value, least, MAX_WIDTH)
+    if not 1 <= len(value) <= 2:
+        raise ValueError(f"{name} must be an int, or a tuple of one or two, one an axis, got {value!r}")
+    return tuple(checks.integer(name, v, least, MAX_WIDTH) for v in value)
+
+
+def _of_axes(name, value, positions):
+    """One number for each axis of positions."""
+    if not isinstance(value, tuple):
+        return (value,) * len(positions)
+    if len(value) != len(positions):
+        raise ValueError(f"{name} {value} has {len(value)} axes, and the positions {positions} have {len(positions)}")
+    return value
+
+
+def _window(name, positions, taps, stride, padding):
+    """A window of two axes, of which the first is 1 where positions have one."""
+    for n, k, p in zip(positions, taps, padding, strict=True):
+        if n + 2 * p < k:
+            raise ValueError(
+                f"a {name} needs as many positions as its window has: got positions {positions}, padding {padding} and "
+                f"windows of {taps}"
+            )
+    both = lambda pair, missing: (missing,) * (2 - len(pair)) + tuple(pair)
+    return Window(both(positions, 1), both(taps, 1), both(stride, 1), both(padding, 0))
+
+
+def _spoken(value):
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The step that feeds an input of its own into every use: what makes a tied chain a recurrent network with inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pykernel import checks
+from pykernel.step import MAX_WIDTH, Weighted, set_fields
+
+
+@dataclass(frozen=True, repr=False)
+class Drive(Weighted):
+    """An input that arrives here, through weights of its own: what comes in plus U x_k.
+
+    `Block(Linear(), Drive(8), "tanh")` is a[l] = phi(W a[l-1] + b + U x_l), an Elman network's step. x_1, x_2 ... are
+    numbered through the chain in order of use, one for each use of a Drive step; they are drawn iid N(0, 1) as the
+    chain's own input is, or given: `propagate(drive=...)`. U is a layer like any other, called "drive" in
+    `Chain.layers`, tied where the chain is; it has no bias.
+
+    Args:
+        units: of x_k.
+        init: name, "name(numbers)" or `Init`, how U is drawn; by default the chain's.
+        gain: factor on the standard deviation of U, beside the chain's.
+
+    Raises:
+        ValueError, TypeError: units that are no positive int, an unknown init, a gain that is not a finite number.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> elman = pk.Block(pk.Linear(), pk.Drive(8), "tanh")
+        >>> rnn = pk.Chain(depth=50, width=64, blocks=[elman], init="orthogonal", tied=True)
+        >>> rnn.layers[:3], rnn.tied_layers
+        (('1.linear', '1.drive', '2.linear'), ('1.linear', '1.drive'))
+    """
+
+    units: int
+    init: Any = None
+    gain: float = 1.0
+
+    bias_std = 0.0
+
+    def __post_init__(self):
+        set_fields(self, units=checks.integer("drive units", self.units, 1, MAX_WIDTH))
+        self._check_draw("drive")
+
+    def __str__(self):
+        return f"drive {self.units}"

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A weight in training: drawn by address with a low-rank history beside it, or an oracle's that is never drawn."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from pykernel import _core, oracle, stream
+from pykernel.engines import reference
+
+CHUNK = 2**22  # entries of a clamped gradient that are made at a time
+
+
+def compiled_tall(threads):
+    """`stream.tall`, compiled: the same bits."""
+
+    def tall(seed, purpose, layer, replica, units, columns=1, first=0):
+        return _core.draws.tall(seed, purpose, layer, replica, units, first, columns, threads)
+
+    return tall
+
+
+class History:
+    """W = scale * draws + sum over past columns of coefficient * delta u^T: descent with momentum adds columns, and no
+    matrix is kept.
+
+    With v = m v + g and W -= rate v, each gradient g has two numbers that all its columns share: how much of it is in
+    v, and how much in W.
+
+    Args:
+        product: (x, transposed) -> the draws, or their transpose, times x, in x's dtype.
+        scale: of the draws.  rows, columns: of W.  dtype: of what is kept and of the products.
+    """
+
+    def __init__(self, product, scale, rows, columns, dtype):
+        self._product, self._scale = product, scale
+        self._delta, self._u = np.zeros((rows, 0), dtype), np.zeros((columns, 0), dtype)
+        self._velocity, self._in_weight = np.zeros(0), np.zeros(0)
+        self._clamped: list = []  # (delta, u, bound, velocity, in_weight) of gradients clipped entry by entry
+
+    def forward(self, u):
+        """W u."""
+        return self._times(u, False)
+
+    def backward(self, delta):
+        """W^T delta."""
+        return self._times(delta, True)
+
+    def _times(self, x, transposed):
+        top = np.abs(x).max()
+        power = math.frexp(top)[1] if np.isfinite(top) and top > 0 else 0
+        x = np.ldexp(x, -power).astype(self._delta.dtype)
+        out = self._scale * self._product(x, transposed).astype(np.float64)
+        left, right = (self._u, self._delta) if transposed else (self._delta, self._u)
+        if len(self._in_weight):
+            out += left @ (self._in_weight[:, None] * (right.T @ x)).astype(left.dtype)
+        for delta, u, bound, _, in_weight in self._clamped:
+            out += in_weight * _clamped_product(delta, u, bound, x, transposed)
+        return np.ldexp(out, power)
+
+    def step(self, delta, u, rate, momentum, factor=1.0, bound=0.0):
+        """One step along delta u^T, times `factor`, or with every entry clamped to +-`bound`."""
+        self._velocity *= momentum
+        self._clamped = [(*rest, momentum * velocity, w) for *rest, velocity, w in self._clamped]
+        if bound:
+            self._clamped.append((delta, u, bound, 1.0, 0.0))
+        else:
+            self._delta = np.hstack([self._delta, delta.astype(self._delta.dtype)])
+            self._u = np.hstack([self._u, u.astype(self._u.dtype)])
+            self._velocity = np.append(self._velocity, np.full(delta.shape[1], factor))
+            self._in_weight = np.append(self._in_weight, np.zeros(delta.shape[1]))
+        self._in_weight -= rate * self._velocity
+        self._clamped = [(*rest, velocity, w - rate * velocity) for *rest, velocity, w in self._clamped]
+
+
+def _clamped_product(delta, u, bound, x, transposed):
+    """clip(delta u^T, -bound, bound) times x, or its transpose, some rows at a time."""
+    if transposed:
+        delta, u = u, delta
+    each = max(1, CHUNK // len(u))
+    parts = [
+        np.clip(delta[i : i + each] @ u.T, -bound, bound) @ x.astype(np.float64) for i in range(0, len(delta), each)
+    ]
+    return np.concatenate(parts)
+
+
+class Unseen:
+    """W of an oracle: a step adds to what it has answered, and the momentum is a small matrix in its coordinates."""
+
+    def __init__(self, seen):
+        self._oracle, self._core = seen, np.zeros((0, 0))
+        self.forward, self.backward = seen.forward, seen.backward
+
+    def step(self, delta, u, rate, momentum, factor=1.0, bound=0.0):
+        """As of `History`; entries cannot be clamped."""
+        power = math.frexp(np.abs(delta).max())[1] if np.isfinite(delta).all() else 0
+        e, c = self._oracle.coordinates(np.ldexp(delta, -power), u)
+        core = np.ldexp(e.astype(np.float64) @ c.T.astype(np.float64), power) * factor
+        old = self._core
+        core[: old.shape[0], : old.shape[1]] += momentum * old
+        self._core = core
+        self._oracle.add(-rate * core)
+
+
+class Weights:
+    """The weights of all layers of one replica in training: what `engines.reference.Run` multiplies by.
+
+    Args:
+        program: what is trained, at its initialisation.  replica: which draw.
+        engine: "dense" or "matrix_free".  compiled: whether C++ draws, or the definition.  threads: of C++.
+    """
+
+    def __init__(self, program, replica, engine, compiled, threads):
+        self.program = program
+        self._by_address: dict = {}
+        make = self._unseen if engine == "matrix_free" else self._dense
+        for layer in range(1, program.depth + 1):
+            address = int(program.layers.address[layer - 1])
+            if address not in self._by_address:
+                self._by_address[address] = make(layer, address, replica, compiled, threads)
+
+    def of(self, layer):
+        """The weight of a layer; layers that share an address share it."""
+        return self._by_address[int(self.program.layers.address[layer - 1])]
+
+    def forward(self, layer, u):
+        return self.of(layer).forward(u)
+
+    def backward(self, layer, delta):
+        return self.of(layer).backward(delta)
+
+    def scale(self, layer):
+        """What products are multiplied with: scales are in the weights."""
+        return 1.0
+
+    def _unseen(self, layer, address, replica, compiled, threads):
+        layers, i = self.program.layers, layer - 1
+        kind = oracle.Haar if self.program.draw(layer).distribution == "haar" else oracle.Gaussian
+        normals = oracle.normals_at(
+            self.program.seed, address, replica, compiled_tall(threads) if compiled else stream.tall
+        )
+        return Unseen(
+            kind(int(layers.units[i]), int(layers.columns[i]), normals, float(layers.scale[i]), self.program.dtype)
+        )
+
+    def _dense(self, layer, address, replica, compiled, threads):
+        program, i = self.program, layer - 1
+        rows, columns = int(program.layers.units[i]), int(program.layers.columns[i])
+        draw, scale = program.draw(layer), float(program.layers.scale[i])
+        dtype = np.dtype(program.dtype)
+        given = program.weights is not None and program.weights[i] is not None
+        if compiled and not given and draw.distribution not in ("identity", "constant", "haar"):
+            product = partial(_drawn_product, program.seed, address, replica, rows, columns, draw, threads)
+        else:
+            product = partial(_matrix_product, reference.Dense(program, replica).matrix(layer).astype(dtype))
+        return History(product, scale, rows, columns, dtype)
+
+
+def _drawn_product(seed, address, replica, rows, columns, draw, threads, x, transposed):
+    x = np.ascontiguousarray(x)
+    return _core.draws.product(
+        draw.distribution, draw.parameter, seed, address, replica, rows, columns, x, transposed, threads
+    )
+
+
+def drawn(seed, address, replica, rows, columns, draw, threads):
+    """A few rows of unit draws as a matrix, (rows, columns) float64, compiled."""
+    unit = np.eye(rows)
+    return _drawn_product(seed, address, replica, rows, columns, draw, threads, unit, True).T
+
+
+def _matrix_product(matrix, x, transposed):
+    return (matrix.T if transposed else matrix) @ x

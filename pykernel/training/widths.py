@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""coordinate_check: how coordinates grow with width while networks train, layer by layer and step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from pykernel import checks, machine, observables
+from pykernel.layers import MAX_WIDTH, Block, Weighted
+from pykernel.program import MAX_REPLICAS
+from pykernel.training.descent import descend
+from pykernel.training.face import for_each, memory, planned
+from pykernel.training.parametrizations import TABLE, roles
+
+HEAD = "head"
+
+
+def coordinate_check(
+    chain,
+    *,
+    widths,
+    steps: int = 3,
+    rate: float = 0.1,
+    parametrization: str = "standard",
+    batch: int = 4,
+    replicas: int = 4,
+    momentum: float = 0.0,
+    positions: int | tuple[int, ...] = (),
+    seed: int = 0,
+    engine: str = "auto",
+    backend: str = "auto",
+    dtype: str = "float32",
+    threads: int | None = None,
+) -> CoordinateCheck:
+    """Train a chain at several widths, and fit how its coordinates grow with width, layer by layer and step by step.
+
+    Fitted as powers of the width are the root mean squares over units and batch of z[l](step), and of how far it has
+    moved, z[l](step) - z[l](0); the head's logits are the last layer.
+
+    Args:
+        chain: a chain with a `Head`. Made with `width` (or of blocks), all units are scaled, the input's too; made with
+            `widths`, n[0] is the data's and stays, and the others must be equal.
+        widths: at least two. Of a chain of blocks every number of units is multiplied by width / chain.width.
+        steps, rate, parametrization, momentum: as in `train`.
+        batch, positions, replicas, seed, engine, backend, dtype, threads: as in `train`. The targets of a replica, and
+            its inputs where n[0] stays, are the same at every width.
+
+    Returns:
+        CoordinateCheck: exponents (step, layer) with standard errors, `to_xarray()`, `plot()`, and a table as its text.
+
+    Raises:
+        ValueError, TypeError: before any work, saying what was given and what is allowed.
+
+    Notes:
+        What is promised (Yang and Hu 2021, arXiv 2011.14522; Yang et al. 2022, arXiv 2203.03466, section 4 and appendix
+        D) are exponents of the change by one step at a fixed rate: with "mup" 0 everywhere, with "standard" 1 of the
+        logits and 1/2 of hidden layers, with "ntk" 0 of the logits and -1/2 of hidden layers, which stop learning. The
+        error of an exponent is that of least squares with a constant for every replica, so a bend is part of it.
+
+    Examples:
+        >>> import pykernel as pk
+        >>> chain = pk.Chain(depth=2, width=64, activation="tanh", init="lecun_normal", head=pk.Head("mse", 1))
+        >>> c = pk.coordinate_check(chain, widths=[64, 128, 256], steps=1, rate=0.1, parametrization="mup")
+        >>> c.layers, c.change.shape, bool(abs(c.change[0, -1]) < 0.3)
+        (('1.linear', '2.linear', 'head'), (1, 3), True)
+    """
+    widths = _widths(widths)
+    steps = checks.integer("steps", steps, 1, 10**4)
+    replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
+    words = dict(batch=batch, positions=positions, seed=seed, dtype=dtype)
+    more = (steps, rate, momentum, parametrization, engine, backend, threads, words)
+    grows = getattr(chain, "widths", None) is None
+    plans = [planned(resized(chain, width), *more, grows)[0] for width in widths]
+    for plan in plans:
+        machine.require_memory(memory(plan), "training at the largest width", "ask for smaller widths or fewer steps")
+    sizes = np.full((len(widths), replicas, steps + 1, plans[0].program.depth + 1), np.nan)
+    changes = sizes.copy()
+    for i, plan in enumerate(plans):
+        with np.errstate(all="ignore"):
+            for_each(lambda r, i=i, plan=plan: _observed(plan, r, sizes[i, r], changes[i, r]), replicas, plan)
+    role = [*roles(plans[0].program, grows), "output"]
+    return CoordinateCheck(chain, widths, steps, float(rate), parametrization, replicas, role, sizes, changes[:, :, 1:])
+
+
+def _widths(widths):
+    if isinstance(widths, str) or not hasattr(widths, "__iter__"):
+        raise TypeError(f"widths must be a sequence of ints, got {widths!r}")
+    out = tuple(checks.integer("widths", width, 1, MAX_WIDTH) for width in widths)
+    if len(set(out)) < 2:
+        raise ValueError(f"widths must hold at least two different widths, got {list(out)}")
+    return out
+
+
+def resized(chain, width: int):
+    """The chain at another width.
+
+    Raises:
+        ValueError: units that a width does not scale to whole numbers, or differ from layer to layer.
+    """
+    if not hasattr(chain, "blocks"):
+        return chain  # `train` says what it is
+    if chain.widths is not None:
+        behind = set(chain.widths[1:])
+        if len(behind) > 1:
+            raise ValueError(f"widths of the chain must be equal behind the input, got {list(chain.widths)}")
+        return chain.replace(widths=[chain.widths[0], *[width] * chain.depth])
+    if chain.blocks is None:
+        return chain.replace(width=width)
+    parts = {name: [_resized_block(b, chain.width, width) for b in getattr(chain, name)] for name in PARTS}
+    return chain.replace(width=width, **parts)
+
+
+PARTS = ("first", "blocks", "last")
+
+
+def _resized_block(block, before, width):
+    step = lambda one: _resized_step(one, before, width)
+    skip = tuple(map(step, block.skip)) if isinstance(block.skip, tuple) else block.skip
+    return Block(*map(step, block.steps), skip=skip, scale=block.scale, after=tuple(map(step, block.after)))
+
+
+def _resized_step(step, before, width):
+    for name in ("units", "channels"):
+        count = getattr(step, name, None)
+        if isinstance(step, Weighted) and count is not None:
+            if count * width % before:
+                raise ValueError(f"{count} {name} of a chain of width {before} are no whole number at width {width}")
+            return dataclasses.replace(step, **{name: count * width // before})
+    return step
+
+
+def _observed(plan, replica, sizes, changes):
+    """Write the root mean squares of one network, (steps + 1, L + 1) each; nan behind a loss without bound."""
+    program, first = plan.program, []
+
+    def observe(step, arrays):
+        now = [arrays["preactivation"][l] for l in range(1, program.depth + 1)] + [arrays["logits"][0]]
+        first.extend(now if not step else ())
+        sizes[step] = [_root(z) for z in now]
+        changes[step] = [_root(z - before) for z, before in zip(now, first, strict=True)]
+
+    rows = {
+        row.name: np.full((plan.steps + 1, *observables.shape(row, 1, program.counts)[1:]), np.nan)
+        for row in observables.ROWS
+    }
+    descend(plan, replica, rows, observe, ("preactivation", "logits"))
+
+
+def _root(z):
+    return np.sqrt(np.mean(np.square(z)))
+
+
+class CoordinateCheck:
+    """Growth exponents in width of coordinates in training.
+
+    Attributes:
+        chain, widths, steps, rate, parametrization, replicas: what was run.
+        layers: names of the L layers and "head", the logits.
+        roles: of each "input", "hidden" or "output".
+        change: (steps, L + 1) float64, exponents of the root mean square of z(step) - z(0), step 1 first.
+        size: (steps + 1, L + 1) float64, exponents of that of z(step) itself, the fresh network first.
+        change_error, size_error: their standard errors.
+        change_promised, size_promised: (L + 1,), of the change by one step and of the fresh network, by the
+            parametrization.
+        changes, sizes: (widths, replicas, steps (+ 1), L + 1), the root mean squares; nan where a loss had no bound.
+    """
+
+    def __init__(self, chain, widths, steps, rate, parametrization, replicas, role, sizes, changes):
+        self.chain, self.widths, self.steps, self.rate = chain, widths, steps, rate
+        self.parametrization, self.replicas, self.roles = parametrization, replicas, tuple(role)
+        self.layers = (*chain.layers, HEAD)
+        self.sizes, self.changes = sizes, changes
+        self.size, self.size_error = _fitted(widths, sizes)
+        self.change, self.change_error = _fitted(widths, changes)
+        row = TABLE[parametrization]
+        self.change_promised = np.array([row.change[r] for r in self.roles])
+        self.size_promised = np.array([row.logits if r == "output" else 0.0 for r in self.roles])
+
+    def to_xarray(self):
+        """Exponents and root mean squares as an xarray.Dataset with dimensions width, replica, step (0 first, where
+        changes are nan) and layer.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> chain = pk.Chain(depth=2, width=16, head=pk.Head("mse", 1))
+            >>> ds = pk.coordinate_check(chain, widths=[16, 32], steps=2, rate=0.01).to_xarray()
+            >>> dict(ds.sizes)
+            {'step': 3, 'layer': 3, 'width': 2, 'replica': 4}
+        """
+        import xarray
+
+        power, size = {"units": "powers of the width"}, {"units": "1"}
+        pad = lambda a: np.concatenate([np.full_like(a[..., :1, :], np.nan), a], axis=-2)
+        by_step, every = ("step", "layer"), ("width", "replica", "step", "layer")
+        data = {
+            "change": (by_step, pad(self.change), power),
+            "change_error": (by_step, pad(self.change_error), power),
+            "size": (by_step, self.size, power),
+            "size_error": (by_step, self.size_error, power),
+            "change_promised": (("layer",), self.change_promised, power),
+            "size_promised": (("layer",), self.size_promised, power),
+            "root_mean_square": (every, self.sizes, size),
+            "root_mean_square_change": (every, pad(self.changes), size),
+        }
+        coords = {
+            "step": np.arange(self.steps + 1),
+            "layer": np.array(self.layers, dtype=str),
+            "width": np.array(self.widths),
+            "replica": np.arange(self.replicas),
+            "role": ("layer", np.array(self.roles, dtype=str)),
+        }
+        facts = {"chain": str(self.chain), "rate": self.rate, "parametrization": self.parametrization}
+        return xarray.Dataset(data, coords=coords, attrs=facts)
+
+    def plot(self, ax=None, of: str = "change"):
+        """The exponents against the layer, a line a step, and what is promised.
+
+        Args:
+            ax: matplotlib axes to draw on; a new pyplot figure without.
+            of: "change" or "size".
+
+        Returns:
+            The axes.
+
+        Examples:
+            >>> import matplotlib.pyplot as plt
+            >>> import pykernel as pk
+            >>> chain = pk.Chain(depth=2, width=16, head=pk.Head("mse", 1))
+            >>> ax = pk.coordinate_check(chain, widths=[16, 32], steps=2, rate=0.01).plot()
+            >>> ax.get_xlabel()
+            'layer'
+            >>> plt.close(ax.figure)
+        """
+        from pykernel.plot import training
+
+        checks.choice("of", of, ("change", "size"))
+        return training.exponents(self, ax, of)
+
+    def __str__(self):
+        wide = max(map(len, self.layers))
+        head = f"{'layer':<{wide}} {'promised':>9}" + "".join(f"{f'step {s}':>16}" for s in range(1, self.steps + 1))
+        lines = [
+            str(self.chain),
+            f"widths {', '.join(map(str, self.widths))}; {self.replicas} replicas; rate {self.rate:g}, "
+            f"{self.parametrization} parametrization",
+            "",
+            "exponent in width of how far coordinates have moved from the fresh network",
+            head,
+        ]
+        for i, name in enumerate(self.layers):
+            values = "".join(
+                f"{f'{value:.2f} +- {error:.2f}':>16}"
+                for value, error in zip(self.change[:, i], self.change_error[:, i], strict=True)
+            )
+            lines.append(f"{name:<{wide}} {self.change_promised[i]:>9.2f}{values}")
+        return "\n".join([*lines, "", self._closing()])
+
+    __repr__ = __str__
+
+    def _closing(self):
+        fresh, error = self.size[0, -1], self.size_error[0, -1]
+        logits = f"logits of the fresh network: {fresh:.2f} +- {error:.2f}, promised {self.size_promised[-1]:.2f}"
+        lost = int(np.isnan(self.sizes[:, :, -1, -1]).sum())
+        return logits + (f"; the loss of {lost} networks has no bound" if lost else "")
+
+
+def _fitted(widths, values):
+    """Slopes of log10 of values (widths, replicas, ...) on log10 of the width by least squares, a constant for every
+    replica, and their standard errors; nan where a value is zero or missing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = np.log10(values)
+    y = np.where(np.isfinite(y), y, np.nan)
+    x = np.log10(np.array(widths, dtype=float))
+    x, y = x - x.mean(), y - y.mean(axis=0)
+    count, replicas = y.shape[:2]
+    squares = replicas * (x @ x)
+    slope = np.tensordot(x, y.sum(axis=1), 1) / squares
+    rest = y - x.reshape(-1, *[1] * (y.ndim - 1)) * slope
+    degrees = max((count - 1) * replicas - 1, 1)
+    return slope, np.sqrt((rest**2).sum(axis=(0, 1)) / degrees / squares)
