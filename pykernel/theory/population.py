@@ -78,7 +78,13 @@ class PopulationForward(Forward):
                 f"mean field follows batch norm on a sum whose entries are not normal for up to {MOST_COLUMNS} columns "
                 f"(inputs times positions), got {self.columns}; use propagate"
             )
-        self.followed = self.columns if every_column else min(self.columns, FOLLOWED)
+        fewest = min(self.columns, *self.spread.steps, *self.spread.norms)
+        if every_column and fewest < self.columns:
+            raise NoTheory(
+                "mean field follows batch norm on a sum whose entries are not normal where all blocks have as many "
+                "positions; use propagate"
+            )
+        self.followed = self.columns if every_column else min(fewest, FOLLOWED)
         kept = self.followed * max(sum(program.counts[i] for i in (1, 2, 6)), 1)
         self.count = min(NUMBERS // self.followed, KEPT // kept)
         if self.count < FEWEST:
@@ -173,7 +179,7 @@ class PopulationForward(Forward):
     def _norm(self, op, number, units, before):
         norm, (_, mean, _) = self.norms[number], before[0]
         if norm.kind == "batch":
-            y, inverse = self._batch(norm, units[0], before[0])
+            y, inverse = self._batch(norm, units[0], before[0], int(self.spread.norms[number]))
             if y is None:
                 return None
             slope = np.ones(1, np.float32)
@@ -186,14 +192,14 @@ class PopulationForward(Forward):
 
     def _phi(self, op, number, units, before):
         (function, norm), (q, mean, d) = self.at[number], before[0]
-        row, x, y, inverse = function.row, units[0], None, None
-        if q == -math.inf or (norm.kind == "batch" and self.columns == 1):
+        row, x, y, inverse, B = function.row, units[0], None, None, int(self.spread.steps[number])
+        if q == -math.inf or (norm.kind == "batch" and B == 1):
             return None
         if function.passes and norm.kind is None:
             return x
         free = row.name in HOMOGENEOUS and norm.kind != "batch"
         if norm.kind == "batch":
-            y, inverse = self._batch(norm, x, before[0])
+            y, inverse = self._batch(norm, x, before[0], B)
             if y is None:
                 return None
             z, log, scale = y, 0.0, 0.0
@@ -210,14 +216,14 @@ class PopulationForward(Forward):
         if x is None:
             return self._sized(value)
         flat = np.abs(slope)
-        dead = float((flat == 0).all(axis=1).mean()) if self.followed == self.columns else math.nan
+        dead = float((flat == 0).all(axis=1).mean()) if self.followed == B else math.nan
         dead = dead if correlation.dead_set(row) else 0.0
         self.fractions[number] = float((flat < 0.01 * row.max_slope).mean()), dead
         return self._measured(op.out, value, log if free else 0.0)
 
-    def _batch(self, norm, x, before):
+    def _batch(self, norm, x, before, B):
         """Normalised entries, and one over their deviation where they are those of a population."""
-        (q, _, d), B, k = before, self.columns, self.followed
+        (q, _, d), k = before, self.followed
         if B == 1 or not math.isfinite(q) or not d > 0:
             return None, None
         if x is not None:

@@ -99,7 +99,8 @@ class PopulationBackward(Backward):
 
     def _through_normal(self, op: Any, number: int, felt: Any, y: Any) -> tuple[float, float, float]:
         """Mean square and mean product behind batch norm of normal entries, and log of what multiplies both."""
-        B, signal = self.columns, self.signal
+        signal, spread = self.signal, self.spread
+        B = int((spread.steps if op.kind == "phi" else spread.norms)[number])
         if op.kind == "phi":
             norm, raw, d = self.at[number][1], signal.raw[number], signal.raw_distance[number]
         else:

@@ -23,6 +23,7 @@ from pykernel.theory.refusals import ONE_NORMED_INPUT, means, overused, structur
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
+from pykernel.window import OUTSIDE
 from pykernel.wording import compared
 
 LOG10 = math.log(10)
@@ -354,6 +355,24 @@ def _no_law(program: Program) -> str:
     return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
 
 
+def _windows(program: Program) -> list[str]:
+    """Plain sentences on what convolutions leave out."""
+    if not program.counts.window:
+        return []
+    out = [
+        "convolutions and pools: positions are alike, means over them are taken; what a given input has in common "
+        "between neighbours is not looked at"
+    ]
+    beyond = [float(np.mean(window.sources() == OUTSIDE)) for window in program.windows if not window.largest]
+    if max(beyond, default=0.0) > 0:
+        out.append(
+            f"zeros beyond the edge are left out: up to {max(beyond):.2g} of a patch's entries, so that without norms "
+            f"signal and gradient each lie below these rows, by up to {-0.5 * math.log10(1 - max(beyond)):.2g} decades "
+            "a convolution"
+        )
+    return out
+
+
 def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
     used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
@@ -394,6 +413,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
             f"grows to about {density.along(program, prediction.signal):+.3g} decades"
         )
+    out += _windows(program)
     out += population.notes(program, structure(program).follows)
     if reason is not None:
         out.append(

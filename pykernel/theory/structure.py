@@ -135,7 +135,7 @@ class Structure:
 def positions_apart(program: Program) -> int:
     """Positions of one input where attention, or a head over one of them or their mean, tells them from inputs; else
     1."""
-    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns)
+    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns_out)
     return program.columns // program.batch if told else 1
 
 
