@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Transformers that people train, as chains to read and to change: what each is made of, how it begins, and where that
-is written.
+"""Networks that people train, as chains to read and to change: what each is made of, how it begins, and where that is
+written.
 
 Each function returns a plain `Chain`: `print(repr(chain))` is the call that makes it, `chain.replace(...)` changes it.
-x is what enters the first block: embeddings and tables of positions are added before.
+x is what enters the first block: of transformers embeddings with tables of positions added, of convolutions images.
 
 Examples:
     >>> import pykernel as pk
@@ -19,6 +19,8 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.chain import Chain
+from pykernel.conv import Conv, Flatten, Pool
+from pykernel.inits import VarianceScaling
 from pykernel.layers import MAX_WIDTH, Attention, Block, Gated, Linear, Norm
 from pykernel.parts import MAX_DEPTH, Head
 
@@ -32,6 +34,16 @@ GPT2 = {
 LLAMA = {"7b": (32, 4096, 32, 32, 11008), "8b": (32, 4096, 32, 8, 14336), "70b": (80, 8192, 64, 8, 28672)}
 BERT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
 VIT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096), "huge": (32, 1280, 16, 5120)}
+# blocks of each stage, and convolutions a block
+RESNET = {
+    18: ((2, 2, 2, 2), 2),
+    34: ((3, 4, 6, 3), 2),
+    50: ((3, 4, 6, 3), 3),
+    101: ((3, 4, 23, 3), 3),
+    152: ((3, 8, 36, 3), 3),
+}
+VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions of each stage
+HE_FAN_OUT = VarianceScaling(2.0, "fan_out", "normal")
 
 
 def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, vocabulary=50257) -> Chain:
@@ -198,11 +210,126 @@ def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classe
     )
 
 
+def resnet(layers=50, *, width=64, channels=3, classes=1000, small=False, zero_last=False) -> Chain:
+    """ResNet: convolutions with batch norm in blocks of two or three, ReLU behind the sum; He's normals by fan_out.
+
+    Args:
+        layers: 18 or 34 (blocks of two 3 x 3 convolutions), 50, 101 or 152 (bottlenecks of three, whose ends are four
+            times as wide).
+        width: channels of the first stage; they double from stage to stage.
+        channels: of the images.
+        classes: outputs of the head over the mean of all positions; None for none.
+        small: True for images of 32 x 32: they enter by one 3 x 3 convolution, in place of 7 x 7 with stride 2 and a
+            max pool.
+        zero_last: True for a weight of 0 of each block's last norm, so that a block begins as its skip.
+
+    Returns:
+        Chain of depth 1: its blocks are not all alike, so it has no slope; `log10_grad_weight` tells layer by layer.
+
+    Raises:
+        ValueError, TypeError: other numbers of layers, sizes that are no positive ints, switches that are no bools.
+
+    Notes:
+        He et al. 2016 (arXiv 1512.03385), table 1. As github.com/pytorch/vision, models/resnet.py, has it: weights
+        N(0, 2/fan_out), the stride on the 3 x 3 convolution of a bottleneck, a projection where shapes change;
+        zero_last is its zero_init_residual (Goyal et al. 2017, arXiv 1706.02677, section 5.1). The head's weight is
+        PyTorch's default of a linear layer; no biases. Runs need `positions`, as (224, 224), and two columns at least
+        in the last stage, whose batch norms take all from one: a batch of two, or 64 x 64.
+
+    Examples:
+        >>> chain = resnet(18, width=8, classes=10, small=True)
+        >>> print(*chain.blocks[2].skip, sep=", ")
+        conv 16 (1, stride 2), batch norm
+        >>> len(chain.layers)  # the head's is the 18th, projections are not counted
+        20
+    """
+    stages, convolutions = _layers_of("resnet", RESNET, layers)
+    width = checks.integer("resnet width", width, 1, MAX_WIDTH // 32)
+    _require_switches("resnet", small=small, zero_last=zero_last)
+    stem = [Conv(width, 3) if small else Conv(width, 7, stride=2), Norm("batch"), "relu"]
+    stem += [] if small else [Pool("max", 3, stride=2, padding=1)]
+    entering = width
+    blocks = []
+    for stage, count in enumerate(stages):
+        for place in range(count):
+            stride = 2 if stage > 0 and place == 0 else 1
+            inside = width * 2**stage
+            units = inside * (4 if convolutions == 3 else 1)
+            skip = [Conv(units, 1, stride=stride), Norm("batch")] if stride > 1 or units != entering else 1.0
+            steps = [Conv(inside, 3, stride=stride), Norm("batch"), "relu", Conv(units, 3)]
+            if convolutions == 3:
+                steps = [Conv(inside, 1), Norm("batch"), "relu", *steps[:3], Conv(units, 1)]
+            last = Norm("batch", weight=0.0 if zero_last else None)
+            blocks.append(Block(*steps, last, skip=skip, after="relu"))
+            entering = units
+    return Chain(
+        depth=1,
+        width=checks.integer("resnet channels", channels, 1, MAX_WIDTH),
+        init=HE_FAN_OUT,
+        first=(Block(*stem),),
+        blocks=tuple(blocks),
+        last=(Pool("mean"),),
+        head=None if classes is None else Head("softmax", _outputs("classes", classes), init="torch_linear_default"),
+    )
+
+
+def vgg(layers=16, *, width=64, channels=3, hidden=4096, classes=1000, norm=None) -> Chain:
+    """VGG: 3 x 3 convolutions in five stages with a max pool behind each, then three dense layers; ReLU, no skips.
+
+    Args:
+        layers: 11, 13, 16 or 19.
+        width: channels of the first stage; they double from stage to stage up to 8 width.
+        channels: of the images.
+        hidden: units of the two dense layers before the head; None for neither, as for small images.
+        classes: outputs of the head; None for none.
+        norm: "batch" for batch norm behind every convolution; None for none.
+
+    Returns:
+        Chain of depth 1: its blocks are not all alike, so it has no slope; `log10_grad_weight` tells layer by layer.
+
+    Raises:
+        ValueError, TypeError: as `resnet`; another norm.
+
+    Notes:
+        Simonyan, Zisserman 2015 (arXiv 1409.1556), table 1. As github.com/pytorch/vision, models/vgg.py, has it:
+        convolutions N(0, 2/fan_out), dense layers N(0, 0.01^2), biases zero. No dropout. Runs need `positions`, as
+        (224, 224), of which 7 x 7 are left for the dense layers, or (32, 32) and 1; the mean over windows that
+        torchvision takes of other sizes is left out.
+
+    Examples:
+        >>> chain = vgg(11, width=8, hidden=None, classes=10)
+        >>> print(chain.blocks[0])
+        conv 8 (3), relu, max pool (2)
+    """
+    stages = _layers_of("vgg", VGG, layers)
+    width = checks.integer("vgg width", width, 1, MAX_WIDTH // 8)
+    checks.choice("vgg norm", norm, (None, "batch"))
+    blocks = []
+    for stage, count in enumerate(stages):
+        for place in range(count):
+            steps = [Conv(width * min(2**stage, 8), 3), *([] if norm is None else [Norm(norm)]), "relu"]
+            blocks.append(Block(*steps, *([Pool("max", 2)] if place == count - 1 else [])))
+    last = [Flatten()]
+    if hidden is not None:
+        hidden = checks.integer("vgg hidden", hidden, 1, MAX_WIDTH)
+        last += [Block(Linear(hidden, init="normal(0.01)"), "relu")] * 2
+    return Chain(
+        depth=1,
+        width=checks.integer("vgg channels", channels, 1, MAX_WIDTH),
+        init=HE_FAN_OUT,
+        blocks=tuple(blocks),
+        last=tuple(last),
+        head=None if classes is None else Head("softmax", _outputs("classes", classes), init="normal(0.01)"),
+    )
+
+
 PRESETS: dict[str, Any] = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA), "bert": (bert, BERT), "vit": (vit, VIT)}
+PRESETS |= {"resnet": (resnet, RESNET), "vgg": (vgg, VGG)}
 
 
 def preset(text, *, layers=None, width=None) -> Chain | None:
-    """The chain of "gpt2", "llama:8b" and the like, as the command line has them; None where the text is no such word.
+    """The chain of "gpt2", "llama:8b", "resnet:152" and the like, as the command line has them; None where the text is
+    no such word.
 
     Raises:
         ValueError, TypeError: an unknown size; a depth or width that the preset refuses.
@@ -210,7 +337,13 @@ def preset(text, *, layers=None, width=None) -> Chain | None:
     name, _, size = str(text).partition(":")
     if name not in PRESETS:
         return None
-    return PRESETS[name][0](**({"size": size} if size else {}), layers=layers, width=width)
+    make, table = PRESETS[name]
+    if make not in (resnet, vgg):
+        return make(**({"size": size} if size else {}), layers=layers, width=width)
+    if layers is not None:
+        raise ValueError(f"{name} has its layers in its name, as {name}:{max(table)}, and no depth, got depth={layers}")
+    given = {} if width is None else {"width": width}
+    return make(**given, **({"layers": int(size) if size.isdecimal() else size} if size else {}))
 
 
 def preset_fields(text, **sizes) -> dict:
@@ -252,3 +385,16 @@ def _head(vocabulary, init):
 
 def _outputs(word, count):
     return checks.integer(word, count, 2, MAX_WIDTH)
+
+
+def _layers_of(name, table, layers):
+    """The row of a table that goes by numbers of layers."""
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers not in table:
+        raise ValueError(f"{name} layers must be one of {', '.join(map(str, table))}, got {layers!r}")
+    return table[layers]
+
+
+def _require_switches(name, **switches):
+    for word, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} {word} must be True or False, got {value!r}")

@@ -8,6 +8,7 @@ import pytest
 
 import pykernel as pk
 from pykernel.cli import main
+from pykernel.lower import lower
 
 SMALL = {"layers": 2, "width": 32, "heads": 4}
 ALL = {
@@ -89,6 +90,80 @@ def test_heads_follow_a_width():
     for name in pk.blocks.LLAMA:
         step = attention(pk.blocks.llama(name))
         assert (step.heads, step.kv_heads or step.heads) == pk.blocks.LLAMA[name][2:4]
+
+
+CONVOLUTIONAL = {
+    "resnet 18": (pk.blocks.resnet(18, width=8, classes=20, small=True), (16, 16)),
+    "resnet 50": (pk.blocks.resnet(50, width=8, classes=20), (64, 64)),
+    "vgg 11": (pk.blocks.vgg(11, width=8, hidden=16, classes=20), (32, 32)),
+    "vgg 13": (pk.blocks.vgg(13, width=8, hidden=None, classes=20, norm="batch"), (32, 32)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_what_is_printed_makes_the_convolutional_chain_again(name):
+    chain, positions = CONVOLUTIONAL[name]
+    assert eval(repr(chain), {n: getattr(pk, n) for n in pk.__all__}) == chain
+    p = pk.propagate(chain, batch=2, positions=positions, replicas=2)
+    assert np.isfinite(p.loss).all() and np.isfinite(p.log10_grad_weight).all()
+
+
+@pytest.mark.parametrize(
+    ("chain", "positions", "weights", "rest"),
+    [  # parameters that torchvision's models are known for, and what of them is no weight of a layer
+        (pk.blocks.resnet(18), 224, 11_689_512, 2 * 4800 + 1000),  # norms' weights and biases, the head's bias
+        (pk.blocks.resnet(34), 224, 21_797_672, 2 * 8512 + 1000),
+        (pk.blocks.resnet(50), 224, 25_557_032, 2 * 26_560 + 1000),
+        (pk.blocks.resnet(101), 224, 44_549_160, 2 * 52_672 + 1000),
+        (pk.blocks.resnet(152), 224, 60_192_808, 2 * 75_712 + 1000),
+        (pk.blocks.vgg(11), 224, 132_863_336, 2752 + 2 * 4096 + 1000),  # biases
+        (pk.blocks.vgg(16), 224, 138_357_544, 4224 + 2 * 4096 + 1000),
+        (pk.blocks.vgg(19), 224, 143_667_240, 5504 + 2 * 4096 + 1000),
+    ],
+)
+def test_convolutions_have_the_weights_that_they_are_known_for(chain, positions, weights, rest):
+    program = lower(chain, positions=(positions, positions))
+    sizes = program.layers.units.astype(object) * program.layers.columns
+    head = chain.head.outputs * int(program.nodes[-1])
+    assert sizes.sum() + head == weights - rest
+
+
+def test_convolutions_begin_as_torchvision_has_them():
+    """Standard deviation sqrt(2 / (channels out * taps)); the last norm of a block at zero takes its branch out of the
+    signal, and all gradients but those of stem and projections."""
+    weight = pk.weights(pk.blocks.resnet(18, width=32), layer="1.conv", positions=(32, 32))
+    assert weight.shape == (32, 3, 7, 7)
+    assert weight.std() == pytest.approx((2 / (32 * 49)) ** 0.5, rel=0.05)
+    chain = pk.blocks.resnet(18, width=8, classes=10, small=True, zero_last=True)
+    p = pk.propagate(chain, batch=2, positions=(16, 16))
+    alive = [name for name, row in zip(chain.layers, p.log10_grad_weight[0], strict=True) if np.isfinite(row)]
+    assert alive == ["1.conv", "4.skip.conv", "6.skip.conv", "8.skip.conv"]
+
+
+def test_convolutional_presets_by_name(capsys):
+    words = ["run", "--blocks", "resnet:18", "--width", "8", "--positions", "32,32", "--batch", "2"]
+    assert main([*words, "--replicas", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    p = pk.propagate(pk.blocks.resnet(18, width=8), batch=2, positions=(32, 32), replicas=3)
+    assert found["layers"]["log10_grad_weight"] == pytest.approx(p.median("log10_grad_weight").tolist())
+    assert main(["run", "--blocks", "vgg", "--depth", "3"]) == 2
+    assert "vgg has its layers in its name, as vgg:19" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: pk.blocks.resnet(20), ValueError, "resnet layers must be one of 18, 34, 50, 101, 152, got 20"),
+        (lambda: pk.blocks.vgg(True), ValueError, "vgg layers must be one of 11, 13, 16, 19, got True"),
+        (lambda: pk.blocks.resnet(small=1), TypeError, "resnet small must be True or False, got 1"),
+        (lambda: pk.blocks.vgg(norm="layer"), ValueError, "vgg norm must be"),
+        (lambda: pk.blocks.vgg(width=0), ValueError, "vgg width"),
+        (lambda: pk.blocks.resnet(classes=1), ValueError, "classes"),
+    ],
+)
+def test_what_does_not_fit_a_convolution_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
 
 
 def test_command_line(capsys):
