@@ -1,6 +1,7 @@
-// Products of weights in groups: each group of rows sees the units of its own group, at every tap. Multiplications and
-// additions are apart and compiled once, so that bits do not depend on the instruction set.
+// Products of weights in groups: each group of rows sees the units of its own group, at every tap.
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// Multiplications and additions are apart and compiled once, so that bits do not depend on the instruction set.
 #pragma once
 #include <algorithm>
 

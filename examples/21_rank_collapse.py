@@ -40,7 +40,7 @@ apart = {}
 figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
 for (name, pattern), marker in zip(patterns.items(), "v^osD", strict=True):
     chain = pk.Chain(depth=L, width=n, init="lecun_normal", blocks=pattern)
-    p = pk.propagate(chain, positions=T, replicas=10, dtype="float64")
+    p = pk.propagate(chain, positions=T, replicas=40, dtype="float64")
     apart[name] = 1 - p.similarity[:, len(pattern) - 1 :: len(pattern)].mean(axis=0)
     seen = apart[name] > 1e-12
     ax.semilogy(layer[seen], apart[name][seen], marker=marker, markevery=4, label=name)

@@ -431,7 +431,7 @@ class Chain:
         return wording.said(self)
 
     def _repr_html_(self):
-        return in_notebook(wording.shown(self, pattern_of(self)))
+        return in_notebook(wording.shown(self, None if self.is_spatial else pattern_of(self)))
 
 
 FIELDS = tuple(f.name for f in fields(Chain) if f.init)  # the words of a chain: what sweeps and stores go by

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel import activations
+from pykernel import activations, stream
 from pykernel.kernels import activation_lanes, blocks, embedded, jit, product
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
 from pykernel.kernels.embedded import (
@@ -88,6 +88,7 @@ __all__ = [
 
 _LOW = np.uint64(0xFFFFFFFF)
 _UP = np.uint64(32)
+_ROUNDS = stream.ROUNDS
 
 
 def activation(name):
@@ -110,7 +111,7 @@ def activation(name):
 
 @jit
 def philox(c0, c1, c2, c3, seed):
-    """The four words of one Philox4x32-10 block.
+    """The four words of one Philox4x32-7 block.
 
     Args:
         c0, c1, c2, c3: the counter, integers below 2^32; seed: integer below 2^64.
@@ -120,11 +121,11 @@ def philox(c0, c1, c2, c3, seed):
 
     Examples:
         >>> [hex(w) for w in philox(0, 0, 0, 0, 0)]
-        ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+        ['0x5f6fb709', '0xd893f64', '0x4f121f81', '0x4f730a48']
     """
     a, b, c, d = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)
     k0, k1 = np.uint64(seed) & _LOW, np.uint64(seed) >> _UP
-    for _ in range(10):
+    for _ in range(_ROUNDS):
         p, q = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
         a, b, c, d = (q >> _UP) ^ b ^ k0, q & _LOW, (p >> _UP) ^ d ^ k1, p & _LOW
         k0, k1 = (k0 + np.uint64(0x9E3779B9)) & _LOW, (k1 + np.uint64(0xBB67AE85)) & _LOW

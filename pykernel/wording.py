@@ -51,7 +51,14 @@ def said(chain: Any) -> str:
 
 
 def shown(chain: Any, pattern: Any) -> list[str | Table]:
-    """Lines and a table of weight layers for people, of a chain and its pattern (see `pykernel.pattern`)."""
+    """Lines and a table of weight layers for people, of a chain and its pattern (see `pykernel.pattern`); with
+    convolutions there is none, since sizes depend on the positions of an input."""
+    if pattern is None:
+        return [
+            Strong(said(chain)),
+            f"{chain.extents.layer} weight layers",
+            "sizes depend on the positions of an input",
+        ]
     alike: dict[tuple, list[str]] = {}  # layers of one role, size and law
     for i, (name, module) in enumerate(itertools.zip_longest(chain.layers, chain.modules)):
         draw = pattern.draws.rows[pattern.draw[i]]

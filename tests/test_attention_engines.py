@@ -2,7 +2,6 @@
 """Attention in the compiled backends against the definition: every shape, scores of every size, the same bits on every
 way to run it, and the law of dense weights in the matrix-free engine."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from random_chains import random_chain
+from rounding import definition_and_moved
 from scipy.stats import ks_2samp
 
 import pykernel as pk
@@ -30,16 +30,15 @@ def assert_agrees(run, program, tolerance):
 
     Where attention makes all positions alike, differences between them are made of rounding errors, in any engine.
     """
-    signs = np.random.default_rng(0).integers(-1, 2, program.depth)
-    layers = dataclasses.replace(program.layers, scale=program.layers.scale * (1 + signs * 2.0**-52))
-    wanted, moved = (reference.run(p, 0, 1, threads=1) for p in (program, dataclasses.replace(program, layers=layers)))
+    wanted, moved = definition_and_moved(program)
     got = run(program, 0, 1, threads=2)
     for name, row in wanted.items():
         with np.errstate(invalid="ignore"):
             change, scale = np.nan_to_num(np.abs(moved[name] - row), nan=0.0, posinf=np.inf), np.maximum(1, np.abs(row))
             error = np.where(got[name] == row, 0.0, np.abs(got[name] - row) / scale)
-        # the rounding errors of a few hundred operations, not only that of one factor
-        sure = ~np.isinf(change) & ~(np.isnan(row) & np.isnan(got[name]))
+        # the rounding errors of a few hundred operations, not only that of one factor; what they change tenfold is made
+        # of them, and an engine may find 0 instead
+        sure = (1e3 * change < 1) & ~(np.isnan(row) & np.isnan(got[name]))
         if name == "log10_grad_bias":  # of keys it is zero but for rounding, since no softmax sees what all keys share
             noise = wanted["log10_grad_preactivation"] - (9 if program.dtype == "float64" else 4)
             sure &= (row > noise) | (got[name] > noise)

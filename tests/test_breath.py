@@ -10,6 +10,9 @@ COLUMNS, FUNCTION, FILE = 120, 60, 400
 # A file of the package or of the kernels that may be longer.
 LONG_FILES = {
     "pykernel/activations.py": "a table: one short class a function, which reads better whole",
+    "pykernel/chain.py": "the words of a network, their checks, and the facts that follow from them",
+    "pykernel/theory/predict.py": "one result: its numbers and how it says them",
+    "pykernel/kernels/blocks.py": "one small kernel after another, on one kind of block",
     "pykernel/layers.py": "the words of blocks: a class a step, mostly what their docstrings say",
     "pykernel/pattern.py": "one reader of a chain, a method a step",
     "pykernel/bridges/torch_graph.py": "one reader of a graph, a method an operation",

@@ -304,3 +304,11 @@ def test_152_layers_of_224_by_224_fit_in_a_gibibyte():
     """With all of Python 0.68 GiB: inputs of layers are kept, patches and all, and no matrix of pairs of columns."""
     peak = int(subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, check=True).stdout)
     assert peak < 1 << 20  # KiB
+
+
+def test_a_chain_shows_itself_and_is_advised_where_sizes_depend_on_positions():
+    chain = pk.Chain(depth=30, width=4, gain=0.3, blocks=[pk.Conv(4), "relu"])
+    assert "30 weight layers" in chain._repr_html_()
+    found = pk.recommend(chain, positions=5, replicas=8)
+    assert found.original.verdict == "vanishing"
+    assert any("convolutions" in reason for reason in found.left_out)

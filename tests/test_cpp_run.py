@@ -13,6 +13,7 @@ import threading
 import numpy as np
 import pytest
 from random_chains import random_chain
+from rounding import definition_and_moved
 
 import pykernel as pk
 from pykernel import (
@@ -144,10 +145,13 @@ def test_a_head_of_ones_own_with_the_other_engine():
 @pytest.mark.parametrize("activation", [name for name in ROWS if name != "sin"])
 def test_magnitudes_beyond_floating_point(activation):
     for gain in (1e-3, 30.0):  # sin is chaotic there: rounding decides
-        assert_rows(
-            lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64"),
-            tolerance=1e-9,
-        )
+        deep = lower(Chain(depth=150, width=16, activation=activation, gain=gain), batch=2, dtype="float64")
+        (expected, moved), got = definition_and_moved(deep), cpp.run(deep, 0, 1, threads=2)
+        for name, row in expected.items():  # relative, and ten times what a rounding error of every layer does to it
+            with np.errstate(invalid="ignore"):  # -inf less -inf
+                error, change = np.abs(got[name] - row), np.abs(moved[name] - row)
+            same = (got[name] == row) | (np.isnan(got[name]) & np.isnan(row))
+            assert (same | (error <= 1e-9 * np.maximum(1, np.abs(row)) + 10 * change)).all(), name
     # float32: a few layers, so that the rounding of tails e^-z with z near 1e3 stays in the second decimal
     assert_rows(
         lower(Chain(depth=6, width=16, activation=activation, gain=30.0), batch=2), tolerance=1e-3, skip=("saturated",)

@@ -231,7 +231,11 @@ def of_08(x):
             assert abs(measured - math.log(math.sqrt(chi) / gain)) < tolerance + 0.5 / 15**2 + abs(1 - chi) / math.sqrt(
                 256
             )
-    assert np.abs(factor["4 sigmoid - 2"][:2] - factor["tanh"][:2]).max() < 0.01  # the same draws, both all but linear
+    for gain, measured in zip(x["gains"][:2], factor["4 sigmoid - 2"], strict=False):  # both all but linear
+        chain = pk.Chain(depth=30, width=256, activation="tanh", init="lecun_normal", gain=gain)
+        same = pk.propagate(chain, replicas=3, engine="dense")  # the draws that a function of one's own has
+        rate = same.log10_derivative_factor[:, 15:] + same.log10_weight_factor[:, 15:]
+        assert abs(measured - math.log(10) * rate.mean() + math.log(gain)) < 0.01
     assert np.exp(factor["sigmoid"]).max() < 0.25
     assert (x["factor"]["sigmoid"] < 1).all()
 
@@ -273,12 +277,18 @@ def of_10(x):
 @answer
 def of_11(x):
     d, theory = x["decades"], x["theory"]
-    assert abs(d["plain, 20 % less weight"] - d["plain"] - 152 * math.log10(0.8)) < 1e-3  # the same draws
+    # The same draws; in float64, since float32's rounding moves some of 6e6 units over the edge of their ReLU.
+    double = [
+        pk.propagate(x["chains"][name], batch=32, replicas=2, dtype="float64").signal_end_to_end
+        for name in ("plain", "plain, 20 % less weight")
+    ]
+    np.testing.assert_allclose(double[1] - double[0], 152 * math.log10(0.8), atol=1e-9)
     # A plain layer brings 5/n to the variance of the log. A block with a skip, g + J^T g, has of its two layers' 10/n a
     # quarter, as J^T g is half of the sum, and 1/n of the cosine between the two; scaled by 1/76, only the cosine's
     # 4/76 n.
     beta = {
         "plain": 5 * 152 / 128,
+        "plain, 20 % less weight": 5 * 152 / 128,
         "batch norm": 5 * 152 / 128,
         "skips": 3.5 * 76 / 128,
         "skips / sqrt(blocks)": 4 / 128,
@@ -464,9 +474,12 @@ def of_20(x):
 def of_21(x):
     apart, L = x["apart"], x["L"]
     assert apart["attention alone"].max() < 1e-12
-    for name in ("with a skip", "skip and norm after"):  # of 10 networks of 256 units, whose factors wander
-        told = np.log2(apart[name] / x["theory"](x["layer"]))
-        assert abs(told[:8]).max() < 0.3 and abs(told).max() < 1
+    # The common part's square |c + W c|^2 scatters by 6/n about its double, a quarter of that relative to it, and the
+    # input's by 2/n: the mean of its inverse over 40 networks, five standard errors.
+    beta = (1.5 * x["layer"] + 2) / x["n"]
+    for name in ("with a skip", "skip and norm after"):
+        told = np.log(apart[name] / x["theory"](x["layer"]))
+        assert (abs(told - beta / 2) < beta / 2 + 5 * np.sqrt(beta / 40)).all()
     power = np.polyfit(np.log(x["layer"][11:]), np.log(apart["skip and norm before"][11:]), 1)[0]
     assert -1.6 < power < -0.7  # the common part grows by its own square over l, what is apart does not
     assert apart["the last, and ReLUs"][L - 1] > 2 * apart["skip and norm before"][L - 1]
@@ -523,6 +536,7 @@ def answer_31_loss_scales_have_a_window_or_none(x):
 def answer_32_float8_lasts_some_layers(x):
     cosine = x["cosine"]
     ten, hundred = x["depths"].index(10), x["depths"].index(100)
+    # 64 networks: over a hundred layers cosines scatter by .3 about .12 and, of gradients only, by .14 about .85
     assert 0.5 < cosine["all three"][ten] < 0.9 and cosine["all three"][hundred] < 0.25
     assert (cosine["gradients e5m2"] > cosine["signals e4m3"])[1:].all()
     assert cosine["gradients e5m2"][hundred] > 0.8

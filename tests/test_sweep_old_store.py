@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A store outlives new words: `data/store-1` was written by version 0.1.0 and must open, be continued and be merged for
-ever."""
+"""A store outlives new words: `data/store-1` was written by version 0.1.0 under stream 1, `data/store-2` with the first
+commit of stream 2. Both open and are merged for ever; what was drawn from today's stream is not computed again.
+"""
 
 import dataclasses
 import shutil
@@ -13,7 +14,8 @@ import pykernel as pk
 from pykernel.sweeps import identity, work
 from pykernel.sweeps.store import Store, merge
 
-OLD = Path(__file__).parent / "data" / "store-1"
+DATA = Path(__file__).parent / "data"
+OLD = DATA / "store-2"
 
 
 def chains():
@@ -55,6 +57,17 @@ def chains():
 def sweep(grid, store=None, **rest):
     kept = pk.Profiles(rows=("log10_grad_weight",), quantiles=())
     return pk.sweep(grid, batch=2, seed=7, store=store, profiles=kept, backend="reference", progress=False, **rest)
+
+
+def test_one_of_an_older_stream_opens_and_keeps_what_it_holds(tmp_path, ran):
+    """Its cells are not those of today, so a sweep into it computes them beside the old ones."""
+    older = Path(shutil.copytree(DATA / "store-1", tmp_path / "older"))
+    before = pk.open(older)
+    assert before.attrs["complete"] == 1 and before.sizes["chain"] == len(chains())
+    parts = {path.name: path.read_bytes() for path in (older / "parts").iterdir()}
+    assert_close(sweep(chains(), older, replicas=3), sweep(chains(), replicas=3))
+    assert len(ran) == 2 * 3 * len(chains())
+    assert all((older / "parts" / name).read_bytes() == held for name, held in parts.items())
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ def test_stopped_while_theory_is_computed_the_numbers_are_there(monkeypatch, tmp
     monkeypatch.setattr("pykernel.theory.predict.predict", _slow)
     threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
     grid = {"depth": list(range(1, 21))}
+    base = {"width": 4, "activation": "tanh"}  # of which no unit dies
     with pytest.raises(KeyboardInterrupt, match=r"every number finished; theory of .* cells is left out") as stopped:
-        pk.sweep(grid, {"width": 4}, replicas=2, store=tmp_path if kept else None, predict=True, progress=False)
+        pk.sweep(grid, base, replicas=2, store=tmp_path if kept else None, predict=True, progress=False)
     assert np.isfinite(stopped.value.dataset.slope.isel(depth=slice(1, None))).all()
     assert (stopped.value.dataset.replicas == 2).all()

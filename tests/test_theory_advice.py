@@ -31,11 +31,14 @@ def test_diagnosis_of_a_sigmoid_chain():
     assert d.slope == pytest.approx(d.slope_theory, abs=4 * d.slope_error)
     assert d.interval[0] <= d.decades <= d.interval[1]
     assert abs(d.z) < 4
-    assert d.layers_float32 == math.ceil(math.log10(2.0**-149) / d.slope)
+    least = math.log10(2.0**-149)
+    assert d.layers_float32 == math.ceil(least / d.slope)
+    # 71 by theory; the slope's standard error of .3 percent is .2 layers
+    assert abs(d.layers_float32 - least / d.slope_theory) < 2
     for words in (
         "vanishes: -0.63",
         "theory -0.63",
-        "below float32 after 71 layers",
+        f"below float32 after {d.layers_float32} layers",
         "the derivative contributes -0.63",
     ):
         assert words in d.sentence
@@ -187,7 +190,7 @@ def test_numbers_for_json_keep_zero_and_nan_apart():
     p = pk.propagate(pk.Chain(depth=200, width=16, gain=3.0), precision="native", replicas=3)
     d = p.to_dict()
     assert d["layers"]["dead"][-1] is None
-    assert d["layers"]["saturated"][0] == 0.5
+    assert d["layers"]["saturated"][0] == np.median(p.saturated[:, 0]) > 0
     assert (d["failure"]["kind"], d["failure"]["direction"]) == ("inf", "forward")
     assert str(d["failure"]["layer"]) in d["failure"]["sentence"]
     assert "1.000  1.000" not in str(p)
@@ -267,7 +270,8 @@ def test_ends_of_the_spectrum_of_wide_chains(fields, smallest, monkeypatch):
 
 @pytest.mark.parametrize("order", ["linear-norm-activation", "norm-activation-linear"])
 @pytest.mark.parametrize(
-    "fields", [{"activation": "softplus", "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}]
+    "fields",
+    [{"activation": "softplus", "gain": 1.05, "depth": 200}, {"activation": "tanh", "gain": 12.0, "depth": 40}],
 )
 def test_singular_values_where_slopes_differ_by_any_factor(fields, order):
     """Their logs add up to that of the determinant, slopes of 1e-20 and all: 1e-8 decades (with rows as they come 5

@@ -115,8 +115,6 @@ def test_norms_of_own_numbers_are_refused_where_units_then_differ():
     for block in (Block(Linear(2), own, skip=1.0), Block(own, "tanh", Linear(2)), behind, scaled):
         with pytest.raises(ValueError, match="has numbers of its own for each unit"):
             pk.predict(Chain(width=2, depth=2, blocks=[block]))
-    with pytest.raises(ValueError, match="output of a norm with a bias"):
-        pk.predict(Chain(width=2, depth=2, blocks=[Block(Norm("layer", bias=0.1), "tanh", Linear(2))]))
     assert pk.predict(Chain(width=2, depth=2, blocks=["tanh", Linear(2)], last=[own])).verdict
 
 
@@ -313,17 +311,20 @@ AFTER_SUMS = {
 
 @pytest.mark.parametrize("name", AFTER_SUMS)
 def test_functions_on_sums_as_sampled(name):
-    """Means of 40 networks of 1024 units: .02 decades of standard error and of shift over 12 blocks; shares of units
-    to .01."""
-    chain = AFTER_SUMS[name](1024)
-    p, m = pk.predict(chain), pk.propagate(chain, replicas=40, seed=1)
+    """Means of 160 networks of 1024 units: four standard errors, and the shift of a lognormal's mean logarithm, in
+    decades s^2 ln(10) / 2 of a square that scatters by s and twice that of its root; shares of units to .01."""
+    chain, R = AFTER_SUMS[name](1024), 160
+    p, m = pk.predict(chain), pk.propagate(chain, replicas=R, seed=1)
     for row in (
         "log10_mean_square_activation",
         "log10_grad_activation",
         "log10_grad_weight",
         "log10_derivative_factor",
     ):
-        np.testing.assert_allclose(np.mean(m.rows[row], axis=0), p.rows[row], atol=0.04, err_msg=row)
+        scatter = np.std(m.rows[row], axis=0)
+        shift = scatter**2 * math.log(10) / (2 if "square" in row else 1)
+        error = np.abs(np.mean(m.rows[row], axis=0) - p.rows[row])
+        assert (error <= 4 * scatter / math.sqrt(R) + shift + 1e-3).all(), row
     for row in ("saturated", "dead"):
         np.testing.assert_allclose(np.mean(m.rows[row], axis=0), p.rows[row], atol=0.01, err_msg=row)
     size = np.sqrt(10 ** np.mean(m.log10_mean_square_activation, axis=0))
@@ -357,14 +358,6 @@ def test_relu_of_relu_is_relu():
 def test_functions_on_sums_that_are_not_followed_say_so():
     block = Block(Linear(), "relu", Linear(), skip=1.0, after="relu")
     chain = Chain(4, 32, blocks=[block])
-    p = pk.predict(chain, batch=3)
-    assert np.isnan(p.similarity).all() and "similarity is not known" in " ".join(p.validity)
-    np.testing.assert_allclose(p.log10_grad_weight, pk.predict(chain).log10_grad_weight, atol=1e-12)
-    with pytest.raises(ValueError, match="one column at a time, and a head ties"):
-        pk.predict(chain.replace(head=pk.Head("softmax", 10)), batch=3)
-    pk.predict(chain.replace(head=pk.Head("softmax", 10)))
-    with pytest.raises(ValueError, match="behind weights only"):
-        pk.predict(chain.replace(blocks=[Block(Linear(), Dropout(0.5), skip=1.0, after="relu")]))
     with pytest.raises(ValueError, match=r"at least 0\.005 of it"):
         pk.predict(chain.replace(blocks=[Block(Linear(), skip=1.0, scale=1e-3, after="relu")]))
 

@@ -213,3 +213,20 @@ def test_it_is_an_axis_of_sweeps(tmp_path):
     np.testing.assert_array_equal(alone.slope.mean(), ds.slope.values[1].mean())
     again = pk.sweep([chain.replace(tied=False)], store=tmp_path / "t", replicas=3, progress=False)
     np.testing.assert_array_equal(again.slope.values[0], ds.slope.values[0])
+
+
+@pytest.mark.parametrize("positions", [3, 40])
+def test_tied_convolutions_sum_over_uses(positions):
+    """Fewer columns than units and more, where norms are taken of dJ/dW itself; compiled backends say who can."""
+    chain = pk.Chain(depth=3, width=6, tied=True, blocks=[pk.Conv(6, kernel=3), "tanh"])
+    words = dict(batch=2, positions=positions, seed=1)
+    kernel = pk.weights(chain, layer=1, seed=1, positions=positions)
+    uses = pk.gradients(chain.replace(tied=False), weights=[kernel] * 3, **words)
+    (total,) = pk.gradients(chain, **words)
+    np.testing.assert_allclose(total, sum(uses), rtol=0, atol=1e-13)
+    run = dict(engine="dense", backend="reference", dtype="float64", **words)
+    row = pk.propagate(chain, **run).log10_grad_weight_total
+    np.testing.assert_allclose(row, [[np.log10(np.linalg.norm(total))]], rtol=0, atol=1e-12)
+    for backend in ("cpp", "numba"):
+        with pytest.raises(ValueError, match='backend="reference" does'):
+            pk.propagate(chain, **{**run, "backend": backend})

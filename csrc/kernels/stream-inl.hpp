@@ -1,4 +1,4 @@
-// Random words by address: Philox4x32-10 over the rows of a weight panel and down tall arrays (pykernel/stream.py is
+// Random words by address: Philox4x32-7 over the rows of a weight panel and down tall arrays (pykernel/stream.py is
 // the definition). SPDX-License-Identifier: BSD-3-Clause
 //
 // Words live in the low halves of 64-bit lanes, even and odd lanes in two vectors; what lies in the high halves is
@@ -14,12 +14,12 @@ constexpr uint32_t philox_m0 = 0xD2511F53, philox_m1 = 0xCD9E8D57;
 PK_INLINE uint32_t high(uint64_t product) { return (uint32_t)(product >> 32); }
 
 struct Keys {  // the key of each round, once as vectors and once as numbers
-  U64 v0[10], v1[10];
-  uint32_t k0[10], k1[10];
+  U64 v0[philox_rounds], v1[philox_rounds];
+  uint32_t k0[philox_rounds], k1[philox_rounds];
 };
 PK_INLINE void expand(Keys& keys, uint64_t seed) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int r = 0; r < 10; r++) {
+  for (int r = 0; r < philox_rounds; r++) {
     keys.k0[r] = k0, keys.k1[r] = k1;
     keys.v0[r] = (U64)broadcast(k0), keys.v1[r] = (U64)broadcast(k1);
     k0 += 0x9E3779B9, k1 += 0xBB67AE85;
@@ -36,16 +36,17 @@ PK_INLINE void advance(Counters& c, U64 k0, U64 k1) {
   c.c1 = p1, c.c3 = p0;
 }
 
-// Rounds first..9 of lanes<float> counters, given as even and odd ones; the four words in lane order.
+// Rounds first.. of lanes<float> counters, given as even and odd ones; the four words in lane order.
 template <int first> PK_INLINE void finish(Counters even, Counters odd, const Keys& keys, U32 (&words)[4]) {
 #pragma GCC unroll 10
-  for (int r = first; r < 9; r++) advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
+  for (int r = first; r < philox_rounds - 1; r++)
+    advance(even, keys.v0[r], keys.v1[r]), advance(odd, keys.v0[r], keys.v1[r]);
   const U64 m0 = broadcast((uint64_t)philox_m0), m1 = broadcast((uint64_t)philox_m1);
   const U64 p0 = mul_even(even.c0, m0), q0 = mul_even(odd.c0, m0), p1 = mul_even(even.c2, m1),
             q1 = mul_even(odd.c2, m1);
-  words[0] = interleave_high(p1, q1) ^ (interleave_low(even.c1, odd.c1) ^ (U32)keys.v0[9]);
+  words[0] = interleave_high(p1, q1) ^ (interleave_low(even.c1, odd.c1) ^ (U32)keys.v0[philox_rounds - 1]);
   words[1] = interleave_low(p1, q1);
-  words[2] = interleave_high(p0, q0) ^ (interleave_low(even.c3, odd.c3) ^ (U32)keys.v1[9]);
+  words[2] = interleave_high(p0, q0) ^ (interleave_low(even.c3, odd.c3) ^ (U32)keys.v1[philox_rounds - 1]);
   words[3] = interleave_low(p0, q0);
 }
 // The same for n sets of counters.
@@ -57,7 +58,7 @@ PK_INLINE void finish(const Counters (&even)[n], const Counters (&odd)[n], const
 
 // One matrix's words. Only the line varies over lanes. After round 1 only word 0 does (and it does not depend on the
 // block), round 2's vector product is the same for all blocks, and one of round 3's products is the same for all lines:
-// 15 vector products, not 20.
+// 9 vector products, not 14.
 struct MatrixStream {
   Keys keys;
   uint32_t purpose_layer, replica, p1_low, p1_high;

@@ -181,9 +181,9 @@ def _fit(distribution, fans, sizes, squares, tops):
         limit = (tops * fans).max()
         return limit / 3, -0.5 * (sizes * np.log(4 * limit / fans)).sum()
     variance = (sizes * squares * fans).sum() / count
-    inner = variance / TRUNCATED_STD**2 if distribution == "truncated" else variance
-    if distribution == "truncated" and (tops * fans).max() > 4.1 * inner:  # beyond two standard deviations
-        return variance, -math.inf
+    inner = variance
+    if distribution == "truncated":  # no draw is beyond two standard deviations, whatever the sample's variance says
+        inner = max(variance / TRUNCATED_STD**2, (tops * fans).max() / 4)
     likelihood = -0.5 * (sizes * (np.log(2 * math.pi * inner / fans) + squares * fans / inner)).sum()
     return variance, likelihood - (count * math.log(math.erf(math.sqrt(2))) if distribution == "truncated" else 0)
 

@@ -44,12 +44,13 @@ _ONE, _HALF, _MINUS_HALF = np.float32(1), np.float32(0.5), np.float32(-0.5)
 _MINUS_2_LN_2, _TWO_SIGMA, _TINY = stream.MINUS_2_LN_2, stream.TWO_SIGMA, stream.TINY
 _LOG2_E = stream.LOG2_E
 _TOP = np.uint32(1 << 31)
+_ROUNDS = stream.ROUNDS
 
 
 @inline
 def philox(c0, c1, c2, c3, k0, k1):
-    """Ten rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32) under a key of two uint32."""
-    for _ in range(10):
+    """Seven rounds of Philox4x32: four words for each of sixteen counters (lanes of uint32), a key of two uint32."""
+    for _ in range(_ROUNDS):
         upper0, lower0 = multiply_wide(c0, _M0)
         upper1, lower1 = multiply_wide(c2, _M1)
         c0, c1, c2, c3 = upper1 ^ c1 ^ k0, lower1, upper0 ^ c3 ^ k1, lower0

@@ -86,7 +86,7 @@ def _one(chain: Any, batch: int, correlation: float, positions: Any = ()) -> lis
     from pykernel.theory.predict import predict as predict_chain
     from pykernel.theory.refusals import refusal
 
-    reason = refusal(chain)
+    reason = refusal(chain, positions)
     if reason is None:
         try:
             with np.errstate(all="ignore"):

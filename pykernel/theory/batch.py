@@ -105,19 +105,35 @@ def measure(planes: Table, batch: int, log_ratio: float) -> np.ndarray:
         # E 1/v = B/(B - 3) in units of 1/D
         return np.array([m[0], m[1], m[2], own * B / (B - 3), common * B / (B - 3), m[7]])
     ratio = math.exp(log_ratio) * B  # eps B / D, to compare with chi^2_(B-1)
-    if B >= 4:
-        x, w = radial(B, 0)
-        tilted, tilted_weight = radial(B, 1)
-        tilted_weight = tilted_weight * tilted / (B - 3)
-    else:  # the weight 1/(chi^2 + ratio) has no polynomial rule here: a fine grid in log chi^2
-        t, g = panels(np.arange(math.log(min(ratio, 1.0)) - 40.0, 5.5, 1.0), 6)
-        x = np.exp(t)
-        w = g * np.exp((B - 1) / 2 * t - x / 2) / (2 ** ((B - 1) / 2) * math.gamma((B - 1) / 2))
-        tilted, tilted_weight = x, w
+    x, w = _radius(B, ratio, 0)
+    tilted, tilted_weight = _radius(B, ratio, 1)
     forward = planes(np.log(x / (x + ratio))) @ w
     shrink = tilted / (tilted + ratio)
     backward = np.array([_combine(B, m, s) for m, s in zip(planes(np.log(shrink)).T, shrink, strict=True)])
     return np.array([*forward[:3], *((tilted_weight * B / (tilted + ratio)) @ backward), forward[7]])
+
+
+def inverse_variance(batch: int, log_ratio: float) -> tuple[float, float]:
+    """E 1/(v + eps) in units of 1/D, and the mean of v/(v + eps) under that weight, for eps / D = exp(log_ratio)."""
+    if log_ratio <= NEGLIGIBLE and batch >= 4:
+        return batch / (batch - 3), 1.0
+    ratio = math.exp(log_ratio) * batch
+    x, w = _radius(batch, ratio, 1)
+    weight = w * batch / (x + ratio)
+    total = float(weight.sum())
+    return total, float(weight @ (x / (x + ratio))) / total
+
+
+def _radius(batch: int, ratio: float, tilt: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of chi^2_(B-1) under functions that fall as 1/(chi^2 + ratio)^tilt."""
+    B = batch
+    if B >= 4:
+        x, w = radial(B, tilt)
+        return x, w * x / (B - 3) if tilt else w
+    # the weight 1/(chi^2 + ratio) has no polynomial rule here: a fine grid in log chi^2
+    t, g = panels(np.arange(math.log(min(ratio, 1.0)) - 40.0, 5.5, 1.0), 6)
+    x = np.exp(t)
+    return x, g * np.exp((B - 1) / 2 * t - x / 2) / (2 ** ((B - 1) / 2) * math.gamma((B - 1) / 2))
 
 
 def _limits(log_ratio: np.ndarray, edge: float, at_edge: np.ndarray) -> np.ndarray:

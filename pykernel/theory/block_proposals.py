@@ -260,6 +260,8 @@ def _skip_around(s: Situation) -> Any:
     """Each repetition a pre-norm branch; a function that ends it comes first, as in full pre-activation."""
     if _with_skip(s):
         return None
+    if s.chain.is_spatial:
+        return "a skip around each repetition: not tried around convolutions, which may change positions"
     if not edits.kept_widths(s.chain):
         return "a skip around each repetition: it ends in other units than it began with"
     steps = [p for b in s.chain.blocks or () for p in (*b.steps, *([Scale(b.scale)] if b.scale != 1 else ()), *b.after)]

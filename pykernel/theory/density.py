@@ -125,7 +125,7 @@ class DensityForward(Forward):
         """The step of an op with what it does to clouds."""
         first, each = place(stretch, op)
         handler = {"phi": self._phi, "add": self._add, "norm": self._norm}.get(op.kind, self._pass)
-        if op.kind == "phi" and _ends_in_layers(stretch, op):
+        if op.kind == "phi" and ends_in_layers(stretch, op):
             handler = self._phi_of_a_sum
 
         def step(i: int) -> None:
@@ -243,7 +243,7 @@ class DensityForward(Forward):
         return Cloud(h.h, h.dh * np.exp(-0.5 * h.h**2) / math.sqrt(2 * math.pi))
 
 
-def _ends_in_layers(stretch: Any, op: Any) -> bool:
+def ends_in_layers(stretch: Any, op: Any) -> bool:
     """Whether nothing but layers reads what an op writes."""
     for later in stretch.ops[stretch.ops.index(op) + 1 :]:
         if op.out in later.ins and later.kind != "linear":

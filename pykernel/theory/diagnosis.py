@@ -105,7 +105,7 @@ def governing(end_to_end, signal_end_to_end) -> str:
 
 def theory(chain, batch: int = 1, correlation: float = 0.0, positions=()):
     """The prediction for a chain, or None where there is none."""
-    if refusal(chain) is not None:
+    if refusal(chain, positions) is not None:
         return None
     try:
         found = predict(chain, batch, positions=positions, correlation=correlation)

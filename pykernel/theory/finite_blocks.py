@@ -94,7 +94,14 @@ def reason(program: Program) -> str:
     """What has no finite-width law in a program that has none, in words; "" where it is none of its parts."""
     kinds = {op.kind for stretch in program.stretches for op in stretch.ops}
     norms = {program.norms[n].kind for n in (*program.steps.norm.tolist(), *program.norm_steps.tolist())} - {None}
-    found = [words for kind, words in (("mix", "attention"), ("gate", "gates"), ("mask", "dropout")) if kind in kinds]
+    named = (
+        ("mix", "attention"),
+        ("gate", "gates"),
+        ("mask", "dropout"),
+        ("gather", "convolutions"),
+        ("pool", "pools"),
+    )
+    found = [words for kind, words in named if kind in kinds]
     found += ["batch norm"] if "batch" in norms else []
     found += ["norms beside sums"] if norms - {"batch"} and "add" in kinds else []
     return " and ".join(found)

@@ -12,6 +12,7 @@ import numpy as np
 from pykernel.chain import Chain
 from pykernel.formats import Formats
 from pykernel.tables import Shown, Strong
+from pykernel.theory.columns import columns
 from pykernel.theory.predict import Prediction, predict
 from pykernel.theory.rounding import half_unit
 
@@ -77,7 +78,7 @@ def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> Form
     program, row = plain.program, formats.row("gradients")
     scale: float | None = 1.0
     if row is not None:
-        units = program.nodes[1:].astype(float) * program.columns
+        units = program.nodes[1:].astype(float) * columns(program).nodes[1:]
         sizes = (0.5 * (plain.gradient.activation[1:] - np.log(units))) / math.log(2)
         least = math.ceil(math.log2(row.smallest_subnormal / 2 / NEAREST) - float(sizes.min()))
         most = math.floor(math.log2((row.largest - half_unit(row)) / FARTHEST) - float(sizes.max()))

@@ -21,6 +21,7 @@ from pykernel.program import Program, Stretch
 from pykernel.theory import uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
+from pykernel.theory.columns import columns
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.ops import OPS
@@ -44,7 +45,7 @@ class Walk:
     """What both passes of a program share.
 
     Attributes:
-        program, columns: what is walked.
+        program, columns: what is walked.  spread: how many columns there are where (`Columns`).
         at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
@@ -56,7 +57,7 @@ class Walk:
     between = False
 
     def __init__(self, program: Program):
-        self.program, self.columns = program, program.columns
+        self.program, self.columns, self.spread = program, program.columns, columns(program)
         functions = [Function(row) for row in program.activations]
         pairs = {(r, n): (functions[r], norm) for r in range(len(functions)) for n, norm in enumerate(program.norms)}
         self.at = [pairs[key] for key in zip(program.steps.row.tolist(), program.steps.norm.tolist(), strict=True)]
@@ -65,7 +66,8 @@ class Walk:
         used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
         self.normed = any(program.norms[n].kind == "batch" for n in used)
         self.positions = positions_apart(program)
-        self.tied = self.columns > 1 and (self.normed or self.positions > 1)
+        pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
+        self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
         self.mixes = scores(program)
 
 
@@ -158,6 +160,7 @@ class Forward(Walk):
             "factor": (self.factors,),
             "mask": (self.program.masks.tolist(),),
             "mix": (self.mixes.score.tolist(),),
+            "window": (self.program.window_steps.tolist(),),
             "drive": (),
             "node": (),
         }
@@ -190,11 +193,11 @@ class Forward(Walk):
             bent = bent or op in maps
         DistanceWalk(self.compiled(stretch, "distance"), self.distance, rows, stretch.count, may_jump).run()
 
-    def batch(self, function: Function, norm: Any, raw: float, d: float) -> tuple[float, float, float]:
-        """log mean square, relative mean and distance behind batch norm and phi, from log mean square and distance
-        before."""
+    def batch(self, function: Function, norm: Any, raw: float, d: float, B: int) -> tuple[float, float, float]:
+        """log mean square, relative mean and distance behind batch norm over B columns and phi, from log mean square
+        and distance before."""
         spread = raw + math.log(d) if d > 0 else -math.inf
-        m = batch_table(function.row, self.columns).at(spread, math.log(norm.eps))
+        m = batch_table(function.row, B).at(spread, math.log(norm.eps))
         if m.value2 <= 0:
             return -math.inf, 0.0, 0.0
         return math.log(m.value2), m.mean / math.sqrt(m.value2), max(m.value2 - m.cross, 0.0) / m.value2
@@ -300,15 +303,17 @@ class Backward(Walk):
                 self.rows.activation[numbers] += above[-2::-1]
         return float(above[-1]), float(shares[-1])
 
-    def through_batch(self, function: Function, norm: Any, raw: float, d: float, o: float) -> tuple[float, float]:
+    def through_batch(
+        self, function: Function, norm: Any, raw: float, d: float, o: float, B: int
+    ) -> tuple[float, float]:
         """log factor of batch norm and phi on the squared norm, and the new correlation: gradients then sum to zero
         over the columns."""
-        if self.columns < 2 or not d > 0 or raw == -math.inf:
+        if B < 2 or not d > 0 or raw == -math.inf:
             return -math.inf, 0.0
         spread = raw + math.log(d)
-        m = batch_table(function.row, self.columns).at(spread, math.log(norm.eps))
+        m = batch_table(function.row, B).at(spread, math.log(norm.eps))
         factor = (1 - o) * m.own + o * m.common
-        return (math.log(factor) - spread if factor > 0 else -math.inf), -1.0 / (self.columns - 1)
+        return (math.log(factor) - spread if factor > 0 else -math.inf), -1.0 / (B - 1)
 
 
 def forward(program: Program) -> Signal:

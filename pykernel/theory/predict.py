@@ -14,7 +14,7 @@ from pykernel.chain import Chain
 from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.tables import Shown, Strong, tidy
-from pykernel.theory import attention, density, finite, finite_blocks, head, tangent
+from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient, tangent
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -23,6 +23,7 @@ from pykernel.theory.refusals import ONE_NORMED_INPUT, means, overused, structur
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
+from pykernel.window import OUTSIDE
 from pykernel.wording import compared
 
 LOG10 = math.log(10)
@@ -331,10 +332,16 @@ def passes(program: Program) -> tuple[Signal, Gradient, float]:
     """
     follows = structure(program).follows
     with np.errstate(all="ignore"):  # logs of exact zeros are meant
-        if follows:
+        if follows == "density":
             walk, signal = density.forward(program)
             first = head.start(program, float(signal.activation[-1]), math.nan)
-            return signal, density.backward(walk, signal, first.square), first.loss
+            gradient = density.backward(walk, signal, first.square)
+            return population.pairs(program, signal) if program.columns > 1 else signal, gradient, first.loss
+        if follows:
+            units, signal = population.forward(program, follows == "every column")
+            first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]))
+            gradient = population_gradient.backward(units, signal, first.square, first.coherence)
+            return signal, gradient, first.loss
         signal = forward(program)
         between = None if signal.between is None else float(signal.between.distance[-1])
         first = head.start(program, float(signal.activation[-1]), float(signal.distance[-1]), between)
@@ -346,6 +353,24 @@ def _no_law(program: Program) -> str:
     """Why there is no finite-width law."""
     found = "uses of one weight" if program.counts.weight else finite_blocks.reason(program)
     return f"infinite width only; no finite-width law is known of {found}: measure it" if found else NO_LAW
+
+
+def _windows(program: Program) -> list[str]:
+    """Plain sentences on what convolutions leave out."""
+    if not program.counts.window:
+        return []
+    out = [
+        "convolutions and pools: positions are alike, means over them are taken; what a given input has in common "
+        "between neighbours is not looked at"
+    ]
+    beyond = [float(np.mean(window.sources() == OUTSIDE)) for window in program.windows if not window.largest]
+    if max(beyond, default=0.0) > 0:
+        out.append(
+            f"zeros beyond the edge are left out: up to {max(beyond):.2g} of a patch's entries, so that without norms "
+            f"signal and gradient each lie below these rows, by up to {-0.5 * math.log10(1 - max(beyond)):.2g} decades "
+            "a convolution"
+        )
+    return out
 
 
 def _one_normed_input(program: Program) -> bool:
@@ -388,8 +413,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
             f"grows to about {density.along(program, prediction.signal):+.3g} decades"
         )
-    if prediction.signal.fractions is not None and program.columns > 1:
-        out.append("functions act on sums: their entries are followed one column at a time, so similarity is not known")
+    out += _windows(program)
+    out += population.notes(program, structure(program).follows)
     if reason is not None:
         out.append(
             f"not to be compared with a measurement: {reason}; the gradient's part along it grows by more at finite "

@@ -161,8 +161,10 @@ def _selu(s: Situation) -> Change:
 
 
 def _wider(s: Situation) -> Change:
+    if not (s.equal and s.plain) or s.gain is None:
+        return None
     width = 4 * max(int(n) for n in s.chain.layer_widths)
-    if not (s.equal and s.plain) or s.gain is None or width > WIDEST:
+    if width > WIDEST:
         return None
     wider = s.chain.replace(width=width, gain=s.gain if s.chain.init.distribution != "haar" else s.chain.gain)
     again = tuned_gain(wider, s.batch, s.positions)

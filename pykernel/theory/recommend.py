@@ -238,10 +238,11 @@ def recommend(
     bench = _Bench(batch, positions, replicas, seed, bound)
     original = bench.measure(Candidate("as it is", chain, 0, "nothing"))
     proposals = []
-    known = {_law(chain)}
+    known = {_law(chain, positions)}
     for candidate in proposals_for(chain, batch, positions):
-        if _law(candidate.chain) not in known:
-            known.add(_law(candidate.chain))
+        law = _law(candidate.chain, positions)
+        if law not in known:
+            known.add(law)
             proposals.append(bench.predict(candidate))
     promising = [c for c in proposals if not abs(c.predicted) > 1.5 * bound]
     left_out = reasons_against(chain, batch, positions)
@@ -268,9 +269,9 @@ def _changes(before: Chain, after: Chain) -> int:
     return sum(getattr(before, word) != getattr(after, word) for word in FIELDS)
 
 
-def _law(chain: Chain) -> tuple:
+def _law(chain: Chain, positions: Any) -> tuple:
     """What makes two chains the same in law: two schemes may differ in name only."""
-    program = run.lowered(chain)
+    program = run.lowered(chain, positions=positions)
     layers, steps, joins = program.layers, program.steps, program.joins
     arrays = (
         program.nodes,
@@ -306,11 +307,11 @@ class _Bench:
 
     def measure(self, candidate: Candidate) -> Candidate:
         chain, replicas = candidate.chain, self.replicas
-        if not {draw.distribution for draw in run.lowered(chain).draws} <= {
-            "normal",
-            "haar",
-        }:  # every entry is drawn: about 2 ns each, a few seconds at most
-            replicas = max(min(replicas, int(2e9 / chain.weight_count)), min(replicas, 4))
+        program = run.lowered(chain, positions=self.positions)
+        if not {draw.distribution for draw in program.draws} <= {"normal", "haar"}:
+            # every entry is drawn: about 2 ns each, a few seconds at most
+            entries = float((program.layers.units * program.layers.columns.astype(float)).sum())
+            replicas = max(min(replicas, int(2e9 / entries)), min(replicas, 4))
         p = run.measure(chain, batch=self.batch, positions=self.positions, replicas=replicas, seed=self.seed)
         measure = governing(p.end_to_end, p.signal_end_to_end)
         values = np.asarray(getattr(p, measure))

@@ -53,6 +53,12 @@ def _skips(program: Program) -> bool:
 def _refuse_positions(program: Program) -> None:
     """What is not known where positions of one input are told from inputs."""
     over = program.head.over
+    if program.counts.window:
+        raise NoTheory(
+            "mean field follows convolutions and pools where nothing tells the positions of one input from other "
+            'inputs, and attention or a head that does not read all positions does; put Pool("mean") before the head, '
+            "or use propagate"
+        )
     if over in ("first", "last") and program.mixes.causal.any():
         raise NoTheory(
             f'mean field averages causal attention over positions, so it has no head over="{over}" one behind it; use '
@@ -100,12 +106,12 @@ def overused(layers) -> str | None:
     )
 
 
-def refusal(chain) -> str | None:
+def refusal(chain, positions=()) -> str | None:
     """Why infinite width says nothing of a chain that could be measured, or None."""
-    if chain.is_spatial:
-        return "mean field does not tell neighbouring positions apart; use propagate"
+    if chain.is_spatial and not positions:
+        return "mean field needs the positions of a convolution's input"
     try:
-        program = lower(chain)
+        program = lower(chain, positions=positions if chain.is_spatial else ())
         return means(program) or overused(program.layers)
     except NoTheory as reason:
         return str(reason)

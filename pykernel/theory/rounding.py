@@ -20,6 +20,7 @@ import numpy as np
 from pykernel import observables
 from pykernel.formats import Format, Formats
 from pykernel.program import Program
+from pykernel.theory.columns import columns
 from pykernel.theory.mean_field import Backward, Forward, as_arrays
 from pykernel.theory.ops import OPS
 from pykernel.theory.signals import Gradient, Signal
@@ -85,7 +86,7 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     formats, nodes = program.formats, program.counts.node
     if formats is None:
         return {name: np.zeros(0) for name in ROWS}
-    units = program.nodes[1:].astype(float) * program.columns
+    units = program.nodes[1:].astype(float) * columns(program).nodes[1:]
     size = 0.5 * (gradient.activation[1:] - np.log(units)) + math.log(formats.loss_scale)
     known = {name: np.full(nodes, math.nan) for name in ROWS}
     known["flushed_gradient"], known["overflowed_gradient"] = _gaussian_shares(formats.row("gradients"), size)

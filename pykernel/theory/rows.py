@@ -11,6 +11,7 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
+from pykernel.theory.columns import columns
 from pykernel.theory.signals import Gradient, Signal
 
 LOG10 = math.log(10)
@@ -51,7 +52,7 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         "mean_activation": mean,
         "saturated": saturated,
         "dead": dead,
-        "similarity": 1 - _mean(pairs, "distance")[1:] if pairs else np.full(program.counts.node, np.nan),
+        "similarity": _similarity(program, pairs),
         "log10_weight_factor": half * signal.weight,
         "log10_derivative_factor": half * gradient.derivative,
         "attention_entropy": attention.entropies(program, signal),
@@ -59,6 +60,13 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         **rounding.rows(program, signal, gradient),
         "loss": loss,
     }
+
+
+def _similarity(program: Program, pairs: list) -> np.ndarray:
+    """Of the nodes, nan where there is one column."""
+    if not pairs:
+        return np.full(program.counts.node, np.nan)
+    return np.where(columns(program).nodes > 1, 1 - _mean(pairs, "distance"), np.nan)[1:]
 
 
 def _totals(program: Program, weight: np.ndarray, bias: np.ndarray) -> dict:
@@ -72,13 +80,13 @@ def _totals(program: Program, weight: np.ndarray, bias: np.ndarray) -> dict:
     return rows
 
 
-def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[int, Signal, Gradient]]:
-    """How many partners a column has, and what they have in common: positions of its input and columns of others where
-    attention tells them apart."""
+def _pairs(program: Program, signal: Signal, gradient: Gradient) -> list[tuple[Any, Signal, Gradient]]:
+    """How many partners a column has where each layer acts, and what they have in common: positions of its input and
+    columns of others where attention tells them apart."""
     if program.columns == 1:
         return []
     if signal.between is None:
-        return [(program.columns - 1, signal, gradient)]
+        return [(columns(program).layers - 1, signal, gradient)]
     positions = program.columns // program.batch
     return [(positions - 1, signal, gradient), (program.columns - positions, signal.between, gradient.between)]
 
@@ -93,18 +101,22 @@ def _mean(pairs: list[tuple[int, Signal, Gradient]], distance: str) -> Any:
 def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndarray, np.ndarray]:
     """Saturated pairs and dead units of each activation step."""
     saturated, dead = np.zeros((2, len(signal.preimage)))
-    steps = program.steps
+    steps, spread = program.steps, columns(program).steps
     for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
         chosen = (steps.row == r) & (steps.norm == n)
         row, norm = program.activations[r], program.norms[n]
         if norm.kind == "batch":
-            saturated[chosen], dead[chosen] = _batch_fractions(row, norm.eps, program.columns, signal.spread[chosen])
+            for B in np.unique(spread[chosen]):
+                some = chosen & (spread == B)
+                saturated[some], dead[some] = _batch_fractions(row, norm.eps, int(B), signal.spread[some])
         else:
             deviation = np.exp(np.clip(signal.preimage[chosen], -700, 345))
             saturated[chosen] = correlation.probability(correlation.saturated_set(row), deviation)
-            dead[chosen] = _dead(row, deviation, distance[chosen], program.columns)
+            for B in np.unique(spread[chosen]):
+                some = spread[chosen] == B
+                dead[np.flatnonzero(chosen)[some]] = _dead(row, deviation[some], distance[chosen][some], int(B))
     for s, found in (signal.fractions or {}).items():
-        saturated[s], dead[s] = found[0], found[1] if program.columns == 1 else math.nan
+        saturated[s], dead[s] = found[0], dead[s] if found[1] is None else found[1]
     return saturated, dead
 
 

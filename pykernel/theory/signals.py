@@ -35,7 +35,7 @@ class Signal:
         between: the same with the distances of columns of different inputs, where attention sets the positions of one
             input apart from them; the others are then those of two positions of one input. Else None.
         fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
-            normal (`density`).
+            normal (`density`, `population`); None in place of the latter where it acts on normal ones after all.
     """
 
     weight: Any

@@ -23,6 +23,9 @@ ODD = ("linear", "tanh", "hardtanh", "softsign", "erf", "arctan", "sin")
 NARROW = 0.5
 
 
+WAYS = ("", "density", "population", "every column")
+
+
 class NoTheory(ValueError):
     """No infinite-width theory is known for a program; the message says why."""
 
@@ -36,6 +39,7 @@ class Law:
         made: the step that made them otherwise, in words.
         followed: whether their distribution can be followed (`density`) although they are not normal: functions of
             normal entries, and sums of such with a layer's output.
+        alike: whether all units have one law, so that a population of them can stand for it (`population`).
         sources: numbers of what they come from unit by unit: registers without a common one are independent given their
             means.
         mean: the activation function that gave them a mean, "" where they have none.
@@ -50,6 +54,7 @@ class Law:
     spread: float = 0.0
     summed: bool = False
     followed: bool = False
+    alike: bool = True
     uneven: bool = False
 
 
@@ -61,13 +66,15 @@ class Structure:
         program: what is walked.
         laws: register -> Law.
         means: activation functions whose outputs a skip adds up although they have a mean.
-        follows: whether some function acts on entries that are not normal, whose distribution is then followed.
+        follows: how the distribution of entries that are not normal is followed, where functions act on such:
+            "density", "population" where columns are tied together, or other steps made them, "every column" where
+            batch norm acts on them; "" where none does.
     """
 
     program: Program
     laws: dict[int, Law] = field(default_factory=dict)
     means: list[str] = field(default_factory=list)
-    follows: bool = False
+    follows: str = ""
     _fresh: Any = field(default_factory=count)
 
     def fresh(self) -> frozenset:
@@ -97,21 +104,20 @@ class Structure:
                 f"normal; {'put both into one Block, or ' if apart else ''}use propagate"
             )
 
-    def follow(self, register: int, what: str) -> None:
-        """Note that a function acts on entries that are not normal, or refuse it."""
+    def follow(self, register: int, what: str, batch: bool = False) -> None:
+        """Note that a function, or batch norm, acts on entries that are not normal, or refuse it."""
         law, program = self.laws[register], self.program
-        if not law.followed or "sin" in what.split(", "):
+        if not law.alike or "sin" in what.split(", "):
             self.require_gaussian(register, what)
-        if program.columns > 1:
-            kinds = {op.kind for stretch in program.stretches for op in stretch.ops}
-            batch = any(program.norms[n].kind == "batch" for n in (*program.steps.norm, *program.norm_steps))
-            ties = "a head" if program.head.loss else "batch norm" if batch else "attention" if "mix" in kinds else ""
-            if ties:
-                raise NoTheory(
-                    f"mean field follows {what} behind a sum for one column at a time, and {ties} ties the columns of "
-                    "a batch together; use propagate"
-                )
-        self.follows = True
+        if positions_apart(program) > 1:
+            raise NoTheory(
+                f"mean field follows {what} behind a sum where all columns are alike, and attention or a head tells "
+                "the positions of one input from other inputs; use propagate"
+            )
+        norms = (program.norms[n].kind for n in (*program.steps.norm, *program.norm_steps))
+        tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms)
+        way = "every column" if batch else "density" if law.followed and not tied else "population"
+        self.follows = max(self.follows, way, key=WAYS.index)
 
     def require_narrow(self, register: int, what: str) -> None:
         """Refuse biases whose distribution a sine tells from a normal one."""
@@ -129,7 +135,7 @@ class Structure:
 def positions_apart(program: Program) -> int:
     """Positions of one input where attention, or a head over one of them or their mean, tells them from inputs; else
     1."""
-    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns)
+    told = program.counts.mix or (program.head.loss is not None and program.read_columns < program.columns_out)
     return program.columns // program.batch if told else 1
 
 

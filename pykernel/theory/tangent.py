@@ -43,7 +43,10 @@ def kernel(program) -> np.ndarray:
 def _total(program, coherence):
     """Of the gradients of all inputs together, with a read-out of square one shared among them."""
     with np.errstate(all="ignore"):
-        if structure(program).follows:
+        follows = structure(program).follows
+        if follows not in ("", "density"):
+            raise NoTheory("the tangent kernel has no theory for functions on entries that are a sample: measure it")
+        if follows:
             walk, signal = density.forward(program)
             gradient = density.backward(walk, signal, 0.0)
         else:

@@ -26,8 +26,14 @@ def weight_log(program: Program) -> np.ndarray:
     layers, out = program.layers, np.empty(program.depth)
     for number in np.unique(layers.draw):
         chosen = layers.draw == number
-        n_in, n_out = layers.columns[chosen].astype(float), layers.units[chosen].astype(float)
-        out[chosen] = _weight_log(program, program.draws[number], layers.scale[chosen], n_in, n_out)
+        draw, n_in, n_out = (
+            program.draws[number],
+            layers.columns[chosen].astype(float),
+            layers.units[chosen].astype(float),
+        )
+        if draw.distribution == "haar" and draw.parameter:  # delta-orthogonal: one tap has them all
+            n_in = n_in / layers.taps[chosen]
+        out[chosen] = _weight_log(program, draw, layers.scale[chosen], n_in, n_out)
     return out
 
 

@@ -12,7 +12,7 @@ from pykernel.sweeps.report import axes
 
 # Words whose labels are what one types.
 TYPED = (
-    *("depth", "width", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order"),
+    *("depth", "width", "activation", "init", "gain", "bias_std", "norm", "norm_eps", "order", "tied"),
     *("batch", "seed", "engine", "backend", "dtype", "precision", "correlation"),
 )
 _CHOSEN = ("engine", "backend")  # by auto, unless an axis of the grid
@@ -23,18 +23,21 @@ _USUAL = {
     "bias_std": 0.0,
     "norm_eps": 1e-05,
     "order": "linear-norm-activation",
+    "tied": False,
     "batch": 1,
     "seed": 0,
     "dtype": "float32",
     "precision": "exponent",
     "correlation": 0.0,
 }
+_TRUTHS = {"True": True, "False": False}  # attributes of a file are numbers and texts
 LINE = 88
 
 
 def held(ds: Any) -> dict[str, Any]:
     """What all cells have in common, of chain and run, by its word."""
-    return {key.partition("_")[2]: value for key, value in ds.attrs.items() if key.partition("_")[0] in ("base", "run")}
+    own = {key.partition("_"): value for key, value in ds.attrs.items()}
+    return {word: _TRUTHS.get(value, value) for (part, _, word), value in own.items() if part in ("base", "run")}
 
 
 def described(ds: Any) -> list[tuple[str, str]]:

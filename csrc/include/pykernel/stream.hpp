@@ -1,7 +1,7 @@
 // The random stream by address: any word, uniform, normal or tile of a weight matrix, made again by whoever knows where
 // it lies. SPDX-License-Identifier: BSD-3-Clause
 //
-// Philox4x32-10 (Salmon et al. 2011). Key: the seed. Counter: (block, line, layer | purpose << 24, replica);
+// Philox4x32-7 (Salmon et al. 2011). Key: the seed. Counter: (block, line, layer | purpose << 24, replica);
 // docs/design.md, section 3. Tall arrays: entry (unit i, column b) is word (i / 16) % 4 of block 16 (i / 64) + i % 16
 // on line b. Matrices: row i is line i, column k word k % 4 of block k / 4. Layers count from 1. Drawn numbers are
 // float32, the same bits on every machine.
@@ -37,11 +37,13 @@ struct Address {
   uint32_t purpose, layer, replica;
 };
 
+constexpr int philox_rounds = 7;
+
 // The four words of one block.
 inline void philox(const uint32_t counter[4], uint64_t seed, uint32_t words[4]) {
   uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = (uint32_t)seed,
            k1 = (uint32_t)(seed >> 32);
-  for (int round = 0; round < 10; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
+  for (int round = 0; round < philox_rounds; round++, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
     const uint64_t p0 = (uint64_t)0xD2511F53 * c0, p1 = (uint64_t)0xCD9E8D57 * c2;
     c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
     c1 = (uint32_t)p1, c3 = (uint32_t)p0;

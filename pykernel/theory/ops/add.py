@@ -27,7 +27,8 @@ def law(walk, stretch, op):
     made, spread = both[0].made if both else "", max(a.spread, v.spread)
     uneven = a.uneven or v.uneven
     followed = bool(both) and a.followed and v.gaussian
-    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, True, followed, uneven)
+    alike = a.alike and v.alike
+    return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, True, followed, alike, uneven)
 
 
 def moments(walk, op, number):

@@ -37,7 +37,9 @@ def law(walk, stretch, op):
     return walk.same(
         op.ins[0],
         gaussian=law.gaussian and not (own or shifted),
+        followed=law.followed and not (own or shifted),
         made=made if own or shifted else law.made,
+        alike=law.alike and not own,
         mean=made if shifted else law.mean,
         spread=law.spread * max(float(np.abs(row.weight).max()) for row in rows),
     )

@@ -24,7 +24,12 @@ def law(walk, stretch, op):
     if g.sources & v.sources:
         raise NoTheory("mean field needs a gate and a value of weights of their own; use propagate")
     return type(g)(
-        False, f"a {names} gate", g.sources | v.sources, names if v.mean else "", uneven=g.uneven or v.uneven
+        False,
+        f"a {names} gate",
+        g.sources | v.sources,
+        names if v.mean else "",
+        uneven=g.uneven or v.uneven,
+        alike=v.alike,
     )
 
 

@@ -1,14 +1,43 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Patches of positions at infinite width: positions of one input would have to be told apart, so theory refuses it."""
+"""Patches of positions at infinite width: what one position is, its neighbours are, so a patch has the mean square and
+the cosines of a position.
+
+Two positions that have a product have it tap by tap, since taps have weights of their own. So a circular convolution is
+a dense layer of fan-in taps x units whose batch is inputs x positions, as far as means over positions go (Xiao et al.
+2018, arXiv 1806.05393). Backward, taps send independent gradients to a position: squares add up over all positions, and
+so do products of two columns. What zeros beyond an edge take is left out.
+"""
 
 from __future__ import annotations
 
-from pykernel.theory.structure import NoTheory
+import numpy as np
 
 ROWS = FAR_ROWS = ()
 
 
 def law(walk, stretch, op):
-    raise NoTheory(
-        "mean field does not tell neighbours apart, so it knows no convolutions over several positions; use propagate"
-    )
+    return walk.same(op.ins[0], alike=walk.laws[op.ins[0]].gaussian)
+
+
+def moments(walk, op, number):
+    square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
+
+    def step(i):
+        square[out], mean[out] = square[source], mean[source]
+
+    return step
+
+
+def distance(walk, op, number):
+    far, source, out = walk.distance, op.ins[0], op.out
+
+    def step(i):
+        far[out] = far[source]
+
+    return step
+
+
+def backward(walk, op, w):
+    g, o = walk.take(op.out)
+    seen, made = (np.asarray(walk.spread.windows[w, side], float) for side in (0, 1))
+    walk.give(op.ins[0], g, o * (made - 1) / np.maximum(seen - 1, 1.0))

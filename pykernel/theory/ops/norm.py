@@ -38,7 +38,8 @@ def level(norm, q, mean):
 def law(walk, stretch, op):
     kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
     if "batch" in kinds:
-        walk.require_gaussian(source, "batch norm")
+        if not walk.laws[source].gaussian:
+            walk.follow(source, "batch norm", batch=True)
         return walk.same(source, gaussian=False, followed=False, summed=False, made="batch norm")
     return walk.same(source, mean="" if kinds == {"layer"} else walk.laws[source].mean, uneven=False)
 
@@ -55,9 +56,9 @@ def moments(walk, op, number):
         walk.rows.norm_mean[n] = m = mean[source]
         if norm.kind == "batch":
             square[out], mean[out] = -math.inf, 0.0
-            if walk.columns > 1:
+            if (B := int(walk.spread.norms[n])) > 1:
                 walk.rows.norm_distance[n] = far[source]
-                square[out], mean[out], far[out] = walk.batch(walk.line, norm, q, far[source])
+                square[out], mean[out], far[out] = walk.batch(walk.line, norm, q, far[source], B)
             return
         levels[n] = level(norm, q, m)
         square[out] = variance(norm, q, m) - levels[n]
@@ -84,7 +85,8 @@ def backward(walk, op, n):
     g, o = walk.take(op.out)
     signal = walk.signal
     if walk.normed and walk.norms[n].kind == "batch":
-        factor, o = walk.through_batch(walk.line, walk.norms[n], signal.norm_raw[n], signal.norm_distance[n], o)
+        raw, apart, B = signal.norm_raw[n], signal.norm_distance[n], int(walk.spread.norms[n])
+        factor, o = walk.through_batch(walk.line, walk.norms[n], raw, apart, o, B)
         walk.give(op.ins[0], g + factor, o)
     else:
         walk.give(op.ins[0], g - signal.norm_level[n], o)

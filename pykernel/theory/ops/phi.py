@@ -21,10 +21,8 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     known = "batch" not in norms
-    if known and not walk.laws[source].gaussian:
-        walk.follow(source, names)
-    else:
-        walk.require_gaussian(source, names)
+    if not walk.laws[source].gaussian:
+        walk.follow(source, names, batch=not known)
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
     leaning = "" if all(row.name in ODD for row in rows) else names
@@ -43,9 +41,9 @@ def moments(walk, op, number):
         s = first + i * each
         row, norm = at[s]
         raw[s] = q = square[source]
-        if norm.kind == "batch" and walk.columns > 1:
+        if norm.kind == "batch" and (B := int(walk.spread.steps[s])) > 1:
             preimage[s], walk.rows.raw_distance[s] = 0.0, far[source]
-            square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source])
+            square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source], B)
             return
         preimage[s] = t = deviation(norm, q, mean[source])
         if wide is not None and wide[s] >= 0:
@@ -79,7 +77,8 @@ def distance(walk, op, number):
 def backward(walk, op, s):
     g, o = walk.take(op.out)
     if walk.normed and walk.at[s][1].kind == "batch":
-        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], walk.signal.raw[s], walk.signal.raw_distance[s], o)
+        B, signal = int(walk.spread.steps[s]), walk.signal
+        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)
     else:
         o = o * walk.kept[s]
     walk.give(op.ins[0], g + walk.rows.derivative[s], o)
