@@ -309,7 +309,7 @@ def vgg(layers=16, *, width=64, channels=3, hidden=4096, classes=1000, norm=None
         for place in range(count):
             steps = [Conv(width * min(2**stage, 8), 3), *([] if norm is None else [Norm(norm)]), "relu"]
             blocks.append(Block(*steps, *([Pool("max", 2)] if place == count - 1 else [])))
-    last = [Flatten()]
+    last: list[Any] = [Flatten()]
     if hidden is not None:
         hidden = checks.integer("vgg hidden", hidden, 1, MAX_WIDTH)
         last += [Block(Linear(hidden, init="normal(0.01)"), "relu")] * 2
@@ -324,7 +324,8 @@ def vgg(layers=16, *, width=64, channels=3, hidden=4096, classes=1000, norm=None
 
 
 PRESETS: dict[str, Any] = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA), "bert": (bert, BERT), "vit": (vit, VIT)}
-PRESETS |= {"resnet": (resnet, RESNET), "vgg": (vgg, VGG)}
+PRESETS["resnet"] = (resnet, RESNET)
+PRESETS["vgg"] = (vgg, VGG)
 
 
 def preset(text, *, layers=None, width=None) -> Chain | None:

@@ -208,11 +208,6 @@ def trained():
     return module
 
 
-def shared():
-    part = nn.Linear(64, 64)
-    return nn.Sequential(part, nn.Tanh(), part, nn.Tanh())
-
-
 def small(*parts):
     return lambda: nn.Sequential(*(part() if isinstance(part, type) else part for part in parts))
 
@@ -232,7 +227,6 @@ REFUSED = [
     (small(nn.Tanh), "no Linear layer"),
     (small(L(), nn.RMSNorm(4, 0.0), nn.Tanh), "has eps 0; a chain's norms have one from 1e-30"),
     (small(L(), nn.LayerNorm(3), nn.Tanh), "normalises over shape (3,)"),
-    (shared, "share one weight"),
     (trained, "layer 2 has "),
     (small(nn.Linear(4, 4, bias=False), nn.Tanh), "16 weights are too few to tell a scheme"),
     (with_slopes, "a slope of its own for every unit"),
