@@ -162,7 +162,7 @@ def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
 def of_weights(rows: dict, name: str):
     """A row by its name; what is measured over the uses of shared weights is, where each layer has its own, that of the
     layer."""
-    return rows[name if rows[name].size or name not in OF_USES else OF_USES[name]]
+    return rows[name if name not in OF_USES or rows[name].size else OF_USES[name]]
 
 
 def entries(replicas: int, counts) -> int:
