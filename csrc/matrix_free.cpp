@@ -373,7 +373,7 @@ template <class T> MakeLinear<T> make_matrix_free() {
       const LayerOf of = layer_of(program, l);
       if (of.given || (strcmp(of.draw.distribution, "normal") && strcmp(of.draw.distribution, "haar")))
         throw std::invalid_argument("matrix_free needs distribution \"normal\" or \"haar\"");
-      if (of.draw.parameter > 0 && unit_of(of.draw).source == Source::haar)
+      if (program.taps && of.draw.parameter > 0 && unit_of(of.draw).source == Source::haar)
         throw std::invalid_argument("matrix_free has no delta-orthogonal weights");
       if (groups_of(program, l - 1) > 1) throw std::invalid_argument("matrix_free has no groups");
       if (of.address != l) throw std::invalid_argument("matrix_free needs a weight of its own in every layer");

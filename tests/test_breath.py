@@ -11,6 +11,7 @@ COLUMNS, FUNCTION, FILE = 120, 60, 400
 LONG_FILES = {
     "pykernel/activations.py": "a table: one short class a function, which reads better whole",
     "pykernel/chain.py": "the words of a network, their checks, and the facts that follow from them",
+    "pykernel/blocks.py": "presets: one plain function a family, with its sources",
     "pykernel/theory/predict.py": "one result: its numbers and how it says them",
     "pykernel/kernels/blocks.py": "one small kernel after another, on one kind of block",
     "pykernel/layers.py": "the words of blocks: a class a step, mostly what their docstrings say",

@@ -416,7 +416,8 @@ def test_errors_far_beyond_float64_are_told():
     chain = pk.Chain(depth=3, width=8, activation="tanh", gain=7e4)
     for backend in ("reference", "cpp"):
         formats = pk.Formats("bfloat16", "float16")
-        p = pk.propagate(chain, batch=3, formats=formats, engine="dense", backend=backend, dtype="float64")
+        # of seeds 0 to 29 one in three has an entry that is rounded across the edge; this one by 185 decades
+        p = pk.propagate(chain, batch=3, seed=19, formats=formats, engine="dense", backend=backend, dtype="float64")
         assert p.log10_error_gradient[0, 0] > 150, backend
         assert np.isfinite(p.log10_error_gradient[0, :-1]).all() and (np.abs(p.gradient_cosine) < 1 + 1e-12).all()
         gone = pk.propagate(

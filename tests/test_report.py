@@ -34,7 +34,7 @@ def data_of(page):
 
 def test_the_data_are_the_datasets_numbers():
     grid = {"init": ["he_normal", "orthogonal"], "depth": [2, 5, 9]}
-    ds = swept(grid, predict=True)
+    ds = swept(grid, {"width": 32}, predict=True)  # too wide for a layer to die
     told = data_of(write.sweep_page(ds))["grid"]
     assert [axis["name"] for axis in told["axes"]] == ["init", "depth"] and told["x"] == 1
     assert [told["verdicts"][i] for i in told["verdict"]] == ds.verdict.values.ravel().tolist()

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "field.hpp"
 #include "network.hpp"
@@ -25,7 +26,7 @@ template <class T> void find_largest(const Window& w, int64_t inputs, const T* x
       for (int64_t lane = 0; lane < 16; lane++) {
         const T v = x[position * 16 + lane];
         T& most = out[window * 16 + lane];
-        if (!(v > most) && v == v) continue;  // nan stays
+        if (!(v > most) && !std::isnan(v)) continue;  // nan stays
         most = v;
         if (taps) taps[window * 16 + lane] = (int32_t)tap;
       }

@@ -188,9 +188,17 @@ def _scaled(program, row):
 
 
 def _units_of_a_head(program):
-    from pykernel.program import query_units
-
-    return query_units(program.stretches, program.layers.units) / program.mixes.heads
+    """Of each attention, float64 (mixes,)."""
+    units = np.zeros(len(program.mixes.heads))
+    for stretch in program.stretches:
+        repetition = np.arange(stretch.count)
+        made_by = {}
+        for op in stretch.ops:
+            made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
+            if op.kind == "mix":
+                query = stretch.number("layer", made_by[op.ins[0]], repetition)
+                units[stretch.number("mix", op, repetition)] = program.layers.units[query]
+    return units / program.mixes.heads
 
 
 def memory(plan) -> int:
