@@ -55,7 +55,7 @@ def assert_told(found, expected, largest):
     """Equal but where exact arithmetic has a zero (dead units, what a norm takes away): there both are rounding."""
     told = expected > largest - 12
     np.testing.assert_allclose(found[told], expected[told], atol=EXACT)
-    assert (found[~told] < largest - 11).all()
+    assert (found[~told] <= largest - 11).all()  # all are zero in a network that is dead
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpp"])
