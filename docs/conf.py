@@ -45,6 +45,7 @@ ROW = {
     "activation": "replicas x activation steps",
     "node": "replicas x blocks",
     "input": "replicas x (blocks + 1)",
+    "weight": "replicas x distinct weights, where layers share some",
     "replica": "replicas",
 }
 myst_substitutions = {  # tables made from the tables of the code
