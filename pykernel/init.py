@@ -129,7 +129,7 @@ class Given(Init):
     """Weights of your own inside a chain: what `from_torch(module, weights=True)` reads. Every replica has the same.
 
     Args:
-        weights: one array a layer, (units out, units in), of a convolution (channels, channels in / groups, *kernel),
+        weights: one array a layer, (units out, units in), of a convolution (channels, channels in / groups, ...kernel),
             in the order of `Chain.layers`; a chain's `gain` multiplies them.
         biases: one array a layer, (units out,), None for a layer without; or None.
         name: how tables call them.

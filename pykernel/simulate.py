@@ -31,7 +31,7 @@ def weights(
         positions: of one input, where the chain has convolutions.
 
     Returns:
-        (n[l], n[l-1]) array, of a convolution (channels, channels in / groups, *kernel), the gain multiplied in.
+        (n[l], n[l-1]) array, of a convolution (channels, channels in / groups, ...kernel), the gain multiplied in.
 
     Raises:
         ValueError, TypeError: a layer, replica, seed or dtype that there is not, named with what is allowed.
@@ -97,7 +97,7 @@ def gradients(
         replica: which draw of the weights.
 
     Returns:
-        L arrays (n[l], n[l-1]), of a convolution (channels, channels in / groups, *kernel), float64, l = 1 first, of
+        L arrays (n[l], n[l-1]), of a convolution (channels, channels in / groups, ...kernel), float64, l = 1 first, of
         tied layers one a distinct weight in order of first use (see `Chain.tied_layers`); entries beyond float64 are 0
         or inf.
 

@@ -80,11 +80,10 @@ def train(
         in as many units as come in, so that the input does not grow with the width), *output* (the head), *hidden* (all
         others). They multiply the rate, and the standard deviation of a drawn head:
 
-        | | input | hidden | output | biases |
-        |---|---|---|---|---|
-        | standard | rate | rate | rate | rate |
-        | ntk | rate / fan_in | rate / fan_in | rate / fan_in | rate |
-        | mup | rate fan_out | rate | rate / fan_in, std / sqrt(fan_in) | rate fan_out |
+        - standard: rate for all weights and biases;
+        - ntk: rate / fan_in for input, hidden and output weights, rate for biases;
+        - mup: rate fan_out for input weights, rate for hidden ones, rate / fan_in for the output, whose std is over
+          sqrt(fan_in), rate fan_out for biases.
 
         "ntk": Jacot, Gabriel, Hongler 2018, arXiv 1806.07572, weights w / sqrt(fan_in) with w trained at `rate`, which
         is W trained at rate / fan_in; the scheme's standard deviation stays. "mup": Yang and Hu 2021, arXiv 2011.14522,
