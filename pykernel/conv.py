@@ -31,7 +31,7 @@ class Conv(Weighted):
         ValueError, TypeError: numbers that are no positive ints, more than two axes, an unknown padding or init.
 
     Notes:
-        Cross-correlation, as in PyTorch; W is (channels, units in / groups, ...kernel). (positions + 2 padding - kernel)
+        As in PyTorch cross-correlation; W is (channels, units in / groups, ...kernel). (positions + 2 padding - kernel)
         // stride + 1 positions come out.
 
     Examples:
