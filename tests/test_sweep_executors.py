@@ -200,3 +200,22 @@ pk.sweep({"activation": [act]}, {"depth": 2, "width": 4}, executor=2)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
     assert "twice cannot be sent to worker processes (it is defined in this session)" in said
+
+
+def test_a_broken_pool_leaves_no_worker_behind():
+    """A worker that was being started while its pool broke is none that the pool ends: whoever waits for the pool when
+    the process ends would wait for ever."""
+    pool = executors._Pool(executors.own_pool(1), 1, lambda: executors.own_pool(1))
+    broken = pool.executor
+    os.kill(broken.submit(os.getpid).result(), signal.SIGKILL)
+    broken._executor_manager_thread.join()
+    with pytest.raises(concurrent.futures.BrokenExecutor) as error:
+        broken.submit(os.getpid)
+    late = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    late.start()
+    broken._processes[late.pid] = late
+    pool.renew(error.value)
+    late.join(60)
+    assert late.exitcode == -signal.SIGKILL
+    assert pool.executor.submit(os.getpid).result() != os.getpid()
+    pool.executor.shutdown()

@@ -175,6 +175,9 @@ class _Pool:
             raise ExecutorError(
                 f"the executor {type(self.executor).__name__} broke ({error}) and cannot be started again"
             ) from error
+        if getattr(self.executor, "_broken", False):
+            # CPython ends the workers that it knows as it breaks, not one that a call was starting just then.
+            _kill(self.executor)
         with contextlib.suppress(Exception):
             self.executor.shutdown(wait=False, cancel_futures=True)
         self.executor, self._dead_since = self._renew(), None
