@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pykernel import observables, stream
@@ -34,11 +32,6 @@ class Training(Shown, observables.Rows):
     @property
     def replicas(self) -> int:
         return len(self.rows["loss"])
-
-    @property
-    def columns(self) -> int:
-        """Inputs times positions."""
-        return self.batch * math.prod(self.positions)
 
     def at(self, step: int) -> Measured:
         """The rows of one step, with slope and verdict.
