@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 
 from pykernel.plot.page import Page
-from pykernel.sweeps.report import axes, coordinates
+from pykernel.sweeps.report import USUAL, axes, coordinates
 from pykernel.verdict import EXPLODING, VANISHING
 
-# Okabe and Ito's colours, told apart by most eyes; with 9 markers and 4 dashes no two of 36 lines look alike in grey.
-# What titles leave out, being no matter of the numbers, and what they leave out where it is as usual.
-_UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")
-_USUAL = {
-    "batch": 1,
-    "correlation": 0.0,
-    "precision": "exponent",
-    "gain": 1.0,
-    "bias_std": 0.0,
-    "order": "linear-norm-activation",
-}
-# in one panel; of panels; along one side of the map of verdicts
+_UNSAID = ("engine", "backend", "dtype", "norm_eps", "seed", "depth")  # in titles, being no matter of the numbers
 SIGNAL = "decades of gradient, input over output"  # what an axis or a colour bar says
+# in one panel; of panels; along one side of the map of verdicts
 MOST_LINES, MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 9, 6, 8, 42
 
 
@@ -92,7 +82,7 @@ def _everywhere(ds: Any) -> list[str]:
     said = []
     for key, value in ds.attrs.items():
         part, _, word = key.partition("_")
-        if part not in ("base", "run") or word in ds.coords or word in _UNSAID or value == _USUAL.get(word, ""):
+        if part not in ("base", "run") or word in ds.coords or word in _UNSAID or value == USUAL.get(word, ""):
             continue
         said.append(say(word, value) if word != "norm" else f"{value} norm")
     return said

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from pykernel import files
+from pykernel.chain import FIELDS, Chain
+from pykernel.sweeps.grid import label
 from pykernel.tables import WIDTH, Table
 
 LETTERS_ALONG, BLOCKS = 40, 24  # in a table of letters: values of the axis along a row, pairs of axes
@@ -27,6 +29,14 @@ LETTERS = {
     "failed": "!",
 }
 FORMATS = ("csv", "parquet", "nc")
+# What labels say of the words of a chain and of a run that nobody gave.
+USUAL = {name: label(getattr(Chain, name, None)) for name in FIELDS} | {
+    "batch": 1,
+    "seed": 0,
+    "dtype": "float32",
+    "precision": "exponent",
+    "correlation": 0.0,
+}
 _SHORT = {"leaky_relu": "leaky", "torch_linear_default": "torch default"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pykernel import activations, inits
 from pykernel.sweeps import default
-from pykernel.sweeps.report import axes
+from pykernel.sweeps.report import USUAL, axes
 
 # Words whose labels are what one types.
 TYPED = (
@@ -16,28 +16,13 @@ TYPED = (
     *("batch", "seed", "engine", "backend", "dtype", "precision", "correlation"),
 )
 _CHOSEN = ("engine", "backend")  # by auto, unless an axis of the grid
-_USUAL = {
-    "activation": "relu",
-    "init": "he_normal",
-    "gain": 1.0,
-    "bias_std": 0.0,
-    "norm_eps": 1e-05,
-    "order": "linear-norm-activation",
-    "tied": False,
-    "batch": 1,
-    "seed": 0,
-    "dtype": "float32",
-    "precision": "exponent",
-    "correlation": 0.0,
-}
-_TRUTHS = {"True": True, "False": False}  # attributes of a file are numbers and texts
+_READ = {"none": None, "True": True, "False": False}  # labels of what has no number and no text
 LINE = 88
 
 
 def held(ds: Any) -> dict[str, Any]:
     """What all cells have in common, of chain and run, by its word."""
-    own = {key.partition("_"): value for key, value in ds.attrs.items()}
-    return {word: _TRUTHS.get(value, value) for (part, _, word), value in own.items() if part in ("base", "run")}
+    return {key.partition("_")[2]: value for key, value in ds.attrs.items() if key.partition("_")[0] in ("base", "run")}
 
 
 def described(ds: Any) -> list[tuple[str, str]]:
@@ -96,7 +81,7 @@ def _is_typed(word: str, value: Any) -> bool:
 def base_flags(ds: Any) -> list[str]:
     """Flags for what all cells have in common and is not as usual."""
     words = {word: value for word, value in held(ds).items() if word not in _CHOSEN and _is_typed(word, value)}
-    return [f"{flag(word)} {shlex.quote(str(value))}" for word, value in words.items() if value != _USUAL.get(word)]
+    return [f"{flag(word)} {shlex.quote(str(value))}" for word, value in words.items() if value != USUAL.get(word)]
 
 
 def flag(word: str) -> str:
@@ -155,15 +140,11 @@ def python(ds: Any, store: str | None) -> str:
         columns = [ds[word].values.tolist() for word in own]
         key = repr(own[0]) if len(own) == 1 else repr(tuple(own))
         values = columns[0] if len(own) == 1 else list(zip(*columns, strict=True))
-        grid.append(f"    {key}: {[_none(value) for value in values]!r},")
-    common = {word: _none(value) for word, value in held(ds).items() if value != _USUAL.get(word)}
+        grid.append(f"    {key}: {[_READ.get(value, value) for value in values]!r},")
+    common = {word: _READ.get(value, value) for word, value in held(ds).items() if value != USUAL.get(word)}
     run = {word: common.pop(word) for word in list(common) if f"run_{word}" in ds.attrs}
     run = {word: value for word, value in run.items() if word not in _CHOSEN}
     words = [f"replicas={ds.attrs.get('replicas', int(ds.replicas.max()))}"]
     words += [f"{word}={value!r}" for word, value in run.items()]
     words += [f"store={store!r}"] if store else []
     return "\n".join([*lines, "grid = {", *grid, "}", f"ds = pk.sweep(grid, {common!r}, {', '.join(words)})"])
-
-
-def _none(value: Any) -> Any:
-    return None if value == "none" else value
