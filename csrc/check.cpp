@@ -198,7 +198,6 @@ void check_ops(const Program& p) {
   check_width(p.nodes[0]);
   size_of(padded(p.nodes[0]), columns_of(p));
   Counts counts = {};
-  Shapes shapes(p);
   Vector<char> held((size_t)p.registers);
   for (int64_t s = 0; s < p.stretch_count; s++) {
     const Stretch& stretch = p.stretches[s];
@@ -221,23 +220,13 @@ void check_ops(const Program& p) {
       counts.of[t] += stretch.count * each.of[t];
       require(counts.of[t] <= p.counts.of[t], "counts must be those of the stretches");
     }
-    Shape before;
-    for (int64_t i = 0; i < stretch.count; i++) {
-      const Shape begin = shapes.of(0);
-      if (repeats(p, stretch, i) && begin == before) continue;
-      before = begin;
-      for (int64_t j = 0; j < stretch.op_count; j++) {
-        const int64_t number = number_of(stretch, stretch.ops[j], i);
-        check_op(p, stretch.ops[j], number, shapes);
-        shapes.run(stretch.ops[j], number);
-      }
-      shapes.end_repetition();
-    }
   }
   for (int t = 0; t < table_count; t++)
     require(counts.of[t] == p.counts.of[t], "counts must be those of the stretches");
-  require(shapes.of(0).units == p.nodes[p.counts[Table::node]], "a program must end in a node");
-  require(shapes.of(0).columns == columns_out_of(p), "positions_out must be those of the last node");
+  const Shape end =
+      each_new(p, [&](const Op& op, int64_t number, const Shapes& shapes) { check_op(p, op, number, shapes); });
+  require(end.units == p.nodes[p.counts[Table::node]], "a program must end in a node");
+  require(end.columns == columns_out_of(p), "positions_out must be those of the last node");
 }
 
 void check_ends(const Program& p) {

@@ -72,16 +72,6 @@ class Measured(observables.Rows):
     def replicas(self) -> int:
         return len(self.rows["log10_grad_weight"])
 
-    def __getattr__(self, name):
-        if name != "rows" and name in self.__dict__.get("rows", {}):
-            return observables.of_weights(self.rows, name)
-        raise AttributeError(
-            f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
-        )
-
-    def __dir__(self):
-        return [*super().__dir__(), *observables.NAMES]
-
     @property
     def columns(self) -> int:
         """Inputs times positions: what means over a batch run over."""

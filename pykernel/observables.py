@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,8 +80,9 @@ _OF_INPUT, _OF_REPLICA = (sum(row.extent == extent for row in ROWS) for extent i
 
 
 class Rows:
-    """The rows as attributes, for type checkers and editors: arrays of the shapes that `ROWS` says."""
+    """What has `rows`, a mapping, and gives them as attributes; the annotations are for type checkers and editors."""
 
+    rows: dict[str, Any]
     log10_grad_weight: np.ndarray
     log10_grad_bias: np.ndarray
     log10_grad_weight_total: np.ndarray
@@ -110,6 +111,14 @@ class Rows:
     log10_smallest_gradient: np.ndarray
     log10_largest_gradient: np.ndarray
     loss: np.ndarray
+
+    def __getattr__(self, name):
+        if name != "rows" and name in self.__dict__.get("rows", {}):
+            return of_weights(self.rows, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(NAMES)}")
+
+    def __dir__(self):
+        return [*super().__dir__(), *NAMES]
 
 
 # of each extent the name of its axis

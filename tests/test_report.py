@@ -12,7 +12,7 @@ import stand_in
 import pykernel as pk
 from pykernel.cli import main
 from pykernel.sweeps import default, work
-from pykernel.webpage import again, document, grids, phases, write
+from pykernel.webpage import again, document, findings, grids, phases, write
 
 EVIL = "</script><b onload=x>&\"'"
 PATTERN = [pk.Block(pk.Norm("layer"), pk.Linear(8), "gelu", pk.Linear(4), skip=1.0)]
@@ -152,6 +152,27 @@ def test_what_labels_do_not_spell_is_said_and_not_typed():
 def test_the_default_sweep_is_known(quick):
     ds = swept({name: values[:2] for name, values in default.GRID.items()}, {})
     assert not again.is_default(ds) and again.command(ds, None).startswith("pykernel sweep --activation linear sigmoid")
+
+
+def test_findings_count_the_cells():
+    """W = g I in a linear chain: g^20 is beyond a factor of 1000 for g = 1/2 and 2, g^4 is not."""
+    base = {"width": 4, "activation": "linear", "init": "identity"}
+    ds = swept({"gain": [0.5, 1.0, 2.0], "depth": [4, 20]}, base)
+    said = findings.verdict(ds)
+    assert "Of 6 chains 4 keep their gradient, 1 make it vanish and 1 make it explode." in said
+    lines = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line) for line in re.findall(r"<tr>(.*?)</tr>", said)]
+    reach, shares = lines[:4], lines[4:]
+    assert reach == [["gain", "depth"], ["0.5", "4"], ["1", "20"], ["2", "4"]]
+    assert shares[1:] == [
+        ["gain 0.5", "50 %", "50 %", "0 %", "0 %"],
+        ["gain 1", "100 %", "0 %", "0 %", "0 %"],
+        ["gain 2", "50 %", "0 %", "50 %", "0 %"],
+        ["depth 4", "100 %", "0 %", "0 %", "0 %"],
+        ["depth 20", "33 %", "33 %", "33 %", "0 %"],
+    ]
+    assert "gain: most cells are stable with 1 (100% of them)." in findings.advice(ds)
+    schemes = swept({"init": ["identity(0.5)", "identity(1)", "identity(2)"], "depth": [20, 40]}, base)
+    assert "identity(1) keeps the gradient everywhere." in findings.advice(schemes)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pykernel.sweeps import identity
 EVIL = "<script>alert('&')</script>"
 MLP = pk.Block(pk.Norm("layer"), pk.Linear(16), "gelu", pk.Linear(8), skip=1.0)
 CHAIN = pk.Chain(depth=4, width=8, activation="tanh")
+TRAINED = CHAIN.replace(head=pk.Head("mse", 1))
 
 
 def results():
@@ -37,6 +38,8 @@ def results():
         pk.depth_scales(CHAIN),
         pk.jacobian_spectrum(CHAIN),
         pk.trace(CHAIN, against="cpp"),
+        pk.train(TRAINED, steps=20),
+        pk.coordinate_check(TRAINED, widths=[8, 16], steps=5),
     ]
 
 

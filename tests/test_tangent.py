@@ -23,6 +23,10 @@ CHAINS = {
         pk.Chain(width=2, blocks=[pk.Conv(4, kernel=3, bias_std=0.2), "tanh", pk.Conv(3)]),
         {"positions": 5},
     ),
+    "magnitudes": (
+        pk.Chain(depth=8, width=8, activation="linear", gain=[2.0**70] * 4 + [2.0**-70] * 4, bias_std=0.3),
+        {},
+    ),
     "tied": (pk.Chain(depth=4, width=7, activation="tanh", tied=True, bias_std=0.2), {}),
 }
 

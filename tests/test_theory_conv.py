@@ -59,6 +59,17 @@ def test_pools_keep_products_and_strides_the_squared_norm():
     assert pk.predict(stride, positions=16).signal_end_to_end == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_linear_convolution_hands_on_the_sum_of_all_gradients(stride):
+    """Summed over positions W^T acts on the sum over its outputs: its squared norm, which is that of the bias's
+    gradient, stays with variances 1 / fan in, whatever the stride."""
+    blocks = [circular(), circular(stride=stride), circular()]
+    chain = Chain(1, 16, init="lecun_normal", blocks=blocks, last=[Pool("mean")], head=Head("mse", 3))
+    for words in ({"positions": 12}, {"positions": (6, 6), "batch": 3, "correlation": 0.3}):
+        rows = pk.predict(chain, **words).log10_grad_bias
+        np.testing.assert_allclose(rows, rows[-1], atol=1e-12)
+
+
 def resnet(n, blocks, conv, **words):
     steps = (conv(), Norm("batch"), "relu", conv(), Norm("batch"))
     block = Block(*steps, skip=1.0, after="relu")

@@ -141,6 +141,14 @@ def test_a_rate_of_zero_keeps_the_network():
     np.testing.assert_allclose(t.loss, t.loss[0, 0], rtol=1e-12)
 
 
+def test_the_heads_own_bias_descends():
+    """Nothing reaches the head, so that y is its bias, and y - t falls by 1 - rate a step."""
+    head = pk.Head("mse", 2, init=pk.Given([np.ones((2, 4))], [np.array([0.5, -2.0])]))
+    chain = pk.Chain(widths=[3, 4], head=head)
+    t = pk.train(chain, steps=3, rate=0.3, weights=[np.zeros((4, 3))], dtype="float64", engine="dense")
+    np.testing.assert_allclose(t.loss[0], t.loss[0, 0] * 0.7 ** (2 * np.arange(4)), rtol=1e-12)
+
+
 def test_dropout_masks_are_new_at_every_step():
     """The first as of `propagate`; with a rate of zero the loss changes by the mask alone."""
     chain = pk.Chain(width=16, blocks=[pk.Linear(), "relu", pk.Dropout(0.5)], head=pk.Head("mse", 1))
@@ -155,7 +163,11 @@ def test_xarray_and_words():
     ds = t.to_xarray()
     assert ds.log10_grad_weight.dims == ("replica", "step", "layer") and list(ds.layer.values) == list(t.chain.layers)
     assert ds.attention_entropy.shape == (2, 3, 2) and ds.diverged.dtype == np.int64
-    assert t.at(0).verdict == t.at(-3).verdict
+    for step in range(3):
+        for at in (t.at(step), t.at(step - 3)):
+            np.testing.assert_array_equal(at.loss, t.loss[:, step])
+            np.testing.assert_array_equal(at.log10_grad_weight, t.log10_grad_weight[:, step])
+    assert len(set(t.loss[0])) == 3
     assert "2 steps at rate 0.1" in str(t)
     with pytest.raises(ValueError, match="step must be from 0 to 2"):
         t.at(3)
@@ -262,6 +274,20 @@ def test_a_chain_of_blocks_is_resized_as_a_whole():
 def test_bad_input_of_the_check(given, error, said):
     with pytest.raises(error, match=said):
         pk.coordinate_check(**{"chain": HEADED, **given})
+
+
+def test_the_check_as_xarray():
+    """Every array under its own name; a change begins with the first step."""
+    c = pk.coordinate_check(HEADED, widths=[8, 16], steps=2, rate=0.05, replicas=3)
+    ds = c.to_xarray()
+    assert dict(ds.sizes) == {"step": 3, "layer": 3, "width": 2, "replica": 3}
+    for name, found in (("size", c.size), ("size_error", c.size_error), ("root_mean_square", c.sizes)):
+        np.testing.assert_array_equal(ds[name], found)
+    for name, found in (("change", c.change), ("change_error", c.change_error), ("root_mean_square_change", c.changes)):
+        assert np.isnan(ds[name].isel(step=0)).all()
+        np.testing.assert_array_equal(ds[name].isel(step=slice(1, None)), found)
+    np.testing.assert_array_equal(ds.change_promised, c.change_promised)
+    np.testing.assert_array_equal(ds.size_promised, c.size_promised)
 
 
 # -- every op trains

@@ -106,8 +106,9 @@ inline int64_t number_of(const Stretch& stretch, const Op& op, int64_t repetitio
   return stretch.first[table] + repetition * stretch.each[table] + op.at;
 }
 
-// f(op, number, shapes before it) for every op of a program whose shapes are not those of a repetition before.
-template <class F> void each_new(const Program& p, F f) {
+// f(op, number, shapes before it) for every op of a program whose shapes are not those of a repetition before; the
+// shape of register 0 at the end.
+template <class F> Shape each_new(const Program& p, F f) {
   Shapes shapes(p);
   for (int64_t s = 0; s < p.stretch_count; s++) {
     const Stretch& stretch = p.stretches[s];
@@ -124,6 +125,7 @@ template <class F> void each_new(const Program& p, F f) {
       shapes.end_repetition();
     }
   }
+  return shapes.of(0);
 }
 
 }  // namespace pykernel

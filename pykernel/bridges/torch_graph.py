@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from typing import Any
 
 from pykernel import activations
-from pykernel.activation import Activation
+from pykernel.bridges import torch_arithmetic as arithmetic
 from pykernel.bridges import torch_attention as heads
 from pykernel.bridges import torch_conv as conv
 from pykernel.bridges import torch_kinds as kinds
@@ -16,7 +15,7 @@ from pykernel.bridges import torch_norms as norms
 from pykernel.bridges.structure import Network, network
 from pykernel.bridges.torch_trace import IN_PLACE, trace
 from pykernel.bridges.values import MIXED, Read, Source, Value
-from pykernel.layers import Attention, Dropout, Gated, Linear, Norm, Scale
+from pykernel.layers import Attention, Linear
 
 PRODUCTS = ("mul", "imul", "mul_", "truediv", "div", "div_", "itruediv")
 SUMS = {"add": 1, "iadd": 1, "add_": 1, "sub": -1, "isub": -1, "sub_": -1}
@@ -121,7 +120,7 @@ class _Reader:
             return self._on_heads(kind, module, self._known(_first(node)), where)
         value = self._value(_first(node), where)
         if type(module) in self.own:
-            return self._step(value, self.own[type(module)], where)
+            return value.then(self.own[type(module)], where)
         if kind in conv.SPATIAL and kind not in kinds.NORMS:
             return self._spatial(kind, module, value, node, where)
         if kind == "Flatten":
@@ -129,14 +128,14 @@ class _Reader:
         if kind in kinds.HARMLESS:
             return value
         if "Dropout" in kind:
-            return self._dropout(value, module.p if module.training else 0.0, where, kind == "Dropout")
+            return arithmetic.dropout(value, module.p if module.training else 0.0, where, kind == "Dropout")
         if kind == "Linear":
             return self._linear(value, module.weight, module.bias, where)
         if kind == "GLU":
-            return self._glu(value, module.dim, where)
+            return arithmetic.glu(value, module.dim, where)
         if kind in kinds.NORMS:
             return self._norm_module(value, module, where)
-        return self._step(value, kinds.activation(kind, module, where), where)
+        return value.then(kinds.activation(kind, module, where), where)
 
     def call_function(self, node):
         return self._call(_name(node), node)
@@ -165,7 +164,7 @@ class _Reader:
         if name == "mean" and self.has_attention and isinstance(args[0], Value):
             if self._given(name, node).get("dim", None) not in (1, -2, (1,), [1]):
                 raise ValueError(f"{where} takes a mean over something other than positions, the axis before the last")
-            return self._step(args[0], Read("mean"), where)
+            return args[0].then(Read("mean"), where)
         if name == "getitem":
             return self._item(node, where)
         if name in SUMS:
@@ -177,29 +176,29 @@ class _Reader:
             return value
         given = self._given(name, node)
         if name == "neg":
-            return self._scaled(value, -1.0, where)
+            return arithmetic.scaled(value, -1.0, where)
         if "dropout" in name:
             training = given.get("training", given.get("train", "alpha" not in name))
-            return self._dropout(
+            return arithmetic.dropout(
                 value, given.get("p", 0.5) if training else 0.0, where, name in ("dropout", "dropout_")
             )
         if name == "linear" and hasattr(given.get("weight"), "shape"):
             return self._linear(value, given["weight"], given.get("bias"), where)
         if name in ("layer_norm", "rms_norm"):
             conv.require_plain(value, where)
-            return self._step(value, kinds.norm_function(name, given, where, value.units, self.module), where)
+            return value.then(kinds.norm_function(name, given, where, value.units, self.module), where)
         if name == "glu":
-            return self._glu(value, given.get("dim", -1), where)
+            return arithmetic.glu(value, given.get("dim", -1), where)
         if name in ("chunk", "split"):
             size = given.get("chunks", 0) if name == "chunk" else given.get("split_size", 0)
-            return self._halves(value, size, given.get("dim", 0), name, where)
+            return arithmetic.halves(value, size, given.get("dim", 0), name, where)
         row = kinds.function(name, given)
         if row is None:
             why = f" ({kinds.LOSS})" if "softmax" in name else ""
             raise ValueError(
                 f"{self._scope(node)} calls {name}, which a chain has not{why}; a chain is read from {kinds.KNOWN}"
             )
-        return self._step(value, row, where)
+        return value.then(row, where)
 
     def _scope(self, node):
         """The module whose forward a node belongs to."""
@@ -249,7 +248,7 @@ class _Reader:
             row = kinds.function(act.__name__, {}) if kind is None else kinds.activation(kind, act, where)
             if row is None:
                 raise ValueError(f"{where} has the activation {act.__name__}, which is not known")
-            v = self._dropped(self._step(v, row, where), layer.dropout, where)
+            v = self._dropped(v.then(row, where), layer.dropout, where)
             v = self._linear(v, layer.linear2.weight, layer.linear2.bias, f"{where}'s linear2")
             return self._dropped(v, layer.dropout2, where)
 
@@ -261,7 +260,7 @@ class _Reader:
         return value
 
     def _dropped(self, value, module, where):
-        return self._dropout(value, module.p if module.training else 0.0, where, True)
+        return arithmetic.dropout(value, module.p if module.training else 0.0, where, True)
 
     def _norm_module(self, value, module, where):
         kind = kinds.kind_of(module)
@@ -308,22 +307,6 @@ class _Reader:
             )
         return value
 
-    def _step(self, value, step, where):
-        return Value(where, (value,), step, units=value.units)
-
-    def _scaled(self, value, factor, where):
-        return value if factor == 1.0 else self._step(value, Scale(factor), where)
-
-    def _dropout(self, value, p, where, plain):
-        if p and not plain:
-            raise ValueError(
-                f"{where} drops by another rule than Dropout, entry by entry; call .eval() on it to read the network "
-                "without"
-            )
-        if p == 1:
-            raise ValueError(f"{where} drops everything; a chain needs a p below 1")
-        return self._step(value, Dropout(p), where) if p else value
-
     def _linear(self, value, weight, bias, where):
         rows, columns = map(int, weight.shape)
         conv.require_plain(value, where)
@@ -369,8 +352,8 @@ class _Reader:
         alpha = self._constant(node.kwargs.get("alpha", 1))
         if alpha == sign == 1:
             for value, own in ((left, right), (right, left)):
-                if self._is_own(own, value):
-                    return self._shifted(value, own, where)
+                if arithmetic.is_own(own, value):
+                    return arithmetic.shifted(value, own, where)
             if 0 in (self._constant(left), self._constant(right)):  # as Python's sum begins
                 return self._checked(left if isinstance(left, Value) else right, where)
         if not (isinstance(left, Value) and isinstance(right, Value)) or alpha is None:
@@ -383,7 +366,7 @@ class _Reader:
             raise ValueError(f"{where} adds something that is no output of a layer; a chain adds two values")
         factors = 1.0, sign * alpha
         if left is right:
-            return self._scaled(left, sum(factors), where)
+            return arithmetic.scaled(left, sum(factors), where)
         if None not in (left.units, right.units) and left.units != right.units:
             raise ValueError(f"{where} adds {left.units} and {right.units} numbers")
         return Value(where, (left, right), factors=factors, units=left.units or right.units)
@@ -400,99 +383,18 @@ class _Reader:
             raise ValueError(f"{where} rounds, which a chain cannot")
         factor = self._constant(right)
         if factor is not None:
-            return self._scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
+            return arithmetic.scaled(self._value(left, where), 1 / factor if "div" in name else factor, where)
         if "div" not in name:
             for value, own in ((left, right), (right, left)):
                 value, own = self._known(value), self._known(own)
-                if self._is_own(own, value):
-                    return self._scaled_by_unit(value, own, where)
+                if arithmetic.is_own(own, value):
+                    return arithmetic.scaled_by_unit(value, own, where)
         factor = self._constant(left)
         if factor is not None and "div" not in name:
-            return self._scaled(self._value(right, where), factor, where)
+            return arithmetic.scaled(self._value(right, where), factor, where)
         if "div" in name:
             raise ValueError(f"{where} divides by something that is no number")
-        return self._gate(self._value(left, where), self._value(right, where), where)
-
-    def _is_own(self, own, value):
-        """Whether `own` is an array of the module's with one number for each unit of a value."""
-        return (
-            isinstance(value, Value)
-            and not value.axes
-            and getattr(own, "ndim", 0) == 1
-            and value.units in (None, len(own))
-        )
-
-    def _scaled_by_unit(self, value, own, where):
-        """A norm's weight, or a factor for each unit."""
-        numbers = kinds.plainest(own, 1.0, where)
-        if isinstance(value.step, Norm) and not value.step.is_affine:
-            return replace(value, step=replace(value.step, weight=numbers))
-        return value if numbers is None else self._step(value, Scale(numbers), where)
-
-    def _shifted(self, value, own, where):
-        """A norm or a layer with a bias behind it."""
-        if isinstance(value.step, Norm) and value.step.bias is None:
-            return replace(value, step=replace(value.step, bias=kinds.plainest(own, 0.0, where)))
-        if isinstance(value.step, Linear) and value.sources[0].bias is None:
-            return replace(value, sources=(value.sources[0]._replace(bias=own),))
-        raise ValueError(
-            f"{where} adds an array of its own to what is no output of a norm or a Linear without a bias; a chain has "
-            "biases there only"
-        )
-
-    def _gate(self, left, right, where):
-        """phi(G u) * (V u), either way round; or u * sigmoid(u), which is SiLU."""
-        for u, other in ((left, right), (right, left)):
-            if other.step == activations.get("sigmoid") and other.ins[0] is u:
-                return self._step(u, activations.get("silu"), where)
-        sides = [
-            (side.ins[0], side.step) if isinstance(side.step, Activation) else (side, None) for side in (left, right)
-        ]
-        sides.sort(key=lambda side: side[1] is None)
-        (gate, phi), (other, second) = sides
-        if second is None:
-            fused = gate.step == other.step == "half" and gate.ins[0] is other.ins[0] and gate.half != other.half
-            apart = (
-                isinstance(gate.step, Linear)
-                and isinstance(other.step, Linear)
-                and gate.ins[0] is other.ins[0]
-                and gate is not other
-            )
-            if fused or apart:
-                sources = [self._half(side) if fused else side.sources[0] for side in (gate, other)]
-                u = gate.ins[0].ins[0] if fused else gate.ins[0]
-                step = Gated(sources[0].sizes[0], "linear" if phi is None else phi)
-                return Value(where, (u,), step, tuple(sources), units=sources[0].sizes[0], maker=where)
-        raise ValueError(
-            f"{where} multiplies two values that form no gate: a chain multiplies an activation of one Linear by "
-            "another Linear of "
-            "the same input, or a value by a number"
-        )
-
-    def _half(self, value):
-        """The rows of a fused layer that make one half."""
-        whole = value.ins[0].sources[0]
-        rows = whole.sizes[0] // 2
-        return whole._replace(rows=(value.half * rows, (value.half + 1) * rows))
-
-    def _glu(self, value, dim, where):
-        first, second = self._halves(value, 2, dim, "chunk", where)
-        return self._gate(first, self._step(second, activations.get("sigmoid"), where), where)
-
-    def _halves(self, value, size, dim, name, where):
-        if not isinstance(value.step, Linear):
-            raise ValueError(
-                f"{where} takes something apart that is no output of a Linear; a chain reads halves of a fused "
-                "Linear as a gate"
-            )
-        units = value.units
-        size = list(size) if isinstance(size, (list, tuple)) else size
-        halves = size == 2 if name == "chunk" else size in (units // 2, [units // 2] * 2)
-        if dim not in (-1, 1) or not halves or units % 2:
-            raise ValueError(
-                f"{where} takes {units} units apart, but not into halves of the last axis; a gate has two halves"
-            )
-        return tuple(Value(where, (value,), "half", units=units // 2, half=half) for half in (0, 1))
+        return arithmetic.gate(self._value(left, where), self._value(right, where), where)
 
     def _item(self, node, where):
         value, index = self._known(node.args[0]), node.args[1]
@@ -503,7 +405,7 @@ class _Reader:
         if isinstance(value, Value) and self.has_attention and isinstance(index, tuple) and len(index) > 1:
             whole, at, *rest = index
             if whole == slice(None) and at in (0, -1) and all(i in (Ellipsis, slice(None)) for i in rest):
-                return self._step(value, Read("last" if at else "first"), where)
+                return value.then(Read("last" if at else "first"), where)
         if hasattr(value, "shape"):
             return value
         cut = index[-1] if isinstance(index, tuple) and index else None
@@ -515,7 +417,7 @@ class _Reader:
             half = (value.units or 0) // 2
             for i, ends in enumerate(((None, half), (half, None))):
                 if cut in (slice(*ends), slice(i * half, (i + 1) * half)):
-                    return self._halves(value, 2, -1, "chunk", where)[i]
+                    return arithmetic.halves(value, 2, -1, "chunk", where)[i]
         raise ValueError(
             f"{where} takes something apart; a chain reads the two halves of a fused Linear as a gate, and nothing else"
         )

@@ -66,6 +66,10 @@ class Value:
         if self.axes is None:
             self.axes = next((value.axes for value in self.ins if value.axes is not None), None)
 
+    def then(self, step, where) -> Value:
+        """What a step that has no layers makes of it."""
+        return Value(where, (self,), step, units=self.units)
+
     def _dominators(self):
         """(nearest value that every path passes before this one, how many there are)."""
         if not self.ins:

@@ -7,14 +7,13 @@ Every figure reads in greyscale: lines differ by marker and dash, areas by lette
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pykernel import checks
+from pykernel import checks, files
 from pykernel.plot.sweep_gradient import gradient
 from pykernel.plot.sweep_heat import heat
 from pykernel.plot.sweep_spread import spread
@@ -87,16 +86,7 @@ def save(ds: Any, directory: str | Path, kind: str = "all", form: str = "png") -
                 raise
             continue
         path = Path(directory) / f"{name}.{form}"
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(path, "--output DIR draws elsewhere") as temporary:
             figure.savefig(temporary, dpi=130, format=form)
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise OSError(
-                error.errno, f"{path} could not be written ({error.strerror}); --output DIR draws elsewhere"
-            ) from error
         made.append(path)
     return made

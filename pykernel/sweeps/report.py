@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import textwrap
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pykernel import files
 from pykernel.chain import FIELDS, Chain
 from pykernel.sweeps.grid import label
 from pykernel.tables import WIDTH, Table
@@ -301,9 +301,7 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
             raise ValueError(
                 "format parquet needs pyarrow: pip install pyarrow; csv and nc need nothing more"
             ) from None
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(path, "--output FILE writes elsewhere") as temporary:
         if form == "nc":
             encoding = {
                 str(name): {"zlib": True, "complevel": 1}
@@ -315,12 +313,4 @@ def export(ds: Any, path: str | os.PathLike, form: str | None = None, replicas: 
             frame(ds, replicas).to_csv(temporary, index=False)
         else:
             frame(ds, replicas).to_parquet(temporary, index=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror or error}); --output FILE writes elsewhere"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path

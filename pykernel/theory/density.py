@@ -17,10 +17,11 @@ import numpy as np
 
 from pykernel.program import Program
 from pykernel.theory import correlation
-from pykernel.theory.mean_field import Backward, Forward
+from pykernel.theory.mean_field import Forward
 from pykernel.theory.ops import OPS
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS, panels, special_points
+from pykernel.theory.shaped import ShapedBackward
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.theory.structure import NoTheory, place
 
@@ -266,43 +267,17 @@ def _grades(unit: float, width: float) -> np.ndarray:
     return 0.5 * unit * 2.0 ** np.arange(min(count, 60))
 
 
-class DensityBackward(Backward):
+class DensityBackward(ShapedBackward):
     """The backward pass with, for every register that is not normal, what share each of its nodes has in the squared
-    gradient.
+    gradient: the mean square given the node over the mean square, 1 where it is alike for all."""
 
-    Attributes:
-        forward: the walk whose clouds it goes back through.
-        shape: register -> the mean square given the node over the mean square, 1 where it is alike for all.
-    """
+    ALIKE = 1.0
 
-    def __init__(self, program: Program, signal: Signal, forward: DensityForward):
-        super().__init__(program, signal, 0.0)
-        self.walk = forward
-        self.shape: dict[int, Any] = {}
-        self.passing: Any = 1.0
-
-    def take(self, register: int) -> tuple[Any, Any]:
-        self.shape.pop(register, None)
-        return super().take(register)
-
-    def give(self, register: int, g: Any, o: Any) -> None:
-        if register in self._held:
-            h = self._held[register][0]
-            total = np.logaddexp(g, h)
-            share = math.exp(g - total) if total > -math.inf else 1.0
-            self.shape[register] = share * self.passing + (1 - share) * self.shape.get(register, 1.0)
-        else:
-            self.shape[register] = self.passing
-        super().give(register, g, o)
+    def together(self, *parts: tuple[Any, Any, float]) -> Any:
+        return sum(share * shape for shape, _, share in parts)
 
     def run(self, start: float, coherence: float) -> Gradient:
-        self.give(0, start, coherence)
-        for stretch in self.program.stretches[::-1]:
-            ops = [(op, place(stretch, op)) for op in stretch.ops[::-1]]
-            for i in range(stretch.count - 1, -1, -1):
-                for op, (first, each) in ops:
-                    self.step(op, first + i * each)
-        self.rows.activation[0] = self.take(0)[0]
+        super().run(start, coherence)
         self.rows.coherence[:] = 0.0  # cotangents of their own; what pairs share is not known
         return self.rows
 
@@ -359,4 +334,4 @@ def forward(program: Program) -> tuple[DensityForward, Signal]:
 
 def backward(walk: DensityForward, signal: Signal, start: float) -> Gradient:
     """The backward pass from the log squared norm of dJ/da[N]."""
-    return DensityBackward(walk.program, signal, walk).run(start, 0.0)
+    return DensityBackward(walk, signal, 0.0).run(start, 0.0)

@@ -9,55 +9,24 @@ from typing import Any
 import numpy as np
 
 from pykernel.theory.batch import inverse_variance
-from pykernel.theory.mean_field import Backward
 from pykernel.theory.ops import OPS
 from pykernel.theory.population import Join, PopulationForward, Slopes
+from pykernel.theory.shaped import ShapedBackward
 from pykernel.theory.signals import Gradient, Signal
-from pykernel.theory.structure import place
 
 
-class PopulationBackward(Backward):
-    """The backward pass with the gradient of every unit of a register that is not normal.
+class PopulationBackward(ShapedBackward):
+    """The backward pass with the gradient of every unit of a register that is not normal: mean square 1, None where
+    gradients know nothing of their unit."""
 
-    Attributes:
-        shape: register -> gradients of its units, mean square 1; None where they know nothing of their unit.
-        passing: what the next `give` hands on of it.
-    """
-
-    def __init__(self, walk: PopulationForward, signal: Signal, coherence: float):
-        super().__init__(walk.program, signal, coherence)
-        self.walk = walk
-        self.shape: dict[int, Any] = {}
-        self.passing: Any = None
-
-    def take(self, register: int) -> tuple[Any, Any]:
-        self.shape.pop(register, None)
-        return super().take(register)
-
-    def give(self, register: int, g: Any, o: Any) -> None:
-        if register in self._held:
-            h, p = self._held[register]
-            total = np.logaddexp(g, h)
-            share = math.exp(g - total) if total > -math.inf else 1.0
-            parts = [(self.passing, o, share), (self.shape.get(register), p, 1 - share)]
-            if any(x is not None for x, _, _ in parts):
-                other = next(x for x, _, _ in parts if x is not None)
-                drawn = (math.sqrt(s) * (self._fresh(c, other) if x is None else x) for x, c, s in parts)
-                self.shape[register] = next(drawn) + next(drawn)
-        else:
-            self.shape[register] = self.passing
-        super().give(register, g, o)
-
-    def run(self, start: float, coherence: float) -> Gradient:
-        self.passing = None
-        self.give(0, start, coherence)
-        for stretch in self.program.stretches[::-1]:
-            ops = [(op, place(stretch, op)) for op in stretch.ops[::-1]]
-            for i in range(stretch.count - 1, -1, -1):
-                for op, (first, each) in ops:
-                    self.step(op, first + i * each)
-        self.rows.activation[0] = self.take(0)[0]
-        return self.rows
+    def together(self, *parts: tuple[Any, Any, float]) -> Any:
+        other = next((shape for shape, _, _ in parts if shape is not None), None)
+        if other is None:
+            return None
+        first, second = (
+            math.sqrt(share) * (self._fresh(o, other) if shape is None else shape) for shape, o, share in parts
+        )
+        return first + second
 
     def step(self, op: Any, number: int) -> None:
         """One op, by its own rule where there are no units."""

@@ -79,14 +79,6 @@ class Prediction(Shown, observables.Rows):
         self.wide_head = _wide_head(program)
         self.validity = _validity(program, self)
 
-    def __getattr__(self, name):
-        if name != "rows" and name in self.__dict__.get("rows", {}):
-            return observables.of_weights(self.rows, name)
-        raise AttributeError(f"Prediction has no attribute {name!r}; rows: {', '.join(observables.NAMES)}")
-
-    def __dir__(self):
-        return [*super().__dir__(), *observables.NAMES]
-
     @property
     def slope(self) -> float:
         """Decades per layer travelled backwards, of a chain of blocks per repetition of the pattern, as

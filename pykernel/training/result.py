@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pykernel import observables, stream
 from pykernel._core import version
 from pykernel.measured import Measured
+from pykernel.tables import Shown, Strong, Table, places
 
 SHOWN = 8  # steps of a table
 
 
-class Training(observables.Rows):
+class Training(Shown, observables.Rows):
     """What `train` measured: rows as attributes, float64 (replicas, steps + 1, ...), the fresh network's first.
 
     Attributes:
@@ -33,21 +32,6 @@ class Training(observables.Rows):
     @property
     def replicas(self) -> int:
         return len(self.rows["loss"])
-
-    def __getattr__(self, name):
-        if name != "rows" and name in self.__dict__.get("rows", {}):
-            return observables.of_weights(self.rows, name)
-        raise AttributeError(
-            f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(observables.NAMES)}"
-        )
-
-    def __dir__(self):
-        return [*super().__dir__(), *observables.NAMES]
-
-    @property
-    def columns(self) -> int:
-        """Inputs times positions."""
-        return self.batch * math.prod(self.positions)
 
     def at(self, step: int) -> Measured:
         """The rows of one step, with slope and verdict.
@@ -141,35 +125,33 @@ class Training(observables.Rows):
 
         return training.losses(self, ax, **line)
 
-    def __str__(self):
+    def shown(self):
+        """What was run, loss and gradients step by step, and how the loss went."""
         r = self.replicas
         inputs = f"batch {self.batch}" + (
             f", {' x '.join(map(str, self.positions))} positions" if self.positions else ""
         )
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
-        return "\n".join(
-            [
-                str(self.chain),
-                f"{self.steps} steps at rate {self.rate:g}{momentum}, {self.parametrization} parametrization",
-                f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} "
-                f"backend, {self.dtype}",
-                "",
-                *self._table(),
-                "",
-                self._closing(),
-            ]
+        yield str(self.chain)
+        yield f"{self.steps} steps at rate {self.rate:g}{momentum}, {self.parametrization} parametrization"
+        yield (
+            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, "
+            f"{self.dtype}"
         )
-
-    __repr__ = __str__
-
-    def _table(self):
+        yield ""
         yield "medians over replicas; g = log10 of the norm of dJ/dW, of the first and the last layer"
-        yield f"{'step':>6} {'loss':>12} {'g first':>10} {'g last':>10}"
-        shown = sorted({round(i) for i in np.linspace(0, self.steps, min(SHOWN, self.steps + 1))})
+        yield Table(("step", "loss", "g first", "g last"), list(self._lines()))
+        yield ""
+        yield Strong(self._closing())
+
+    def __repr__(self):
+        return f"<Training of {self.chain}: {self.replicas} replicas, {self.steps} steps>"
+
+    def _lines(self):
         with np.errstate(invalid="ignore"):
-            for step in shown:
+            for step in places(self.steps + 1, SHOWN):
                 g = np.median(self.log10_grad_weight[:, step], axis=0)
-                yield f"{step:>6} {np.median(self.loss[:, step]):>12.5g} {g[0]:>10.3f} {g[-1]:>10.3f}"
+                yield str(step), f"{np.median(self.loss[:, step]):.5g}", f"{g[0]:.3f}", f"{g[-1]:.3f}"
 
     def _closing(self):
         count = int((self.diverged >= 0).sum())

@@ -16,7 +16,7 @@ TYPED = (
     *("batch", "seed", "engine", "backend", "dtype", "precision", "correlation"),
 )
 _CHOSEN = ("engine", "backend")  # by auto, unless an axis of the grid
-_READ = {"none": None, "True": True, "False": False}  # labels of what has no number and no text
+_READ: dict[Any, Any] = {"none": None, "True": True, "False": False}  # labels of what has no number and no text
 LINE = 88
 
 

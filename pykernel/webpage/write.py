@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from pykernel import files
 from pykernel.chain import Chain
 from pykernel.propagation import Propagation, propagate
 from pykernel.webpage import again, document, findings, grids, networks, phases
@@ -231,17 +231,6 @@ def _again_of_network(p: Propagation, source: str | None, from_module: bool, wei
 
 
 def _write(path: Path, text: str) -> Path:
-    """A file written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(path, "--output FILE writes elsewhere") as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror or error}); --output FILE writes elsewhere"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path
