@@ -10,7 +10,8 @@ namespace pykernel {
 class Tangent {
  public:
   // positions: columns of one input, whose gradients are summed.
-  Tangent(int64_t batch, int64_t positions) : batch_(batch), positions_(positions), sum_((size_t)(batch * batch)) {}
+  Tangent(int64_t batch, int64_t positions)
+      : batch_(batch), positions_(positions), sum_((size_t)(batch * batch)), part_(sum_.size()) {}
 
   void begin();
   // sum over columns of b and b' of delta_gram times gram (null: of one), entries of 4^exponent.
@@ -20,6 +21,7 @@ class Tangent {
  private:
   const int64_t batch_, positions_;
   Vector<double> sum_;  // times 4^exponent_
+  Vector<double> part_;
   int64_t exponent_ = 0;
   bool any_ = false;
 };

@@ -52,7 +52,8 @@ class Tangent:
 
     def kernel(self):
         """(B, B) float64; inf or 0 beyond its range."""
-        return ldexp(self._total.x, self._total.e)
+        with np.errstate(over="ignore", under="ignore"):
+            return ldexp(self._total.x, self._total.e)
 
 
 def _gram(a, b):

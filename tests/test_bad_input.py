@@ -325,6 +325,17 @@ CASES = [
     (lambda: sweep({"positions": [0]}), ValueError, "positions must be a positive int, got 0"),
     (lambda: sweep({"activation": [["relu"]]}), ValueError, "one a layer, 3"),
     (lambda: sweep({"blok": [1]}), ValueError, "did you mean 'blocks'"),
+    # windows, where no positions can be given
+    (
+        lambda: pk.depth_scales(pk.Chain(width=4, blocks=[pk.Conv(4), "tanh"])),
+        ValueError,
+        "depth scales do not know convolutions",
+    ),
+    (
+        lambda: pk.jacobian_spectrum(pk.Chain(width=4, blocks=[pk.Conv(4), "tanh"])),
+        ValueError,
+        "chains of equal layers, each one activation",
+    ),
     # addresses
     (lambda: pk.weights(chain(), layer=0), ValueError, "layer must be a positive int, got 0"),
     (lambda: pk.weights(chain(), layer=4), ValueError, "layer must be an int from 1 to 3, got 4"),

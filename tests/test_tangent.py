@@ -89,6 +89,26 @@ def test_backends_agree(name, engine):
     np.testing.assert_allclose(p.log10_grad_activation, q.log10_grad_activation, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+def test_at_any_magnitude(backend):
+    """Far from 1: exact products, without warnings. Catches a factor 2**e made before the product,
+    and layers without a gradient that push out those with one."""
+    run = lambda chain, **words: pk.propagate(
+        chain, batch=2, cotangent="common", engine="dense", backend=backend, dtype="float64", **words
+    ).tangent_kernel[0]
+    linear = pk.Chain(widths=[3, 3, 3], activation="linear")
+    x, ones = np.arange(6.0).reshape(3, 2) + 1, np.ones((3, 3))
+    base = run(linear, x=x, weights=[ones, ones])
+    far = run(linear, x=x * 1e-150, weights=[1e150 * ones, 1e150 * ones])  # mantissas small, exponents large
+    np.testing.assert_allclose(far, base, rtol=1e-12)
+    assert np.all(np.abs(run(linear.replace(gain=1e200), x=x)) > 1e300)
+    flat = pk.Chain(width=3, blocks=[pk.Linear(3), pk.Linear(3), "hardtanh"])  # saturated: no layer has a gradient
+    assert np.all(run(flat, x=x, weights=[1e200 * ones, 1e200 * ones]) == 0)
+    ends = pk.Chain(width=3, blocks=[pk.Linear(3), "hardtanh", pk.Linear(3)])
+    np.testing.assert_allclose(run(ends, x=x * 1e250, weights=[ones, ones]), run(ends, x=x, weights=[ones, ones]))
+
+
 def test_matrix_free_has_the_law_of_dense():
     """Entries, eigenvalues and the rate bound of width-seven networks."""
     chain = pk.Chain(depth=3, width=7, activation="tanh", init="lecun_normal", gain=1.5)

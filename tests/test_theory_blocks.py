@@ -382,3 +382,11 @@ def test_gates_at_gains_whose_squares_no_float_holds(gain):
     moved = pk.predict(chain.replace(gain=gain)).log10_mean_square_activation
     expected = pk.predict(chain).log10_mean_square_activation + 2 * powers * np.log10(gain)
     np.testing.assert_allclose(moved, expected, rtol=1e-12)
+
+
+def test_what_is_advised_for_functions_behind_functions_is_critical():
+    """No sums, and a distribution that is not normal: chi is 1 at the factor. Catches a walk that counts on sums."""
+    chain = pk.Chain(width=64, depth=3, blocks=[pk.Linear(), "sigmoid", "mish"], init="he_normal")
+    found = pk.critical_gain(chain)
+    again = pk.critical_gain(chain.replace(gain=found.factor * chain.gain))
+    assert again.factor == pytest.approx(1, rel=1e-6)

@@ -326,7 +326,7 @@ def forward(program: Program) -> tuple[DensityForward, Signal]:
     walk = DensityForward(program)
     signal = walk.run()
     d = walk.deviations
-    if min(later / now for now, later in zip(d, [*d[1:], d[-1]], strict=True)) < STEADY or d[0] < 0.25:
+    if d and (min(later / now for now, later in zip(d, [*d[1:], d[-1]], strict=True)) < STEADY or d[0] < 0.25):
         walk = DensityForward(program, d)
         signal = walk.run()
     return walk, signal

@@ -77,6 +77,8 @@ def depth_scales(chain: Chain) -> DepthScales:
     """
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
+    if chain.is_spatial:
+        raise ValueError(f"depth scales do not know convolutions and pools, got {chain}: see predict(chain).slope")
     program = lower(chain)
     facts = plain(program)
     if uniform.sources(program) is not None:

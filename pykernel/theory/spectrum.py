@@ -117,7 +117,9 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     replicas = checks.integer("replicas", replicas, 1, 10**6)
     column = None if x is None else np.reshape(np.asarray(x, float), (-1, 1))
-    facts = plain(lower(chain.replace(head=None), seed=seed, dtype="float64", x=column))
+    facts = None
+    if not chain.is_spatial:
+        facts = plain(lower(chain.replace(head=None), seed=seed, dtype="float64", x=column))
     if facts is None:
         raise ValueError(
             f"the Jacobian's spectrum is known for chains of equal layers, each one activation, got {chain}; see "
