@@ -156,7 +156,7 @@ def test_xarray_and_words():
     assert ds.log10_grad_weight.dims == ("replica", "step", "layer") and list(ds.layer.values) == list(t.chain.layers)
     assert ds.attention_entropy.shape == (2, 3, 2) and ds.diverged.dtype == np.int64
     assert t.at(0).verdict == t.at(-3).verdict
-    assert "2 steps at rate 0.1" in str(t)
+    assert "2 steps at rate 0.1" in str(t) and "<td>" in t._repr_html_()
     with pytest.raises(ValueError, match="step must be from 0 to 2"):
         t.at(3)
 
@@ -244,7 +244,7 @@ def test_a_chain_of_blocks_is_resized_as_a_whole():
     c = pk.coordinate_check(chain, widths=[64, 256], steps=2, rate=0.1, parametrization="mup")
     assert (np.abs(c.change - 0.0) < 0.35).all()
     assert c.to_xarray().change.sel(layer="head").shape == (3,)
-    assert "promised" in str(c)
+    assert "promised" in str(c) and "<td>" in c._repr_html_()
     with pytest.raises(ValueError, match="no whole number"):
         pk.coordinate_check(chain.replace(blocks=[pk.Linear(12), pk.Linear(8)]), widths=[9, 16], steps=1)
 

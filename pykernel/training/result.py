@@ -10,11 +10,12 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel._core import version
 from pykernel.measured import Measured
+from pykernel.tables import Shown, Strong, Table
 
 SHOWN = 8  # steps of a table
 
 
-class Training(observables.Rows):
+class Training(observables.Rows, Shown):
     """What `train` measured: rows as attributes, float64 (replicas, steps + 1, ...), the fresh network's first.
 
     Attributes:
@@ -141,35 +142,34 @@ class Training(observables.Rows):
 
         return training.losses(self, ax, **line)
 
-    def __str__(self):
+    def shown(self):
+        """What was run, a table of steps, and what becomes of the loss."""
         r = self.replicas
         inputs = f"batch {self.batch}" + (
             f", {' x '.join(map(str, self.positions))} positions" if self.positions else ""
         )
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
-        return "\n".join(
-            [
-                str(self.chain),
-                f"{self.steps} steps at rate {self.rate:g}{momentum}, {self.parametrization} parametrization",
-                f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} "
-                f"backend, {self.dtype}",
-                "",
-                *self._table(),
-                "",
-                self._closing(),
-            ]
+        yield Strong(self.chain)
+        yield f"{self.steps} steps at rate {self.rate:g}{momentum}, {self.parametrization} parametrization"
+        yield (
+            f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} "
+            f"backend, {self.dtype}"
         )
-
-    __repr__ = __str__
-
-    def _table(self):
+        yield ""
         yield "medians over replicas; g = log10 of the norm of dJ/dW, of the first and the last layer"
-        yield f"{'step':>6} {'loss':>12} {'g first':>10} {'g last':>10}"
+        yield Table(("step", "loss", "g first", "g last"), [*self._lines()])
+        yield ""
+        yield Strong(self._closing())
+
+    def __repr__(self):
+        return str(self)
+
+    def _lines(self):
         shown = sorted({round(i) for i in np.linspace(0, self.steps, min(SHOWN, self.steps + 1))})
         with np.errstate(invalid="ignore"):
             for step in shown:
                 g = np.median(self.log10_grad_weight[:, step], axis=0)
-                yield f"{step:>6} {np.median(self.loss[:, step]):>12.5g} {g[0]:>10.3f} {g[-1]:>10.3f}"
+                yield str(step), f"{np.median(self.loss[:, step]):.5g}", f"{g[0]:.3f}", f"{g[-1]:.3f}"
 
     def _closing(self):
         count = int((self.diverged >= 0).sum())

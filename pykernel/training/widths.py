@@ -10,6 +10,7 @@ import numpy as np
 from pykernel import checks, machine, observables
 from pykernel.layers import MAX_WIDTH, Block, Weighted
 from pykernel.program import MAX_REPLICAS
+from pykernel.tables import Shown, Strong, Table
 from pykernel.training.descent import descend
 from pykernel.training.face import for_each, memory, planned
 from pykernel.training.parametrizations import TABLE, roles
@@ -152,7 +153,7 @@ def _root(z):
     return np.sqrt(np.mean(np.square(z)))
 
 
-class CoordinateCheck:
+class CoordinateCheck(Shown):
     """Growth exponents in width of coordinates in training.
 
     Attributes:
@@ -238,26 +239,27 @@ class CoordinateCheck:
         checks.choice("of", of, ("change", "size"))
         return training.exponents(self, ax, of)
 
-    def __str__(self):
-        wide = max(map(len, self.layers))
-        head = f"{'layer':<{wide}} {'promised':>9}" + "".join(f"{f'step {s}':>16}" for s in range(1, self.steps + 1))
-        lines = [
-            str(self.chain),
+    def shown(self):
+        """What was run, exponents of layers step by step beside what is promised, and the fresh logits."""
+        yield Strong(self.chain)
+        yield (
             f"widths {', '.join(map(str, self.widths))}; {self.replicas} replicas; rate {self.rate:g}, "
-            f"{self.parametrization} parametrization",
-            "",
-            "exponent in width of how far coordinates have moved from the fresh network",
-            head,
-        ]
+            f"{self.parametrization} parametrization"
+        )
+        yield ""
+        yield "exponent in width of how far coordinates have moved from the fresh network"
+        lines = []
         for i, name in enumerate(self.layers):
-            values = "".join(
-                f"{f'{value:.2f} +- {error:.2f}':>16}"
-                for value, error in zip(self.change[:, i], self.change_error[:, i], strict=True)
-            )
-            lines.append(f"{name:<{wide}} {self.change_promised[i]:>9.2f}{values}")
-        return "\n".join([*lines, "", self._closing()])
+            pairs = zip(self.change[:, i], self.change_error[:, i], strict=True)
+            values = [f"{value:.2f} +- {error:.2f}" for value, error in pairs]
+            lines.append((name, f"{self.change_promised[i]:.2f}", *values))
+        steps = (f"step {s}" for s in range(1, self.steps + 1))
+        yield Table(("layer", "promised", *steps), lines, left=("layer",))
+        yield ""
+        yield Strong(self._closing())
 
-    __repr__ = __str__
+    def __repr__(self):
+        return str(self)
 
     def _closing(self):
         fresh, error = self.size[0, -1], self.size_error[0, -1]
