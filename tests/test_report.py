@@ -73,6 +73,13 @@ def test_any_grid_has_a_page(grid, base):
         assert f'<section id="{name}"' in page and f'href="#{name}"' in page
 
 
+def test_critical_scales_are_sentences():
+    page = write.sweep_page(swept({"activation": ["gelu", "sigmoid"], "depth": [2, 3]}))
+    for name in ("gelu", "sigmoid"):
+        assert f"Theory, any depth, no biases: {pk.critical_gain(name).note}." in page
+    assert "chi_perp chi_par" not in page
+
+
 def test_labels_stay_text():
     """A pattern's name that would end the script, in HTML and in the data."""
     page = write.sweep_page(swept({"blocks": {EVIL: PATTERN, "plain": [pk.Linear(4), "tanh"]}, "depth": [1, 2]}))

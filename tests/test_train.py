@@ -168,7 +168,7 @@ def test_xarray_and_words():
             np.testing.assert_array_equal(at.loss, t.loss[:, step])
             np.testing.assert_array_equal(at.log10_grad_weight, t.log10_grad_weight[:, step])
     assert len(set(t.loss[0])) == 3
-    assert "2 steps at rate 0.1" in str(t)
+    assert "2 steps at rate 0.1" in str(t) and "<td>" in t._repr_html_()
     with pytest.raises(ValueError, match="step must be from 0 to 2"):
         t.at(3)
 
@@ -256,7 +256,7 @@ def test_a_chain_of_blocks_is_resized_as_a_whole():
     c = pk.coordinate_check(chain, widths=[64, 256], steps=2, rate=0.1, parametrization="mup")
     assert (np.abs(c.change - 0.0) < 0.35).all()
     assert c.to_xarray().change.sel(layer="head").shape == (3,)
-    assert "promised" in str(c)
+    assert "promised" in str(c) and "<td>" in c._repr_html_()
     with pytest.raises(ValueError, match="no whole number"):
         pk.coordinate_check(chain.replace(blocks=[pk.Linear(12), pk.Linear(8)]), widths=[9, 16], steps=1)
 

@@ -28,9 +28,10 @@ _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
-    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, perhaps with a size: gpt2:xl; of "
-    "these --depth and --width change heads and feed-forward, too, the units of a head stay (64; of llama 128, of "
-    "vit:huge 80), so that --width is a multiple of them",
+    "blocks": "a TOML file with a pattern (see below), or gpt2, llama, bert, vit, resnet, vgg, perhaps with a size: "
+    "gpt2:xl, resnet:18; of transformers --depth and --width change heads and feed-forward, too, the units of a head "
+    "stay (64; of llama 128, of vit:huge 80), so that --width is a multiple of them; of resnet and vgg --width is the "
+    "channels of the first stage",
     "widths": "units of each layer, input first: 784,512,512,10",
     "activation": "relu, tanh, gelu, leaky_relu(0.2) ...",
     "init": "he_normal, orthogonal, normal(0.01), identity(0.5) ...",

@@ -79,7 +79,7 @@ def _constant(p: Any) -> str:
     chain = str(p.chain)
     if p.chain.blocks is not None and len(chain) > MOST_SAID:
         counts = p.chain.extents
-        chain = f"{counts.node} blocks of {counts.layer} layers, from {p.chain.width} units"
+        chain = f"{counts.node} blocks, {counts.layer} layers, from {p.chain.width} units"
     words = [chain, f"batch {p.batch}", *([f"{' x '.join(map(str, p.positions))} positions"] if p.positions else [])]
     words += [f"correlation {p.correlation:g}"] if p.correlation else []
     words += [f"the caller's own {', '.join(p.given)}"] if p.given else []

@@ -148,12 +148,13 @@ def _letters(ds: Any, width: int) -> Iterator[str]:
     across = "activation" if "activation" in rest else rest[-1] if rest else along
     down = "init" if "init" in rest and across != "init" else next((name for name in rest if name != across), None)
     others = [name for name in rest if name not in (across, down)]
-    legend = ", ".join(f"{letter} {word}" for word, letter in LETTERS.items() if (ds.verdict.values == word).any())
+    legend = ", ".join(f"{letter}\xa0{word}" for word, letter in LETTERS.items() if (ds.verdict.values == word).any())
     step = -(-ds.sizes[along] // LETTERS_ALONG)
     shown = _values(ds, along)[::step]
     values = ", ".join(shown if len(shown) <= 12 else [*shown[:3], "...", *shown[-2:]])
     thinned = f" (every {step}th of {ds.sizes[along]})" if step > 1 else ""
-    yield from textwrap.wrap(f"verdicts along {along} = {values}{thinned}: {legend}", width)
+    heading = textwrap.wrap(f"verdicts along {along} = {values}{thinned}: {legend}", width)
+    yield from (line.replace("\xa0", " ") for line in heading)  # a letter and its word stay on one line
     blocks = list(np.ndindex(*(ds.sizes[name] for name in others)))
     for where in blocks[:BLOCKS]:
         part = ds.verdict.isel({along: slice(None, None, step), **dict(zip(others, where, strict=True))})

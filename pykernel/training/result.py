@@ -132,7 +132,7 @@ class Training(Shown, observables.Rows):
             f", {' x '.join(map(str, self.positions))} positions" if self.positions else ""
         )
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
-        yield str(self.chain)
+        yield Strong(str(self.chain))
         yield f"{self.steps} steps at rate {self.rate:g}{momentum}, {self.parametrization} parametrization"
         yield (
             f"{r} replica{'s' * (r > 1)}, {inputs}, seed {self.seed}; {self.engine} engine, {self.backend} backend, "

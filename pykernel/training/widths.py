@@ -242,7 +242,7 @@ class CoordinateCheck(Shown):
 
     def shown(self):
         """What was run, the exponents of the change in a table, and that of the fresh network's logits."""
-        yield str(self.chain)
+        yield Strong(str(self.chain))
         yield (
             f"widths {', '.join(map(str, self.widths))}; {self.replicas} replicas; rate {self.rate:g}, "
             f"{self.parametrization} parametrization"

@@ -230,4 +230,4 @@ def _critical(ds: Any) -> list[str]:
     from pykernel.theory.critical import critical_gain
     from pykernel.webpage.phases import functions
 
-    return [f"Theory, any depth, no biases: {critical_gain(name)}." for name in functions(ds)]
+    return [f"Theory, any depth, no biases: {critical_gain(name).note}." for name in functions(ds)]
