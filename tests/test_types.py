@@ -59,7 +59,7 @@ def test_the_stub_of_the_extension_module_has_its_functions_with_their_arguments
 
 
 def test_every_row_is_an_attribute_with_a_type():
-    assert tuple(observables.Rows.__annotations__) == observables.NAMES
+    assert tuple(observables.Rows.__annotations__) == ("rows", *observables.NAMES)
 
 
 @pytest.mark.slow
