@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel import observables
+from pykernel.lower import lower
 from pykernel.patterns import pattern_of
 from pykernel.tables import Strong, Table, places
 from pykernel.wording import compared
@@ -193,15 +194,16 @@ def _closing(p):
 
 def _notes(p) -> list[str]:
     """What is zero, inf or nan, in how many replicas, and why."""
-    from pykernel.theory.refusals import overused
+    from pykernel.theory.refusals import ONE_NORMED_INPUT, few_normed, overused
 
     failure, notes = p.failure, []
     if p.tied_layers and (reason := overused(pattern_of(p.chain, p.positions))) is not None:
         notes.append(f"no theory beside it: {reason}")
     if p.chain.has_batch_norm and p.columns == 1:
-        from pykernel.theory.refusals import ONE_NORMED_INPUT
-
         return [ONE_NORMED_INPUT]
+    if p.chain.has_batch_norm and p.chain.is_spatial:
+        few = few_normed(lower(p.chain, batch=p.batch, positions=p.positions))
+        notes += [] if few is None else [few]
     if failure is None:
         return notes
     notes.append(str(failure))

@@ -172,3 +172,14 @@ def test_what_is_not_known_of_windows_is_said():
         chain = Chain(2, 16, blocks=[circular(), "relu"], last=last, head=head)
         with pytest.raises(ValueError, match=words):
             pk.predict(chain, positions=(8, 8))
+
+
+def test_batch_norm_of_one_or_two_numbers_is_told():
+    """Three strided convolutions of 8 positions leave one an input: of two inputs batch norm keeps signs, of one
+    nothing."""
+    block = pk.Block(pk.Conv(16, stride=2), pk.Norm("batch"), "relu")
+    chain = pk.Chain(depth=3, width=16, blocks=[block])
+    for batch, words in ((1, "one number"), (2, "two numbers"), (8, None)):
+        for told in (pk.propagate(chain, batch=batch, positions=8, replicas=2), pk.predict(chain, batch, positions=8)):
+            said = " ".join(str(told).split())
+            assert (words is None and "batch norm sees" not in said) or f"batch norm sees {words}" in said

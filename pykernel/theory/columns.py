@@ -45,3 +45,11 @@ def columns(program: Program) -> Columns:
                     tables[table][number] = read
                 at[op.out] = read
     return every
+
+
+def fewest_normed(program: Program) -> float:
+    """How many columns the batch norm with the fewest sees; inf where there is none."""
+    kinds = np.array([norm.kind == "batch" for norm in program.norms])
+    at = columns(program)
+    seen = np.concatenate([at.steps[kinds[program.steps.norm]], at.norms[kinds[program.norm_steps]]])
+    return float(seen.min()) if len(seen) else math.inf

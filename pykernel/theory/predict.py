@@ -15,11 +15,12 @@ from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.tables import Shown, Strong, tidy
 from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient, tangent
+from pykernel.theory.columns import fewest_normed
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2
-from pykernel.theory.refusals import ONE_NORMED_INPUT, means, overused, structure
+from pykernel.theory.refusals import ONE_NORMED_INPUT, few_normed, means, overused, structure
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
@@ -387,7 +388,7 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
     """Plain sentences on what the numbers assume, only those that matter for this chain."""
     out = ["rows: infinite width; layers are Gaussian given the one before, gradients independent of the forward pass"]
     facts = plain_facts(program)
-    if any(norm.kind == "batch" for norm in program.norms) and program.columns <= 3:
+    if fewest_normed(program) <= 3:
         out.append(
             "batch norm over 3 inputs or fewer: the mean is carried by rare units whose inputs agree; typical chains "
             "lie far below it"
@@ -405,6 +406,8 @@ def _validity(program: Program, prediction: Prediction) -> list[str]:
             "not to be compared with a measurement: the gradient's part along the signal, 1/width of it at the top, "
             f"grows to about {density.along(program, prediction.signal):+.3g} decades"
         )
+    few = few_normed(program)
+    out += [] if few is None else [few]
     out += _windows(program)
     out += population.notes(program, structure(program).follows)
     if reason is not None:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pykernel.lower import lower
 from pykernel.program import Program
+from pykernel.theory.columns import fewest_normed
 from pykernel.theory.ops import OPS
 from pykernel.theory.structure import Law, NoTheory, Structure, positions_apart
 
@@ -14,6 +17,17 @@ ONE_NORMED_INPUT = (
     "batch norm of a single input is zero: no branch passes a signal or a gradient, only skip "
     "connections do; use a batch of 2 or more"
 )
+
+
+def few_normed(program: Program) -> str | None:
+    """What becomes of a batch norm that sees one or two numbers where positions have become few, or None."""
+    fewest = fewest_normed(program) if program.counts.window else math.inf
+    if fewest > 2:
+        return None
+    what = "one number, which it makes zero" if fewest == 1 else "two numbers, of which it leaves the signs"
+    return (
+        f"batch norm sees {what} where positions are fewest, so hardly a gradient passes; more inputs or positions help"
+    )
 
 
 def structure(program: Program) -> Structure:
