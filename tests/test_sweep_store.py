@@ -432,7 +432,7 @@ def test_files_beyond_a_size_limit_are_a_full_disk(tmp_path):
 
 def test_what_cannot_fit_in_memory_is_refused_before_anything_is_written(tmp_path):
     for grid, words in (
-        ({"depth": [2, 10_000_000], "width": [1 << 20]}, "depth=10000000, width=1048576"),
+        ({"depth": [2, 1_000_000], "width": [1 << 20]}, "depth=1000000, width=1048576"),
         ({"depth": [2], "gain": list(range(1, 40))}, "39 cells"),
     ):
         with pytest.raises(pk.TooLarge, match=words):
