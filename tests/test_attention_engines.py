@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from memory import peaks
 from random_chains import random_chain
 from rounding import definition_and_moved
 from scipy.stats import ks_2samp
@@ -224,18 +225,6 @@ def test_an_engine_that_forgets_one_side_has_another_law():
 
 # -- at length
 
-PEAK = """
-import resource, sys
-import pykernel as pk
-exec(sys.argv[1])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
-def peak(code):
-    done = subprocess.run([sys.executable, "-c", PEAK, code], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
-
 
 def test_a_thousand_blocks_in_little_memory():
     """1000 attention blocks of 512 units, 16 positions, gradients of 10^-1000 and below: under 1 GiB."""
@@ -244,7 +233,7 @@ chain = pk.Chain(depth=1000, width=512, gain=0.3, blocks=[pk.Block(pk.Attention(
 p = pk.propagate(chain, positions=16, engine="dense", backend="cpp")
 assert p.log10_grad_activation[0, 0] < -300 and abs(p.log10_grad_activation[0, 0]) < 1e4
 """
-    assert peak(code) < 1024
+    assert peaks(code)[1] < 1024
 
 
 def test_scores_are_not_kept():
@@ -253,7 +242,7 @@ def test_scores_are_not_kept():
 chain = pk.Chain(depth=1, width=256, blocks=[pk.Block(pk.Attention(16, causal=True))])
 p = pk.propagate(chain, positions=2048, engine="dense", backend="cpp")
 """
-    assert peak(code) < 700
+    assert peaks(code)[1] < 700
 
 
 def test_the_memory_answer_grows_with_positions():

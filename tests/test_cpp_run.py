@@ -6,12 +6,11 @@ import dataclasses
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
+from memory import peaks
 from random_chains import INITS, random_chain
 from rounding import definition_and_moved
 
@@ -396,13 +395,9 @@ def test_uneven_blocks_in_float32_agree_with_float64(case, engine):
 def test_what_is_held_between_calls_is_bounded():
     # Each call keeps 200 to 256 MiB of draws, of sizes that do not fit each other's places: a list that never lets go
     # would reach 1.1 GiB.
-    script = """
-import pykernel as pk
-def peak(): return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
-before = peak()
+    code = """
 for width, depth in ((512, 230), (1024, 55), (300, 640), (1500, 27), (2048, 15)):
     pk.propagate(pk.Chain(depth=depth, width=width), engine="dense", threads=1)
-print(peak() - before)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 576 + 64  # docs/design.md, section 5, and what a run has beside its draws
+    before, after = peaks(code)
+    assert after - before < 576 + 64  # docs/design.md, section 5, and what a run has beside its draws
