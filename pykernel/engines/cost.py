@@ -59,8 +59,8 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, a
     depth = len(rows)
     columns = np.broadcast_to(np.asarray(columns, dtype=float), depth)
     units = float((rows * columns).sum())
+    uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
         again = 1e-9 * (uses - 1) * float((rows * columns**2).sum())
         return float((3.3e-3 + 1e-4 * columns).sum()) + units * 1e-6 + again + attention * 1e-9
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6) + units * 6e-9
@@ -69,6 +69,9 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, distributions, a
         both = 0.5 * (rows + columns_of_weight) * columns
         total += float((both * (4e-9 + 0.34e-9 * columns)).sum())
         total += float((1.2e-6 * (columns - 1) + 0.26e-9 * (columns - 1) ** 3).sum())
+        if uses > 1:  # seven products with all that was asked before, the narrowest as wide as six columns
+            known = np.minimum(uses * columns, rows)
+            total += 0.25e-9 * float((0.5 * (rows + columns_of_weight) * (columns + 6) * known).sum())
     else:
         weights = rows.astype(float) * columns_of_weight
         cheapest = np.minimum(0.1e-9 * rows * columns**2, 0.04e-9 * weights * columns)  # Gram matrices, or dJ/dW
