@@ -22,9 +22,10 @@ RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
-_INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
+TRAINING = ("steps", "rate", "momentum", "parametrization")
+_INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads", "steps"}
 _BOOLS = {"tied"}
-_FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
+_FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale", "rate", "momentum"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
@@ -55,6 +56,10 @@ _HELP = {
     "threads": "threads; by default all cores",
     "precision": "exponent, or native to see plain arithmetic fail",
     "correlation": "pairwise correlation of the inputs",
+    "steps": "of full-batch gradient descent",
+    "rate": "learning rate, which the parametrization multiplies by layer",
+    "momentum": "from 0 to 1, without 1",
+    "parametrization": "standard, ntk or mup",
     "weights_format": f"number format that weights are rounded to: {', '.join(FORMAT_NAMES)}",
     "signals_format": "number format of signals",
     "gradients_format": "number format of gradients",
