@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pykernel import embed
-from pykernel.cli import pages, single, stores, sweeps
+from pykernel.cli import pages, single, stores, sweeps, training
 
 EXIT_CODES = """\
 exit codes:
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     for what, words in embed.FLAGS.items():
         build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (single, sweeps, stores, pages):
+    for room in (single, training, sweeps, stores, pages):
         room.add(commands, _Formatter)
     return top
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands about one chain: run, train, predict, recommend, critical."""
+"""Commands about one chain: run, predict, recommend, critical."""
 
 from __future__ import annotations
 
@@ -21,18 +21,6 @@ examples:
   pykernel run --depth 50 --width 64 --check
   pykernel run --blocks mlp.toml --width 64 --depth 12 --positions 16
 """
-_TRAIN = """\
-Train fresh networks of one chain, which has a head, by full-batch gradient
-descent; print loss and gradients step by step, medians over draws."""
-_TRAIN_EXAMPLES = """\
-examples:
-  pykernel train --depth 10 --width 256 --activation tanh --init lecun_normal \\
-      --head mse:1 --steps 20 --rate 0.02 --batch 8
-  pykernel train --depth 3 --width 65536 --head mse:1 --parametrization mup
-  pykernel train --depth 30 --width 64 --activation tanh --tied true \\
-      --head softmax:10 --batch 16 --clip 1 --check
-"""
-_TRAIN_RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "correlation")
 _PREDICT = """\
 What theory says of a chain, without drawing a weight: infinite width (mean
 field), and the spread at finite width."""
@@ -79,36 +67,6 @@ def add(commands: Any, formatter: Any) -> None:
     )
     run.set_defaults(call=_run)
 
-    train = commands.add_parser(
-        "train",
-        help="one chain: first steps of gradient descent",
-        description=_TRAIN,
-        epilog=_TRAIN_EXAMPLES + "\n" + words.BLOCKS,
-        formatter_class=formatter,
-    )
-    words.add_flags(
-        train.add_argument_group("chain"),
-        words.CHAIN,
-        many=False,
-        defaults={"activation": "relu", "init": "he_normal", "gain": 1},
-    )
-    words.add_flags(
-        train.add_argument_group("descent"),
-        words.TRAINING,
-        many=False,
-        defaults={"steps": 10, "rate": 0.1, "momentum": 0, "parametrization": "standard"},
-    )
-    words.add_flags(
-        train.add_argument_group("run"),
-        _TRAIN_RUN,
-        many=False,
-        defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"},
-    )
-    train.add_argument("--json", action="store_true", help="print numbers as JSON, medians by step and layer")
-    train.add_argument("--plot", metavar="FILE", help="draw the loss against the step into a PNG, SVG or PDF")
-    train.add_argument("--check", action="store_true", help="exit with code 5 unless the loss falls")
-    train.set_defaults(call=_train)
-
     predict = commands.add_parser(
         "predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter
     )
@@ -141,18 +99,10 @@ def _run(given: argparse.Namespace) -> int:
     import pykernel as pk
 
     result = pk.propagate(words.chain(given), **{"replicas": 10, **words.run(given)})
-    return _show(given, result, "chain.gradient") or (5 if given.check and result.verdict != "stable" else 0)
+    return show(given, result, "chain.gradient") or (5 if given.check and result.verdict != "stable" else 0)
 
 
-def _train(given: argparse.Namespace) -> int:
-    import pykernel as pk
-
-    run = words.run(given, (*words.TRAINING, *_TRAIN_RUN))
-    result = pk.train(words.chain(given), **{"replicas": 10, **run})
-    return _show(given, result, "training.losses") or (5 if given.check and not result.falls else 0)
-
-
-def _show(given: argparse.Namespace, result: Any, figure: str) -> int:
+def show(given: argparse.Namespace, result: Any, figure: str) -> int:
     """A result in print or as JSON, and its figure, a function of a room of plots, in a file; the exit code."""
     print(_json(result.to_dict()) if given.json else result, flush=True)
     if not given.plot:

@@ -22,7 +22,6 @@ RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
-TRAINING = ("steps", "rate", "momentum", "parametrization")
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads", "steps"}
 _BOOLS = {"tied"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale", "rate", "momentum"}
@@ -109,12 +108,9 @@ def value(name: str, text: Any) -> Any:
     if name == "positions" and isinstance(text, str | list) and (isinstance(text, list) or "," in text):
         parts = text.split(",") if isinstance(text, str) else text
         return tuple(integer("positions", part) if isinstance(part, str) else part for part in parts)
-    if name in _BOOLS and isinstance(text, str):
-        return _truth(name, text)
-    if name in _INTS and isinstance(text, str):
-        return integer(name, text)
-    if name in _FLOATS and isinstance(text, str):
-        return number(name, text)
+    for names, read in ((_BOOLS, _truth), (_INTS, integer), (_FLOATS, number)):
+        if name in names and isinstance(text, str):
+            return read(name, text)
     if name == "widths":
         if isinstance(text, str):
             return tuple(integer("widths", part) for part in text.split(","))
