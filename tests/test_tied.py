@@ -245,7 +245,7 @@ CONVOLUTIONS = {
             width=5,
             tied=True,
             first=[pk.Conv(16, kernel=3)],
-            blocks=[pk.Block(pk.Norm("batch"), "relu", pk.Conv(16, kernel=3), skip=1.0), pk.Pool(2, "average")],
+            blocks=[pk.Block(pk.Norm("batch"), "relu", pk.Conv(16, kernel=3), skip=1.0), pk.Pool("mean", 2)],
             last=[pk.Flatten(), pk.Linear(3)],
             head=pk.Head("softmax", 3),
         ),
