@@ -4,7 +4,7 @@
 
 #include <pybind11/stl.h>
 
-#include "ops/ops.hpp"
+#include "ops.hpp"
 
 namespace py = pybind11;
 
@@ -31,7 +31,7 @@ template <size_t count> int place(const py::handle& name, const char* const (&na
 
 OpKind kind_of(const std::string& name) {
   for (int i = 0; i < op_kinds; i++)
-    if (name == op_facts[i].kind) return (OpKind)i;
+    if (name == op_facts[i]->kind) return (OpKind)i;
   throw py::value_error("the compiled engine has no op " + name);
 }
 
