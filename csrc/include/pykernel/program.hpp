@@ -4,8 +4,8 @@
 #include <stdint.h>
 
 #include "formats.hpp"
-#include "pykernel/lists.hpp"
 #include "plan.hpp"
+#include "pykernel/lists.hpp"
 #include "rows.hpp"
 
 namespace pykernel {
