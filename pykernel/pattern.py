@@ -31,6 +31,32 @@ from pykernel.step import Weighted
 from pykernel.window import kernel_shape
 
 A = 0  # the register of the signal
+# Of each table of numbers what its ops say, under the names that they say it by: int64, and float64.
+WHOLE = {
+    "layer": (
+        *("units", "columns", "groups", "kernel", "taps", "positions"),
+        *("draw", "init", "bias_draw", "chosen_draw", "centred"),
+    ),
+    "activation": ("row", "norm"),
+    "norm": ("norm_steps",),
+    "window": ("window_steps",),
+    "mix": ("heads", "kv_heads", "causal"),
+    "drive": ("drives",),
+    "node": ("nodes",),
+}
+REAL = {
+    "layer": ("scale", "gain", "bias_scale", "chosen_scale"),
+    "join": ("skip", "branch"),
+    "factor": ("factors",),
+    "mask": ("masks",),
+    "mix": ("mix_scale",),
+}
+NUMBERS = [
+    (table, names, np.dtype(kind))
+    for kind, tables in ((np.int64, WHOLE), (np.float64, REAL))
+    for table, names in tables.items()
+]
+NONE = {names: np.zeros((len(names), 0), dtype) for _, names, dtype in NUMBERS}  # where a chain has no such op
 
 
 class Rows:
@@ -53,8 +79,9 @@ class Pattern:
     rows, `positions_out` (of the last node), and one array a number.
 
     Arrays over layers: units, columns, groups, kernel (index into `kernels`), taps, positions, weight (its number among
-    the distinct weights, in order of first use), scale, gain, draw, init (index into `inits`), bias_draw, bias_scale,
-    centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    the distinct weights, in order of first use), address (in the stream, from 1), scale, gain, draw, init (index into
+    `inits`), bias_draw, bias_scale, centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    Of each distinct weight `first_uses` is the place, from 0, of the layer that uses it first.
     """
 
     units: np.ndarray
@@ -64,6 +91,8 @@ class Pattern:
     taps: np.ndarray
     positions: np.ndarray
     weight: np.ndarray
+    address: np.ndarray
+    first_uses: np.ndarray
     scale: np.ndarray
     gain: np.ndarray
     draw: np.ndarray
@@ -95,11 +124,12 @@ class Pattern:
         self.done, self.registers = Counts(), 1
         self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
         self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
-        self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
+        self._numbers = defaultdict(list)  # of each table, arrays (names, ops) to be joined
+        self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
         self._width = chain.width if chain.widths is None else int(chain.widths[0])
         self._positions = self._positions_in = tuple(positions)  # of one input, where the walk is
-        self._numbers["nodes"].append(np.array([self._width]))
+        self._numbers["nodes",].append(np.array([[self._width]]))
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -113,14 +143,18 @@ class Pattern:
             self._repeat([block], 1)
         self.positions_out = self._positions
         self._join_arrays()
-        self.weight = np.arange(self.done.layer)
+        self.weight = self.first_uses = np.arange(self.done.layer)
+        self.address = self.weight + 1
         if chain.tied:
-            self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // chain.depth, 1)
-            self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
-            self._require_one_shape()
+            self._share(begin, end)
 
-    def _require_one_shape(self):
-        """Refuse repetitions whose weights have other shapes, as behind a Flatten."""
+    def _share(self, begin, end):
+        """Repetitions of layers begin .. end - 1 use the weights of the first, of one shape (not behind a Flatten)."""
+        self.weight = self.weight.copy()
+        self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // self.chain.depth, 1)
+        self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
+        self.first_uses = np.unique(self.weight, return_index=True)[1]
+        self.address = self.first_uses[self.weight] + 1
         for numbers in (self.units, self.columns, self.groups, self.kernel):
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
@@ -471,34 +505,31 @@ class Pattern:
         else:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
-        for name, column in self._rep.items():
-            if name == "affine_steps":  # each with one number, or one a repetition
-                turns = slice(self._turn, self._turn + count)
-                column = [np.broadcast_to(each if len(each) == 1 else each[turns], count) for each in column]
-                self._numbers[name].append(np.stack(column, axis=1).ravel())
-            else:
-                self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
+        for table, names, dtype in NUMBERS:
+            if here := self._here[table]:
+                each = np.empty((len(names), count, here), dtype)
+                each[:] = np.array([self._rep[name] for name in names], dtype)[:, None]
+                self._numbers[names].append(each.reshape(len(names), -1))
+        if "affine_steps" in self._rep:  # each with one number, or one a repetition
+            turns = slice(self._turn, self._turn + count)
+            column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in self._rep["affine_steps"]]
+            self._affine_steps.append(np.stack(column, axis=1).ravel())
         self._turn += count
         self._begin()
 
     def _join_arrays(self):
-        column = lambda name, dtype: _joined(self._numbers[name], dtype)
-        integers = ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "init", "bias_draw", "nodes")
-        for name in (*integers, "norm_steps", "affine_steps", "window_steps", "drives"):
-            setattr(self, name, column(name, np.int64))
+        found = {}
+        for _, names, _ in NUMBERS:
+            parts = self._numbers.get(names) or [NONE[names]]
+            found.update(zip(names, parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), strict=True))
+        self.steps = Activations(found.pop("row"), found.pop("norm"))
+        self.joins = Joins(found.pop("skip"), found.pop("branch"))
+        causal = found.pop("causal").astype(bool)
+        self.mixes = Mixes(found.pop("heads"), found.pop("kv_heads"), causal, found.pop("mix_scale"))
+        self.chosen_bias = found.pop("chosen_draw"), found.pop("chosen_scale")
+        self.affine_steps = np.concatenate([np.zeros(0, np.int64), *self._affine_steps])
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
-        for name in ("scale", "gain", "bias_scale", "factors", "masks"):
-            setattr(self, name, column(name, np.float64))
-        self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
-        self.steps = Activations(column("row", np.int64), column("norm", np.int64))
-        self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
-        self.centred = column("centred", np.int64)
-        self.mixes = Mixes(
-            column("heads", np.int64),
-            column("kv_heads", np.int64),
-            column("causal", bool),
-            column("mix_scale", np.float64),
-        )
+        vars(self).update(found)
 
     @property
     def shapes(self):
@@ -514,21 +545,9 @@ class Pattern:
 
     def layers(self, positions, draw, scale, bias_draw, bias_scale):
         """The layers for inputs of these positions, with what stands in the place of their draws."""
-        address = self.first_uses[self.weight] + 1
         placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
-        placed = (*placed, self.weight, address)
+        placed = (*placed, self.weight, self.address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
-
-    @property
-    def first_uses(self):
-        """Of each distinct weight the place, from 0, of the layer that uses it first."""
-        return np.unique(self.weight, return_index=True)[1]
-
-
-def _joined(parts, dtype):
-    """One array of a few; most chains have one."""
-    whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
-    return whole.astype(dtype, copy=False)
 
 
 def _draw(init, taps):
