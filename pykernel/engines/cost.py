@@ -23,8 +23,8 @@ def seconds(program, engine: str, backend: str) -> float:
     columns = program.batch * layers.positions if len(program.windows) else program.columns
     attention = _attention(program.stretches, layers.units, layers.positions, program.mixes.causal, program.batch)
     first = _first(program.first_uses, program.depth)
-    kinds = _kinds(program.draws, layers.draw)
-    return _seconds(engine, backend, layers.units, layers.columns, columns, *kinds, attention, first)
+    drawn, haar = _kinds(program.draws, layers.draw)
+    return _seconds(engine, backend, layers.units, layers.columns, columns, drawn, haar, attention, first)
 
 
 def seconds_of(chain, run: dict) -> float:
@@ -35,13 +35,15 @@ def seconds_of(chain, run: dict) -> float:
     engine, backend = run["engine"], run["backend"]
     if chain.blocks is None and not chain.has_lists and not chain.tied:
         n = chain.layer_widths
-        return _seconds(engine, backend, n[1:], n[:-1], columns, *_kinds([chain.init], None))
+        drawn, haar = _kinds([chain.init], None)
+        return _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar)
     pattern = pattern_of(chain, positions)
     places = pattern.places(positions)
     attention = _attention(pattern.stretches, pattern.units, places, pattern.mixes.causal, run["batch"])
     first = _first(pattern.first_uses, len(pattern.units))
-    kinds = _kinds(pattern.draws.rows, pattern.draw)
-    return _seconds(engine, backend, pattern.units, pattern.columns, run["batch"] * places, *kinds, attention, first)
+    drawn, haar = _kinds(pattern.draws.rows, pattern.draw)
+    sizes = pattern.units, pattern.columns, run["batch"] * places
+    return _seconds(engine, backend, *sizes, drawn, haar, attention, first)
 
 
 def _first(first_uses, depth):
