@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import cached_property
 
 import numpy as np
 
@@ -31,32 +32,22 @@ from pykernel.step import Weighted
 from pykernel.window import kernel_shape
 
 A = 0  # the register of the signal
-# Of each table of numbers what its ops say, under the names that they say it by: int64, and float64.
-WHOLE = {
-    "layer": (
-        *("units", "columns", "groups", "kernel", "taps", "positions"),
-        *("draw", "init", "bias_draw", "chosen_draw", "centred"),
-    ),
-    "activation": ("row", "norm"),
-    "norm": ("norm_steps",),
-    "window": ("window_steps",),
-    "mix": ("heads", "kv_heads", "causal"),
-    "drive": ("drives",),
-    "node": ("nodes",),
-}
-REAL = {
-    "layer": ("scale", "gain", "bias_scale", "chosen_scale"),
-    "join": ("skip", "branch"),
-    "factor": ("factors",),
-    "mask": ("masks",),
-    "mix": ("mix_scale",),
-}
-NUMBERS = [
-    (table, names, np.dtype(kind))
-    for kind, tables in ((np.int64, WHOLE), (np.float64, REAL))
-    for table, names in tables.items()
-]
-NONE = {names: np.zeros((len(names), 0), dtype) for _, names, dtype in NUMBERS}  # where a chain has no such op
+# What ops say of themselves, by the table that counts them: a row of one array a name.
+NUMBERS = (
+    ("layer", np.int64, ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "bias_draw", "centred")),
+    ("layer", np.float64, ("scale", "bias_scale")),
+    ("activation", np.int64, ("row", "norm")),
+    ("norm", np.int64, ("norm_steps",)),
+    ("window", np.int64, ("window_steps",)),
+    ("drive", np.int64, ("drives",)),
+    ("node", np.int64, ("nodes",)),
+    ("join", np.float64, ("skip", "branch")),
+    ("factor", np.float64, ("factors",)),
+    ("mask", np.float64, ("masks",)),
+    ("mix", np.int64, ("heads", "kv_heads")),
+    ("mix", bool, ("causal",)),
+    ("mix", np.float64, ("mix_scale",)),
+)
 
 
 class Rows:
@@ -94,12 +85,9 @@ class Pattern:
     address: np.ndarray
     first_uses: np.ndarray
     scale: np.ndarray
-    gain: np.ndarray
     draw: np.ndarray
-    init: np.ndarray
     bias_draw: np.ndarray
     bias_scale: np.ndarray
-    chosen_bias: tuple[np.ndarray, np.ndarray]
     centred: np.ndarray
     nodes: np.ndarray
     norm_steps: np.ndarray
@@ -124,12 +112,12 @@ class Pattern:
         self.done, self.registers = Counts(), 1
         self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
         self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
-        self._numbers = defaultdict(list)  # of each table, arrays (names, ops) to be joined
+        self._repeated: list[tuple] = []  # how often, how many ops of each table, and their numbers by name
         self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
         self._width = chain.width if chain.widths is None else int(chain.widths[0])
         self._positions = self._positions_in = tuple(positions)  # of one input, where the walk is
-        self._numbers["nodes",].append(np.array([[self._width]]))
+        first = np.array([self._width])
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -143,6 +131,7 @@ class Pattern:
             self._repeat([block], 1)
         self.positions_out = self._positions
         self._join_arrays()
+        self.nodes = np.concatenate([first, self.nodes])
         self.weight = self.first_uses = np.arange(self.done.layer)
         self.address = self.weight + 1
         if chain.tied:
@@ -505,11 +494,7 @@ class Pattern:
         else:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
-        for table, names, dtype in NUMBERS:
-            if here := self._here[table]:
-                each = np.empty((len(names), count, here), dtype)
-                each[:] = np.array([self._rep[name] for name in names], dtype)[:, None]
-                self._numbers[names].append(each.reshape(len(names), -1))
+        self._repeated.append((count, self._here, self._rep))
         if "affine_steps" in self._rep:  # each with one number, or one a repetition
             turns = slice(self._turn, self._turn + count)
             column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in self._rep["affine_steps"]]
@@ -517,19 +502,47 @@ class Pattern:
         self._turn += count
         self._begin()
 
+    def _numbers(self, table, dtype, names):
+        """What ops of a table said under these names, (names, ops)."""
+        parts = []
+        for count, here, said in self._repeated:
+            if here[table]:
+                part = np.empty((len(names), count, here[table]), dtype)
+                part[:] = np.array([said[name] for name in names], dtype)[:, None]
+                parts.append(part.reshape(len(names), -1))
+        if not parts:
+            return np.empty((len(names), 0), dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
     def _join_arrays(self):
         found = {}
-        for _, names, _ in NUMBERS:
-            parts = self._numbers.get(names) or [NONE[names]]
-            found.update(zip(names, parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), strict=True))
-        self.steps = Activations(found.pop("row"), found.pop("norm"))
-        self.joins = Joins(found.pop("skip"), found.pop("branch"))
-        causal = found.pop("causal").astype(bool)
-        self.mixes = Mixes(found.pop("heads"), found.pop("kv_heads"), causal, found.pop("mix_scale"))
-        self.chosen_bias = found.pop("chosen_draw"), found.pop("chosen_scale")
+        for table, dtype, names in NUMBERS:
+            found.update(zip(names, self._numbers(table, dtype, names), strict=True))
+        take = lambda *names: [found.pop(name) for name in names]
+        self.steps = Activations(*take("row", "norm"))
+        self.joins = Joins(*take("skip", "branch"))
+        self.mixes = Mixes(*take("heads", "kv_heads", "causal", "mix_scale"))
+        vars(self).update(found)
         self.affine_steps = np.concatenate([np.zeros(0, np.int64), *self._affine_steps])
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
-        vars(self).update(found)
+
+    # seldom asked: what the caller's weights, or a sampler's, are multiplied with
+
+    @cached_property
+    def init(self):
+        """Of each layer the place of its scheme in `inits`."""
+        return self._numbers("layer", np.int64, ("init",))[0]
+
+    @cached_property
+    def gain(self):
+        """Of each layer."""
+        return self._numbers("layer", np.float64, ("gain",))[0]
+
+    @cached_property
+    def chosen_bias(self):
+        """bias_draw and bias_scale without the scheme's own biases."""
+        draw, scale = (("chosen_draw",), np.int64), (("chosen_scale",), np.float64)
+        return tuple(self._numbers("layer", dtype, names)[0] for names, dtype in (draw, scale))
 
     @property
     def shapes(self):
@@ -539,7 +552,7 @@ class Pattern:
 
     def places(self, positions):
         """Positions of one input at each layer, of inputs with these."""
-        if self.chain.is_spatial:
+        if self.chain.is_spatial or not positions:
             return self.positions
         return np.full(len(self.units), math.prod(positions))
 

@@ -50,7 +50,7 @@ class Counts(NamedTuple):
 
     def plus(self, other, times=1):
         """These and `times` the others."""
-        return Counts(*(a + times * b for a, b in zip(self, other, strict=True)))
+        return Counts(*[a + times * b for a, b in zip(self, other, strict=True)])
 
 
 class Op(NamedTuple):
