@@ -48,6 +48,7 @@ NUMBERS = (
     ("mix", bool, ("causal",)),
     ("mix", np.float64, ("mix_scale",)),
 )
+ABSENT = {name: np.empty(0, dtype) for _, dtype, names in NUMBERS for name in names}  # where a chain has no such op
 
 
 class Rows:
@@ -59,10 +60,10 @@ class Rows:
 
     def number(self, row):
         """The place of a row, which is added where it is new."""
-        if row not in self._known:
-            self._known[row] = len(self.rows)
+        number = self._known.setdefault(row, len(self.rows))
+        if number == len(self.rows):
             self.rows.append(row)
-        return self._known[row]
+        return number
 
 
 class Pattern:
@@ -429,14 +430,16 @@ class Pattern:
 
     def _scale(self, init, key, fans):
         """The scale of a scheme for a layer's fans, each distinct pair asked once."""
-        if (init, key, fans) not in self._scales:
-            try:
-                self._scales[init, key, fans] = float(getattr(init, key)(*fans))
-            except Exception as error:
-                layer = self.done.layer + len(self._rep["units"]) + 1
-                where = f"init {init}: {key}{fans} of layer {layer}"
-                raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
-        return self._scales[init, key, fans]
+        asked = init, key, fans
+        if (known := self._scales.get(asked)) is not None:
+            return known
+        try:
+            scale = self._scales[asked] = float(getattr(init, key)(*fans))
+        except Exception as error:
+            layer = self.done.layer + len(self._rep["units"]) + 1
+            where = f"init {init}: {key}{fans} of layer {layer}"
+            raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
+        return scale
 
     def _phi(self, cur, held, activation, norm, busy=()):
         number = 0 if norm.kind is None else self.norms.number(norm)
@@ -510,20 +513,19 @@ class Pattern:
                 part = np.empty((len(names), count, here[table]), dtype)
                 part[:] = np.array([said[name] for name in names], dtype)[:, None]
                 parts.append(part.reshape(len(names), -1))
-        if not parts:
-            return np.empty((len(names), 0), dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _join_arrays(self):
-        found = {}
+        found = dict(ABSENT)
         for table, dtype, names in NUMBERS:
-            found.update(zip(names, self._numbers(table, dtype, names), strict=True))
+            if getattr(self.done, table):
+                found.update(zip(names, self._numbers(table, dtype, names), strict=True))
         take = lambda *names: [found.pop(name) for name in names]
         self.steps = Activations(*take("row", "norm"))
         self.joins = Joins(*take("skip", "branch"))
         self.mixes = Mixes(*take("heads", "kv_heads", "causal", "mix_scale"))
         vars(self).update(found)
-        self.affine_steps = np.concatenate([np.zeros(0, np.int64), *self._affine_steps])
+        self.affine_steps = np.concatenate(self._affine_steps) if self._affine_steps else ABSENT["norm_steps"]
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
 
     # seldom asked: what the caller's weights, or a sampler's, are multiplied with
