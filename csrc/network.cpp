@@ -78,8 +78,8 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       layer(program_.exponent, columns, most.width, most.block, team_),
       norms(most.columns, most.width, layer),
       rounding(most.width, layer, team_),
-      formats_(program_.formats ? *program_.formats : Formats()),
       mixer(program_, team_),
+      formats_(program_.formats ? *program_.formats : Formats()),
       routines_(routines_of(program_, keeping)),
       segments_(
           segments_of<T>(program_, amounts_of(program_, routines_, keeping), program_.formats ? bytes / 2 : bytes)),

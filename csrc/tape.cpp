@@ -207,15 +207,16 @@ template int64_t Segments::bytes<float>() const;
 template int64_t Segments::bytes<double>() const;
 
 template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes) {
-  const int64_t block = largest_of(program, {false, false}).block;
   int64_t repetitions = 0;
   for (const AmountOf& run : amounts) repetitions += run.repetitions;
+  Segments best = cut(amounts, std::max<int64_t>(1, repetitions));
+  if (best.bytes<T>() <= bytes) return best;
+  const int64_t block = largest_of(program, {false, false}).block;
   const auto cut_into = [&](int64_t count) {
     Segments s = cut(amounts, std::max<int64_t>(1, (repetitions + count - 1) / count));
     s.checkpoint = s.count > 1 ? block : 0;
     return s;
   };
-  Segments best = cut_into(1);
   for (int64_t count = 2; best.bytes<T>() > bytes && count <= repetitions; count += std::max<int64_t>(1, count / 4)) {
     const Segments next = cut_into(count);
     if (next.bytes<T>() < best.bytes<T>())

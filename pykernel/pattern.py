@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import cached_property
 
 import numpy as np
 
@@ -29,6 +30,24 @@ from pykernel.program import (
 from pykernel.step import Weighted
 from pykernel.window import kernel_shape
 
+# What ops say of themselves, by the table that counts them: a row of one array a name.
+NUMBERS = (
+    ("layer", np.int64, ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "bias_draw", "centred")),
+    ("layer", np.float64, ("scale", "bias_scale")),
+    ("activation", np.int64, ("row", "norm")),
+    ("norm", np.int64, ("norm_steps",)),
+    ("window", np.int64, ("window_steps",)),
+    ("drive", np.int64, ("drives",)),
+    ("node", np.int64, ("nodes",)),
+    ("join", np.float64, ("skip", "branch")),
+    ("factor", np.float64, ("factors",)),
+    ("mask", np.float64, ("masks",)),
+    ("mix", np.int64, ("heads", "kv_heads")),
+    ("mix", bool, ("causal",)),
+    ("mix", np.float64, ("mix_scale",)),
+)
+ABSENT = {name: np.empty(0, dtype) for _, dtype, names in NUMBERS for name in names}  # where a chain has no such op
+
 
 class Rows:
     """A table of rows, each kept once."""
@@ -39,10 +58,10 @@ class Rows:
 
     def number(self, row):
         """The place of a row, which is added where it is new."""
-        if row not in self._known:
-            self._known[row] = len(self.rows)
+        number = self._known.setdefault(row, len(self.rows))
+        if number == len(self.rows):
             self.rows.append(row)
-        return self._known[row]
+        return number
 
 
 class Pattern:
@@ -50,8 +69,9 @@ class Pattern:
     rows, `positions_out` (of the last node), and one array a number.
 
     Arrays over layers: units, columns, groups, kernel (index into `kernels`), taps, positions, weight (its number among
-    the distinct weights, in order of first use), scale, gain, draw, init (index into `inits`), bias_draw, bias_scale,
-    centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    the distinct weights, in order of first use), address (in the stream, from 1), scale, gain, draw, init (index into
+    `inits`), bias_draw, bias_scale, centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    Of each distinct weight `first_uses` is the place, from 0, of the layer that uses it first.
     """
 
     units: np.ndarray
@@ -61,13 +81,12 @@ class Pattern:
     taps: np.ndarray
     positions: np.ndarray
     weight: np.ndarray
+    address: np.ndarray
+    first_uses: np.ndarray
     scale: np.ndarray
-    gain: np.ndarray
     draw: np.ndarray
-    init: np.ndarray
     bias_draw: np.ndarray
     bias_scale: np.ndarray
-    chosen_bias: tuple[np.ndarray, np.ndarray]
     centred: np.ndarray
     nodes: np.ndarray
     norm_steps: np.ndarray
@@ -92,11 +111,12 @@ class Pattern:
         self.done, self.registers = Counts(), 1
         self._turn, self.turns = 0, 1  # of the pattern: repetitions done, and in all
         self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
-        self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
+        self._repeated: list[tuple] = []  # how often, how many ops of each table, and their numbers by name
+        self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
         self.width = chain.width if chain.widths is None else int(chain.widths[0])
         self.field = self.field_in = tuple(positions)  # of one input, where the walk is
-        self._numbers["nodes"].append(np.array([self.width]))
+        first = np.array([self.width])
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -110,14 +130,19 @@ class Pattern:
             self._repeat([block], 1)
         self.positions_out = self.field
         self._join_arrays()
-        self.weight = np.arange(self.done.layer)
+        self.nodes = np.concatenate([first, self.nodes])
+        self.weight = self.first_uses = np.arange(self.done.layer)
+        self.address = self.weight + 1
         if chain.tied:
-            self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // chain.depth, 1)
-            self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
-            self._require_one_shape()
+            self._share(begin, end)
 
-    def _require_one_shape(self):
-        """Refuse repetitions whose weights have other shapes, as behind a Flatten."""
+    def _share(self, begin, end):
+        """Repetitions of layers begin .. end - 1 use the weights of the first, of one shape (not behind a Flatten)."""
+        self.weight = self.weight.copy()
+        self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // self.chain.depth, 1)
+        self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
+        self.first_uses = np.unique(self.weight, return_index=True)[1]
+        self.address = self.first_uses[self.weight] + 1
         for numbers in (self.units, self.columns, self.groups, self.kernel):
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
@@ -308,14 +333,16 @@ class Pattern:
 
     def _scale(self, init, key, fans):
         """The scale of a scheme for a layer's fans, each distinct pair asked once."""
-        if (init, key, fans) not in self._scales:
-            try:
-                self._scales[init, key, fans] = float(getattr(init, key)(*fans))
-            except Exception as error:
-                layer = self.done.layer + len(self._rep["units"]) + 1
-                where = f"init {init}: {key}{fans} of layer {layer}"
-                raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
-        return self._scales[init, key, fans]
+        asked = init, key, fans
+        if (known := self._scales.get(asked)) is not None:
+            return known
+        try:
+            scale = self._scales[asked] = float(getattr(init, key)(*fans))
+        except Exception as error:
+            layer = self.done.layer + len(self._rep["units"]) + 1
+            where = f"init {init}: {key}{fans} of layer {layer}"
+            raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
+        return scale
 
     def phi(self, cur, held, activation, norm, busy=()):
         """An activation function, on what a norm makes of its input."""
@@ -375,34 +402,54 @@ class Pattern:
         else:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
-        for name, column in self._rep.items():
-            if name == "affine_steps":  # each with one number, or one a repetition
-                turns = slice(self._turn, self._turn + count)
-                column = [np.broadcast_to(each if len(each) == 1 else each[turns], count) for each in column]
-                self._numbers[name].append(np.stack(column, axis=1).ravel())
-            else:
-                self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
+        self._repeated.append((count, self._here, self._rep))
+        if "affine_steps" in self._rep:  # each with one number, or one a repetition
+            turns = slice(self._turn, self._turn + count)
+            column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in self._rep["affine_steps"]]
+            self._affine_steps.append(np.stack(column, axis=1).ravel())
         self._turn += count
         self._begin()
 
+    def _numbers(self, table, dtype, names):
+        """What ops of a table said under these names, (names, ops)."""
+        parts = []
+        for count, here, said in self._repeated:
+            if here[table]:
+                part = np.empty((len(names), count, here[table]), dtype)
+                part[:] = np.array([said[name] for name in names], dtype)[:, None]
+                parts.append(part.reshape(len(names), -1))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
     def _join_arrays(self):
-        column = lambda name, dtype: _joined(self._numbers[name], dtype)
-        integers = ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "init", "bias_draw", "nodes")
-        for name in (*integers, "norm_steps", "affine_steps", "window_steps", "drives"):
-            setattr(self, name, column(name, np.int64))
+        found = dict(ABSENT)
+        for table, dtype, names in NUMBERS:
+            if getattr(self.done, table):
+                found.update(zip(names, self._numbers(table, dtype, names), strict=True))
+        take = lambda *names: [found.pop(name) for name in names]
+        self.steps = Activations(*take("row", "norm"))
+        self.joins = Joins(*take("skip", "branch"))
+        self.mixes = Mixes(*take("heads", "kv_heads", "causal", "mix_scale"))
+        vars(self).update(found)
+        self.affine_steps = np.concatenate(self._affine_steps) if self._affine_steps else ABSENT["norm_steps"]
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
-        for name in ("scale", "gain", "bias_scale", "factors", "masks"):
-            setattr(self, name, column(name, np.float64))
-        self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
-        self.steps = Activations(column("row", np.int64), column("norm", np.int64))
-        self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
-        self.centred = column("centred", np.int64)
-        self.mixes = Mixes(
-            column("heads", np.int64),
-            column("kv_heads", np.int64),
-            column("causal", bool),
-            column("mix_scale", np.float64),
-        )
+
+    # seldom asked: what the caller's weights, or a sampler's, are multiplied with
+
+    @cached_property
+    def init(self):
+        """Of each layer the place of its scheme in `inits`."""
+        return self._numbers("layer", np.int64, ("init",))[0]
+
+    @cached_property
+    def gain(self):
+        """Of each layer."""
+        return self._numbers("layer", np.float64, ("gain",))[0]
+
+    @cached_property
+    def chosen_bias(self):
+        """bias_draw and bias_scale without the scheme's own biases."""
+        draw, scale = (("chosen_draw",), np.int64), (("chosen_scale",), np.float64)
+        return tuple(self._numbers("layer", dtype, names)[0] for names, dtype in (draw, scale))
 
     @property
     def shapes(self):
@@ -412,31 +459,19 @@ class Pattern:
 
     def places(self, positions):
         """Positions of one input at each layer, of inputs with these."""
-        if self.chain.is_spatial:
+        if self.chain.is_spatial or not positions:
             return self.positions
         return np.full(len(self.units), math.prod(positions))
 
     def layers(self, positions, draw, scale, bias_draw, bias_scale):
         """The layers for inputs of these positions, with what stands in the place of their draws."""
-        address = self.first_uses[self.weight] + 1
         placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
-        placed = (*placed, self.weight, address)
+        placed = (*placed, self.weight, self.address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
-
-    @property
-    def first_uses(self):
-        """Of each distinct weight the place, from 0, of the layer that uses it first."""
-        return np.unique(self.weight, return_index=True)[1]
 
 
 def _is_plain_norm(step):
     return isinstance(step, Norm) and not step.is_affine
-
-
-def _joined(parts, dtype):
-    """One array of a few; most chains have one."""
-    whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
-    return whole.astype(dtype, copy=False)
 
 
 def _draw(init, taps):
