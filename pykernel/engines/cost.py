@@ -73,8 +73,8 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, att
     each layer, or of all.  attention: multiply-adds between positions."""
     depth = len(rows)
     rows, columns_of_weight, columns = rows.astype(float), columns_of_weight.astype(float), columns * 1.0
+    uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
-        uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
         again = 1e-9 * (uses - 1) * rows * columns**2
         each = 3.3e-3 + 1e-4 * columns + 1e-6 * rows * columns + again
         return float(each.sum()) + attention * 1e-9
@@ -82,8 +82,11 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, att
     total += attention * (0.3e-9 if backend == "numba" else 0.04e-9)
     each = 6e-9 * rows * columns
     if engine == "matrix_free":  # draws and products over units; factors of small matrices, column by column and in all
-        each = each + 0.5 * (rows + columns_of_weight) * columns * (4e-9 + 0.34e-9 * columns)
+        both = 0.5 * (rows + columns_of_weight)
+        each = each + both * columns * (4e-9 + 0.34e-9 * columns)
         each += 1.2e-6 * (columns - 1) + 0.26e-9 * (columns - 1) ** 3
+        if uses > 1:  # seven products with all that was asked before, the narrowest as wide as six columns
+            each += 0.25e-9 * both * (columns + 6) * np.minimum(uses * columns, rows)
     else:
         weights = rows * columns_of_weight
         each = each + np.minimum(0.1e-9 * rows * columns**2, 0.04e-9 * weights * columns)  # Gram matrices, or dJ/dW
