@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "field.hpp"
+#include "isa.hpp"
 #include "network.hpp"
 
 namespace pykernel {
@@ -25,11 +26,14 @@ void lay_patches(const Window& w, int64_t inputs, const Block<T>& x, int64_t C, 
     team.each(taps * panels, [&](int64_t p) {
       const T* from = x.data + p % panels * C * 16;
       T* to = out + p * to_columns * 16;
-      each_run(w, p / panels, inputs, true, [&](int64_t window, int64_t position, int64_t length) {
+      each_run(w, p / panels, inputs, [&](int64_t window, int64_t position, int64_t length) {
         if (position == outside)
           std::fill_n(to + window * 16, length * 16, T(0));
-        else
+        else if (w.stride[1] == 1)
           memcpy(to + window * 16, from + position * 16, sizeof(T) * (size_t)(length * 16));
+        else
+          for (int64_t i = 0; i < length; i++)
+            memcpy(to + (window + i) * 16, from + (position + i * w.stride[1]) * 16, sizeof(T) * 16);
       });
     });
     return;
@@ -45,8 +49,9 @@ void lay_patches(const Window& w, int64_t inputs, const Block<T>& x, int64_t C, 
       }
       const int64_t own = w.by_units ? unit / taps : unit % x.n, tap = w.by_units ? unit % taps : unit / x.n;
       const T* from = x.data + entry_at(own, 0, C);
-      each_run(w, tap, inputs, false, [&](int64_t window, int64_t position, int64_t) {
-        to[window * 16 + lane] = position == outside ? T(0) : from[position * 16];
+      each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {
+        for (int64_t i = 0; i < length; i++)
+          to[(window + i) * 16 + lane] = position == outside ? T(0) : from[(position + i * w.stride[1]) * 16];
       });
     }
   });
@@ -58,22 +63,23 @@ void add_patches(const Window& w, int64_t inputs, const T* g, int64_t from_colum
                  Team& team) {
   const int64_t taps = w.all_taps(), panels = panels_of(x.n);
   const bool whole = by_panels(w, x.n);
+  const Elementwise<T>& kernels = elementwise_table<T>();
   team.each(panels, [&](int64_t p) {
     T* to = x.data + p * C * 16;
     std::fill_n(to, C * 16, T(0));
     for (int64_t tap = 0; tap < taps; tap++) {
       if (whole) {
         const T* from = g + (tap * panels + p) * from_columns * 16;
-        each_run(w, tap, inputs, true, [&](int64_t window, int64_t position, int64_t length) {
-          if (position == outside) return;
-          for (int64_t i = 0; i < length * 16; i++) to[position * 16 + i] += from[window * 16 + i];
+        each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {
+          if (position != outside) kernels.add_columns(to + position * 16, w.stride[1], from + window * 16, length);
         });
         continue;
       }
       for (int64_t lane = 0; lane < 16 && p * 16 + lane < x.n; lane++) {
         const T* from = g + entry_at(unit_of(w, x.n, p * 16 + lane, tap), 0, from_columns);
-        each_run(w, tap, inputs, false, [&](int64_t window, int64_t position, int64_t) {
-          if (position != outside) to[position * 16 + lane] += from[window * 16];
+        each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {
+          for (int64_t i = 0; i < length && position != outside; i++)
+            to[(position + i * w.stride[1]) * 16 + lane] += from[(window + i) * 16];
         });
       }
     }
