@@ -1,5 +1,5 @@
-// Patches: what each window of positions sees, side by side as units. Nothing is kept: a convolution's layer keeps the
-// patches that it multiplies. SPDX-License-Identifier: BSD-3-Clause
+// Patches: what each window of positions sees, side by side as units. A convolution's layer keeps the patches that it
+// multiplies, or what they are made of is kept here, and that layer makes them anew. SPDX-License-Identifier: BSD-3-Clause
 #include <string.h>
 
 #include <algorithm>
@@ -19,8 +19,7 @@ int64_t unit_of(const Window& w, int64_t units, int64_t unit, int64_t tap) {
 bool by_panels(const Window& w, int64_t units) { return !w.by_units && units % panel_units == 0; }
 
 template <class T>
-void lay_patches(const Window& w, int64_t inputs, const Block<T>& x, int64_t C, T* out, int64_t to_columns,
-                 Team& team) {
+void lay(const Window& w, int64_t inputs, const Block<T>& x, int64_t C, T* out, int64_t to_columns, Team& team) {
   const int64_t taps = w.all_taps(), panels = panels_of(x.n);
   if (by_panels(w, x.n)) {
     team.each(taps * panels, [&](int64_t p) {
@@ -90,14 +89,16 @@ const Window& window_of(const Program& program, int64_t number) {
   return program.windows[program.window_steps[number]];
 }
 
-template <class T> void forward(Network<T>& net, const Step& step, int64_t number) {
+template <class T> void forward(Network<T>& net, const Step& as_planned, int64_t number) {
   const Window& w = window_of(net.program, number);
-  const Block<T> x = net.value(step.op.ins[0]);
-  const int64_t C = net.columns, inputs = net.program.batch;
-  net.look_at(inputs * w.count());
+  const int64_t columns = net.program.batch * w.count();
+  Step step = as_planned;
+  const bool remade = net.remakes_patches(step, columns);
+  if (remade) step.on_tape = false;
+  const Block<T> x = remade ? net.keep(step.op.ins[0]) : net.value(step.op.ins[0]);
+  net.look_at(columns);
   Block<T> out = net.fresh(step, x.n * w.all_taps());
-  lay_patches(w, inputs, x, C, out.data, net.columns, net.team);
-  out.exponent = x.exponent, out.largest = x.largest;
+  lay_patches(net, w, x, out);
   // As a copy it is in range; of patches what entries sum up to is asked of one column only, or by who looks.
   const bool asked = net.columns == 1 || net.traced || w.by_units;
   net.put(step, out, asked ? net.layer.settle(out) : Measure{0, 0, out.exponent});
@@ -105,6 +106,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {
   const Window& w = window_of(net.program, number);
+  if (net.remakes_patches(step, net.program.batch * w.count())) net.kept();
   const Gradient<T> g = net.take(step.op.out);
   const int64_t from_columns = net.columns, inputs = net.program.batch;
   net.look_at(inputs * w.positions());
@@ -116,6 +118,14 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 }
 
 }  // namespace
+
+template <class T> void lay_patches(Network<T>& net, const Window& w, const Block<T>& x, Block<T>& out) {
+  const int64_t inputs = net.program.batch;
+  lay(w, inputs, x, inputs * w.positions(), out.data, inputs * w.count(), net.team);
+  out.n = x.n * w.all_taps(), out.exponent = x.exponent, out.largest = x.largest;
+}
+template void lay_patches(Network<float>&, const Window&, const Block<float>&, Block<float>&);
+template void lay_patches(Network<double>&, const Window&, const Block<double>&, Block<double>&);
 
 template <class T> OpRow<T> gather_op() { return {forward<T>, backward<T>}; }
 template OpRow<float> gather_op();
