@@ -128,8 +128,6 @@ template <class T> void lay_patches(Network<T>& net, const Window& w, const Bloc
 template void lay_patches(Network<float>&, const Window&, const Block<float>&, Block<float>&);
 template void lay_patches(Network<double>&, const Window&, const Block<double>&, Block<double>&);
 
-template <class T> OpRow<T> gather_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> gather_op();
-template OpRow<double> gather_op();
+PK_OP(gather, .table = Table::window);
 
 }  // namespace pykernel
