@@ -91,6 +91,24 @@ Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
 
 }  // namespace
 
+Vector<int64_t> columns_of_layers(const Program& program) {
+  Vector<int64_t> columns;
+  if (!program.counts[Table::window]) return columns;
+  columns.resize((size_t)program.counts[Table::layer]);
+  Shapes shapes(program);
+  for (int64_t s = 0; s < program.stretch_count; s++)
+    for (int64_t i = 0; i < program.stretches[s].count; i++) {
+      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
+        const Op& op = program.stretches[s].ops[j];
+        const int64_t number = number_of(program.stretches[s], op, i);
+        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
+        shapes.run(op, number);
+      }
+      shapes.end_repetition();
+    }
+  return columns;
+}
+
 Keep keep_of(const Program& program, bool linear_needs_input) {
   bool inputs = program.clip_value > 0 || program.weight_count > 0 || linear_needs_input;
   if (!inputs)
