@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "buffer.hpp"
-#include "ops/ops.hpp"
+#include "ops.hpp"
 #include "pykernel/block.hpp"
 
 namespace pykernel {

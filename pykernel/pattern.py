@@ -11,12 +11,11 @@ import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.conv import Conv, Flatten, Pool
-from pykernel.drive import Drive
-from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale
+from pykernel.layers import BRANCH_SCALES, Norm
 from pykernel.program import (
     BIASES,
     CENTRED,
+    A,
     Activations,
     AffineRow,
     Counts,
@@ -31,7 +30,6 @@ from pykernel.program import (
 from pykernel.step import Weighted
 from pykernel.window import kernel_shape
 
-A = 0  # the register of the signal
 # What ops say of themselves, by the table that counts them: a row of one array a name.
 NUMBERS = (
     ("layer", np.int64, ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "bias_draw", "centred")),
@@ -111,14 +109,14 @@ class Pattern:
         )
         self.stretches: list[Stretch] = []
         self.done, self.registers = Counts(), 1
-        self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
+        self._turn, self.turns = 0, 1  # of the pattern: repetitions done, and in all
         self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
         self._repeated: list[tuple] = []  # how often, how many ops of each table, and their numbers by name
         self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
-        self._width = chain.width if chain.widths is None else int(chain.widths[0])
-        self._positions = self._positions_in = tuple(positions)  # of one input, where the walk is
-        first = np.array([self._width])
+        self.width = chain.width if chain.widths is None else int(chain.widths[0])
+        self.field = self.field_in = tuple(positions)  # of one input, where the walk is
+        first = np.array([self.width])
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -130,7 +128,7 @@ class Pattern:
         end = self.done.layer
         for block in chain.last:
             self._repeat([block], 1)
-        self.positions_out = self._positions
+        self.positions_out = self.field
         self._join_arrays()
         self.nodes = np.concatenate([first, self.nodes])
         self.weight = self.first_uses = np.arange(self.done.layer)
@@ -154,19 +152,19 @@ class Pattern:
     @property
     def _shape(self):
         """Units, and positions of one input."""
-        return self._width, self._positions
+        return self.width, self.field
 
     def _repeat(self, blocks, count):
         """A pattern so many times: one after the other as long as shapes change, and what is left at once."""
-        self._turn, self._turns = 0, count
+        self._turn, self.turns = 0, count
         while self._turn < count:
             before = self._shape
             for block in blocks:
                 self._block(block)
-            if self.chain.tied and count > 1 and self._width != before[0]:
+            if self.chain.tied and count > 1 and self.width != before[0]:
                 raise ValueError(
                     "tied repetitions use the same weights, so the pattern must end in as many units as come in: "
-                    f"{before[0]} come in, {self._width} out"
+                    f"{before[0]} come in, {self.width} out"
                 )
             self._end(count - self._turn if self._shape == before else 1)
 
@@ -205,10 +203,10 @@ class Pattern:
         words = [chain.layer_word(name, l) for name in ("init", "gain", "bias_std")]
         factor = self._keyword_fixup(l)
         if chain.order == "linear-norm-activation":
-            cur = self._linear(cur, held, units, *words, factor)
-            return self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        cur = self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        return self._linear(cur, held, units, *words, factor)
+            cur = self.linear(cur, held, units, *words, factor)
+            return self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        cur = self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        return self.linear(cur, held, units, *words, factor)
 
     def _keyword_fixup(self, l):
         chain = self.chain
@@ -224,9 +222,9 @@ class Pattern:
         scale = self._factor(block.scale)
         if not held:
             if scale != 1.0:
-                cur = self._elementwise("scale", cur, held, (), factors=scale)
+                cur = self.elementwise("scale", cur, held, (), factors=scale)
         elif isinstance(block.skip, tuple):
-            branch, (self._width, self._positions) = self._shape, before
+            branch, (self.width, self.field) = self._shape, before
             passed = self._steps(block.skip, A, False, (cur,), [1.0] * len(block.skip))
             self._require_equal(block, self._shape, branch)
             cur = self._add(passed, cur, 1.0, scale)
@@ -251,133 +249,37 @@ class Pattern:
 
         An activation takes the norm before it along, unless that has a weight or bias.
         """
-        chain, factors = self.chain, iter(factors)
-        for i, step in enumerate(steps):
-            following = steps[i + 1] if i + 1 < len(steps) else None
-            if isinstance(step, Linear):
-                words = self._words(step)
-                cur = self._linear(cur, held, step.units or self._width, *words, next(factors), busy)
-            elif isinstance(step, Gated):
-                cur = self._gated(step, cur, held, busy, next(factors))
-            elif isinstance(step, Attention):
-                cur = self._attention(step, cur, held, busy, next(factors))
-            elif isinstance(step, Drive):
-                cur = self._drive(step, cur, held, busy, next(factors))
-            elif isinstance(step, Conv):
-                cur = self._conv(step, cur, held, busy, next(factors))
-            elif isinstance(step, Pool):
-                cur = self._pool(step, cur, held, busy)
-            elif isinstance(step, Flatten):
-                cur = self._patches(step, cur, held, busy)
-                self._positions = ()
-            elif isinstance(step, Norm):
-                row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
-                if isinstance(following, Activation) and not step.is_affine:
-                    cur = self._phi(cur, held, following, row, busy)
-                    continue
-                cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
-                if step.is_affine:
-                    cur = self._affine(step, cur, held, busy)
-            elif isinstance(step, Activation):
-                if not (i and isinstance(steps[i - 1], Norm) and not steps[i - 1].is_affine):
-                    cur = self._phi(cur, held, step, self.norms.rows[0], busy)
-            elif isinstance(step, Dropout):
-                if step.p:
-                    cur = self._elementwise("mask", cur, held, busy, masks=step.p)
-            elif isinstance(step, Scale) and isinstance(step.s, tuple):
-                cur = self._affine(step, cur, held, busy)
-            elif isinstance(step, Scale):
-                cur = self._elementwise("scale", cur, held, busy, factors=step.s)
+        left = iter(factors)
+        for before, step, behind in zip((None, *steps), steps, (*steps[1:], None), strict=False):
+            if isinstance(step, Activation):
+                norm = before.norm_row(self.chain) if _is_plain_norm(before) else self.norms.rows[0]
+                cur = self.phi(cur, held, step, norm, busy)
+            elif not (_is_plain_norm(step) and isinstance(behind, Activation)):
+                self.fixup = next(left) if isinstance(step, Weighted) else 1.0
+                cur = step.lower(self, cur, held, busy)
         return cur
 
-    def _gated(self, step, cur, held, busy, factor):
-        words, units, width = self._words(step), step.units or self._width, self._width
-        gate = self._linear(cur, True, units, *words, 1.0, (*busy, cur))
-        self._width = width
-        value = self._linear(cur, True, units, *words, factor, (*busy, cur, gate))
-        return self._emit(
-            "gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0
-        )
-
-    def _attention(self, step, cur, held, busy, factor):
-        n, words = self._width, self._words(step)
-        if n % step.heads:
-            raise ValueError(
-                f"attention heads must divide the units that come in, got {step.heads} heads for {n} units"
-            )
-        kv_heads = step.heads if step.kv_heads is None else step.kv_heads
-        registers = []
-        for units in (n, n // step.heads * kv_heads, n // step.heads * kv_heads):
-            self._width = n
-            registers.append(self._linear(cur, True, units, *words, 1.0, (*busy, cur, *registers)))
-        self._rep["centred"][-2] = CENTRED.index("positions")  # the key's
-        self._width = n
-        scale = (n // step.heads) ** -0.5 if step.scale is None else step.scale
-        numbers = {"heads": step.heads, "kv_heads": kv_heads, "causal": step.causal, "mix_scale": scale}
-        mixed = self._emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
-        output = (words[0] if step.output is None else step.output, *words[1:])
-        return self._linear(mixed, held, n, *output, factor, (*busy, mixed))
-
-    def _drive(self, step, cur, held, busy, factor):
-        """What comes in plus a layer that reads an input of its own."""
-        n = self._width
-        if self._positions != self._positions_in:
-            raise ValueError(f"{step} brings positions {self._positions_in}, and there are {self._positions} here")
-        arrived = self._emit("drive", (cur,), True, (*busy, cur), drives=step.units)
-        self._width = step.units
-        driven = self._linear(arrived, True, n, *self._words(step), factor, (*busy, cur))
-        out = driven if held and cur == A else cur
-        return self._emit("add", (cur, driven), False, (), out=out, skip=1.0, branch=1.0)
-
-    def _conv(self, step, cur, held, busy, factor):
-        if self._width % step.groups:
-            raise ValueError(f"conv groups must divide the units that come in, got {step.groups} for {self._width}")
-        units = self._width if step.channels is None else step.channels
-        if units % step.groups:
-            raise ValueError(f"conv groups must divide channels, got {step.groups} and {units}")
-        taps, init = step.taps(self._field(step)), self._init(step)
-        if init.distribution == "identity" and math.prod(taps) > 1:
-            raise ValueError(f"init {init} says nothing of a convolution of several taps; use kernel=1, or weights=")
-        cur = self._patches(step, cur, held, busy)
-        return self._linear(cur, held, units, *self._words(step), factor, busy, taps=taps, groups=step.groups)
-
-    def _field(self, step):
+    def field_of(self, step):
         """Positions of one input, where a step needs their axes."""
-        if not self._positions:
+        if not self.field:
             raise ValueError(
                 f"{step} needs positions, of one axis or two: give positions=..., and flatten or pool to one behind it"
             )
-        return self._positions
+        return self.field
 
-    def _patches(self, step, cur, held, busy):
-        """What the windows of a step see, side by side as units; a window of one position where it lies."""
-        positions = self._field(step)
-        window = step.window(positions)
-        self._positions = window.out[2 - len(positions) :]
-        self._width *= math.prod(window.taps)
-        if window.is_whole:
-            return cur
-        return self._elementwise("gather", cur, held, busy, window_steps=self.windows.number(window))
-
-    def _pool(self, step, cur, held, busy):
-        positions = self._field(step)
-        window = step.window(positions)
-        self._positions = () if step.size is None else window.out[2 - len(positions) :]
-        if window.is_whole:
-            return cur
-        return self._elementwise("pool", cur, held, busy, window_steps=self.windows.number(window))
-
-    def _init(self, step):
+    def init_of(self, step):
+        """A step's init, or the chain's."""
         return self.chain.init if step.init is None else step.init
 
     def _last_init(self, step):
         """The init of a step's last layer, the one that Fixup acts on."""
         output = getattr(step, "output", None)
-        return self._init(step) if output is None else output
+        return self.init_of(step) if output is None else output
 
-    def _words(self, step):
+    def words(self, step):
+        """The init, gain and bias_std of a step's layers."""
         chain = self.chain
-        return self._init(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
+        return self.init_of(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
 
     def _factor(self, factor):
         return self.chain.branches**-0.5 if factor in BRANCH_SCALES else float(factor)
@@ -397,16 +299,17 @@ class Pattern:
 
     # -- ops
 
-    def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=(), taps=(), groups=1):
-        fans = (self._width // groups, units // groups * math.prod(taps))
+    def linear(self, cur, held, units, init, gain, bias_std, fixup, busy=(), taps=(), groups=1, centred=0):
+        """A layer of weights, its scale times `fixup`; `centred`: index into CENTRED, a batch norm behind it aside."""
+        fans = (self.width // groups, units // groups * math.prod(taps))
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
         own = (
             bias
             if bias_std or init.bias_distribution == "zero"
             else (init.bias_distribution, self._scale(init, "bias_scale", fans))
         )
-        columns, self._width = self._width // groups, units
-        return self._emit(
+        columns, self.width = self.width // groups, units
+        return self.emit(
             "linear",
             (cur,),
             held,
@@ -416,8 +319,8 @@ class Pattern:
             groups=groups,
             kernel=self.kernels.number(taps),
             taps=math.prod(taps),
-            positions=math.prod(self._positions),
-            scale=self._scale(init, "scale", fans) * gain * factor,
+            positions=math.prod(self.field),
+            scale=self._scale(init, "scale", fans) * gain * fixup,
             gain=gain,
             draw=self.draws.number(_draw(init, taps)),
             init=self.inits.number(init),
@@ -425,7 +328,7 @@ class Pattern:
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
             chosen_scale=bias[1],
-            centred=0,  # until a batch norm or an attention follows
+            centred=centred,
         )
 
     def _scale(self, init, key, fans):
@@ -441,20 +344,22 @@ class Pattern:
             raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
         return scale
 
-    def _phi(self, cur, held, activation, norm, busy=()):
+    def phi(self, cur, held, activation, norm, busy=()):
+        """An activation function, on what a norm makes of its input."""
         number = 0 if norm.kind is None else self.norms.number(norm)
-        return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
+        return self.elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
 
-    def _affine(self, step, cur, held, busy):
+    def affine(self, step, cur, held, busy):
         """What a step says of each unit."""
-        each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
-        return self._elementwise("affine", cur, held, busy, affine_steps=each)
+        each = np.array([self._affines.number(row) for row in step.rows(self.width, self.turns)])
+        return self.elementwise("affine", cur, held, busy, affine_steps=each)
 
-    def _elementwise(self, kind, cur, held, busy, **numbers):
-        return self._emit(kind, (cur,), held, (*busy, cur), **numbers)
+    def elementwise(self, kind, cur, held, busy, **numbers):
+        """An op with one input."""
+        return self.emit(kind, (cur,), held, (*busy, cur), **numbers)
 
     def _add(self, passed, cur, skip, branch):
-        return self._emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
+        return self.emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
 
     def _join(self, passed, cur, skip, branch):
         self._close(self._add(passed, cur, skip, branch))
@@ -464,9 +369,9 @@ class Pattern:
         self._node(cur, A)
 
     def _node(self, cur, out):
-        self._emit("node", (cur,), False, (), out=out, nodes=self._width)
+        self.emit("node", (cur,), False, (), out=out, nodes=self.width)
 
-    def _emit(self, kind, ins, held, busy, out=None, **numbers):
+    def emit(self, kind, ins, held, busy, out=None, **numbers):
         """An op and its numbers; the register that it writes: A where that is free, else the first that is."""
         if out is None:
             out = next(r for r in range(1 if held else 0, len(busy) + 2) if r not in busy)
@@ -563,6 +468,10 @@ class Pattern:
         placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
         placed = (*placed, self.weight, self.address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
+
+
+def _is_plain_norm(step):
+    return isinstance(step, Norm) and not step.is_affine
 
 
 def _draw(init, taps):

@@ -20,6 +20,7 @@ from pykernel import checks, stream
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
+A = 0  # the register of the signal
 CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
