@@ -16,11 +16,12 @@ set(package_dir ${library_dir}/cmake/pykernel)
 # $<INSTALL_INTERFACE:include> alone would mean site-packages/include.
 foreach(target pykernel pykernel_c)
   target_include_directories(
-    ${target} INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc/include> $<INSTALL_INTERFACE:${include_dir}>
+    ${target} INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc/include> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
+                        $<INSTALL_INTERFACE:${include_dir}>
   )
 endforeach()
 
-install(DIRECTORY csrc/include/pykernel DESTINATION ${include_dir})
+install(DIRECTORY csrc/include/pykernel ${PROJECT_BINARY_DIR}/include/pykernel DESTINATION ${include_dir})
 install(
   TARGETS pykernel pykernel_c
   EXPORT pykernelTargets

@@ -63,8 +63,23 @@ Measure differentiate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h
 template <class T> const Activation<T>& kernel_called(const char* name) {
   const Elementwise<T>& table = elementwise_table<T>();
   for (int i = 0; i < table.activation_count; i++)
-    if (!strcmp(table.activations[i].name, name)) return table.activations[i];
+    if (!strcmp(table.activations[i].facts->name, name)) return table.activations[i];
   throw std::invalid_argument(std::string("unknown activation ") + name);
+}
+
+ActivationRow activation_row(const char* name, const double* parameters) {
+  const Elementwise<double>& table = elementwise_table<double>();
+  for (int i = 0; i < table.activation_count; i++) {
+    ActivationRow row = *table.activations[i].facts;
+    if (!name || strcmp(row.name, name) || !strcmp(name, "callback") || !strcmp(name, "two slopes")) continue;
+    if (!row.parameters) return row;
+    if (parameters) row.parameters = parameters;
+    const double p = row.parameters[0];
+    if (!strcmp(name, "leaky_relu")) row.left = p;
+    row.before_zero = p, row.max_slope = fmax(1, fabs(p)), row.flat = p == 0;
+    return row;
+  }
+  throw std::invalid_argument("unknown activation " + std::string(name ? name : "(null)"));
 }
 
 template <class T> Phi<T> phi_of(const ActivationRow& row) {

@@ -41,10 +41,13 @@ py::dict run_replicas(const py::object& program, const std::string& engine, int6
   if (count < 0) throw py::value_error("count must not be negative");
   py::dict out;
   Rows rows{};
+  typedef std::vector<py::ssize_t> Shape;
+  const RowExtents extents = extents_of(held.program());
+  const py::array_t<double> none(Shape{count, 0});  // of what the program has not: one array for all
   for (const RowFact& row : row_facts) {
-    const py::ssize_t extent = extents_of(held.program()).of(row.extent);
-    py::array_t<double> array(row.extent == RowExtent::replica ? std::vector<py::ssize_t>{count}
-                                                               : std::vector<py::ssize_t>{count, extent});
+    const py::ssize_t extent = extents.of(row.extent);
+    const bool of_replicas = row.extent == RowExtent::replica;
+    py::array_t<double> array = extent ? py::array_t<double>(of_replicas ? Shape{count} : Shape{count, extent}) : none;
     rows.*row.of = array.mutable_data();
     out[row.name] = array;
   }

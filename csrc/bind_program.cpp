@@ -4,15 +4,16 @@
 
 #include <pybind11/stl.h>
 
-#include "ops/ops.hpp"
+#include <algorithm>
+#include <unordered_map>
+
+#include "ops.hpp"
 
 namespace py = pybind11;
 
 namespace pykernel {
 namespace {
 
-constexpr const char* table_names[table_count] = {"layer", "activation", "norm",   "affine", "join", "factor",
-                                                  "mask",  "mix",        "window", "node",   "drive"};
 constexpr const char* norm_names[] = {"batch", "layer", "rms"};                // as in Norm, from 1
 constexpr const char* loss_names[] = {"mse", "sigmoid", "softmax", "linear"};  // as in Loss, from 1
 constexpr const char* over_names[] = {"positions", "first", "last", "mean"};   // as in Over
@@ -31,17 +32,16 @@ template <size_t count> int place(const py::handle& name, const char* const (&na
 
 OpKind kind_of(const std::string& name) {
   for (int i = 0; i < op_kinds; i++)
-    if (name == op_facts[i].kind) return (OpKind)i;
+    if (name == op_facts[i]->kind) return (OpKind)i;
   throw py::value_error("the compiled engine has no op " + name);
 }
 
-Counts counts_of(const py::handle& counts) {
-  Fields fields(py::reinterpret_borrow<py::object>(counts));
-  Counts out = {};
-  for (int t = 0; t < table_count; t++) out.of[t] = fields.read<int64_t>(table_names[t]);
-  for (const char* name : {"rounded", "weight"}) fields.ignore(name);  // none of an op's
-  fields.done();
-  return out;
+// A literal as Python looks it up fastest: a name that is made anew costs as much as all else of a field.
+py::handle interned(const char* name) {
+  thread_local std::unordered_map<const char*, py::handle> names;
+  py::handle& found = names[name];
+  if (!found) found = PyUnicode_InternFromString(name);
+  return found;
 }
 
 int64_t product(const std::vector<int64_t>& numbers) {
@@ -52,28 +52,30 @@ int64_t product(const std::vector<int64_t>& numbers) {
 
 }  // namespace
 
-Fields::Fields(py::object source) : source_(std::move(source)) {
-  const py::object type = py::type::of(source_);
-  const py::object names = py::hasattr(type, "_fields") ? type.attr("_fields") : type.attr("__dataclass_fields__");
-  for (const py::handle& name : names) unread_.insert(py::cast<std::string>(name));
-}
 py::object Fields::get(const char* name) {
-  unread_.erase(name);
-  return source_.attr(name);
+  read_.push_back(name);
+  return source_.attr(interned(name));
 }
 void Fields::done() const {
-  if (unread_.empty()) return;
-  std::string names;
-  for (const std::string& name : unread_) names += (names.empty() ? "" : ", ") + name;
-  throw py::type_error("the compiled engine does not read " + names + " of " +
-                       py::cast<std::string>(py::type::of(source_).attr("__name__")));
+  const py::object type = py::type::of(source_);
+  const bool named = py::isinstance<py::tuple>(source_);
+  const py::object names = type.attr(interned(named ? "_fields" : "__dataclass_fields__"));
+  if (py::len(names) == read_.size()) return;  // each is read in one place
+  std::string unread;
+  for (const py::handle& name : names) {
+    const std::string field = py::cast<std::string>(name);
+    if (std::find(read_.begin(), read_.end(), field) == read_.end()) unread += (unread.empty() ? "" : ", ") + field;
+  }
+  throw py::type_error("the compiled engine does not read " + unread + " of " +
+                       py::cast<std::string>(type.attr("__name__")));
 }
 
 template <class T>
 const T* HeldProgram::array(const py::handle& object, const std::vector<int64_t>& shape, const char* what) {
   if (object.is_none()) return nullptr;
-  const auto array = py::cast<py::array_t<T, py::array::c_style | py::array::forcecast>>(object);
-  if (std::vector<int64_t>(array.shape(), array.shape() + array.ndim()) != shape)
+  typedef py::array_t<T, py::array::c_style | py::array::forcecast> Array;
+  const auto array = Array::check_(object) ? py::reinterpret_borrow<Array>(object) : py::cast<Array>(object);
+  if (!std::equal(array.shape(), array.shape() + array.ndim(), shape.begin(), shape.end()))
     throw py::value_error(std::string(what) + " has the wrong shape");
   held_.push_back(array);
   return array.data();
@@ -173,14 +175,14 @@ void HeldProgram::read_stretches(const py::object& stretches) {
       const auto ins = op.read<std::vector<int32_t>>("ins");
       if ((int)ins.size() != facts_of(kind).inputs)
         throw py::value_error("an op must read as many registers as its kind does");
-      Op& to = ops.emplace_back(Op{kind, op.read<int32_t>("out"), {}, op.read<int64_t>("at")});
+      Op& to = ops.emplace_back(Op{kind, op.read<int32_t>("out"), {}, 0});
       std::copy(ins.begin(), ins.end(), to.ins);
+      op.ignore("at");  // it follows from the order of ops, and so do the counts
       op.done();
     }
-    const Stretch stretch = {ops.data(), (int64_t)ops.size(), fields.read<int64_t>("count"),
-                             counts_of(fields.get("first")), counts_of(fields.get("each"))};
-    for (int t = 0; t < table_count; t++) program_.counts.of[t] += stretch.count * stretch.each.of[t];
-    stretches_.push_back(stretch);
+    program_.counts = add_stretch(stretches_.emplace_back(), ops.data(), (int64_t)ops.size(),
+                                  fields.read<int64_t>("count"), program_.counts);
+    for (const char* name : {"first", "each"}) fields.ignore(name);
     fields.done();
   }
   program_.stretches = stretches_.data();

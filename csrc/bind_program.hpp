@@ -5,8 +5,9 @@
 #include <pybind11/pybind11.h>
 
 #include <deque>
-#include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pykernel/program.hpp"
@@ -16,15 +17,15 @@ namespace pykernel {
 // The fields of a dataclass or named tuple: each must be read, so that none is forgotten here.
 class Fields {
  public:
-  explicit Fields(pybind11::object source);
+  explicit Fields(pybind11::object source) : source_(std::move(source)) {}
   pybind11::object get(const char* name);
   template <class T> T read(const char* name) { return pybind11::cast<T>(get(name)); }
-  void ignore(const char* name) { unread_.erase(name); }  // a field that this engine has no use for
+  void ignore(const char* name) { read_.push_back(name); }  // a field that this engine has no use for
   void done() const;
 
  private:
   pybind11::object source_;
-  std::set<std::string> unread_;
+  std::vector<std::string_view> read_;
 };
 
 class HeldProgram {

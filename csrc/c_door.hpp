@@ -73,6 +73,7 @@ template <class F> auto with_dtype(int dtype, F f) {
   return dtype == PK_FLOAT32 ? f(float()) : f(double());
 }
 
+// The rows that C has words for: those of formats and of shared weights need programs that it cannot say.
 constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::log10_grad_weight, &Rows::log10_grad_weight},
     {&pk_rows::log10_grad_bias, &Rows::log10_grad_bias},
@@ -90,10 +91,6 @@ constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::attention_entropy, &Rows::attention_entropy},
     {&pk_rows::score_std, &Rows::score_std},
 };
-constexpr int rows_of_formats = 11, rows_of_shared_weights = 2;  // which the C door has no words for
-static_assert(sizeof c_rows / sizeof *c_rows == row_count - rows_of_formats - rows_of_shared_weights,
-              "every row has its place in pk_rows");
-
 inline Rows rows_of(const pk_rows* given) {
   const pk_rows r = read(given);
   Rows rows{};

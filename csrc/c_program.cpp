@@ -1,11 +1,12 @@
 // The C functions that run programs: what a caller leaves out is filled in here, and ops get their numbers.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <vector>
 
 #include "c_door.hpp"
-#include "ops/ops.hpp"
+#include "ops.hpp"
 
 namespace {
 
@@ -13,6 +14,10 @@ using namespace pykernel;
 using namespace pykernel::c_door;
 
 constexpr int64_t most_ops = 1 << 16, most_numbers = 1 << 24;
+
+// In the order of pk_op_kind
+constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm, OpKind::gate,   OpKind::add,
+                              OpKind::scale,  OpKind::mask, OpKind::node, OpKind::affine, OpKind::mix};
 
 // A caller's program as C++ has it; what lies here is not a run's memory.
 class HeldProgram {
@@ -49,10 +54,10 @@ class HeldProgram {
       std::vector<Op>& ops = ops_.emplace_back();
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
-        require(op.kind >= 0 && op.kind < (int)OpKind::gather, "an op's kind must be one of pk_op_kind");
+        require(op.kind >= 0 && op.kind < (int)std::size(c_kinds), "an op's kind must be one of pk_op_kind");
         for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
-        ops.push_back({(OpKind)op.kind, op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
+        ops.push_back({c_kinds[op.kind], op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
         p_.registers = std::max<int64_t>({p_.registers, op.out + 1, op.ins[0] + 1, op.ins[1] + 1, op.ins[2] + 1});
       }
       p_.counts = add_stretch(stretches_[(size_t)s], ops.data(), from.op_count, from.count, p_.counts);

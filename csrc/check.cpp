@@ -9,7 +9,7 @@
 #include <string>
 
 #include "draws.hpp"
-#include "ops/ops.hpp"
+#include "ops.hpp"
 #include "pykernel/block.hpp"
 
 namespace pykernel {

@@ -43,14 +43,16 @@ bool is_grouped(const Program& program, int64_t l) {
 }
 int64_t largest_grouped(const Program& program, int64_t first) {
   int64_t largest = 0;
-  for (int64_t l = first; l <= all_layers(program); l++)
+  for (int64_t l = first; program.groups && l <= all_layers(program); l++)
     if (is_grouped(program, l)) largest = std::max(largest, panel_size(layer_of(program, l)));
   return largest;
 }
 
 // The most that `size` says of a layer with an orthogonal weight.
 template <class Size> int64_t largest_frame(const Program& program, int64_t first, Size size) {
+  const auto is_frame = [](const Draw& draw) { return unit_of(draw).source == Source::haar; };
   int64_t largest = 0;
+  if (std::none_of(program.draws, program.draws + program.draw_count, is_frame) && !program.head.loss) return 0;
   for (int64_t l = first; l <= all_layers(program); l++)
     if (const LayerOf of = layer_of(program, l); unit_of(of).source == Source::haar)
       largest = std::max<int64_t>(largest, size(of));
@@ -137,7 +139,10 @@ template <class T> void Dense<T>::keep_draws(int64_t bytes) {
       entries += size;
     }
   };
-  each_kept([](Drawn&, int64_t) {});
+  if (keeps_all_)
+    entries = all / (int64_t)sizeof(float);
+  else
+    each_kept([](Drawn&, int64_t) {});
   float* room;
   if (is_lent()) {
     room = static_cast<float*>(take((size_t)entries * sizeof(float)));  // until the workspace goes back

@@ -172,4 +172,12 @@ void SmallFactor::solve_rows(int64_t first, int64_t last, double* x, int64_t col
   }
 }
 
+void ascend(const SmallFactor& factor, Directions& to) {
+  to.place.resize((size_t)factor.rank()), to.columns.resize((size_t)factor.rank());
+  for (size_t i = 0; i < to.place.size(); i++) to.place[i] = (int32_t)i;
+  std::sort(to.place.begin(), to.place.end(),
+            [&](int32_t i, int32_t j) { return factor.order[(size_t)i] < factor.order[(size_t)j]; });
+  for (size_t i = 0; i < to.place.size(); i++) to.columns[i] = factor.order[(size_t)to.place[i]];
+}
+
 }  // namespace pykernel

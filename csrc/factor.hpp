@@ -49,4 +49,10 @@ class SmallFactor {
                                                  // R's diagonal
 };
 
+// A factor's columns in ascending order, and where each was taken.
+struct Directions {
+  Vector<int32_t> columns, place;
+};
+void ascend(const SmallFactor& factor, Directions& to);
+
 }  // namespace pykernel

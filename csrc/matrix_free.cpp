@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "coefficients.hpp"
 #include "draws.hpp"
 #include "isa.hpp"
 #include "tape.hpp"
@@ -21,18 +22,6 @@ constexpr double thin = 0x1p-6;
 
 // Where the products of an input's and a gradient's smallest entries may be lost in float.
 constexpr double faint = 0x1p-90;
-
-double largest(const double* x, int64_t n) {
-  double m[8] = {};
-  for (int64_t i = 0; i < n; i += 8)
-    for (int j = 0; j < 8; j++) m[j] = m[j] > fabs(x[i + j]) ? m[j] : fabs(x[i + j]);
-  return *std::max_element(m, m + 8);
-}
-
-// Whether float would lose some coefficient, or what it multiplies.
-bool uneven(const double* x, int64_t n) {
-  return std::any_of(x, x + n, [](double c) { return c != 0 && !(fabs(c) > 0x1p-80 && fabs(c) < 0x1p60); });
-}
 
 // The length of the shortest column that is not zero.
 double shortest(const double* gram, int64_t B) {
@@ -74,9 +63,10 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
     d->columns.reserve((size_t)B_), d->place.reserve((size_t)B_);
   input_gram_.resize((size_t)(B_ * B_));
   for (auto* v : {&own_, &inside_, &along_, &f_, &x_}) v->resize((size_t)(B_ * stride_));
-  factor_.resize((size_t)factor_bytes(B_));
+  factor_.resize((size_t)factor_bytes(B_, B_));
   if (program.head.loss) head_.emplace(program, std::make_shared<const GivenWeights<T>>(program, L_ + 1), L_ + 1, 0);
   if (one_input(program)) single_.emplace(program);
+  if (program.weight_count) oracles_.emplace(program);
   if (!program.formats) return;
   for (auto* buffer : {&both_in_, &both_delta_, &both_out_}) *buffer = Buffer<T>((size_t)asked_entries(program));
   both_gram_.resize((size_t)(B_ * B_)), both_delta_gram_.resize((size_t)(B_ * B_));
@@ -86,10 +76,11 @@ template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
   const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
   const int64_t both = program.formats ? 3 * Buffer<T>::bytes(asked_entries(program)) + 2 * taken<double>(B * B) : 0;
   return both + taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
-         5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B)) + 3 * SmallFactor::bytes(B) +
+         5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B, B)) + 3 * SmallFactor::bytes(B) +
          InnerProducts<T>::bytes(B, largest_of(program, {true, true}).width) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
-         (one_input(program) ? SingleChain<T>::bytes(program) : 0);
+         (one_input(program) ? SingleChain<T>::bytes(program) : 0) +
+         (program.weight_count ? Oracles<T>::bytes(program) : 0);
 }
 template <class T> int64_t MatrixFreeLinear<T>::scratch_bytes(const Program& program) {
   return asked_columns(program) * group_units * (int64_t)sizeof(T);
@@ -102,6 +93,7 @@ template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& 
 template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) {
   replica_ = (uint32_t)replica;
   if (head_) head_->begin(replica, team);
+  if (oracles_) oracles_->begin(replica);
 }
 
 // A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
@@ -113,6 +105,8 @@ template <class T> void MatrixFreeLinear<T>::ask(int64_t columns) {
 template <class T> double MatrixFreeLinear<T>::work(int64_t layer, int64_t columns) const {
   const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
   const int64_t B = columns * (program_.formats ? 2 : 1);
+  if (const int64_t asked = oracles_ ? oracles_->asked(layer) : 0)
+    return (double)units * (double)B * (double)(64 + 4 * asked);
   return units > chunk_units || B >= many_columns ? (double)units * (double)B * (double)(64 + 4 * B) : 0;
 }
 
@@ -133,14 +127,6 @@ template <class T> void MatrixFreeLinear<T>::factorise_input(const double* gram,
   ascend(input_, input_directions_);
   input_units_ = units, input_columns_ = B_;
   std::copy_n(gram, B_ * B_, input_gram_.data());
-}
-
-template <class T> void MatrixFreeLinear<T>::ascend(const SmallFactor& factor, Directions& to) const {
-  to.place.resize((size_t)factor.rank()), to.columns.resize((size_t)factor.rank());
-  for (size_t i = 0; i < to.place.size(); i++) to.place[i] = (int32_t)i;
-  std::sort(to.place.begin(), to.place.end(),
-            [&](int32_t i, int32_t j) { return factor.order[(size_t)i] < factor.order[(size_t)j]; });
-  for (size_t i = 0; i < to.place.size(); i++) to.columns[i] = factor.order[(size_t)to.place[i]];
 }
 
 // A factor's rows in ascending order.
@@ -164,21 +150,6 @@ void MatrixFreeLinear<T>::subtract_square(const double* x, int64_t rows, int64_t
   algebra_table().subtract(columns, row_stride(columns), rows, x, 1, stride_, x, stride_, from, stride_);
 }
 
-// Multiplies matrices of so many rows by scale / 2^e and returns e, chosen so that numbers of size `top` times the
-// factor stay in range of float.
-template <class T>
-int64_t MatrixFreeLinear<T>::fold(double scale, double top,
-                                  std::initializer_list<std::pair<double*, int64_t>> matrices) const {
-  int e = 0;
-  const double mantissa = frexp(scale, &e);
-  const int h = top > 0 ? ilogb(top) : 0, shift = h < -40 || h > 40 ? h : 0;
-  if (abs(e) <= 20) e = 0;
-  const double factor = ldexp(e ? mantissa : scale, -shift);
-  for (const auto& [x, rows] : matrices)
-    for (int64_t i = 0; i < rows * stride_; i++) x[i] *= factor;
-  return e + shift;
-}
-
 // -- over units
 
 template <class T>
@@ -198,7 +169,7 @@ void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool caref
       kernels_.draw(draws, g, units, room, group_units);
       kernels_.combine({room, group_units, panel_units}, draws.count, factor_.data(), B_,
                        (int)std::min<int64_t>(group_panels, panels_of(units) - g * group_panels), careful, false,
-                       out + g * group_units * B_);
+                       out + g * group_units * B_, B_);
     }
   });
 }
@@ -211,7 +182,7 @@ void MatrixFreeLinear<T>::add_combination(const Block<T>& u, const double* X, bo
   team.each((panels + each - 1) / each, [&](int64_t task) {
     const int64_t at = task * each * panel_units * B_;
     kernels_.combine({u.data + at, panel_units, panel_units * B_}, B_, factor_.data(), B_,
-                     (int)std::min(each, panels - task * each), careful, true, to + at);
+                     (int)std::min(each, panels - task * each), careful, true, to + at, B_);
   });
 }
 
@@ -219,10 +190,12 @@ template <class T>
 void MatrixFreeLinear<T>::forward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, Block<T>& z,
                                   Team& team, const Format& format) {
   if (layer > L_) return head_->forward(layer, columns, u, gram, z, team, format);
+  if (team.stopped()) return;
+  if (Oracle<T>* shared = oracle(layer))
+    return shared->ask(false, u, gram, columns, program_.scale[layer - 1], z, team);
   ask(columns);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1];
-  if (team.stopped()) return;
   factorise_input(gram, N, team);
   const int64_t r = input_.rank();
   const Draws g = draws(Purpose::forward, layer, input_directions_);
@@ -232,7 +205,8 @@ void MatrixFreeLinear<T>::forward(int64_t layer, int64_t columns, const Block<T>
     frame_.make_dense(own_.data(), stride_, r, team);
     frame_.solve(f_.data(), stride_, stride_, false, team);
   }
-  z.exponent = u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), r * stride_), {{f_.data(), r}});
+  z.exponent =
+      u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), r * stride_), {{f_.data(), r * stride_}});
   expand(g, f_.data(), haar && frame_.smallest < thin, M, z.data, team);
 }
 
@@ -241,10 +215,12 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
                                    const Block<T>& delta, const double* delta_gram, Block<T>& du, Team& team,
                                    const Format& format) {
   if (layer > L_) return head_->backward(layer, columns, u, gram, delta, delta_gram, du, team, format);
+  if (team.stopped()) return;
+  if (Oracle<T>* shared = oracle(layer))
+    return shared->ask(true, delta, delta_gram, columns, program_.scale[layer - 1], du, team);
   ask(columns);
   const bool haar = is_haar(layer);
   const int64_t N = program_.columns[layer - 1], M = program_.units[layer - 1], wide = std::max(M, N);
-  if (team.stopped()) return;
   factorise_input(gram, N, team);
   const int64_t r = input_.rank();
   const Side<T> input = {u.data, {}, B_}, gradient = {delta.data, {}, B_}, result = {du.data, {}, B_};
@@ -283,7 +259,8 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
     thinnest = std::min(thinnest, frame_.smallest);
   }
   const double top = std::max(largest(f_.data(), s * stride_), largest(inside_.data(), r * stride_));
-  du.exponent = delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s}, {inside_.data(), r}});
+  du.exponent =
+      delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s * stride_}, {inside_.data(), r * stride_}});
   expand(h.draws, f_.data(), (haar && thinnest < thin) || uneven(f_.data(), s * stride_), N, du.data, team);
   if (!r) return;
 
@@ -341,7 +318,7 @@ template <class T>
 void MatrixFreeLinear<T>::forward_both(int64_t layer, int64_t columns, const typename Linear<T>::Forward (&asked)[2],
                                        Team& team) {
   const auto& [plain, stored] = asked;
-  if (layer > L_) return Linear<T>::forward_both(layer, columns, asked, team);
+  if (layer > L_ || oracle(layer)) return Linear<T>::forward_both(layer, columns, asked, team);
   ask(2 * columns);
   bool lost = false;
   const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, lost);
@@ -355,7 +332,7 @@ template <class T>
 void MatrixFreeLinear<T>::backward_both(int64_t layer, int64_t columns, const typename Linear<T>::Backward (&asked)[2],
                                         Team& team) {
   const auto& [plain, stored] = asked;
-  if (layer > L_) return Linear<T>::backward_both(layer, columns, asked, team);
+  if (layer > L_ || oracle(layer)) return Linear<T>::backward_both(layer, columns, asked, team);
   ask(2 * columns);
   bool unknown = false, lost = false;
   const Block<T> u = join(plain.u, stored.u, both_in_, team, both_gram_, unknown);
@@ -376,7 +353,9 @@ template <class T> MakeLinear<T> make_matrix_free() {
       if (program.taps && of.draw.parameter > 0 && unit_of(of.draw).source == Source::haar)
         throw std::invalid_argument("matrix_free has no delta-orthogonal weights");
       if (groups_of(program, l - 1) > 1) throw std::invalid_argument("matrix_free has no groups");
-      if (of.address != l) throw std::invalid_argument("matrix_free needs a weight of its own in every layer");
+      if (of.address > L || weight_of(program, of.address) != weight_of(program, l))
+        throw std::invalid_argument(
+            "matrix_free needs the address of a weight to be the number of a layer that uses it");
     }
     if (program.clip_value > 0 || !program.exponent)
       throw std::invalid_argument("matrix_free has no clip_value and needs exponents");

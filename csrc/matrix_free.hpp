@@ -1,8 +1,9 @@
 // The matrix-free operator: W u and W^T delta drawn from their exact joint law, for Gaussian and Haar weights, without
 // W. SPDX-License-Identifier: BSD-3-Clause
 //
-// pykernel/engines/reference_matrix_free.py is the definition, docs/matrix-free.md the derivation. Nothing is kept
-// between forward and backward: the factor of u is made again from its Gram matrix, the normals from their addresses.
+// pykernel/engines/reference_matrix_free.py is the definition, docs/matrix-free.md the derivation. A weight of one
+// layer is asked twice, forward and back, and nothing of it is kept in between: the factor of u is made again from its
+// Gram matrix, the normals from their addresses. A shared one has an oracle, which keeps what it was asked.
 #pragma once
 #include <stdint.h>
 
@@ -16,6 +17,7 @@
 #include "kernels/matrix_free.hpp"
 #include "kernels/weights.hpp"
 #include "memory.hpp"
+#include "oracle.hpp"
 #include "run.hpp"
 #include "single.hpp"
 
@@ -46,19 +48,15 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Block<T> join(const Block<T>& plain, const Block<T>& stored, const Buffer<T>& room, Team& team, Vector<double>& gram,
                 bool& lost);
   void part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const;
-  struct Directions {  // of a factor: its columns in ascending order, and where each was taken
-    Vector<int32_t> columns, place;
-  };
   void factorise_input(const double* gram, int64_t units, Team& team);
-  void ascend(const SmallFactor& factor, Directions& to) const;
   void rows_of(const SmallFactor& factor, const Directions& directions, double* out) const;
   void take_order(const SmallFactor& factor, const double* rows, int64_t columns, double* out) const;
   Draws draws(Purpose purpose, int64_t layer, const Directions& directions) const;
   void subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const;
-  int64_t fold(double scale, double top, std::initializer_list<std::pair<double*, int64_t>> matrices) const;
   void expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team);
   void add_combination(const Block<T>& u, const double* X, bool careful, T* to, Team& team);
 
+  Oracle<T>* oracle(int64_t layer) { return oracles_ && layer <= L_ ? oracles_->of(layer) : nullptr; }
   bool is_haar(int64_t layer) const { return haar_[(size_t)program_.draw[layer - 1]]; }
 
   const Program& program_;
@@ -69,6 +67,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Vector<char> haar_;             // of each draw: orthogonal instead of Gaussian
   std::optional<Dense<T>> head_;  // its few rows are drawn as they are
   std::optional<SingleChain<T>> single_;
+  std::optional<Oracles<T>> oracles_;  // of weights that layers share
   uint32_t replica_ = 0;
   InnerProducts<T> inner_;
   SmallFactor input_, cotangent_, frame_;

@@ -9,7 +9,7 @@
 
 #include "constants.hpp"
 #include "isa.hpp"
-#include "ops/ops.hpp"
+#include "ops.hpp"
 
 namespace pykernel {
 namespace {

@@ -64,7 +64,7 @@ template <class T> int64_t Network<T>::fixed_bytes(const Program& program, const
 template <class T> int64_t Network<T>::tape_bytes(const Program& program, const Keep& keep, int64_t limit) {
   if (program.formats) return 2 * tape_bytes(without_formats(program), keep, limit / 2);
   const Vector<AmountOf> amounts = amounts_of(program, routines_of(program, keep), keep);
-  return segments_of<T>(program, amounts, limit).template bytes<T>();
+  return segments_of<T>(program, amounts, keep, limit).template bytes<T>();
 }
 
 template <class T>
@@ -78,11 +78,11 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       layer(program_.exponent, columns, most.width, most.block, team_),
       norms(most.columns, most.width, layer),
       rounding(most.width, layer, team_),
-      formats_(program_.formats ? *program_.formats : Formats()),
       mixer(program_, team_),
+      formats_(program_.formats ? *program_.formats : Formats()),
       routines_(routines_of(program_, keeping)),
-      segments_(
-          segments_of<T>(program_, amounts_of(program_, routines_, keeping), program_.formats ? bytes / 2 : bytes)),
+      segments_(segments_of<T>(program_, amounts_of(program_, routines_, keeping), keeping,
+                               program_.formats ? bytes / 2 : bytes)),
       tape_(segments_, team_),
       objective_(program_),
       registers_((size_t)program_.registers),

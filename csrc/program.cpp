@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pykernel/program.hpp"
 
-#include "ops/ops.hpp"
+#include "ops.hpp"
 
 namespace pykernel {
 

@@ -66,9 +66,11 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   work = std::max(work, mixes.largest_work), total += (double)how.count * mixes.work;
   const bool brief = total < worth_a_thread;
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
-  const int64_t least = Network<T>::least_bytes(program, linears[0]->needs_input());
-  const int64_t fit = std::max<int64_t>(1, how.memory / std::max<int64_t>(1, least));
-  int64_t workers = brief ? 1 : std::min<int64_t>({how.threads, how.count, fit});
+  int64_t workers = brief ? 1 : std::min<int64_t>(how.threads, how.count);
+  if (workers > 1) {
+    const int64_t least = std::max<int64_t>(1, Network<T>::least_bytes(program, linears[0]->needs_input()));
+    workers = std::clamp<int64_t>(how.memory / least, 1, workers);
+  }
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
   int64_t alone = 0;
   if (team_pays) alone = workers < how.threads ? how.count : how.count % workers;

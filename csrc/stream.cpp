@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -54,13 +55,14 @@ Distribution distribution_called(const char* name) {
 }
 
 void check_parameter(Distribution distribution, double parameter) {
-  const bool density = distribution == Distribution::sparse, student = distribution == Distribution::student;
-  if (density && !(parameter > 0 && parameter <= 1))
-    throw std::invalid_argument("the density of \"sparse\" must be above 0 and at most 1");
-  if (student && !(parameter >= 1 && parameter <= 1e6))
-    throw std::invalid_argument("the degrees of freedom of \"student\" must be from 1 to 1e6");
-  if (distribution == Distribution::stable && !(parameter >= .5 && parameter <= 2))
-    throw std::invalid_argument("alpha of \"stable\" must be from 0.5 to 2");
+  const ParameterRange& range = product_table<float>().parameters[(int)distribution];
+  if (!range.what ||
+      (parameter >= range.least && parameter <= range.most && !(range.above && parameter == range.least)))
+    return;
+  std::ostringstream said;
+  said << range.what << " of \"" << distribution_names[(int)distribution] << "\" must be "
+       << (range.above ? "above " : "at least ") << range.least << " and at most " << range.most;
+  throw std::invalid_argument(said.str());
 }
 
 void draw_words(const Address& a, int64_t units, int64_t columns, uint32_t* out) {

@@ -83,7 +83,7 @@ Keep keep_of(const Program& program, bool linear_needs_input) {
     each_new(program, [&](const Op& op, int64_t number, const Shapes& shapes) {
       inputs |= op.kind == OpKind::linear && forms_gradient(program, number, shapes.of(op.ins[0]).columns);
     });
-  return {inputs, linear_needs_input};
+  return {inputs, linear_needs_input, linear_needs_input && program.weight_count > 0};
 }
 
 Vector<Routine> routines_of(const Program& program, const Keep& keep) {
@@ -206,16 +206,18 @@ template <class T> int64_t Segments::bytes() const {
 template int64_t Segments::bytes<float>() const;
 template int64_t Segments::bytes<double>() const;
 
-template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes) {
-  const int64_t block = largest_of(program, {false, false}).block;
+template <class T>
+Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, const Keep& keep, int64_t bytes) {
   int64_t repetitions = 0;
   for (const AmountOf& run : amounts) repetitions += run.repetitions;
+  Segments best = cut(amounts, std::max<int64_t>(1, repetitions));
+  if (keep.all || best.bytes<T>() <= bytes) return best;
+  const int64_t block = largest_of(program, {false, false}).block;
   const auto cut_into = [&](int64_t count) {
     Segments s = cut(amounts, std::max<int64_t>(1, (repetitions + count - 1) / count));
     s.checkpoint = s.count > 1 ? block : 0;
     return s;
   };
-  Segments best = cut_into(1);
   for (int64_t count = 2; best.bytes<T>() > bytes && count <= repetitions; count += std::max<int64_t>(1, count / 4)) {
     const Segments next = cut_into(count);
     if (next.bytes<T>() < best.bytes<T>())
@@ -225,8 +227,8 @@ template <class T> Segments segments_of(const Program& program, const Vector<Amo
   }
   return best;
 }
-template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, int64_t);
-template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, int64_t);
+template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, const Keep&, int64_t);
+template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, const Keep&, int64_t);
 
 template <class T>
 Tape<T>::Tape(const Segments& segments, const Team& team)

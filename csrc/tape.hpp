@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "buffer.hpp"
-#include "ops/ops.hpp"
+#include "ops.hpp"
 #include "pykernel/block.hpp"
 
 namespace pykernel {
@@ -13,8 +13,9 @@ struct Routine {
   Vector<Step> steps;
 };
 // Of the inputs of weight layers: whether all are kept, beside their Gram matrices; and whether these are made of all.
+// And whether all is kept at once: an oracle's answers depend on what was asked before, so nothing is computed twice.
 struct Keep {
-  bool inputs, grams;
+  bool inputs, grams, all = false;
 };
 Keep keep_of(const Program& program, bool linear_needs_input);
 // Whether the norm of dJ/dW is taken of dJ/dW itself: where that costs less than two Gram matrices of the columns, and
@@ -57,7 +58,8 @@ struct Segments {
   int64_t checkpoint;  // entries of a block that is kept at the beginning of each segment, 0 with one
   template <class T> int64_t bytes() const;
 };
-template <class T> Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, int64_t bytes);
+template <class T>
+Segments segments_of(const Program& program, const Vector<AmountOf>& amounts, const Keep& keep, int64_t bytes);
 // The largest number of units that any register, or the head, holds.
 int64_t largest_width(const Program& program);
 // The most that any block needs: units, columns, entries; entries of a Gram matrix.

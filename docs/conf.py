@@ -12,7 +12,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import pykernel
-from pykernel import activations, formats, inits, observables
+from pykernel import activations, formats, inits, layers, observables
 
 sys.path.insert(0, str(Path(__file__).parent))  # the settings of the gallery are pickled by name
 
@@ -104,7 +104,15 @@ sphinx_gallery_conf = {
 }
 
 
+def with_steps(app, name, source):
+    """A line of every kind of step where a page asks for them; in directives myst substitutes nothing."""
+    steps = "\n".join(f".. autoclass:: pykernel.{kind.__name__}" for kind in layers.STEPS)
+    source[0] = source[0].replace("@steps@", steps)
+
+
 def setup(app):
+    app.connect("source-read", with_steps)
+
     # Browsers draw MathML themselves: no script, no font, no request.
     def formula(block):
         def visit(writer, node):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class Conv(Weighted):
         conv 64 (3) and conv 64 (3, stride 2, 64 groups)
     """
 
+    brackets, is_spatial = 2, True
     channels: int | None = None
     kernel: Any = 3
     stride: Any = 1
@@ -61,6 +63,21 @@ class Conv(Weighted):
         if self.channels is not None and self.channels % self.groups:
             raise ValueError(f"conv groups must divide channels, got {self.groups} and {self.channels}")
         self._check_draw("conv")
+
+    def lower(self, pattern, cur, held, busy):
+        """What each patch sees, and a layer on it."""
+        if pattern.width % self.groups:
+            raise ValueError(f"conv groups must divide the units that come in, got {self.groups} for {pattern.width}")
+        units = pattern.width if self.channels is None else self.channels
+        if units % self.groups:
+            raise ValueError(f"conv groups must divide channels, got {self.groups} and {units}")
+        taps, words = self.taps(pattern.field_of(self)), pattern.words(self)
+        if words[0].distribution == "identity" and math.prod(taps) > 1:
+            raise ValueError(
+                f"init {words[0]} says nothing of a convolution of several taps; use kernel=1, or weights="
+            )
+        cur = _patches(self, pattern, cur, held, busy)
+        return pattern.linear(cur, held, units, *words, pattern.fixup, busy, taps=taps, groups=self.groups)
 
     def taps(self, positions) -> tuple[int, ...]:
         """Positions of a patch along each axis of an input."""
@@ -105,6 +122,7 @@ class Pool(Step):
         mean pool and max pool (3, stride 2, padding 1)
     """
 
+    brackets, is_spatial = 2, True
     kind: str
     size: Any = None
     stride: Any = None
@@ -133,6 +151,12 @@ class Pool(Step):
             raise ValueError(f"pool padding must be at most half of its size, got {padding} and {size}")
         return _window("pool", positions, size, stride, padding)._replace(largest=self.kind == "max")
 
+    def lower(self, pattern, cur, held, busy):
+        """One number a window."""
+        window = self.window(pattern.field_of(self))
+        pattern.field = () if self.size is None else window.out[2 - len(pattern.field) :]
+        return _windows("pool", window, pattern, cur, held, busy)
+
     def __str__(self):
         if self.size is None:
             return f"{self.kind} pool"
@@ -151,12 +175,35 @@ class Flatten(Step):
         flatten
     """
 
+    brackets, is_spatial = 0, True
+
     def window(self, positions) -> Window:
         """The one window over an input's positions."""
         return _window("flatten", positions, positions, positions, (0,) * len(positions))._replace(by_units=True)
 
+    def lower(self, pattern, cur, held, busy):
+        """One patch of all positions."""
+        cur = _patches(self, pattern, cur, held, busy)
+        pattern.field = ()
+        return cur
+
     def __str__(self):
         return "flatten"
+
+
+def _patches(step, pattern, cur, held, busy):
+    """What the windows of a step see, side by side as units."""
+    window = step.window(pattern.field_of(step))
+    pattern.field = window.out[2 - len(pattern.field) :]
+    pattern.width *= math.prod(window.taps)
+    return _windows("gather", window, pattern, cur, held, busy)
+
+
+def _windows(kind, window, pattern, cur, held, busy):
+    """An op on windows; where each is one position, what is there already."""
+    if window.is_whole:
+        return cur
+    return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.windows.number(window))
 
 
 def _each_axis(name, value, least=1):

@@ -33,6 +33,8 @@ class Distribution(NamedTuple):
     gaussian: bool = False
 
 
+WHOLE = Distribution(lambda _: math.nan, words=0)
+# Those that the stream draws have their numbers in C++ and Numba by their order here: CMake reads the names.
 TABLE = {
     "normal": Distribution(lambda _: 1.0, gaussian=True),
     "uniform": Distribution(lambda _: 1 / 3),
@@ -48,12 +50,12 @@ TABLE = {
         (checks.within, 'init parameter (alpha of "stable")', 0.5, 2.0),
         words=2,
     ),
-    "identity": Distribution(lambda _: math.nan, words=0),
-    "constant": Distribution(lambda _: math.nan, words=0),
-    "haar": Distribution(lambda _: math.nan, words=0, gaussian=True),
+    "identity": WHOLE,
+    "constant": WHOLE,
+    "haar": WHOLE._replace(gaussian=True),
 }
 SCALED = ("normal", "uniform", "truncated")  # those that schemes of a given variance take
-INDEPENDENT = tuple(name for name, row in TABLE.items() if row.words)  # in the order of their numbers in C++ and Numba
+INDEPENDENT = tuple(name for name, row in TABLE.items() if row.words)
 GAUSSIAN = tuple(name for name, row in TABLE.items() if row.gaussian)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pykernel import checks
+from pykernel.program import A
 from pykernel.step import MAX_WIDTH, Weighted, set_fields
 
 
@@ -44,6 +45,17 @@ class Drive(Weighted):
     def __post_init__(self):
         set_fields(self, units=checks.integer("drive units", self.units, 1, MAX_WIDTH))
         self._check_draw("drive")
+
+    def lower(self, pattern, cur, held, busy):
+        """What comes in plus a layer that reads an input of its own."""
+        n = pattern.width
+        if pattern.field != pattern.field_in:
+            raise ValueError(f"{self} brings positions {pattern.field_in}, and there are {pattern.field} here")
+        arrived = pattern.emit("drive", (cur,), True, (*busy, cur), drives=self.units)
+        pattern.width = self.units
+        driven = pattern.linear(arrived, True, n, *pattern.words(self), pattern.fixup, (*busy, cur))
+        out = driven if held and cur == A else cur
+        return pattern.emit("add", (cur, driven), False, (), out=out, skip=1.0, branch=1.0)
 
     def __str__(self):
         return f"drive {self.units}"

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pykernel import activations, checks, inits
 from pykernel.activation import Activation
 from pykernel.conv import Conv, Flatten, Pool
 from pykernel.drive import Drive
-from pykernel.step import MAX_WIDTH, Step, Weighted, set_fields, word
+from pykernel.program import CENTRED, NormRow
+from pykernel.step import MAX_WIDTH, Roles, Step, Weighted, set_fields, word
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
@@ -45,6 +46,11 @@ class Linear(Weighted):
         if self.units is not None:
             set_fields(self, units=checks.integer("linear units", self.units, 1, MAX_WIDTH))
         self._check_draw("linear")
+
+    def lower(self, pattern, cur, held, busy):
+        """One layer."""
+        units = self.units or pattern.width
+        return pattern.linear(cur, held, units, *pattern.words(self), pattern.fixup, busy)
 
     def __str__(self):
         return "linear" if self.units is None else f"linear {self.units}"
@@ -86,6 +92,16 @@ class Norm(Step):
             set_fields(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
         for key in ("weight", "bias"):
             set_fields(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
+
+    def lower(self, pattern, cur, held, busy):
+        """A norm that no activation function takes along, and what is done to what comes out."""
+        number = pattern.norms.number(self.norm_row(pattern.chain))
+        cur = pattern.elementwise("norm", cur, held, busy, norm_steps=number)
+        return pattern.affine(self, cur, held, busy) if self.is_affine else cur
+
+    def norm_row(self, chain):
+        """The norm in a chain's program."""
+        return NormRow(self.kind, chain.norm_eps if self.eps is None else self.eps)
 
     @property
     def is_affine(self):
@@ -131,6 +147,7 @@ class Gated(Weighted):
         'silu gate 2048'
     """
 
+    brackets = 2
     units: int | None = None
     activation: Any = "silu"
     init: Any = None
@@ -142,6 +159,20 @@ class Gated(Weighted):
             set_fields(self, units=checks.integer("gated units", self.units, 1, MAX_WIDTH))
         set_fields(self, activation=activations.get(self.activation))
         self._check_draw("gated")
+
+    def roles(self) -> Roles:
+        """Two layers and an activation step."""
+        return Roles(("gate", "value"), (self.activation.name,))
+
+    def lower(self, pattern, cur, held, busy):
+        """Two layers on one input, and their gate."""
+        words, width = pattern.words(self), pattern.width
+        units = self.units or width
+        gate = pattern.linear(cur, True, units, *words, 1.0, (*busy, cur))
+        pattern.width = width
+        value = pattern.linear(cur, True, units, *words, pattern.fixup, (*busy, cur, gate))
+        row = pattern.activations.number(self.activation)
+        return pattern.emit("gate", (gate, value), held, (*busy, gate, value), row=row, norm=0)
 
     def __str__(self):
         return f"{self.activation} gate" + ("" if self.units is None else f" {self.units}")
@@ -196,6 +227,30 @@ class Attention(Weighted):
         set_fields(self, output=None if self.output is None else inits.get(self.output))
         self._check_draw("attention")
 
+    def roles(self) -> Roles:
+        """Four layers and an attention."""
+        return Roles(("query", "key", "value", "output"), (), ("attention",))
+
+    def lower(self, pattern, cur, held, busy):
+        """Three layers on one input, what the positions make of them, and a layer."""
+        n, words = pattern.width, pattern.words(self)
+        if n % self.heads:
+            raise ValueError(
+                f"attention heads must divide the units that come in, got {self.heads} heads for {n} units"
+            )
+        kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        shared = n // self.heads * kv_heads
+        registers: list[int] = []
+        for units, centred in ((n, "no"), (shared, "positions"), (shared, "no")):
+            pattern.width, over = n, CENTRED.index(centred)
+            registers.append(pattern.linear(cur, True, units, *words, 1.0, (*busy, cur, *registers), centred=over))
+        pattern.width = n
+        scale = (n // self.heads) ** -0.5 if self.scale is None else self.scale
+        numbers = {"heads": self.heads, "kv_heads": kv_heads, "causal": self.causal, "mix_scale": scale}
+        mixed = pattern.emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
+        output = (words[0] if self.output is None else self.output, *words[1:])
+        return pattern.linear(mixed, held, n, *output, pattern.fixup, (*busy, mixed))
+
     def __str__(self):
         return f"{'causal ' if self.causal else ''}attention of {self.heads} head{'s' if self.heads > 1 else ''}"
 
@@ -221,6 +276,10 @@ class Dropout(Step):
         set_fields(self, p=checks.within("dropout p", self.p, 0.0, 1.0))
         if self.p == 1:
             raise ValueError("dropout p must be below 1, got 1")
+
+    def lower(self, pattern, cur, held, busy):
+        """A mask, where entries are zeroed at all."""
+        return pattern.elementwise("mask", cur, held, busy, masks=self.p) if self.p else cur
 
     def __str__(self):
         return f"dropout {self.p:g}"
@@ -248,6 +307,12 @@ class Scale(Step):
 
     def __post_init__(self):
         set_fields(self, s=checks.number_or_array("scale s", self.s))
+
+    def lower(self, pattern, cur, held, busy):
+        """A factor, or one a unit."""
+        if isinstance(self.s, tuple):
+            return pattern.affine(self, cur, held, busy)
+        return pattern.elementwise("scale", cur, held, busy, factors=self.s)
 
     def rows(self, units, repetitions):
         """As `Norm.rows`."""
@@ -334,12 +399,8 @@ class Block:
         return out + (f", then {', '.join(map(str, self.after))}" if self.after else "")
 
 
-class Roles(NamedTuple):
-    """Names of what has rows of its own in a block, in the order of use: layers, activation steps, attentions."""
-
-    layer: tuple[str, ...]
-    activation: tuple[str, ...]
-    mix: tuple[str, ...]
+# The kinds of step, in the order in which they are named to people.
+STEPS: tuple[Any, ...] = (Linear, Norm, Gated, Attention, Drive, Conv, Pool, Flatten, Dropout, Scale)
 
 
 def roles(block) -> Roles:
@@ -350,25 +411,14 @@ def roles(block) -> Roles:
         >>> roles(Block(Norm("layer"), Linear(256), "gelu", Linear(64), skip=1.0))
         Roles(layer=('linear1', 'linear2'), activation=('gelu',), mix=())
     """
-    weights, functions, mixes = [], [], []
     passing = block.skip if isinstance(block.skip, tuple) else ()
+    names: tuple[list[str], ...] = ([], [], [])
     for prefix, steps in (("", block.steps), ("skip.", passing), ("after.", block.after)):
         for step in steps:
-            if isinstance(step, Linear):
-                weights.append(f"{prefix}linear")
-            elif isinstance(step, Conv):
-                weights.append(f"{prefix}conv")
-            elif isinstance(step, Drive):
-                weights.append(f"{prefix}drive")
-            elif isinstance(step, Gated):
-                weights += [f"{prefix}gate", f"{prefix}value"]
-                functions.append(f"{prefix}{step.activation.name}")
-            elif isinstance(step, Attention):
-                weights += [prefix + name for name in ("query", "key", "value", "output")]
-                mixes.append(f"{prefix}attention")
-            elif isinstance(step, Activation):
-                functions.append(f"{prefix}{step.name}")
-    return Roles(_numbered(weights), _numbered(functions), _numbered(mixes))
+            own = Roles((), (step.name,)) if isinstance(step, Activation) else step.roles()
+            for kind, added in zip(names, own, strict=True):
+                kind += [prefix + name for name in added]
+    return Roles(*map(_numbered, names))
 
 
 def _numbered(names):
@@ -387,8 +437,8 @@ def step_of(step):
     if isinstance(step, str):
         return activations.get(step)
     raise TypeError(
-        "a step must be a Linear, Norm, Gated, Attention, Drive, Conv, Pool, Flatten, Dropout, Scale or an activation "
-        f"(a name or an Activation), got {said(step)}"
+        f"a step must be a {', '.join(kind.__name__ for kind in STEPS)} or an activation (a name or an Activation), "
+        f"got {said(step)}"
     )
 
 
@@ -413,7 +463,7 @@ def block_of(part):
 
 def is_spatial(step):
     """Whether a step looks at positions as a field: it needs their number along each axis."""
-    return isinstance(step, Conv | Pool | Flatten)
+    return isinstance(step, Step) and step.is_spatial
 
 
 def _steps(name, given):

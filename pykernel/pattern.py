@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import cached_property
 
 import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.conv import Conv, Flatten, Pool
-from pykernel.drive import Drive
-from pykernel.layers import BRANCH_SCALES, Attention, Dropout, Gated, Linear, Norm, Scale
+from pykernel.layers import BRANCH_SCALES, Norm
 from pykernel.program import (
     BIASES,
     CENTRED,
+    A,
     Activations,
     AffineRow,
     Counts,
@@ -30,7 +30,23 @@ from pykernel.program import (
 from pykernel.step import Weighted
 from pykernel.window import kernel_shape
 
-A = 0  # the register of the signal
+# What ops say of themselves, by the table that counts them: a row of one array a name.
+NUMBERS = (
+    ("layer", np.int64, ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "bias_draw", "centred")),
+    ("layer", np.float64, ("scale", "bias_scale")),
+    ("activation", np.int64, ("row", "norm")),
+    ("norm", np.int64, ("norm_steps",)),
+    ("window", np.int64, ("window_steps",)),
+    ("drive", np.int64, ("drives",)),
+    ("node", np.int64, ("nodes",)),
+    ("join", np.float64, ("skip", "branch")),
+    ("factor", np.float64, ("factors",)),
+    ("mask", np.float64, ("masks",)),
+    ("mix", np.int64, ("heads", "kv_heads")),
+    ("mix", bool, ("causal",)),
+    ("mix", np.float64, ("mix_scale",)),
+)
+ABSENT = {name: np.empty(0, dtype) for _, dtype, names in NUMBERS for name in names}  # where a chain has no such op
 
 
 class Rows:
@@ -42,10 +58,10 @@ class Rows:
 
     def number(self, row):
         """The place of a row, which is added where it is new."""
-        if row not in self._known:
-            self._known[row] = len(self.rows)
+        number = self._known.setdefault(row, len(self.rows))
+        if number == len(self.rows):
             self.rows.append(row)
-        return self._known[row]
+        return number
 
 
 class Pattern:
@@ -53,8 +69,9 @@ class Pattern:
     rows, `positions_out` (of the last node), and one array a number.
 
     Arrays over layers: units, columns, groups, kernel (index into `kernels`), taps, positions, weight (its number among
-    the distinct weights, in order of first use), scale, gain, draw, init (index into `inits`), bias_draw, bias_scale,
-    centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    the distinct weights, in order of first use), address (in the stream, from 1), scale, gain, draw, init (index into
+    `inits`), bias_draw, bias_scale, centred; `chosen_bias` is what the last two are without the scheme's own biases.
+    Of each distinct weight `first_uses` is the place, from 0, of the layer that uses it first.
     """
 
     units: np.ndarray
@@ -64,13 +81,12 @@ class Pattern:
     taps: np.ndarray
     positions: np.ndarray
     weight: np.ndarray
+    address: np.ndarray
+    first_uses: np.ndarray
     scale: np.ndarray
-    gain: np.ndarray
     draw: np.ndarray
-    init: np.ndarray
     bias_draw: np.ndarray
     bias_scale: np.ndarray
-    chosen_bias: tuple[np.ndarray, np.ndarray]
     centred: np.ndarray
     nodes: np.ndarray
     norm_steps: np.ndarray
@@ -93,13 +109,14 @@ class Pattern:
         )
         self.stretches: list[Stretch] = []
         self.done, self.registers = Counts(), 1
-        self._turn, self._turns = 0, 1  # of the pattern: repetitions done, and in all
+        self._turn, self.turns = 0, 1  # of the pattern: repetitions done, and in all
         self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
-        self._numbers = defaultdict(list)  # of each table's columns, arrays to be joined
+        self._repeated: list[tuple] = []  # how often, how many ops of each table, and their numbers by name
+        self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
-        self._width = chain.width if chain.widths is None else int(chain.widths[0])
-        self._positions = self._positions_in = tuple(positions)  # of one input, where the walk is
-        self._numbers["nodes"].append(np.array([self._width]))
+        self.width = chain.width if chain.widths is None else int(chain.widths[0])
+        self.field = self.field_in = tuple(positions)  # of one input, where the walk is
+        first = np.array([self.width])
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -111,16 +128,21 @@ class Pattern:
         end = self.done.layer
         for block in chain.last:
             self._repeat([block], 1)
-        self.positions_out = self._positions
+        self.positions_out = self.field
         self._join_arrays()
-        self.weight = np.arange(self.done.layer)
+        self.nodes = np.concatenate([first, self.nodes])
+        self.weight = self.first_uses = np.arange(self.done.layer)
+        self.address = self.weight + 1
         if chain.tied:
-            self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // chain.depth, 1)
-            self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
-            self._require_one_shape()
+            self._share(begin, end)
 
-    def _require_one_shape(self):
-        """Refuse repetitions whose weights have other shapes, as behind a Flatten."""
+    def _share(self, begin, end):
+        """Repetitions of layers begin .. end - 1 use the weights of the first, of one shape (not behind a Flatten)."""
+        self.weight = self.weight.copy()
+        self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // self.chain.depth, 1)
+        self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
+        self.first_uses = np.unique(self.weight, return_index=True)[1]
+        self.address = self.first_uses[self.weight] + 1
         for numbers in (self.units, self.columns, self.groups, self.kernel):
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
@@ -130,19 +152,19 @@ class Pattern:
     @property
     def _shape(self):
         """Units, and positions of one input."""
-        return self._width, self._positions
+        return self.width, self.field
 
     def _repeat(self, blocks, count):
         """A pattern so many times: one after the other as long as shapes change, and what is left at once."""
-        self._turn, self._turns = 0, count
+        self._turn, self.turns = 0, count
         while self._turn < count:
             before = self._shape
             for block in blocks:
                 self._block(block)
-            if self.chain.tied and count > 1 and self._width != before[0]:
+            if self.chain.tied and count > 1 and self.width != before[0]:
                 raise ValueError(
                     "tied repetitions use the same weights, so the pattern must end in as many units as come in: "
-                    f"{before[0]} come in, {self._width} out"
+                    f"{before[0]} come in, {self.width} out"
                 )
             self._end(count - self._turn if self._shape == before else 1)
 
@@ -181,10 +203,10 @@ class Pattern:
         words = [chain.layer_word(name, l) for name in ("init", "gain", "bias_std")]
         factor = self._keyword_fixup(l)
         if chain.order == "linear-norm-activation":
-            cur = self._linear(cur, held, units, *words, factor)
-            return self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        cur = self._phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        return self._linear(cur, held, units, *words, factor)
+            cur = self.linear(cur, held, units, *words, factor)
+            return self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        cur = self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
+        return self.linear(cur, held, units, *words, factor)
 
     def _keyword_fixup(self, l):
         chain = self.chain
@@ -200,9 +222,9 @@ class Pattern:
         scale = self._factor(block.scale)
         if not held:
             if scale != 1.0:
-                cur = self._elementwise("scale", cur, held, (), factors=scale)
+                cur = self.elementwise("scale", cur, held, (), factors=scale)
         elif isinstance(block.skip, tuple):
-            branch, (self._width, self._positions) = self._shape, before
+            branch, (self.width, self.field) = self._shape, before
             passed = self._steps(block.skip, A, False, (cur,), [1.0] * len(block.skip))
             self._require_equal(block, self._shape, branch)
             cur = self._add(passed, cur, 1.0, scale)
@@ -227,133 +249,37 @@ class Pattern:
 
         An activation takes the norm before it along, unless that has a weight or bias.
         """
-        chain, factors = self.chain, iter(factors)
-        for i, step in enumerate(steps):
-            following = steps[i + 1] if i + 1 < len(steps) else None
-            if isinstance(step, Linear):
-                words = self._words(step)
-                cur = self._linear(cur, held, step.units or self._width, *words, next(factors), busy)
-            elif isinstance(step, Gated):
-                cur = self._gated(step, cur, held, busy, next(factors))
-            elif isinstance(step, Attention):
-                cur = self._attention(step, cur, held, busy, next(factors))
-            elif isinstance(step, Drive):
-                cur = self._drive(step, cur, held, busy, next(factors))
-            elif isinstance(step, Conv):
-                cur = self._conv(step, cur, held, busy, next(factors))
-            elif isinstance(step, Pool):
-                cur = self._pool(step, cur, held, busy)
-            elif isinstance(step, Flatten):
-                cur = self._patches(step, cur, held, busy)
-                self._positions = ()
-            elif isinstance(step, Norm):
-                row = NormRow(step.kind, chain.norm_eps if step.eps is None else step.eps)
-                if isinstance(following, Activation) and not step.is_affine:
-                    cur = self._phi(cur, held, following, row, busy)
-                    continue
-                cur = self._elementwise("norm", cur, held, busy, norm_steps=self.norms.number(row))
-                if step.is_affine:
-                    cur = self._affine(step, cur, held, busy)
-            elif isinstance(step, Activation):
-                if not (i and isinstance(steps[i - 1], Norm) and not steps[i - 1].is_affine):
-                    cur = self._phi(cur, held, step, self.norms.rows[0], busy)
-            elif isinstance(step, Dropout):
-                if step.p:
-                    cur = self._elementwise("mask", cur, held, busy, masks=step.p)
-            elif isinstance(step, Scale) and isinstance(step.s, tuple):
-                cur = self._affine(step, cur, held, busy)
-            elif isinstance(step, Scale):
-                cur = self._elementwise("scale", cur, held, busy, factors=step.s)
+        left = iter(factors)
+        for before, step, behind in zip((None, *steps), steps, (*steps[1:], None), strict=False):
+            if isinstance(step, Activation):
+                norm = before.norm_row(self.chain) if _is_plain_norm(before) else self.norms.rows[0]
+                cur = self.phi(cur, held, step, norm, busy)
+            elif not (_is_plain_norm(step) and isinstance(behind, Activation)):
+                self.fixup = next(left) if isinstance(step, Weighted) else 1.0
+                cur = step.lower(self, cur, held, busy)
         return cur
 
-    def _gated(self, step, cur, held, busy, factor):
-        words, units, width = self._words(step), step.units or self._width, self._width
-        gate = self._linear(cur, True, units, *words, 1.0, (*busy, cur))
-        self._width = width
-        value = self._linear(cur, True, units, *words, factor, (*busy, cur, gate))
-        return self._emit(
-            "gate", (gate, value), held, (*busy, gate, value), row=self.activations.number(step.activation), norm=0
-        )
-
-    def _attention(self, step, cur, held, busy, factor):
-        n, words = self._width, self._words(step)
-        if n % step.heads:
-            raise ValueError(
-                f"attention heads must divide the units that come in, got {step.heads} heads for {n} units"
-            )
-        kv_heads = step.heads if step.kv_heads is None else step.kv_heads
-        registers = []
-        for units in (n, n // step.heads * kv_heads, n // step.heads * kv_heads):
-            self._width = n
-            registers.append(self._linear(cur, True, units, *words, 1.0, (*busy, cur, *registers)))
-        self._rep["centred"][-2] = CENTRED.index("positions")  # the key's
-        self._width = n
-        scale = (n // step.heads) ** -0.5 if step.scale is None else step.scale
-        numbers = {"heads": step.heads, "kv_heads": kv_heads, "causal": step.causal, "mix_scale": scale}
-        mixed = self._emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
-        output = (words[0] if step.output is None else step.output, *words[1:])
-        return self._linear(mixed, held, n, *output, factor, (*busy, mixed))
-
-    def _drive(self, step, cur, held, busy, factor):
-        """What comes in plus a layer that reads an input of its own."""
-        n = self._width
-        if self._positions != self._positions_in:
-            raise ValueError(f"{step} brings positions {self._positions_in}, and there are {self._positions} here")
-        arrived = self._emit("drive", (cur,), True, (*busy, cur), drives=step.units)
-        self._width = step.units
-        driven = self._linear(arrived, True, n, *self._words(step), factor, (*busy, cur))
-        out = driven if held and cur == A else cur
-        return self._emit("add", (cur, driven), False, (), out=out, skip=1.0, branch=1.0)
-
-    def _conv(self, step, cur, held, busy, factor):
-        if self._width % step.groups:
-            raise ValueError(f"conv groups must divide the units that come in, got {step.groups} for {self._width}")
-        units = self._width if step.channels is None else step.channels
-        if units % step.groups:
-            raise ValueError(f"conv groups must divide channels, got {step.groups} and {units}")
-        taps, init = step.taps(self._field(step)), self._init(step)
-        if init.distribution == "identity" and math.prod(taps) > 1:
-            raise ValueError(f"init {init} says nothing of a convolution of several taps; use kernel=1, or weights=")
-        cur = self._patches(step, cur, held, busy)
-        return self._linear(cur, held, units, *self._words(step), factor, busy, taps=taps, groups=step.groups)
-
-    def _field(self, step):
+    def field_of(self, step):
         """Positions of one input, where a step needs their axes."""
-        if not self._positions:
+        if not self.field:
             raise ValueError(
                 f"{step} needs positions, of one axis or two: give positions=..., and flatten or pool to one behind it"
             )
-        return self._positions
+        return self.field
 
-    def _patches(self, step, cur, held, busy):
-        """What the windows of a step see, side by side as units; a window of one position where it lies."""
-        positions = self._field(step)
-        window = step.window(positions)
-        self._positions = window.out[2 - len(positions) :]
-        self._width *= math.prod(window.taps)
-        if window.is_whole:
-            return cur
-        return self._elementwise("gather", cur, held, busy, window_steps=self.windows.number(window))
-
-    def _pool(self, step, cur, held, busy):
-        positions = self._field(step)
-        window = step.window(positions)
-        self._positions = () if step.size is None else window.out[2 - len(positions) :]
-        if window.is_whole:
-            return cur
-        return self._elementwise("pool", cur, held, busy, window_steps=self.windows.number(window))
-
-    def _init(self, step):
+    def init_of(self, step):
+        """A step's init, or the chain's."""
         return self.chain.init if step.init is None else step.init
 
     def _last_init(self, step):
         """The init of a step's last layer, the one that Fixup acts on."""
         output = getattr(step, "output", None)
-        return self._init(step) if output is None else output
+        return self.init_of(step) if output is None else output
 
-    def _words(self, step):
+    def words(self, step):
+        """The init, gain and bias_std of a step's layers."""
         chain = self.chain
-        return self._init(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
+        return self.init_of(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
 
     def _factor(self, factor):
         return self.chain.branches**-0.5 if factor in BRANCH_SCALES else float(factor)
@@ -373,16 +299,17 @@ class Pattern:
 
     # -- ops
 
-    def _linear(self, cur, held, units, init, gain, bias_std, factor, busy=(), taps=(), groups=1):
-        fans = (self._width // groups, units // groups * math.prod(taps))
+    def linear(self, cur, held, units, init, gain, bias_std, fixup, busy=(), taps=(), groups=1, centred=0):
+        """A layer of weights, its scale times `fixup`; `centred`: index into CENTRED, a batch norm behind it aside."""
+        fans = (self.width // groups, units // groups * math.prod(taps))
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
         own = (
             bias
             if bias_std or init.bias_distribution == "zero"
             else (init.bias_distribution, self._scale(init, "bias_scale", fans))
         )
-        columns, self._width = self._width // groups, units
-        return self._emit(
+        columns, self.width = self.width // groups, units
+        return self.emit(
             "linear",
             (cur,),
             held,
@@ -392,8 +319,8 @@ class Pattern:
             groups=groups,
             kernel=self.kernels.number(taps),
             taps=math.prod(taps),
-            positions=math.prod(self._positions),
-            scale=self._scale(init, "scale", fans) * gain * factor,
+            positions=math.prod(self.field),
+            scale=self._scale(init, "scale", fans) * gain * fixup,
             gain=gain,
             draw=self.draws.number(_draw(init, taps)),
             init=self.inits.number(init),
@@ -401,34 +328,38 @@ class Pattern:
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
             chosen_scale=bias[1],
-            centred=0,  # until a batch norm or an attention follows
+            centred=centred,
         )
 
     def _scale(self, init, key, fans):
         """The scale of a scheme for a layer's fans, each distinct pair asked once."""
-        if (init, key, fans) not in self._scales:
-            try:
-                self._scales[init, key, fans] = float(getattr(init, key)(*fans))
-            except Exception as error:
-                layer = self.done.layer + len(self._rep["units"]) + 1
-                where = f"init {init}: {key}{fans} of layer {layer}"
-                raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
-        return self._scales[init, key, fans]
+        asked = init, key, fans
+        if (known := self._scales.get(asked)) is not None:
+            return known
+        try:
+            scale = self._scales[asked] = float(getattr(init, key)(*fans))
+        except Exception as error:
+            layer = self.done.layer + len(self._rep["units"]) + 1
+            where = f"init {init}: {key}{fans} of layer {layer}"
+            raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
+        return scale
 
-    def _phi(self, cur, held, activation, norm, busy=()):
+    def phi(self, cur, held, activation, norm, busy=()):
+        """An activation function, on what a norm makes of its input."""
         number = 0 if norm.kind is None else self.norms.number(norm)
-        return self._elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
+        return self.elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
 
-    def _affine(self, step, cur, held, busy):
+    def affine(self, step, cur, held, busy):
         """What a step says of each unit."""
-        each = np.array([self._affines.number(row) for row in step.rows(self._width, self._turns)])
-        return self._elementwise("affine", cur, held, busy, affine_steps=each)
+        each = np.array([self._affines.number(row) for row in step.rows(self.width, self.turns)])
+        return self.elementwise("affine", cur, held, busy, affine_steps=each)
 
-    def _elementwise(self, kind, cur, held, busy, **numbers):
-        return self._emit(kind, (cur,), held, (*busy, cur), **numbers)
+    def elementwise(self, kind, cur, held, busy, **numbers):
+        """An op with one input."""
+        return self.emit(kind, (cur,), held, (*busy, cur), **numbers)
 
     def _add(self, passed, cur, skip, branch):
-        return self._emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
+        return self.emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
 
     def _join(self, passed, cur, skip, branch):
         self._close(self._add(passed, cur, skip, branch))
@@ -438,9 +369,9 @@ class Pattern:
         self._node(cur, A)
 
     def _node(self, cur, out):
-        self._emit("node", (cur,), False, (), out=out, nodes=self._width)
+        self.emit("node", (cur,), False, (), out=out, nodes=self.width)
 
-    def _emit(self, kind, ins, held, busy, out=None, **numbers):
+    def emit(self, kind, ins, held, busy, out=None, **numbers):
         """An op and its numbers; the register that it writes: A where that is free, else the first that is."""
         if out is None:
             out = next(r for r in range(1 if held else 0, len(busy) + 2) if r not in busy)
@@ -471,34 +402,54 @@ class Pattern:
         else:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
-        for name, column in self._rep.items():
-            if name == "affine_steps":  # each with one number, or one a repetition
-                turns = slice(self._turn, self._turn + count)
-                column = [np.broadcast_to(each if len(each) == 1 else each[turns], count) for each in column]
-                self._numbers[name].append(np.stack(column, axis=1).ravel())
-            else:
-                self._numbers[name].append(np.full(count, column[0]) if len(column) == 1 else np.tile(column, count))
+        self._repeated.append((count, self._here, self._rep))
+        if "affine_steps" in self._rep:  # each with one number, or one a repetition
+            turns = slice(self._turn, self._turn + count)
+            column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in self._rep["affine_steps"]]
+            self._affine_steps.append(np.stack(column, axis=1).ravel())
         self._turn += count
         self._begin()
 
+    def _numbers(self, table, dtype, names):
+        """What ops of a table said under these names, (names, ops)."""
+        parts = []
+        for count, here, said in self._repeated:
+            if here[table]:
+                part = np.empty((len(names), count, here[table]), dtype)
+                part[:] = np.array([said[name] for name in names], dtype)[:, None]
+                parts.append(part.reshape(len(names), -1))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
     def _join_arrays(self):
-        column = lambda name, dtype: _joined(self._numbers[name], dtype)
-        integers = ("units", "columns", "groups", "kernel", "taps", "positions", "draw", "init", "bias_draw", "nodes")
-        for name in (*integers, "norm_steps", "affine_steps", "window_steps", "drives"):
-            setattr(self, name, column(name, np.int64))
+        found = dict(ABSENT)
+        for table, dtype, names in NUMBERS:
+            if getattr(self.done, table):
+                found.update(zip(names, self._numbers(table, dtype, names), strict=True))
+        take = lambda *names: [found.pop(name) for name in names]
+        self.steps = Activations(*take("row", "norm"))
+        self.joins = Joins(*take("skip", "branch"))
+        self.mixes = Mixes(*take("heads", "kv_heads", "causal", "mix_scale"))
+        vars(self).update(found)
+        self.affine_steps = np.concatenate(self._affine_steps) if self._affine_steps else ABSENT["norm_steps"]
         self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
-        for name in ("scale", "gain", "bias_scale", "factors", "masks"):
-            setattr(self, name, column(name, np.float64))
-        self.chosen_bias = column("chosen_draw", np.int64), column("chosen_scale", np.float64)
-        self.steps = Activations(column("row", np.int64), column("norm", np.int64))
-        self.joins = Joins(column("skip", np.float64), column("branch", np.float64))
-        self.centred = column("centred", np.int64)
-        self.mixes = Mixes(
-            column("heads", np.int64),
-            column("kv_heads", np.int64),
-            column("causal", bool),
-            column("mix_scale", np.float64),
-        )
+
+    # seldom asked: what the caller's weights, or a sampler's, are multiplied with
+
+    @cached_property
+    def init(self):
+        """Of each layer the place of its scheme in `inits`."""
+        return self._numbers("layer", np.int64, ("init",))[0]
+
+    @cached_property
+    def gain(self):
+        """Of each layer."""
+        return self._numbers("layer", np.float64, ("gain",))[0]
+
+    @cached_property
+    def chosen_bias(self):
+        """bias_draw and bias_scale without the scheme's own biases."""
+        draw, scale = (("chosen_draw",), np.int64), (("chosen_scale",), np.float64)
+        return tuple(self._numbers("layer", dtype, names)[0] for names, dtype in (draw, scale))
 
     @property
     def shapes(self):
@@ -508,27 +459,19 @@ class Pattern:
 
     def places(self, positions):
         """Positions of one input at each layer, of inputs with these."""
-        if self.chain.is_spatial:
+        if self.chain.is_spatial or not positions:
             return self.positions
         return np.full(len(self.units), math.prod(positions))
 
     def layers(self, positions, draw, scale, bias_draw, bias_scale):
         """The layers for inputs of these positions, with what stands in the place of their draws."""
-        address = self.first_uses[self.weight] + 1
         placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
-        placed = (*placed, self.weight, address)
+        placed = (*placed, self.weight, self.address)
         return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
 
-    @property
-    def first_uses(self):
-        """Of each distinct weight the place, from 0, of the layer that uses it first."""
-        return np.unique(self.weight, return_index=True)[1]
 
-
-def _joined(parts, dtype):
-    """One array of a few; most chains have one."""
-    whole = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
-    return whole.astype(dtype, copy=False)
+def _is_plain_norm(step):
+    return isinstance(step, Norm) and not step.is_affine
 
 
 def _draw(init, taps):

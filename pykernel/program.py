@@ -9,6 +9,7 @@ Ops name registers, tables and the place of their number within one repetition; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from pykernel import checks, stream
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
+A = 0  # the register of the signal
 CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
 MAX_REPLICAS = 2**32
@@ -49,7 +51,7 @@ class Counts(NamedTuple):
 
     def plus(self, other, times=1):
         """These and `times` the others."""
-        return Counts(*(a + times * b for a, b in zip(self, other, strict=True)))
+        return Counts(*[a + times * b for a, b in zip(self, other, strict=True)])
 
 
 class Op(NamedTuple):
@@ -268,18 +270,18 @@ class Program:
     @property
     def columns(self) -> int:
         """Columns of a[0], and of every block without windows between: inputs times positions."""
-        return self.batch * int(np.prod(self.positions, dtype=np.int64))
+        return self.batch * math.prod(self.positions)
 
     @property
     def columns_out(self) -> int:
         """Columns of a[N]."""
-        return self.batch * int(np.prod(self.positions_out, dtype=np.int64))
+        return self.batch * math.prod(self.positions_out)
 
     @property
     def most_columns(self) -> int:
         """Of the block that has the most."""
         fields = (self.positions, *(window.out for window in self.windows))
-        return self.batch * max(int(np.prod(field, dtype=np.int64)) for field in fields)
+        return self.batch * max(math.prod(field) for field in fields)
 
     @property
     def read_columns(self) -> int:
@@ -299,7 +301,8 @@ class Program:
     @cached_property
     def first_uses(self) -> np.ndarray:
         """Of each distinct weight the place, from 0, of the layer that uses it first, int64."""
-        return np.unique(self.layers.weight, return_index=True)[1]
+        weight = self.layers.weight
+        return np.unique(weight, return_index=True)[1] if self.counts.weight else weight
 
     @cached_property
     def passes_formats(self) -> np.ndarray:

@@ -5,27 +5,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
-from pykernel import checks
+from pykernel import checks, layers
 from pykernel.activation import Activation
-from pykernel.conv import Conv, Flatten, Pool
-from pykernel.drive import Drive
-from pykernel.layers import Attention, Block, Dropout, Gated, Linear, Norm, Scale, said, step_of
+from pykernel.layers import Block, said, step_of
 from pykernel.step import Step
 
-# Of each step the name of its words: first what stands in the brackets, in order, then what a table may add.
+# Of each step, by what it is called, its fields: those that stand in the brackets, in order, then what a table may add.
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in layers.STEPS}
 STEPS: dict[str, tuple[type, tuple[str, ...], tuple[str, ...]]] = {
-    "linear": (Linear, ("units",), ("init", "gain", "bias_std")),
-    "norm": (Norm, ("kind",), ("eps", "weight", "bias")),
-    "gated": (Gated, ("units", "activation"), ("init", "gain", "bias_std")),
-    "attention": (Attention, ("heads",), ("kv_heads", "causal", "scale", "init", "output", "gain", "bias_std")),
-    "drive": (Drive, ("units",), ("init", "gain")),
-    "conv": (Conv, ("channels", "kernel"), ("stride", "padding", "groups", "init", "gain", "bias_std")),
-    "pool": (Pool, ("kind", "size"), ("stride", "padding")),
-    "flatten": (Flatten, (), ()),
-    "dropout": (Dropout, ("p",), ()),
-    "scale": (Scale, ("s",), ()),
+    kind.word(): (kind, names[: kind.brackets], names[kind.brackets :]) for kind, names in _FIELDS.items()
 }
 BLOCK = ("steps", "skip", "scale", "after")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*$", re.DOTALL)
@@ -135,7 +126,7 @@ def plain(part: Any) -> Any:
     """A block or a step as plain data that `pattern` reads back.
 
     Examples:
-        >>> plain(Block("tanh", Linear(8, gain=2.0), skip=1.0))
+        >>> plain(Block("tanh", layers.Linear(8, gain=2.0), skip=1.0))
         {'steps': ['tanh', {'linear': 8, 'gain': 2.0}], 'skip': 1.0}
     """
     if isinstance(part, Activation):
@@ -149,7 +140,8 @@ def plain(part: Any) -> Any:
         if part.after:
             out["after"] = [plain(step) for step in part.after]
         return out
-    (name, positional, others) = next((n, p, o) for n, (kind, p, o) in STEPS.items() if type(part) is kind)
+    name = part.word()
+    _, positional, others = STEPS[name]
     defaults = {field.name: field.default for field in part.__dataclass_fields__.values()}
     words = {}
     for word in (*positional[1:], *others):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,33 @@ MAX_WIDTH = 2**31 - 64
 SHOWN = 64  # numbers of an array that its repr holds
 
 
+class Roles(NamedTuple):
+    """Names of what has rows of its own, in the order of use: layers, activation steps, attentions."""
+
+    layer: tuple[str, ...] = ()
+    activation: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
+
+
 class Step:
-    """What a block is made of. An activation function is a step, too; a name stands for it."""
+    """What a block is made of. An activation function is a step, too; a name stands for it.
+
+    A kind of step is a frozen dataclass with `lower(pattern, cur, held, busy)`, which writes its ops into a
+    `pykernel.pattern.Pattern` and returns the register of their result: from register `cur`, where `busy` hold
+    something else and, if `held`, register A is still needed.
+    """
+
+    brackets: ClassVar[int] = 1  # fields, the first ones, that stand in the brackets of its text; others take a table
+    is_spatial: ClassVar[bool] = False  # whether it looks at positions as a field: it needs their number an axis
+
+    @classmethod
+    def word(cls) -> str:
+        """What texts and tables call this kind of step, and rows its layer."""
+        return cls.__name__.lower()
+
+    def roles(self) -> Roles:
+        """What has rows of its own."""
+        return Roles()
 
     def __repr__(self):
         """The call that makes it, with what differs from the defaults."""
@@ -32,6 +57,10 @@ class Weighted(Step):
     init: Any
     gain: float
     bias_std: float | None
+
+    def roles(self) -> Roles:
+        """One layer."""
+        return Roles((self.word(),))
 
     def _check_draw(self, name):
         set_fields(

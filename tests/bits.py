@@ -325,7 +325,7 @@ def rows_of(case, **arguments) -> np.ndarray:
         p = pk.propagate(case.chain, **{**case.arguments, **arguments})
     except ValueError:
         return np.empty(0)
-    return table_of({name: getattr(p, name) for name in observables.NAMES}, case.chain.depth)
+    return table_of({name: getattr(p, name) for name in observables.NAMES}, case.chain.extent)
 
 
 def predicted(case) -> np.ndarray:
@@ -335,7 +335,7 @@ def predicted(case) -> np.ndarray:
         p = pk.predict(case.chain, **arguments)
     except ValueError:
         return np.empty(0)
-    return table_of({name: getattr(p, name) for name in observables.NAMES}, case.chain.depth)
+    return table_of({name: getattr(p, name) for name in observables.NAMES}, case.chain.extent)
 
 
 def measure(backend, engines, wanted):

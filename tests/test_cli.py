@@ -45,6 +45,7 @@ def quick(monkeypatch):
     [
         [],
         ["run"],
+        ["train"],
         ["sweep"],
         ["status"],
         ["merge"],
@@ -66,7 +67,7 @@ def test_help_fits_80_columns(command, capsys):
 def test_every_example_in_the_help_is_understood(capsys):
     from pykernel.cli import parser
 
-    for command in ([], ["run"], ["sweep"]):
+    for command in ([], ["run"], ["train"], ["sweep"]):
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         text = capsys.readouterr().out.replace("\\\n", " ").replace('"', "")
@@ -133,6 +134,44 @@ def test_run_prints_a_table_and_json(capsys):
     p = pk.propagate(pk.Chain(depth=3, width=32), replicas=2)  # at width 4 a layer may be dead
     assert numbers["verdict"] == str(p.verdict) and numbers["slope"] == np.median(p.slope)
     assert len(numbers["layers"]["log10_grad_weight"]) == 3
+
+
+TRAIN = ["train", "--depth", "3", "--width", "16", "--activation", "tanh", "--head", "mse:1", "--batch", "4"]
+
+
+def test_train_prints_what_the_call_finds(capsys, tmp_path):
+    chain = pk.Chain(depth=3, width=16, activation="tanh", head=pk.Head("mse", 1))
+    t = pk.train(chain, steps=4, rate=0.02, momentum=0.5, parametrization="mup", batch=4, replicas=2)
+    command = [*TRAIN, "--steps", "4", "--rate", ".02", "--momentum", ".5", "--parametrization", "mup"]
+    command += ["--replicas", "2"]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert table.strip() == str(t).strip() and max(map(len, table.splitlines())) <= 80
+    assert main([*command, "--json", "--plot", str(tmp_path / "loss.svg")]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["loss"] == np.median(t.loss, axis=0).tolist() and numbers["falls"] is t.falls is True
+    np.testing.assert_array_equal(
+        numbers["layers"]["log10_grad_weight"], np.median(t.log10_grad_weight, axis=0).astype(float)
+    )
+    assert "step" in (tmp_path / "loss.svg").read_text()
+    assert main([*command, "--plot", str(tmp_path / "nowhere" / "loss.png")]) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--rate", "0.02", "--check"], 0, "the loss falls"),
+        (["--rate", "1e4", "--check", "--steps", "30"], 5, "grows without bound"),
+        (["--rate", "1e4", "--steps", "30", "--json"], 0, '"inf"'),
+        (["--rate", "fast"], 2, "rate must be a number, got 'fast'"),
+        (["--backend", "numba"], 2, 'backend="numba" does not train'),
+        (["--head", "none"], 2, "training needs a loss"),
+    ],
+)
+def test_train_says_how_the_loss_went(more, code, said, capsys):
+    assert main([*TRAIN, *more]) == code
+    out, err = capsys.readouterr()
+    assert said in (err if code == 2 else out)
 
 
 @pytest.mark.parametrize(

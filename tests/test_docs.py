@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import pykernel as pk
+from pykernel import layers
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guides").glob("*.md")])
@@ -65,6 +66,7 @@ def test_public_names_are_documented(name):
 def test_the_reference_is_complete():
     page = (ROOT / "docs" / "api.md").read_text()
     listed = set(re.findall(r"auto\w+:: pykernel\.([\w.]+)", page))
+    listed |= {kind.__name__ for kind in layers.STEPS if "@steps@" in page}
     assert sorted(set(pk.__all__) - {"__version__"} - listed) == []
     numba = importlib.import_module("pykernel.numba")
     table = (ROOT / "docs" / "embedding.md").read_text()

@@ -8,7 +8,7 @@ from test_matrix_free import smallest_p
 
 import pykernel as pk
 from pykernel import oracle, stream
-from pykernel.engines import reference, reference_matrix_free
+from pykernel.engines import cpp_matrix_free, reference, reference_matrix_free
 from pykernel.lower import lower
 
 REPLICAS = 700
@@ -91,6 +91,90 @@ def test_the_law_is_that_of_one_drawn_weight(name, fast_draws):
 def test_an_oracle_that_forgets_is_found_out(blind, fast_draws):
     chain = CHAINS["linear"]  # powers of one matrix are far from products of six
     assert smallest_p(statistics(chain, reference.Dense), statistics(chain, blind)) < 1e-4
+
+
+COMPILED = {
+    **CHAINS,
+    # first, shared and last weights, all of them asked; more uses than the weight has dimensions
+    "first and last": CHAINS["looped"].replace(
+        depth=2, first=[pk.Linear(6)], last=[pk.Linear(3)], head=pk.Head("softmax", 2), bias_std=0.3
+    ),
+    "driven": pk.Chain(
+        depth=4, width=5, blocks=[pk.Block(pk.Linear(), skip=1.0), pk.Drive(3), "tanh"], gain=0.7, tied=True
+    ),
+    "wide orthogonal": CHAINS["looped"].replace(init="orthogonal"),
+    "exhausted": TANH.replace(width=3, depth=9),
+    "orthogonal exhausted": TANH.replace(width=3, depth=6, init="orthogonal"),
+}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_compiled_oracle_agrees_with_the_definition(name, batch):
+    """The same questions at the same addresses: float64 to rounding over the uses, amplified where directions are thin;
+    float32 to a few eps a use, of frames times their condition."""
+    words = dict(engine="matrix_free", batch=batch, replicas=3, seed=4)
+    expected = pk.propagate(COMPILED[name], backend="reference", dtype="float64", **words)
+    for dtype, tolerance in (("float64", 1e-9), ("float32", 1e-3)):
+        found = pk.propagate(COMPILED[name], backend="cpp", dtype=dtype, **words)
+        floor = expected.log10_grad_weight.max() - (11 if dtype == "float64" else 4)  # what is zero but for rounding
+        for row, values in expected.rows.items():
+            a, b = (np.maximum(v, floor) if "bias" in row else v for v in (found.rows[row], values))
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=row)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_compiled_law_is_that_of_one_drawn_weight(name):
+    """.01 over the family; every use, the totals, and the two passes together."""
+    dense, free = (_columns(COMPILED[name], engine, seed) for engine, seed in (("dense", 1), ("matrix_free", 2)))
+    assert smallest_p(dense, free) * len(COMPILED) > 0.01
+
+
+def test_what_forgets_is_found_out_among_compiled_laws():
+    """Weights of their own for every use, as blind as an oracle can be, have another law."""
+    dense = _columns(CHAINS["linear"], "dense", 1)
+    assert smallest_p(dense[: 6 * 3], _columns(CHAINS["linear"].replace(tied=False), "matrix_free", 2)[: 6 * 3]) < 1e-6
+
+
+def _columns(chain, engine, seed):
+    """Statistics of 4000 compiled replicas; rows first, totals last."""
+    p = pk.propagate(chain, engine=engine, backend="cpp", batch=2, replicas=4000, seed=seed)
+    orthogonal = chain.init is not None and chain.init.distribution == "haar"
+    names = [name for name in ROWS if not (orthogonal and name == "log10_weight_factor")]
+    found = [p.rows[name][:, i] for name in names for i in range(p.rows[name].shape[1])]
+    with np.errstate(invalid="ignore"):
+        joint = [p.log10_mean_square_activation[:, -1] - p.log10_grad_activation[:, 0], p.end_to_end]
+        cancelled = p.log10_grad_weight_total[:, 0] - p.log10_grad_weight.max(axis=1)
+        return [*found, *joint, np.round(cancelled, 5)]  # of a weight that is used once it may be 0 but for rounding
+
+
+@pytest.mark.parametrize("formats", [("bfloat16", "float16"), ("float8_e4m3fn", "float8_e5m2")])
+def test_runs_with_and_without_formats_ask_one_oracle(formats):
+    """Op by op, the run without formats first. Rounding to a format turns the last bit of float64 into a step of it,
+    which seldom happens, so medians."""
+    words = dict(engine="matrix_free", batch=3, replicas=4, dtype="float64", formats=pk.Formats("float32", *formats))
+    p, q = (pk.propagate(TANH.replace(width=30), backend=backend, **words) for backend in ("cpp", "reference"))
+    for name in ("log10_error_signal", "gradient_cosine", "log10_grad_weight_total"):
+        assert np.median(np.abs(p.rows[name] - q.rows[name])) < 1e-8, name
+
+
+@pytest.mark.parametrize(("width", "init"), [(33, "he_normal"), (5000, "he_normal"), (1500, "orthogonal")])
+def test_an_oracles_bits_do_not_depend_on_threads_or_memory(width, init):
+    """Several groups of units and strips of directions; a network cut among a team; no room for stored blocks."""
+    program = lower(pk.Chain(depth=9, width=width, activation="tanh", init=init, tied=True), batch=9)
+    one = cpp_matrix_free.run(program, 0, 2, threads=1)
+    for threads, memory in ((3, None), (2, 0)):
+        other = cpp_matrix_free.run(program, 0, 2, threads=threads, memory=memory)
+        for name, row in one.items():
+            np.testing.assert_array_equal(other[name], row, err_msg=name)
+
+
+def test_auto_takes_one_engine_whatever_the_backend():
+    wide, long = (pk.Chain(depth=L, width=n, activation="tanh", tied=True) for L, n in ((10, 2000), (600, 64)))
+    assert pk.propagate(wide).engine == "matrix_free" and pk.propagate(long).engine == "dense"
+    small = wide.replace(width=20)
+    engines = {b: pk.propagate(small, backend=b).engine for b in ("cpp", "reference")}
+    assert set(engines.values()) == {"matrix_free"}
 
 
 def test_powers_of_one_gaussian_matrix():

@@ -3,13 +3,14 @@
 `Chain`."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
 import pykernel
-from pykernel import _core, observables
+from pykernel import _core, layers, observables
 
 PACKAGE = Path(observables.__file__).parent
 
@@ -18,14 +19,19 @@ def stub(name):
     return ast.parse((PACKAGE / f"{name}.pyi").read_text()).body
 
 
-def test_the_stub_of_the_package_has_every_public_name_from_where_it_is():
+def test_the_stub_of_the_package_is_what_there_is():
     told = {}
     for node in stub("__init__"):
         if isinstance(node, ast.ImportFrom):
             assert all(alias.asname == alias.name for alias in node.names)  # checkers take only these for public
             told |= {alias.asname: node.module for alias in node.names}
-    modules = dict.fromkeys(pykernel._MODULES, "pykernel")
-    assert told == modules | {name: f"pykernel.{module}" for name, module in pykernel._WHERE.items()}
+    assert {"__version__", *told} == set(pykernel.__all__)
+    for name, module in told.items():
+        assert getattr(pykernel, name) is getattr(importlib.import_module(module), name)
+
+
+def test_every_step_is_public():
+    assert all(getattr(pykernel, kind.__name__) is kind for kind in layers.STEPS)
 
 
 def functions(body):

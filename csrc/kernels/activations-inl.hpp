@@ -28,15 +28,20 @@ template <class V> PK_INLINE V logistic(V z) {
   return (z >= 0 ? number<V>(1) : e) / (e + 1);
 }
 
+// What `facts` say: name, default parameters, slopes at -inf and inf, before and after zero, value at zero, largest
+// slope, flat; the same numbers as in pykernel/activations.py (a test compares).
+constexpr double two_over_root_pi = 1.12837916709551257390;
+constexpr double leaky_slope[] = {0.01}, elu_alpha[] = {1.0};
+
 template <class V> struct Linear {
-  static constexpr const char* name = "linear";
+  static constexpr ActivationRow facts = {"linear", nullptr, 1, 1, 1, 1, 0, 1, false};
   explicit Linear(const double*) {}
   V value(V z) const { return z; }
   V slope(V) const { return number<V>(1); }
 };
 
 template <class V> struct Sigmoid {
-  static constexpr const char* name = "sigmoid";
+  static constexpr ActivationRow facts = {"sigmoid", nullptr, 0, 0, .25, .25, .5, .25, false};
   explicit Sigmoid(const double*) {}
   V value(V z) const { return logistic(z); }
   V slope(V z) const {
@@ -51,7 +56,7 @@ template <class V> struct Sigmoid {
 };
 
 template <class V> struct Tanh {
-  static constexpr const char* name = "tanh";
+  static constexpr ActivationRow facts = {"tanh", nullptr, 0, 0, 1, 1, 0, 1, false};
   explicit Tanh(const double*) {}
   V value(V z) const { return tanh(z); }
   V slope(V z) const {
@@ -65,14 +70,14 @@ template <class V> struct Tanh {
 };
 
 template <class V> struct Relu {
-  static constexpr const char* name = "relu";
+  static constexpr ActivationRow facts = {"relu", nullptr, 0, 1, 0, 1, 0, 1, true};
   explicit Relu(const double*) {}
   V value(V z) const { return max(V{}, z); }
   V slope(V z) const { return z > 0 ? number<V>(1) : V{}; }
 };
 
 template <class V> struct LeakyRelu {
-  static constexpr const char* name = "leaky_relu";
+  static constexpr ActivationRow facts = {"leaky_relu", leaky_slope, 0, 1, 0, 1, 0, 1, false};
   V s;
   explicit LeakyRelu(const double* p) : s(number<V>(p[0])) {}
   V value(V z) const { return z > 0 ? z : s * z; }
@@ -81,7 +86,7 @@ template <class V> struct LeakyRelu {
 
 // Any function that is linear on either side of zero: what all others become where a block's exponent is far from zero.
 template <class V> struct TwoSlopes {
-  static constexpr const char* name = "two slopes";
+  static constexpr ActivationRow facts = {"two slopes", nullptr, 1, 1, 1, 1, 0, 1, false};
   V below, above;
   explicit TwoSlopes(const double* p) : below(number<V>(p[0])), above(number<V>(p[1])) {}
   V value(V z) const { return (z > 0 ? above : below) * z; }
@@ -89,7 +94,7 @@ template <class V> struct TwoSlopes {
 };
 
 template <class V> struct Elu {
-  static constexpr const char* name = "elu";
+  static constexpr ActivationRow facts = {"elu", elu_alpha, 0, 1, 0, 1, 0, 1, false};
   V alpha;
   explicit Elu(const double* p) : alpha(number<V>(p[0])) {}
   V value(V z) const { return z > 0 ? z : alpha * expm1_negative(min(V{}, z)); }
@@ -97,7 +102,8 @@ template <class V> struct Elu {
 };
 
 template <class V> struct Selu {
-  static constexpr const char* name = "selu";
+  static constexpr ActivationRow facts = {
+      "selu", nullptr, 0, selu_lambda, selu_lambda * selu_alpha, selu_lambda, 0, selu_lambda * selu_alpha, false};
   static constexpr double alpha = selu_alpha, lambda = selu_lambda;
   explicit Selu(const double*) {}
   V value(V z) const { return z > 0 ? number<V>(lambda) * z : number<V>(lambda * alpha) * expm1_negative(min(V{}, z)); }
@@ -105,7 +111,7 @@ template <class V> struct Selu {
 };
 
 template <class V> struct Gelu {
-  static constexpr const char* name = "gelu";
+  static constexpr ActivationRow facts = {"gelu", nullptr, 0, 1, .5, .5, 0, 1.1289042, false};
   explicit Gelu(const double*) {}
   static V phi(V z) {
     const V tail = normal_tail(abs(z));
@@ -117,7 +123,7 @@ template <class V> struct Gelu {
 };
 
 template <class V> struct GeluTanh {
-  static constexpr const char* name = "gelu_tanh";
+  static constexpr ActivationRow facts = {"gelu_tanh", nullptr, 0, 1, .5, .5, 0, 1.1289, false};
   static constexpr double twice_root = 1.59576912160573071176, cubic = gelu_cubic;  // 2 sqrt(2 / pi)
   explicit GeluTanh(const double*) {}
   static V argument(V z) { return number<V>(twice_root) * (z + number<V>(cubic) * z * z * z); }
@@ -134,7 +140,7 @@ template <class V> struct GeluTanh {
 };
 
 template <class V> struct Silu {
-  static constexpr const char* name = "silu";
+  static constexpr ActivationRow facts = {"silu", nullptr, 0, 1, .5, .5, 0, 1.0998394, false};
   explicit Silu(const double*) {}
   V value(V z) const { return z * logistic(z); }
   V slope(V z) const {
@@ -150,7 +156,7 @@ template <class V> struct Silu {
 };
 
 template <class V> struct Softplus {
-  static constexpr const char* name = "softplus";
+  static constexpr ActivationRow facts = {"softplus", nullptr, 0, 1, .5, .5, 0.69314718055994530942, 1, false};
   explicit Softplus(const double*) {}
   V value(V z) const { return max(V{}, z) + log1p_unit(half_exp(z)); }
   V slope(V z) const { return logistic(z); }
@@ -163,7 +169,7 @@ template <class V> struct Softplus {
 };
 
 template <class V> struct Mish {
-  static constexpr const char* name = "mish";
+  static constexpr ActivationRow facts = {"mish", nullptr, 0, 1, .6, .6, 0, 1.0884990, false};
   explicit Mish(const double*) {}
   // tanh(softplus(z)) = n / d; its complement of squares over d^2, without cancellation
   V value(V z) const {
@@ -183,14 +189,14 @@ template <class V> struct Mish {
 };
 
 template <class V> struct Hardtanh {
-  static constexpr const char* name = "hardtanh";
+  static constexpr ActivationRow facts = {"hardtanh", nullptr, 0, 0, 1, 1, 0, 1, true};
   explicit Hardtanh(const double*) {}
   V value(V z) const { return min(number<V>(1), max(number<V>(-1), z)); }
   V slope(V z) const { return abs(z) < 1 ? number<V>(1) : V{}; }
 };
 
 template <class V> struct Softsign {
-  static constexpr const char* name = "softsign";
+  static constexpr ActivationRow facts = {"softsign", nullptr, 0, 0, 1, 1, 0, 1, false};
   explicit Softsign(const double*) {}
   V value(V z) const { return z / (1 + abs(z)); }
   V slope(V z) const {
@@ -200,21 +206,22 @@ template <class V> struct Softsign {
 };
 
 template <class V> struct Erf {
-  static constexpr const char* name = "erf";
+  static constexpr ActivationRow facts = {"erf", nullptr,          0,    0, two_over_root_pi, two_over_root_pi,
+                                          0,     two_over_root_pi, false};
   explicit Erf(const double*) {}
   V value(V z) const { return erf(z); }
   V slope(V z) const { return gaussian(z) * number<V>(1.12837916709551257390); }  // 2 / sqrt(pi)
 };
 
 template <class V> struct Arctan {
-  static constexpr const char* name = "arctan";
+  static constexpr ActivationRow facts = {"arctan", nullptr, 0, 0, 1, 1, 0, 1, false};
   explicit Arctan(const double*) {}
   V value(V z) const { return atan(z); }
   V slope(V z) const { return 1 / fma(z, z, number<V>(1)); }
 };
 
 template <class V> struct Sin {
-  static constexpr const char* name = "sin";
+  static constexpr ActivationRow facts = {"sin", nullptr, 0, 0, 1, 1, 0, 1, false};
   explicit Sin(const double*) {}
   V value(V z) const { return sine(z, 0); }
   V slope(V z) const { return sine(z, 1); }
@@ -296,7 +303,7 @@ template <class V, class Phi> struct Plain : Phi {
 template <class T, template <class> class Function> constexpr Activation<T> row() {
   typedef Vec<T> V;
   typedef Function<V> Phi;
-  Activation<T> row = {Phi::name, value_kernel<T, Phi>, slope_kernel<T, Phi>, value_kernel<T, Phi>,
+  Activation<T> row = {&Phi::facts, value_kernel<T, Phi>, slope_kernel<T, Phi>, value_kernel<T, Phi>,
                        slope_kernel<T, Phi>};
   if constexpr (requires(const Phi& p, V z) { p.plain_value(z); }) row.plain_value = value_kernel<T, Plain<V, Phi>>;
   if constexpr (requires(const Phi& p, V z) { p.plain_slope(z); }) row.plain_slope = slope_kernel<T, Plain<V, Phi>>;
@@ -361,6 +368,8 @@ SlopeSums slope_callback(const T* z, const T* g, T* out, int64_t units, int64_t 
   });
 }
 
+constexpr ActivationRow of_callback = {"callback", nullptr, 1, 1, 1, 1, 0, 1, true};
+
 // The functions that the library knows by name.
 template <class T>
 constexpr Activation<T> activations[] = {
@@ -382,7 +391,7 @@ constexpr Activation<T> activations[] = {
     row<T, Arctan>(),
     row<T, Sin>(),
     row<T, TwoSlopes>(),
-    {"callback", value_callback<T>, slope_callback<T>, value_callback<T>, slope_callback<T>},
+    {&of_callback, value_callback<T>, slope_callback<T>, value_callback<T>, slope_callback<T>},
 };
 
 }  // namespace

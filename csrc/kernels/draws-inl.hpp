@@ -50,16 +50,26 @@ template <int n> PK_INLINE void normal_pair(const U32s<n>& first, const U32s<n>&
   b = radius * sine(t);
 }
 
-struct Normal {
-  static constexpr int inputs = 2, outputs = 2;
+// What a distribution is, by its name in pykernel/distributions.py; `parameter`: what its number is and may be.
+template <Distribution> struct Drawn;
+struct Simple {
+  static constexpr ParameterRange parameter = {};
   static constexpr bool masked = false;
   void set(double) {}
+};
+
+template <> struct Drawn<Distribution::normal> : Simple {
+  static constexpr int inputs = 2, outputs = 2;
   void operator()(const U32s<>& first, const U32s<>& second, F32s<>* out) const __attribute__((always_inline)) {
     normal_pair(first, second, out[0], out[1]);
   }
 };
 
-struct Sparse : Normal {  // lives where the mask's word, halved, is below density * 2^31
+typedef Drawn<Distribution::normal> Normal;
+
+template <>
+struct Drawn<Distribution::sparse> : Normal {  // lives where the mask's word, halved, is below density * 2^31
+  static constexpr ParameterRange parameter = {"density", 0, 1, true};
   static constexpr bool masked = true;
   uint32_t bound;
   void set(double density) {
@@ -71,24 +81,21 @@ struct Sparse : Normal {  // lives where the mask's word, halved, is below densi
   }
 };
 
-struct Uniform {
+template <> struct Drawn<Distribution::uniform> : Simple {
   static constexpr int inputs = 1, outputs = 1;
-  static constexpr bool masked = false;
-  void set(double) {}
   void operator()(const U32s<>& word, F32s<>* out) const __attribute__((always_inline)) { out[0] = uniforms(word); }
 };
 
-struct Truncated {
+template <> struct Drawn<Distribution::truncated> : Simple {
   static constexpr int inputs = 1, outputs = 1;
-  static constexpr bool masked = false;
-  void set(double) {}
   void operator()(const U32s<>& word, F32s<>* out) const __attribute__((always_inline)) {
     const F32s<> u = uniforms(word), v = u * 0.9544997361036416f, minus_v = u * -0.9544997361036416f;
     out[0] = u * polynomial(truncated_terms, minus_two_log(fma(minus_v, v, 1.0f)) * 0.5f);
   }
 };
 
-struct Student {
+template <> struct Drawn<Distribution::student> {
+  static constexpr ParameterRange parameter = {"degrees of freedom", 1, 1e6};
   static constexpr int inputs = 2, outputs = 1;
   static constexpr bool masked = false;
   float degrees, exponent;
@@ -101,7 +108,8 @@ struct Student {
   }
 };
 
-struct Stable {
+template <> struct Drawn<Distribution::stable> {
+  static constexpr ParameterRange parameter = {"alpha", .5, 2};
   static constexpr int inputs = 2, outputs = 1;
   static constexpr bool masked = false;
   float alpha, other, exponent, cosine_exponent;
@@ -124,21 +132,16 @@ struct Stable {
 
 // use.operator()<D>() with the struct of a distribution.
 template <class Use> PK_INLINE void with_distribution(Distribution distribution, Use use) {
-  switch (distribution) {
-    case Distribution::normal:
-      return use.template operator()<Normal>();
-    case Distribution::uniform:
-      return use.template operator()<Uniform>();
-    case Distribution::truncated:
-      return use.template operator()<Truncated>();
-    case Distribution::sparse:
-      return use.template operator()<Sparse>();
-    case Distribution::student:
-      return use.template operator()<Student>();
-    case Distribution::stable:
-      return use.template operator()<Stable>();
-  }
+#define PK_CASE(name)      \
+  case Distribution::name: \
+    return use.template operator()<Drawn<Distribution::name>>();
+  switch (distribution) { PK_DISTRIBUTIONS(PK_CASE) }
+#undef PK_CASE
 }
+
+#define PK_PARAMETER(name) Drawn<Distribution::name>::parameter,
+constexpr ParameterRange parameter_ranges[] = {PK_DISTRIBUTIONS(PK_PARAMETER)};
+#undef PK_PARAMETER
 
 template <class D> struct MatrixDraws {
   MatrixStream stream, mask;

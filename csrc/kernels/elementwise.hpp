@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "pykernel/formats.hpp"
+#include "pykernel/plan.hpp"
 
 namespace pykernel {
 
@@ -40,7 +41,7 @@ template <class T>
 using Slope = SlopeSums (*)(const T* z, const T* g, T* out, int64_t units, int64_t B, T in, T threshold,
                             const double* parameters);
 template <class T> struct Activation {
-  const char* name;
+  const ActivationRow* facts;
   Value<T> value;  // v = out * phi(in * z); in and out are powers of two
   Slope<T>
       slope;  // out = g * phi'(in * z); a slope below `threshold` counts as saturated, units without any slope as dead

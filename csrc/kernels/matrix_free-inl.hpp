@@ -152,13 +152,13 @@ template <class T> void pack(const double* F, int64_t stride, int64_t rows, int6
 }
 
 template <int width, class S, class T>
-static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t B, int panels,
+static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t room, int panels,
                           bool add, T* z) {
   constexpr int vectors = part_vectors<S>, n = lanes<S>;
   for (int64_t part = 0; part < panels * panel_lanes; part += vectors * n) {
     const int64_t p = part / panel_lanes, o = part % panel_lanes;
     const T* source = x.data + p * x.panel + o;
-    T* to = z + p * B * panel_lanes + o;
+    T* to = z + p * room * panel_lanes + o;
     Vec<S> acc[width][vectors] = {};
     if (add)
       for (int t = 0; t < count; t++)
@@ -186,28 +186,29 @@ static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_
   }
 }
 template <class S, class T>
-PK_INLINE void combine_as(const Columns<T>& x, int64_t rows, const void* factor, int64_t B, int panels, bool add,
-                          T* z) {
+PK_INLINE void combine_as(const Columns<T>& x, int64_t rows, const void* factor, int64_t B, int panels, bool add, T* z,
+                          int64_t room) {
   const int64_t* depth = (const int64_t*)factor;
   const S* F = (const S*)(depth + (B + 7) / 8 * 8);
   for (int64_t b = 0; b < B;) {
     const int width = strip_width<S>(B - b);
     const int64_t count = B - b < width ? B - b : width;
     if (width == 3 * third<S>)
-      combine_strip<3 * third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+      combine_strip<3 * third<S>>(x, *depth, F, count, room, panels, add, z + b * 16);
     else if (width == 2 * third<S>)
-      combine_strip<2 * third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+      combine_strip<2 * third<S>>(x, *depth, F, count, room, panels, add, z + b * 16);
     else
-      combine_strip<third<S>>(x, *depth, F, count, B, panels, add, z + b * 16);
+      combine_strip<third<S>>(x, *depth, F, count, room, panels, add, z + b * 16);
     depth++, F += rows * width, b += width;
   }
 }
 template <class T>
-void combine(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add, T* z) {
+void combine(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add, T* z,
+             int64_t room) {
   if (careful)
-    combine_as<double>(x, rows, F, B, panels, add, z);
+    combine_as<double>(x, rows, F, B, panels, add, z, room);
   else
-    combine_as<T>(x, rows, F, B, panels, add, z);
+    combine_as<T>(x, rows, F, B, panels, add, z, room);
 }
 
 }  // namespace

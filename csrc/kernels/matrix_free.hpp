@@ -38,12 +38,13 @@ template <class T> struct MatrixFree {
                 bool triangle, bool add, double* out, int64_t stride);
   // F (rows, B), row by row, as `combine` reads it: factor_bytes of memory.
   void (*pack)(const double* F, int64_t stride, int64_t rows, int64_t B, bool careful, void* out);
-  // z (+)= x F over `panels` panels of a block; one accumulator an entry, in the order of the rows of F.
-  void (*combine)(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add,
-                  T* z);
+  // z (+)= x F over `panels` panels, `room` columns from one to the next; one accumulator an entry, in the order of the
+  // rows of F.
+  void (*combine)(const Columns<T>& x, int64_t rows, const void* F, int64_t B, int panels, bool careful, bool add, T* z,
+                  int64_t room);
 };
 
-constexpr int64_t factor_bytes(int64_t B) { return (B + 7) / 8 * 64 + B * (B + 24) * 8; }
+constexpr int64_t factor_bytes(int64_t B, int64_t rows) { return (B + 7) / 8 * 64 + rows * (B + 24) * 8; }
 // Units whose inner products are added up in lane partials: few enough for a dozen columns to stay in L1.
 template <class T> constexpr int64_t summed_units = sizeof(T) == 4 ? 512 : 256;
 #ifdef PYKERNEL_ISA_NAMESPACE

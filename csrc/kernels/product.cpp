@@ -122,7 +122,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
     }
 }
 
-template <class T> constexpr Products<T> table = {draw_panels<T>, forward<T>, backward<T>, gram<T>, pack<T>, tall<T>};
+template <class T>
+constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>, gram<T>, pack<T>, tall<T>};
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 namespace pykernel {
 
 template <class T> struct Products {
+  const ParameterRange* parameters;  // in the order of Distribution
   // Draws of panels p0 .. p1 - 1 and columns k0 (a multiple of 4) .. k1 - 1 to panels[((p - p0) * (k1 - k0) + k - k0) *
   // 16 + lane].
   void (*draw)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels);

@@ -9,6 +9,14 @@
 
 namespace pykernel {
 
+// What the parameter of a distribution is, and from where to where it goes; `above`: the least itself is none. Null: it
+// has none.
+struct ParameterRange {
+  const char* what = nullptr;
+  double least = 0, most = 0;
+  bool above = false;
+};
+
 // The matrix W of shape (rows, columns) = scale * draws. Panels hold entry (row 16 p + lane, column k) at [(p * columns
 // + k) * 16 + lane].
 template <class T> struct Weights {

@@ -23,8 +23,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> add_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> add_op();
-template OpRow<double> add_op();
+PK_OP(add, .table = Table::join, .inputs = 2, .in_place = true);
 
 }  // namespace pykernel

@@ -35,8 +35,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> affine_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> affine_op();
-template OpRow<double> affine_op();
+PK_OP(affine, .table = Table::affine);
 
 }  // namespace pykernel

@@ -21,8 +21,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t) {
 
 }  // namespace
 
-template <class T> OpRow<T> drive_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> drive_op();
-template OpRow<double> drive_op();
+PK_OP(drive, .table = Table::drive);
 
 }  // namespace pykernel

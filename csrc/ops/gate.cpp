@@ -46,8 +46,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> gate_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> gate_op();
-template OpRow<double> gate_op();
+PK_OP(gate, .table = Table::activation, .inputs = 2, .keeps_inputs = true);
 
 }  // namespace pykernel

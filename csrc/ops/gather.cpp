@@ -111,8 +111,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> gather_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> gather_op();
-template OpRow<double> gather_op();
+PK_OP(gather, .table = Table::window);
 
 }  // namespace pykernel

@@ -216,8 +216,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> linear_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> linear_op();
-template OpRow<double> linear_op();
+PK_OP(linear, .table = Table::layer, .keeps_gram = true);
 
 }  // namespace pykernel

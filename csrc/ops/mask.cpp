@@ -35,8 +35,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> mask_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> mask_op();
-template OpRow<double> mask_op();
+PK_OP(mask, .table = Table::mask);
 
 }  // namespace pykernel

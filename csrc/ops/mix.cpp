@@ -36,8 +36,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> mix_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> mix_op();
-template OpRow<double> mix_op();
+PK_OP(mix, .table = Table::mix, .inputs = 3, .keeps_inputs = true);
 
 }  // namespace pykernel

@@ -81,8 +81,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> node_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> node_op();
-template OpRow<double> node_op();
+PK_OP(node, .table = Table::node);
 
 }  // namespace pykernel

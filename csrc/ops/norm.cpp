@@ -25,8 +25,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> norm_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> norm_op();
-template OpRow<double> norm_op();
+PK_OP(norm, .table = Table::norm, .keeps_inputs = true);
 
 }  // namespace pykernel

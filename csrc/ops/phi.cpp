@@ -47,8 +47,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> phi_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> phi_op();
-template OpRow<double> phi_op();
+PK_OP(phi, .table = Table::activation, .keeps_inputs = true);
 
 }  // namespace pykernel

@@ -90,8 +90,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> pool_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> pool_op();
-template OpRow<double> pool_op();
+PK_OP(pool, .table = Table::window, .keeps_inputs = true);
 
 }  // namespace pykernel

@@ -20,8 +20,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-template <class T> OpRow<T> scale_op() { return {forward<T>, backward<T>}; }
-template OpRow<float> scale_op();
-template OpRow<double> scale_op();
+PK_OP(scale, .table = Table::factor, .in_place = true);
 
 }  // namespace pykernel

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pykernel import embed
-from pykernel.cli import pages, single, stores, sweeps
+from pykernel.cli import pages, single, stores, sweeps, training
 
 EXIT_CODES = """\
 exit codes:
@@ -20,7 +20,8 @@ exit codes:
   2    wrong words: the message says what was given and what is allowed
   3    a store or file cannot be used: the message names it
   4    status: the sweep is not complete
-  5    run --check: the verdict is not "stable"
+  5    run --check: the verdict is not "stable"; train --check: the loss does
+       not fall
   130  stopped by Ctrl-C (143 by SIGTERM); what was finished is saved
 """
 
@@ -31,6 +32,7 @@ how gradient magnitude scales with depth under each initialisation scheme."""
 EXAMPLES = """\
 examples:
   pykernel run --depth 152 --width 512 --activation relu --init he_normal
+  pykernel train --depth 10 --width 256 --head mse:1 --steps 20 --rate 0.02
   pykernel sweep                           the default sweep, into results/
   pykernel sweep --depth 10 100 --width 64 --init he_normal orthogonal
   pykernel status out
@@ -76,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     for what, words in embed.FLAGS.items():
         build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (single, sweeps, stores, pages):
+    for room in (single, training, sweeps, stores, pages):
         room.add(commands, _Formatter)
     return top
 

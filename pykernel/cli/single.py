@@ -99,14 +99,20 @@ def _run(given: argparse.Namespace) -> int:
     import pykernel as pk
 
     result = pk.propagate(words.chain(given), **{"replicas": 10, **words.run(given)})
+    return show(given, result, "chain.gradient") or (5 if given.check and result.verdict != "stable" else 0)
+
+
+def show(given: argparse.Namespace, result: Any, figure: str) -> int:
+    """A result in print or as JSON, and its figure, a function of a room of plots, in a file; the exit code."""
     print(_json(result.to_dict()) if given.json else result, flush=True)
-    if given.plot:
-        try:
-            _save(result, given.plot)
-        except (OSError, ValueError) as error:
-            print(f"pykernel run: no figure in {given.plot}: {error}", file=sys.stderr)
-            return 3 if isinstance(error, OSError) else 2
-    return 5 if given.check and result.verdict != "stable" else 0
+    if not given.plot:
+        return 0
+    try:
+        _save(result, figure, given.plot)
+    except (OSError, ValueError) as error:
+        print(f"pykernel {given.command}: no figure in {given.plot}: {error}", file=sys.stderr)
+        return 3 if isinstance(error, OSError) else 2
+    return 0
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -148,9 +154,11 @@ def _json(numbers: dict) -> str:
     return json.dumps(numbers, indent=1, allow_nan=False)
 
 
-def _save(result: Any, path: str) -> None:
+def _save(result: Any, name: str, path: str) -> None:
+    import importlib
+
     from matplotlib.figure import Figure
 
-    from pykernel.plot import chain
-
-    chain.gradient(result, Figure()).figure.savefig(path, dpi=150, bbox_inches="tight")
+    room, _, function = name.partition(".")
+    draw = getattr(importlib.import_module(f"pykernel.plot.{room}"), function)
+    draw(result, Figure()).figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -22,9 +22,9 @@ RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
-_INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads"}
+_INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads", "steps"}
 _BOOLS = {"tied"}
-_FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale"}
+_FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale", "rate", "momentum"}
 _HELP = {
     "depth": "weight layers; with blocks, repetitions of the pattern",
     "width": "units of every layer; with blocks, of the input",
@@ -55,6 +55,10 @@ _HELP = {
     "threads": "threads; by default all cores",
     "precision": "exponent, or native to see plain arithmetic fail",
     "correlation": "pairwise correlation of the inputs",
+    "steps": "of full-batch gradient descent",
+    "rate": "learning rate, which the parametrization multiplies by layer",
+    "momentum": "from 0 to 1, without 1",
+    "parametrization": "standard, ntk or mup",
     "weights_format": f"number format that weights are rounded to: {', '.join(FORMAT_NAMES)}",
     "signals_format": "number format of signals",
     "gradients_format": "number format of gradients",
@@ -104,12 +108,9 @@ def value(name: str, text: Any) -> Any:
     if name == "positions" and isinstance(text, str | list) and (isinstance(text, list) or "," in text):
         parts = text.split(",") if isinstance(text, str) else text
         return tuple(integer("positions", part) if isinstance(part, str) else part for part in parts)
-    if name in _BOOLS and isinstance(text, str):
-        return _truth(name, text)
-    if name in _INTS and isinstance(text, str):
-        return integer(name, text)
-    if name in _FLOATS and isinstance(text, str):
-        return number(name, text)
+    for names, read in ((_BOOLS, _truth), (_INTS, integer), (_FLOATS, number)):
+        if name in names and isinstance(text, str):
+            return read(name, text)
     if name == "widths":
         if isinstance(text, str):
             return tuple(integer("widths", part) for part in text.split(","))

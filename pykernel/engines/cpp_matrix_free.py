@@ -14,9 +14,4 @@ memory = partial(cpp.memory, engine="matrix_free")
 
 def refusal(program) -> str | None:
     """Why this module cannot run the program, or None."""
-    if program.counts.weight:
-        return (
-            'engine="matrix_free" asks each weight once in backend="cpp", and layers that share one ask it again; '
-            'backend="reference" can, and engine="dense"'
-        )
     return cpp.refusal(program, '"reference"')

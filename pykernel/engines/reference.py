@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import zip_longest
 
 import numpy as np
 
@@ -51,8 +52,8 @@ def run_operators(program, first, count, operator, keep=()):
 
 
 def _replica(program, replica, operator, rows, kept, traced=None):
-    """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, each
-    pass of both before the next."""
+    """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, op
+    by op."""
     weights = operator(program, replica)
     if program.formats is None:
         run = Run(program, replica, weights, rows, kept, traced=traced)
@@ -62,10 +63,9 @@ def _replica(program, replica, operator, rows, kept, traced=None):
     unused = {name: np.empty_like(array) for name, array in rows.items()}
     plain = Run(dataclasses.replace(program, formats=None), replica, weights.beside(), unused, Kept(()))
     run = Run(program, replica, weights, rows, kept, beside=plain, traced=traced)
-    plain.forward()
-    run.forward()
-    plain.backward()
-    run.backward()
+    for way in ("_forward", "_backward"):  # op by op: oracles' draws go by the order of questions
+        for _ in zip_longest(*(getattr(r, way)() for r in (plain, run))):
+            pass
     return None
 
 
@@ -218,6 +218,11 @@ class Run:
 
     def forward(self):
         """From the input to dJ/da[N]."""
+        for _ in self._forward():
+            pass
+
+    def _forward(self):
+        """The same, an op at a time."""
         self.registers[0] = self.store(0, input_block(self.program, self.replica))
         self.trace.keep("activation", 0, self.registers[0].true)
         steps = list(self.steps())
@@ -227,6 +232,7 @@ class Run:
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
                 self.registers[op.out] = self.store(op.out, self.registers[op.out])
             self.note("signals", self.registers, (op.out,))
+            yield
         self.gradients[0], self.rows["loss"][0] = _objective(
             self.program, self.replica, self.registers[0], self.trace.keep
         )
@@ -237,10 +243,16 @@ class Run:
 
     def backward(self):
         """Back to dJ/da[0]."""
+        for _ in self._backward():
+            pass
+
+    def _backward(self):
+        """The same, an op at a time."""
         while self.tape:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
             self.note("gradients", self.gradients, op.ins)
+            yield
         linear.finish(self)
         g = self.take(0)
         self.put("log10_grad_activation", 0, g.log10_norm())

@@ -220,12 +220,13 @@ def _resolve(cell: Cell, known: dict) -> dict:
     from pykernel.engines import run as runs
 
     chain, run = cell.chain, dict(cell.run)
-    question = (*(getattr(chain, word) for word in ASKED), *run.values())
+    uses = chain.tied and chain.depth  # of a shared weight: each costs the more the more there were
+    question = (*(getattr(chain, word) for word in ASKED), uses, *run.values())
     same = tuple(map(id, question))  # cheaper than hashing; the objects live as long as the cells do
     if same not in known and question in known:
         known[same] = known[question]
     if same not in known:
-        shortened = chain.width is not None and not chain.has_lists and not isinstance(chain.init, Given)
+        shortened = chain.width is not None and not chain.has_lists and not uses and not isinstance(chain.init, Given)
         depth = min(chain.depth, 2 * chain.residual.every if chain.residual else 2)
         job = runs.prepare(chain.replace(depth=depth) if shortened else chain, **run)
         batch = job.program.batch

@@ -9,6 +9,7 @@ from pykernel import observables, stream
 from pykernel._core import version
 from pykernel.measured import Measured
 from pykernel.tables import Shown, Strong, Table, places
+from pykernel.verdict import plain
 
 SHOWN = 8  # steps of a table
 
@@ -54,6 +55,42 @@ class Training(Shown, observables.Rows):
         facts = {name: getattr(self, name) for name in ("chain", "batch", "positions", "seed", "engine", "backend")}
         facts |= {name: getattr(self, name) for name in ("dtype", "correlation", "given")}
         return Measured(rows=rows, precision="exponent", seconds=self.seconds / (self.steps + 1), **facts)
+
+    @property
+    def falls(self) -> bool:
+        """Whether the median loss is lower at the end than at the beginning, and no replica's is without bound."""
+        before, after = np.median(self.loss[:, 0]), np.median(self.loss[:, -1])
+        return bool(after < before and (self.diverged < 0).all())
+
+    def to_dict(self, layers: bool = True) -> dict:
+        """Plain numbers for JSON: medians over replicas, a list over steps each; "-inf" stands for an exact zero in a
+        log row, "inf" for a loss without bound, None for nan.
+
+        Args:
+            layers: whether to give the rows, of every step a list over layers, beside loss and verdicts; of blocks with
+                the layers' names.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> t = pk.train(pk.Chain(depth=3, width=8, head=pk.Head("mse", 1)), steps=2, replicas=3, rate=0.01)
+            >>> found = t.to_dict(layers=False)
+            >>> len(found["loss"]), found["falls"], found["diverged"]
+            (3, True, [-1, -1, -1])
+        """
+        medians = lambda array: [
+            [plain(v) for v in np.median(array[:, step], axis=0)] for step in range(self.steps + 1)
+        ]
+        out = {**self._provenance(), "replicas": self.replicas, "falls": self.falls}
+        out |= {"diverged": self.diverged.tolist(), "sentence": self._closing()}
+        out["loss"] = [plain(np.median(self.loss[:, step])) for step in range(self.steps + 1)]
+        out["verdict"] = [str(self.at(step).verdict) for step in range(self.steps + 1)]
+        if layers:
+            rows = [row for row in observables.ROWS if row.extent != "replica" and self.rows[row.name].size]
+            with np.errstate(invalid="ignore"):
+                out["layers"] = {row.name: medians(self.rows[row.name]) for row in rows}
+            if self.chain.blocks is not None:
+                out["names"] = {"layer": list(self.chain.layers), "activation": list(self.chain.activations)}
+        return out
 
     def to_xarray(self):
         """The rows as an xarray.Dataset with dimensions replica, step, layer (and those of `propagate`), units and
@@ -160,5 +197,5 @@ class Training(Shown, observables.Rows):
             whose = "the loss" if self.replicas == 1 else f"the loss of {count} of {self.replicas} replicas"
             return f"{whose} grows without bound, first at step {first}"
         before, after = np.median(self.loss[:, 0]), np.median(self.loss[:, -1])
-        went = "falls" if after < before else "does not fall"
+        went = "falls" if self.falls else "does not fall"
         return f"the loss {went}: from {before:.5g} to {after:.5g}"

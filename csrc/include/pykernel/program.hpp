@@ -5,36 +5,18 @@
 
 #include "formats.hpp"
 #include "plan.hpp"
+#include "pykernel/lists.hpp"
 #include "rows.hpp"
 
 namespace pykernel {
 
-// What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
-// v; a factor times x; x under a mask; nothing but to look at a block's end; weight x + bias by unit; attention of
-// q, k, v; what windows of positions see, side by side as units; the mean or the largest entry of each window; an input
-// that arrives on the way.
-// X(kind, the table where its number counts, inputs; whether the backward pass reads the inputs; or their Gram matrix,
-// and they themselves where the program or the engine needs them; whether the result may lie where an input lies)
-#define PK_OPS(X)                            \
-  X(linear, layer, 1, false, true, false)    \
-  X(phi, activation, 1, true, false, false)  \
-  X(norm, norm, 1, true, false, false)       \
-  X(gate, activation, 2, true, false, false) \
-  X(add, join, 2, false, false, true)        \
-  X(scale, factor, 1, false, false, true)    \
-  X(mask, mask, 1, false, false, false)      \
-  X(node, node, 1, false, false, false)      \
-  X(affine, affine, 1, false, false, false)  \
-  X(mix, mix, 3, true, false, false)         \
-  X(gather, window, 1, false, false, false)  \
-  X(pool, window, 1, true, false, false)     \
-  X(drive, drive, 1, false, false, false)
-#define PK_KIND(kind, ...) kind,
-enum class OpKind : int32_t { PK_OPS(PK_KIND) };
-#undef PK_KIND
-// What has numbers of its own: weight layers, activation steps (phi and gate), norms that no activation follows, scales
-// and shifts by unit, sums with a skip, factors, masks, attentions, windows (gather and pool), nodes (block ends),
-// inputs that arrive on the way.
+// OpKind, in lists.hpp, is what a step does with the blocks in its registers: linear, z = W u + b; phi, v =
+// phi(Norm(h)); norm; gate, phi(g) v; add, skip a + branch v; scale, a factor times x; mask, x under a mask; node,
+// nothing but to look at a block's end; affine, weight x + bias by unit; mix, attention of q, k, v; gather, what
+// windows of positions see, side by side as units; pool, the mean or the largest entry of each window; drive, an input
+// that arrives on the way. What has numbers of its own: weight layers, activation steps (phi and gate), norms that no
+// activation follows, scales and shifts by unit, sums with a skip, factors, masks, attentions, windows (gather and
+// pool), nodes (block ends), inputs that arrive on the way.
 enum class Table : int32_t { layer, activation, norm, affine, join, factor, mask, mix, window, node, drive };
 constexpr int table_count = 11, most_inputs = 3;
 

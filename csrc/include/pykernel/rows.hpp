@@ -1,19 +1,18 @@
-// What a run measures: one table of names and extents, and the arrays that a run fills (the C++ face of
-// pykernel/observables.py). SPDX-License-Identifier: BSD-3-Clause
+// What a run measures: names and extents, which lists.hpp has from pykernel/observables.py, and the arrays that a run
+// fills. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <stdint.h>
+
+#include "pykernel/lists.hpp"
 
 namespace pykernel {
 
 // Arrays (count, extent), null where a row is not wanted. In a chain all extents are the depth, but for those that
 // row_facts says.
 struct Rows {
-  double *log10_grad_weight, *log10_grad_bias, *log10_grad_weight_total, *log10_grad_bias_total,
-      *log10_grad_preactivation, *log10_grad_activation, *log10_mean_square_preactivation,
-      *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity, *log10_weight_factor,
-      *log10_derivative_factor, *attention_entropy, *score_std, *flushed_signal, *flushed_gradient, *overflowed_signal,
-      *overflowed_gradient, *log10_error_signal, *log10_error_gradient, *gradient_cosine, *log10_smallest_signal,
-      *log10_largest_signal, *log10_smallest_gradient, *log10_largest_gradient, *loss;
+#define PK_POINTER(name, extent) double* name;
+  PK_ROWS(PK_POINTER)
+#undef PK_POINTER
 };
 
 // What a row has one number of: each weight layer, each activation step, each attention, each node (block end), each
@@ -25,38 +24,10 @@ struct RowFact {
   RowExtent extent;
   double* Rows::* of;
 };
-inline constexpr RowFact row_facts[] = {
-    {"log10_grad_weight", RowExtent::layer, &Rows::log10_grad_weight},
-    {"log10_grad_bias", RowExtent::layer, &Rows::log10_grad_bias},
-    {"log10_grad_weight_total", RowExtent::weight, &Rows::log10_grad_weight_total},
-    {"log10_grad_bias_total", RowExtent::weight, &Rows::log10_grad_bias_total},
-    {"log10_grad_preactivation", RowExtent::layer, &Rows::log10_grad_preactivation},
-    {"log10_grad_activation", RowExtent::input, &Rows::log10_grad_activation},
-    {"log10_mean_square_preactivation", RowExtent::layer, &Rows::log10_mean_square_preactivation},
-    {"log10_mean_square_activation", RowExtent::node, &Rows::log10_mean_square_activation},
-    {"mean_activation", RowExtent::node, &Rows::mean_activation},
-    {"saturated", RowExtent::activation, &Rows::saturated},
-    {"dead", RowExtent::activation, &Rows::dead},
-    {"similarity", RowExtent::node, &Rows::similarity},
-    {"log10_weight_factor", RowExtent::layer, &Rows::log10_weight_factor},
-    {"log10_derivative_factor", RowExtent::activation, &Rows::log10_derivative_factor},
-    {"attention_entropy", RowExtent::mix, &Rows::attention_entropy},
-    {"score_std", RowExtent::mix, &Rows::score_std},
-    {"flushed_signal", RowExtent::rounded, &Rows::flushed_signal},
-    {"flushed_gradient", RowExtent::rounded, &Rows::flushed_gradient},
-    {"overflowed_signal", RowExtent::rounded, &Rows::overflowed_signal},
-    {"overflowed_gradient", RowExtent::rounded, &Rows::overflowed_gradient},
-    {"log10_error_signal", RowExtent::rounded, &Rows::log10_error_signal},
-    {"log10_error_gradient", RowExtent::rounded, &Rows::log10_error_gradient},
-    {"gradient_cosine", RowExtent::rounded, &Rows::gradient_cosine},
-    {"log10_smallest_signal", RowExtent::rounded, &Rows::log10_smallest_signal},
-    {"log10_largest_signal", RowExtent::rounded, &Rows::log10_largest_signal},
-    {"log10_smallest_gradient", RowExtent::rounded, &Rows::log10_smallest_gradient},
-    {"log10_largest_gradient", RowExtent::rounded, &Rows::log10_largest_gradient},
-    {"loss", RowExtent::replica, &Rows::loss},
-};
+#define PK_FACT(name, extent) {#name, RowExtent::extent, &Rows::name},
+inline constexpr RowFact row_facts[] = {PK_ROWS(PK_FACT)};
+#undef PK_FACT
 constexpr int row_count = sizeof row_facts / sizeof *row_facts;
-static_assert(sizeof(Rows) == row_count * sizeof(double*), "every row has its facts");
 
 // How many there are of what rows have numbers of.
 struct RowExtents {

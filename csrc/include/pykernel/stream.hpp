@@ -8,6 +8,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "pykernel/lists.hpp"
+
 namespace pykernel {
 
 enum class Purpose : uint32_t {
@@ -23,9 +25,10 @@ enum class Purpose : uint32_t {
   sampler,
   dropout
 };
-enum class Distribution : int { normal, uniform, truncated, sparse, student, stable };
-// In the order of Distribution.
-inline constexpr const char* distribution_names[] = {"normal", "uniform", "truncated", "sparse", "student", "stable"};
+// In the order of Distribution, which lists.hpp has from pykernel/distributions.py.
+#define PK_NAME(name) #name,
+inline constexpr const char* distribution_names[] = {PK_DISTRIBUTIONS(PK_NAME)};
+#undef PK_NAME
 
 // By its lower-case name. Throws std::invalid_argument.
 Distribution distribution_called(const char* name);

@@ -1,5 +1,5 @@
-// The table of ops: what each kind reads and keeps, and its two functions. Tape, memory and checks follow from it.
-// SPDX-License-Identifier: BSD-3-Clause
+// The table of ops: what each kind reads and keeps, and its two functions, as its file says. Tape, memory and checks
+// follow from it. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include <algorithm>
 
@@ -13,16 +13,13 @@ template <class T> class Network;
 struct OpFacts {
   const char* kind;
   Table table;  // where its number counts
-  int inputs;
-  bool keeps_inputs;  // the backward pass reads them
-  bool keeps_gram;    // or their Gram matrix (and they themselves, where the program or the engine needs them)
-  bool in_place;      // the result may lie where an input lies
+  int inputs = 1;
+  bool keeps_inputs = false;  // the backward pass reads them
+  bool keeps_gram = false;    // or their Gram matrix (and they themselves, where the program or the engine needs them)
+  bool in_place = false;      // the result may lie where an input lies
 };
-#define PK_FACTS(kind, table, ...) {#kind, Table::table, __VA_ARGS__},
-inline constexpr OpFacts op_facts[] = {PK_OPS(PK_FACTS)};
-#undef PK_FACTS
-constexpr int op_kinds = sizeof op_facts / sizeof *op_facts;
-inline const OpFacts& facts_of(OpKind kind) { return op_facts[(int)kind]; }
+extern const OpFacts* const op_facts[];  // in the order of OpKind
+inline const OpFacts& facts_of(OpKind kind) { return *op_facts[(int)kind]; }
 
 // An op within its repetition, and what follows from the others.
 struct Step {
@@ -42,9 +39,18 @@ template <class T> struct OpRow {
   void (*forward)(Network<T>&, const Step&, int64_t number);
   void (*backward)(Network<T>&, const Step&, int64_t number);
 };
-#define PK_ROW(kind, ...) template <class T> OpRow<T> kind##_op();
-PK_OPS(PK_ROW)
-#undef PK_ROW
+// What csrc/ops/KIND.cpp ends in: its facts, and its `forward` and `backward`. CMake makes the list of kinds of those
+// files.
+#define PK_OP(name, ...)                                                        \
+  constinit const OpFacts name##_facts = {.kind = #name, __VA_ARGS__};          \
+  template <class T> OpRow<T> name##_op() { return {forward<T>, backward<T>}; } \
+  template OpRow<float> name##_op();                                            \
+  template OpRow<double> name##_op()
+#define PK_DECLARED(kind)            \
+  extern const OpFacts kind##_facts; \
+  template <class T> OpRow<T> kind##_op();
+PK_OPS(PK_DECLARED)
+#undef PK_DECLARED
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();
