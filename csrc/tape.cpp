@@ -148,7 +148,8 @@ Vector<Routine> routines_of(const Program& program, const Keep& keep) {
       const int64_t near = op.kind == OpKind::gather ? j + 1 : op.kind == OpKind::linear ? j : 0;
       if (!keep.grams && near > 0 && near < stretch.op_count && is_patch_layer(stretch, near)) {
         step.before_layer = near == j + 1, step.behind_gather = near == j;
-        step.window_first = number_of(stretch, stretch.ops[near - 1], 0), step.window_each = stretch.each[Table::window];
+        step.window_first = number_of(stretch, stretch.ops[near - 1], 0),
+        step.window_each = stretch.each[Table::window];
         step.layer_first = number_of(stretch, stretch.ops[near], 0), step.layer_each = stretch.each[Table::layer];
       }
       step.on_tape = op.kind != OpKind::node && read_later(op.out, true);
