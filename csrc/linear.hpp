@@ -24,6 +24,8 @@ template <class T> class Linear {
   virtual void begin(int64_t /*replica*/, Team&) {}
   // Whether the forward pass keeps all that the backward pass can take from it; with fewer workers it may.
   virtual bool keeps_all() const { return true; }
+  // Bytes that it keeps of a replica, where they grow with depth.
+  virtual int64_t kept_bytes() const { return 0; }
   // Multiply-adds of a layer's product, or what takes as long; 0 where a team cannot share it.
   virtual double work(int64_t layer, int64_t columns) const = 0;
   // z = W u without bias, of blocks of B columns. `gram` is u^T u of the mantissas, (B, B), or null where the engine

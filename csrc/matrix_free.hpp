@@ -36,6 +36,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   bool alone(int64_t replica, const Rows& rows, int64_t index, Team&) override;
   void begin(int64_t replica, Team&) override;
   double work(int64_t layer, int64_t columns) const override;
+  int64_t kept_bytes() const override { return program_.weight_count ? Oracles<T>::bytes(program_) : 0; }
   void forward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, Block<T>& z, Team&,
                const Format&) override;
   void backward(int64_t layer, int64_t columns, const Block<T>& u, const double* gram, const Block<T>& delta,

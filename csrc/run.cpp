@@ -49,7 +49,8 @@ template <class T> void run(const Program& program, const Run& how, const MakeLi
   const bool team_pays = how.threads > 1 && work >= worth_a_team;
   int64_t workers = brief ? 1 : std::min<int64_t>(how.threads, how.count);
   if (workers > 1) {
-    const int64_t least = std::max<int64_t>(1, Network<T>::least_bytes(program, linears[0]->needs_input()));
+    const int64_t least =
+        std::max<int64_t>(1, Network<T>::least_bytes(program, linears[0]->needs_input()) + linears[0]->kept_bytes());
     workers = std::clamp<int64_t>(how.memory / least, 1, workers);
   }
   // With too few for all threads, or a few left over at the end, one network gets the whole team.
