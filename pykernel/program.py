@@ -305,6 +305,12 @@ class Program:
         return np.unique(weight, return_index=True)[1] if self.counts.weight else weight
 
     @cached_property
+    def norms_used(self) -> tuple[NormRow, ...]:
+        """The norms of activation steps, and those that no activation follows; none among them where some step has
+        none."""
+        return tuple(self.norms[i] for i in distinct(np.concatenate([self.steps.norm, self.norm_steps])))
+
+    @cached_property
     def passes_formats(self) -> np.ndarray:
         """Of each activation step whether it makes numbers of a format from such, bool (P,): the identity and ReLU,
         without a norm.
@@ -360,6 +366,11 @@ class Program:
             if weight in drawn:
                 weights[i], scale[i] = drawn[weight]
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
+
+
+def distinct(rows) -> list[int]:
+    """Which rows of a table an array of their numbers names, in order."""
+    return np.flatnonzero(np.bincount(rows)).tolist()
 
 
 def forms_gradient(layers, number, columns):
