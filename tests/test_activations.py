@@ -109,6 +109,8 @@ def test_nothing_becomes_nan_at_the_ends_of_float_range(name):
     with np.errstate(all="ignore"):
         assert not np.isnan(row.value(z)).any()
         assert np.isfinite(row.slope(z)).all()
+        for form in (row.log2_value, row.log2_slope):
+            assert form is None or not any(np.isnan(part).any() for part in form(z))
 
 
 def test_rows_compare_hash_and_pickle():
