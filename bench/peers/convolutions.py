@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 
-import numpy as np
 from turns import cores, median, ratio, seconds_in_turns
 
 POINTS = ("16x32x1x20", "64x16x4x20", "resnet50x64x1")
@@ -84,7 +83,9 @@ def torch_autograd(in_channels_last: bool):
             weights.append(torch.empty(shape, memory_format=memory).normal_(std=math.sqrt(2 / fan)).requires_grad_())
         x = torch.randn(batch, channels or 3, side, side).contiguous(memory_format=memory)
         out = (plain if channels else resnet)(weights, x)
-        out.backward(torch.randn(out.shape).contiguous(memory_format=memory) if out.dim() == 4 else torch.randn_like(out))
+        out.backward(
+            torch.randn(out.shape).contiguous(memory_format=memory) if out.dim() == 4 else torch.randn_like(out)
+        )
         return [w.grad.norm().item() for w in weights]
 
     return run

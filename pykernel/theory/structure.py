@@ -127,7 +127,7 @@ class Structure:
                 f"{self.laws[register].spread:.3g} from them; use propagate"
             )
 
-    def same(self, register: int, **changes) -> Law:
+    def same(self, register: int, **changes: Any) -> Law:
         """The law of a register with changes."""
         return replace(self.laws[register], **changes)
 
