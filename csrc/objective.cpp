@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "constants.hpp"
@@ -12,6 +13,18 @@
 
 namespace pykernel {
 namespace {
+
+constexpr int64_t strip = 16;  // inputs side by side: numbers of one output lie there in one or two lines of memory
+
+// f(first, end) of every strip of inputs.
+template <class F> void in_strips(int64_t inputs, int64_t outputs, Team& team, F&& f) {
+  const int64_t count = (inputs + strip - 1) / strip;
+  const auto one = [&](int64_t i) { f(i * strip, std::min((i + 1) * strip, inputs)); };
+  if (inputs * outputs < 0x1p15)  // sooner done than shared
+    for (int64_t i = 0; i < count; i++) one(i);
+  else
+    team.each(count, one);
+}
 
 double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z))) * log2_e; }
 
@@ -25,7 +38,8 @@ Objective<T>::Objective(const Program& program)
       positions_(columns_ / read_),
       exponent_(program.exponent) {
   if (head_.loss == no_loss) return;
-  for (auto* v : {&y_, &sign_, &log2_}) v->resize((size_t)(head_.outputs * read_));
+  y_.resize((size_t)(head_.outputs * read_));
+  sign_.resize(y_.size());
 }
 
 // The mantissa of logit o of input b, as it is read.
@@ -52,7 +66,8 @@ template <class T> int64_t Objective<T>::bytes(const Program& program) {
   const HeadSpec& head = program.head;
   if (head.loss == no_loss) return 0;
   const int64_t columns = read_columns_of(program), one = taken<double>(head.outputs * columns);
-  return 3 * one + (head.targets ? 0 : one + taken<double>(block_entries(head.outputs, columns)));
+  return one + taken<signed char>(head.outputs * columns) + taken<double>(columns) +
+         (head.targets ? 0 : one + taken<double>(block_entries(head.outputs, columns)));
 }
 
 template <class T> double Objective<T>::differentiate(const Block<T>& y, const Tall& address, Team& team, Block<T>& g) {
@@ -64,16 +79,18 @@ template <class T> double Objective<T>::differentiate(const Block<T>& y, const T
   memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)((head_.outputs + 15) / 16 * 16 * columns_));
   if (!exponent_) return plain(y, t, g.data);
   const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
-  for (int64_t o = 0; o < head_.outputs; o++)
-    for (int64_t b = 0; b < B; b++) {
-      const double m = logit(y, o, b);  // inf or nan only where a format overflowed
-      y_[(size_t)(o * B + b)] = std::isfinite(m) ? fmin(fmax(ldexp(m, e), -1e300), 1e300) : m;
-    }
+  in_strips(B, head_.outputs, team, [&](int64_t first, int64_t end) {
+    for (int64_t o = 0; o < head_.outputs; o++)
+      for (int64_t b = first; b < end; b++) {
+        const double m = logit(y, o, b);  // inf or nan only where a format overflowed
+        y_[(size_t)(o * B + b)] = std::isfinite(m) && e ? std::min(std::max(ldexp(m, e), -1e300), 1e300) : m;
+      }
+  });
   const double loss = head_.loss == mse       ? mean_square_error(y, t)
                       : head_.loss == sigmoid ? binary(y, t)
-                      : head_.loss == softmax ? cross_entropy(y, t)
+                      : head_.loss == softmax ? cross_entropy(t, team)
                                               : read_out(y, t);
-  write(g);
+  write(g, team);
   return loss / (double)B;
 }
 
@@ -81,7 +98,7 @@ template <class T> double Objective<T>::differentiate(const Block<T>& y, const T
 template <class T> double Objective<T>::read_out(const Block<T>& y, const double* t) {
   double loss = 0;
   for (size_t i = 0; i < y_.size(); i++) {
-    sign_[i] = t[i] < 0 ? -1 : 1, log2_[i] = log2(fabs(t[i]));
+    sign_[i] = t[i] < 0 ? -1 : 1, y_[i] = log2(fabs(t[i]));
     loss += t[i] * logit(y, (int64_t)i / read_, (int64_t)i % read_);
   }
   return scaled<double>(loss, y.exponent);
@@ -97,7 +114,7 @@ template <class T> double Objective<T>::mean_square_error(const Block<T>& y, con
       const double mantissa = logit(y, o, b);
       const bool far = y.exponent > 900 && mantissa != 0;
       const double d = far ? mantissa : y_[i] - t[i];
-      sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d)) + (far ? (double)y.exponent : 0);
+      sign_[i] = d < 0 ? -1 : 1, y_[i] = log2(fabs(d)) + (far ? (double)y.exponent : 0);
       loss += far ? INFINITY : .5 * d * d;
     }
   return loss;
@@ -110,58 +127,75 @@ template <class T> double Objective<T>::binary(const Block<T>&, const double* t)
     if (t[i] > 0) loss -= t[i] * log2_logistic(z) / log2_e;
     if (t[i] < 1) loss -= (1 - t[i]) * log2_logistic(-z) / log2_e;
     if (t[i] == 0 || t[i] == 1) {
-      sign_[i] = t[i] == 1 ? -1 : 1, log2_[i] = log2_logistic(t[i] == 1 ? -z : z);
+      sign_[i] = t[i] == 1 ? -1 : 1, y_[i] = log2_logistic(t[i] == 1 ? -z : z);
     } else {
       const double d = exp2(log2_logistic(z)) - t[i];
-      sign_[i] = d < 0 ? -1 : 1, log2_[i] = log2(fabs(d));
+      sign_[i] = d < 0 ? -1 : 1, y_[i] = log2(fabs(d));
     }
   }
   return loss;
 }
 
-template <class T> double Objective<T>::cross_entropy(const Block<T>&, const double* t) {
-  const size_t B = (size_t)read_, n = (size_t)head_.outputs;
+template <class T> double Objective<T>::cross_entropy(const double* t, Team& team) {
+  Vector<double> losses((size_t)read_);
+  in_strips(read_, head_.outputs, team, [&](int64_t first, int64_t end) {
+    cross_entropies(t + first, (size_t)first, (size_t)(end - first), losses.data() + first);
+  });
   double loss = 0;
-  for (size_t b = 0; b < B; b++) {
-    double top = -INFINITY, total = 0;
-    bool one_hot = true;
-    for (size_t o = 0; o < n; o++) {
-      top = fmax(top, y_[o * B + b]);
-      one_hot &= t[o * B + b] == 0 || t[o * B + b] == 1;
-    }
-    for (size_t o = 0; o < n; o++) total += exp2((y_[o * B + b] - top) * log2_e);
-    double others = -INFINITY, rest = 0;
-    for (size_t o = 0; o < n; o++) {
-      const double log2_p = (y_[o * B + b] - top) * log2_e - log2(total);
-      log2_[o * B + b] = log2_p, sign_[o * B + b] = 1;
-      if (t[o * B + b] > 0) loss -= t[o * B + b] * log2_p / log2_e;
-      if (t[o * B + b] != 1) others = fmax(others, log2_p);
-    }
-    if (one_hot) {  // where t = 1: minus the others' p
-      for (size_t o = 0; o < n; o++)
-        if (t[o * B + b] != 1) rest += exp2(log2_[o * B + b] - others);
-      for (size_t o = 0; o < n; o++)
-        if (t[o * B + b] == 1) sign_[o * B + b] = -1, log2_[o * B + b] = others + log2(rest);
-    } else {
-      for (size_t o = 0; o < n; o++) {
-        const double d = exp2(log2_[o * B + b]) - t[o * B + b];
-        sign_[o * B + b] = d < 0 ? -1 : 1, log2_[o * B + b] = log2(fabs(d));
-      }
-    }
-  }
+  for (const double one : losses) loss += one;
   return loss;
 }
 
-template <class T> void Objective<T>::write(Block<T>& g) {
+// Of `inputs` inputs from `first`, one strip: an output at a time, so that what lies side by side is met together.
+template <class T> void Objective<T>::cross_entropies(const double* t, size_t first, size_t inputs, double* losses) {
+  const size_t B = (size_t)read_, n = (size_t)head_.outputs;
+  double* y = y_.data() + first;  // logits, then log2 of their probabilities
+  signed char* sign = sign_.data() + first;
+  double top[strip], total[strip], others[strip], rest[strip];
+  bool one_hot[strip];
+  const auto each = [&](auto&& f) {
+    for (size_t o = 0; o < n; o++)
+      for (size_t b = 0; b < inputs; b++) f(o * B + b, b);
+  };
+  for (size_t b = 0; b < inputs; b++)
+    top[b] = others[b] = -INFINITY, total[b] = rest[b] = losses[b] = 0, one_hot[b] = true;
+  each([&](size_t i, size_t b) {
+    top[b] = y[i] > top[b] ? y[i] : top[b];
+    one_hot[b] &= t[i] == 0 || t[i] == 1;
+  });
+  each([&](size_t i, size_t b) { total[b] += exp2((y[i] - top[b]) * log2_e); });
+  for (size_t b = 0; b < inputs; b++) total[b] = log2(total[b]);
+  each([&](size_t i, size_t b) {
+    y[i] = (y[i] - top[b]) * log2_e - total[b], sign[i] = 1;
+    if (t[i] > 0) losses[b] -= t[i] * y[i] / log2_e;
+    if (t[i] != 1) others[b] = y[i] > others[b] ? y[i] : others[b];
+  });
+  each([&](size_t i, size_t b) {
+    if (one_hot[b]) {
+      if (t[i] != 1) rest[b] += exp2(y[i] - others[b]);
+    } else {
+      const double d = exp2(y[i]) - t[i];
+      sign[i] = d < 0 ? -1 : 1, y[i] = log2(fabs(d));
+    }
+  });
+  for (size_t b = 0; b < inputs; b++)
+    if (one_hot[b])  // where t = 1: minus the others' p
+      for (size_t o = 0; o < n; o++)
+        if (t[o * B + b] == 1) sign[o * B + b] = -1, y[o * B + b] = others[b] + log2(rest[b]);
+}
+
+template <class T> void Objective<T>::write(Block<T>& g, Team& team) {
   const int64_t B = read_;
   double top = -INFINITY;
-  for (const double x : log2_) top = x > top && x < INFINITY ? x : top;
+  for (const double x : y_) top = x > top && x < INFINITY ? x : top;
   const double e = top > -0x1p52 ? floor(top) : 0;
-  for (int64_t o = 0; o < head_.outputs; o++)
-    for (int64_t b = 0; b < B; b++) {
-      const size_t i = (size_t)(o * B + b);
-      spread(g.data, o, b, sign_[i] * exp2(log2_[i] - e) / (double)B);
-    }
+  in_strips(B, head_.outputs, team, [&](int64_t first, int64_t end) {
+    for (int64_t o = 0; o < head_.outputs; o++)
+      for (int64_t b = first; b < end; b++) {
+        const size_t i = (size_t)(o * B + b);
+        spread(g.data, o, b, sign_[i] * exp2(y_[i] - e) / (double)B);
+      }
+  });
   g.exponent = (int64_t)e;
 }
 

@@ -24,13 +24,15 @@ template <class T> class Objective {
   double read_out(const Block<T>& y, const double* t);
   double mean_square_error(const Block<T>& y, const double* t);
   double binary(const Block<T>& y, const double* t);
-  double cross_entropy(const Block<T>& y, const double* t);
-  void write(Block<T>& g);
+  double cross_entropy(const double* t, Team& team);
+  void cross_entropies(const double* t, size_t first, size_t inputs, double* losses);
+  void write(Block<T>& g, Team& team);
 
   const HeadSpec& head_;
   const int64_t columns_, read_, positions_;  // of the logits' block, those that are read, columns for each of these
   const bool exponent_;
-  Vector<double> y_, sign_, log2_;  // (outputs, columns that are read); g = sign 2^log2
+  Vector<double> y_;          // (outputs, columns that are read): logits, then log2 |dJ/dlogit|
+  Vector<signed char> sign_;  // of it
 };
 
 }  // namespace pykernel

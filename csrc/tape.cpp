@@ -91,6 +91,24 @@ Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
 
 }  // namespace
 
+Vector<int64_t> columns_of_layers(const Program& program) {
+  Vector<int64_t> columns;
+  if (!program.counts[Table::window]) return columns;
+  columns.resize((size_t)program.counts[Table::layer]);
+  Shapes shapes(program);
+  for (int64_t s = 0; s < program.stretch_count; s++)
+    for (int64_t i = 0; i < program.stretches[s].count; i++) {
+      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
+        const Op& op = program.stretches[s].ops[j];
+        const int64_t number = number_of(program.stretches[s], op, i);
+        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
+        shapes.run(op, number);
+      }
+      shapes.end_repetition();
+    }
+  return columns;
+}
+
 Keep keep_of(const Program& program, bool linear_needs_input) {
   bool inputs = program.clip_value > 0 || program.weight_count > 0 || linear_needs_input;
   if (!inputs)
@@ -130,7 +148,8 @@ Vector<Routine> routines_of(const Program& program, const Keep& keep) {
       const int64_t near = op.kind == OpKind::gather ? j + 1 : op.kind == OpKind::linear ? j : 0;
       if (!keep.grams && near > 0 && near < stretch.op_count && is_patch_layer(stretch, near)) {
         step.before_layer = near == j + 1, step.behind_gather = near == j;
-        step.window_first = number_of(stretch, stretch.ops[near - 1], 0), step.window_each = stretch.each[Table::window];
+        step.window_first = number_of(stretch, stretch.ops[near - 1], 0),
+        step.window_each = stretch.each[Table::window];
         step.layer_first = number_of(stretch, stretch.ops[near], 0), step.layer_each = stretch.each[Table::layer];
       }
       step.on_tape = op.kind != OpKind::node && read_later(op.out, true);

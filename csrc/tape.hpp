@@ -42,6 +42,8 @@ template <class T> constexpr size_t outer_scratch(int64_t rows) {
 }
 // Whether the mean cosine of a block's columns is taken without a matrix of all pairs.
 inline bool sums_directions(const Shape& shape) { return shape.columns > few_columns && shape.columns > shape.units; }
+// Of every layer, where windows make them differ, else none: a walk through all repetitions.
+Vector<int64_t> columns_of_layers(const Program& program);
 Vector<Routine> routines_of(const Program& program, const Keep& keep);
 int64_t bytes_of_routines(const Program& program);
 

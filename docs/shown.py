@@ -5,6 +5,7 @@ it."""
 import ast
 import contextlib
 import io
+import shutil
 from pathlib import Path
 
 from docutils import nodes
@@ -12,8 +13,8 @@ from docutils.parsers.rst import Directive
 
 
 class Shown(Directive):
-    """Code, then its text, then the last expression as a notebook displays it, then its figures. Names live on from
-    one to the next of a page."""
+    """Code, then its text, then the last expression as a notebook displays it (of a report's path the report), then its
+    figures. Names live on from one to the next of a page."""
 
     has_content = True
 
@@ -36,12 +37,29 @@ class Shown(Directive):
             made.append(nodes.literal_block(out.getvalue(), out.getvalue(), language="none"))
         if hasattr(value, "_repr_html_"):
             made.append(nodes.raw("", f'<div class="notebook">{value._repr_html_()}</div>', format="html"))
+        if isinstance(value, Path):
+            made.append(self._report(env, value))
         return made + [self._image(env, number, plt) for number in plt.get_fignums()]
+
+    def _report(self, env, path):
+        """A frame with a report, whose file is moved beside the page's."""
+        folder = Path(env.app.outdir) / "_shown"
+        folder.mkdir(parents=True, exist_ok=True)
+        name, _ = self._name(env)
+        shutil.move(path, folder / f"{name}.html")
+        where = f"{'../' * env.docname.count('/')}_shown/{name}.html"
+        frame = f'<iframe class="report" src="{where}" title="The report written here" loading="lazy"></iframe>'
+        return nodes.raw("", f'{frame}<p><a href="{where}">The report alone</a></p>', format="html")
+
+    def _name(self, env):
+        """Of the next thing that a page shows, and its number."""
+        count = env.temp_data["shown_things"] = env.temp_data.get("shown_things", 0) + 1
+        return f"{env.docname.replace('/', '-')}-{count}", count
 
     def _image(self, env, number, plt):
         """A figure in docs/_shown, closed."""
-        count = env.temp_data["shown_figures"] = env.temp_data.get("shown_figures", 0) + 1
-        name = f"{env.docname.replace('/', '-')}-{count}.png"
+        stem, count = self._name(env)
+        name = f"{stem}.png"
         folder = Path(env.srcdir) / "_shown"
         folder.mkdir(exist_ok=True)
         figure = plt.figure(number)

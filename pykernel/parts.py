@@ -75,7 +75,7 @@ class Head:
 
     Examples:
         >>> print(Head("sigmoid", outputs=1), Head("softmax", outputs=3, targets=(0, 2, 2, 1)))  # of a batch of four
-        sigmoid (1 outputs) softmax (3 outputs)
+        sigmoid (1 output) softmax (3 outputs)
     """
 
     loss: str = "softmax"
@@ -120,7 +120,7 @@ class Head:
 
     def __str__(self):
         read = {"positions": "", "mean": " of the mean of positions"}.get(self.over, f" of the {self.over} position")
-        return f"{self.loss} ({self.outputs} outputs){read}"
+        return f"{self.loss} ({self.outputs} output{'s' * (self.outputs != 1)}){read}"
 
 
 def _tuples(nested):

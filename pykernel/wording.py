@@ -50,13 +50,18 @@ def said(chain: Any) -> str:
     return ", ".join(parts)
 
 
+def plural(count: int, word: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{count} {word}" + "s" * (count != 1)
+
+
 def shown(chain: Any, pattern: Any) -> list[str | Table]:
     """Lines and a table of weight layers for people, of a chain and its pattern (see `pykernel.pattern`); with
     convolutions there is none, since sizes depend on the positions of an input."""
     if pattern is None:
         return [
             Strong(said(chain)),
-            f"{chain.extents.layer} weight layers",
+            f"{plural(chain.extents.layer, 'weight layer')}",
             "sizes depend on the positions of an input",
         ]
     alike: dict[tuple, list[str]] = {}  # layers of one role, size and law
@@ -85,16 +90,16 @@ def _size(chain: Any) -> str:
             f"{chain.depth} times [{pattern}]" if chain.depth > 1 else pattern,
             said(chain.last),
         ]
-        return f"{', then '.join(part for part in parts if part)}, from {chain.width} units"
+        return f"{', then '.join(part for part in parts if part)}, from {plural(chain.width, 'unit')}"
     if chain.widths is None:
-        return f"{chain.depth} layers of {chain.width} units"
+        return f"{plural(chain.depth, 'layer')} of {plural(chain.width, 'unit')}"
     widths = chain.widths
     inside = [
         f"{most(widths)} at the {where}"
         for most, end, where in ((min, min, "narrowest"), (max, max, "widest"))
         if most(widths) != end(widths[0], widths[-1])
     ]
-    return ", ".join([f"{chain.depth} layers, {widths[0]} to {widths[-1]} units", *inside])
+    return ", ".join([f"{plural(chain.depth, 'layer')}, {widths[0]} to {widths[-1]} units", *inside])
 
 
 def compared(chain: Any) -> str:

@@ -8,10 +8,9 @@ resnet50xSIDExBATCH, He et al.'s bottlenecks with batch norm.
 
 from __future__ import annotations
 
-import argparse
 import math
 
-from turns import cores, median, ratio, seconds_in_turns
+from turns import arguments_of, median, ratio, seconds_in_turns, show
 
 POINTS = ("16x32x1x20", "64x16x4x20", "resnet50x64x1")
 STAGES = (3, 4, 6, 3)  # of ResNet-50: blocks of 64, 128, 256, 512 channels inside
@@ -104,24 +103,22 @@ def pykernel_dense(channels, side, batch, layers):
     return 10 ** run.log10_grad_weight[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", nargs="+", default=POINTS, metavar="POINT")
-    parser.add_argument("--turns", type=int)
-    parser.add_argument("--budget", type=float, default=60, help="seconds of a point, where --turns does not say")
-    arguments = parser.parse_args()
-    peers = {"torch": torch_autograd(False), "torch, channels last": torch_autograd(True)}
-    heads = ["convolutions", "ms a network", *(f"times slower: {name}" for name in peers)]
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
+def rows(arguments, peers: dict):
+    """One list of cells for each point."""
     for text in arguments.points:
         point = numbers_of(text)
-        contenders = {**peers, "pykernel": pykernel_dense}
         shape = (len(shapes_of(point[0], point[3])),)
-        taken = seconds_in_turns(contenders, point, shape, arguments.turns, arguments.budget)
+        taken = seconds_in_turns({**peers, "pykernel": pykernel_dense}, point, shape, arguments.turns, arguments.budget)
         ours = taken["pykernel"]
-        cells = [text, f"{median(ours) * 1e3:.1f}", *(ratio(taken[name], ours) for name in peers)]
-        print("| " + " | ".join(cells) + " |", flush=True)
-    print(f"\n{cores()} cores, float32: forward, backward and norms with fresh weights.")
+        yield [text, f"{median(ours) * 1e3:.1f}", *(ratio(taken[name], ours) for name in peers)]
+
+
+def main() -> None:
+    arguments = arguments_of(__doc__, POINTS, "POINT")
+    peers = {"torch": torch_autograd(False), "torch, channels last": torch_autograd(True)}
+    peers = {name: run for name, run in peers.items() if name not in arguments.without}
+    heads = ["convolutions", "ms a network", *(f"times slower: {name}" for name in peers)]
+    show("peers with convolutions", heads, rows(arguments, peers), arguments.write)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 import time
+from pathlib import Path
 
 # Every tool runs with the kernels that it chooses for this processor.
 for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
@@ -12,6 +15,7 @@ for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 
 import numpy as np  # noqa: E402 - NumPy reads the environment when it is imported
 
+README = Path(__file__).parents[2] / "README.md"
 MOST, LEAST = 7, 3  # turns
 elsewhere = [0.0]  # processor seconds of other processes, which our own clock does not see
 
@@ -26,6 +30,18 @@ def seconds_of(run, work: tuple) -> tuple[float, float]:
     clock, processor, outside = time.perf_counter(), time.process_time(), elsewhere[0]
     run(*work)
     return time.perf_counter() - clock, time.process_time() - processor + elsewhere[0] - outside
+
+
+def arguments_of(description: str, points: tuple, form: str, add=lambda parser: None) -> argparse.Namespace:
+    """What the command lines of all tables have, and what `add` puts beside it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", nargs="+", default=points, metavar=form)
+    parser.add_argument("--turns", type=int, help="of every point; as many as the budget holds unless given")
+    parser.add_argument("--budget", type=float, default=90, metavar="SECONDS", help="of a point (%(default)g)")
+    parser.add_argument("--without", nargs="+", default=[], metavar="CONTENDER", help="leave some out by name")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    add(parser)
+    return parser.parse_args()
 
 
 def seconds_in_turns(contenders: dict, work: tuple, shape: tuple, turns: int | None, budget: float) -> dict:
@@ -61,3 +77,27 @@ def ratio(theirs: np.ndarray, ours: np.ndarray) -> str:
     """Median and quartiles by the clock, median of processor time."""
     low, middle, high = np.percentile(theirs[:, 0] / ours[:, 0], [25, 50, 75])
     return f"{middle:.1f} ({low:.1f} to {high:.1f}), {np.median(theirs[:, 1] / ours[:, 1]):.1f}"
+
+
+def show(name: str, heads: list[str], rows, write: bool) -> None:
+    """Prints a table row by row, and puts it between the marks `<!-- name: begin -->` and `end` of README.md."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    print("\n".join(lines), flush=True)
+    for cells in rows:
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    note = (
+        f"{cores()} cores, float32: forward, backward and norms with fresh weights. Medians of {LEAST} to {MOST} turns "
+        "by the clock (quartiles), then of processor time; of a contender that takes minutes one turn."
+    )
+    print("\n" + note, flush=True)
+    if not write:
+        return
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = README.read_text().split(begin)
+    README.write_text(before + begin + "\n" + "\n".join([*lines, "", note]) + "\n" + end + rest.split(end)[1])
+
+
+def say(*words) -> None:
+    """What is no part of the table."""
+    print(*words, file=sys.stderr, flush=True)

@@ -44,13 +44,17 @@ template <class T> void forward(const Weights<T>& w, int64_t p0, int64_t p1, int
   if (p1 == panels_of(w.rows)) clear_padding(z + (p1 - 1) * B * panel_lanes, w.rows, B);
 }
 
-// From so many inputs on tiles are turned instead of blocks.
-constexpr int64_t turned_inputs = 128;
+// From so many inputs on tiles are turned instead of blocks: a tile is turned once for all of them. Of few rows little
+// is summed for what is laid out.
+constexpr int64_t turned_inputs = 256, few_rows = 64, turned_inputs_of_few_rows = 64;
+template <class T> PK_INLINE bool is_turned(const Weights<T>& w, int64_t B) {
+  return B >= (w.rows <= few_rows ? turned_inputs_of_few_rows : turned_inputs) && !w.format.fraction;
+}
 
 template <class T, class W>
 static void backward_from(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
                           const W* panels, DrawTile draw, const void* draws) {
-  if (B >= turned_inputs && !w.format.fraction)
+  if (is_turned(w, B))
     backward_turned<T, W>(w, k0, k1, B, delta, du, panels, draw, draws);
   else
     backward_tiles<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);

@@ -1,5 +1,5 @@
 // Patches: what each window of positions sees, side by side as units. A convolution's layer keeps the patches that it
-// multiplies, or what they are made of is kept here, and that layer makes them anew. SPDX-License-Identifier: BSD-3-Clause
+// multiplies, or what they are made of is kept, and that layer makes them anew. SPDX-License-Identifier: BSD-3-Clause
 #include <string.h>
 
 #include <algorithm>
@@ -119,8 +119,6 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 
 }  // namespace
 
-PK_OP(gather, .table = Table::window);
-
 template <class T> void lay_patches(Network<T>& net, const Window& w, const Block<T>& x, Block<T>& out) {
   const int64_t inputs = net.program.batch;
   lay(w, inputs, x, inputs * w.positions(), out.data, inputs * w.count(), net.team);
@@ -128,5 +126,7 @@ template <class T> void lay_patches(Network<T>& net, const Window& w, const Bloc
 }
 template void lay_patches(Network<float>&, const Window&, const Block<float>&, Block<float>&);
 template void lay_patches(Network<double>&, const Window&, const Block<double>&, Block<double>&);
+
+PK_OP(gather, .table = Table::window);
 
 }  // namespace pykernel

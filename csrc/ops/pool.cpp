@@ -19,8 +19,7 @@ const Window& window_of(const Program& program, int64_t number) {
 template <class F> void each_entry(const Window& w, int64_t tap, int64_t inputs, F f) {
   each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {
     for (int64_t i = 0; i < length && position != outside; i++)
-      for (int64_t lane = 0; lane < 16; lane++)
-        f((window + i) * 16 + lane, (position + i * w.stride[1]) * 16 + lane);
+      for (int64_t lane = 0; lane < 16; lane++) f((window + i) * 16 + lane, (position + i * w.stride[1]) * 16 + lane);
   });
 }
 

@@ -132,12 +132,13 @@ def blocks(path: str) -> Any:
     Raises:
         ValueError, OSError: naming the file and the key.
     """
-    from pykernel.blocks import preset_fields
+    from pykernel.blocks import PRESETS, preset_fields
     from pykernel.sweeps.grid import Named, fields_of
 
-    known = preset_fields(path)
-    if known:
+    if known := preset_fields(path):
         return Named(path, known, is_preset=True)
+    if not path.endswith(".toml") and not Path(path).exists():
+        raise ValueError(f"--blocks must be a TOML file or {', '.join(PRESETS)}, perhaps with a size; got {path!r}")
     try:
         return Named(Path(path).stem, fields_of(toml(path)))
     except (ValueError, TypeError) as error:

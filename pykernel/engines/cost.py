@@ -24,7 +24,8 @@ def seconds(program, engine: str, backend: str) -> float:
     attention = _attention(program.stretches, layers.units, layers.positions, program.mixes.causal, program.batch)
     first = _first(program.first_uses, program.depth)
     drawn, haar = _kinds(program.draws, layers.draw)
-    return _seconds(engine, backend, layers.units, layers.columns, columns, drawn, haar, attention, first)
+    head = _head(program.head.outputs, program.nodes[-1], program.read_columns, backend) if program.head.loss else 0.0
+    return head + _seconds(engine, backend, layers.units, layers.columns, columns, drawn, haar, attention, first)
 
 
 def seconds_of(chain, run: dict) -> float:
@@ -36,14 +37,29 @@ def seconds_of(chain, run: dict) -> float:
     if chain.blocks is None and not chain.has_lists and not chain.tied:
         n = chain.layer_widths
         drawn, haar = _kinds([chain.init], None)
-        return _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar)
+        return _head_of(chain, n[-1], columns, run) + _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar)
     pattern = pattern_of(chain, positions)
     places = pattern.places(positions)
     attention = _attention(pattern.stretches, pattern.units, places, pattern.mixes.causal, run["batch"])
     first = _first(pattern.first_uses, len(pattern.units))
     drawn, haar = _kinds(pattern.draws.rows, pattern.draw)
     sizes = pattern.units, pattern.columns, run["batch"] * places
-    return _seconds(engine, backend, *sizes, drawn, haar, attention, first)
+    last = 1 if len(pattern.windows.rows) else places[-1]  # images end in one position, or in few
+    head = _head_of(chain, pattern.nodes[-1], run["batch"] * last, run)
+    return head + _seconds(engine, backend, *sizes, drawn, haar, attention, first)
+
+
+def _head_of(chain, units, columns, run):
+    if chain.head is None:
+        return 0.0
+    read = columns if chain.head.over == "positions" else run["batch"]
+    return _head(chain.head.outputs, units, read, run["backend"])
+
+
+def _head(outputs, units, columns, backend):
+    """A weight of its own, and three exponentials of each logit."""
+    each = units * (1.2e-9 + 0.12e-9 * columns) + 50e-9 * columns
+    return float(outputs * each) * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)
 
 
 def _first(first_uses, depth):

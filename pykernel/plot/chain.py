@@ -301,8 +301,10 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
         ax.fill_between(blocks, low, high, lw=0, zorder=0, label=whose, **band)
     for level in dict.fromkeys(p.uniform_entropy.tolist()):
         ax.axhline(level, color=GREY, ls=":", lw=1.2, label=canvas.once("uniform attention"))
-    if canvas.own:  # entropy has a scale of its own: from one key to all alike
-        ax.set_ylim(0, 1.08 * max(ax.get_ylim()[1], *p.uniform_entropy))
+    if canvas.own:  # from one key to all alike, or what lies just below all alike, but no noise as large as a figure
+        most = max(p.uniform_entropy)
+        reach = max(most - np.quantile(p.attention_entropy, 0.1), 0.05 * most) if most > 0 else 1.0
+        ax.set_ylim(max(0.0, most - 1.3 * reach), most + 0.15 * reach)
     title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
     return canvas.finish("block", "entropy of the attention weights  (nats)", title)
 

@@ -55,5 +55,6 @@ def exponents(c: Any, ax: Any = None, of: str = "change") -> Any:
     ax.plot(place, promised, color=DARK, ls=":", lw=2.0, label=f"{c.parametrization}, promised")
     ax.set_xticks(place, c.layers, rotation=45 if len(place) > 4 else 0)
     widths = ", ".join(map(str, c.widths))
+    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if canvas.own else {}  # over bars it would cover some
     title = f"{c.chain}; widths {widths}; rate {c.rate:g}, {c.parametrization} parametrization"
-    return canvas.finish("layer", f"exponent in width of {'a change' if of == 'change' else 'a size'}", title)
+    return canvas.finish("layer", f"exponent in width of {'a change' if of == 'change' else 'a size'}", title, **beside)

@@ -92,7 +92,7 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
                 "verdict": str(cell.verdict.item()),
             }
             if "theory" in columns:
-                found |= {"theory": _plain(cell.predicted_slope, ".4g"), "z": _plain(cell.z_slope, "+.1f")}
+                found |= {"theory": _plain(cell.predicted_slope, ".4g"), "z": _plain(cell.z_slope, "+z.1f")}
             for name, column in columns.items():
                 column.append(found[name])
     left_out = _fit(columns, names, width)

@@ -251,7 +251,7 @@ def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float])
     if math.isfinite(d["decades_theory"]):
         notes.append(
             f"{which} {d['decades_theory']:+.3g}"
-            + (f", z = {d['z']:+.1f} standard errors from theory to the mean" if math.isfinite(d["z"]) else "")
+            + (f", z = {d['z']:+z.1f} standard errors from theory to the mean" if math.isfinite(d["z"]) else "")
         )
     if notes:
         text += f" ({'; '.join(notes)})"

@@ -220,7 +220,7 @@ function lay(svg, one, px, py, edge) {
     at.forEach(([x], j) => finite(low[j][1]) && finite(high[j][1]) &&
       group.append(make("line", { class: `bar s${one.at % 9}`, x1: x, x2: x, y1: low[j][1], y2: high[j][1] })));
   const few = Math.max(1, Math.floor(at.length / 14));
-  at.forEach(([x, y], j) => {
+  if (!one.unmarked) at.forEach(([x, y], j) => {
     if (!finite(x) || !finite(y) || (j % few && one.chosen !== j)) return;
     const open = finite(number(one.points[j].y)) ? "" : " open";
     group.append(mark(one.at, x, y, (one.chosen === j ? "chosen" : "") + open));

@@ -14,7 +14,7 @@ from pykernel.sweeps.statistics import QUANTILES
 from pykernel.webpage.document import plain
 
 MOST_CELLS = 8000  # 250 bytes each
-MOST_NUMBERS = 350_000  # of all profiles together: 2.5 MB
+MOST_NUMBERS = 350_000  # of all profiles together: 3 MB
 MOST_LAYERS, FEWEST_LAYERS = 48, 8  # of one profile
 # of a quantity: what it is called, how its axis runs, and where theory has its mean and its deviation
 QUANTITIES = {
@@ -97,6 +97,11 @@ def main_axis(ds: Any) -> str:
     return "depth" if "depth" in several else (numbers or several[-1:])[0]
 
 
+def place(ds: Any, values: dict[str, float]) -> list[int]:
+    """The number along each axis of the values that lie nearest to these."""
+    return [int(np.abs(ds[name].values - values[name]).argmin()) for name in axes(ds)]
+
+
 def _has(ds: Any, name: str) -> bool:
     return name in ds and not np.isnan(ds[name].values).all()
 
@@ -162,7 +167,7 @@ def _profiles(ds: Any, cells: int) -> tuple[dict | None, str]:
     layers, group, places = _places(ds, tables, most)
     rows = []
     for name, values in zip(shown, tables, strict=True):
-        parts = [plain(values[:, i, place].ravel(), 4) if len(place) else None for i, place in enumerate(places)]
+        parts = [plain(values[:, i, place].ravel()) if len(place) else None for i, place in enumerate(places)]
         quantiles = f"{name}_quantile" in ds
         rows.append({"name": name, "label": label(name), "parts": 3 if quantiles else 2, "values": parts})
     told = {"rows": rows, "layers": layers, "group": group, "label": _place_label(ds)}

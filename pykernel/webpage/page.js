@@ -63,7 +63,7 @@ function showPhases(phases, box, grid) {
       points: p.x.map((x, j) => ({ x, y: p.y[j], said: [p.said[j], `sigma_w ${write(x)}, sigma_b ${write(p.y[j])}`, decades(p.values[j])] })),
     }));
     const critical = one.line.map((part, i) => ({
-      name: i ? `critical line, part ${i + 1}` : "critical line", at: 4, line: true, chosen: -1,
+      name: i ? `critical line, part ${i + 1}` : "critical line", at: 4, line: true, unmarked: true, chosen: -1,
       points: part.map(([x, y]) => ({ x, y, said: ["critical: the gradient keeps its size", `sigma_w ${write(x)}, sigma_b ${write(y)}`] })),
     }));
     drawing.show({

@@ -37,6 +37,7 @@ function steps(low, high, count) {
 /** Ticks of a symmetric logarithm: the verdict's bounds, powers of ten beyond, with threes where they are few. */
 function symmetric(low, high) {
   const found = [0, BOUND, -BOUND];
+  if (Math.max(Math.abs(low), Math.abs(high)) < BOUND) found.push(1, -1);
   const far = Math.max(Math.abs(low), Math.abs(high));
   for (let k = 1; 10 ** k <= far; k++) for (const d of far < 1000 ? [1, 3] : [1]) found.push(d * 10 ** k, -d * 10 ** k);
   return found.filter((v) => v >= low && v <= high).sort((a, b) => a - b);

@@ -19,7 +19,7 @@ class Grid {
   constructor(data) {
     Object.assign(this, data);
     this.strides = this.axes.map((_, i) => this.axes.slice(i + 1).reduce((n, axis) => n * axis.words.length, 1));
-    this.chosen = this.axes.map((axis, i) => (i === data.x ? axis.words.length - 1 : Math.floor((axis.words.length - 1) / 2)));
+    this.chosen ??= this.axes.map((axis, i) => (i === data.x ? axis.words.length - 1 : Math.floor((axis.words.length - 1) / 2)));
     this.watchers = [];
   }
   flat(at) {

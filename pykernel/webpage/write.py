@@ -10,11 +10,12 @@ from typing import Any
 
 from pykernel import files
 from pykernel.chain import Chain
+from pykernel.engines import cost
 from pykernel.propagation import Propagation, propagate
 from pykernel.webpage import again, document, findings, grids, networks, phases
 from pykernel.webpage.document import Section
 
-REPLICAS = 20
+REPLICAS, FEWEST, SECONDS = 20, 3, 30.0  # draws of a network: as many as take so long, nominally, of one core
 
 
 def report(
@@ -29,7 +30,8 @@ def report(
         path: the file; by default report.html, of a store inside it.
         weights: of a module: True to measure its very weights, False the scheme that they are a draw of.
         source: of a chain or a module: where it stands, "net.py:net", for the lines that run it again.
-        run: words of `propagate`, of a chain or a module: batch, positions, replicas (by default 20), seed ...
+        run: words of `propagate`, of a chain or a module: batch, positions, replicas (by default 20, of large networks
+            fewer, down to 3), seed ...
 
     Returns:
         The path written.
@@ -75,8 +77,15 @@ def report(
         from pykernel.bridges.torch_modules import from_torch
 
         of = from_torch(of, weights=weights)
-    found = propagate(of, **{"replicas": REPLICAS, **run})
+    found = propagate(of, **{"replicas": _replicas(of, run), **run})
     return _write(target, network_page(found, source, from_module, weights))
+
+
+def _replicas(chain: Chain, run: dict) -> int:
+    """Draws of a network that many words do not say."""
+    words = {"batch": 1, "positions": (), "engine": "dense", "backend": "cpp"}
+    seconds = cost.seconds_of(chain, words | {word: value for word, value in run.items() if word in words})
+    return max(FEWEST, min(REPLICAS, int(SECONDS / seconds)))
 
 
 def _require_no_run(run: dict, what: str) -> None:
@@ -170,6 +179,7 @@ def network_page(p: Propagation, source: str | None = None, from_module: bool = 
             parts.append(Section("map", "Deeper, and other gains", document.paragraphs([reason])))
         else:
             data["grid"], _ = grids.grid(ds)
+            data["grid"]["chosen"] = grids.place(ds, {"depth": p.chain.depth, "gain": p.chain.gain})
             first, *rest = _grid_sections(data["grid"])
             said = document.paragraphs(
                 ["The same network shallower and deeper, with all weights times a gain; predicted and measured."]
