@@ -27,8 +27,8 @@ STAGES = {
 class Calls:
     """8 layers of 8 units, one input, one thread: microseconds of processor time a call, the least of five rounds."""
 
-    params = list(STAGES)
-    param_names = ["stage"]
+    params = tuple(STAGES)
+    param_names = ("stage",)
     unit = "us"
 
     def track_call(self, stage):
