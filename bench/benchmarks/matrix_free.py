@@ -25,7 +25,7 @@ def nanoseconds(width: int, depth: int, batch: int) -> float:
 class MatrixFree:
     """Nanoseconds per layer, unit and input along each axis."""
 
-    timeout = 300
+    timeout = 1800
 
     def setup(self, *_):
         need("matrix_free", "cpp")
