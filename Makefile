@@ -59,7 +59,7 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 integration: docs .venv/tools .venv/integration .venv/chromium ## with real PyTorch, JAX, Jupyter and Chromium (2 GB; the browser as root)
 	$(BIN)/pytest -q -n $(WORKERS) tests/integration $(ARGS)
 
-sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
+sanitize: .venv/cmake ## C and C++ consumers and unit tests under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
 	  $(BIN)/ctest --preset $$preset || exit 1; done
