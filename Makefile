@@ -50,7 +50,8 @@ bench: .venv/tools ## the asv suite in this environment, as tables; ARGS="--effo
 
 bench-peers: .venv-peers/installed ## side by side with the tools that people use now (a 2 GB environment); ARGS to choose points
 	.venv-peers/bin/python bench/peers/side_by_side.py $(ARGS)
-	.venv-peers/bin/python bench/peers/transformers.py
+	.venv-peers/bin/python bench/peers/transformers.py $(filter --write,$(ARGS))
+	.venv-peers/bin/python bench/peers/convolutions.py $(filter --write,$(ARGS))
 
 docs: .venv/docs ## the documentation site in docs/_build/html, every example executed; warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

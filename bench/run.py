@@ -19,6 +19,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).parent
 RESULTS = BENCH / "results"  # as asv.conf.json says: the history, to keep and to share
+GROWTH = BENCH.parent / "docs" / "_static" / "growth.svg"
 OWN = BENCH / ".asv" / "home"  # what asv and the benchmarks keep for themselves
 
 
@@ -91,6 +92,26 @@ def table(name: str, params: list[list[str]], values: list, unit: str) -> str:
     return "\n".join([heading, *lines])
 
 
+def draw_growth(found: dict) -> None:
+    """The figure of docs/guides/benchmarks.md: cost as width and depth grow, from the results of MatrixFree."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "growth"
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
+    for axis, grows in zip(axes, ("width", "depth"), strict=True):
+        name = f"matrix_free.MatrixFree.track_{grows}"
+        (columns, sizes), values = found[name]
+        for i, count in enumerate(columns):
+            line = [math.nan if v is None else v for v in values[i * len(sizes) : (i + 1) * len(sizes)]]
+            axis.loglog([float(size) for size in sizes], line, "o-", label=f"{count} columns")
+        axis.set_xlabel(f"{grows}" + (" (4 layers)" if grows == "width" else " (256 units)"))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(unit_of(name).replace("ns/", "ns a "))
+    axes[0].legend()
+    figure.savefig(GROWTH, metadata={"Date": None})
+    print(f"\n{GROWTH}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -102,6 +123,7 @@ def main() -> int:
     parser.add_argument(
         "--bench", action="append", default=[], metavar="REGEX", help="run only benchmarks whose names match"
     )
+    parser.add_argument("--figure", action="store_true", help="draw cost as work grows into the docs")
     arguments = parser.parse_args()
 
     shutil.rmtree(OWN, ignore_errors=True)  # Numba does not notice every edit of what it keeps
@@ -127,6 +149,8 @@ def main() -> int:
 
     for name, (params, values) in newest_results().items():
         print("\n" + table(name, params, values, unit_of(name)))
+    if arguments.figure:
+        draw_growth(newest_results())
     return code
 
 

@@ -264,9 +264,9 @@ void HeldProgram::read_formats(const py::object& formats) {
 void HeldProgram::read_affines(const py::object& rows) {
   for (const py::handle& row : rows) {
     Fields fields(py::reinterpret_borrow<py::object>(row));
-    const int64_t units = (int64_t)py::len(fields.get("weight"));
-    const double* weight = array<double>(fields, "weight", {units});
-    affines_.push_back({units, weight, array<double>(fields, "bias", {units})});
+    const py::object weight = fields.get("weight");
+    const int64_t units = (int64_t)py::len(weight);
+    affines_.push_back({units, array<double>(weight, {units}, "weight"), array<double>(fields, "bias", {units})});
     fields.done();
   }
   program_.affines = affines_.data();

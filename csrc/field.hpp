@@ -3,6 +3,8 @@
 #pragma once
 #include <stdint.h>
 
+#include <algorithm>
+
 #include "pykernel/program.hpp"
 
 namespace pykernel {
@@ -17,21 +19,22 @@ inline int64_t seen_along(const Window& w, int axis, int64_t tap, int64_t at) {
 }
 
 // For a tap of every window of every input f(window's column, position's column or `outside`, how many): runs of
-// windows whose positions follow each other, or that see nothing; `whole` false: one at a time.
-template <class F> void each_run(const Window& w, int64_t tap, int64_t inputs, bool whole, F f) {
+// windows that see nothing, or whose positions are w.stride[1] apart.
+template <class F> void each_run(const Window& w, int64_t tap, int64_t inputs, F f) {
   const int64_t row_tap = tap / w.taps[1], column_tap = tap % w.taps[1], rows = w.out(0), columns = w.out(1);
+  const int64_t width = w.field[1], stride = w.stride[1], first = column_tap - w.padding[1];
   for (int64_t input = 0; input < inputs; input++)
     for (int64_t y = 0; y < rows; y++) {
       const int64_t row = seen_along(w, 0, row_tap, y);
-      const int64_t to = (input * rows + y) * columns, from = (input * w.field[0] + row) * w.field[1];
+      const int64_t to = (input * rows + y) * columns, from = (input * w.field[0] + row) * width;
+      if (row == outside) {
+        f(to, outside, columns);
+        continue;
+      }
       for (int64_t x = 0, length; x < columns; x += length) {
-        const int64_t column = row == outside ? outside : seen_along(w, 1, column_tap, x);
-        length = 1;
-        while (whole && x + length < columns) {
-          const int64_t next = row == outside ? outside : seen_along(w, 1, column_tap, x + length);
-          if (next != (column == outside ? outside : column + length)) break;
-          length++;
-        }
+        const int64_t column = seen_along(w, 1, column_tap, x), before = -(first + stride * x);
+        const int64_t until = column != outside ? width - column : before > 0 ? before : stride * columns;
+        length = std::min((until + stride - 1) / stride, columns - x);
         f(to + x, column == outside ? outside : from + column, length);
       }
     }

@@ -13,6 +13,15 @@ int64_t parts_of(int64_t width, int64_t entries) {
   return chunks_of(width) > 1 && entries > 1 ? chunks_of(width) * entries : 0;
 }
 
+// As that of the first query's gradient is, which sees one key only.
+template <class T> bool is_zero(const Block<T>& x, int64_t columns, int64_t column) {
+  for (int64_t p = 0; p < panels_of(x.n); p++) {
+    const T* lanes = x.data + (p * columns + column) * 16;
+    if (std::any_of(lanes, lanes + 16, [](T v) { return v != 0; })) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -48,8 +57,8 @@ template <class T> void Grams<T>::make(const Block<T>& block, const Measure& mea
     }
   }
   if constexpr (sizeof(T) == 4) {
-    bool lost = false;  // a column so small that its squares are subnormal, or zero
-    for (int64_t b = 0; b < columns; b++) lost |= out[b * columns + b] < 0x1p-90;
+    bool lost = false;  // a column so small that its squares are subnormal, or zero although it is not
+    for (int64_t b = 0; b < columns && !lost; b++) lost = out[b * columns + b] < 0x1p-90 && !is_zero(x, columns, b);
     if (lost && x.largest > 0) make_uneven(x, out);
   }
 }

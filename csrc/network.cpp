@@ -167,7 +167,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
-      repetition_ = r - begin;
+      at_repetition(r - begin);
       for (const Step& step : routine.steps) {
         const OpRow<T>& op = ops_[(int)step.op.kind];
         const int32_t in = step.op.ins[0];
@@ -194,6 +194,7 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
     const int64_t begin = end - routine.stretch->count;
     for (int64_t r = std::min(last, end); r-- > std::max(first, begin);) {
       if (team.stopped()) throw Stopped{};
+      at_repetition(r - begin);
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
         const OpRow<T>& op = ops_[(int)step.op.kind];

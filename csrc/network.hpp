@@ -90,6 +90,12 @@ template <class T> class Network {
   // the mean over the columns where only that matters; or the value alone, where dJ/dW is formed.
   Kept<T>& keep_input(int32_t reg, int64_t number);
   bool forms(int64_t number) const { return !keeping.grams && forms_gradient(program, number, columns); }
+  bool remakes_patches(const Step& step, int64_t patch_columns) const {
+    return pykernel::remakes_patches(program, step, repetition_, patch_columns);
+  }
+  const Window& window_of(const Step& step) const {
+    return program.windows[program.window_steps[step.window_first + repetition_ * step.window_each]];
+  }
   // Where the result of a step goes, n units; then the result itself.
   Block<T> fresh(const Step& step, int64_t n);
   void put(const Step& step, const Block<T>& block, const Measure& measure);
@@ -109,6 +115,7 @@ template <class T> class Network {
 
   // -- backward
   Kept<T>& kept() { return tape_.pop(); }
+  const Kept<T>& kept_before() { return tape_.top(); }  // by the op before, whose turn is next
   Gradient<T> take(int32_t reg);
   Gradient<T> take_node(const Op& node, int64_t number);  // compared, where the other run has passed the node
   // The network without formats that runs beside this one, or null; and whether this one is such: then whoever it runs
@@ -152,6 +159,10 @@ template <class T> class Network {
   Gradient<T> taken_from(int32_t reg);
   void store(Gradient<T>& gradient);
   void forget();
+  void at_repetition(int64_t repetition) {
+    repetition_ = repetition;
+    if (beside_) beside_->repetition_ = repetition;
+  }
   int64_t on_tape(Register& r);
   void input();
   double objective();

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "memory.hpp"
+#include "pykernel/block.hpp"
 #include "pykernel/program.hpp"
 
 namespace pykernel {
@@ -31,6 +32,10 @@ struct Step {
   bool before_node;        // the next op is the node that its result goes to
   bool before_phi;         // the next op is a phi of its result, with number phi_first + i phi_each
   int64_t phi_first, phi_each;
+  // A gather and the layer behind it, its only reader, whose patches are made anew where their layer's gradient is
+  // formed: numbers of both are first + i each.
+  bool before_layer, behind_gather;
+  int64_t window_first, window_each, layer_first, layer_each;
 };
 
 // `number` is the op's own in its table, from 0. Forward reads registers, keeps what backward needs, and puts its
@@ -51,6 +56,9 @@ template <class T> struct OpRow {
   template <class T> OpRow<T> kind##_op();
 PK_OPS(PK_DECLARED)
 #undef PK_DECLARED
+
+// What each window sees of x, side by side as units, into out.
+template <class T> void lay_patches(Network<T>& net, const Window& window, const Block<T>& x, Block<T>& out);
 
 // In the order of OpKind.
 template <class T> const OpRow<T>* op_rows();

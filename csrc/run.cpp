@@ -26,25 +26,6 @@ double least_work(const Program& program, int64_t l, int64_t columns) {
   return std::max(2048.0, units * B * (64 + 4 * B));
 }
 
-// Where they differ, else none: a walk through all repetitions.
-Vector<int64_t> columns_of_layers(const Program& program) {
-  Vector<int64_t> columns;
-  if (!program.counts[Table::window]) return columns;
-  columns.resize((size_t)program.counts[Table::layer]);
-  Shapes shapes(program);
-  for (int64_t s = 0; s < program.stretch_count; s++)
-    for (int64_t i = 0; i < program.stretches[s].count; i++) {
-      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
-        const Op& op = program.stretches[s].ops[j];
-        const int64_t number = number_of(program.stretches[s], op, i);
-        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
-        shapes.run(op, number);
-      }
-      shapes.end_repetition();
-    }
-  return columns;
-}
-
 }  // namespace
 
 template <class T> void run(const Program& program, const Run& how, const MakeLinear<T>& make, const Rows& rows) {

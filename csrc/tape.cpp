@@ -17,6 +17,18 @@ bool keeps_block(const Op& op, const Keep& keep) {
   return facts_of(op.kind).keeps_inputs || (facts_of(op.kind).keeps_gram && keep.inputs);
 }
 
+// Whether op j multiplies patches that no other op reads.
+bool is_patch_layer(const Stretch& stretch, int64_t j) {
+  const Op &gather = stretch.ops[j - 1], &layer = stretch.ops[j];
+  if (gather.kind != OpKind::gather || layer.kind != OpKind::linear || layer.ins[0] != gather.out) return false;
+  if (layer.out == gather.out) return true;
+  for (int64_t k = j + 1; k < stretch.op_count; k++) {
+    if (reads(stretch.ops[k], gather.out)) return false;
+    if (stretch.ops[k].out == gather.out) return true;
+  }
+  return gather.out != 0;
+}
+
 // What has been kept of the values in the registers.
 struct State {
   bool value, block, gram, moving[centred_count];
@@ -31,7 +43,10 @@ Amount amount_of(const Program& program, const Routine& routine, int64_t repetit
     const OpFacts& facts = facts_of(op.kind);
     const int64_t number = number_of(*routine.stretch, op, repetition);
     const int64_t columns = shapes.of(op.ins[0]).columns;
-    const bool block = keeps_block(op, keep),
+    const Shape out = shapes.after(op, number);
+    const bool remade = remakes_patches(program, step, repetition, step.before_layer ? out.columns : columns),
+               block = remade ? step.before_layer : keeps_block(op, keep),
+               on_tape = step.on_tape && !(remade && step.before_layer),
                gram = facts.keeps_gram && (keep.grams || !forms_gradient(program, number, columns));
     const int64_t centred = gram ? program.centred[number] : (int64_t)not_centred;
     const bool moving = columns_centred(program, centred, columns) > 1;
@@ -46,10 +61,9 @@ Amount amount_of(const Program& program, const Routine& routine, int64_t repetit
     if (op.kind == OpKind::node) {
       std::swap(registers[(size_t)op.ins[0]], registers[(size_t)op.out]);
     } else {
-      registers[(size_t)op.out] = {step.on_tape, step.on_tape, false, {}};
-      amount.values += step.on_tape;
-      const Shape out = shapes.after(op, number);
-      if (step.on_tape) amount.entries += block_entries(out.units, out.columns);
+      registers[(size_t)op.out] = {on_tape, on_tape, false, {}};
+      amount.values += on_tape;
+      if (on_tape) amount.entries += block_entries(out.units, out.columns);
     }
     shapes.run(op, number);
   }
@@ -76,6 +90,24 @@ Segments cut(const Vector<AmountOf>& amounts, int64_t length) {
 }
 
 }  // namespace
+
+Vector<int64_t> columns_of_layers(const Program& program) {
+  Vector<int64_t> columns;
+  if (!program.counts[Table::window]) return columns;
+  columns.resize((size_t)program.counts[Table::layer]);
+  Shapes shapes(program);
+  for (int64_t s = 0; s < program.stretch_count; s++)
+    for (int64_t i = 0; i < program.stretches[s].count; i++) {
+      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
+        const Op& op = program.stretches[s].ops[j];
+        const int64_t number = number_of(program.stretches[s], op, i);
+        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
+        shapes.run(op, number);
+      }
+      shapes.end_repetition();
+    }
+  return columns;
+}
 
 Keep keep_of(const Program& program, bool linear_needs_input) {
   bool inputs = program.clip_value > 0 || program.weight_count > 0 || linear_needs_input;
@@ -112,6 +144,13 @@ Vector<Routine> routines_of(const Program& program, const Keep& keep) {
         const Op& next = stretch.ops[j + 1];
         step.before_node = next.kind == OpKind::node, step.before_phi = next.kind == OpKind::phi;
         step.phi_first = number_of(stretch, next, 0), step.phi_each = stretch.each[facts_of(next.kind).table];
+      }
+      const int64_t near = op.kind == OpKind::gather ? j + 1 : op.kind == OpKind::linear ? j : 0;
+      if (!keep.grams && near > 0 && near < stretch.op_count && is_patch_layer(stretch, near)) {
+        step.before_layer = near == j + 1, step.behind_gather = near == j;
+        step.window_first = number_of(stretch, stretch.ops[near - 1], 0),
+        step.window_each = stretch.each[Table::window];
+        step.layer_first = number_of(stretch, stretch.ops[near], 0), step.layer_each = stretch.each[Table::layer];
       }
       step.on_tape = op.kind != OpKind::node && read_later(op.out, true);
       for (int k = 0; k < facts.inputs; k++) step.dies[k] = op.ins[k] == op.out || !read_later(op.ins[k], false);

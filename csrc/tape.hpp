@@ -27,6 +27,14 @@ inline bool forms_gradient(const Program& program, int64_t layer, int64_t column
   const double rows = (double)program.units[layer], width = (double)program.columns[layer];
   return columns > few_columns && (double)columns * (rows + width) > 2 * rows * width;
 }
+// Whether patches are made anew for the gradient of the layer that they are for, and what they are of is kept: where
+// windows overlap. `step` is the gather or the layer, `columns` are those of the patches.
+inline bool remakes_patches(const Program& program, const Step& step, int64_t repetition, int64_t columns) {
+  if (!step.before_layer && !step.behind_gather) return false;
+  const Window& w = program.windows[program.window_steps[step.window_first + repetition * step.window_each]];
+  return w.all_taps() * w.count() > w.positions() &&
+         forms_gradient(program, step.layer_first + repetition * step.layer_each, columns);
+}
 // Panels of dJ/dW, turned, that are made at a time, and the memory that takes.
 constexpr int64_t outer_panels = 4;
 template <class T> constexpr size_t outer_scratch(int64_t rows) {
@@ -34,6 +42,8 @@ template <class T> constexpr size_t outer_scratch(int64_t rows) {
 }
 // Whether the mean cosine of a block's columns is taken without a matrix of all pairs.
 inline bool sums_directions(const Shape& shape) { return shape.columns > few_columns && shape.columns > shape.units; }
+// Of every layer, where windows make them differ, else none: a walk through all repetitions.
+Vector<int64_t> columns_of_layers(const Program& program);
 Vector<Routine> routines_of(const Program& program, const Keep& keep);
 int64_t bytes_of_routines(const Program& program);
 
@@ -88,6 +98,7 @@ template <class T> class Tape {
   T* take_block(int64_t n, int64_t columns);
   double* take_gram(int64_t columns);
   void claim(int64_t value) { claims_.push_back((int32_t)value); }
+  Kept<T>& top() { return values_[(size_t)claims_.back()]; }
   Kept<T>& pop();
 
  private:

@@ -11,6 +11,7 @@
 #include "isa.hpp"
 #include "kernels/mix.hpp"
 #include "kernels/product.hpp"
+#include "tape.hpp"
 
 namespace pykernel {
 namespace {
@@ -24,16 +25,19 @@ double power_of_two(int64_t e) { return ldexp(1, (int)std::clamp<int64_t>(e, -30
 
 template <class T> Vector<typename Totals<T>::Shape> Totals<T>::shapes_of(const Program& p) {
   Vector<Shape> shapes((size_t)p.weight_count);
-  const int64_t B = columns_of(p);
+  const Vector<int64_t> columns = columns_of_layers(p);
   for (int64_t i = 0; i < p.counts[Table::layer]; i++) {
     Shape& shape = shapes[(size_t)p.weight[i]];
+    const int64_t B = columns.empty() ? columns_of(p) : columns[(size_t)i];
     shape.rows = p.units[i], shape.columns = p.columns[i];
+    shape.most = std::max(shape.most, B);
     shape.room += B;
   }
   for (Shape& shape : shapes) {
     const double by_grams = (double)shape.room * (double)(shape.rows + shape.columns);
     shape.multiplies = p.clip_value > 0 || by_grams > (double)shape.rows * (double)shape.columns;
-    if (shape.multiplies) shape.room = std::min(shape.room, (enough_columns + B - 1) / B * B);
+    if (shape.multiplies)
+      shape.room = std::min(shape.room, (enough_columns + shape.most - 1) / shape.most * shape.most);
   }
   return shapes;
 }
@@ -54,7 +58,7 @@ Totals<T>::Totals(const Program& program, Layer<T>& layer, Team& team) : program
       most = std::max(most, shape.room);
     }
     sum.bias = Buffer<T>((size_t)padded(shape.rows));
-    sum.exponents.reserve((size_t)(shape.room / layer.columns));
+    sum.exponents.reserve((size_t)shape.room);
     largest = std::max({largest, shape.rows, shape.columns});
   }
   squares_.resize((size_t)chunks_of(largest));
@@ -64,7 +68,9 @@ Totals<T>::Totals(const Program& program, Layer<T>& layer, Team& team) : program
 
 template <class T> int64_t Totals<T>::bytes(const Program& program) {
   if (!program.weight_count) return 0;
-  int64_t most = 0, largest = 0, bytes = taken<Sum>(program.weight_count) + taken<Shape>(program.weight_count);
+  int64_t most = 0, largest = 0,
+          bytes = taken<Sum>(program.weight_count) + taken<Shape>(program.weight_count) +
+                  (program.counts[Table::window] ? taken<int64_t>(program.counts[Table::layer]) : 0);
   for (const Shape& s : shapes_of(program)) {
     bytes += Buffer<T>::bytes(block_entries(s.rows, s.room)) + Buffer<T>::bytes(block_entries(s.columns, s.room)) +
              Buffer<T>::bytes(padded(s.rows)) + taken<int64_t>(s.room);
@@ -99,12 +105,12 @@ template <class T> void Totals<T>::add(int64_t number, const Block<T>& delta, co
   const Block<T> d = layer_.presentable(delta);
   add_bias(d, sum);
   if (u.largest == 0) return;
+  if (sum.waiting() + layer_.columns > sum.shape.room) multiply(sum);
   wait(d, sum.deltas, sum);
   int64_t exponent = d.exponent;
   const Block<T> x = layer_.presentable(u);
   wait(x, sum.inputs, sum);
-  sum.exponents.push_back(exponent + x.exponent);
-  if (sum.shape.multiplies && (int64_t)sum.exponents.size() * layer_.columns == sum.shape.room) multiply(sum);
+  sum.exponents.insert(sum.exponents.end(), (size_t)layer_.columns, exponent + x.exponent);
 }
 
 template <class T> void Totals<T>::add_bias(const Block<T>& delta, Sum& sum) {
@@ -124,22 +130,22 @@ template <class T> void Totals<T>::add_bias(const Block<T>& delta, Sum& sum) {
 
 // The columns of one more use behind those that wait.
 template <class T> void Totals<T>::wait(const Block<T>& x, Buffer<T>& to, const Sum& sum) const {
-  const int64_t B = layer_.columns, first = (int64_t)sum.exponents.size() * B;
+  const int64_t B = layer_.columns, first = sum.waiting();
   for (int64_t p = 0; p < panels_of(x.n); p++)
     memcpy(to.get() + (p * sum.shape.room + first) * 16, x.data + p * B * 16, sizeof(T) * (size_t)(B * 16));
 }
 
 // What waits goes into the sum, at the largest exponent.
 template <class T> void Totals<T>::multiply(Sum& sum) {
-  const auto [rows, columns, room, multiplies] = sum.shape;
-  const int64_t B = layer_.columns, waiting = (int64_t)sum.exponents.size() * B;
+  const auto [rows, columns, room, most, multiplies] = sum.shape;
+  const int64_t waiting = sum.waiting();
   const int64_t top = *std::max_element(sum.exponents.begin(), sum.exponents.end());
   T* const deltas = sum.deltas.get();
   for (int64_t p = 0; p < panels_of(rows); p++) {
     T* const panel = deltas + p * room * 16;
-    for (int64_t use = 0; use * B < waiting; use++)
-      if (const int64_t e = sum.exponents[(size_t)use]; e != top)
-        for (int64_t i = use * B * 16; i < (use + 1) * B * 16; i++) panel[i] *= power<T>(e - top);
+    for (int64_t column = 0; column < waiting; column++)
+      if (const int64_t e = sum.exponents[(size_t)column]; e != top)
+        for (int64_t i = column * 16; i < (column + 1) * 16; i++) panel[i] *= power<T>(e - top);
     std::fill(panel + waiting * 16, panel + room * 16, T(0));
   }
   for (int64_t p = 0; p < panels_of(columns); p++)
@@ -167,7 +173,7 @@ template <class T> void Totals<T>::multiply(Sum& sum) {
 template <class T> double Totals<T>::log2_product(Sum& sum) {
   if (!sum.exponents.empty()) multiply(sum);
   if (!sum.any) return -INFINITY;
-  const auto [rows, columns, room, multiplies] = sum.shape;
+  const auto [rows, columns, room, most, multiplies] = sum.shape;
   const int64_t chunks = chunks_of(rows);
   const Clip clip(program_.clip_value, sum.exponent);
   team_.each(chunks, [&](int64_t c) {
@@ -199,11 +205,11 @@ template <class T> void Totals<T>::gram(const Buffer<T>& columns, int64_t units,
 
 template <class T> double Totals<T>::log2_by_grams(const Sum& sum) {
   if (sum.exponents.empty()) return -INFINITY;
-  const int64_t B = layer_.columns, room = sum.shape.room, waiting = (int64_t)sum.exponents.size() * B;
+  const int64_t room = sum.shape.room, waiting = sum.waiting();
   const int64_t top = *std::max_element(sum.exponents.begin(), sum.exponents.end());
   gram(sum.deltas, sum.shape.rows, sum, grams_[0]);
   gram(sum.inputs, sum.shape.columns, sum, grams_[1]);
-  const auto factor = [&](int64_t column) { return power_of_two(sum.exponents[(size_t)(column / B)] - top); };
+  const auto factor = [&](int64_t column) { return power_of_two(sum.exponents[(size_t)column] - top); };
   double square = 0;
   for (int64_t i = 0; i < waiting; i++) {
     double row = 0;

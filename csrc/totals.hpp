@@ -27,6 +27,7 @@ template <class T> class Totals {
   struct Shape {
     int64_t rows, columns;  // of the weight
     int64_t room;           // columns of uses that wait together
+    int64_t most;           // columns of one use at most
     bool multiplies;        // or all of them wait to the end
   };
   struct Sum {
@@ -34,9 +35,10 @@ template <class T> class Totals {
     Buffer<T> deltas, inputs;  // of the uses that wait, in panels of `room` columns
     Buffer<T> turned, total;   // where they are multiplied
     Buffer<T> bias;
-    Vector<int64_t> exponents = {};  // of the uses that wait
+    Vector<int64_t> exponents = {};  // of the columns that wait
     int64_t exponent = 0, bias_exponent = 0;
     bool any = false, any_bias = false;  // whether there is something in the sum
+    int64_t waiting() const { return (int64_t)exponents.size(); }
   };
   static Vector<Shape> shapes_of(const Program& program);
   void add_bias(const Block<T>& delta, Sum& sum);

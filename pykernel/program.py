@@ -305,6 +305,12 @@ class Program:
         return np.unique(weight, return_index=True)[1] if self.counts.weight else weight
 
     @cached_property
+    def norms_used(self) -> tuple[NormRow, ...]:
+        """The norms of activation steps, and those that no activation follows; none among them where some step has
+        none."""
+        return tuple(self.norms[i] for i in distinct(np.concatenate([self.steps.norm, self.norm_steps])))
+
+    @cached_property
     def passes_formats(self) -> np.ndarray:
         """Of each activation step whether it makes numbers of a format from such, bool (P,): the identity and ReLU,
         without a norm.
@@ -362,13 +368,9 @@ class Program:
         return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
 
 
-def forms_gradient(layers, number, columns):
-    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
-    than two Gram matrices of the columns, and always with groups.
-    """
-    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
-    cheaper = columns * (rows + width) > 2 * rows * width
-    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
+def distinct(rows) -> list[int]:
+    """Which rows of a table an array of their numbers names, in order."""
+    return np.flatnonzero(np.bincount(rows)).tolist()
 
 
 def query_layers(stretches) -> np.ndarray:

@@ -217,7 +217,7 @@ def test_it_is_an_axis_of_sweeps(tmp_path):
 
 @pytest.mark.parametrize("positions", [3, 40])
 def test_tied_convolutions_sum_over_uses(positions):
-    """Fewer columns than units and more, where norms are taken of dJ/dW itself; compiled backends say who can."""
+    """Fewer columns than units and more, where norms are taken of dJ/dW itself; Numba says who can."""
     chain = pk.Chain(depth=3, width=6, tied=True, blocks=[pk.Conv(6, kernel=3), "tanh"])
     words = dict(batch=2, positions=positions, seed=1)
     kernel = pk.weights(chain, layer=1, seed=1, positions=positions)
@@ -227,6 +227,45 @@ def test_tied_convolutions_sum_over_uses(positions):
     run = dict(engine="dense", backend="reference", dtype="float64", **words)
     row = pk.propagate(chain, **run).log10_grad_weight_total
     np.testing.assert_allclose(row, [[np.log10(np.linalg.norm(total))]], rtol=0, atol=1e-12)
-    for backend in ("cpp", "numba"):
-        with pytest.raises(ValueError, match='backend="reference" does'):
-            pk.propagate(chain, **{**run, "backend": backend})
+    with pytest.raises(ValueError, match='backend="cpp" does, without groups'):
+        pk.propagate(chain, **{**run, "backend": "numba"})
+    grouped = chain.replace(blocks=[pk.Conv(6, kernel=3, groups=2), "tanh"])
+    with pytest.raises(ValueError, match='in groups that share a weight; backend="reference" does'):
+        pk.propagate(grouped, **{**run, "backend": "cpp"})
+
+
+CONVOLUTIONS = {
+    "equal": (pk.Chain(depth=5, width=6, tied=True, blocks=[pk.Conv(6, kernel=3), "tanh"]), 7),
+    "many columns": (pk.Chain(depth=5, width=6, tied=True, blocks=[pk.Conv(6, kernel=3, bias_std=0.2), "relu"]), 90),
+    # uses of one weight see fewer and fewer positions
+    "shrinking": (pk.Chain(depth=3, width=8, tied=True, blocks=[pk.Conv(8, kernel=3, stride=2), "gelu"]), 40),
+    "planes": (
+        pk.Chain(
+            depth=2,
+            width=5,
+            tied=True,
+            first=[pk.Conv(16, kernel=3)],
+            blocks=[pk.Block(pk.Norm("batch"), "relu", pk.Conv(16, kernel=3), skip=1.0), pk.Pool("mean", 2)],
+            last=[pk.Flatten(), pk.Linear(3)],
+            head=pk.Head("softmax", 3),
+        ),
+        (8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_compiled_tied_convolutions_agree_with_the_definition(name, engine):
+    """To rounding over the uses; matrix-free, patches are columns that an oracle is asked for."""
+    chain, positions = CONVOLUTIONS[name]
+    words = dict(engine=engine, batch=2, positions=positions, replicas=2, seed=3)
+    expected = pk.propagate(chain, backend="reference", dtype="float64", **words).rows
+    for dtype, tolerance in (("float64", 1e-7 if engine == "matrix_free" else 1e-10), ("float32", 5e-3)):
+        found = pk.propagate(chain, backend="cpp", dtype=dtype, **words).rows
+        assert_rows(found, expected, tolerance)
+    program = lower(chain, **{word: words[word] for word in ("batch", "positions", "seed")})
+    if engine == "dense":
+        for threads, memory in ((1, None), (3, 0)):
+            again = cpp.run(program, 0, 2, threads=threads, memory=memory)
+            np.testing.assert_array_equal(again["log10_grad_weight_total"], found["log10_grad_weight_total"])

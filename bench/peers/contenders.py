@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 
 import numpy as np
+from turns import cores, elsewhere
 
 
 def bound(n: int) -> float:
@@ -87,14 +87,6 @@ def _one_thread():
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
-
-
-def cores() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-elsewhere = [0.0]  # processor seconds of the processes, which our own clock does not see
 
 
 def _share(n, L, B, R, init):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Times pykernel and PyTorch on the same transformers, in one run, and prints a table of seconds a network.
+"""Times pykernel and PyTorch on the same transformers, in one run, and prints a table.
 
 The work: one pre-norm transformer (layer norm, causal attention, layer norm, feed-forward 4 times as wide, GELU) of
 fresh N(0, 0.02^2) float32 weights; one input of T positions; forward, then back from a random cotangent; the Frobenius
@@ -8,15 +8,9 @@ norm of every weight's gradient. Points are WIDTHxBLOCKSxPOSITIONSxHEADS, a bloc
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import time
 
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(name, None)
-
-import numpy as np  # noqa: E402 - NumPy reads the environment when it is imported
+from turns import arguments_of, median, ratio, seconds_in_turns, show
 
 POINTS = ("256x12x64x4", "2048x2x64x16", "768x12x128x12")
 STD = 0.02
@@ -118,34 +112,34 @@ def pykernel_with(engine):
     return run
 
 
-def seconds_of(run, point, repeats):
-    """The shortest of the repeats, after one whose answer is looked at."""
-    norms = np.asarray(run(*point))
-    if norms.shape != (6 * point[1],) or not np.all(norms > 0):
-        raise RuntimeError(f"expected {6 * point[1]} positive norms")
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run(*point)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+def rows(arguments, peers: dict):
+    """One list of cells for each point."""
+    ours = {engine: pykernel_with(engine) for engine in ("dense", "matrix_free")}
+    for text in arguments.points:
+        point = tuple(int(number) for number in text.split("x"))
+        taken = seconds_in_turns({**peers, **ours}, point, (6 * point[1],), arguments.turns, arguments.budget)
+        best = min(peers, key=lambda name: median(taken[name]))
+        yield [
+            text,
+            best,
+            *(f"{median(taken[engine]) * 1e3:.1f}" for engine in ours),
+            *(ratio(taken[best], taken[engine]) for engine in ours),
+        ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", nargs="+", default=POINTS, metavar="WIDTHxBLOCKSxPOSITIONSxHEADS")
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__, POINTS, "WIDTHxBLOCKSxPOSITIONSxHEADS")
     peers = {"torch autograd": torch_autograd, "torch by hand": torch_by_hand}
-    ours = {engine: pykernel_with(engine) for engine in ("dense", "matrix_free")}
-    heads = ["point", *peers, *ours, *(f"{engine}, times faster than the best" for engine in ours)]
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
-    for text in arguments.points:
-        point = tuple(int(number) for number in text.split("x"))
-        seconds = {name: seconds_of(run, point, arguments.repeats) for name, run in {**peers, **ours}.items()}
-        best = min(seconds[name] for name in peers)
-        cells = [*(f"{s:.4f}" for s in seconds.values()), *(f"{best / seconds[engine]:.1f}x" for engine in ours)]
-        print("| " + " | ".join([text, *cells]) + " |", flush=True)
+    peers = {name: run for name, run in peers.items() if name not in arguments.without}
+    heads = [
+        "transformers",
+        "best of PyTorch",
+        "ms a network: dense",
+        "matrix-free",
+        "times slower than dense",
+        "than matrix-free",
+    ]
+    show("peers with attention", heads, rows(arguments, peers), arguments.write)
 
 
 if __name__ == "__main__":

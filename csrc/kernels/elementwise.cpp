@@ -8,14 +8,25 @@ namespace {
 
 template <class T>
 constexpr Elementwise<T> table = {
-    activations<T>, (int)(sizeof activations<T> / sizeof *activations<T>),
-    observe<T>,     combine<T>,
-    multiply<T>,    multiply_units<T>,
-    add_bias<T>,    round<T>,
-    compare<T>,     bias_square<T>,
-    batch_norm<T>,  batch_norm_backward<T>,
-    column_sums<T>, column_squares<T>,
-    column_norm<T>, column_norm_backward<T>,
+    activations<T>,
+    (int)(sizeof activations<T> / sizeof *activations<T>),
+    observe<T>,
+    combine<T>,
+    multiply<T>,
+    multiply_units<T>,
+    add_bias<T>,
+    round<T>,
+    compare<T>,
+    bias_square<T>,
+    add_columns<T>,
+    inverse_norms<T>,
+    directed_square<T>,
+    batch_norm<T>,
+    batch_norm_backward<T>,
+    column_sums<T>,
+    column_squares<T>,
+    column_norm<T>,
+    column_norm_backward<T>,
 };
 
 }  // namespace

@@ -69,6 +69,12 @@ template <class T> struct Elementwise {
                         const Format& format);
   // sum over units of (sum over inputs of delta)^2
   double (*bias_square)(const T* delta, int64_t units, int64_t B);
+  // Sixteen lanes of `count` columns are added to columns `stride` apart.
+  void (*add_columns)(T* to, int64_t stride, const T* from, int64_t count);
+  // 1 / norm of columns b .. b + count - 1, in double; 0 of one that is zero.
+  void (*inverse_norms)(const T* x, int64_t panels, int64_t B, int64_t b, int64_t count, double* out);
+  // The square of the norm of the sum of a panel's columns, each times a factor.
+  double (*directed_square)(const T* panel, int64_t B, const double* factors);
   // per unit over the batch: h = (z - mean) / sqrt(variance + eps)
   void (*batch_norm)(const T* z, T* h, int64_t units, int64_t B, T eps);
   // dz from z and dh; g may be dz

@@ -56,5 +56,51 @@ template <class T> double bias_square(const T* delta, int64_t units, int64_t B) 
   return sum_lanes<T>(square);
 }
 
+template <class T> void add_columns(T* to, int64_t stride, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i++, to += stride * panel_lanes, from += panel_lanes)
+    for (int j = 0; j < panel_lanes; j += lanes<T>) store(to + j, load(to + j) + load(from + j));
+}
+
+// The j-th of the vectors of doubles in which a column's sixteen numbers are seen
+template <class T> PK_INLINE F64 wide(const T* x, int j) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return load(x + j * lanes<double>);
+  } else {
+    HalfF32 half;
+    __builtin_memcpy(&half, x + j * lanes<double>, sizeof half);
+    return widen(half);
+  }
+}
+
+template <class T>
+void inverse_norms(const T* x, int64_t panel_count, int64_t B, int64_t b, int64_t count, double* out) {
+  constexpr int together = lanes<double>;
+  alignas(64) double squares[together * panel_lanes];
+  for (int64_t first = b; first < b + count; first += together) {
+    const int n = (int)(b + count - first < together ? b + count - first : together);
+    for (int i = 0; i < together; i++) {
+      F64 sum[panel_vectors<double>] = {};
+      for (int64_t p = 0; p < panel_count && i < n; p++)
+        for (int j = 0; j < panel_vectors<double>; j++) {
+          const F64 v = wide(x + (p * B + first + i) * panel_lanes, j);
+          sum[j] = fma(v, v, sum[j]);
+        }
+      __builtin_memcpy(squares + i * panel_lanes, sum, sizeof sum);
+    }
+    const F64 square = sum_lanes_of(squares, panel_lanes);
+    const F64 inverse = square > 0 ? 1 / sqrt(square) : F64{};
+    for (int i = 0; i < n; i++) out[first + i] = inverse[i];
+  }
+}
+
+template <class T> double directed_square(const T* panel, int64_t B, const double* factors) {
+  F64 sum[panel_vectors<double>] = {};
+  for (int64_t b = 0; b < B; b++)
+    for (int j = 0; j < panel_vectors<double>; j++)
+      sum[j] = fma(wide(panel + b * panel_lanes, j), broadcast(factors[b]), sum[j]);
+  for (int j = 0; j < panel_vectors<double>; j++) sum[j] *= sum[j];
+  return sum_lanes<double>(sum);
+}
+
 }  // namespace
 }  // namespace pykernel::PYKERNEL_ISA_NAMESPACE

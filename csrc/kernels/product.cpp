@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernels/product.hpp"
 
-#include "kernels/product-inl.hpp"
+#include "kernels/turned-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
@@ -44,15 +44,31 @@ template <class T> void forward(const Weights<T>& w, int64_t p0, int64_t p1, int
   if (p1 == panels_of(w.rows)) clear_padding(z + (p1 - 1) * B * panel_lanes, w.rows, B);
 }
 
+// From so many inputs on tiles are turned instead of blocks: a tile is turned once for all of them. Of few rows little
+// is summed for what is laid out.
+constexpr int64_t turned_inputs = 256, few_rows = 64, turned_inputs_of_few_rows = 64;
+template <class T> PK_INLINE bool is_turned(const Weights<T>& w, int64_t B) {
+  return B >= (w.rows <= few_rows ? turned_inputs_of_few_rows : turned_inputs) && !w.format.fraction;
+}
+
+template <class T, class W>
+static void backward_from(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
+                          const W* panels, DrawTile draw, const void* draws) {
+  if (is_turned(w, B))
+    backward_turned<T, W>(w, k0, k1, B, delta, du, panels, draw, draws);
+  else
+    backward_tiles<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
+}
+
 template <class T>
 void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch) {
   if (w.given)
-    backward_tiles<T, T>(w, k0, k1, B, delta, du, scratch, w.given, nullptr, nullptr);
+    backward_from<T, T>(w, k0, k1, B, delta, du, scratch, w.given, nullptr, nullptr);
   else if (w.kept)
-    backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
+    backward_from<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
   else
     with_draws(w, [&](DrawTile draw, const void* draws) {
-      backward_tiles<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws);
+      backward_from<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws);
     });
 }
 

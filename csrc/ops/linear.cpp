@@ -26,7 +26,7 @@ template <class T> Measure add_bias(Network<T>& net, int64_t number, Block<T>& z
 
 // The input kept, and room for the product.
 template <class T> Block<T> open(Network<T>& net, const Step& step, int64_t number) {
-  net.keep_input(step.op.ins[0], number);
+  if (!net.remakes_patches(step, net.columns)) net.keep_input(step.op.ins[0], number);
   Block<T> z = net.fresh(step, net.program.units[number]);
   z.n = net.program.units[number];
   return z;
@@ -143,13 +143,21 @@ template <class T> double log2_clipped_bias(const Network<T>& net, const Block<T
 // What is asked of the transposed weight, and what is known of it then.
 template <class T> struct Question {
   Question(Network<T>& net, const Step& step, int64_t number)
-      : u(net.kept()), delta(net.take(step.op.out)), du(net.scratch()) {
+      : delta(net.take(step.op.out)), du(net.scratch()), remade(net.remakes_patches(step, net.columns)) {
+    if (remade) {
+      u.block = net.scratch();
+      lay_patches(net, net.window_of(step), net.kept_before().block, u.block);
+      net.store_input(u.block);
+    } else {
+      u = net.kept();
+    }
     gram = net.forms(number) ? nullptr : net.gram_of_gradient(delta, &exponent);
     du.n = net.program.columns[number] * groups_of(net.program, number);
   }
-  const Kept<T>& u;
+  Kept<T> u = {};
   const Gradient<T> delta;
   Block<T> du;
+  const bool remade;  // of what the op before kept
   const double* gram;
   int64_t exponent = 0;
 };
@@ -191,6 +199,7 @@ template <class T> void answer(Network<T>& net, const Step& step, int64_t number
   const Gradient<T> back(q.du, m);
   net.rows.log10_weight_factor[number] = log10_2 * (back.norm - q.delta.norm);
   net.release(q.delta.block);
+  if (q.remade) net.release(q.u.block);
   net.give(step.op.ins[0], back);
 }
 

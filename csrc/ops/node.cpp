@@ -27,29 +27,14 @@ double similarity(const double* gram, int64_t columns) {
 // The same of the sum of all directions, where there are many columns.
 template <class T> double similarity_of(Network<T>& net, const Block<T>& x) {
   const int64_t C = net.columns, panels = panels_of(x.n), part = std::max<int64_t>(1, (1 << 14) / panels);
-  Vector<double> inverse((size_t)C);
+  Vector<double> inverse((size_t)C), together((size_t)panels);
   const Block<T> seen = net.layer.presentable(x);
+  const Elementwise<T>& kernels = net.layer.kernels;
   net.team.each((C + part - 1) / part, [&](int64_t task) {
-    for (int64_t b = task * part; b < std::min(C, (task + 1) * part); b++) {
-      double squares[16] = {};
-      for (int64_t p = 0; p < panels; p++)
-        for (int lane = 0; lane < 16; lane++) {
-          const double v = (double)seen.data[(p * C + b) * 16 + lane];
-          squares[lane] += v * v;
-        }
-      double square = 0;
-      for (const double s : squares) square += s;
-      inverse[(size_t)b] = square > 0 ? 1 / sqrt(square) : 0;
-    }
+    kernels.inverse_norms(seen.data, panels, C, task * part, std::min(part, C - task * part), inverse.data());
   });
-  Vector<double> together((size_t)panels);
   net.team.each(panels, [&](int64_t p) {
-    double sums[16] = {}, square = 0;
-    for (int64_t b = 0; b < C; b++)
-      for (int lane = 0; lane < 16; lane++)
-        sums[lane] += (double)seen.data[(p * C + b) * 16 + lane] * inverse[(size_t)b];
-    for (const double s : sums) square += s * s;
-    together[(size_t)p] = square;
+    together[(size_t)p] = kernels.directed_square(seen.data + p * C * 16, C, inverse.data());
   });
   double square = 0, count = 0;
   for (const double x : together) square += x;

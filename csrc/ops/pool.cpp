@@ -15,21 +15,25 @@ const Window& window_of(const Program& program, int64_t number) {
   return program.windows[program.window_steps[number]];
 }
 
+// f(entry of a window, entry that its tap sees) for every lane of a panel.
+template <class F> void each_entry(const Window& w, int64_t tap, int64_t inputs, F f) {
+  each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {
+    for (int64_t i = 0; i < length && position != outside; i++)
+      for (int64_t lane = 0; lane < 16; lane++) f((window + i) * 16 + lane, (position + i * w.stride[1]) * 16 + lane);
+  });
+}
+
 // Of every window of a panel its largest entries, and (where asked) the taps that have them.
 template <class T> void find_largest(const Window& w, int64_t inputs, const T* x, T* out, int32_t* taps) {
   const int64_t count = inputs * w.count();
   std::fill_n(out, count * 16, (T)-INFINITY);
   if (taps) std::fill_n(taps, count * 16, 0);
   for (int64_t tap = 0; tap < w.all_taps(); tap++)
-    each_run(w, tap, inputs, false, [&](int64_t window, int64_t position, int64_t) {
-      if (position == outside) return;
-      for (int64_t lane = 0; lane < 16; lane++) {
-        const T v = x[position * 16 + lane];
-        T& most = out[window * 16 + lane];
-        if (!(v > most) && !std::isnan(v)) continue;  // nan stays
-        most = v;
-        if (taps) taps[window * 16 + lane] = (int32_t)tap;
-      }
+    each_entry(w, tap, inputs, [&](int64_t window, int64_t position) {
+      const T v = x[position];
+      if (!(v > out[window]) && !std::isnan(v)) return;  // nan stays
+      out[window] = v;
+      if (taps) taps[window] = (int32_t)tap;
     });
 }
 
@@ -47,10 +51,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
     if (w.largest) return find_largest<T>(w, inputs, from, to, nullptr);
     std::fill_n(to, net.columns * 16, T(0));
     for (int64_t tap = 0; tap < w.all_taps(); tap++)
-      each_run(w, tap, inputs, false, [&](int64_t window, int64_t position, int64_t) {
-        for (int64_t lane = 0; position != outside && lane < 16; lane++)
-          to[window * 16 + lane] += from[position * 16 + lane];
-      });
+      each_entry(w, tap, inputs, [&](int64_t window, int64_t position) { to[window] += from[position]; });
     for (int64_t i = 0; i < net.columns * 16; i++) to[i] *= share;
   });
   net.put(step, out, net.layer.settle(out));
@@ -76,12 +77,9 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
       find_largest(w, inputs, x.data + p * net.columns * 16, most, taps);
     }
     for (int64_t tap = 0; tap < w.all_taps(); tap++)
-      each_run(w, tap, inputs, false, [&](int64_t window, int64_t position, int64_t) {
-        if (position == outside) return;
-        for (int64_t lane = 0; lane < 16; lane++) {
-          const T one = from[window * 16 + lane];
-          to[position * 16 + lane] += !taps ? one * share : taps[window * 16 + lane] == tap ? one : T(0);
-        }
+      each_entry(w, tap, inputs, [&](int64_t window, int64_t position) {
+        const T one = from[window];
+        to[position] += !taps ? one * share : taps[window] == tap ? one : T(0);
       });
   });
   net.release(g.block);

@@ -28,13 +28,6 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
-def shared_refusal(program, backend: str) -> str | None:
-    """Why a compiled backend cannot run a program whose layers share weights, or None."""
-    if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):
-        return f'backend="{backend}" sums no gradients of convolutions that share a weight; backend="reference" does'
-    return None
-
-
 def matrix_free_refusal(program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}

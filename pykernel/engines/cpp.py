@@ -11,7 +11,6 @@ import numpy as np
 
 from pykernel import _core, machine
 from pykernel.cfunctions import CFunction
-from pykernel.engines import shared_refusal
 from pykernel.program import Draw, Program
 
 # Stored blocks of all workers together: beyond it layers are computed twice, from checkpoints. Half as much again for
@@ -27,8 +26,8 @@ def refusal(program: Program, able: str = '"numba" or "reference"') -> str | Non
             'backend="cpp" has the tangent kernel of layers with weights of their own and all positions, not of shared '
             'weights, convolution or pooling; backend="reference" can'
         )
-    if (reason := shared_refusal(program, "cpp")) is not None:
-        return reason
+    if program.counts.weight and (program.layers.groups > 1).any():
+        return 'backend="cpp" sums no gradients of convolutions in groups that share a weight; backend="reference" does'
     for row in program.activations:
         if row.builtin:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from pykernel import observables
 from pykernel.block import Block
-from pykernel.engines import heads, numba_records, numba_threads, shared_refusal
+from pykernel.engines import heads, numba_records, numba_threads
 from pykernel.kernels import blocks, callbacks, records, rounding
 from pykernel.kernels import run as loop
 from pykernel.kernels.ops import OPS
@@ -31,7 +31,12 @@ def refusal(program):
     """Why this module cannot run the program, or None."""
     if program.common:
         return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
-    return shared_refusal(program, "numba")
+    if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):
+        return (
+            'backend="numba" sums no gradients of convolutions that share a weight; '
+            'backend="cpp" does, without groups, and backend="reference"'
+        )
+    return None
 
 
 def memory(program, threads):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pykernel.program import Program
+from pykernel.program import Program, distinct
 from pykernel.theory import quadrature as q
 from pykernel.theory.laws import dead_probability, digamma, gaussian_linear, haar_relu, leaky_share, trigamma
 from pykernel.theory.over_batch import shares
@@ -276,7 +276,7 @@ def columns(program: Program, t: np.ndarray) -> np.ndarray:
 
 def _by_function(program: Program, t: np.ndarray, read: Callable[[q.Moments, np.ndarray], np.ndarray]) -> np.ndarray:
     """`read(table, t)` of the layers of each activation function, put together, (..., L)."""
-    parts = [(program.steps.row == r, r) for r in np.unique(program.steps.row)]
+    parts = [(program.steps.row == r, r) for r in distinct(program.steps.row)]
     if len(parts) == 1:
         return read(q.moments(program.activations[parts[0][1]]), t)
     found = [(chosen, read(q.moments(program.activations[r]), t[chosen])) for chosen, r in parts]

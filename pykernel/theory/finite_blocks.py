@@ -93,7 +93,7 @@ def _acted_on(program: Program) -> list[tuple[int, int]]:
 def reason(program: Program) -> str:
     """What has no finite-width law in a program that has none, in words; "" where it is none of its parts."""
     kinds = {op.kind for stretch in program.stretches for op in stretch.ops}
-    norms = {program.norms[n].kind for n in (*program.steps.norm.tolist(), *program.norm_steps.tolist())} - {None}
+    norms = {norm.kind for norm in program.norms_used} - {None}
     named = (
         ("mix", "attention"),
         ("gate", "gates"),

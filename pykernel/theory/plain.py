@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.program import Draw, Program, Stretch
+from pykernel.program import Draw, Program, Stretch, distinct
 
 ORDERS = {("linear", "phi"): 0, ("phi", "linear"): 1}  # kinds of a layer's ops: index into `chain.ORDERS`
 
@@ -65,14 +65,14 @@ def plain(program: Program) -> Plain | None:
     order = found[0][0]
     bridges = [every for _, every in found]
     every = bridges[0]
-    norms = {program.norms[n].kind for n in program.steps.norm}
+    norms = {norm.kind for norm in program.norms_used}
     if order is None or any(other != order for other, _ in found) or len(norms) != 1 or np.any(program.joins.skip != 1):
         return None
     rest = bridges.index(0) if 0 in bridges else len(bridges)  # layers that are left over behind the last skip
     if any(k != every for k in bridges[:rest]) or any(bridges[rest:]):
         return None
-    rows = tuple(program.activations[r] for r in np.unique(program.steps.row))
-    draws = {program.draws[d] for d in program.layers.draw}
+    rows = tuple(program.activations[r] for r in distinct(program.steps.row))
+    draws = {program.draws[d] for d in distinct(program.layers.draw)}
     return Plain(program, order, every, norms.pop(), rows, draws.pop() if len(draws) == 1 else None)
 
 

@@ -368,8 +368,7 @@ def _windows(program: Program) -> list[str]:
 
 def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
-    used = {*program.steps.norm.tolist(), *program.norm_steps.tolist()}
-    return program.columns == 1 and any(program.norms[n].kind == "batch" for n in used)
+    return program.columns == 1 and any(norm.kind == "batch" for norm in program.norms_used)
 
 
 def _wide_head(program: Program) -> str:

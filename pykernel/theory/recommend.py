@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pykernel.theory.diagnosis import governing
 from pykernel.theory.loss_scale import FormatAdvice, advise
 from pykernel.theory.proposals import PART, PROPOSALS, Situation, predicted_decades
 from pykernel.theory.reasons import TOGETHER
+from pykernel.theory.trainability import Trainability, trainability
 from pykernel.verdict import EXPLODING, classify
 
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
@@ -91,6 +92,7 @@ class Recommendation(Shown):
         left_out: of a chain of blocks what was not proposed, and why, a phrase each; "..., by theory": what theory
             predicts to lie far beyond the bound, which is not measured.
         formats: `FormatAdvice` where formats were given, else None.
+        trainability: `Trainability` of the best, what its tangent kernel says, or None where it is not measured.
     """
 
     original: Candidate
@@ -100,6 +102,7 @@ class Recommendation(Shown):
     bound: float = EXPLODING
     left_out: tuple[str, ...] = ()
     formats: FormatAdvice | None = None
+    trainability: Trainability | None = None
 
     @property
     def best(self) -> Candidate | None:
@@ -130,6 +133,8 @@ class Recommendation(Shown):
             yield Table(titles, lines, left=("change", "preserves"), notes=notes, wrapped={"change": 36}, gap=" ")
             yield ""
         yield Strong(self.summary)
+        if self.slowly:
+            yield self.slowly
         if self.left_out:
             yield f"not proposed: {'; '.join(self.left_out)}"
         if self.formats is not None:
@@ -168,6 +173,13 @@ class Recommendation(Shown):
         text = f"its gradient asks for no change, but positions fall together (mean cosine {alike:.4g} at the end)"
         others = [c for c in self.candidates if c.healthy and c.effort <= PART and c.similarity < TOGETHER]
         return text + (f"; apart with {others[0].change} ({others[0].similarity:.3g})" if others else "")
+
+    @property
+    def slowly(self) -> str:
+        """That the best trains slowly for all its healthy gradient, in one sentence; "" where it does not."""
+        if self.trainability is None or not self.trainability.slow:
+            return ""
+        return ("" if self.original.healthy else "of the best: ") + str(self.trainability)
 
     @property
     def summary(self) -> str:
@@ -261,7 +273,9 @@ def recommend(
         ),
     )
     advice = None if formats is None else advise(chain, formats, batch, positions)
-    return Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
+    found = Recommendation(original, order, replicas, batch, bound, tuple(left_out), advice)
+    best = found.best
+    return found if best is None else replace(found, trainability=trainability(best.chain, positions, seed))
 
 
 def _changes(before: Chain, after: Chain) -> int:
@@ -333,8 +347,6 @@ class _Bench:
 
 
 def _with(candidate: Candidate, **changes) -> Candidate:
-    from dataclasses import replace
-
     return replace(candidate, **changes)
 
 

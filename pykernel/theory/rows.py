@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.program import Program
+from pykernel.program import Program, distinct
 from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.columns import columns
@@ -102,9 +102,10 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
     """Saturated pairs and dead units of each activation step."""
     saturated, dead = np.zeros((2, len(signal.preimage)))
     steps, spread = program.steps, columns(program).steps
-    for r, n in {*zip(steps.row.tolist(), steps.norm.tolist(), strict=True)}:
-        chosen = (steps.row == r) & (steps.norm == n)
-        row, norm = program.activations[r], program.norms[n]
+    pairs = steps.row * len(program.norms) + steps.norm
+    for pair in distinct(pairs):
+        chosen = pairs == pair
+        row, norm = program.activations[pair // len(program.norms)], program.norms[pair % len(program.norms)]
         if norm.kind == "batch":
             for B in np.unique(spread[chosen]):
                 some = chosen & (spread == B)

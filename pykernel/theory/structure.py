@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from pykernel.ops import TABLES
-from pykernel.program import Op, Program, Stretch
+from pykernel.program import Op, Program, Stretch, distinct
 
 # phi(-z) = -phi(z): its outputs have no mean, and so sums over skip connections have none that a finite net would
 # amplify.
@@ -84,14 +82,14 @@ class Structure:
     def rows(self, stretch: Stretch, op: Op) -> list[Any]:
         """The activation functions of an op, over all repetitions."""
         first, each = place(stretch, op)
-        chosen = np.unique(self.program.steps.row[first : first + each * stretch.count : each])
+        chosen = distinct(self.program.steps.row[first : first + each * stretch.count : each])
         return [self.program.activations[i] for i in chosen]
 
     def norms(self, stretch: Stretch, op: Op, table: str = "step") -> set[str | None]:
         """The norms of an op, over all repetitions."""
         first, each = place(stretch, op)
         numbers = self.program.steps.norm if table == "step" else self.program.norm_steps
-        return {self.program.norms[i].kind for i in np.unique(numbers[first : first + each * stretch.count : each])}
+        return {self.program.norms[i].kind for i in distinct(numbers[first : first + each * stretch.count : each])}
 
     def require_gaussian(self, register: int, what: str) -> None:
         """Refuse what acts on entries that are not normal."""
@@ -114,7 +112,7 @@ class Structure:
                 f"mean field follows {what} behind a sum where all columns are alike, and attention or a head tells "
                 "the positions of one input from other inputs; use propagate"
             )
-        norms = (program.norms[n].kind for n in (*program.steps.norm, *program.norm_steps))
+        norms = [norm.kind for norm in program.norms_used]
         tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms)
         way = "every column" if batch else "density" if law.followed and not tied else "population"
         self.follows = max(self.follows, way, key=WAYS.index)

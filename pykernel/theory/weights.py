@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel.distributions import unit_variance
-from pykernel.program import BIASES, Draw, Op, Program
+from pykernel.program import BIASES, Draw, Op, Program, distinct
 from pykernel.theory.plain import plain
 from pykernel.theory.structure import NoTheory, place
 
@@ -24,7 +24,7 @@ def weight_log(program: Program) -> np.ndarray:
             plain linear chains.
     """
     layers, out = program.layers, np.empty(program.depth)
-    for number in np.unique(layers.draw):
+    for number in distinct(layers.draw):
         chosen = layers.draw == number
         draw, n_in, n_out = (
             program.draws[number],

@@ -135,8 +135,9 @@ def advice(p: Propagation) -> str:
     )
     table = document.table(caption, head, rows) if rows else ""
     left = f"Not proposed: {'; '.join(found.left_out)}." if found.left_out else ""
+    slow = f"{_first(found.slowly)}." if found.slowly else ""
     return f'<p class="lead">{document.escape(_first(found.summary))}.</p>{table}' + document.paragraphs(
-        [left] if left else []
+        [text for text in (slow, left) if text]
     )
 
 
