@@ -88,6 +88,7 @@ clean: ## forget environments, builds and results
 	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
 	  print(*extras['test'], *extras['lint'], *extras['bench'], sep='\n')" > .venv/tools.txt
 	$(PIP) -r .venv/tools.txt
+	-$(BIN)/mypy > .venv/mypy.log 2>&1 # what it finds is kept, and the first `make check` as quick as the next
 	touch $@
 
 .venv/docs .venv/integration: pyproject.toml .venv/installed
