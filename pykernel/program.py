@@ -339,6 +339,15 @@ def distinct(rows) -> list[int]:
     return np.flatnonzero(np.bincount(rows)).tolist()
 
 
+def forms_gradient(layers, number, columns):
+    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
+    than two Gram matrices of the columns, and always with groups.
+    """
+    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
+    cheaper = columns * (rows + width) > 2 * rows * width
+    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
+
+
 def query_layers(stretches) -> np.ndarray:
     """Numbers from 0 of the layers that make the query of each attention, (mixes,) int64."""
     out = [np.zeros(0, np.int64)]
