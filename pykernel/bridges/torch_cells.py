@@ -20,6 +20,25 @@ def is_cell(module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__ in CELLS
 
 
+def require_none_inside(module) -> None:
+    """Refuse a module that unrolls a cell, or has one among other layers: how often it is called, and what comes in at
+    each step, is in a forward of its own, while a chain says it by its depth and its drive.
+
+    Raises:
+        ValueError: naming the cell and how to read it.
+    """
+    parts = module.named_modules() if hasattr(module, "named_modules") else ()  # what is no module is refused later
+    found = next(((path, part) for path, part in parts if path and is_cell(part)), None)
+    if found is not None:
+        path, cell = found
+        kind, own = type(cell).__name__, type(module).__name__
+        raise ValueError(
+            f"{own} calls {path} ({kind}) step by step; a recurrence is read by itself, as one step of a tied chain: "
+            f"from_torch of the module's {path}, then .replace(depth=steps), propagate(x=...) for its first state and "
+            "propagate(drive=...) for its inputs"
+        )
+
+
 def step(module, *, weights: bool, init) -> Chain:
     """The tied chain of one step of a cell, see `from_torch`.
 

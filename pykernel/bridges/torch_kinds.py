@@ -76,7 +76,6 @@ REASONS = {
     "what enters them, positions included",
     "Softmax": LOSS,
     "LogSoftmax": LOSS,
-    **dict.fromkeys(("RNN", "RNNCell"), "a recurrence is read by itself: from_torch(cell).replace(depth=steps)"),
     **dict.fromkeys(("LSTM", "GRU", "LSTMCell", "GRUCell"), "its gates act on the state; a chain's act on its input"),
 }
 ARGUMENTS: dict[str, tuple[str, ...]] = dict.fromkeys(("relu", "selu", "silu", "mish"), ("inplace",))

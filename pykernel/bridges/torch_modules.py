@@ -75,6 +75,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         raise ValueError("give either weights=True, to read the module's own weights, or init, to name their scheme")
     if torch_cells.is_cell(module):
         return torch_cells.step(module, weights=weights, init=init)
+    torch_cells.require_none_inside(module)
     network = read(module, activations)
     return _chain(network, weights, init, loss).named(_names(module, network.layers))
 

@@ -11,8 +11,7 @@ from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, o
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
-from pykernel.ops.linear import forms_gradient
-from pykernel.program import FEW_COLUMNS
+from pykernel.program import FEW_COLUMNS, forms_gradient
 
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
 BOUNDS = {"float32": 40, "float64": 200}

@@ -190,6 +190,20 @@ def test_a_cell_unrolled(kind, bias):
     assert 10 ** p.log10_grad_activation[0, 0] == pytest.approx(state.grad.norm().item(), rel=EXACT)
 
 
+class Unrolled(nn.Module):
+    """A recurrence as it is often written: a state of zeros, one input a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.RNNCell(4, 8)
+
+    def forward(self, x):
+        state = torch.zeros(x.shape[0], 8)
+        for t in range(5):
+            state = self.cell(x[:, t], state)
+        return state
+
+
 def test_cells_as_schemes_and_what_is_refused():
     torch.manual_seed(0)
     chain = pk.from_torch(nn.RNNCell(40, 64, nonlinearity="relu"))
@@ -199,6 +213,8 @@ def test_cells_as_schemes_and_what_is_refused():
         (nn.RNN(4, 8, num_layers=2), "several layers or directions"),
         (nn.LSTM(4, 8), "its gates act on the state"),
         (nn.GRUCell(4, 8), "its gates act on the state"),
+        (Unrolled(), r"Unrolled calls cell \(RNNCell\) step by step; .* one step of a tied chain"),
+        (nn.Sequential(nn.Linear(4, 4), nn.RNN(4, 8)), r"from_torch of the module's 1, then"),
     ):
         with pytest.raises(ValueError, match=message):
             pk.from_torch(module)

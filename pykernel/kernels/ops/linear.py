@@ -42,8 +42,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.ops.linear import forms_gradient
-from pykernel.program import BIASES
+from pykernel.program import BIASES, forms_gradient
 
 MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
 GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
