@@ -226,7 +226,7 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
             return
         for k in range(0, n_in, product.CHUNK):
             terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
@@ -341,7 +341,7 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
         blocks.clear(mixed, 64 * B)
         for i in range(0, height, product.CHUNK):
             terms = min(product.CHUNK, height - i)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_columns(tile, draw, parameter, where, i, group, terms, n_out)
             else:
                 product.fill_columns(tile, draw, matrix, i, group, terms, n_out, n_in)
@@ -367,7 +367,7 @@ def _multiply_groups_back(spec, work, l, replica, worker):
             return
         for k in range(0, n_in, product.CHUNK):
             terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
