@@ -60,7 +60,7 @@ docs: .venv/docs ## the documentation site in docs/_build/html, every example ex
 integration: docs .venv/tools .venv/integration .venv/chromium ## with real PyTorch, JAX, Jupyter and Chromium (2 GB; the browser as root)
 	$(BIN)/pytest -q -n $(WORKERS) tests/integration $(ARGS)
 
-sanitize: .venv/cmake ## the C and C++ consumers under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
+sanitize: .venv/cmake ## C and C++ consumers and unit tests under AddressSanitizer, UndefinedBehaviourSanitizer and ThreadSanitizer
 	for preset in asan tsan; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja && $(BIN)/cmake --build --preset $$preset && \
 	  $(BIN)/ctest --preset $$preset || exit 1; done
@@ -88,6 +88,7 @@ clean: ## forget environments, builds and results
 	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
 	  print(*extras['test'], *extras['lint'], *extras['bench'], sep='\n')" > .venv/tools.txt
 	$(PIP) -r .venv/tools.txt
+	-$(BIN)/mypy > .venv/mypy.log 2>&1 # what it finds is kept, and the first `make check` as quick as the next
 	touch $@
 
 .venv/docs .venv/integration: pyproject.toml .venv/installed

@@ -40,6 +40,9 @@ int64_t asked_entries(const Program& program) {
   return largest_of(program, {true, true}).block * (program.formats ? 2 : 1);
 }
 
+// A task's memory, a group of units of all columns.
+template <class T> size_t group_bytes(int64_t columns) { return (size_t)(columns * group_units) * sizeof(T); }
+
 // Columns that make a group of units worth a team's while.
 constexpr int64_t many_columns = 32;
 int64_t groups_at_once(int64_t B) { return B < many_columns ? 4 : 1; }
@@ -83,7 +86,7 @@ template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
          (program.weight_count ? Oracles<T>::bytes(program) : 0);
 }
 template <class T> int64_t MatrixFreeLinear<T>::scratch_bytes(const Program& program) {
-  return asked_columns(program) * group_units * (int64_t)sizeof(T);
+  return (int64_t)group_bytes<T>(asked_columns(program));
 }
 
 template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -164,7 +167,7 @@ void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool caref
   const int64_t groups = (units + group_units - 1) / group_units, each = groups_at_once(B_);
   kernels_.pack(F, stride_, draws.count, B_, careful, factor_.data());
   team.each((groups + each - 1) / each, [&](int64_t task) {
-    T* room = (T*)thread_scratch((size_t)scratch_bytes(program_));
+    T* room = (T*)thread_scratch(group_bytes<T>(B_));
     for (int64_t g = task * each; g < std::min(groups, (task + 1) * each); g++) {
       kernels_.draw(draws, g, units, room, group_units);
       kernels_.combine({room, group_units, panel_units}, draws.count, factor_.data(), B_,

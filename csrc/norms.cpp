@@ -5,14 +5,19 @@
 #include <math.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "isa.hpp"
 
 namespace pykernel {
 namespace {
 
-// What is normalised over, where z carries an exponent, in scalar double. With e > 0 the factor is 2^-e / sqrt(variance
-// + eps 2^-2e).
+// x 2^e for an exponent of any size
+double scaled(double x, int64_t e) { return ldexp(x, (int)std::clamp<int64_t>(e, -4000, 4000)); }
+
+// What is normalised over, where z carries an exponent, in scalar double. With e > 0 every group has a power p of its
+// own, so that the squares of none are lost beside a larger one's: the factor is 2^-(e + p) / sqrt(variance + eps
+// 2^-2(e + p)), the variance of mantissas times 2^-p. A group of zeros has p = -e.
 template <class T> class FarGroups {
  public:
   FarGroups(const NormRow& norm, const Block<T>& z, int64_t columns)
@@ -24,22 +29,27 @@ template <class T> class FarGroups {
         columns_(columns),
         over_columns_(norm.kind == batch_norm),
         centred_(norm.kind != rms_norm),
-        eps_(ldexp(norm.eps, z.exponent > 0 ? (int)std::max<int64_t>(-2 * z.exponent, -4000) : 0)) {}
+        eps_(norm.eps) {}
 
   int64_t at(int64_t group, int64_t member) const {
     return over_columns_ ? entry_at(group, member, columns_) : entry_at(member, group, columns_);
   }
-  // rest and factor of a group
+  // power, rest and factor of a group
   void read(int64_t group) {
-    double mean = 0, square = 0;
+    double mean = 0, square = 0, top = 0;
     for (int64_t m = 0; m < members && centred_; m++) mean += (double)z_.data[at(group, m)];
     mean /= (double)members;
     for (int64_t m = 0; m < members; m++) {
       rest[(size_t)m] = (double)z_.data[at(group, m)] - mean;
-      square += rest[(size_t)m] * rest[(size_t)m];
+      top = std::max(top, fabs(rest[(size_t)m]));
     }
-    const double variance = square / (double)members * up * up + eps_;
-    factor = 1 / ::sqrt(variance > 2.3e-308 ? variance : 2.3e-308);
+    const int64_t e = std::max<int64_t>(z_.exponent, 0);
+    power = e == 0 ? 0 : top > 0 ? std::max<int64_t>(ilogb(top), -e) : -e;
+    for (double& x : rest) {
+      x = scaled(x, -power);
+      square += x * x;
+    }
+    factor = 1 / ::sqrt(square / (double)members * up * up + scaled(eps_, -2 * (e + power)));
   }
   // mean of g, and of g times Norm(z)
   void project(int64_t group, const T* g, double& mean, double& product) const {
@@ -55,8 +65,9 @@ template <class T> class FarGroups {
 
   const int64_t count, members;
   const double up;      // 2^e where e is below zero
-  Vector<double> rest;  // mantissas without their mean
+  Vector<double> rest;  // mantissas without their mean, times 2^-power
   double factor = 0;
+  int64_t power = 0;
 
  private:
   const Block<T>& z_;
@@ -160,13 +171,16 @@ Measure Norms<T>::normalise_backward(const NormRow& norm, const Block<T>& z, con
   return layer_.settle(dz, {0, sums.square, sums.largest});
 }
 
-// visit(use) calls use(number, place) for every entry of out, twice alike; their common power of two goes to the
-// exponent.
+// visit(use) calls use(number, power of two, place) for every entry of out, twice alike; what all have in common goes
+// to the exponent.
 template <class T> template <class F> Measure Norms<T>::write_far(F visit, Block<T>& out) {
-  double top = 0;
-  visit([&](double x, int64_t) { top = std::max(top, fabs(x)); });
-  const int shift = top > 0 ? ilogb(top) : 0;
-  visit([&](double x, int64_t o) { out.data[o] = (T)ldexp(x, -shift); });
+  constexpr int64_t none = INT64_MIN;
+  int64_t top = none;
+  visit([&](double x, int64_t power, int64_t) {
+    if (x != 0 && !isnan(x)) top = std::max(top, ilogb(x) + power);
+  });
+  const int64_t shift = top == none ? 0 : top;
+  visit([&](double x, int64_t power, int64_t o) { out.data[o] = (T)scaled(x, power - shift); });
   out.exponent += shift;
   return layer_.settle(out);
 }
@@ -178,7 +192,8 @@ template <class T> void Norms<T>::normalise_far(const NormRow& norm, const Block
       [&](auto use) {
         for (int64_t group = 0; group < groups.count; group++) {
           groups.read(group);
-          for (int64_t m = 0; m < groups.members; m++) use(groups.rest[(size_t)m] * groups.factor, groups.at(group, m));
+          for (int64_t m = 0; m < groups.members; m++)
+            use(groups.rest[(size_t)m] * groups.factor, 0, groups.at(group, m));
         }
       },
       h);
@@ -196,7 +211,7 @@ Measure Norms<T>::normalise_far_backward(const NormRow& norm, const Block<T>& z,
           groups.project(group, g.data, mean, product);
           for (int64_t m = 0; m < groups.members; m++) {
             const double h = groups.rest[(size_t)m] * groups.factor;
-            use(groups.factor * ((double)g.data[groups.at(group, m)] - mean - h * groups.up * product),
+            use(groups.factor * ((double)g.data[groups.at(group, m)] - mean - h * groups.up * product), -groups.power,
                 groups.at(group, m));
           }
         }

@@ -361,9 +361,10 @@ class Gelu_Tanh:
         return z * (1 + np.tanh(SQRT_2_OVER_PI * (z + GELU_CUBIC * z**3))) / 2
 
     def log2_value(z):
-        return np.sign(z), _log2(z) + log2_sigmoid(Gelu_Tanh._argument(z)[0])
+        return np.sign(z), _log2(z) + log2_sigmoid(Gelu_Tanh._argument(np.maximum(z, -1e90))[0])
 
     def log2_slope(z):
+        z = np.maximum(z, -1e90)  # the cube of anything below overflows; either is beyond 2^-2^62
         y, dy = Gelu_Tanh._argument(z)
         factor = np.where(z < 1e3, 1 + np.minimum(z, 1e3) * dy * _sigmoid(-y), 1.0)
         return np.sign(factor), log2_sigmoid(y) + _log2(factor)

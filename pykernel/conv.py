@@ -237,4 +237,7 @@ def _window(name, positions, taps, stride, padding):
 
 
 def _spoken(value):
+    """One number where all axes have the same."""
+    if isinstance(value, tuple) and len({*value}) == 1:
+        value = value[0]
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -4,6 +4,8 @@
 Letters: rows = n[l], columns = n[l-1], B inputs; arrays are C-contiguous, float32 or float64. A weight is never stored:
 every function takes its address (seed, layer from 1, replica) and draws what it needs. Distributions: NORMAL, UNIFORM
 (on (-1, 1)), TRUNCATED (at 2), and with a parameter SPARSE (density), STUDENT (degrees of freedom), STABLE (alpha).
+Attention, convolutions and pools are no functions here: `propagate(..., backend="numba")` runs them; in your own loop
+they are layers with code of yours between them (docs/embedding.md has an attention).
 Your functions may use `cache=True`; Numba does not notice a new version of pykernel then, so clear `__pycache__` when
 you upgrade.
 

@@ -10,13 +10,12 @@ Ops name registers, tables and the place of their number within one repetition; 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel import checks, stream
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
@@ -334,43 +333,19 @@ class Program:
         """The distribution of layer 1 .. L."""
         return self.draws[self.layers.draw[layer - 1]]
 
-    def sampled(self, layer: int, replica: int) -> np.ndarray:
-        """W[layer] of a replica from the sampler of the user's init, (n[l], n[l-1]) float64."""
-        assert self.samplers is not None
-        init, scale = self.samplers[layer - 1], self.layers.scale[layer - 1]
-        rows, columns, address = (
-            int(a[layer - 1]) for a in (self.layers.units, self.layers.columns, self.layers.address)
-        )
-        where = f"init {init}: the sampler's answer for layer {layer}"
-        try:
-            draw = init.sampler(rows, columns, stream.sampler_seed(self.seed, address, replica))
-        except Exception as error:
-            raise RuntimeError(
-                f"init {init}: the sampler raised {type(error).__name__} for layer {layer}: {error}"
-            ) from error
-        with np.errstate(over="ignore", under="ignore"):
-            matrix = scale * checks.array(where, draw, (rows, columns))
-        if not np.isfinite(matrix).all():
-            raise ValueError(f"{where} times its scale {scale:g} must be finite")
-        return matrix
-
-    def with_samples(self, replica: int) -> Program:
-        """The program of one replica with every weight that has a sampler drawn from it."""
-        assert self.samplers is not None
-        chosen = [i for i in self.first_uses if self.samplers[i] is not None]
-        given, powers = by_powers_of_two([self.sampled(i + 1, replica) for i in chosen], self.exponent)
-        drawn = {self.layers.weight[i]: (a, p) for i, a, p in zip(chosen, given, powers, strict=True)}
-        weights = list(self.weights or (None,) * self.depth)
-        scale = self.layers.scale.copy()
-        for i, weight in enumerate(self.layers.weight):
-            if weight in drawn:
-                weights[i], scale[i] = drawn[weight]
-        return replace(self, samplers=None, weights=tuple(weights), layers=replace(self.layers, scale=scale))
-
 
 def distinct(rows) -> list[int]:
     """Which rows of a table an array of their numbers names, in order."""
     return np.flatnonzero(np.bincount(rows)).tolist()
+
+
+def forms_gradient(layers, number, columns):
+    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
+    than two Gram matrices of the columns, and always with groups.
+    """
+    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
+    cheaper = columns * (rows + width) > 2 * rows * width
+    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
 
 
 def query_layers(stretches) -> np.ndarray:

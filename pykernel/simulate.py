@@ -9,6 +9,7 @@ from pykernel import checks, machine, stream
 from pykernel.chain import Chain
 from pykernel.engines import reference, run
 from pykernel.program import MAX_REPLICAS
+from pykernel.samplers import sampled
 from pykernel.window import as_kernel
 
 
@@ -58,7 +59,7 @@ def weights(
         draw = stream.matrix(program.seed, number, replica, rows, columns, *head.draw)
         return (head.scale * draw.astype(np.float64)).astype(dtype)
     if program.samplers is not None and program.samplers[number - 1] is not None:
-        matrix = program.sampled(number, replica)
+        matrix = sampled(program, number, replica)
     else:
         matrix = layers.scale[number - 1] * reference.Dense(program, replica).matrix(number)
     return as_kernel(matrix, program.taps(number)).astype(dtype)

@@ -44,7 +44,7 @@ class Step:
         """What has rows of its own."""
         return Roles()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """The call that makes it, with what differs from the defaults."""
         shown = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
         words = [f"{f.name}={word(v)}" for f, v in shown if v != f.default]
@@ -62,7 +62,7 @@ class Weighted(Step):
         """One layer."""
         return Roles((self.word(),))
 
-    def _check_draw(self, name):
+    def _check_draw(self, name: str) -> None:
         set_fields(
             self,
             init=None if self.init is None else inits.get(self.init),
@@ -72,7 +72,7 @@ class Weighted(Step):
             set_fields(self, bias_std=checks.not_negative(f"{name} bias_std", self.bias_std))
 
 
-def word(value):
+def word(value: Any) -> str:
     """A field as it is written in a call."""
     if isinstance(value, tuple) and np.size(value) > SHOWN:  # would spill over the screen
         return f"<{' x '.join(map(str, np.shape(value)))} numbers>"
@@ -81,7 +81,7 @@ def word(value):
     return repr(value)
 
 
-def set_fields(part, **values):
+def set_fields(part: object, **values: Any) -> None:
     """Fields of a frozen step, as it is made."""
     for key, value in values.items():
         object.__setattr__(part, key, value)

@@ -15,6 +15,7 @@ from pykernel.chain import Chain
 from pykernel.engines import BACKENDS, run
 from pykernel.ops import OPS
 from pykernel.program import MAX_REPLICAS, Program
+from pykernel.samplers import with_samples
 from pykernel.tables import Shown, Strong, Table
 
 # Decades by which norms may differ: roundings of the dtype, grown over some hundred layers.
@@ -200,7 +201,7 @@ def _traced(chain: Chain, replica: int, engine: str, backend: str, words: dict) 
     if not hasattr(job.choice.module, "trace"):
         raise ValueError(f'backend="{backend}" keeps no trace of its ops; backend="cpp" and backend="reference" do')
     run.require_memory(job, 1)
-    program = job.program if job.program.samplers is None else job.program.with_samples(replica)
+    program = job.program if job.program.samplers is None else with_samples(job.program, replica)
     found = job.choice.module.trace(program, replica)
     ops = list(_ops(chain, program))
     places = [("forward", op, out) for op, out, _ in ops]

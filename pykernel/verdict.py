@@ -8,6 +8,7 @@ Shared by measurements, theory and sweeps.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ VANISHING, EXPLODING = -3.0, 3.0
 LOG10_2 = math.log10(2)
 
 
-def slopes(log10_grad_activation) -> np.ndarray:
+def slopes(log10_grad_activation: Any) -> np.ndarray:
     """Least-squares slope of each row on the distance from the output; -inf, inf or nan where the row is not finite,
     (R,)."""
     g = np.asarray(log10_grad_activation)
@@ -29,7 +30,7 @@ def slopes(log10_grad_activation) -> np.ndarray:
         return np.where(np.isfinite(g).all(axis=1), fit, np.where(np.isfinite(g), 0.0, g).sum(axis=1))
 
 
-def first_over_last(decades, alike: tuple[slice, slice] = (slice(0, 1), slice(-1, None))) -> np.ndarray:
+def first_over_last(decades: Any, alike: tuple[slice, slice] = (slice(0, 1), slice(-1, None))) -> np.ndarray:
     """The first over the last of each row of logs, in decades, (R,): of weight gradients, or the signal's input over
     its output. `alike`: the places that are compared, by the root of their sum of squares where they are several."""
     table = np.asarray(decades)
@@ -38,7 +39,7 @@ def first_over_last(decades, alike: tuple[slice, slice] = (slice(0, 1), slice(-1
         return first - last
 
 
-def _together(decades) -> np.ndarray:
+def _together(decades: Any) -> np.ndarray:
     """log10 of the root of the sum of squares of each row."""
     if decades.shape[1] == 1:
         return decades[:, 0]
@@ -52,7 +53,9 @@ def require_bounds(vanishing: float, exploding: float) -> None:
         raise ValueError(f"vanishing must be below exploding, got vanishing={low:g} and exploding={high:g}")
 
 
-def classify(end_to_end, signal_end_to_end, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> str:
+def classify(
+    end_to_end: Any, signal_end_to_end: Any, *, vanishing: float = VANISHING, exploding: float = EXPLODING
+) -> str:
     """The verdict on an ensemble of chains.
 
     Args:
@@ -83,7 +86,7 @@ def judge(weight: float, signal: float, vanishing: float = VANISHING, exploding:
     return "vanishing" if decades < vanishing else "exploding" if decades > exploding else "stable"
 
 
-def plain(value) -> float | str | None:
+def plain(value: Any) -> float | str | None:
     """A number as JSON can hold it: "-inf" (an exact zero in a log row) and "inf" as text, None for nan."""
     value = float(value)
     return value if np.isfinite(value) else None if np.isnan(value) else str(value)

@@ -59,7 +59,7 @@ class Window(NamedTuple):
         return np.where(outside, OUTSIDE, both).reshape(self.taps[0] * self.taps[1], -1)
 
 
-def kernel_shape(rows, columns, taps) -> tuple[int, ...]:
+def kernel_shape(rows: int, columns: int, taps: tuple[int, ...]) -> tuple[int, ...]:
     """Of a weight (rows, columns) with so many taps along each axis, as callers give and get it: (units out, units in,
     *taps)."""
     return int(rows), int(columns) // int(np.prod(taps, dtype=np.int64)), *taps

@@ -14,6 +14,7 @@ from pykernel.layers import NORM_EPS
 from pykernel.tables import Strong, Table, places
 
 MOST = 24  # kinds of layers in a table of them
+RUNS = 4  # runs of equal blocks in a line; a GPT's pattern has two
 
 
 def spelled(chain: Any) -> str:
@@ -83,12 +84,11 @@ def shown(chain: Any, pattern: Any) -> list[str | Table]:
 
 def _size(chain: Any) -> str:
     if chain.blocks is not None:
-        said = lambda blocks: "; ".join(map(str, blocks))
-        pattern = said(chain.blocks)
+        pattern = _runs(chain.blocks)
         parts = [
-            said(chain.first),
+            _runs(chain.first),
             f"{chain.depth} times [{pattern}]" if chain.depth > 1 else pattern,
-            said(chain.last),
+            _runs(chain.last),
         ]
         return f"{', then '.join(part for part in parts if part)}, from {plural(chain.width, 'unit')}"
     if chain.widths is None:
@@ -100,6 +100,16 @@ def _size(chain: Any) -> str:
         if most(widths) != end(widths[0], widths[-1])
     ]
     return ", ".join([f"{plural(chain.depth, 'layer')}, {widths[0]} to {widths[-1]} units", *inside])
+
+
+def _runs(blocks: tuple) -> str:
+    """Blocks in their runs of equal ones, of many runs the first and the last."""
+    runs = [(block, len(list(group))) for block, group in itertools.groupby(map(str, blocks))]
+    words = [block if count == 1 else f"{count} times ({block})" for block, count in runs]
+    if len(words) > RUNS:
+        left = sum(count for _, count in runs[1:-1])
+        words = [words[0], f"... {left} more blocks ...", words[-1]]
+    return "; ".join(words)
 
 
 def compared(chain: Any) -> str:

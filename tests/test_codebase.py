@@ -2,6 +2,7 @@
 """What design.md says of every source file: it says its licence and why it exists."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,15 @@ def test_file_says_its_licence_and_purpose(path):
         assert ast.get_docstring(ast.parse(text))
     else:
         assert all(line.startswith(("//", "/*")) for line in lines[:2])
+
+
+def test_every_op_has_a_file_in_every_language():
+    folders = ("pykernel/ops", "pykernel/theory/ops", "pykernel/kernels/ops", "csrc/ops")
+    found = [{path.stem for path in (ROOT / folder).glob("*.[pc]*[yp]")} - {"__init__"} for folder in folders]
+    assert all(names == found[0] for names in found), found
+
+
+def test_files_that_recipes_name_are_there():
+    named = re.findall(r"`((?:pykernel|csrc|docs|tests|bench)/[\w./]+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 30
+    assert [name for name in named if not re.search(r"NAME|OP\b", name) and not (ROOT / name).exists()] == []

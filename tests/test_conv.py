@@ -306,3 +306,13 @@ def test_a_chain_shows_itself_and_is_advised_where_sizes_depend_on_positions():
     found = pk.recommend(chain, positions=5, replicas=8)
     assert found.original.verdict == "vanishing"
     assert any("convolutions" in reason for reason in found.left_out)
+
+
+def test_long_patterns_are_said_in_a_few_lines_and_square_kernels_in_one_way():
+    """ResNet-152 has 50 blocks; a reader sees the first and the last of them, and how many lie between."""
+    said = str(pk.blocks.resnet(152))
+    assert "... 47 more blocks ..." in said
+    assert "2 times (a + (conv 512 (1)" in said
+    assert len(said) < 600
+    assert str(pk.Conv(16, (3, 3), stride=(2, 2))) == str(pk.Conv(16, 3, stride=2)) == "conv 16 (3, stride 2)"
+    assert str(pk.Conv(16, (3, 1))) == "conv 16 (3 x 1)"

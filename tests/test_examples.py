@@ -467,7 +467,20 @@ def of_20(x):
     # stray
     assert x["cosine"]["post-norm"][11] > 0.99 and 0.6 < x["cosine"]["pre-norm"][11] < 0.85
     assert (np.diff(x["beside"]["post-norm"][:10]) < 0.1).all() and x["beside"]["post-norm"][20:].max() < -3
-    assert x["beside"]["pre-norm"].min() > -2.2  # fades with the root of depth, not by a factor a layer
+    # Feed-forwards keep half of what is apart, D, beside a stream of q = 3 l / 2: D' = D / (2 q). So 1 - cos = D / q
+    # falls as l^(-2/3), with a term of the ReLU kernel of order its root; and queries with it, not by a factor a layer.
+    T, layer, deep = x["T"], np.arange(6, 49), 400
+    chain = pk.Chain(depth=deep, **x["base"], blocks=x["pre"])
+    theory = pk.predict(chain, positions=T)
+    apart = 1 - theory.similarity[1::2]
+    g = dict(zip(chain.layers, theory.log10_grad_weight, strict=True))
+    beside = np.array([g[f"{2 * i - 1}.query"] - g[f"{2 * i - 1}.value"] for i in range(1, deep + 1)])
+    fades, queries = (row[-1] - row[deep // 2 - 1] for row in (np.log10(apart), beside))
+    assert -2 / 3 - 0.2 * apart[deep // 2 - 1] ** 0.5 < fades / math.log10(2) < -2 / 3
+    assert abs(queries - fades) < 0.005
+    power = lambda row: np.polyfit(np.log10(layer), row[layer - 1], 1)[0]
+    # a layer's row strays by .07 decades: its power by .07 / (43^(1/2) .25) = .04
+    assert abs(power(x["beside"]["pre-norm"]) - power(beside)) < 0.12
 
 
 @answer

@@ -224,3 +224,28 @@ def test_gates_square_magnitudes_until_no_exponent_says_them(gain):
     forward = [entry.log10_norm for entry in t.entries if entry.direction == "forward"]
     assert max(abs(norm) for norm in forward if math.isfinite(norm)) > 1e16
     assert forward[-1] in ((math.inf, math.nan) if gain > 1 else (-math.inf,)) or math.isnan(forward[-1])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp", "numba"])
+@pytest.mark.parametrize("kind", ["batch", "layer", "rms"])
+@pytest.mark.parametrize("below", [1e-170, 1e-250, 0.0])
+def test_norms_of_columns_far_apart(backend, kind, below):
+    """A column (of a batch norm a unit) far below another is normalised by its own size: the squares of neither are
+    lost, and a column of zeros, whose norm divides by sqrt(eps), has the largest gradient of all."""
+    rng = np.random.default_rng(1)
+    n, B, large, eps = 5, 4, 1e250, 1e-5
+    x, c, W = rng.normal(size=(n, B)), rng.normal(size=(n, B)), large * rng.normal(size=(n, n))
+    if kind == "batch":
+        W[1] *= below
+    else:
+        x[:, 1] *= below
+    z, axis = W @ x, 1 if kind == "batch" else 0
+    size = np.maximum(np.abs(z).max(axis=axis, keepdims=True), 1.0)  # every group by its own
+    mean = lambda y: y.mean(axis=axis, keepdims=True)
+    centred = lambda y: y if kind == "rms" else y - mean(y)
+    v = centred(z / size)
+    r = 1 / np.sqrt(mean(v * v) + (eps**0.5 / size) ** 2)
+    wanted = np.log10(np.linalg.norm((centred(c) - v * r * mean(c * v * r)) * r / size))
+    chain = pk.Chain(width=n, blocks=[pk.Linear(), pk.Norm(kind, eps=eps)])
+    words = {"x": x, "cotangent": c, "weights": [W], "dtype": "float64", "engine": "dense", "backend": backend}
+    assert abs(pk.propagate(chain, **words).log10_grad_preactivation[0, 0] - wanted) < 1e-9

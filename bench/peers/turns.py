@@ -16,6 +16,7 @@ for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 import numpy as np  # noqa: E402 - NumPy reads the environment when it is imported
 
 README = Path(__file__).parents[2] / "README.md"
+LAST = "<!-- peers: end -->"
 MOST, LEAST = 7, 3  # turns
 elsewhere = [0.0]  # processor seconds of other processes, which our own clock does not see
 
@@ -94,8 +95,12 @@ def show(name: str, heads: list[str], rows, write: bool) -> None:
     if not write:
         return
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = README.read_text().split(begin)
-    README.write_text(before + begin + "\n" + "\n".join([*lines, "", note]) + "\n" + end + rest.split(end)[1])
+    text = README.read_text()
+    before, _, rest = text.partition(begin)
+    if not rest:  # a table that the page has not had yet stands behind the others
+        before, _, rest = text.partition(LAST)
+        before, rest = before + LAST + "\n\n", end + rest
+    README.write_text(before + begin + "\n" + "\n".join([*lines, "", note]) + "\n" + end + rest.split(end, 1)[1])
 
 
 def say(*words) -> None:

@@ -1,5 +1,5 @@
 // Patches: what each window of positions sees, side by side as units. A convolution's layer keeps the patches that it
-// multiplies, or what they are made of is kept, and that layer makes them anew. SPDX-License-Identifier: BSD-3-Clause
+// multiplies, or makes them anew of what is kept here. SPDX-License-Identifier: BSD-3-Clause
 #include <string.h>
 
 #include <algorithm>

@@ -11,8 +11,7 @@ from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, o
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
-from pykernel.ops.linear import forms_gradient
-from pykernel.program import FEW_COLUMNS
+from pykernel.program import FEW_COLUMNS, forms_gradient
 
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
 BOUNDS = {"float32": 40, "float64": 200}
@@ -187,7 +186,7 @@ def sizes(program, workers, bounds):
     cuts = _cuts(tape, tape_bytes, node * item)
     segments = len(cuts) - 1
     draw = linear.drawn_by(program)
-    tiles = units * _padded(layers.columns) * ((draw <= draws.STABLE) | (draw == product.HAAR))
+    tiles = units * _padded(layers.columns) * ((draw < draws.COUNT) | (draw == product.HAAR))
     tiles[np.setdiff1d(np.arange(program.depth), program.first_uses)] = 0  # those of the weight's first use
     kept_at = _kept(np.where(layers.groups > 1, 0, tiles), kept_bytes // item)[program.first_uses[layers.weight]]
     piecewise = all(activation_lanes.number(a)[0] == activation_lanes.PIECEWISE for a in program.activations)

@@ -20,6 +20,7 @@ from pykernel.engines.choice import Choice, choose, smaller
 from pykernel.lower import lower
 from pykernel.measured import Measured
 from pykernel.program import MAX_REPLICAS, Program
+from pykernel.samplers import with_samples
 
 # log10 of a mean square whose largest entries reach 2^60 in layers of up to a million units
 FAR = 2 * (60 - 10) * np.log10(2)
@@ -115,7 +116,7 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
     program, module = job.program, job.choice.module
     if program.samplers is not None:  # a user's sampler is asked for one replica's weights at a time
         parts = [
-            execute(job._replace(program=program.with_samples(r)), r, 1, threads, keep)
+            execute(job._replace(program=with_samples(program, r)), r, 1, threads, keep)
             for r in range(first, first + count)
         ]
         names = (*observables.NAMES, *TANGENT) if program.common else observables.NAMES

@@ -28,8 +28,9 @@ from pykernel.kernels.lanes import (
     where,
 )
 
-NORMAL, UNIFORM, TRUNCATED, SPARSE, STUDENT, STABLE = range(6)
 NAMES = INDEPENDENT
+COUNT = len(NAMES)
+NORMAL, UNIFORM, TRUNCATED, SPARSE, STUDENT, STABLE = range(COUNT)
 
 _log = polynomial(stream.LOG)
 _sine = polynomial(stream.SIN)

@@ -28,6 +28,53 @@ def kept(n, B, kind):
     return 8 * ((kind == BATCH) * ((n + 15) // 16 * 16) + (kind > BATCH) * B)
 
 
+@register_jitable
+def _statistics(kind, x, e, n, B, group):
+    """Mean of what is normalised together, and the power of two of the largest difference from it, at least -e."""
+    members, mean, top = B if kind == BATCH else n, 0.0, 0.0
+    if kind != RMS:
+        for m in range(members):
+            mean += float(x[_at(kind, B, group, m)])
+        mean = mean / members
+    for m in range(members):
+        top = max(top, abs(float(x[_at(kind, B, group, m)]) - mean))
+    return mean, max(math.frexp(top)[1], -e) if top > 0 else -e
+
+
+@register_jitable
+def _at(kind, B, group, member):
+    """Place of a member of a group: unit and column, or column and unit."""
+    i, b = (group, member) if kind == BATCH else (member, group)
+    return (i // 16 * B + b) * 16 + i % 16
+
+
+@register_jitable
+def _lowest(kind, x, e, n, B):
+    """The smallest power of two of a group."""
+    lowest = 0
+    for group in range(n if kind == BATCH else B):
+        lowest = min(lowest, _statistics(kind, x, e, n, B, group)[1])
+    return lowest
+
+
+@register_jitable
+def _far(kind, eps, x, e, n, B, r, lowest):
+    """`forward` of large numbers some of whose groups are far below the largest: each has a power of two of its own, as
+    in `pykernel.ops.norm`; r is 2^(e + lowest) times the factors."""
+    members = B if kind == BATCH else n
+    for group in range(n if kind == BATCH else B):
+        mean, power = _statistics(kind, x, e, n, B, group)
+        down, square = min(-power, 3000), 0.0
+        for m in range(members):
+            c = math.ldexp(float(x[_at(kind, B, group, m)]) - mean, down)
+            square += c * c
+        over = 1.0 / math.sqrt(square / members + math.ldexp(eps, max(-2 * (e + power), -2000)))
+        r[group] = math.ldexp(over, max(lowest - power, -2000))
+        for m in range(members):
+            i = _at(kind, B, group, m)
+            x[i] = math.ldexp(float(x[i]) - mean, down) * over
+
+
 @jit
 def forward(kind, eps, x, e, n, B, r, bound):
     """x becomes Norm(x); r takes 1 / sqrt(variance + eps) (batch: a unit each, else: an input each).
@@ -36,6 +83,11 @@ def forward(kind, eps, x, e, n, B, r, bound):
         The exponents of the result and of r.
     """
     panels = (n + 15) // 16
+    if e > 0:
+        lowest = _lowest(kind, x, e, n, B)
+        if lowest < -2 * bound:
+            _far(kind, eps, x, e, n, B, r, lowest)
+            return blocks.renormalise(x, panels * B * 16, 0, bound), -e - lowest
     # With exponents, y = c r: for e >= 0 r carries 2^-e and y none, for e < 0 the variance is far below eps or comes
     # near it.
     up = 2 * e if e < 0 else 0

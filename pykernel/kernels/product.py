@@ -16,7 +16,7 @@ from pykernel.kernels.lanes import count_from, fma, spread
 from pykernel.kernels.memory import cast_like, load, load_spread, store, transpose, zero_like
 
 # Weights beyond the distributions of `draws`.
-IDENTITY, CONSTANT, MATRIX, HAAR = range(6, 10)
+IDENTITY, CONSTANT, MATRIX, HAAR = range(draws.COUNT, draws.COUNT + 4)
 CHUNK = 256  # terms of a tile: 16 KiB of float32, half of a first-level cache; plateau 128 to 512 on Zen 3
 
 

@@ -8,6 +8,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from pykernel._core import constants
+
 PACKAGE = Path(__file__).resolve().parent.parent
 # A pattern, as parsing thirty files takes a tenth of a second of every start.
 _IMPORT = re.compile(
@@ -21,8 +23,16 @@ def digest(module: str) -> str:
     """A hash of the sources of a module of this package and of all that it imports from this package."""
     sha = hashlib.sha256()
     for name in sorted(_closure(module)):
-        sha.update(name.encode() + b"\0" + _file(name).read_bytes())
+        sha.update(name.encode() + b"\0" + _content(name))
     return sha.hexdigest()
+
+
+def _content(module):
+    """The bytes of a module; of the compiled one its constants, which is all of it that Numba freezes."""
+    file = _file(module)
+    if file is not None:
+        return file.read_bytes()
+    return repr([(name, getattr(constants, name)) for name in dir(constants) if not name.startswith("_")]).encode()
 
 
 def _closure(module):
@@ -39,6 +49,8 @@ def _closure(module):
 def _imports(module):
     """Modules of this package that a module imports at its top: Numba freezes globals that come from them."""
     found, file = set(), _file(module)
+    if file is None:
+        return []
     text = file.read_text()
     if file.name == "__init__.py" and _FOLDER in text:
         found |= {f"{module}.{other.stem}" for other in file.parent.glob("*.py") if other != file}

@@ -9,7 +9,7 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
-from pykernel.program import BIASES, CENTRED, FEW_COLUMNS
+from pykernel.program import BIASES, CENTRED, forms_gradient
 from pykernel.totals import Total
 from pykernel.window import as_kernel
 
@@ -166,12 +166,3 @@ def _log10_clipped_norm(gradient, e, bound):
     if scaled < 1e-150:  # every entry that is not zero is clamped
         return math.log10(bound) + 0.5 * np.log10(np.count_nonzero(gradient))
     return np.log10(np.linalg.norm(np.clip(gradient, -scaled, scaled))) + e * LOG10_2
-
-
-def forms_gradient(layers, number, columns):
-    """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
-    than two Gram matrices of the columns, and always with groups.
-    """
-    rows, width = layers.units[number].astype(float), layers.columns[number] * layers.groups[number]
-    cheaper = columns * (rows + width) > 2 * rows * width
-    return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)

@@ -4,11 +4,9 @@ statistics."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from pykernel.block import Block
+from pykernel.block import FARTHEST, Block
 
 TABLE = "norm"
 
@@ -38,19 +36,41 @@ def normalise(row, block):
     centre = (lambda x: x * 0) if row.kind == "rms" else mean
     x, e = block.x, block.e
     c = x - centre(x)
-    if e >= 0:  # r = 2^-e / sqrt(var + eps 2^-2e), and y has exponent 0
-        r, e_y, e_r = (
-            1 / np.sqrt(np.maximum(mean(c * c) + math.ldexp(row.eps, -2 * e), np.finfo(np.float64).tiny)),
-            0,
-            -e,
-        )
-    else:  # var 2^2e is far below eps or comes near it
-        r, e_y, e_r = 1 / np.sqrt(np.ldexp(mean(c * c), max(2 * e, -2000)) + row.eps), e, 0
-    y = block.like(c * r.astype(c.dtype), e_y)
+    if e > 0:
+        return _far(row, block, c, mean)
+    # var 2^2e is far below eps or comes near it
+    r = 1 / np.sqrt((np.ldexp(mean(c * c), max(2 * e, -2000)) + row.eps).astype(np.float64))
+    y = block.like(c * r.astype(c.dtype), e)
     true = y.true().astype(c.dtype)
 
     def back(g):
         d = g.x - centre(g.x) - true * mean(g.x * true)
-        return Block(d * r.astype(c.dtype), g.e + e_r, block.exponent)
+        return Block(d * r.astype(c.dtype), g.e, block.exponent)
+
+    return y, back
+
+
+def _far(row, block, c, mean):
+    """The same of a block whose numbers are large, c = x - m.
+
+    Every group that is normalised has a power of two of its own, p, so that the squares of no group are lost beside a
+    larger one's: r = 2^-(e + p) / sqrt(mean((c 2^-p)^2) + eps 2^-2(e + p)). A group of zeros has p = -e.
+    """
+    e, axis = block.e, 1 if row.kind == "batch" else 0
+    scaled = lambda x, power: np.ldexp(x, np.clip(power, -3000, 3000))
+    top = np.abs(c).max(axis=axis, keepdims=True)
+    p = np.where(top > 0, np.maximum(np.frexp(top)[1].astype(np.int64), -e), -e)
+    c = scaled(c, -p)
+    r = 1 / np.sqrt(mean(c * c) + scaled(row.eps, -2 * (e + p)))
+    y = block.like(c * r, 0)
+    true = y.true()
+
+    def back(g):
+        d = r * (g.x - (0.0 if row.kind == "rms" else mean(g.x)) - true * mean(g.x * true))
+        powers = np.frexp(d)[1] - p
+        largest = int(powers.max(where=d != 0, initial=-FARTHEST))
+        if largest == -FARTHEST:
+            return Block(d, g.e - e, True)
+        return Block(scaled(d, -p - largest), g.e - e + largest, True)
 
     return y, back

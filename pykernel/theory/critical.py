@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -64,7 +65,7 @@ class CriticalPoint(Shown):
     def sigma_w(self) -> float:
         return self.gain
 
-    def shown(self):
+    def shown(self) -> Iterator[Any]:
         """The note; in a table of one line the numbers."""
         yield Strong(self.note)
         numbers = [f"{number:.6g}" for number in (self.gain, self.q, self.chi_perp, self.chi_par)]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class CriticalFactor(Shown):
     others: tuple
     note: str
 
-    def shown(self):
+    def shown(self) -> Iterator[Any]:
         """The note; in a table of one line the numbers."""
         yield Strong(self.note)
         gain = f"{self.gain:.6g}" if isinstance(self.gain, float) else "one a layer"

@@ -17,7 +17,7 @@ import numpy as np
 
 from pykernel.program import Program
 from pykernel.theory import correlation
-from pykernel.theory.mean_field import Forward
+from pykernel.theory.mean_field import Forward, as_arrays
 from pykernel.theory.ops import OPS
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS, panels, special_points
@@ -118,7 +118,7 @@ class DensityForward(Forward):
             for i in range(stretch.count):
                 for step in steps:
                     step(i)
-        signal = Signal(*(np.array(v, dtype=float) for v in vars(self.rows).values() if isinstance(v, list)))
+        signal = as_arrays(self.rows)
         signal.fractions = self.fractions
         return signal
 

@@ -90,7 +90,7 @@ class DistanceWalk:
         may_jump: whether repetitions may be taken many at once, for one phi whose map is dear.
     """
 
-    def __init__(self, steps, far, rows, count, may_jump):
+    def __init__(self, steps: list, far: list[float], rows: list, count: int, may_jump: bool):
         self.steps, self.far, self.rows, self.count, self.may_jump = steps, far, rows, count, may_jump
 
     def run(self) -> None:

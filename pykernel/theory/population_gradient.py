@@ -105,7 +105,7 @@ class PopulationBackward(ShapedBackward):
         return self.walk.normal(float(o), beside)
 
 
-def _pairs(x):
+def _pairs(x: np.ndarray) -> float:
     """Mean product of two columns."""
     k = x.shape[1]
     return 0.0 if k == 1 else float((x.sum(axis=1) ** 2 - (x * x).sum(axis=1)).mean()) / (k * (k - 1))

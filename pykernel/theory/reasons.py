@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,18 @@ def reasons(propagation: Any, prediction: Any) -> tuple[str, ...]:
             signal = _mean(square[inner - 1] - square[inner - 2])
         if block not in said and math.isfinite(gradient):
             text = _of_block(p, block, k, gradient, signal, _share(prediction, chain, k))
-            said[block] = abs(gradient), f"{textwrap.shorten(str(block), LABEL, placeholder=' ...')}: {text}"
+            said[block] = abs(gradient), f"{_label(block)}: {text}"
     order = sorted(said.values(), key=lambda pair: -pair[0])
     return (*caveat, *(text for _, text in order[:SHOWN]), *_attention(p, prediction), *_gates(p), *_masks(chain))
+
+
+def _label(block: Block) -> str:
+    """A block's steps as far as they fit, none of them cut."""
+    text = str(block)
+    if len(text) <= LABEL:
+        return text
+    fits = [cut.start() for cut in re.finditer(r", (?![^(]*\))", text) if cut.start() <= LABEL]
+    return f"{text[: fits[-1] if fits else LABEL]}, ..."
 
 
 def _mean(values: np.ndarray) -> float:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class DepthScales(Shown):
     def trainable_depth(self) -> float:
         return 6 * self.xi_c
 
-    def shown(self):
+    def shown(self) -> Iterator[Any]:
         """The numbers in a line."""
         yield Strong(
             f"xi_q = {self.xi_q:.4g}, xi_c = {self.xi_c:.4g}, xi_grad = {self.xi_grad:.4g} layers (q* = "

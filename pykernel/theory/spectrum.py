@@ -17,6 +17,7 @@ from pykernel.lower import lower
 from pykernel.ops.linear import bias
 from pykernel.ops.norm import normalise
 from pykernel.program import BIASES, Program
+from pykernel.samplers import with_samples
 from pykernel.tables import Shown, Strong
 from pykernel.theory.extremes import extremes
 from pykernel.theory.laws import digamma
@@ -252,7 +253,7 @@ def _rotate(rows: np.ndarray, size: np.ndarray, i: np.ndarray, j: np.ndarray) ->
 def _steps(facts: Plain, replica: int) -> Iterator[_Step]:
     """The Jacobian of each layer, or of each group of layers that a skip connection bridges, along the forward pass of
     one input."""
-    program = facts.program if facts.program.samplers is None else facts.program.with_samples(replica)
+    program = facts.program if facts.program.samplers is None else with_samples(facts.program, replica)
     operator, k = reference.Dense(program, replica), facts.every
     bridged = facts.depth - facts.depth % k if k else 0
     a = skip = reference.input_block(program, replica)

@@ -125,7 +125,7 @@ class Structure:
                 f"{self.laws[register].spread:.3g} from them; use propagate"
             )
 
-    def same(self, register: int, **changes) -> Law:
+    def same(self, register: int, **changes: Any) -> Law:
         """The law of a register with changes."""
         return replace(self.laws[register], **changes)
 

@@ -10,6 +10,7 @@ Sitzmann et al. 2020 (arXiv 2006.09661).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,13 @@ def sources(program: Program) -> np.ndarray | None:
     return out if (out >= 0).any() else None
 
 
-def _parts(log_std, share):
+def _parts(log_std: Any, share: Any) -> Any:
     """2p and sin(2c)/(2c), from the log standard deviation of u and the share of its variance that the biases have."""
     q = np.exp(2 * np.minimum(log_std, 300.0))
     return 2 * q * (1 - share), np.sinc(2 * np.sqrt(3 * share * q) / math.pi)
 
 
-def _lost(log_std, share):
+def _lost(log_std: Any, share: Any) -> Any:
     """1 - e, with its digits where it is small."""
     p2, s = _parts(log_std, share)
     y = 12 * share * np.exp(2 * np.minimum(log_std, 300.0))  # (2c)^2

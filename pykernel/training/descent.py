@@ -13,6 +13,7 @@ from pykernel.engines import heads, reference
 from pykernel.engines.run import CLIPPED, clip_by_norm
 from pykernel.ops.linear import bias
 from pykernel.program import BIASES, Program
+from pykernel.samplers import with_samples
 from pykernel.training.parametrizations import Rates
 from pykernel.training.weights import Weights, compiled_tall, drawn
 
@@ -97,7 +98,7 @@ def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
     Returns:
         The first step whose loss is without bound, -1 where none is. From there on the loss is inf.
     """
-    program = plan.program if plan.program.samplers is None else plan.program.with_samples(replica)
+    program = plan.program if plan.program.samplers is None else with_samples(plan.program, replica)
     weights = Weights(program, replica, plan.engine, plan.compiled, plan.threads)
     small = Small(program, replica, plan.compiled, plan.threads)
     for step in range(plan.steps + 1):

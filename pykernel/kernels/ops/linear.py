@@ -42,8 +42,7 @@ from pykernel.kernels.records import (
     take,
     write,
 )
-from pykernel.ops.linear import forms_gradient
-from pykernel.program import BIASES
+from pykernel.program import BIASES, forms_gradient
 
 MEAN_SQUARE, GRAD = ROW["log10_mean_square_preactivation"], ROW["log10_grad_preactivation"]
 GRAD_WEIGHT, GRAD_BIAS, FACTOR = ROW["log10_grad_weight"], ROW["log10_grad_bias"], ROW["log10_weight_factor"]
@@ -227,7 +226,7 @@ def multiply_forward(spec, work, op, l, replica, worker, p0, p1):
             return
         for k in range(0, n_in, product.CHUNK):
             terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
@@ -342,7 +341,7 @@ def multiply_backward(spec, work, op, l, replica, worker, group0, group1):
         blocks.clear(mixed, 64 * B)
         for i in range(0, height, product.CHUNK):
             terms = min(product.CHUNK, height - i)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_columns(tile, draw, parameter, where, i, group, terms, n_out)
             else:
                 product.fill_columns(tile, draw, matrix, i, group, terms, n_out, n_in)
@@ -368,7 +367,7 @@ def _multiply_groups_back(spec, work, l, replica, worker):
             return
         for k in range(0, n_in, product.CHUNK):
             terms = min(product.CHUNK, (n_in + 15) // 16 * 16 - k)
-            if draw <= draws.STABLE:
+            if draw < draws.COUNT:
                 product.draw_rows(tile, draw, parameter, where, 16 * p, k, terms, n_in)
             else:
                 product.fill_rows(tile, draw, matrix, 16 * p, k, terms, n_out, n_in)
