@@ -120,12 +120,14 @@ template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
   return out;
 }
 
-// x (n, B) as a format holds it, rounded so many times over.
+// x (n, B) as a format holds it, rounded so many times over; words: of every number, (n, B), or nothing.
 template <class T>
 py::array round_block(const std::string& isa, const Array<T>& x, int fraction, int lowest, double largest,
-                      bool infinite, int64_t times) {
+                      bool infinite, int64_t times, const Array<uint32_t>& words) {
   const int64_t n = x.shape(0), B = x.shape(1);
   Aligned<T> block = to_block<T>(x);
+  Aligned<uint32_t> chances = to_block<uint32_t>(words);
+  const uint32_t* by = words.shape(0) ? chances.get() : nullptr;
   const Elementwise<T>& table = [&]() -> const Elementwise<T>& {
     if constexpr (sizeof(T) == 4)
       return isa_called(isa).floats(0);
@@ -133,7 +135,7 @@ py::array round_block(const std::string& isa, const Array<T>& x, int fraction, i
       return isa_called(isa).doubles(0);
   }();
   const Format format = {fraction, lowest, largest, infinite};
-  for (int64_t i = 0; i < times; i++) table.round(block.get(), n, B, format);
+  for (int64_t i = 0; i < times; i++) table.round(block.get(), n, B, format, by);
   return from_block(block, n, B);
 }
 
@@ -157,8 +159,13 @@ void bind_kernels(py::module_& module) {
   m.def("multiply_f64", multiply<double>);
   m.def("gram_f32", gram<float>);
   m.def("gram_f64", gram<double>);
-  m.def("round_f32", round_block<float>);
-  m.def("round_f64", round_block<double>);
+  const py::array_t<uint32_t> none(std::vector<py::ssize_t>{0, 0});
+  const auto of_round = [&](const char* name, auto function) {
+    m.def(name, function, py::arg("isa"), py::arg("x"), py::arg("fraction"), py::arg("lowest"), py::arg("largest"),
+          py::arg("infinite"), py::arg("times") = 1, py::arg("words") = none);
+  };
+  of_round("round_f32", round_block<float>);
+  of_round("round_f64", round_block<double>);
 }
 
 }  // namespace pykernel

@@ -251,11 +251,12 @@ void HeldProgram::read_norms(const py::object& rows) {
 void HeldProgram::read_formats(const py::object& formats) {
   if (formats.is_none()) return;
   const bool saturates = py::cast<std::string>(formats.attr("overflow")) == "saturate";
+  const bool stochastic = py::cast<std::string>(formats.attr("rounding")) == "stochastic";
   const auto format = [&](const char* of) -> Format {
     const py::object row = formats.attr("row")(of);
     if (row.is_none()) return {};
     return {py::cast<int>(row.attr("fraction")), py::cast<int>(row.attr("lowest")),
-            py::cast<double>(row.attr("largest")), py::cast<bool>(row.attr("infinite")) && !saturates};
+            py::cast<double>(row.attr("largest")), py::cast<bool>(row.attr("infinite")) && !saturates, stochastic};
   };
   formats_ = {format("weights"), format("signals"), format("gradients"), py::cast<double>(formats.attr("loss_scale"))};
   program_.formats = &formats_;

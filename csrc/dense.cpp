@@ -48,6 +48,13 @@ int64_t largest_grouped(const Program& program, int64_t first) {
   return largest;
 }
 
+int64_t largest_by_chance(const Program& program, int64_t first) {
+  int64_t largest = 0;
+  for (int64_t l = first; program.formats && program.formats->weights.stochastic && l <= all_layers(program); l++)
+    largest = std::max(largest, panel_size(layer_of(program, l)));
+  return largest;
+}
+
 // The most that `size` says of a layer with an orthogonal weight.
 template <class Size> int64_t largest_frame(const Program& program, int64_t first, Size size) {
   const auto is_frame = [](const Draw& draw) { return unit_of(draw).source == Source::haar; };
@@ -100,12 +107,15 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
   if (const int64_t size = largest_grouped(program, first_)) grouped_ = Buffer<T>((size_t)size);
+  if (const int64_t size = largest_by_chance(program, first_)) chance_ = Buffer<T>((size_t)size);
 }
 
 template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first_layer) {
-  const int64_t size = largest_frame(program, first_layer, panel_size), grouped = largest_grouped(program, first_layer);
+  const int64_t size = largest_frame(program, first_layer, panel_size), grouped = largest_grouped(program, first_layer),
+                chance = largest_by_chance(program, first_layer);
   return taken<Unit>(program.draw_count + 2) + taken<Drawn>(all_layers(program) - first_layer + 1) +
          (size ? Buffer<T>::bytes(size) : 0) + (grouped ? Buffer<T>::bytes(grouped) : 0) +
+         (chance ? Buffer<T>::bytes(chance) : 0) +
          largest_frame(program, first_layer, [](const LayerOf& of) { return frame_bytes(of.rows, of.columns); });
 }
 template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
@@ -177,15 +187,15 @@ void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, B
     return multiply_groups(groups_of_layer(program_, l - 1), panels, scale_of_groups(w, drawn), u.data, B, z.data,
                            team);
   }
-  if (drawn.source == Source::identity) return diagonal(u, B, w.scale, z);
-  if (drawn.source == Source::constant) return rank_one(u, B, w.scale, z);
+  if (drawn.source == Source::identity && !w.given) return diagonal(u, B, w.scale, z);
+  if (drawn.source == Source::constant && !w.given) return rank_one(u, B, w.scale, z);
   Drawn& known = at(l);
-  float* keep = known.kept;
+  float* keep = w.given ? nullptr : known.kept;
   if (known.written) {  // by another use, or a segment is computed again
     w.kept = keep;
     keep = nullptr;
   }
-  known.written = known.kept;
+  known.written = known.written || keep;
   const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
     if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B, u.data, z.data, keep);
@@ -205,8 +215,8 @@ void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, co
     return multiply_groups_back(groups_of_layer(program_, l - 1), panels, scale_of_groups(w, drawn), delta.data, B,
                                 du.data, team);
   }
-  if (drawn.source == Source::identity) return diagonal(delta, B, w.scale, du);
-  if (drawn.source == Source::constant) return rank_one(delta, B, w.scale, du);
+  if (drawn.source == Source::identity && !w.given) return diagonal(delta, B, w.scale, du);
+  if (drawn.source == Source::constant && !w.given) return rank_one(delta, B, w.scale, du);
   w.kept = at(l).kept;
   const int64_t panels = panels_of(w.columns), step = share(panels, 16 * w.rows * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
@@ -235,7 +245,7 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
                   nullptr,
                   nullptr,
                   format};
-  if (format.fraction && (drawn.source == Source::identity || drawn.source == Source::constant))
+  if (format.fraction && !format.stochastic && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));
   if (drawn.source == Source::haar) {
@@ -249,7 +259,34 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
     framed_ = at(l).layer;
     w.given = frames_.get();
   }
+  if (format.stochastic) round_by_chance(w, drawn, l, team);
   return w;
+}
+
+// The weight as a whole, as its format holds it: its products know no words.
+template <class T> void Dense<T>::round_by_chance(Weights<T>& w, const Unit& drawn, int64_t l, Team& team) {
+  const Drawn& known = at(l);
+  const float* kept = known.written ? known.kept : nullptr;
+  T* all = chance_.get();
+  team.each(panels_of(w.rows), [&](int64_t p) {
+    const int64_t size = w.columns * 16;
+    T* out = all + p * size;
+    if (w.given) {
+      std::copy_n(w.given + p * size, size, out);
+    } else if (drawn.source == Source::drawn) {
+      float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+      if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
+      std::copy_n(kept ? kept + p * size : draws, size, out);
+    } else {
+      for (int64_t k = 0; k < w.columns; k++)
+        for (int64_t lane = 0; lane < 16; lane++)
+          out[k * 16 + lane] = drawn.source == Source::constant || p * 16 + lane == k ? T(1) : T(0);
+    }
+    table_.round_panels(w, p, p + 1, all);
+    for (int64_t lane = w.rows - p * 16; lane < 16; lane++)  // of the last panel there may be no such rows
+      for (int64_t k = 0; k < w.columns; k++) out[k * 16 + lane] = T(0);
+  });
+  w.given = all, w.scale = T(1), w.format = {};
 }
 
 // A weight in groups as a whole: it has few entries, and its product reads them one by one.

@@ -47,6 +47,7 @@ template <class T> class Dense final : public Linear<T> {
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
   Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
+  void round_by_chance(Weights<T>& w, const Unit& unit, int64_t layer, Team& team);
   const T* panels_of_groups(const Weights<T>& w, const Unit& unit, Team& team);
   int64_t share(int64_t panels, int64_t work, const Team& team) const;
   void diagonal(const Block<T>& x, int64_t B, T scale, Block<T>& y) const;
@@ -59,7 +60,7 @@ template <class T> class Dense final : public Linear<T> {
   Vector<Unit> units_;   // of the program's draws, the head, and given weights
   Vector<Drawn> drawn_;  // of each weight
   Pages pages_;
-  Buffer<T> frames_, grouped_;  // a weight made as a whole: orthogonal, or in groups
+  Buffer<T> frames_, grouped_, chance_;  // a weight made as a whole: orthogonal, in groups, or rounded by chance
   uint32_t replica_ = 0;
   bool keeps_all_ = true;
   int64_t framed_ = 0;

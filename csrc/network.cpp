@@ -140,6 +140,7 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
   }
   if (totals) totals->finish(rows);
   if (tangent_kernel) tangent->finish(tangent_kernel);
+  at_ = 0;
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);
@@ -161,14 +162,22 @@ template <class T> void Network<T>::begin(int64_t replica, const Rows& mine) {
 
 // -- the loop
 
+template <class T> int64_t Network<T>::ops_in_all() const {
+  int64_t count = 0;
+  for (const Routine& routine : routines_) count += routine.stretch->count * (int64_t)routine.steps.size();
+  return count;
+}
+
 template <class T> void Network<T>::forward(int64_t first, int64_t last) {
-  int64_t begin = 0;
+  int64_t begin = 0, before = 0;  // repetitions and ops of the routines before
   for (const Routine& routine : routines_) {
     const int64_t end = begin + routine.stretch->count;
     for (int64_t r = std::max(first, begin); r < std::min(last, end); r++) {
       if (team.stopped()) throw Stopped{};
       at_repetition(r - begin);
+      at_ = before + (r - begin) * (int64_t)routine.steps.size();
       for (const Step& step : routine.steps) {
+        at_++;
         const OpRow<T>& op = ops_[(int)step.op.kind];
         const int32_t in = step.op.ins[0];
         look_at(registers_[(size_t)in].columns);
@@ -180,7 +189,7 @@ template <class T> void Network<T>::forward(int64_t first, int64_t last) {
         if (traced && observing) trace(value(step.op.out), measure(step.op.out), formats_.signals);
       }
     }
-    begin = end;
+    begin = end, before += routine.stretch->count * (int64_t)routine.steps.size();
   }
 }
 
@@ -188,18 +197,21 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
   for (Network* network : {this, beside()})
     for (size_t r = 0; network && r < registers_.size(); r++)
       if (network->registers_[r].own.data) network->release(std::exchange(network->registers_[r].own, {}));
-  int64_t end = segments_.repetitions;
+  int64_t end = segments_.repetitions, behind = ops_in_all();
   for (size_t i = routines_.size(); i-- > 0;) {
     const Routine& routine = routines_[i];
     const int64_t begin = end - routine.stretch->count;
+    behind -= routine.stretch->count * (int64_t)routine.steps.size();
     for (int64_t r = std::min(last, end); r-- > std::max(first, begin);) {
       if (team.stopped()) throw Stopped{};
       at_repetition(r - begin);
+      at_ = behind + (r - begin + 1) * (int64_t)routine.steps.size();
       for (size_t j = routine.steps.size(); j-- > 0;) {
         const Step& step = routine.steps[j];
         const OpRow<T>& op = ops_[(int)step.op.kind];
         if (beside_) op.backward(*beside_, step, step.first + (r - begin) * step.each);
         op.backward(*this, step, step.first + (r - begin) * step.each);
+        at_--;
         if (traced) trace_gradients(step);
       }
     }
@@ -210,7 +222,7 @@ template <class T> void Network<T>::backward(int64_t first, int64_t last) {
 template <class T> void Network<T>::trace(const Block<T>& block, const Measure& measure, const Format& format) {
   Block<T> as_stored = scratch();  // what is rounded later, by a node or by whoever takes it, lies unrounded still
   copy(block, as_stored, columns);
-  const Measure m = rounding.round(as_stored, format, measure);
+  const Measure m = format.stochastic ? measure : rounding.round(as_stored, format, measure, {});
   traced->push_back({as_stored.exponent, m.log2_norm()});
   release(as_stored);
 }
@@ -250,7 +262,7 @@ template <class T> void Network<T>::input() {
     pack(program.x, a.n, columns, a, program.exponent);
   else
     draw_input(a, 0);
-  registers_[0].measure = rounding.round(a, formats_.signals, layer.settle(a));
+  registers_[0].measure = rounding.round(a, formats_.signals, layer.settle(a), chance(Purpose::round_signal, 0));
   registers_[0].own = a;
   registers_[0].columns = columns;
 }
@@ -286,11 +298,12 @@ template <class T> double Network<T>::objective() {
       pack(head.bias, head.outputs, 1, b, program.exponent);
       of_y = layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
     }
-    rounding.round(y, formats_.signals, of_y);
+    const int64_t behind = ops_in_all() + 1;
+    rounding.round(y, formats_.signals, of_y, chance(Purpose::round_signal, behind));
     loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
     Measure m = layer.settle(dy);
     if (formats_.loss_scale != 1) m = layer.scale(dy, formats_.loss_scale, dy);
-    m = rounding.round(dy, formats_.gradients, m);
+    m = rounding.round(dy, formats_.gradients, m, chance(Purpose::round_gradient, behind));
     int64_t exponent;
     const double* dy_gram = keeping.grams ? gram_of_gradient({dy, m}, &exponent) : nullptr;
     linear.backward(l, columns, value(0), signal_gram, dy, dy_gram, g, team, formats_.weights);
@@ -430,10 +443,11 @@ template <class T> void Network<T>::put(const Step& step, const Block<T>& block,
   Register& r = registers_[(size_t)step.op.out];
   if (r.own.data) release(r.own);
   r.own = block;
-  r.columns = columns;
+  r.columns = columns, r.writer = at_;
   const bool later =
       step.before_node || (step.before_phi && passes_formats(step.phi_first + repetition_ * step.phi_each));
-  r.measure = later ? measure : rounding.round(r.own, formats_.signals, measure);
+  r.measure =
+      later ? measure : rounding.round(r.own, formats_.signals, measure, chance(Purpose::round_signal, at_));
   r.gram_made = false;
   r.kept = -1;
   if (!step.on_tape) return;
@@ -447,17 +461,21 @@ template <class T> void Network<T>::move(int32_t from, int32_t to) {
 
 // -- gradients
 
-template <class T> void Network<T>::store_input(Block<T>& h) { rounding.round(h, formats_.signals, {}); }
+template <class T> void Network<T>::store_input(Block<T>& h) {
+  rounding.round(h, formats_.signals, {}, chance(Purpose::round_signal, at_));
+}
 
 template <class T> void Network<T>::round_node(int32_t reg, int64_t number) {
   if (!beside_) return;
   Register& r = registers_[(size_t)reg];
   Block<T>& x = value(reg);
+  const Chance by = chance(Purpose::round_signal, r.writer);
   if (observing)
     rounding.compare(x, 1, beside_->value(reg), formats_.signals,
                      {rows.flushed_signal + number, rows.overflowed_signal + number, rows.log10_error_signal + number,
-                      nullptr, rows.log10_smallest_signal + number, rows.log10_largest_signal + number});
-  r.measure = rounding.round(x, formats_.signals, r.measure);
+                      nullptr, rows.log10_smallest_signal + number, rows.log10_largest_signal + number},
+                     by);
+  r.measure = rounding.round(x, formats_.signals, r.measure, by);
   r.gram_made = false;
 }
 
@@ -470,7 +488,7 @@ template <class T> Gradient<T> Network<T>::taken_from(int32_t reg) {
 
 template <class T> void Network<T>::store(Gradient<T>& g) {
   if (!formats_.gradients.fraction || g.stored) return;
-  const Measure m = rounding.round(g.block, formats_.gradients, g.measure);
+  const Measure m = rounding.round(g.block, formats_.gradients, g.measure, chance(Purpose::round_gradient, at_));
   g = {g.block, m};
   g.stored = true, g.columns = columns;
 }
@@ -487,7 +505,8 @@ template <class T> Gradient<T> Network<T>::take_node(const Op& node, int64_t num
     rounding.compare(
         g.block, formats_.loss_scale, beside_->gradients_[(size_t)node.ins[0]].block, formats_.gradients,
         {rows.flushed_gradient + number, rows.overflowed_gradient + number, rows.log10_error_gradient + number,
-         rows.gradient_cosine + number, rows.log10_smallest_gradient + number, rows.log10_largest_gradient + number});
+         rows.gradient_cosine + number, rows.log10_smallest_gradient + number, rows.log10_largest_gradient + number},
+        chance(Purpose::round_gradient, at_));
   store(g);
   return g;
 }

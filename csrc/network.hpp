@@ -152,8 +152,12 @@ template <class T> class Network {
     Measure measure = {};
     bool gram_made = false;
     int64_t gram_exponent = 0;
+    int64_t writer = 0;  // the number of the op that made the value
     Vector<double> gram;
   };
+  Chance chance(Purpose purpose, int64_t op) const {
+    return {program.seed, purpose, (uint32_t)op, (uint32_t)replica_};
+  }
   T* acquire();
   void begin(int64_t replica, const Rows& rows);
   Gradient<T> taken_from(int32_t reg);
@@ -163,6 +167,7 @@ template <class T> class Network {
     repetition_ = repetition;
     if (beside_) beside_->repetition_ = repetition;
   }
+  int64_t ops_in_all() const;
   int64_t on_tape(Register& r);
   void input();
   double objective();
@@ -181,6 +186,7 @@ template <class T> class Network {
   Tape<T> tape_;
   Objective<T> objective_;
   int64_t replica_ = 0, sized_units_ = 0, sized_columns_ = 0, repetition_ = 0;
+  int64_t at_ = 0;  // the op whose turn it is, in the order in which all run, from 1; 0 at the input
   double log2_size_ = 0;
   Vector<Phi<T>> phis_;
   Vector<char> passes_;  // of each function, whether it may pass formats

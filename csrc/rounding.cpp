@@ -8,6 +8,7 @@
 
 #include "constants.hpp"
 #include "exponents.hpp"
+#include "isa.hpp"
 
 namespace pykernel {
 
@@ -23,20 +24,32 @@ template <class T>
 Rounding<T>::Rounding(int64_t largest_width, Layer<T>& layer, Team& team)
     : layer_(layer), team_(team), parts_((size_t)chunks_of(largest_width)) {}
 
-template <class T> Measure Rounding<T>::round(Block<T>& x, const Format& format, const Measure& measure) {
+template <class T>
+const uint32_t* Rounding<T>::words(const Block<T>& x, int64_t first, int64_t units, const Format& format,
+                                   const Chance& chance) const {
+  if (!format.stochastic) return nullptr;
+  const int64_t B = layer_.columns, p = first / 16;
+  float* room = static_cast<float*>(thread_scratch((size_t)block_entries(units, B) * sizeof(float)));
+  const Tall address = {chance.seed, (uint32_t)chance.purpose, chance.number, chance.replica, TallDraw::word};
+  product_table<float>().tall(address, x.n, 0, B, p, p + panels_of(units), room);
+  return reinterpret_cast<const uint32_t*>(room);
+}
+
+template <class T>
+Measure Rounding<T>::round(Block<T>& x, const Format& format, const Measure& measure, const Chance& chance) {
   if (!format.fraction) return measure;
   if (x.exponent) {
     x.exponent = std::clamp<int64_t>(x.exponent, -4 * reach<T>, 4 * reach<T>);  // beyond, all is inf or zero
     layer_.rescale(x, 0);
   }
-  return layer_.settle(x, layer_.chunks(x.n, [&](int64_t, int64_t units, int64_t o) {
-    return layer_.kernels.round(x.data + o, units, layer_.columns, format);
+  return layer_.settle(x, layer_.chunks(x.n, [&](int64_t first, int64_t units, int64_t o) {
+    return layer_.kernels.round(x.data + o, units, layer_.columns, format, words(x, first, units, format, chance));
   }));
 }
 
 template <class T>
 void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain, const Format& format,
-                          const ComparedRows& rows) {
+                          const ComparedRows& rows, const Chance& chance) {
   // Of the numbers without formats the largest is of order one here, of the others 2^-most to 2^most: error carries
   // what is beyond, and below, nothing depends on it.
   const auto order = [](double size) { return size > 0 && isfinite(size) ? (int64_t)ilogb(size) : 0; };
@@ -47,14 +60,16 @@ void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain
   // Limits of the format at the mantissas; numbers beyond what T holds there are zero, or inf.
   Format here = format;
   const int64_t shift = std::clamp<int64_t>(x.exponent, -4 * reach<T>, 4 * reach<T>);
-  here.lowest = (int)std::clamp<int64_t>(format.lowest - shift, -reach<T>, reach<T> / 2);
+  const int dropped = (sizeof(T) == 4 ? 23 : 52) - format.fraction;  // bits, which T must reach beyond the lowest
+  here.lowest = (int)std::clamp<int64_t>(format.lowest - shift, -reach<T>, reach<T> - dropped);
   here.largest = scaled<double>(format.largest, -shift);
   here.infinite = true;  // far away the largest may be zero here, which is no number lost
   const int64_t count = chunks_of(x.n);
   team_.each(count, [&](int64_t c) {
     const int64_t o = c * chunk_units * layer_.columns, units = std::min(chunk_units, x.n - c * chunk_units);
-    parts_[(size_t)c] = layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor,
-                                               scaled<double>(1, -plain_order), here);
+    parts_[(size_t)c] =
+        layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor, scaled<double>(1, -plain_order),
+                               here, words(x, c * chunk_units, units, format, chance));
   });
   Comparison all = parts_[0];
   for (int64_t c = 1; c < count; c++) {

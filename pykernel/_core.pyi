@@ -145,13 +145,28 @@ class kernels:
 
     @staticmethod
     def round_f32(
-        isa: str, x: np.ndarray, fraction: int, lowest: int, largest: float, infinite: bool, times: int, /
+        isa: str,
+        x: np.ndarray,
+        fraction: int,
+        lowest: int,
+        largest: float,
+        infinite: bool,
+        times: int = 1,
+        words: np.ndarray = ...,
     ) -> np.ndarray:
-        """x (n, B) as a number format holds it, padded to 16 rows; rounded so many times over."""
+        """x (n, B) as a number format holds it, padded to 16 rows; rounded so many times over, with uint32 words (n, B)
+        by chance."""
 
     @staticmethod
     def round_f64(
-        isa: str, x: np.ndarray, fraction: int, lowest: int, largest: float, infinite: bool, times: int, /
+        isa: str,
+        x: np.ndarray,
+        fraction: int,
+        lowest: int,
+        largest: float,
+        infinite: bool,
+        times: int = 1,
+        words: np.ndarray = ...,
     ) -> np.ndarray:
         """The same in double precision."""
 

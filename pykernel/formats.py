@@ -15,6 +15,7 @@ import numpy as np
 from pykernel import checks
 
 OVERFLOWS = ("inf", "saturate")
+ROUNDINGS = ("nearest", "stochastic")
 NONE = "float32"  # the format that rounds nothing: the arithmetic is at least as wide
 WHICH_SCALE = "recommend says which one fits a chain"
 MOST_SCALE = 2.0**100  # a loss scale beyond it, or below its inverse, is a slip of the pen
@@ -78,12 +79,13 @@ WORDS = {
     "gradients_format": "gradients",
     "loss_scale": "loss_scale",
     "overflow": "overflow",
+    "rounding": "rounding",
 }
 
 
 @dataclass(frozen=True)
 class Formats:
-    """Number formats of a run: what weights, signals and gradients are rounded to, to nearest, ties to even.
+    """Number formats of a run: what weights, signals and gradients are rounded to.
 
     Rounded are true values: weights with scale and gain, where they are used; what every step hands on forward, the
     input included; and the gradient of each of those, times `loss_scale`, which is divided out of all rows. A step's
@@ -94,6 +96,8 @@ class Formats:
         loss_scale: what the objective is multiplied with before gradients are rounded.
         overflow: beyond the largest finite number, "inf" where the format has one (those without have their largest),
             or "saturate" for the largest in all.
+        rounding: "nearest" with ties to even, or "stochastic": up or down with the probabilities that make the mean
+            exact, by random bits that have an address as weights have (docs/design.md, section 3).
 
     Raises:
         ValueError, TypeError: what was given and what is allowed.
@@ -110,11 +114,13 @@ class Formats:
     gradients: str = NONE
     loss_scale: float = 1.0
     overflow: str = "inf"
+    rounding: str = "nearest"
 
     def __post_init__(self):
         for word in ("weights", "signals", "gradients"):
             checks.choice(f"{word} format", getattr(self, word), NAMES)
         checks.choice("overflow", self.overflow, OVERFLOWS)
+        checks.choice("rounding", self.rounding, ROUNDINGS)
         if isinstance(self.loss_scale, str):
             raise TypeError(f"loss_scale must be a number, got {self.loss_scale!r}; {WHICH_SCALE}")
         scale = checks.within("loss_scale", self.loss_scale, 1 / MOST_SCALE, MOST_SCALE)
@@ -132,16 +138,23 @@ class Formats:
         ]
         parts += [f"loss scale {self.loss_scale:g}"] * (self.loss_scale != 1)
         parts += ["overflow saturates"] * (self.overflow == "saturate")
+        parts += ["stochastic rounding"] * self.stochastic
         return ", ".join(parts) or NONE
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether anything is rounded by random bits."""
+        return self.rounding == "stochastic" and any(self.row(word) for word in ("weights", "signals", "gradients"))
 
     def row(self, word: str) -> Format | None:
         """The format of "weights", "signals" or "gradients"; None where they are not rounded."""
         return FORMATS.get(getattr(self, word))
 
-    def rounded(self, word: str, x) -> np.ndarray:
-        """Weights, signals or gradients as stored, float64; gradients times the loss scale."""
+    def rounded(self, word: str, x, words=None) -> np.ndarray:
+        """Weights, signals or gradients as stored, float64; gradients times the loss scale. `words`: the random bits of
+        stochastic rounding, uint32 in the shape of x."""
         row = self.row(word)
-        return np.asarray(x, np.float64) if row is None else rounded(x, row, self.overflow)
+        return np.asarray(x, np.float64) if row is None else rounded(x, row, self.overflow, words)
 
 
 def formats_or_none(given) -> Formats | None:
@@ -151,11 +164,13 @@ def formats_or_none(given) -> Formats | None:
     return given
 
 
-def rounded(x, row: Format, overflow: str = "inf") -> np.ndarray:
-    """Numbers rounded to a format, to nearest, ties to even, as float64.
+def rounded(x, row: Format, overflow: str = "inf", words=None) -> np.ndarray:
+    """Numbers rounded to a format, to nearest, ties to even, or by random bits, as float64.
 
     Args:
         x: numbers.  row: the format.  overflow: see `Formats`.
+        words: None, or uint32 in the shape of x: a magnitude of k + f units in the last place becomes k + 1 where
+            floor(2^31 f) + floor(word / 2) reaches 2^31, else k.
 
     Returns:
         float64, of the shape of x. nan stays nan.
@@ -166,10 +181,22 @@ def rounded(x, row: Format, overflow: str = "inf") -> np.ndarray:
         [0.1015625, 0.0, 448.0, -448.0]
         >>> rounded([2.0**-25, 65519.0, 65520.0], FORMATS["float16"]).tolist()
         [0.0, 65504.0, inf]
+        >>> rounded([1.25, 1.25], FORMATS["float4_e2m1fn"], words=np.array([2**31 - 1, 2**31], np.uint32)).tolist()
+        [1.0, 1.5]
     """
     with np.errstate(over="ignore", invalid="ignore"):
         x = np.asarray(x, np.float64)
         unit = np.maximum(np.frexp(x)[1] - 1, row.lowest) - row.fraction
-        nearest = np.ldexp(np.rint(np.ldexp(x, -unit)), unit)
+        units = np.ldexp(x, -unit)
+        stored = np.ldexp(np.rint(units) if words is None else _by_chance(units, words), unit)
     beyond = math.inf if row.infinite and overflow == "inf" else row.largest
-    return np.where(np.abs(nearest) > row.largest, np.copysign(beyond, x), nearest)
+    return np.where(np.abs(stored) > row.largest, np.copysign(beyond, x), stored)
+
+
+def _by_chance(units, words) -> np.ndarray:
+    """Whole units, up with a probability of what is beyond them."""
+    size = np.abs(units)
+    whole = np.floor(size)
+    share = np.floor(np.where(np.isfinite(size), size - whole, 0.0) * 2.0**31)
+    up = share + (np.asarray(words, np.uint32) >> np.uint32(1)) >= 2.0**31
+    return np.copysign(whole + up, units)

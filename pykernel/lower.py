@@ -15,6 +15,8 @@ from pykernel.patterns import pattern_of
 from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
 from pykernel.window import as_matrix
 
+MOST_ROUNDED = 2**24 - 2  # ops with addresses of their own, beside the input and the logits
+
 
 def lower(
     chain,
@@ -76,6 +78,8 @@ def lower(
     batch = _batch(batch, arrays)
     exponent = precision == "exponent"
     layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
+    if formats is not None and formats.stochastic:
+        _require_numbers(pattern.stretches)
     if formats is not None and formats.gradients != NONE:  # gradients that are rounded sum to zero no longer
         layers = replace(layers, centred=np.zeros_like(layers.centred))
     return Program(
@@ -137,6 +141,16 @@ def _require_common(chain, cotangent, formats):
         )
     if formats is not None:
         raise ValueError('cotangent="common" measures networks without formats: leave formats out')
+
+
+def _require_numbers(stretches):
+    """Refuse more ops than a random bit's address has numbers for."""
+    ops = sum(stretch.count * len(stretch.ops) for stretch in stretches)
+    if ops > MOST_ROUNDED:
+        raise ValueError(
+            f"stochastic rounding has addresses for chains of {MOST_ROUNDED:,} steps, this one has {ops:,}; "
+            'rounding="nearest" has no such limit'
+        )
 
 
 def _clip_value(chain, formats):

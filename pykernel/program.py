@@ -297,6 +297,11 @@ class Program:
         shared = distinct if distinct < total.layer else 0
         return total._replace(rounded=0 if self.formats is None else total.node, weight=shared)
 
+    @property
+    def op_count(self) -> int:
+        """How many ops run, of all repetitions."""
+        return sum(stretch.count * len(stretch.ops) for stretch in self.stretches)
+
     @cached_property
     def first_uses(self) -> np.ndarray:
         """Of each distinct weight the place, from 0, of the layer that uses it first, int64."""

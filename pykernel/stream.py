@@ -16,6 +16,7 @@ VERSION = 2
 ROUNDS = 7  # the fewest that pass BigCrush in table 2 of Salmon et al.; what else was run: docs/design.md, section 3
 
 WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER, DROPOUT = range(11)
+ROUND_WEIGHT, ROUND_SIGNAL, ROUND_GRADIENT = range(11, 14)
 
 # -2 ln(1 + f) / f on [sqrt(1/2) - 1, sqrt(2) - 1], relative error 1.8e-7; lowest power first, like all lists below.
 LOG = [

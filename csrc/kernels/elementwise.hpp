@@ -62,11 +62,11 @@ template <class T> struct Elementwise {
   Sums (*multiply_units)(const T* x, const T* y, T* out, int64_t units, int64_t B, T f);
   // z = fz z + fb b, b of one input
   Sums (*add_bias)(T* z, const T* b, int64_t units, int64_t B, T fz, T fb);
-  // x as its format holds it
-  Sums (*round)(T* x, int64_t units, int64_t B, const Format& format);
+  // x as its format holds it; words: of every number, in its place, where it is rounded by chance, else null
+  Sums (*round)(T* x, int64_t units, int64_t B, const Format& format, const uint32_t* words);
   // sums in double, of 16 lane partials
   Comparison (*compare)(const T* x, const T* plain, int64_t units, int64_t B, double factor, double plain_factor,
-                        const Format& format);
+                        const Format& format, const uint32_t* words);
   // sum over units of (sum over inputs of delta)^2
   double (*bias_square)(const T* delta, int64_t units, int64_t B);
   // Sixteen lanes of `count` columns are added to columns `stride` apart.

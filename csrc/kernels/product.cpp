@@ -94,6 +94,24 @@ template <class T> void gram(const T* x, int64_t units, int64_t B, double* out, 
   }
 }
 
+// In place: entries times the scale, rounded with a word of ROUND_WEIGHT each.
+template <class T> void round_panels(const Weights<T>& w, int64_t p0, int64_t p1, T* panels) {
+  MatrixStream stream;
+  open(stream, w.seed, w.layer, w.replica, (uint32_t)Purpose::round_weight);
+  const Rounder<T> rounder(w.format);
+  alignas(64) uint32_t words[4 * buffer_blocks * panel_lanes];
+  for (int64_t p = p0; p < p1; p++)
+    for (int64_t k = 0; k < w.columns; k += 4 * buffer_blocks) {
+      const int n = (int)(w.columns - k < 4 * buffer_blocks ? w.columns - k : 4 * buffer_blocks);
+      BlockWords blocks[buffer_blocks];
+      for (int j = 0; j < (n + 3) / 4; j++) blocks[j] = of_block(stream, (uint32_t)(k / 4 + j));
+      panel_words(stream, p, blocks, (n + 3) / 4, words);
+      T* to = panels + (p * w.columns + k) * panel_lanes;
+      for (int o = 0; o < n * panel_lanes; o += lanes<T>)
+        store(to + o, rounder.by_chance(load(to + o) * w.scale, load_words<T>(words + o)));
+    }
+}
+
 template <class T> void pack(const T* matrix, int64_t rows, int64_t columns, int64_t p0, int64_t p1, T* panels) {
   for (int64_t p = p0; p < p1; p++)
     for (int lane = 0; lane < panel_lanes; lane++) {
@@ -129,7 +147,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
           const Bundle<U32, 1> word = {{load(words + i)}};
           const F32 drawn = a.draw == TallDraw::kept  ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
                             : a.draw == TallDraw::bit ? to_float((I32)(word.v[0] >> 31))
-                                                      : uniforms(word).v[0];
+                            : a.draw == TallDraw::word ? (F32)word.v[0]
+                                                       : uniforms(word).v[0];
           store(draws + i, drawn);
         }
       }
@@ -139,7 +158,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
 }
 
 template <class T>
-constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>, gram<T>, pack<T>, tall<T>};
+constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>, gram<T>, pack<T>,
+                               tall<T>, round_panels<T>};
 
 }  // namespace
 

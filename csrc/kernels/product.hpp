@@ -29,6 +29,8 @@ template <class T> struct Products {
   // Unit draws of a tall array, columns b0 .. b0 + B - 1, in block layout with zero padding: panels p0 .. p1 - 1, p0 a
   // multiple of 4 and first in out.
   void (*tall)(const Tall& a, int64_t units, int64_t b0, int64_t B, int64_t p0, int64_t p1, T* out);
+  // Panels p0 .. p1 - 1 of a whole weight's, times its scale, as its format holds them by chance.
+  void (*round_panels)(const Weights<T>& w, int64_t p0, int64_t p1, T* panels);
 };
 constexpr int64_t many_inputs = 7;
 // Few inputs: lane sums of 16 units for all, a tile of 128 panels and 16 columns. Many: sums of 16 units and all of

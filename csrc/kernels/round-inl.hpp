@@ -1,5 +1,5 @@
-// Rounding to a smaller number format, to nearest, ties to even, subnormals included: of blocks and of tiles of
-// weights. SPDX-License-Identifier: BSD-3-Clause
+// Rounding to a smaller number format, subnormals included, to nearest, ties to even, or by chance: of blocks and of
+// tiles of weights. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 #include "kernels/activations-inl.hpp"
 #include "pykernel/formats.hpp"
@@ -15,6 +15,8 @@ template <class T> class Rounder {
  public:
   explicit Rounder(const Format& f)
       : drop_(fraction_bits<T> - f.fraction),
+        fraction_(f.fraction),
+        lowest_(f.lowest),
         half_(((Integer)1 << (drop_ - 1)) - 1),
         keep_(~(((Integer)1 << drop_) - 1)),
         lift_((T)__builtin_ldexp(1, f.lowest + drop_)),
@@ -24,20 +26,64 @@ template <class T> class Rounder {
   __attribute__((always_inline)) Vec<T> operator()(Vec<T> x) const {
     const Vec<T> size = abs(x);
     const Bits<T> whole = bits(size), even = (whole + half_ + ((whole >> drop_) & 1)) & keep_;
-    Vec<T> out = size < normal_ ? (size + lift_) - lift_ : from_bits(even);
-    out = out > largest_ ? broadcast(beyond_) : out;
-    return x == x ? copysign(out, x) : x;
+    return finished(x, size < normal_ ? (size + lift_) - lift_ : from_bits(even));
+  }
+  // Of k + f units in the last place k + 1 where floor(2^31 f) + floor(word / 2) reaches 2^31, else k.
+  __attribute__((always_inline)) Vec<T> by_chance(Vec<T> x, Bits<T> half_word) const {
+    const Vec<T> size = abs(x);
+    const Bits<T> chance = drop_ > 31 ? half_word << (drop_ > 31 ? drop_ - 31 : 0) : half_word >> (31 - drop_);
+    const Bits<T> normal = (bits(size) + chance) & keep_;
+    // below the smallest normal number in two steps, since one unit of a bfloat16 is beyond float32 when inverted
+    const int unit = lowest_ - fraction_, half = unit / 2;
+    const Vec<T> up = broadcast((T)__builtin_ldexp(1, -half)), rest = broadcast((T)__builtin_ldexp(1, half - unit));
+    const Vec<T> small = size < normal_ ? size * up * rest : Vec<T>{};
+    const Vec<T> below = whole_units(small, half_word) * (T)__builtin_ldexp(1, half) * (T)__builtin_ldexp(1, unit - half);
+    return finished(x, size < normal_ ? below : from_bits(normal));
   }
 
  private:
   typedef typename VectorOf<T>::integer Integer;
-  const int drop_;
+  __attribute__((always_inline)) Vec<T> finished(Vec<T> x, Vec<T> out) const {
+    out = out > largest_ ? broadcast(beyond_) : out;
+    return x == x ? copysign(out, x) : x;
+  }
+  static __attribute__((always_inline)) F32 whole_units(F32 units, I32 half_word) {
+    const I32 whole = truncate_to_int(units), share = truncate_to_int((units - to_float(whole)) * 0x1p31f);
+    return to_float(whole + (I32)(((U32)share + (U32)half_word) >> 31));
+  }
+  static __attribute__((always_inline)) F64 whole_units(F64 units, I64 half_word) {
+    const I64 share = floor_to_int(units * 0x1p31);  // the units above 31 bits
+    return to_float((share + half_word) >> 31);
+  }
+  // of numbers below 2^50
+  static __attribute__((always_inline)) I64 floor_to_int(F64 x) {
+    const I64 near = round_to_int(x);
+    return near + (to_float(near) > x);
+  }
+  const int drop_, fraction_, lowest_;
   const Integer half_, keep_;
   const T lift_, normal_, largest_, beyond_;
 };
 
-template <class T> Sums round(T* x, int64_t units, int64_t B, const Format& format) {
+// Half of as many words as Vec<T> has lanes, in its lanes.
+template <class T> PK_INLINE Bits<T> load_words(const uint32_t* p) {
+  if constexpr (sizeof(T) == 4) {
+    return (I32)(load(p) >> 1);
+  } else {
+    I64 words;
+    for (int i = 0; i < lanes<T>; i++) words[i] = p[i] >> 1;
+    return words;
+  }
+}
+
+template <class T> Sums round(T* x, int64_t units, int64_t B, const Format& format, const uint32_t* words) {
   const Rounder<T> rounder(format);
+  if (words)
+    return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) {
+      const Vec<T> stored = rounder.by_chance(load(x + o), load_words<T>(words + o));
+      store(x + o, stored);
+      return stored;
+    });
   return reduce<T>(panels(units) * 16, B, [&](int64_t o, Bits<T>) {
     const Vec<T> stored = rounder(load(x + o));
     store(x + o, stored);
@@ -57,7 +103,7 @@ PK_INLINE void round_tile(const Format& format, T scale, const W* from, int64_t 
 
 template <class T>
 Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double factor, double plain_factor,
-                   const Format& format) {
+                   const Format& format, const uint32_t* words) {
   constexpr int parts = panel_vectors<double>, width = lanes<double>;
   const Rounder<T> rounder(format);
   const bool rounds = format.fraction;
@@ -70,7 +116,9 @@ Comparison compare(const T* x, const T* plain, int64_t units, int64_t B, double 
     for (int j = 0; j < panel_vectors<T>; j++) {
       const Vec<T> v = load(x + o + j * lanes<T>), size = abs(v);
       const Bits<T> alive = (size > 0) & (size < inf);
-      const Vec<T> after = rounds ? abs(rounder(v)) : size;
+      const Vec<T> after = !rounds ? size
+                           : words ? abs(rounder.by_chance(v, load_words<T>(words + o + j * lanes<T>)))
+                                   : abs(rounder(v));
       flushed[j] += alive & (after == 0);
       overflowed[j] += alive & (after >= (rounds ? broadcast((T)format.largest) : inf));
       smallest[j] = min(alive ? size : inf, smallest[j]);

@@ -32,8 +32,8 @@ template <class T> struct Weights {
 };
 
 // A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at
-// least `bound`, else 0.
-enum class TallDraw : int { normal, uniform, bit, kept };
+// least `bound`, else 0; word: its 32 bits as those of a float.
+enum class TallDraw : int { normal, uniform, bit, kept, word };
 struct Tall {
   uint64_t seed;
   uint32_t purpose, layer, replica;

@@ -64,6 +64,7 @@ _HELP = {
     "gradients_format": "number format of gradients",
     "loss_scale": "factor on the objective before gradients are rounded",
     "overflow": "beyond a format's largest number: inf or saturate",
+    "rounding": "to formats: nearest or stochastic",
 }
 BLOCKS = """\
 a TOML file of --blocks (first and last may be left out):

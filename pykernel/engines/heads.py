@@ -11,7 +11,7 @@ import numpy as np
 from pykernel import stream
 from pykernel.activations import LOG2_E, log2_sigmoid
 from pykernel.block import Block, from_log2, ldexp
-from pykernel.engines.rounding import stored
+from pykernel.engines.rounding import stored, stored_weight
 
 
 def objective(program, replica, last, keep=lambda name, number, make: None):
@@ -25,19 +25,20 @@ def objective(program, replica, last, keep=lambda name, number, make: None):
         weight = stream.matrix(program.seed, address, replica, head.outputs, len(last.x), *head.draw)
     weight, scale = weight.astype(last.x.dtype), head.scale
     if formats is not None and formats.row("weights") is not None:
-        rounded = formats.rounded("weights", (weight * scale).astype(program.dtype))
+        rounded = stored_weight(program, replica, address, (weight * scale).astype(program.dtype))
         weight, scale = rounded.astype(weight.dtype), 1.0
     y = Block(weight @ last.x, last.e, program.exponent).times(scale)
     if head.bias is not None:
         y = y.plus(Block.of(program, np.broadcast_to(head.bias[:, None], y.x.shape)))
-    y = stored(formats, "signals", y)
+    behind = program.op_count + 1
+    y = stored(program, replica, "signals", y, behind)
     keep("head_input", 0, last.true)
     keep("logits", 0, y.true)
     t = head.targets if head.targets is not None else drawn_targets(program, replica, address)
     dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.read_columns)
     if formats is not None:
-        dy = stored(formats, "gradients", dy.times(formats.loss_scale))
+        dy = stored(program, replica, "gradients", dy.times(formats.loss_scale), behind)
     keep("grad_logits", 0, dy.true)
     du = Block(weight.T @ dy.x, dy.e, program.exponent).times(scale)
     return _spread(program, du), float(loss / program.read_columns)

@@ -29,6 +29,8 @@ SPLIT_WEIGHTS = 1 << 18
 
 def refusal(program):
     """Why this module cannot run the program, or None."""
+    if program.formats is not None and program.formats.stochastic:
+        return 'backend="numba" rounds to nearest only; backend="cpp" and backend="reference" round stochastically'
     if program.common:
         return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
     if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):

@@ -13,7 +13,7 @@ import numpy as np
 from pykernel import observables, stream
 from pykernel.block import Block
 from pykernel.engines import heads
-from pykernel.engines.rounding import Rounding, stored
+from pykernel.engines.rounding import Rounding, stored, stored_weight
 from pykernel.ops import OPS, drive, linear
 from pykernel.ops.linear import by_group, from_groups
 from pykernel.program import Program
@@ -143,7 +143,8 @@ class Dense:
         if not self.rounds():
             return self.matrix(layer)
         weight = self.program.layers.scale[layer - 1] * self.matrix(layer)
-        return self.program.formats.rounded("weights", weight.astype(self.program.dtype))
+        address = int(self.program.layers.address[layer - 1])
+        return stored_weight(self.program, self.replica, address, weight.astype(self.program.dtype))
 
     def forward(self, layer, u):
         weight = self._by_group(layer, u.dtype)
@@ -176,6 +177,7 @@ class Run:
         registers: register -> Block, forward.  gradients: the same, backward.
         trace: keeps arrays on request.  traced: list of what ops wrote, or None.
         rounding: rounds what is stored, or None.
+        at: the number of the op whose turn it is, in the order in which all run, from 1; 0 at the input.
         turn: which pass over the network this is, of several in training; masks are drawn anew in each.
     """
 
@@ -184,7 +186,7 @@ class Run:
         self.registers, self.gradients, self.tape = {}, {}, []
         self.tangent = Tangent(program) if program.common else None
         self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
-        self.traced, self.turn = traced, 0
+        self.traced, self.at, self.turn = traced, 0, 0
         self.rounding = None if beside is None else Rounding(self, beside)
         self.nodes = {}  # of a run beside another: its signals and gradients at nodes
 
@@ -210,14 +212,17 @@ class Run:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
     def note(self, word, blocks, registers):
-        """What an op wrote of "signals" or "gradients", as it is stored, where somebody asks."""
+        """What an op wrote of "signals" or "gradients", as it is stored, where somebody asks; what is to be rounded by
+        chance as it lies."""
         if self.traced is not None:
             found = [blocks.get(register) for register in dict.fromkeys(registers)]
-            found = [None if b is None else stored(self.program.formats, word, b) for b in found]
+            if self.program.formats is not None and not self.program.formats.stochastic:
+                found = [None if b is None else stored(self.program, self.replica, word, b, 0) for b in found]
             self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
 
     def forward(self):
         """From the input to dJ/da[N]."""
+        self.at = 0
         for _ in self._forward():
             pass
 
@@ -227,6 +232,7 @@ class Run:
         self.trace.keep("activation", 0, self.registers[0].true)
         steps = list(self.steps())
         for (op, number), (following, step) in zip(steps, [*steps[1:], (None, 0)], strict=True):
+            self.at += 1
             self.tape.append((op, number, OPS[op.kind].forward(self, op, number)))
             later = following is not None and following.kind == "phi" and following.ins[0] == op.out
             if op.kind != "node" and not (later and self.program.passes_formats[step]):
@@ -251,6 +257,7 @@ class Run:
         while self.tape:
             op, number, kept = self.tape.pop()
             OPS[op.kind].backward(self, op, number, kept)
+            self.at -= 1
             self.note("gradients", self.gradients, op.ins)
             yield
         linear.finish(self)

@@ -7,14 +7,30 @@ import math
 
 import numpy as np
 
+from pykernel import stream
 from pykernel.block import LOG10_2, ldexp
 
+PURPOSE = {"weights": stream.ROUND_WEIGHT, "signals": stream.ROUND_SIGNAL, "gradients": stream.ROUND_GRADIENT}
 
-def stored(formats, word, block):
-    """A block of "signals" or "gradients" as its format holds it."""
+
+def stored(program, replica, word, block, number):
+    """A block of "signals" or "gradients" as its format holds it; it is, or is the gradient of, what op `number`
+    made."""
+    formats = program.formats
     if formats is None or formats.row(word) is None:
         return block
-    return block.like(formats.rounded(word, block.true()).astype(block.x.dtype), 0)
+    words = None
+    if formats.stochastic:
+        words = stream.tall_words(program.seed, PURPOSE[word], number, replica, *block.x.shape)
+    return block.like(formats.rounded(word, block.true(), words).astype(block.x.dtype), 0)
+
+
+def stored_weight(program, replica, address, weight):
+    """A weight in the dtype of the run as its format holds it, float64."""
+    words = None
+    if program.formats.stochastic:
+        words = stream.matrix_words(program.seed, PURPOSE["weights"], address, replica, *weight.shape)[0]
+    return program.formats.rounded("weights", weight, words)
 
 
 MOST = 200  # powers of two between two blocks whose difference is taken as it stands
@@ -25,28 +41,29 @@ class Rounding:
 
     def __init__(self, run, beside):
         self.run, self.beside, self.formats = run, beside, run.program.formats
-        self.before = {}  # of each register the signal before it was rounded
+        self.before = {}  # of each register the signal before it was rounded, and the op that made it
 
-    def stored(self, word, block):
-        """A block of "signals" or "gradients" as its format holds it."""
-        return stored(self.formats, word, block)
+    def stored(self, word, block, number=None):
+        """A block of "signals" or "gradients" as its format holds it, of the op whose turn it is or of another."""
+        at = self.run.at if number is None else number
+        return stored(self.run.program, self.run.replica, word, block, at)
 
     def signal(self, register, block):
         """A signal as it is stored in a register."""
-        self.before[register] = block
+        self.before[register] = block, self.run.at
         return self.stored("signals", block)
 
     def compare_signal(self, number, register):
         """The rows of a node's signal; what it passes on is compared no more."""
-        self.compare("signal", number, self.before.get(register, self.run.registers[register]))
+        self.compare("signal", number, *self.before.get(register, (self.run.registers[register],)))
         self.before.clear()
 
-    def compare(self, what, number, block):
+    def compare(self, what, number, block, made_by=None):
         """The rows of a node's "signal" or "gradient", of what there is before it is rounded."""
         run, word = self.run, f"{what}s"
         row = self.formats.row(word)
         alive = np.isfinite(block.x) & (block.x != 0)
-        after, large = (block.x, math.inf) if row is None else (self.stored(word, block).true(), row.largest)
+        after, large = (block.x, math.inf) if row is None else (self.stored(word, block, made_by).true(), row.largest)
         run.put(f"flushed_{what}", number, (alive & (after == 0)).mean())
         run.put(f"overflowed_{what}", number, (alive & (np.abs(after) >= large)).mean())
         sizes = np.abs(block.x[alive])

@@ -65,8 +65,8 @@ def sweep(
     Args:
         grid: mapping of words to lists of values, or a list of `Chain`. Words are the fields of `Chain`, or `batch`,
             `positions`, `seed`, `correlation`, `dtype`, `engine`, `backend`, `precision`, `formats`, or the words of
-            formats, `weights_format`, `signals_format`, `gradients_format`, `loss_scale`, `overflow`. Patterns of
-            blocks bear a name where `blocks` is a mapping:
+            formats, `weights_format`, `signals_format`, `gradients_format`, `loss_scale`, `overflow`, `rounding`.
+            Patterns of blocks bear a name where `blocks` is a mapping:
             `{"blocks": {"pre-norm": [...], "post-norm": [...]}}`. A tuple of words zips them:
             `{("width", "gain"): [(64, 1.0), (128, 1.1)]}`.
         base: the `Chain` that holds the rest, or a mapping of its fields.

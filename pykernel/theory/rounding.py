@@ -43,37 +43,41 @@ def gaussian_below(x):
     return np.vectorize(math.erf, otypes=[float])(np.asarray(x, float) / math.sqrt(2))
 
 
-def noise_power(row: Format | None, log_deviation: float) -> float:
+def noise_power(row: Format | None, log_deviation: float, stochastic: bool = False) -> float:
     """Mean square of what rounding adds to a Gaussian number over its variance.
 
     In the binade from 2^E errors are even within 2^(E - p - 1), below the smallest normal number within that of the
     lowest binade; what lies below half the smallest number is lost, what lies beyond the largest is cut there (an inf
-    is not counted).
+    is not counted). By chance a number f units above the one below it errs by f (1 - f) squared units, on average 1/6
+    and not 1/12, and one of x below the smallest number u by x (u - x), which grows beyond x itself.
 
     Args:
-        row: the format, or None.  log_deviation: natural log of the standard deviation.
+        row: the format, or None.  log_deviation: natural log of the standard deviation.  stochastic: by chance.
     """
     if row is None:
         return 0.0
     log2 = log_deviation / LOG2
     if not math.isfinite(log2) or log2 < row.lowest - row.fraction - 4:
-        return 0.0 if log2 == -math.inf else 1.0
+        far = math.sqrt(2 / math.pi) * 2.0 ** min(row.lowest - row.fraction - log2, 1000.0) - 1 if stochastic else 1.0
+        return 0.0 if log2 == -math.inf else far
+    each = 6 if stochastic else 12
     top = max(math.ceil(log2) + 4, row.lowest)
     edges = np.arange(max(math.floor(log2) - OCTAVES, row.lowest), top + 1)
     scaled = np.exp2(edges - log2)
     second = lambda x: gaussian_below(x) - x * np.sqrt(2 / math.pi) * np.exp(-np.square(x) / 2)  # E Z^2 below x
-    power = float(np.sum(np.diff(gaussian_below(scaled)) * np.exp2(2 * (edges[:-1] - row.fraction - log2))) / 12)
+    power = float(np.sum(np.diff(gaussian_below(scaled)) * np.exp2(2 * (edges[:-1] - row.fraction - log2))) / each)
     if edges[0] == row.lowest:
-        lost = np.exp2(row.lowest - row.fraction - 1 - log2)
-        power += float(second(lost))
-        between = float(gaussian_below(scaled[0]) - gaussian_below(lost))
-        power += between * 2.0 ** (2 * (row.lowest - row.fraction - log2)) / 12
+        unit = 2.0 ** (row.lowest - row.fraction - log2)
+        lost = unit if stochastic else unit / 2
+        missed = unit * math.sqrt(2 / math.pi) * -math.expm1(-lost * lost / 2) if stochastic else 0.0
+        power += abs(missed - float(second(lost)))
+        power += float(gaussian_below(scaled[0]) - gaussian_below(lost)) * unit**2 / each
     cut = row.largest * 2.0**-log2
     if cut < 8:
         tail = 1 - float(gaussian_below(cut))
         beyond = 1 - float(second(cut)) + cut * cut * tail - 2 * cut * math.sqrt(2 / math.pi) * math.exp(-cut * cut / 2)
         power += max(beyond, 0.0)
-    return min(power, 1.0)
+    return power if stochastic else min(power, 1.0)
 
 
 def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
@@ -89,7 +93,7 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     units = program.nodes[1:].astype(float) * columns(program).nodes[1:]
     size = 0.5 * (gradient.activation[1:] - np.log(units)) + math.log(formats.loss_scale)
     known = {name: np.full(nodes, math.nan) for name in ROWS}
-    known["flushed_gradient"], known["overflowed_gradient"] = _gaussian_shares(formats.row("gradients"), size)
+    known["flushed_gradient"], known["overflowed_gradient"] = _gaussian_shares(formats, "gradients", size)
     known["flushed_signal"], known["overflowed_signal"] = _signal_shares(program, signal)
     if any(norm.kind == "batch" for norm in program.norms) or nodes > MOST_NODES:
         return known
@@ -105,7 +109,8 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
 
 class _Rounded(Forward):
     """Two columns of one input, the second rounded: 1 - cosine of every register, and of nodes before their
-    rounding."""
+    rounding. Noise of power P that knows nothing of the number, as by chance, leaves it a cosine of (1 + P)^(-1/2); what
+    is lost takes its own part, and leaves (1 - P)^(1/2)."""
 
     def __init__(self, program: Program, formats: Formats):
         super().__init__(replace(program, batch=2, positions=(), correlation=1.0, x=None, cotangent=None, formats=None))
@@ -113,10 +118,11 @@ class _Rounded(Forward):
         self.signal = self.rows
 
     def noise(self, word: str, log_square: float) -> float:
-        """Half the relative power of rounding numbers of a mean square."""
+        """1 - cosine of numbers of a mean square with what rounding makes of them."""
         key = word, round(log_square, 3)
         if key not in self.powers:
-            self.powers[key] = 0.5 * noise_power(self.formats.row(word), key[1] / 2)
+            power = noise_power(self.formats.row(word), key[1] / 2, self.formats.stochastic)
+            self.powers[key] = 1 - (1 + power) ** -0.5 if self.formats.stochastic else 0.5 * power
         return self.powers[key]
 
     def exact(self, op, number: int) -> bool:
@@ -201,25 +207,40 @@ def _gradient_cosines(walk: _Rounded, formats: Formats, size: np.ndarray) -> np.
     return cosine
 
 
-def _gaussian_shares(row: Format | None, log_deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _gaussian_shares(formats: Formats, word: str, log_deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of Gaussian numbers of these deviations that flush, and that overflow."""
+    row = formats.row(word)
     if row is None:
         return np.zeros(len(log_deviation)), np.zeros(len(log_deviation))
-    scale = np.exp(np.clip(log_deviation, -700, 700))
-    low, high = row.smallest_subnormal / 2, row.largest - half_unit(row)
+    scale = np.exp(np.clip(log_deviation, -300, 300))
     alive = (log_deviation > -math.inf).astype(float)
+    half = half_unit(row)
+    if formats.stochastic:  # means of what `_lost` says
+        first = lambda t: np.sqrt(2 / np.pi) * np.exp(-np.square(t) / 2) - t * (1 - gaussian_below(t))  # E (|Z| - t)+
+        low, high, unit = (x / scale for x in (row.smallest_subnormal, row.largest - 2 * half, 2 * half))
+        flushed = gaussian_below(low) + math.sqrt(2 / math.pi) * np.expm1(-low * low / 2) / low
+        return flushed * alive, (first(high) - first(high + unit)) / unit
+    low, high = row.smallest_subnormal / 2, row.largest - half
     return gaussian_below(low / scale) * alive, 1 - gaussian_below(high / scale)
+
+
+def _lost(formats: Formats, row: Format, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of magnitudes the probabilities that they flush, and that they overflow."""
+    half = half_unit(row)
+    if formats.stochastic:
+        above = (size - (row.largest - 2 * half)) / (2 * half)
+        return np.maximum(1 - size / row.smallest_subnormal, 0.0), np.clip(above, 0.0, 1.0)
+    return (size <= row.smallest_subnormal / 2) * 1.0, (size >= row.largest - half) * 1.0
 
 
 def _signal_shares(program: Program, signal: Signal) -> tuple[np.ndarray, np.ndarray]:
     """The same of nodes' signals: what an activation function makes of a Gaussian preimage, else Gaussian."""
     assert program.formats is not None
     row = program.formats.row("signals")
-    flushed, overflowed = _gaussian_shares(row, signal.activation[1:] / 2)
+    flushed, overflowed = _gaussian_shares(program.formats, "signals", signal.activation[1:] / 2)
     if row is None:
         return flushed, overflowed
     z = np.array([NormalDist().inv_cdf((i + 0.5) / QUANTILES) for i in range(QUANTILES)])
-    low, high = row.smallest_subnormal / 2, row.largest - half_unit(row)
     known: dict = {}
     for stretch in program.stretches:
         for before, op in zip(stretch.ops, stretch.ops[1:], strict=False):
@@ -232,9 +253,10 @@ def _signal_shares(program: Program, signal: Signal) -> tuple[np.ndarray, np.nda
                 if key not in known:
                     preimage = z * math.exp(min(max(key[1], -300), 300))
                     size = np.abs(function.evaluate("value", preimage))
-                    alive = (size > 0) & np.isfinite(size)
+                    alive = ((size > 0) & np.isfinite(size)) * 1.0
                     if not program.passes_formats[step + i * each]:  # else lost before it comes to the function
-                        alive &= (np.abs(preimage) > low) & (np.abs(preimage) < high)
-                    known[key] = float((alive & (size <= low)).mean()), float((alive & (size >= high)).mean())
+                        alive *= 1 - np.maximum(*_lost(program.formats, row, np.abs(preimage)))
+                    gone, beyond = _lost(program.formats, row, size)
+                    known[key] = float((alive * gone).mean()), float((alive * beyond).mean())
                 flushed[node + i * apart], overflowed[node + i * apart] = known[key]
     return flushed, overflowed

@@ -10,6 +10,7 @@ struct Format {
   int lowest = 0;        // log2 of the smallest normal number
   double largest = 0;    // finite magnitude
   bool infinite = true;  // what lies beyond the largest is inf, else the largest
+  bool stochastic = false;  // up or down by a random word at the number's address, else to nearest, ties to even
 };
 
 // Rounded are weights where they are used, the input and what every op hands on, and the gradient of each of those.
@@ -18,7 +19,7 @@ struct Formats {
   double loss_scale = 1;  // of the objective; gradients and their rows have it
 };
 
-// x to nearest, ties to even.
+// x to nearest, ties to even, whatever the format says.
 double rounded(double x, const Format& format);
 
 }  // namespace pykernel

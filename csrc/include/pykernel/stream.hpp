@@ -23,7 +23,10 @@ enum class Purpose : uint32_t {
   forward,
   backward,
   sampler,
-  dropout
+  dropout,
+  round_weight,
+  round_signal,
+  round_gradient
 };
 // In the order of Distribution, which lists.hpp has from pykernel/distributions.py.
 #define PK_NAME(name) #name,
