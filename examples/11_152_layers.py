@@ -12,9 +12,8 @@ machine can hold). Batch norm alone explodes too, by 1.21 a layer. Both together
 a constant to a growing sum, so the gradient grows as a power of depth, about the first. Branches scaled by
 :math:`1/\\sqrt{blocks}` do it without batch norm: at most a factor e in the squared norm.
 
-ResNet-152 itself, with a quarter of its channels, tells the same story: 6 decades with skips alone, 11 with
-batch norm alone, 3 with both. Where the last norm of each block begins at 0, as many begin it, a block begins
-as its skip: the gradient changes at the projections and nowhere else.
+ResNet-152 itself, a quarter as wide: 6 decades with skips alone, 11 with batch norm alone, 3 with both.
+Where the last norm of a block begins at 0, it begins as its skip, and only projections change the gradient.
 """
 
 import matplotlib.pyplot as plt
@@ -45,12 +44,12 @@ def without(norms=False, skips=False):
 
 resnet = pk.blocks.resnet(152, width=16, classes=None, small=True)
 resnets = {
-    **{"plain": without(), "skips": without(skips=True), "batch norm": without(norms=True)},
+    "plain": without(),
+    "skips": without(skips=True),
+    "batch norm": without(norms=True),
     "skips and batch norm": resnet,
     "last norm at 0": pk.blocks.resnet(152, width=16, classes=None, small=True, zero_last=True),
 }
-# Gradient after each block over gradient at the output, medians over nets.
-
 lines = dict(zip([*chains, "last norm at 0"], ("-", "--", "-.", ":", "--", "-.", ":", ":"), strict=True))
 nudge = {"skips / sqrt(blocks)": 0.5, "skips and batch norm": 0.9, "plain": -0.5}
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 5), layout="constrained", sharey=True)
@@ -64,10 +63,8 @@ def draw(ax, networks, replicas, **x):
         decades[name] = end = p.median("signal_end_to_end")
         theory[name] = pk.predict(chain, **x).signal_end_to_end
         last = len(profile) - 1
-        every, color = slice(None, None, 2 if last == 152 else 1), f"C{[*lines].index(name)}"
-        ax.plot(
-            np.arange(last, -1, -1)[every], (profile - profile[-1])[every], lines[name], color=color, lw=2
-        )
+        every = slice(None, None, 2 if last == 152 else 1)  # of dense layers two a block
+        ax.plot(np.arange(last, -1, -1)[every], (profile - profile[-1])[every], lines[name], lw=2)
         ax.text(1.02 * last, end + nudge.get(name, 0), f"{name}: {end:+.1f}", va="center", fontsize="small")
         print(f"{name:24} {end:+7.2f} decades, at infinite width {theory[name]:+7.2f}: {p.verdict}")
     ax.axhspan(-3, 3, color="0.92", zorder=0)
@@ -76,8 +73,6 @@ def draw(ax, networks, replicas, **x):
 
 _, decades, theory = draw(axes[0], chains, 10, batch=32)
 images = draw(axes[1], resnets, 5, batch=4, positions=(32, 32))
-axes[0].set(
-    title="dense", xlim=(0, 152), xlabel="layers travelled backwards", ylabel="decades of the gradient"
-)
-axes[1].set(title="ResNet-152", xlim=(0, 52), xlabel="blocks travelled backwards")
+axes[0].set(title="dense", xlim=(0, 152), xlabel="layers backwards", ylabel="decades of the gradient")
+axes[1].set(title="ResNet-152", xlim=(0, 52), xlabel="blocks backwards")
 plt.show()
