@@ -296,7 +296,7 @@ def test_gates_and_products_beyond_floating_point():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_without_a_common_entry_are_zero(dtype):
-    """A small gradient where the other side of a gate is zero, and zero where it is not: exactly zero, not 0 times inf."""
+    """A small gradient where a gate's other side is zero, zero where it is not: exactly zero, not 0 times inf."""
     words = {"x": [[1.0], [-1.0]], "weights": [np.eye(2), np.eye(2)], "cotangent": [[0.0], [1e-10]]}
     chain = Chain(width=2, blocks=[Gated(2, "relu")])
     p = pk.propagate(chain, **words, dtype=dtype, engine="dense", backend="cpp")
