@@ -157,7 +157,7 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
     A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all
     that reaches a weight.
     """
-    if program.dtype != "float32" or not program.exponent or not np.all(program.joins.branch):
+    if program.dtype != "float32" or not program.exponent or not program.joins.branch.all():
         return
     gradients = ("log10_grad_weight", "log10_grad_activation")
     if not any((rows[name] == -np.inf).any() for name in gradients):
