@@ -30,7 +30,7 @@ def _said(value):
 
 def finite(name, value):
     """A finite float; nan and inf are named."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, int, numbers.Real, np.floating, np.integer)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, numbers.Real, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)

@@ -397,7 +397,7 @@ class Pattern:
         """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the
         same ops."""
         done = tuple(self._ops)
-        each = Counts(**self._here)
+        each = Counts(*self._here.values())
         if self.stretches and self.stretches[-1].ops == done:
             last = self.stretches[-1]
             self.stretches[-1] = last._replace(count=last.count + count)
