@@ -446,8 +446,7 @@ template <class T> void Network<T>::put(const Step& step, const Block<T>& block,
   r.columns = columns, r.writer = at_;
   const bool later =
       step.before_node || (step.before_phi && passes_formats(step.phi_first + repetition_ * step.phi_each));
-  r.measure =
-      later ? measure : rounding.round(r.own, formats_.signals, measure, chance(Purpose::round_signal, at_));
+  r.measure = later ? measure : rounding.round(r.own, formats_.signals, measure, chance(Purpose::round_signal, at_));
   r.gram_made = false;
   r.kept = -1;
   if (!step.on_tape) return;

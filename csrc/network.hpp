@@ -155,9 +155,7 @@ template <class T> class Network {
     int64_t writer = 0;  // the number of the op that made the value
     Vector<double> gram;
   };
-  Chance chance(Purpose purpose, int64_t op) const {
-    return {program.seed, purpose, (uint32_t)op, (uint32_t)replica_};
-  }
+  Chance chance(Purpose purpose, int64_t op) const { return {program.seed, purpose, (uint32_t)op, (uint32_t)replica_}; }
   T* acquire();
   void begin(int64_t replica, const Rows& rows);
   Gradient<T> taken_from(int32_t reg);

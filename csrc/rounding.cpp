@@ -68,8 +68,8 @@ void Rounding<T>::compare(const Block<T>& x, double scale, const Block<T>& plain
   team_.each(count, [&](int64_t c) {
     const int64_t o = c * chunk_units * layer_.columns, units = std::min(chunk_units, x.n - c * chunk_units);
     parts_[(size_t)c] =
-        layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor, scaled<double>(1, -plain_order),
-                               here, words(x, c * chunk_units, units, format, chance));
+        layer_.kernels.compare(x.data + o, plain.data + o, units, layer_.columns, factor,
+                               scaled<double>(1, -plain_order), here, words(x, c * chunk_units, units, format, chance));
   });
   Comparison all = parts_[0];
   for (int64_t c = 1; c < count; c++) {

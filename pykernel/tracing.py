@@ -27,7 +27,8 @@ SHOWN = 20  # lines of a table at either end, and around the difference
 class Entry(NamedTuple):
     """What an op wrote: forward its result, backward the gradient of a register that it read (of all so far).
 
-    In a run with formats both are as they are stored, rounded, and the loss scale is divided out.
+    In a run with formats both are as they are stored, rounded, and the loss scale is divided out; what waits to be
+    rounded stochastically, as it lies.
 
     Attributes:
         direction: "forward" or "backward".

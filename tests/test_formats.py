@@ -324,6 +324,8 @@ def test_matrix_free_refuses_weights_with_the_engine_that_can():
         (dict(loss_scale=math.nan), ValueError, "loss_scale must be finite"),
         (dict(loss_scale="1024"), TypeError, "loss_scale must be a number"),
         (dict(overflow="wrap"), ValueError, "overflow must be one of 'inf', 'saturate', got 'wrap'"),
+        (dict(rounding="up"), ValueError, "rounding must be one of 'nearest', 'stochastic', got 'up'"),
+        (dict(loss_scale="auto"), TypeError, "recommend says which one fits"),
     ],
 )
 def test_bad_formats_are_refused(words, kind, said):

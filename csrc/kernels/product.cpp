@@ -145,8 +145,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
       } else {
         for (int i = 0; i < 64; i += width) {
           const Bundle<U32, 1> word = {{load(words + i)}};
-          const F32 drawn = a.draw == TallDraw::kept  ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
-                            : a.draw == TallDraw::bit ? to_float((I32)(word.v[0] >> 31))
+          const F32 drawn = a.draw == TallDraw::kept   ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
+                            : a.draw == TallDraw::bit  ? to_float((I32)(word.v[0] >> 31))
                             : a.draw == TallDraw::word ? (F32)word.v[0]
                                                        : uniforms(word).v[0];
           store(draws + i, drawn);
@@ -158,8 +158,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
 }
 
 template <class T>
-constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>, gram<T>, pack<T>,
-                               tall<T>, round_panels<T>};
+constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>,
+                               gram<T>,          pack<T>,        tall<T>,    round_panels<T>};
 
 }  // namespace
 

@@ -37,7 +37,8 @@ template <class T> class Rounder {
     const int unit = lowest_ - fraction_, half = unit / 2;
     const Vec<T> up = broadcast((T)__builtin_ldexp(1, -half)), rest = broadcast((T)__builtin_ldexp(1, half - unit));
     const Vec<T> small = size < normal_ ? size * up * rest : Vec<T>{};
-    const Vec<T> below = whole_units(small, half_word) * (T)__builtin_ldexp(1, half) * (T)__builtin_ldexp(1, unit - half);
+    const Vec<T> below =
+        whole_units(small, half_word) * (T)__builtin_ldexp(1, half) * (T)__builtin_ldexp(1, unit - half);
     return finished(x, size < normal_ ? below : from_bits(normal));
   }
 

@@ -52,16 +52,17 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
     backends = ("reference",) if keep and backend == "auto" else BACKENDS if backend == "auto" else (backend,)
     if keep and backends != ("reference",):
         raise ValueError(f'backend="{backend}" keeps no arrays; backend="reference" does')
-    reasons, found = [], []
+    reasons, missing, found = [], [], []
     for e in engines:
-        reason = matrix_free_refusal(program) if e == "matrix_free" else None
+        there = any((e, b) in TABLE for b in backends)
+        reason = matrix_free_refusal(program) if e == "matrix_free" and there else None
         if reason is not None:
             reasons.append(reason)
             continue
         for b in backends:
             if (e, b) not in TABLE:
                 others = " or ".join(f'"{other}"' for other in BACKENDS if (e, other) in TABLE)
-                reasons.append(
+                missing.append(
                     f'engine="{e}" does not run in backend="{b}"; '
                     f"backend={others} can, a user's own activation included"
                 )
@@ -78,7 +79,7 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
                 reasons.append(reason)
     if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
         return min(found, key=lambda choice: choice.seconds)
-    raise ValueError(reasons[0])
+    raise ValueError((reasons + missing)[0])
 
 
 def _choice(program, engine: str, backend: str, module: Any) -> Choice:

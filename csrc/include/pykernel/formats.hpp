@@ -6,10 +6,10 @@ namespace pykernel {
 
 // A binary floating-point format with subnormals whose numbers are floats. fraction 0: none, nothing is rounded.
 struct Format {
-  int fraction = 0;      // bits behind the leading one
-  int lowest = 0;        // log2 of the smallest normal number
-  double largest = 0;    // finite magnitude
-  bool infinite = true;  // what lies beyond the largest is inf, else the largest
+  int fraction = 0;         // bits behind the leading one
+  int lowest = 0;           // log2 of the smallest normal number
+  double largest = 0;       // finite magnitude
+  bool infinite = true;     // what lies beyond the largest is inf, else the largest
   bool stochastic = false;  // up or down by a random word at the number's address, else to nearest, ties to even
 };
 
