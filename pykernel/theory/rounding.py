@@ -109,8 +109,11 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
 
 class _Rounded(Forward):
     """Two columns of one input, the second rounded: 1 - cosine of every register, and of nodes before their
-    rounding. Noise of power P that knows nothing of the number, as by chance, leaves it a cosine of (1 + P)^(-1/2); what
-    is lost takes its own part, and leaves (1 - P)^(1/2)."""
+    rounding.
+
+    Noise of power P that knows nothing of the number, as by chance, leaves it a cosine of (1 + P)^(-1/2); what is lost
+    takes its own part, and leaves (1 - P)^(1/2).
+    """
 
     def __init__(self, program: Program, formats: Formats):
         super().__init__(replace(program, batch=2, positions=(), correlation=1.0, x=None, cotangent=None, formats=None))
