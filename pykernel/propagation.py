@@ -240,7 +240,9 @@ class Propagation(Shown, Measured):
             ax: matplotlib axes to draw on, whose title and labels stay; a new pyplot figure without.
             kind: "gradient" (its norm against layer: median and band over replicas), "weights" (the norm of dJ/dW),
                 "factors" (what the weights and the derivative of the activation contribute at each layer),
-                "distribution" (of the change end to end over replicas) or "entropy" (of attention, against the block).
+                "distribution" (of the change end to end over replicas), "entropy" (of attention, against the block), or
+                of a run with formats "magnitudes" (from the smallest to the largest of every node, and what the formats
+                hold) and "lost" (shares that are flushed or overflow).
                 Of blocks the gradient is against the block, weights and factors have a line for each named layer.
             line: colour, label and the like of the main line (of the histogram), as matplotlib takes them.
 
@@ -248,7 +250,7 @@ class Propagation(Shown, Measured):
             The axes.
 
         Raises:
-            ValueError: another kind; the entropy of a chain without attention.
+            ValueError: another kind; the entropy of a chain without attention, what formats do of a run without any.
 
         Examples:
             >>> import matplotlib.pyplot as plt

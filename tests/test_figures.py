@@ -24,12 +24,18 @@ def measured():
 
 
 @pytest.fixture(scope="module")
+def low():
+    formats = pk.Formats(signals="float8_e4m3fn", gradients="float8_e5m2", loss_scale=2.0**4)
+    return pk.propagate(pk.Chain(depth=12, width=64, gain=0.8), formats=formats, replicas=4)
+
+
+@pytest.fixture(scope="module")
 def swept():
     return pk.sweep(GRID, {"width": 16, "norm": "layer", "bias_std": 0.1}, batch=3, replicas=5, progress=False)
 
 
 @pytest.fixture(scope="module")
-def calls(measured, swept):
+def calls(measured, low, swept):
     """name -> a call of every public figure, with the axes to draw on and keywords of the main line or area."""
     one = swept.sel(init="he_normal")
     diagram = pk.phase_diagram("tanh", np.linspace(0.5, 2, 7), np.linspace(0, 0.5, 5))
@@ -38,6 +44,7 @@ def calls(measured, swept):
             f"plot {kind}": lambda ax, kind=kind, **line: measured.plot(ax, kind, **line)
             for kind in ("gradient", "factors", "distribution")
         },
+        **{f"plot {kind}": lambda ax, kind=kind, **line: low.plot(ax, kind, **line) for kind in ("magnitudes", "lost")},
         "phase diagram": diagram.plot,
         **{
             f"sweep {kind}": lambda ax, kind=kind: figures.plot_sweep(_fit(one, kind), kind, ax)
@@ -54,6 +61,8 @@ NAMES = [
     "plot gradient",
     "plot factors",
     "plot distribution",
+    "plot magnitudes",
+    "plot lost",
     "phase diagram",
     *(f"sweep {kind}" for kind in figures.KINDS),
 ]
@@ -90,7 +99,7 @@ def test_on_the_callers_axes_title_and_labels_stay(calls, name):
     assert left.has_data() and not (right.has_data() and name.startswith("sweep"))
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
+@pytest.mark.parametrize("name", NAMES[:5])
 def test_colour_and_label_are_the_callers(calls, name):
     _, ax = plt.subplots()
     for colour, label in (("tab:red", "first"), ("tab:green", "second")):
@@ -102,6 +111,26 @@ def test_colour_and_label_are_the_callers(calls, name):
     assert matplotlib.colors.to_rgb(drawn) == matplotlib.colors.to_rgb("tab:red")
     calls[name](ax, label="third")  # colours take turns where none is given
     assert [text.get_text() for text in ax.get_legend().get_texts()].count("third") == 1
+
+
+def test_figures_of_formats_show_the_rows_and_where_the_formats_end(low):
+    """Ends of gradients divided by the loss scale; none that would make all else flat; refused without formats."""
+    ax = low.plot(kind="magnitudes")
+    (area,) = ax.collections
+    reached = area.get_paths()[0].vertices[:, 1]
+    assert reached.min() == pytest.approx(low.median("log10_smallest_gradient").min())
+    assert reached.max() == pytest.approx(low.median("log10_largest_gradient").max())
+    ends = [line.get_ydata()[0] for line in ax.lines[2:]]
+    np.testing.assert_allclose(ends, np.log10([448, 2.0**-9, 57344 / 16, 2.0**-20]))
+    wide = pk.propagate(low.chain, formats=pk.Formats(signals="bfloat16"), replicas=2).plot(kind="magnitudes")
+    assert len(wide.lines) == 2  # the signal's: bfloat16 ends 38 decades away
+    ax = low.plot(kind="lost")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), low.median("flushed_gradient"))
+    told = pk.predict(low.chain, formats=low.formats)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), told.flushed_gradient)
+    for kind in ("magnitudes", "lost"):
+        with pytest.raises(ValueError, match=f"kind='{kind}' is for runs with formats, and this one has none"):
+            pk.propagate(low.chain).plot(kind=kind)
 
 
 def test_keywords_reach_matplotlib(measured):

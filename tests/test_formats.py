@@ -226,6 +226,39 @@ def test_compiled_backend_is_the_reference(chain, formats, batch):
     agree(pk.propagate(CHAINS[chain], backend="cpp", **run), pk.propagate(CHAINS[chain], backend="reference", **run))
 
 
+CAUSAL = pk.Block(pk.Norm("layer"), pk.Attention(3, causal=True), skip=1.0)
+POOLED = pk.Block(
+    pk.Conv(8, kernel=3, groups=2), pk.Norm("batch"), "relu", pk.Conv(8, kernel=1), skip=1.0, after="relu"
+)
+OVER_POSITIONS = {
+    "attention": pk.Chain(depth=2, width=24, blocks=[CAUSAL, MLP]),
+    "shared keys": pk.Chain(depth=2, width=24, blocks=[pk.Block(pk.Attention(4, kv_heads=2), skip=1.0)]),
+    "convolution": pk.Chain(depth=2, width=8, blocks=[POOLED], last=[pk.Pool("mean")], head=pk.Head("softmax", 5)),
+    "largest": pk.Chain(width=8, blocks=[pk.Block(pk.Conv(8, stride=2), "tanh"), pk.Block(pk.Pool("max", 2))]),
+    "tied, driven": pk.Chain(depth=4, width=24, tied=True, blocks=[pk.Block(pk.Linear(24), pk.Drive(5), "tanh")]),
+}
+
+
+def agree_over_positions(chain, formats, backend):
+    run = dict(batch=2, positions=8, replicas=2, dtype="float64", engine="dense", formats=FORMATS_OF_RUNS[formats])
+    p, q = (pk.propagate(OVER_POSITIONS[chain], backend=b, **run) for b in (backend, "reference"))
+    if chain == "attention" or chain == "shared keys":  # of keys the bias's gradient is zero but for roundings
+        p.rows["log10_grad_bias"] = q.rows["log10_grad_bias"]
+    agree(p, q)
+
+
+@pytest.mark.parametrize("formats", FORMATS_OF_RUNS)
+@pytest.mark.parametrize("chain", OVER_POSITIONS)
+def test_steps_over_positions_are_rounded_as_in_the_reference(chain, formats):
+    agree_over_positions(chain, formats, "cpp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["attention", "convolution", "largest"])
+def test_steps_over_positions_in_numba(chain):
+    agree_over_positions(chain, "fp8", "numba")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("formats", ["bfloat16", "fp8"])
 @pytest.mark.parametrize("chain", ["relu", "tanh, orthogonal, mse", "blocks, softmax"])

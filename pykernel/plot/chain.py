@@ -8,84 +8,20 @@ They read in greyscale: lines differ by dash and marker, bands by shade, regions
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pykernel import checks
-from pykernel.plot.page import Page, style_of
+from pykernel.plot import formats
+from pykernel.plot.page import BAND, DARK, GREY, Canvas, constant, medians, style_of
 
-DARK, GREY, BAND = "#000000", "#555555", "#bdd7ee"
 _SHADE = {"cmap": "Greys", "shading": "nearest", "rasterized": True}
 
 
-TITLE = 9  # points
 MOST_NAMED = 16  # layers that are called by their modules' names along an axis
-MOST_SAID = 110  # characters of a pattern: two lines of a title
-ACROSS = 0.85  # of a figure's width is the axes', above which a title is centred
 LEAST = 1.0  # decades that an axis of decades shows, so that a flat line looks flat
-
-
-class Canvas:
-    """Axes to draw on: the caller's, whose title and labels stay; those of a Page without (see there)."""
-
-    def __init__(self, ax: Any) -> None:
-        page = Page(ax, [[None]], (6.0, 4.0))
-        self.own, self.ax = page.axes is None, page.panels[0, 0]
-
-    def style(self, given: dict, **usual: Any) -> dict:
-        """How the main line or area looks: the caller's keywords before ours. On the caller's axes colours take turns
-        as in matplotlib."""
-        from matplotlib import cbook
-        from matplotlib.lines import Line2D
-
-        given = cbook.normalize_kwargs(given, Line2D)
-        if not self.own and "color" not in given:
-            (next_line,) = self.ax.plot([], [])
-            usual["color"] = next_line.get_color()
-            next_line.remove()
-        return usual | given
-
-    def once(self, label: str) -> str:
-        """A label that the legend shows once, however many chains are drawn on the axes."""
-        return "_" + label if label in self.ax.get_legend_handles_labels()[1] else label
-
-    def show_at_least(self, reach: float) -> None:
-        """A range of the y axis that is no smaller, about what is drawn."""
-        low, high = self.ax.get_ylim()
-        if self.own and high - low < reach:
-            self.ax.set_ylim((low + high - reach) / 2, (low + high + reach) / 2)
-
-    def finish(self, x: str, y: str, title: str, **legend: Any) -> Any:
-        ax = self.ax
-        if self.own or not ax.get_xlabel():
-            ax.set_xlabel(x)
-        if self.own or not ax.get_ylabel():
-            ax.set_ylabel(y)
-        if self.own:
-            room = int(ax.figure.get_size_inches()[0] * ACROSS * 72 / (0.55 * TITLE))
-            ax.set_title(
-                "\n".join(part for line in title.split("\n") for part in textwrap.wrap(line, room)), fontsize=TITLE
-            )
-        if ax.get_legend_handles_labels()[1]:
-            ax.legend(fontsize=8, **{"framealpha": 0.8, "edgecolor": "none", **legend})
-        return ax
-
-
-def _constant(p: Any) -> str:
-    """What does not change in a figure of one chain; patterns too long for a title by their sizes."""
-    chain = str(p.chain)
-    if p.chain.blocks is not None and len(chain) > MOST_SAID:
-        counts = p.chain.extents
-        chain = f"{counts.node} blocks, {counts.layer} layers, from {p.chain.width} units"
-    words = [chain, f"batch {p.batch}", *([f"{' x '.join(map(str, p.positions))} positions"] if p.positions else [])]
-    words += [f"correlation {p.correlation:g}"] if p.correlation else []
-    words += [f"the caller's own {', '.join(p.given)}"] if p.given else []
-    words += ["plain arithmetic"] if p.precision == "native" else []
-    words += [str(p.formats)] if getattr(p, "formats", None) is not None else []
-    return "; ".join(words)
 
 
 def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any:
@@ -130,7 +66,7 @@ def gradient(p: Any, ax: Any = None, prediction: Any = None, **line: Any) -> Any
         ax.text(0.02, 0.02, note, transform=ax.transAxes, fontsize=8)
     x = "layer l (0 is the input)" if p.chain.blocks is None else "block (0 is the input)"
     canvas.show_at_least(LEAST)
-    return canvas.finish(x, r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{_constant(p)}\n{p.verdict}")
+    return canvas.finish(x, r"log$_{10}$ norm of dJ/da[l]  (decades)", f"{constant(p)}\n{p.verdict}")
 
 
 def weights(p: Any, ax: Any = None, **line: Any) -> Any:
@@ -141,30 +77,21 @@ def weights(p: Any, ax: Any = None, **line: Any) -> Any:
     """
     canvas = Canvas(ax)
     y = r"log$_{10}$ norm of dJ/dW  (decades)"
-    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    title = f"{constant(p)}\nmedians over {p.replicas} replicas"
     if p.chain.blocks is not None:
-        _by_name(canvas, p.chain, p.layers, _middle(p.log10_grad_weight), line)
+        _by_name(canvas, p.chain, p.layers, medians(p.log10_grad_weight), line)
         canvas.show_at_least(LEAST)
         return canvas.finish("block", y, title)
     style = canvas.style(
         line, color=DARK, marker="o", markersize=3.5, markevery=max(1, p.chain.depth // 12), linewidth=1.2
     )
     layers = np.arange(1, p.chain.depth + 1)
-    canvas.ax.plot(layers, _middle(p.log10_grad_weight), **style)
+    canvas.ax.plot(layers, medians(p.log10_grad_weight), **style)
     canvas.show_at_least(LEAST)
     if canvas.own and p.chain.modules and len(layers) <= MOST_NAMED:
         canvas.ax.set_xticks(layers, p.chain.modules, rotation=30, ha="right")
         return canvas.finish("layer", y, title)
     return canvas.finish("layer l", y, title)
-
-
-def _middle(rows: np.ndarray) -> np.ndarray:
-    """Medians over replicas of what is finite."""
-    rows = np.where(np.isfinite(rows), rows, np.nan)
-    some = ~np.isnan(rows).all(axis=0)
-    middle = np.full(rows.shape[1], np.nan)
-    middle[some] = np.nanmedian(rows[:, some], axis=0)
-    return middle
 
 
 def _by_name(canvas: Canvas, chain: Any, names: tuple[str, ...], values: np.ndarray, line: dict, first: int = 0) -> int:
@@ -213,10 +140,10 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
     canvas = Canvas(ax)
     ax = canvas.ax
     if p.chain.blocks is not None:
-        drawn = _by_name(canvas, p.chain, p.layers, _middle(p.log10_weight_factor), line)
-        _by_name(canvas, p.chain, p.activations, _middle(p.log10_derivative_factor), line, drawn)
+        drawn = _by_name(canvas, p.chain, p.layers, medians(p.log10_weight_factor), line)
+        _by_name(canvas, p.chain, p.activations, medians(p.log10_derivative_factor), line, drawn)
         ax.axhline(0, color="0.7", lw=0.8, zorder=0)
-        title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+        title = f"{constant(p)}\nmedians over {p.replicas} replicas"
         return canvas.finish("block", "decades contributed within the branch", title)
     style = canvas.style(line, color=DARK, linewidth=1.6, label="both")
     grey = GREY if style["color"] == DARK else style["color"]
@@ -227,14 +154,14 @@ def factors(p: Any, ax: Any = None, **line: Any) -> Any:
         ("log10_derivative_factor", "derivative of phi and norm", "v", "--"),
         ("log10_weight_factor", "weights", "^", "-."),
     ):
-        middle = _middle(p.rows[name])
-        total = total + middle
+        decades = medians(p.rows[name])
+        total = total + decades
         ax.plot(
-            layer, middle, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label)
+            layer, decades, color=grey, ls=dash, marker=marker, ms=4, markevery=few, lw=1.1, label=canvas.once(label)
         )
     ax.plot(layer, total, **style)
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
-    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    title = f"{constant(p)}\nmedians over {p.replicas} replicas"
     return canvas.finish("layer l", "decades contributed to the gradient norm", title)
 
 
@@ -275,7 +202,7 @@ def distribution(p: Any, ax: Any = None, prediction: Any = None, **line: Any) ->
     if canvas.own:
         ax.set_ylim(top=1.45 * ax.get_ylim()[1])
     words = "gradient norm at the input over that at the output  (decades)", "density over draws  (1/decade)"
-    return canvas.finish(*words, _constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
+    return canvas.finish(*words, constant(p), frameon=True, framealpha=0.9, edgecolor="none", loc="upper right")
 
 
 def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
@@ -292,7 +219,7 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
     canvas = Canvas(ax)
     ax = canvas.ax
     style = {} if canvas.own else canvas.style({})
-    _by_name(canvas, p.chain, p.attentions, _middle(p.attention_entropy), {**style, **line})
+    _by_name(canvas, p.chain, p.attentions, medians(p.attention_entropy), {**style, **line})
     blocks = [int(name.partition(".")[0]) for name in p.attentions]
     if p.replicas > 1 and len(set(blocks)) == len(blocks):
         low, high = np.quantile(p.attention_entropy, (0.1, 0.9), axis=0)
@@ -305,7 +232,7 @@ def entropy(p: Any, ax: Any = None, **line: Any) -> Any:
         most = max(p.uniform_entropy)
         reach = max(most - np.quantile(p.attention_entropy, 0.1), 0.05 * most) if most > 0 else 1.0
         ax.set_ylim(max(0.0, most - 1.3 * reach), most + 0.15 * reach)
-    title = f"{_constant(p)}\nmedians over {p.replicas} replicas"
+    title = f"{constant(p)}\nmedians over {p.replicas} replicas"
     return canvas.finish("block", "entropy of the attention weights  (nats)", title)
 
 
@@ -315,13 +242,16 @@ CHAIN: dict[str, Callable[..., Any]] = {
     "factors": factors,
     "distribution": distribution,
     "entropy": entropy,
+    "magnitudes": formats.magnitudes,
+    "lost": formats.lost,
 }
 
 
 def propagation(p: Any, ax: Any, kind: str, prediction: Any = None, **line: Any) -> Any:
     """One of CHAIN, by name, with theory beside it where its figure shows any."""
     draw = CHAIN[checks.choice("kind", kind, tuple(CHAIN))]
-    return draw(p, ax, **line) if draw in (weights, factors, entropy) else draw(p, ax, prediction, **line)
+    with_theory = draw in (gradient, distribution, formats.lost)
+    return draw(p, ax, prediction, **line) if with_theory else draw(p, ax, **line)
 
 
 def phase_diagram(d: Any, ax: Any = None, **mesh: Any) -> Any:

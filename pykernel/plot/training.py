@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.plot.chain import BAND, DARK, Canvas
-from pykernel.plot.page import style_of
+from pykernel.plot.page import BAND, DARK, Canvas, style_of
 
 
 def losses(t: Any, ax: Any = None, **line: Any) -> Any:

@@ -103,12 +103,12 @@ def governing(end_to_end, signal_end_to_end) -> str:
     return "end_to_end" if math.isfinite(weight) and weight > signal else "signal_end_to_end"
 
 
-def theory(chain, batch: int = 1, correlation: float = 0.0, positions=()):
+def theory(chain, batch: int = 1, correlation: float = 0.0, positions=(), formats=None):
     """The prediction for a chain, or None where there is none."""
     if refusal(chain, positions) is not None:
         return None
     try:
-        found = predict(chain, batch, positions=positions, correlation=correlation)
+        found = predict(chain, batch, positions=positions, correlation=correlation, formats=formats)
     except ValueError:
         return None
     return None if found.overtaken else found
@@ -117,7 +117,9 @@ def theory(chain, batch: int = 1, correlation: float = 0.0, positions=()):
 def beside(propagation):
     """The prediction to print beside a measurement, or None: theory knows drawn weights only."""
     p = propagation
-    return None if {"weights", "biases"} & set(p.given) else theory(p.chain, p.batch, p.correlation, p.positions)
+    if {"weights", "biases"} & set(p.given):
+        return None
+    return theory(p.chain, p.batch, p.correlation, p.positions, p.formats)
 
 
 def diagnose(
