@@ -603,6 +603,15 @@ def test_advice_on_loss_scales():
         pk.recommend(chain, formats="float16")
 
 
+def test_nothing_is_called_safe_where_theory_does_not_know():
+    """Behind batch norm the gradient turns by an amount without a law; eight bits turn it away altogether."""
+    chain = pk.Chain(depth=20, width=64, norm="batch")
+    formats = pk.Formats(signals="float8_e5m2", gradients="float16")
+    found = pk.recommend(chain, formats=formats, batch=8, replicas=2).formats
+    assert found.safe is None and "theory does not say" in str(found)
+    assert pk.propagate(chain, batch=8, replicas=4, seed=1, formats=formats).gradient_cosine[:, 0].mean() < 0.5
+
+
 # -- faces
 
 

@@ -32,14 +32,15 @@ class FormatAdvice(Shown):
             two million overflows; None where no scale does both, 1 where gradients are not rounded.
         depth: nodes of the chain.
         safe: nodes, counted from the output, over which the gradient keeps a cosine of .9 with what it is without
-            formats and signals and gradients lose at most 1 percent; `depth` where all is safe.
+            formats and signals and gradients lose at most 1 percent; `depth` where all is safe, None where
+            theory does not say how far the gradient turns (behind batch norm).
         prediction: with these formats.
     """
 
     formats: Formats
     loss_scale: float | None
     depth: int
-    safe: int
+    safe: int | None
     prediction: Prediction
 
     def shown(self):
@@ -54,6 +55,11 @@ class FormatAdvice(Shown):
             scale = f"no loss scale fits: the gradient's sizes are farther apart than {gradients} reaches"
         else:
             scale = f"loss scale {self.loss_scale:g} keeps the gradient within {gradients}"
+        if self.safe is None:
+            return (
+                f"{self.formats}: {scale}; how far the gradient turns, and so what is safe, theory does not say of "
+                "this chain: `gradient_cosine` of a run measures it"
+            )
         if self.safe == self.depth:
             return f"{self.formats}: {scale}; safe over the whole depth"
         return (
@@ -88,5 +94,7 @@ def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> Form
     shares = [told.flushed_signal, told.flushed_gradient, told.overflowed_signal, told.overflowed_gradient]
     bad = (np.max(shares, axis=0) > FLUSHED) | (told.gradient_cosine < TURNED)
     depth = len(bad)
-    safe = depth if not bad.any() else depth - 1 - int(np.flatnonzero(bad)[-1])
+    safe: int | None = depth if not bad.any() else depth - 1 - int(np.flatnonzero(bad)[-1])
+    if np.isnan(told.gradient_cosine).any():
+        safe = None
     return FormatAdvice(formats, scale, depth, safe, told)
