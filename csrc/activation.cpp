@@ -24,13 +24,10 @@ template <class T, class F> void each_true(const Layer<T>& layer, const Block<T>
     }
 }
 
-// A tail that goes to zero is zero at infinity, where a format may have sent its argument.
-Log2 at(Tail tail, double z, const double* parameters) { return isinf(z) ? Log2{1, -INFINITY} : tail(z, parameters); }
-
 template <class T> Measure activate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h, Block<T>& v) {
   double top = -INFINITY;
   const auto over = [&](auto f) {
-    each_true(layer, h, [&](double z, int64_t o) { f(at(phi.tails->value, z, phi.row->parameters), v.data[o]); });
+    each_true(layer, h, [&](double z, int64_t o) { f(phi.tails->value(z, phi.row->parameters), v.data[o]); });
   };
   over([&](Log2 x, T&) { top = x.log2 > top ? x.log2 : top; });
   if (!(top > -0x1p52)) top = 0;
@@ -45,7 +42,7 @@ Measure differentiate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h
   double top = -INFINITY;
   const auto over = [&](auto f) {
     each_true(layer, h, [&](double z, int64_t o) {
-      f(at(phi.tails->slope, z, phi.row->parameters), (double)g.data[o], out.data[o]);
+      f(phi.tails->slope(z, phi.row->parameters), (double)g.data[o], out.data[o]);
     });
   };
   over([&](Log2 s, double g, T&) {

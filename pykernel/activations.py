@@ -20,7 +20,6 @@ from pykernel.activation import FUNCTIONS, Activation
 LOG2_E = math.log2(math.e)
 LARGEST_PARAMETER = 1e15  # times the 2^60 up to which functions are evaluated it stays in float32
 SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, arXiv 1706.02515
-LARGEST_FACTOR = 1e30  # every tail that it multiplies is zero there, or the product what it is further out
 GELU_CUBIC = 0.044715  # Hendrycks, Gimpel 2016, arXiv 1606.08415
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
@@ -186,11 +185,6 @@ def _half(z):
     return np.exp(-np.abs(z))
 
 
-def _held(z):
-    """The argument as a factor of a tail: at infinity a function is its limit, and not 0 times inf."""
-    return np.clip(z, -LARGEST_FACTOR, LARGEST_FACTOR)
-
-
 def _log2(x):
     with np.errstate(divide="ignore"):
         return np.log2(np.abs(x))
@@ -270,7 +264,7 @@ class Relu:
 )
 class Leaky_Relu:
     def value(s, z):
-        return np.where(z > 0, z, s * (z if s else _held(z)))
+        return np.where(z > 0, z, s * z)
 
     def slope(s, z):
         return np.where(z > 0, 1.0, s)
@@ -331,12 +325,9 @@ def _log2_normal_tail(z):
 @_row(left=0.0, before_zero=0.5, after_zero=0.5, max_slope=1.1289042)
 class Gelu:
     def value(z):
-        return np.maximum(z, -LARGEST_FACTOR) * _erfc(-z / math.sqrt(2)) / 2
+        return z * _erfc(-z / math.sqrt(2)) / 2
 
     def slope(z):
-        return _erfc(-z / math.sqrt(2)) / 2 + _held(z) * _density(z)
-
-    def plain_slope(z):
         return _erfc(-z / math.sqrt(2)) / 2 + z * _density(z)
 
     def plain_value(z):
@@ -360,7 +351,7 @@ class Gelu_Tanh:
         return 2 * SQRT_2_OVER_PI * (z + GELU_CUBIC * z**3), 2 * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * z**2)
 
     def value(z):
-        return np.maximum(z, -LARGEST_FACTOR) * _sigmoid(Gelu_Tanh._argument(z)[0])
+        return z * _sigmoid(Gelu_Tanh._argument(z)[0])
 
     def slope(z):
         y, dy = Gelu_Tanh._argument(z)
@@ -382,10 +373,10 @@ class Gelu_Tanh:
 @_row(left=0.0, before_zero=0.5, after_zero=0.5, max_slope=1.0998394)
 class Silu:
     def value(z):
-        return np.maximum(z, -LARGEST_FACTOR) * _sigmoid(z)
+        return z * _sigmoid(z)
 
     def slope(z):
-        return _sigmoid(z) * (1 + _held(z) * _sigmoid(-z))
+        return _sigmoid(z) * (1 + z * _sigmoid(-z))
 
     def plain_value(z):
         return z / (1 + np.exp(-z))
@@ -432,13 +423,9 @@ class Mish:
         return n / d, (d - n) * (d + n) / (d * d), e
 
     def value(z):
-        return np.maximum(z, -LARGEST_FACTOR) * Mish._gate(z)[0]
+        return z * Mish._gate(z)[0]
 
     def slope(z):
-        gate, rest, _ = Mish._gate(z)
-        return gate + _held(z) * rest * _sigmoid(z)
-
-    def plain_slope(z):
         gate, rest, _ = Mish._gate(z)
         return gate + z * rest * _sigmoid(z)
 
@@ -468,10 +455,6 @@ class Hardtanh:
 @_row(kinks=(0.0,), left=0.0, right=0.0)
 class Softsign:
     def value(z):
-        z = _held(z)
-        return z / (1 + np.abs(z))
-
-    def plain_value(z):
         return z / (1 + np.abs(z))
 
     def slope(z):

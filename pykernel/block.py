@@ -95,16 +95,10 @@ def from_log2(sign, log2):
 
 
 def _clipped(block):
-    """True values where float64 holds them, else +-1e300, inf only where a format overflowed; and which entries are
-    beyond 2^60, where a function is its asymptote."""
-    true = np.where(np.isinf(block.x), block.x, np.clip(block.true(), -1e300, 1e300))
+    """True values where float64 holds them, else +-1e300, and which entries are beyond 2^60, where a function is its
+    asymptote."""
+    true = np.clip(block.true(), -1e300, 1e300)
     return true, np.abs(true) > 2.0**60
-
-
-def _tail(row, key, true):
-    """Sign and log2 of a tail; one that goes to zero is zero at infinity."""
-    sign, log2 = row.evaluate(key, true)
-    return sign, np.where(np.isinf(true), -np.inf, log2)
 
 
 def values(row, block):
@@ -117,13 +111,14 @@ def values(row, block):
     true, far = _clipped(block)
     value = row.evaluate("value", true)
     slope = np.where(x > 0, row.right, row.left)
-    line = np.where(far & (slope != 0), slope * x, 0.0)
+    value = np.where(np.isinf(x) & (slope != 0), slope * x, value)  # where a format overflowed
+    line = np.where(far, slope * x, 0.0)
     if e > 0 and line.any():
         value = np.where(far & (line != 0), line, ldexp(value, -e))
     else:  # near, or all on a side where phi is bounded
         e = 0
     if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():
-        return from_log2(*_tail(row, "log2_value", true))
+        return from_log2(*row.evaluate("log2_value", true))
     return block.like(value, e)
 
 
@@ -142,7 +137,7 @@ def slopes(row, block, g):
             s = np.where(far, np.where(x > 0, row.right, row.left), s)
     out = g.x * s
     if row.log2_slope is not None and e >= 0 and np.abs(out).max() < 2.0**-400:
-        sign, log2 = _tail(row, "log2_slope", true)
+        sign, log2 = row.evaluate("log2_slope", true)
         log2 = log2 + np.log2(np.abs(g.x))
         out = from_log2(sign * np.sign(g.x), log2)
         return g.like(out.x, out.e + g.e), s

@@ -22,12 +22,6 @@ template <> struct ElementOf<F64> {
 template <class V> using Element = typename ElementOf<V>::type;
 template <class V> PK_INLINE V number(double x) { return broadcast((Element<V>)x); }
 
-// The argument as a factor of a tail: at infinity a function is its limit, and not 0 times inf. Where the bound acts,
-// the tail is zero, or the result what it is further out. nan passes, as the second of two.
-constexpr double largest_factor = 1e30;
-template <class V> PK_INLINE V held_below(V z) { return max(number<V>(-largest_factor), z); }
-template <class V> PK_INLINE V held(V z) { return min(number<V>(largest_factor), held_below(z)); }
-
 template <class V> PK_INLINE V half_exp(V z) { return exp(-abs(z)); }
 template <class V> PK_INLINE V logistic(V z) {
   const V e = half_exp(z);
@@ -84,10 +78,9 @@ template <class V> struct Relu {
 
 template <class V> struct LeakyRelu {
   static constexpr ActivationRow facts = {"leaky_relu", leaky_slope, 0, 1, 0, 1, 0, 1, false};
-  V s, lowest;
-  explicit LeakyRelu(const double* p)
-      : s(number<V>(p[0])), lowest(number<V>(p[0] == 0 ? -largest_factor : -__builtin_inf())) {}
-  V value(V z) const { return z > 0 ? z : s * max(lowest, z); }
+  V s;
+  explicit LeakyRelu(const double* p) : s(number<V>(p[0])) {}
+  V value(V z) const { return z > 0 ? z : s * z; }
   V slope(V z) const { return z > 0 ? number<V>(1) : s; }
 };
 
@@ -124,9 +117,8 @@ template <class V> struct Gelu {
     const V tail = normal_tail(abs(z));
     return z < 0 ? tail : 1 - tail;
   }
-  V value(V z) const { return held_below(z) * phi(z); }
-  V slope(V z) const { return phi(z) + held(z) * density(z); }
-  V plain_slope(V z) const { return phi(z) + z * density(z); }
+  V value(V z) const { return z * phi(z); }
+  V slope(V z) const { return phi(z) + z * density(z); }
   V plain_value(V z) const { return z * (1 + erf(z * number<V>(0.70710678118654752440))) * number<V>(.5); }
 };
 
@@ -136,7 +128,7 @@ template <class V> struct GeluTanh {
   explicit GeluTanh(const double*) {}
   static V argument(V z) { return number<V>(twice_root) * (z + number<V>(cubic) * z * z * z); }
   static V argument_slope(V z) { return number<V>(twice_root) * (1 + number<V>(3 * cubic) * z * z); }
-  V value(V z) const { return held_below(z) * logistic(argument(z)); }
+  V value(V z) const { return z * logistic(argument(z)); }
   V slope(V z) const {
     const V near =
         min(number<V>(1e3), max(number<V>(-1e3), z));  // beyond, the product below is zero and its factors overflow
@@ -150,11 +142,11 @@ template <class V> struct GeluTanh {
 template <class V> struct Silu {
   static constexpr ActivationRow facts = {"silu", nullptr, 0, 1, .5, .5, 0, 1.0998394, false};
   explicit Silu(const double*) {}
-  V value(V z) const { return held_below(z) * logistic(z); }
+  V value(V z) const { return z * logistic(z); }
   V slope(V z) const {
     const V e = half_exp(z), d = e + 1;
     const V s = (z >= 0 ? number<V>(1) : e) / d, rest = (z >= 0 ? e : number<V>(1)) / d;
-    return s * (1 + held(z) * rest);
+    return s * (1 + z * rest);
   }
   V plain_value(V z) const { return z / (1 + exp(-z)); }
   V plain_slope(V z) const {
@@ -184,16 +176,14 @@ template <class V> struct Mish {
     const V e = half_exp(z);
     const V n = z >= 0 ? 1 + 2 * e : e * (e + 2);
     const V d = n + (z >= 0 ? 2 * e * e : number<V>(2));
-    return held_below(z) * (n / d);
+    return z * (n / d);
   }
-  V slope(V z) const { return slope_with(z, held(z)); }
-  V plain_slope(V z) const { return slope_with(z, z); }
-  static V slope_with(V z, V factor) {
+  V slope(V z) const {
     const V e = half_exp(z);
     const V n = z >= 0 ? 1 + 2 * e : e * (e + 2);
     const V gap = z >= 0 ? 2 * e * e : number<V>(2);
     const V d = n + gap, s = (z >= 0 ? number<V>(1) : e) / (e + 1);
-    return n / d + factor * (gap * (d + n) / (d * d)) * s;
+    return n / d + z * (gap * (d + n) / (d * d)) * s;
   }
   V plain_value(V z) const { return z * tanh(Softplus<V>(nullptr).plain_value(z)); }
 };
@@ -208,8 +198,7 @@ template <class V> struct Hardtanh {
 template <class V> struct Softsign {
   static constexpr ActivationRow facts = {"softsign", nullptr, 0, 0, 1, 1, 0, 1, false};
   explicit Softsign(const double*) {}
-  V value(V z) const { return plain_value(held(z)); }
-  V plain_value(V z) const { return z / (1 + abs(z)); }
+  V value(V z) const { return z / (1 + abs(z)); }
   V slope(V z) const {
     const V r = 1 / (1 + abs(z));
     return r * r;

@@ -71,7 +71,6 @@ PK_INLINE F32 log1p_unit(F32 y) {
 // density * Mills ratio = upper tail of the standard normal at y >= 0; the ratio is a polynomial in (y - 3) / (y + 3),
 // over y + 1.25
 PK_INLINE F32 mills(F32 y) {
-  y = min(broadcast(1e30f), y);  // so that inf is no inf / inf
   const F32 q = (y - 3.f) / (y + 3.f);
   const F32 p =
       polynomial(q, 0.0001492274581f, 0.000113901814f, -0.001124700529f, -0.001116415485f, 0.006882091598f,

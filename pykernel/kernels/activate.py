@@ -77,8 +77,7 @@ def _from_log2(sign, log2, out, count):
     for i in range(count):
         top = max(top, log2[i])
     if not abs(top) < blocks.FARTHEST:  # zero, or smaller than an exponent can say
-        for i in range(count):
-            out[i] = log2[i] if math.isnan(log2[i]) else 0.0
+        blocks.clear(out, count)
         return 0
     e = int(math.floor(top))  # noqa: RUF046 - a float in Numba
     for i in range(count):
@@ -126,7 +125,7 @@ def values(spec, work, phi, x, e, out, n, B):
     if spec.bound and facts[LOG2_VALUE] != 0.0 and blocks.top(y, count) < _TINY and blocks.top(x, count) > 0.0:
         ask(spec, phi, ASK_LOG2_VALUE, count, z, y, sign)
         for i in range(count):
-            if math.isinf(z[i]) or (x[i] == 0 and facts[AT_ZERO] == 0.0):  # a tail that goes to zero, or zero
+            if x[i] == 0 and facts[AT_ZERO] == 0.0:
                 y[i] = -math.inf
         _mask_padding(y, n, B)
         e = _from_log2(sign, y, y, count)
@@ -178,7 +177,7 @@ def slopes(spec, work, phi, x, e, g, e_g, n, B):
         ask(spec, phi, ASK_LOG2_SLOPE, count, z, s, sign)
         for i in range(count):
             v = float(g[i])
-            s[i] = s[i] + math.log2(abs(v)) if v != 0.0 and not math.isinf(z[i]) else -math.inf
+            s[i] = s[i] + math.log2(abs(v)) if v != 0.0 else -math.inf
             if v < 0.0:
                 sign[i] = -sign[i]
         e_g += _from_log2(sign, s, s, count)

@@ -16,7 +16,7 @@ from numba import types
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
-from pykernel.activations import GELU_CUBIC, LARGEST_FACTOR, SELU_ALPHA, SELU_LAMBDA
+from pykernel.activations import GELU_CUBIC, SELU_ALPHA, SELU_LAMBDA
 from pykernel.kernels import address_of, inline, jit
 from pykernel.kernels.lanes import (
     absolute,
@@ -68,16 +68,16 @@ def _split_exp(z):
 
 @inline
 def _exp_of_minus(x):
-    """e^-x for x >= 0; 0 from 708 on, nan of nan."""
+    """e^-x for x >= 0; 0 from 708 on."""
     p, q = _split_exp(spread(0.0) - smaller(x, spread(708.0)))
-    return where(less(x, spread(708.0)), fma(p, q, p), where(greater(x, spread(707.0)), spread(0.0), x))
+    return where(less(x, spread(708.0)), fma(p, q, p), spread(0.0))
 
 
 @inline
 def _expm1_of_minus(x):
-    """e^-x - 1 for x >= 0, nan of nan."""
+    """e^-x - 1 for x >= 0."""
     p, q = _split_exp(spread(0.0) - smaller(x, spread(700.0)))
-    return where(less(x, spread(700.0)), fma(p, q, p - 1.0), where(greater(x, spread(699.0)), spread(-1.0), x))
+    return fma(p, q, p - 1.0)
 
 
 @inline
@@ -95,17 +95,6 @@ def _sigmoids(z):
     small = e * over
     negative = less(z, spread(0.0))
     return where(negative, small, over), where(negative, over, small)
-
-
-@inline
-def _held_below(z):
-    """The argument as a factor of a tail: at infinity a function is its limit, and not 0 times inf."""
-    return where(less(z, spread(-LARGEST_FACTOR)), spread(-LARGEST_FACTOR), z)
-
-
-@inline
-def _held(z):
-    return where(greater(z, spread(LARGEST_FACTOR)), spread(LARGEST_FACTOR), _held_below(z))
 
 
 _erf, _erfc, _arctan, _sin, _cos = (each(f) for f in (math.erf, math.erfc, math.atan, math.sin, math.cos))
@@ -138,19 +127,13 @@ def _tanh_slope(_, z):
 
 
 @inline
-def _below_zero(z):
-    """-min(z, 0), nan of nan."""
-    return where(greater(z, spread(0.0)), spread(0.0), spread(0.0) - z)
-
-
-@inline
 def _elu(a, z):
-    return where(greater(z, spread(0.0)), z, _expm1_of_minus(_below_zero(z)) * a)
+    return where(greater(z, spread(0.0)), z, _expm1_of_minus(spread(0.0) - smaller(z, spread(0.0))) * a)
 
 
 @inline
 def _elu_slope(a, z):
-    return where(greater(z, spread(0.0)), spread(1.0), _exp_of_minus(_below_zero(z)) * a)
+    return where(greater(z, spread(0.0)), spread(1.0), _exp_of_minus(spread(0.0) - smaller(z, spread(0.0))) * a)
 
 
 @inline
@@ -171,12 +154,12 @@ def _half_tail(z):
 
 @inline
 def _gelu(_, z):
-    return _held_below(z) * _erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
+    return z * _erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
 
 
 @inline
 def _gelu_slope(_, z):
-    return _held(z) * _exp_of_minus(z * z * 0.5) * _DENSITY_0 + _half_tail(z)
+    return z * _exp_of_minus(z * z * 0.5) * _DENSITY_0 + _half_tail(z)
 
 
 @inline
@@ -190,7 +173,7 @@ def _gelu_argument(z):
 def _gelu_tanh(_, z):
     y, _ = _gelu_argument(z)
     up, _ = _sigmoids(y)
-    return _held_below(z) * up
+    return z * up
 
 
 @inline
@@ -204,13 +187,13 @@ def _gelu_tanh_slope(_, z):
 @inline
 def _silu(_, z):
     up, _ = _sigmoids(z)
-    return _held_below(z) * up
+    return z * up
 
 
 @inline
 def _silu_slope(_, z):
     up, down = _sigmoids(z)
-    return up * fma(_held(z), down, spread(1.0))
+    return up * fma(z, down, spread(1.0))
 
 
 @inline
@@ -230,19 +213,19 @@ def _mish_gate(z):
 @inline
 def _mish(_, z):
     gate, _ = _mish_gate(z)
-    return _held_below(z) * gate
+    return z * gate
 
 
 @inline
 def _mish_slope(_, z):
     gate, rest = _mish_gate(z)
     up, _ = _sigmoids(z)
-    return fma(_held(z) * rest, up, gate)
+    return fma(z * rest, up, gate)
 
 
 @inline
 def _hardtanh(_, z):
-    return where(greater(z, spread(1.0)), spread(1.0), where(less(z, spread(-1.0)), spread(-1.0), z))
+    return smaller(larger(z, spread(-1.0)), spread(1.0))
 
 
 @inline
@@ -252,7 +235,6 @@ def _hardtanh_slope(_, z):
 
 @inline
 def _softsign(_, z):
-    z = _held(z)
     return z / (absolute(z) + 1.0)
 
 
