@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
-SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h') CMakeLists.txt pyproject.toml \
+  $(wildcard cmake/*) pykernel/observables.py pykernel/distributions.py
 CPP := $(shell find csrc bench tests examples \( -name '*.cpp' -o -name '*.hpp' -o -name '*.h' -o -name '*.c' \) 2>/dev/null)
 
 .PHONY: help run test check lint tidy format bench bench-peers docs integration sanitize clean
@@ -81,8 +82,9 @@ clean: ## forget environments, builds and results
 
 # Editable: Python sources are used where they stand, C++ sources are built again when they are newer.
 .venv/installed: $(SOURCES) | .venv/made
+	touch $@.began
 	$(PIP) -e .
-	touch $@
+	mv $@.began $@
 
 .venv/tools: pyproject.toml .venv/installed
 	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \

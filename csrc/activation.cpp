@@ -5,8 +5,10 @@
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "exponents.hpp"
 #include "isa.hpp"
@@ -58,6 +60,91 @@ Measure differentiate_tail(Layer<T>& layer, const Phi<T>& phi, const Block<T>& h
   return layer.settle(out);
 }
 
+// -- where a format has overflowed
+
+// What a function or its slope tends to at -inf and at inf.
+struct Limits {
+  double left, right;
+};
+
+// evaluate(z, out): 16 numbers. The formula at infinity; where that is nan for the way it is written (inf times 0), the
+// numbers at two finite places far out, if they agree; nan where it tends to nothing, as a sine.
+template <class T, class F> Limits limits(F evaluate) {
+  alignas(64) T z[16] = {(T)-INFINITY, -power<T>(reach<T>), -power<T>(reach<T> / 2),
+                         (T)INFINITY,  power<T>(reach<T>),  power<T>(reach<T> / 2)};
+  alignas(64) T out[16];
+  evaluate(z, out);
+  const auto limit = [](const T* of) -> double {
+    if (!isnan(of[0])) return of[0];
+    return fabs(of[1] - of[2]) <= 1e-6 * fmax(fabs(of[1]), 1) ? of[1] : NAN;
+  };
+  return {limit(out), limit(out + 3)};
+}
+
+template <class T> Limits limits_of_value(const Phi<T>& phi) {
+  const ActivationRow& row = *phi.row;
+  const Limits found = limits<T>([&](const T* z, T* out) { phi.kernel->value(z, out, 16, 1, 1, 1, row.parameters); });
+  return {row.left ? -row.left * INFINITY : found.left, row.right ? row.right * INFINITY : found.right};
+}
+
+template <class T> Limits limits_of_slope(const Phi<T>& phi) {
+  const ActivationRow& row = *phi.row;
+  if (row.left || row.right) return {row.left, row.right};
+  alignas(64) T ones[16];
+  std::fill(ones, ones + 16, T(1));
+  return limits<T>([&](const T* z, T* out) { phi.kernel->slope(z, ones, out, 16, 1, 1, 0, row.parameters); });
+}
+
+// While this lives, infinite numbers of a block are +-2^60, where a function is its asymptote.
+template <class T> class Finite {
+ public:
+  Finite(Layer<T>& layer, Block<T>& h) : h_(h), entries_(block_entries(h.n, layer.columns)) {
+    for (int64_t i = 0; i < entries_; i++)
+      if (isinf(h.data[i])) {
+        places_.push_back(h.data[i] > 0 ? i : ~i);
+        h.data[i] = copysign(power<T>(60), h.data[i]);
+      }
+    h.largest = layer.observe(h).largest;
+    if (h.exponent < 0) layer.rescale(h, 0);
+  }
+  ~Finite() {
+    each([&](int64_t i, bool right) { h_.data[i] = (T)(right ? INFINITY : -INFINITY); });
+    h_.largest = INFINITY;
+  }
+  // f(place, whether it is inf and not -inf)
+  template <class F> void each(F f) const {
+    for (int64_t place : places_) f(place < 0 ? ~place : place, place >= 0);
+  }
+
+ private:
+  Block<T>& h_;
+  const int64_t entries_;
+  std::vector<int64_t> places_;
+};
+
+template <class T> Measure activate_overflowed(Layer<T>& layer, const Phi<T>& phi, Block<T>& h, Block<T>& v) {
+  const Finite<T> finite(layer, h);
+  activate(layer, phi, h, v);
+  const Limits limits = limits_of_value(phi);
+  if (v.exponent) layer.rescale(v, 0);
+  finite.each([&](int64_t i, bool right) { v.data[i] = (T)(right ? limits.right : limits.left); });
+  return layer.settle(v);
+}
+
+template <class T>
+Measure differentiate_overflowed(Layer<T>& layer, const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out,
+                                 SlopeCount& count) {
+  if (out.data == g.data) throw std::logic_error("differentiate: out must not be g");
+  const Finite<T> finite(layer, h);
+  differentiate(layer, phi, h, g, out, count);
+  const Limits limits = limits_of_slope(phi);
+  finite.each([&](int64_t i, bool right) {
+    const double slope = right ? limits.right : limits.left;
+    if (slope == 0 || isnan(slope)) out.data[i] = (T)slope * g.data[i];
+  });
+  return layer.settle(out);
+}
+
 }  // namespace
 
 template <class T> const Activation<T>& kernel_called(const char* name) {
@@ -94,6 +181,7 @@ template <class T> Phi<T> phi_of(const ActivationRow& row) {
 }
 
 template <class T> Measure activate(Layer<T>& layer, const Phi<T>& phi, Block<T>& h, Block<T>& v) {
+  if (layer.exponent && isinf(h.largest)) return activate_overflowed(layer, phi, h, v);
   const ActivationRow& row = *phi.row;
   const auto run = [&](Value<T> value, T in, T out, const double* parameters) {
     v.n = h.n;
@@ -141,6 +229,7 @@ template <class T> Measure activate(Layer<T>& layer, const Phi<T>& phi, Block<T>
 template <class T>
 Measure differentiate(Layer<T>& layer, const Phi<T>& phi, Block<T>& h, const Block<T>& g, Block<T>& out,
                       SlopeCount& count) {
+  if (layer.exponent && isinf(h.largest)) return differentiate_overflowed(layer, phi, h, g, out, count);
   const ActivationRow& row = *phi.row;
   const T threshold = (T)(.01 * row.max_slope);
   const auto run = [&](Slope<T> slope, T in, const double* parameters) {

@@ -154,7 +154,8 @@ Measure Layer<T>::product(const Block<T>& x, const Block<T>& y, Block<T>& out, F
   int64_t shift = h >= -range<T> && h <= range<T> ? 0 : h;
   Sums sums = kernel(power<T>(-shift));
   if (scaled && sums.largest < power<T>(-lost<T>)) {
-    shift = std::min<int64_t>(shift, ilogb(x.largest) - reach<T>);
+    // no further than a factor goes: 0 times inf is no number
+    shift = std::min<int64_t>(shift, std::max<int64_t>(ilogb(x.largest) - reach<T>, -reach<T>));
     sums = kernel(power<T>(-shift));
   }
   out.n = x.n, out.exponent = x.exponent + y.exponent + shift;

@@ -121,6 +121,23 @@ class Activation:
             )
         return answer
 
+    def limits(self, key):
+        """What "value" or "slope" tends to at -inf and at inf; nan where it tends to nothing, as that of a sine.
+
+        Where `left` and `right` do not say it: the formula at infinity, or, where that is nan for the way it is
+        written (inf times 0), the numbers at 2^500 and at 2^1000 if they agree.
+        """
+        slopes = np.array([self.left, self.right], dtype=np.float64)
+        if key == "slope" and slopes.any():
+            return slopes
+        ends = np.array([-np.inf, np.inf])
+        with np.errstate(all="ignore"):
+            z = np.concatenate([ends, ends.clip(-(2.0**1000), 2.0**1000), ends.clip(-(2.0**500), 2.0**500)])
+            at, far, near = np.asarray(self.evaluate(key, z), dtype=np.float64).reshape(3, 2)
+            agreed = np.where(np.abs(far - near) <= 1e-6 * np.maximum(np.abs(far), 1), far, np.nan)
+            told = np.where(np.isnan(at), agreed, at)
+            return np.where(slopes != 0, slopes * ends, told) if key == "value" else told
+
     @property
     def is_superlinear(self):
         """Whether the function still bends far away, so that its slopes at infinity do not continue it."""

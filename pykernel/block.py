@@ -101,6 +101,15 @@ def _clipped(block):
     return true, np.abs(true) > 2.0**60
 
 
+def _at_infinity(row, key, x, found):
+    """What was found of a function, and its limits where a format has overflowed."""
+    gone = np.isinf(x)
+    if not gone.any():
+        return found
+    left, right = row.limits(key)
+    return np.where(gone, np.where(x > 0, right, left), found)
+
+
 def values(row, block):
     """phi(block)."""
     x, e = block.x, block.e
@@ -111,14 +120,15 @@ def values(row, block):
     true, far = _clipped(block)
     value = row.evaluate("value", true)
     slope = np.where(x > 0, row.right, row.left)
-    value = np.where(np.isinf(x) & (slope != 0), slope * x, value)  # where a format overflowed
     line = np.where(far, slope * x, 0.0)
     if e > 0 and line.any():
         value = np.where(far & (line != 0), line, ldexp(value, -e))
     else:  # near, or all on a side where phi is bounded
         e = 0
+    value = _at_infinity(row, "value", x, value)
     if row.log2_value is not None and np.abs(value).max() < 2.0**-900 and x.any():
-        return from_log2(*row.evaluate("log2_value", true))
+        sign, log2 = row.evaluate("log2_value", true)
+        return from_log2(sign, np.where(np.isinf(x), -np.inf, log2))
     return block.like(value, e)
 
 
@@ -135,10 +145,11 @@ def slopes(row, block, g):
         s = row.evaluate("slope", true)
         if row.left or row.right:
             s = np.where(far, np.where(x > 0, row.right, row.left), s)
+    s = _at_infinity(row, "slope", x, s)
     out = g.x * s
     if row.log2_slope is not None and e >= 0 and np.abs(out).max() < 2.0**-400:
         sign, log2 = row.evaluate("log2_slope", true)
-        log2 = log2 + np.log2(np.abs(g.x))
+        log2 = np.where(np.isinf(x), -np.inf, log2) + np.log2(np.abs(g.x))
         out = from_log2(sign * np.sign(g.x), log2)
         return g.like(out.x, out.e + g.e), s
     return g.like(out, g.e), s

@@ -14,7 +14,7 @@ import numpy as np
 
 def integer(name, value, low, high):
     """An int in [low, high]; NumPy integers count, booleans and floats do not."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Integral, np.integer)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, numbers.Integral, np.integer)):
         raise TypeError(f"{name} must be an int, got {value!r}")
     value = int(value)
     if not low <= value <= high:
@@ -30,7 +30,7 @@ def _said(value):
 
 def finite(name, value):
     """A finite float; nan and inf are named."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating, np.integer)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, numbers.Real, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)

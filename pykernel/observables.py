@@ -115,7 +115,8 @@ class Rows:
     def __getattr__(self, name):
         if name != "rows" and name in self.__dict__.get("rows", {}):
             return of_weights(self.rows, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; measured rows: {', '.join(NAMES)}")
+        rows = ", ".join(other for other in NAMES if other != name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; rows that it may have: {rows}")
 
     def __dir__(self):
         return [*super().__dir__(), *NAMES]

@@ -374,7 +374,9 @@ class Pattern:
     def emit(self, kind, ins, held, busy, out=None, **numbers):
         """An op and its numbers; the register that it writes: A where that is free, else the first that is."""
         if out is None:
-            out = next(r for r in range(1 if held else 0, len(busy) + 2) if r not in busy)
+            out = 1 if held else 0
+            while out in busy:
+                out += 1
         table = ops.TABLES[kind]
         norm = self.norms.rows[numbers.get("norm", numbers.get("norm_steps", 0))]
         if norm.kind == "batch" and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == ins[0]:
@@ -395,7 +397,7 @@ class Pattern:
         """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the
         same ops."""
         done = tuple(self._ops)
-        each = Counts(**self._here)
+        each = Counts(*self._here.values())
         if self.stretches and self.stretches[-1].ops == done:
             last = self.stretches[-1]
             self.stretches[-1] = last._replace(count=last.count + count)
@@ -415,9 +417,8 @@ class Pattern:
         parts = []
         for count, here, said in self._repeated:
             if here[table]:
-                part = np.empty((len(names), count, here[table]), dtype)
-                part[:] = np.array([said[name] for name in names], dtype)[:, None]
-                parts.append(part.reshape(len(names), -1))
+                part = np.array([said[name] for name in names], dtype)[:, None]
+                parts.append(part.repeat(count, axis=1).reshape(len(names), -1))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _join_arrays(self):

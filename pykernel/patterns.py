@@ -35,6 +35,6 @@ class _Itself:
         return self.chain is other.chain
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _pattern_of(itself, positions):
     return Pattern(itself.chain, positions)

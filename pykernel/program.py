@@ -290,12 +290,12 @@ class Program:
     @cached_property
     def counts(self) -> Counts:
         """How many there are of everything."""
-        total = Counts()
-        for stretch in self.stretches:
-            total = total.plus(stretch.each, stretch.count)
+        last = self.stretches[-1]
+        total = last.first.plus(last.each, last.count)
         distinct = int(self.layers.weight.max(initial=-1)) + 1
-        shared = distinct if distinct < total.layer else 0
-        return total._replace(rounded=0 if self.formats is None else total.node, weight=shared)
+        if self.formats is not None:
+            total = total._replace(rounded=total.node)
+        return total._replace(weight=distinct) if distinct < total.layer else total
 
     @cached_property
     def first_uses(self) -> np.ndarray:

@@ -294,6 +294,16 @@ def test_gates_and_products_beyond_floating_point():
             assert_rows(lower(chain, batch=2, dtype=dtype), tolerance=tolerance, skip=("saturated",))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_without_a_common_entry_are_zero(dtype):
+    """A small gradient where a gate's other side is zero, zero where it is not: exactly zero, not 0 times inf."""
+    words = {"x": [[1.0], [-1.0]], "weights": [np.eye(2), np.eye(2)], "cotangent": [[0.0], [1e-10]]}
+    chain = Chain(width=2, blocks=[Gated(2, "relu")])
+    p = pk.propagate(chain, **words, dtype=dtype, engine="dense", backend="cpp")
+    np.testing.assert_array_equal(p.log10_grad_preactivation, -np.inf)
+    np.testing.assert_array_equal(p.log10_grad_activation[:, 0], -np.inf)
+
+
 def test_numbers_that_python_and_cpp_share_are_the_same():
     shared = _core.constants
     assert (shared.log2_e, shared.log10_2) == (activations.LOG2_E, np.log10(2))

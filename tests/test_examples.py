@@ -310,6 +310,29 @@ def of_11(x):
     # Outputs that are never negative add up: the sum gains on its parts, and the 1/n of the squared gradient that lies
     # along it with it.
     assert d["skips, ReLU last"] > d["skips"] + 3
+    resnets_of_11(*x["images"])
+
+
+def resnets_of_11(profiles, decades, theory):
+    """Bands as of dense layers: each brings 5/fan_in, and a block with a skip .35 of its layers' sum, as above."""
+    stages = {16: 3, 32: 8, 64: 36, 128: 3}
+    block = {inside: 5 / (4 * inside) + 5 / (9 * inside) + 5 / inside for inside in stages}
+    beta = sum(count * block[inside] for inside, count in stages.items())
+    for name, b in {
+        "plain": beta,
+        "batch norm": beta,
+        "skips": 0.35 * beta,
+        "skips and batch norm": 0.35 * beta,
+    }.items():
+        assert abs(decades[name] - theory[name]) < drift(b) + error(b, 5, np.median), name
+    # 34 equal blocks of the third stage, three layers each, batch norms over four images of 8 x 8 positions
+    beta, rate = 34 * block[64], 3 / 2 * math.log10(batch_norm_rate(4 * 8 * 8))
+    grown = profiles["batch norm"][13] - profiles["batch norm"][47]
+    assert abs(grown - 34 * rate) < drift(beta) + error(beta, 5, np.median)
+    # A block that is its skip passes on what comes, and the gradient changes where a stage begins.
+    still = profiles["last norm at 0"]
+    for begin, end in ((2, 4), (5, 12), (13, 48), (49, 51)):
+        assert np.ptp(still[begin:end]) < 1e-6
 
 
 @answer
@@ -553,6 +576,24 @@ def answer_32_float8_lasts_some_layers(x):
     assert 0.5 < cosine["all three"][ten] < 0.9 and cosine["all three"][hundred] < 0.25
     assert (cosine["gradients e5m2"] > cosine["signals e4m3"])[1:].all()
     assert cosine["gradients e5m2"][hundred] > 0.8
+
+
+@answer
+def answer_25_delta_orthogonal_keeps_ten_thousand_layers(x):
+    L, n = x["L"], x["n"]
+    # E tanh^2 = q - 2 q^2: q = 1/(2 l), chi = 1 - 1/l, and fluctuations that die out with q. Of n numbers on a sphere
+    # E z^4 is n/(n + 2) of a normal's; the first layers, where q is not small, give a constant.
+    assert abs(x["size"]["delta-orthogonal"] + math.log10(2 * L)) < 0.05
+    assert abs(np.median(x["decades"]["delta-orthogonal"]) + math.log10(L) / 2) < 0.15
+    assert abs(x["theory"] + math.log10(L) / 2) < 0.15
+    # Of an n x n matrix of complex normals of variance 1/n a vector's log norm gains (psi(n) - ln n)/2, variance
+    # psi'(n)/4; the largest of seven wave numbers (sixteen positions, four of them real, conjugates together) at most
+    # so much more.
+    loss = L * (math.log(n) - digamma(n)) / 2 / math.log(10)
+    sigma = math.sqrt(L * polygamma(1, n) / 4) / math.log(10)
+    gaussian = np.median(x["decades"]["Gaussian"])
+    assert -loss - 5 * sigma / 5**0.5 < gaussian < -loss + 2 * sigma
+    assert np.median(x["decades"]["orthogonal rows"]) < -loss / 2
 
 
 @answer

@@ -40,7 +40,7 @@ def layer(kind, weight, bias, words, value, where) -> Value:
     groups, entering = int(words.get("groups", 1)), int(weight.shape[1]) * int(words.get("groups", 1))
     if set(_each(words.get("dilation", 1), axes)) != {1}:
         raise ValueError(
-            f"{where} has dilation {words['dilation']}; the taps of a chain's convolution lie side by side"
+            f"{where} has dilation {words['dilation']}; the taps of a chain's convolution lie side by side (dilation 1)"
         )
     left = _axes_of(value, axes, where) if set(taps) != {1} or value.axes != 0 else 0
     if value.axes is None:

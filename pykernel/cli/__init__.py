@@ -52,26 +52,29 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """A grammar that knows what a mistyped flag may have meant."""
 
-    parsers: ClassVar[list[_Parser]] = []
+    asked: ClassVar[_Parser]  # the last that read: the command's
 
-    def __init__(self, *words: Any, **rest: Any) -> None:
-        super().__init__(*words, **rest)
-        _Parser.parsers.append(self)
+    def parse_known_args(self, *words: Any, **rest: Any) -> Any:
+        _Parser.asked = self
+        return super().parse_known_args(*words, **rest)
 
     def error(self, message: str) -> Any:
         import difflib
 
-        if message.startswith("unrecognized arguments: "):  # said by the top parser, of the flags of any command
-            flags = [flag for one in _Parser.parsers for flag in one._option_string_actions if flag.startswith("--")]
-            given = [word.partition("=")[0] for word in message.partition(": ")[2].split() if word.startswith("--")]
-            hints = dict.fromkeys(near for word in given for near in difflib.get_close_matches(word, flags, 1, 0.6))
-            message += f"; did you mean {', '.join(hints)}?" if hints else ""
-        super().error(message)
+        if not message.startswith("unrecognized arguments: "):
+            super().error(message)
+        # said by the top parser, of the flags of any command
+        flags = [flag for flag in _Parser.asked._option_string_actions if flag.startswith("--")]
+        given = [word.partition("=")[0] for word in message.partition(": ")[2].split() if word.startswith("--")]
+        within = lambda word: [flag for flag in flags if word.strip("-").removesuffix("s") in flag.split("-")]
+        near = lambda word: within(word) or difflib.get_close_matches(word, flags, 1, 0.6)
+        hints = dict.fromkeys(flag for word in given for flag in near(word))
+        message += f"; did you mean {', '.join(hints)}?" if hints else ""
+        super(_Parser, _Parser.asked).error(message)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    _Parser.parsers.clear()
     top = _Parser("pykernel", description=DESCRIPTION, epilog=EXAMPLES + "\n" + EXIT_CODES, formatter_class=_Formatter)
     top.add_argument("--version", action="store_true", help="print the version and leave")
     build = top.add_argument_group("building against this installation", "print and leave")

@@ -327,11 +327,8 @@ def read_toml(path: str) -> dict[str, Any]:
         misplaced = next((name for name in text if name in CHAIN), None)
         if misplaced:
             raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
-        checks.known(
-            "a sweep",
-            text,
-            sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", "formats", *RUN}),
-        )
+        words = sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", "formats", *RUN})
+        checks.known("a sweep", text, words)
         grid: dict[Any, list] = {
             name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()
         }
@@ -345,6 +342,9 @@ def read_toml(path: str) -> dict[str, Any]:
             "the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN)
         )
         base = _table("[base]", text.pop("base", {}))
+        misplaced = next((name for name in base if name in words), None)
+        if misplaced:
+            raise ValueError(f"{misplaced!r} says how chains are run: it belongs above the tables, outside [base]")
         checks.known("[base]", base, (*CHAIN, "first", "last"))
         base = {name: _held(name, given, patterns) for name, given in base.items()}
         for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):

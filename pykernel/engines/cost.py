@@ -89,7 +89,7 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, att
     each layer, or of all.  attention: multiply-adds between positions."""
     depth = len(rows)
     rows, columns_of_weight, columns = rows.astype(float), columns_of_weight.astype(float), columns * 1.0
-    uses = depth / max(int(np.sum(np.broadcast_to(first, depth))), 1)  # of a weight: each is asked under all before
+    uses = 1.0 if first is True else depth / np.count_nonzero(first)  # of a weight: each is asked under all before
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
         again = 1e-9 * (uses - 1) * rows * columns**2
         each = 3.3e-3 + 1e-4 * columns + 1e-6 * rows * columns + again
@@ -107,6 +107,6 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, att
         weights = rows * columns_of_weight
         each = each + np.minimum(0.1e-9 * rows * columns**2, 0.04e-9 * weights * columns)  # Gram matrices, or dJ/dW
         each += weights * (drawn * (1.0e-9 * first + 0.2e-9 + 0.08e-9 * columns))
-        if np.any(haar):
+        if haar is not False:
             each += 0.5e-9 * weights * np.minimum(rows, columns_of_weight) * (haar & np.asarray(first))
     return (total + float(each.sum())) * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)

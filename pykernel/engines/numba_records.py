@@ -121,7 +121,7 @@ def _functions(program, functions):
         if not program.exponent and row != activation_lanes.PIECEWISE:
             row = activation_lanes.OTHER
         kernels_of_row = activation_lanes.addresses(row) if row > 0 else (0, 0)
-        facts.append(activate.facts(activation, parameter))
+        facts.append(activate.facts(activation, parameter, program.formats is not None))
         calls.append((row, *kernels_of_row, function.compiled, function.address))
     return np.array(facts, np.float64), np.array(calls, np.int64)
 

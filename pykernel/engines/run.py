@@ -157,7 +157,7 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
     A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all
     that reaches a weight.
     """
-    if program.dtype != "float32" or not program.exponent or not np.all(program.joins.branch):
+    if program.dtype != "float32" or not program.exponent or not program.joins.branch.all():
         return
     gradients = ("log10_grad_weight", "log10_grad_activation")
     if not any((rows[name] == -np.inf).any() for name in gradients):
@@ -203,14 +203,14 @@ def require_memory(job: Job, replicas: int) -> None:
             16 * weights, "keeping the weights of the init's sampler", "an Init with a distribution keeps none"
         )
     answer = 8 * observables.entries(replicas, program.counts)
+    free = machine.free_memory()
+    if answer + choice.most_bytes(program) < free:
+        return  # what is brief is not worth the question
     machine.require_memory(
         answer,
         f"the answer of {replicas} replicas at depth {program.depth}",
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
-    free = machine.free_memory()
-    if answer + choice.most_bytes(program) < free:
-        return  # what is brief is not worth the question
     needed = answer + choice.bytes(program)
     if needed > free:
         size = (
@@ -287,8 +287,11 @@ def _warn_beyond(program: Program, rows) -> None:
 
 
 def _keep(keep) -> tuple[str, ...]:
-    from pykernel.engines.reference import Kept
-
     if isinstance(keep, str) or not hasattr(keep, "__iter__"):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
-    return tuple(checks.choice("keep", name, Kept.NAMES) for name in keep)
+    names = tuple(keep)
+    if not names:
+        return ()
+    from pykernel.engines.reference import Kept
+
+    return tuple(checks.choice("keep", name, Kept.NAMES) for name in names)

@@ -18,7 +18,9 @@ from pykernel.kernels.memory import advance, cast_like, load, narrow_like, point
 # Facts of a row, by position in the float64 array that kernels receive; what calls it, in the int64 array: the number
 # of a built-in row and the kernels of its value and slope, the C function of a user's that Numba compiled, the one that
 # calls Python back.
-LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE, PARAMETER, FACTS = range(12)
+LEFT, RIGHT, BEFORE, AFTER, AT_ZERO, MAX_SLOPE, FLAT, SLOPE_0, LOG2_VALUE, LOG2_SLOPE, PARAMETER, *_ENDS = range(16)
+OVERFLOWS, VALUE_LEFT, VALUE_RIGHT, SLOPE_LEFT, SLOPE_RIGHT = _ENDS  # whether a format may, and what then
+FACTS = 16
 ROW, VALUE, SLOPE, COMPILED, CALLBACK, CALLS = range(6)
 # What a callback is asked for; it fills `out` (and `sign` for the log2 forms) from z.
 ASK_VALUE, ASK_SLOPE, ASK_LOG2_VALUE, ASK_LOG2_SLOPE, ASK_PLAIN_VALUE, ASK_PLAIN_SLOPE = range(6)
@@ -92,6 +94,14 @@ def _narrow(wide, out, count):
 
 
 @jit
+def _at_infinity(x, out, count, left, right):
+    """out of -inf and inf in x."""
+    for i in range(count):
+        if abs(x[i]) == math.inf:
+            out[i] = right if x[i] > 0 else left
+
+
+@jit
 def values(spec, work, phi, x, e, out, n, B):
     """out = phi(x 2^e) for a block of n units and B columns, phi one of the run's functions; the exponent of out."""
     facts, row = advance(pointer(spec.facts, 1.0), phi * FACTS), pointer(spec.calls, 1)[phi * CALLS + ROW]
@@ -121,12 +131,16 @@ def values(spec, work, phi, x, e, out, n, B):
                 y[i] = far if abs(z[i]) > _FAR and far != 0.0 else math.ldexp(y[i], max(-e, -3000))
         else:  # near, or all on a side where phi is bounded
             e = 0
+    if facts[OVERFLOWS] != 0.0:
+        _at_infinity(x, y, count, facts[VALUE_LEFT], facts[VALUE_RIGHT])
     blocks.clear_padding(y, n, B)
     if spec.bound and facts[LOG2_VALUE] != 0.0 and blocks.top(y, count) < _TINY and blocks.top(x, count) > 0.0:
         ask(spec, phi, ASK_LOG2_VALUE, count, z, y, sign)
         for i in range(count):
             if x[i] == 0 and facts[AT_ZERO] == 0.0:
                 y[i] = -math.inf
+        if facts[OVERFLOWS] != 0.0:
+            _at_infinity(x, y, count, -math.inf, -math.inf)
         _mask_padding(y, n, B)
         e = _from_log2(sign, y, y, count)
     e = blocks.renormalise(y, count, e, spec.bound)
@@ -167,6 +181,8 @@ def slopes(spec, work, phi, x, e, g, e_g, n, B):
             for i in range(count):
                 if abs(z[i]) > _FAR:
                     s[i] = facts[RIGHT] if z[i] > 0 else facts[LEFT]
+        if facts[OVERFLOWS] != 0.0:
+            _at_infinity(x, s, count, facts[SLOPE_LEFT], facts[SLOPE_RIGHT])
     saturated, dead = _count(s, n, B, 0.01 * facts[MAX_SLOPE])
     dead *= facts[FLAT]
     if one_sided:
@@ -175,6 +191,8 @@ def slopes(spec, work, phi, x, e, g, e_g, n, B):
         return blocks.renormalise(g, count, e_g, spec.bound), saturated, dead
     if spec.bound and facts[LOG2_SLOPE] != 0.0 and e >= 0 and _top_units(s, n, B) < _TINY:
         ask(spec, phi, ASK_LOG2_SLOPE, count, z, s, sign)
+        if facts[OVERFLOWS] != 0.0:
+            _at_infinity(x, s, count, -math.inf, -math.inf)
         for i in range(count):
             v = float(g[i])
             s[i] = s[i] + math.log2(abs(v)) if v != 0.0 else -math.inf
@@ -224,8 +242,9 @@ def _count(s, n, B, bound):
     return saturated / (n * B), dead / n
 
 
-def facts(activation, parameter):
-    """The float64 array of a row's facts."""
+def facts(activation, parameter, overflows=False):
+    """The float64 array of a row's facts; `overflows`: in a run with formats."""
+    ends = [*activation.limits("value"), *activation.limits("slope")] if overflows else [0.0] * 4
     return np.array(
         [
             activation.left,
@@ -239,6 +258,8 @@ def facts(activation, parameter):
             activation.log2_value is not None,
             activation.log2_slope is not None,
             parameter,
+            overflows,
+            *ends,
         ],
         dtype=np.float64,
     )
