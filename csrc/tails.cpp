@@ -46,7 +46,8 @@ Log2 gelu_slope(double z, const double*) {
 }
 
 constexpr double twice_root = 1.59576912160573071176, cubic = gelu_cubic;  // 2 sqrt(2 / pi)
-double capped(double z) { return fmax(z, -1e90); }  // the cube of anything below overflows; either is beyond 2^-2^62
+// The cube of anything below overflows; either is beyond 2^-2^62. nan stays nan.
+double capped(double z) { return z < -1e90 ? -1e90 : z; }
 Log2 gelu_tanh_value(double z, const double*) {
   z = capped(z);
   return {z < 0 ? -1. : 1., magnitude(z) + log2_logistic(twice_root * (z + cubic * z * z * z))};

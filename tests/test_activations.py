@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pykernel as pk
-from pykernel import activations
+from pykernel import Block, Chain, Formats, Linear, Scale, activations, propagate
 from pykernel.activation import Activation
 
 mpmath.mp.dps = 50
@@ -150,3 +150,62 @@ def test_far_out_the_engine_agrees_with_the_definition(name):
     for row in ("log10_grad_weight", "log10_mean_square_activation"):
         # decades; 1e-4: three layers of rounding, and slopes in the tails amplify that of z a hundredfold
         np.testing.assert_allclose(got.rows[row], defined.rows[row], rtol=1e-4, atol=1e-4, err_msg=row)
+
+
+# -- at infinity
+
+NAMES_AND_EDGES = [*activations.ROWS, "leaky_relu(0)", "leaky_relu(-0.5)", "elu(0)", "elu(-1)"]
+
+
+def limits(row):
+    """Values and slopes at -inf and inf: the limits, nan where there is none. What is infinite follows from the slopes;
+    of the rest the value far out is the limit to the last bits."""
+    if row.name == "sin":
+        return np.full(2, np.nan), np.full(2, np.nan)
+    far = row.value(np.array([-1e25, 1e25]))
+    sides = np.array([row.left, row.right])
+    with np.errstate(invalid="ignore"):
+        return np.where(sides == 0, far, sides * [-np.inf, np.inf]), sides
+
+
+@pytest.mark.parametrize("name", NAMES_AND_EDGES)
+def test_at_infinity_a_function_is_its_limit(name):
+    """softsign is 1 and gelu 0, not inf / inf and 0 inf; a value at nan is nan."""
+    row = activations.get(name)
+    value, slope = limits(row)
+    np.testing.assert_allclose(row.limits("value"), value, rtol=1e-15, atol=0)
+    np.testing.assert_allclose(row.limits("slope"), slope, rtol=1e-15, atol=0)
+    with np.errstate(all="ignore"):
+        assert np.isnan(row.value(np.array([np.nan]))).all()
+
+
+def at_infinity(name, x, backend, dtype):
+    """Value and magnitude of the slope at what overflows to x, one unit in a run with formats; nan is inf minus inf."""
+    nan = Block(Scale(1.0), skip=-1.0)
+    chain = Chain(depth=1, width=1, init="identity", first=[nan] * bool(np.isnan(x)), blocks=[Block(name, Linear(1))])
+    p = propagate(
+        chain,
+        x=np.full((1, 1), np.copysign(1e6, x)),
+        cotangent=np.ones((1, 1)),
+        formats=Formats(signals="float16"),
+        backend=backend,
+        dtype=dtype,
+        engine="dense",
+    )
+    return np.array([p.mean_activation[0, -1], 10 ** p.log10_grad_activation[0, -2]])
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("cpp", "float32"), ("cpp", "float64"), pytest.param("numba", "float64", marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("name", NAMES_AND_EDGES)
+def test_what_overflows_has_the_limits_in_every_backend(name, backend, dtype):
+    value, slope = limits(activations.get(name))
+    held = Formats(signals="float16").rounded("signals", value)
+    for x, wanted in zip((-np.inf, np.inf), zip(held, np.abs(slope), strict=True), strict=True):
+        for run in ((backend, dtype), ("reference", "float64")):
+            np.testing.assert_allclose(at_infinity(name, x, *run), wanted, rtol=1e-6, atol=0, err_msg=f"{x} {run}")
+    told, reference = at_infinity(name, np.nan, backend, dtype), at_infinity(name, np.nan, "reference", "float64")
+    assert np.isnan(told[0]) and np.isnan(reference[0])
+    np.testing.assert_allclose(told[1], reference[1], rtol=1e-6)

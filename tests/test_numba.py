@@ -88,6 +88,9 @@ def test_rows_agree_with_the_table(name):
         # 1e-12 of the value, and of the largest value where the formula cancels (x phi'(x) against 1 - erf far in a
         # tail).
         np.testing.assert_allclose(out, expected(z), rtol=1e-12, atol=1e-14)
+        none = np.full(16, np.nan)
+        function(number, parameter, none, out := np.zeros(16), 16)
+        np.testing.assert_array_equal(out, expected(none))  # zero where a comparison picks the slope
 
 
 CHAINS = {

@@ -79,7 +79,8 @@ def _from_log2(sign, log2, out, count):
     for i in range(count):
         top = max(top, log2[i])
     if not abs(top) < blocks.FARTHEST:  # zero, or smaller than an exponent can say
-        blocks.clear(out, count)
+        for i in range(count):
+            out[i] = log2[i] if math.isnan(log2[i]) else 0.0
         return 0
     e = int(math.floor(top))  # noqa: RUF046 - a float in Numba
     for i in range(count):

@@ -68,16 +68,16 @@ def _split_exp(z):
 
 @inline
 def _exp_of_minus(x):
-    """e^-x for x >= 0; 0 from 708 on."""
+    """e^-x for x >= 0; 0 from 708 on, nan of nan."""
     p, q = _split_exp(spread(0.0) - smaller(x, spread(708.0)))
-    return where(less(x, spread(708.0)), fma(p, q, p), spread(0.0))
+    return where(less(x, spread(708.0)), fma(p, q, p), where(greater(x, spread(707.0)), spread(0.0), x))
 
 
 @inline
 def _expm1_of_minus(x):
-    """e^-x - 1 for x >= 0."""
+    """e^-x - 1 for x >= 0, nan of nan."""
     p, q = _split_exp(spread(0.0) - smaller(x, spread(700.0)))
-    return fma(p, q, p - 1.0)
+    return where(less(x, spread(700.0)), fma(p, q, p - 1.0), where(greater(x, spread(699.0)), spread(-1.0), x))
 
 
 @inline
@@ -127,13 +127,19 @@ def _tanh_slope(_, z):
 
 
 @inline
+def _below_zero(z):
+    """-min(z, 0), nan of nan."""
+    return where(greater(z, spread(0.0)), spread(0.0), spread(0.0) - z)
+
+
+@inline
 def _elu(a, z):
-    return where(greater(z, spread(0.0)), z, _expm1_of_minus(spread(0.0) - smaller(z, spread(0.0))) * a)
+    return where(greater(z, spread(0.0)), z, _expm1_of_minus(_below_zero(z)) * a)
 
 
 @inline
 def _elu_slope(a, z):
-    return where(greater(z, spread(0.0)), spread(1.0), _exp_of_minus(spread(0.0) - smaller(z, spread(0.0))) * a)
+    return where(greater(z, spread(0.0)), spread(1.0), _exp_of_minus(_below_zero(z)) * a)
 
 
 @inline
@@ -225,7 +231,7 @@ def _mish_slope(_, z):
 
 @inline
 def _hardtanh(_, z):
-    return smaller(larger(z, spread(-1.0)), spread(1.0))
+    return where(greater(z, spread(1.0)), spread(1.0), where(less(z, spread(-1.0)), spread(-1.0), z))
 
 
 @inline
