@@ -53,7 +53,14 @@ myst_substitutions = {  # tables made from the tables of the code
         ["| row | shape | unit | meaning |", "|---|---|---|---|"]
         + [f"| `{row.name}` | {ROW[row.extent]} | {row.unit} | {row.meaning} |" for row in observables.ROWS]
     ),
-    "formats": ", ".join(f"`{name}`" for name in formats.FORMATS),
+    "formats": "\n".join(
+        ["| format | bits | largest | smallest normal | smallest | beyond the largest |", "|---|---|---|---|---|---|"]
+        + [
+            f"| `{row.name}` | {row.bits} | {row.largest:.6g} | {row.smallest_normal:.3g} "
+            f"| {row.smallest_subnormal:.3g} | {'inf' if row.infinite else 'the largest'} |"
+            for row in formats.FORMATS.values()
+        ]
+    ),
     "schemes": ", ".join(f'`"{name}"`' for name in inits.SCHEMES),
     "functions": ", ".join(f'`"{name}"`' for name in activations.ROWS),
 }

@@ -37,8 +37,8 @@ def assert_agrees(run, program, tolerance):
         with np.errstate(invalid="ignore"):
             change, scale = np.nan_to_num(np.abs(moved[name] - row), nan=0.0, posinf=np.inf), np.maximum(1, np.abs(row))
             error = np.where(got[name] == row, 0.0, np.abs(got[name] - row) / scale)
-        # the rounding errors of a few hundred operations, not only that of one factor; what they change tenfold, or make
-        # zero of, is made of them
+        # the rounding errors of a few hundred operations, not only that of one factor; what they change tenfold or make
+        # zero is made of them
         sure = (1e3 * change < 1) & ~(np.isnan(row) & np.isnan(got[name]))
         if name == "log10_grad_bias":  # of keys it is zero but for rounding, since no softmax sees what all keys share
             noise = wanted["log10_grad_preactivation"] - (9 if program.dtype == "float64" else 4)
