@@ -167,7 +167,7 @@ void check_op(const Program& p, const Op& op, int64_t number, const Shapes& shap
     require(p.columns[number] * groups_of(p, number) == n, "a layer must have as many columns as its input has units");
   if (op.kind == OpKind::gather || op.kind == OpKind::pool) {
     index(p.window_steps[number], p.window_count, "a step's window must be one of the program's");
-    const Window& window = p.windows[p.window_steps[number]];
+    const Window& window = window_of(p, number);
     check_window(window);
     require(window.positions() * p.batch == in.columns, "a window's field must have as many positions as its input");
     const Shape out = shapes.after(op, number);

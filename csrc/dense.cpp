@@ -263,28 +263,34 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
   return w;
 }
 
+// Panel p of a weight that is made as a whole; `kept`: its draws, where they are known.
+template <class T>
+void Dense<T>::lay_panel(const Weights<T>& w, const Unit& drawn, const float* kept, int64_t p, T* all) const {
+  const int64_t size = w.columns * 16;
+  T* out = all + p * size;
+  if (w.given) {
+    std::copy_n(w.given + p * size, size, out);
+  } else if (drawn.source == Source::drawn) {
+    float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+    if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
+    std::copy_n(kept ? kept + p * size : draws, size, out);
+  } else {
+    for (int64_t k = 0; k < w.columns; k++)
+      for (int64_t lane = 0; lane < 16; lane++)
+        out[k * 16 + lane] = drawn.source == Source::constant || p * 16 + lane == k ? T(1) : T(0);
+  }
+  for (int64_t lane = w.rows - p * 16; lane < 16; lane++)  // of the last panel there may be no such rows
+    for (int64_t k = 0; k < w.columns; k++) out[k * 16 + lane] = T(0);
+}
+
 // The weight as a whole, as its format holds it: its products know no words.
 template <class T> void Dense<T>::round_by_chance(Weights<T>& w, const Unit& drawn, int64_t l, Team& team) {
   const Drawn& known = at(l);
   const float* kept = known.written ? known.kept : nullptr;
   T* all = chance_.get();
   team.each(panels_of(w.rows), [&](int64_t p) {
-    const int64_t size = w.columns * 16;
-    T* out = all + p * size;
-    if (w.given) {
-      std::copy_n(w.given + p * size, size, out);
-    } else if (drawn.source == Source::drawn) {
-      float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
-      if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
-      std::copy_n(kept ? kept + p * size : draws, size, out);
-    } else {
-      for (int64_t k = 0; k < w.columns; k++)
-        for (int64_t lane = 0; lane < 16; lane++)
-          out[k * 16 + lane] = drawn.source == Source::constant || p * 16 + lane == k ? T(1) : T(0);
-    }
+    lay_panel(w, drawn, kept, p, all);
     table_.round_panels(w, p, p + 1, all);
-    for (int64_t lane = w.rows - p * 16; lane < 16; lane++)  // of the last panel there may be no such rows
-      for (int64_t k = 0; k < w.columns; k++) out[k * 16 + lane] = T(0);
   });
   w.given = all, w.scale = T(1), w.format = {};
 }
@@ -295,21 +301,8 @@ template <class T> const T* Dense<T>::panels_of_groups(const Weights<T>& w, cons
   const int64_t panels = panels_of(w.rows);
   T* all = grouped_.get();
   team.each(panels, [&](int64_t p) {
+    lay_panel(w, drawn, nullptr, p, all);
     T* out = all + p * w.columns * 16;
-    if (drawn.source == Source::drawn) {
-      float* draws = static_cast<float*>(thread_scratch((size_t)w.columns * 16 * sizeof(float)));
-      table_.draw(w, p, p + 1, 0, w.columns, draws);
-      for (int64_t k = 0; k < w.columns; k++)
-        for (int64_t lane = 0; lane < 16; lane++)  // products of all lanes are summed
-          out[k * 16 + lane] = p * 16 + lane < w.rows ? (T)draws[k * 16 + lane] : T(0);
-    } else {
-      for (int64_t k = 0; k < w.columns; k++)
-        for (int64_t lane = 0; lane < 16; lane++) {
-          const int64_t i = p * 16 + lane;
-          const T plain = drawn.source == Source::constant ? T(1) : T(i == k);
-          out[k * 16 + lane] = i >= w.rows ? T(0) : w.given ? w.given[(p * w.columns + k) * 16 + lane] : plain;
-        }
-    }
     const bool rounds = w.format.fraction && drawn.source != Source::identity && drawn.source != Source::constant;
     for (int64_t i = 0; rounds && i < w.columns * 16; i++) out[i] = (T)rounded((double)(w.scale * out[i]), w.format);
   });

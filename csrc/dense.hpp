@@ -47,6 +47,7 @@ template <class T> class Dense final : public Linear<T> {
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
   Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
+  void lay_panel(const Weights<T>& w, const Unit& unit, const float* kept, int64_t panel, T* all) const;
   void round_by_chance(Weights<T>& w, const Unit& unit, int64_t layer, Team& team);
   const T* panels_of_groups(const Weights<T>& w, const Unit& unit, Team& team);
   int64_t share(int64_t panels, int64_t work, const Team& team) const;

@@ -180,4 +180,9 @@ void ascend(const SmallFactor& factor, Directions& to) {
   for (size_t i = 0; i < to.place.size(); i++) to.columns[i] = factor.order[(size_t)to.place[i]];
 }
 
+void rows_of(const SmallFactor& factor, const Directions& directions, int64_t stride, double* out) {
+  for (size_t i = 0; i < directions.place.size(); i++)
+    std::copy_n(factor.row(directions.place[i]), stride, out + (int64_t)i * stride);
+}
+
 }  // namespace pykernel

@@ -51,8 +51,12 @@ class SmallFactor {
 
 // A factor's columns in ascending order, and where each was taken.
 struct Directions {
+  explicit Directions(int64_t most) { columns.reserve((size_t)most), place.reserve((size_t)most); }
+  static int64_t bytes(int64_t most) { return 2 * taken<int32_t>(most); }
   Vector<int32_t> columns, place;
 };
 void ascend(const SmallFactor& factor, Directions& to);
+// A factor's rows in ascending order, `stride` apart.
+void rows_of(const SmallFactor& factor, const Directions& directions, int64_t stride, double* out);
 
 }  // namespace pykernel

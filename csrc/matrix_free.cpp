@@ -1,6 +1,5 @@
-// SPDX-License-Identifier: BSD-3-Clause
 // The small algebra between the passes over units. Matrices of directions: row i belongs to the i-th direction in
-// ascending order.
+// ascending order. SPDX-License-Identifier: BSD-3-Clause
 #include "matrix_free.hpp"
 
 #include <math.h>
@@ -59,11 +58,11 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
       inner_(B_, largest_of(program, {true, true}).width),
       input_(B_),
       cotangent_(B_),
-      frame_(B_) {
+      frame_(B_),
+      input_directions_(B_),
+      cotangent_directions_(B_) {
   haar_.reserve((size_t)program.draw_count);
   for (int64_t i = 0; i < program.draw_count; i++) haar_.push_back(unit_of(program.draws[i]).source == Source::haar);
-  for (auto* d : {&input_directions_, &cotangent_directions_})
-    d->columns.reserve((size_t)B_), d->place.reserve((size_t)B_);
   input_gram_.resize((size_t)(B_ * B_));
   for (auto* v : {&own_, &inside_, &along_, &f_, &x_}) v->resize((size_t)(B_ * stride_));
   factor_.resize((size_t)factor_bytes(B_, B_));
@@ -78,7 +77,7 @@ MatrixFreeLinear<T>::MatrixFreeLinear(const Program& program)
 template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
   const int64_t B = asked_columns(program), first = program.counts[Table::layer] + 1;
   const int64_t both = program.formats ? 3 * Buffer<T>::bytes(asked_entries(program)) + 2 * taken<double>(B * B) : 0;
-  return both + taken<char>(program.draw_count) + 4 * taken<int32_t>(B) + taken<double>(B * B) +
+  return both + taken<char>(program.draw_count) + 2 * Directions::bytes(B) + taken<double>(B * B) +
          5 * taken<double>(B * row_stride(B)) + taken<char>(factor_bytes(B, B)) + 3 * SmallFactor::bytes(B) +
          InnerProducts<T>::bytes(B, largest_of(program, {true, true}).width) +
          (program.head.loss ? 256 + GivenWeights<T>::bytes(program, first) + Dense<T>::bytes(program, first) : 0) +
@@ -99,12 +98,13 @@ template <class T> void MatrixFreeLinear<T>::begin(int64_t replica, Team& team) 
   if (oracles_) oracles_->begin(replica);
 }
 
-// A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each other input (Zen 3).
 template <class T> void MatrixFreeLinear<T>::ask(int64_t columns) {
   B_ = columns;
   stride_ = row_stride(columns);
 }
 
+// A unit and input take as long as 64 multiply-adds of a dense product, and a further 4 for each input that is asked
+// with it (Zen 3).
 template <class T> double MatrixFreeLinear<T>::work(int64_t layer, int64_t columns) const {
   const int64_t units = std::max(program_.units[layer - 1], program_.columns[layer - 1]);
   const int64_t B = columns * (program_.formats ? 2 : 1);
@@ -130,13 +130,6 @@ template <class T> void MatrixFreeLinear<T>::factorise_input(const double* gram,
   ascend(input_, input_directions_);
   input_units_ = units, input_columns_ = B_;
   std::copy_n(gram, B_ * B_, input_gram_.data());
-}
-
-// A factor's rows in ascending order.
-template <class T>
-void MatrixFreeLinear<T>::rows_of(const SmallFactor& factor, const Directions& directions, double* out) const {
-  for (size_t i = 0; i < directions.place.size(); i++)
-    std::copy_n(factor.row(directions.place[i]), stride_, out + (int64_t)i * stride_);
 }
 
 // Of one row for each column those of directions, as they were taken.
@@ -202,7 +195,7 @@ void MatrixFreeLinear<T>::forward(int64_t layer, int64_t columns, const Block<T>
   factorise_input(gram, N, team);
   const int64_t r = input_.rank();
   const Draws g = draws(Purpose::forward, layer, input_directions_);
-  rows_of(input_, input_directions_, f_.data());
+  rows_of(input_, input_directions_, stride_, f_.data());
   if (haar && r) {
     inner_({nullptr, g, r}, nullptr, std::max(M, N), true, own_.data(), stride_, team);
     frame_.make_dense(own_.data(), stride_, r, team);
@@ -249,7 +242,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
 
   // E: what multiplies H
   const Side<T> h = {nullptr, draws(Purpose::backward, layer, cotangent_directions_), s};
-  rows_of(cotangent_, cotangent_directions_, f_.data());
+  rows_of(cotangent_, cotangent_directions_, stride_, f_.data());
   if (haar && s) {  // H without its part along the input, made a frame
     inner_(h, nullptr, wide, true, own_.data(), stride_, team);
     std::fill(along_.begin(), along_.end(), 0.0);

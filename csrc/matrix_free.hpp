@@ -50,7 +50,6 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
                 bool& lost);
   void part(const Block<T>& both, Block<T>& plain, Block<T>& stored, bool lost) const;
   void factorise_input(const double* gram, int64_t units, Team& team);
-  void rows_of(const SmallFactor& factor, const Directions& directions, double* out) const;
   void take_order(const SmallFactor& factor, const double* rows, int64_t columns, double* out) const;
   Draws draws(Purpose purpose, int64_t layer, const Directions& directions) const;
   void subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const;

@@ -8,30 +8,23 @@
 #include <algorithm>
 
 #include "constants.hpp"
+#include "exponents.hpp"
 #include "isa.hpp"
 #include "ops.hpp"
 
 namespace pykernel {
 namespace {
 
-constexpr int64_t enough_tasks = 16;                                       // a head is shared where there are fewer
-template <class T> constexpr int64_t reach = sizeof(T) == 4 ? 126 : 1000;  // powers of two that T holds
+constexpr int64_t enough_tasks = 16;                                      // a head is shared where there are fewer
+template <class T> constexpr int64_t held = sizeof(T) == 4 ? 126 : 1000;  // powers of two that T holds
 
 // f(number, units of a head, columns) for every attention.
 template <class F> void each_mix(const Program& p, F f) {
   if (!p.counts[Table::mix]) return;
-  Shapes shapes(p);
-  for (int64_t s = 0; s < p.stretch_count; s++)
-    for (int64_t i = 0; i < p.stretches[s].count; i++) {
-      for (int64_t j = 0; j < p.stretches[s].op_count; j++) {
-        const Op& op = p.stretches[s].ops[j];
-        const int64_t number = number_of(p.stretches[s], op, i);
-        const Shape& in = shapes.of(op.ins[0]);
-        if (op.kind == OpKind::mix) f(number, in.units / p.heads[number], in.columns);
-        shapes.run(op, number);
-      }
-      shapes.end_repetition();
-    }
+  each_op(p, [&](const Op& op, int64_t number, const Shapes& shapes) {
+    const Shape& in = shapes.of(op.ins[0]);
+    if (op.kind == OpKind::mix) f(number, in.units / p.heads[number], in.columns);
+  });
 }
 
 // The arrays of a task, in the memory of its thread: both ways to lay a head's keys and values, a tile's queries and
@@ -119,7 +112,7 @@ template <class T> auto Mixer<T>::scores(int64_t number, const Block<T>& q, cons
   int e = 0;
   s.factor = (T)frexp(program_.mix_scale[number], &e);
   s.exponent = q.exponent + s.q.exponent + k.exponent + s.k.exponent + e;
-  s.power = (T)ldexp(1., (int)std::clamp(s.exponent, -reach<T>, reach<T>));
+  s.power = (T)ldexp(1., (int)std::clamp(s.exponent, -held<T>, held<T>));
   return s;
 }
 
@@ -247,7 +240,7 @@ void Mixer<T>::backward(int64_t number, int64_t columns, const Block<T>& q, cons
   dv.exponent = g.exponent;
   add_parts(shape, 0, 1 / unit(g).factor, dv);
   const double gap = (double)this->gap(shape);
-  const double below = gap < 0 ? ldexp(gap, (int)std::clamp<int64_t>(s.exponent, -3000, 3000)) * log2_e : 0;
+  const double below = gap < 0 ? scaled<double>(gap, s.exponent) * log2_e : 0;
   if (below < 0 && below > -0x1p52) {  // weights but one of each query below T: their own power of two
     head.gap = (T)gap;
     power += (int64_t)floor(below), factor *= exp2(below - floor(below));

@@ -94,7 +94,7 @@ template <class T> class Network {
     return pykernel::remakes_patches(program, step, repetition_, patch_columns);
   }
   const Window& window_of(const Step& step) const {
-    return program.windows[program.window_steps[step.window_first + repetition_ * step.window_each]];
+    return pykernel::window_of(program, step.window_first + repetition_ * step.window_each);
   }
   // Where the result of a step goes, n units; then the result itself.
   Block<T> fresh(const Step& step, int64_t n);

@@ -5,15 +5,12 @@
 #include <math.h>
 
 #include <algorithm>
-#include <cstdint>
 
+#include "exponents.hpp"
 #include "isa.hpp"
 
 namespace pykernel {
 namespace {
-
-// x 2^e for an exponent of any size
-double scaled(double x, int64_t e) { return ldexp(x, (int)std::clamp<int64_t>(e, -4000, 4000)); }
 
 // What is normalised over, where z carries an exponent, in scalar double. With e > 0 every group has a power p of its
 // own, so that the squares of none are lost beside a larger one's: the factor is 2^-(e + p) / sqrt(variance + eps
@@ -46,10 +43,10 @@ template <class T> class FarGroups {
     const int64_t e = std::max<int64_t>(z_.exponent, 0);
     power = e == 0 ? 0 : top > 0 ? std::max<int64_t>(ilogb(top), -e) : -e;
     for (double& x : rest) {
-      x = scaled(x, -power);
+      x = scaled<double>(x, -power);
       square += x * x;
     }
-    factor = 1 / ::sqrt(square / (double)members * up * up + scaled(eps_, -2 * (e + power)));
+    factor = 1 / ::sqrt(square / (double)members * up * up + scaled<double>(eps_, -2 * (e + power)));
   }
   // mean of g, and of g times Norm(z)
   void project(int64_t group, const T* g, double& mean, double& product) const {
@@ -180,7 +177,7 @@ template <class T> template <class F> Measure Norms<T>::write_far(F visit, Block
     if (x != 0 && !isnan(x)) top = std::max(top, ilogb(x) + power);
   });
   const int64_t shift = top == none ? 0 : top;
-  visit([&](double x, int64_t power, int64_t o) { out.data[o] = (T)scaled(x, power - shift); });
+  visit([&](double x, int64_t power, int64_t o) { out.data[o] = scaled<T>(x, power - shift); });
   out.exponent += shift;
   return layer_.settle(out);
 }

@@ -80,7 +80,7 @@ class Shapes {
     if (op.kind == OpKind::drive) return {program_.drives[number], in.columns};
     if (op.kind == OpKind::linear) return {program_.units[number], in.columns};
     if (op.kind != OpKind::gather && op.kind != OpKind::pool) return in;
-    const Window& window = program_.windows[program_.window_steps[number]];
+    const Window& window = window_of(program_, number);
     return {op.kind == OpKind::gather ? in.units * window.all_taps() : in.units, program_.batch * window.count()};
   }
   void run(const Op& op, int64_t number) { of_[(size_t)op.out] = after(op, number); }
@@ -120,16 +120,16 @@ inline int64_t number_of(const Stretch& stretch, const Op& op, int64_t repetitio
   return stretch.first[table] + repetition * stretch.each[table] + op.at;
 }
 
-// f(op, number, shapes before it) for every op of a program whose shapes are not those of a repetition before; the
-// shape of register 0 at the end.
-template <class F> Shape each_new(const Program& p, F f) {
+// f(op, number, shapes before it) for every op of a program, or for those whose shapes are not those of a repetition
+// before; the shape of register 0 at the end.
+template <class F> Shape each_op(const Program& p, F f, bool only_new = false) {
   Shapes shapes(p);
   for (int64_t s = 0; s < p.stretch_count; s++) {
     const Stretch& stretch = p.stretches[s];
     Shape before;
     for (int64_t i = 0; i < stretch.count; i++) {
       const Shape begin = shapes.of(0);
-      if (repeats(p, stretch, i) && begin == before) continue;
+      if (only_new && repeats(p, stretch, i) && begin == before) continue;
       before = begin;
       for (int64_t j = 0; j < stretch.op_count; j++) {
         const int64_t number = number_of(stretch, stretch.ops[j], i);
@@ -141,5 +141,6 @@ template <class F> Shape each_new(const Program& p, F f) {
   }
   return shapes.of(0);
 }
+template <class F> Shape each_new(const Program& p, F f) { return each_op(p, f, true); }
 
 }  // namespace pykernel

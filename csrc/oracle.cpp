@@ -49,10 +49,10 @@ Desk<T>::Desk(int64_t columns, int64_t directions, int64_t units, bool haar)
       fresh(haar ? (size_t)block_entries(units, columns) : 0),
       factor(columns),
       frame(columns),
+      directions(columns),
+      frame_directions(columns),
       columns_(columns) {
   const int64_t stride = row_stride(columns);
-  for (Directions* d : {&this->directions, &frame_directions})
-    d->columns.reserve((size_t)columns), d->place.reserve((size_t)columns);
   for (auto* v : {&gram, &inverse}) v->resize((size_t)(columns * stride));
   for (auto* v : {&lengths, &powers}) v->resize((size_t)stride);
   inside.resize((size_t)((directions + columns) * stride));
@@ -64,7 +64,7 @@ Desk<T>::Desk(int64_t columns, int64_t directions, int64_t units, bool haar)
 template <class T> int64_t Desk<T>::bytes(int64_t columns, int64_t directions, int64_t units, bool haar) {
   const int64_t stride = row_stride(columns);
   return Buffer<T>::bytes(block_entries(units, columns)) * (haar ? 2 : 1) + Buffer<T>::bytes(0) +
-         2 * SmallFactor::bytes(columns) + 4 * taken<int32_t>(columns) + 2 * taken<double>(columns * stride) +
+         2 * SmallFactor::bytes(columns) + 2 * Directions::bytes(columns) + 2 * taken<double>(columns * stride) +
          2 * taken<double>(stride) + taken<double>((directions + columns) * stride) +
          3 * taken<double>(directions * stride) + taken<double>(sums_of(columns, directions, units)) +
          taken<char>(factor_bytes(columns, directions + columns));
@@ -272,8 +272,7 @@ void Oracle<T>::ask(bool back, const Block<T>& u, const double* gram, int64_t co
   ascend(desk_.factor, desk_.directions);
   const int64_t r = desk_.factor.rank(), before = mine.count;
   double* rows = known + before * stride_;
-  for (int64_t i = 0; i < r; i++)
-    std::copy_n(desk_.factor.row(desk_.directions.place[(size_t)i]), stride_, rows + i * stride_);
+  rows_of(desk_.factor, desk_.directions, stride_, rows);
   for (int32_t& column : desk_.directions.columns) column += (int32_t)first;
   const Draws draws = {seed_, address_ | (uint32_t)(back ? Purpose::backward : Purpose::forward) << 24, replica_,
                        desk_.directions.columns.data(), r};

@@ -95,17 +95,9 @@ Vector<int64_t> columns_of_layers(const Program& program) {
   Vector<int64_t> columns;
   if (!program.counts[Table::window]) return columns;
   columns.resize((size_t)program.counts[Table::layer]);
-  Shapes shapes(program);
-  for (int64_t s = 0; s < program.stretch_count; s++)
-    for (int64_t i = 0; i < program.stretches[s].count; i++) {
-      for (int64_t j = 0; j < program.stretches[s].op_count; j++) {
-        const Op& op = program.stretches[s].ops[j];
-        const int64_t number = number_of(program.stretches[s], op, i);
-        if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
-        shapes.run(op, number);
-      }
-      shapes.end_repetition();
-    }
+  each_op(program, [&](const Op& op, int64_t number, const Shapes& shapes) {
+    if (op.kind == OpKind::linear) columns[(size_t)number] = shapes.of(op.ins[0]).columns;
+  });
   return columns;
 }
 

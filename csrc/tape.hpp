@@ -31,7 +31,7 @@ inline bool forms_gradient(const Program& program, int64_t layer, int64_t column
 // windows overlap. `step` is the gather or the layer, `columns` are those of the patches.
 inline bool remakes_patches(const Program& program, const Step& step, int64_t repetition, int64_t columns) {
   if (!step.before_layer && !step.behind_gather) return false;
-  const Window& w = program.windows[program.window_steps[step.window_first + repetition * step.window_each]];
+  const Window& w = window_of(program, step.window_first + repetition * step.window_each);
   return w.all_taps() * w.count() > w.positions() &&
          forms_gradient(program, step.layer_first + repetition * step.layer_each, columns);
 }

@@ -19,8 +19,6 @@ namespace {
 constexpr int64_t enough_columns = 64;  // of a product: the sum is then read and written seldom
 constexpr int64_t share_panels = 4;     // of the sum, of which one thread's part of a product stays in cache
 
-double power_of_two(int64_t e) { return ldexp(1, (int)std::clamp<int64_t>(e, -3000, 3000)); }
-
 }  // namespace
 
 template <class T> Vector<typename Totals<T>::Shape> Totals<T>::shapes_of(const Program& p) {
@@ -209,7 +207,7 @@ template <class T> double Totals<T>::log2_by_grams(const Sum& sum) {
   const int64_t top = *std::max_element(sum.exponents.begin(), sum.exponents.end());
   gram(sum.deltas, sum.shape.rows, sum, grams_[0]);
   gram(sum.inputs, sum.shape.columns, sum, grams_[1]);
-  const auto factor = [&](int64_t column) { return power_of_two(sum.exponents[(size_t)column] - top); };
+  const auto factor = [&](int64_t column) { return power<double>(sum.exponents[(size_t)column] - top); };
   double square = 0;
   for (int64_t i = 0; i < waiting; i++) {
     double row = 0;

@@ -11,7 +11,8 @@ kernels = pytest.importorskip("pykernel._core").kernels
 
 MULTIPLY = {np.float32: kernels.multiply_f32, np.float64: kernels.multiply_f64}
 GRAM = {np.float32: kernels.gram_f32, np.float64: kernels.gram_f64}
-# (rows, columns, batch) around panels of 16, tiles of 4 panels and 64 columns, groups of 6 inputs, 128 panels at a time
+# (rows, columns, batch) around panels of 16, tiles of 4 panels and 64 columns, groups of 6 inputs, 128 panels at a time,
+# and tiles turned from 256 inputs on, or 64 with 64 rows at most
 SHAPES = [
     (1, 1, 1),
     (16, 16, 2),
@@ -23,6 +24,8 @@ SHAPES = [
     (65, 66, 33),
     (2070, 33, 8),
     (20, 40, 100),
+    (64, 70, 64),
+    (140, 75, 256),
     (1, 300, 1),
 ]
 SEED, LAYER, REPLICA, SCALE = 11, 3, 2, 0.75
@@ -87,9 +90,9 @@ def test_order_of_summation_is_the_promised_one():
 
 
 def test_order_of_summation_of_many_inputs():
-    """Backward with a batch of 7 or more: rows in order, one accumulator."""
+    """Backward with a batch of 7 or more: rows in order, one accumulator; tiles turned or not."""
     rows, columns = 75, 90
-    for batch in (7, 11, 33):
+    for batch in (7, 11, 33, 260):
         delta, transposed = case(rows, columns, batch, True, np.float32)
         W = transposed.T.astype(np.float32)
         du = np.zeros((columns, batch), np.float32)

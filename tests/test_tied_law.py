@@ -123,6 +123,16 @@ def test_the_compiled_oracle_agrees_with_the_definition(name, batch):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=row)
 
 
+@pytest.mark.parametrize(("width", "init"), [(2100, "he_normal"), (2100, "orthogonal")])
+def test_the_compiled_oracle_agrees_where_its_sums_are_cut(width, init):
+    """Two groups of 2048 units (float64), and two strips of 64 directions: what a part lost would be of order one."""
+    words = dict(engine="matrix_free", batch=11, dtype="float64", seed=4)
+    chain = pk.Chain(depth=6, width=width, activation="tanh", init=init, tied=True)
+    found, expected = (pk.propagate(chain, backend=backend, **words) for backend in ("cpp", "reference"))
+    for row in ("log10_grad_weight_total", "log10_grad_activation", "log10_mean_square_preactivation"):
+        np.testing.assert_allclose(found.rows[row], expected.rows[row], rtol=1e-9, atol=1e-9, err_msg=row)
+
+
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_compiled_law_is_that_of_one_drawn_weight(name):
     """.01 over the family; every use, the totals, and the two passes together."""

@@ -61,17 +61,6 @@ template <class T> void add_columns(T* to, int64_t stride, const T* from, int64_
     for (int j = 0; j < panel_lanes; j += lanes<T>) store(to + j, load(to + j) + load(from + j));
 }
 
-// The j-th of the vectors of doubles in which a column's sixteen numbers are seen
-template <class T> PK_INLINE F64 wide(const T* x, int j) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return load(x + j * lanes<double>);
-  } else {
-    HalfF32 half;
-    __builtin_memcpy(&half, x + j * lanes<double>, sizeof half);
-    return widen(half);
-  }
-}
-
 template <class T>
 void inverse_norms(const T* x, int64_t panel_count, int64_t B, int64_t b, int64_t count, double* out) {
   constexpr int together = lanes<double>;
@@ -82,7 +71,7 @@ void inverse_norms(const T* x, int64_t panel_count, int64_t B, int64_t b, int64_
       F64 sum[panel_vectors<double>] = {};
       for (int64_t p = 0; p < panel_count && i < n; p++)
         for (int j = 0; j < panel_vectors<double>; j++) {
-          const F64 v = wide(x + (p * B + first + i) * panel_lanes, j);
+          const F64 v = load_as<double>(x + (p * B + first + i) * panel_lanes + j * lanes<double>);
           sum[j] = fma(v, v, sum[j]);
         }
       __builtin_memcpy(squares + i * panel_lanes, sum, sizeof sum);
@@ -97,7 +86,7 @@ template <class T> double directed_square(const T* panel, int64_t B, const doubl
   F64 sum[panel_vectors<double>] = {};
   for (int64_t b = 0; b < B; b++)
     for (int j = 0; j < panel_vectors<double>; j++)
-      sum[j] = fma(wide(panel + b * panel_lanes, j), broadcast(factors[b]), sum[j]);
+      sum[j] = fma(load_as<double>(panel + b * panel_lanes + j * lanes<double>), broadcast(factors[b]), sum[j]);
   for (int j = 0; j < panel_vectors<double>; j++) sum[j] *= sum[j];
   return sum_lanes<double>(sum);
 }

@@ -85,10 +85,6 @@ void add_patches(const Window& w, int64_t inputs, const T* g, int64_t from_colum
   });
 }
 
-const Window& window_of(const Program& program, int64_t number) {
-  return program.windows[program.window_steps[number]];
-}
-
 template <class T> void forward(Network<T>& net, const Step& as_planned, int64_t number) {
   const Window& w = window_of(net.program, number);
   const int64_t columns = net.program.batch * w.count();

@@ -2,8 +2,7 @@
 // kept; scores are made again. SPDX-License-Identifier: BSD-3-Clause
 #include <math.h>
 
-#include <algorithm>
-
+#include "exponents.hpp"
 #include "network.hpp"
 
 namespace pykernel {
@@ -18,7 +17,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   net.put(step, o, net.layer.settle(o));
   if (!net.observing) return;
   net.rows.attention_entropy[number] = sums.entropy / ((double)net.columns * (double)net.program.heads[number]);
-  net.rows.score_std[number] = ldexp(sqrt(sums.square / sums.count), (int)std::clamp<int64_t>(exponent, -3000, 3000));
+  net.rows.score_std[number] = scaled<double>(sqrt(sums.square / sums.count), exponent);
 }
 
 template <class T> void backward(Network<T>& net, const Step& step, int64_t number) {

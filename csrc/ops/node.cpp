@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "exponents.hpp"
 #include "network.hpp"
 
 namespace pykernel {
@@ -50,7 +51,7 @@ template <class T> void forward(Network<T>& net, const Step& step, int64_t numbe
   const double count = (double)net.value(step.op.out).n * (double)net.columns;
   net.rows.log10_mean_square_activation[number] =
       log10_2 * (2 * m.log2_norm() - net.log2_size(net.value(step.op.out).n));
-  net.rows.mean_activation[number] = ldexp(m.sum / count, (int)std::clamp<int64_t>(m.exponent, -3000, 3000));
+  net.rows.mean_activation[number] = scaled<double>(m.sum / count, m.exponent);
   const Block<T>& x = net.value(step.op.out);
   net.rows.similarity[number] = net.columns <= 1 ? NAN
                                 : !net.keeping.grams && sums_directions({x.n, net.columns})

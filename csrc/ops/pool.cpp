@@ -11,10 +11,6 @@
 namespace pykernel {
 namespace {
 
-const Window& window_of(const Program& program, int64_t number) {
-  return program.windows[program.window_steps[number]];
-}
-
 // f(entry of a window, entry that its tap sees) for every lane of a panel.
 template <class F> void each_entry(const Window& w, int64_t tap, int64_t inputs, F f) {
   each_run(w, tap, inputs, [&](int64_t window, int64_t position, int64_t length) {

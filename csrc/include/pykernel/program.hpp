@@ -163,6 +163,10 @@ inline int64_t columns_out_of(const Program& program) {
   return program.batch * (program.positions_out ? program.positions_out : program.positions);
 }
 inline int64_t groups_of(const Program& program, int64_t layer) { return program.groups ? program.groups[layer] : 1; }
+// Of a gather or a pool, by its number.
+inline const Window& window_of(const Program& program, int64_t number) {
+  return program.windows[program.window_steps[number]];
+}
 // Of every mean that is taken out of a layer's input of so many columns, 0 for none.
 inline int64_t columns_centred(const Program& program, int64_t centred, int64_t columns) {
   return centred == over_all_columns ? columns : centred == over_each_input ? columns / program.batch : 0;
