@@ -11,8 +11,8 @@ kernels = pytest.importorskip("pykernel._core").kernels
 
 MULTIPLY = {np.float32: kernels.multiply_f32, np.float64: kernels.multiply_f64}
 GRAM = {np.float32: kernels.gram_f32, np.float64: kernels.gram_f64}
-# (rows, columns, batch) around panels of 16, tiles of 4 panels and 64 columns, groups of 6 inputs, 128 panels at a time,
-# and tiles turned from 256 inputs on, or 64 with 64 rows at most
+# (rows, columns, batch) around panels of 16, tiles of 4 panels and 64 columns, groups of 6 inputs, 128 panels at a
+# time, and tiles turned from 256 inputs on, or 64 with 64 rows at most
 SHAPES = [
     (1, 1, 1),
     (16, 16, 2),
