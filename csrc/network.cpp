@@ -140,7 +140,6 @@ template <class T> void Network<T>::replica(int64_t replica, const Rows& all, in
   }
   if (totals) totals->finish(rows);
   if (tangent_kernel) tangent->finish(tangent_kernel);
-  at_ = 0;
   const Gradient<T> g = take(0);
   rows.log10_grad_activation[0] = log10_2 * g.norm;
   release(g.block);

@@ -380,6 +380,7 @@ HUGE = {
     "gate": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Scale(1e30), pk.Gated(8, "silu"), pk.Linear(8), skip=1.0)]),
     "norm behind": pk.Chain(depth=3, width=8, blocks=[pk.Block(pk.Scale(7e4), pk.Norm("rms"), pk.Linear(8), skip=1.0)]),
     "biased": pk.Chain(depth=3, width=8, activation="tanh", gain=1e5, bias_std=0.5),
+    "no slope left": pk.Chain(depth=2, width=8, activation="arctan", gain=1e200),
     "softmax": pk.Chain(depth=2, width=8, gain=1e5, head=pk.Head("softmax", 3)),
     "sigmoid": pk.Chain(depth=2, width=8, gain=1e200, head=pk.Head("sigmoid", 3)),
     "mse": pk.Chain(depth=2, width=8, gain=1e200, head=pk.Head("mse", 3)),

@@ -133,6 +133,22 @@ def test_the_compiled_oracle_agrees_where_its_sums_are_cut(width, init):
         np.testing.assert_allclose(found.rows[row], expected.rows[row], rtol=1e-9, atol=1e-9, err_msg=row)
 
 
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_the_compiled_oracle_answers_for_what_a_factor_lets_go(activation):
+    """Gradients 3e-7 of their length apart have one direction (below 2^-20); what is known of the rest is in the answer
+    all the same, and 1e-8 in rows."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((2, 20, 3))
+    cotangent = rng.standard_normal((20, 1)) * [1, 0.5, 2] + 3e-7 * noise
+    chain = pk.Chain(depth=4, width=20, activation=activation, tied=True)
+    if activation == "tanh":  # columns alike, for the gradient to stay so
+        x = x[:, :1] + 1e-7 * x
+    words = dict(engine="matrix_free", dtype="float64", x=x, cotangent=cotangent, seed=4)
+    found, expected = (pk.propagate(chain, backend=backend, **words) for backend in ("cpp", "reference"))
+    for row in ("log10_grad_weight_total", "log10_grad_weight", "log10_grad_activation"):
+        np.testing.assert_allclose(found.rows[row], expected.rows[row], rtol=0, atol=1e-11, err_msg=row)
+
+
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_compiled_law_is_that_of_one_drawn_weight(name):
     """.01 over the family; every use, the totals, and the two passes together."""

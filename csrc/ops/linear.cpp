@@ -146,8 +146,7 @@ template <class T> struct Question {
       : delta(net.take(step.op.out)), du(net.scratch()), remade(net.remakes_patches(step, net.columns)) {
     if (remade) {
       u.block = net.scratch();
-      lay_patches(net, net.window_of(step), net.kept_before().block, u.block);
-      net.store_input(u.block);
+      lay_patches(net, net.window_of(step), net.kept_before().block, u.block);  // rounded, as what they are of
     } else {
       u = net.kept();
     }
