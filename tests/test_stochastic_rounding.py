@@ -228,7 +228,7 @@ def test_shares_that_flush_and_overflow(activation):
 
 
 def test_word_is_one_of_runs_sweeps_plans_and_the_command_line(capsys, tmp_path):
-    from pykernel.cli import main, words
+    from pykernel.cli import main, plans
 
     chain = pk.Chain(depth=4, width=16)
     ds = pk.sweep(
@@ -246,7 +246,7 @@ def test_word_is_one_of_runs_sweeps_plans_and_the_command_line(capsys, tmp_path)
     assert "rounded to: signals bfloat16, stochastic rounding" in capsys.readouterr().out
     assert main(["run", *flags[:-1], "up"]) == 2
     (tmp_path / "plan.toml").write_text('signals_format = "bfloat16"\nrounding = "stochastic"\n[grid]\ndepth = [3]\n')
-    assert words.read_toml(str(tmp_path / "plan.toml"))["formats"] == by_chance(signals="bfloat16")
+    assert plans.read(str(tmp_path / "plan.toml"))["formats"] == by_chance(signals="bfloat16")
 
 
 def test_nothing_is_random_where_nothing_is_rounded():
