@@ -136,6 +136,27 @@ def test_run_prints_a_table_and_json(capsys):
     assert len(numbers["layers"]["log10_grad_weight"]) == 3
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--format", "bfloat16"], "did you mean --weights-format, --signals-format, --gradients-format?"),
+        (
+            ["train", "--steps", "3", "--rat", "1", "--momentun", "0.5"],
+            "unrecognized arguments: --momentun 0.5; did you",
+        ),
+        (
+            ["status", "out", "--blocks", "x"],
+            "unrecognized arguments: --blocks x\n",
+        ),  # flags of other commands do not help
+    ],
+)
+def test_a_flag_that_is_not_there_is_answered_by_its_command(arguments, said, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.startswith(f"usage: pykernel {arguments[0]}") and said in error
+
+
 TRAIN = ["train", "--depth", "3", "--width", "16", "--activation", "tanh", "--head", "mse:1", "--batch", "4"]
 
 
