@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: words in, tables and exit codes out; figures that are drawn and read."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -134,6 +135,14 @@ def test_run_prints_a_table_and_json(capsys):
     p = pk.propagate(pk.Chain(depth=3, width=32), replicas=2)  # at width 4 a layer may be dead
     assert numbers["verdict"] == str(p.verdict) and numbers["slope"] == np.median(p.slope)
     assert len(numbers["layers"]["log10_grad_weight"]) == 3
+
+
+def test_help_says_what_stands_in_the_place_of_words_left_out():
+    chain, run = pk.Chain(depth=2, width=4), inspect.signature(pk.propagate).parameters
+    stands = {word: getattr(chain, word) for word in ("activation", "init", "gain")}
+    stands |= {word: run[word].default for word in ("batch", "seed", "dtype")}
+    assert set(stands) == set(words.USUAL) - {"replicas"}  # the command line's own
+    assert all(words.USUAL[word] in (value, str(value)) for word, value in stands.items())
 
 
 @pytest.mark.parametrize(
