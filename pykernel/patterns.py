@@ -8,6 +8,7 @@ import functools
 from pykernel.pattern import Pattern
 
 REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
+CHAINS = 64  # a sweep of as many reads each once, not once a stage; more push each other out of the processor's memory
 
 
 def pattern_of(chain, positions=()):
@@ -35,6 +36,6 @@ class _Itself:
         return self.chain is other.chain
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=CHAINS)
 def _pattern_of(itself, positions):
     return Pattern(itself.chain, positions)

@@ -314,6 +314,11 @@ class Program:
         none."""
         return tuple(self.norms[i] for i in distinct(np.concatenate([self.steps.norm, self.norm_steps])))
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether inputs see each other in a norm."""
+        return any(norm.kind == "batch" for norm in self.norms_used)
+
     @cached_property
     def passes_formats(self) -> np.ndarray:
         """Of each activation step whether it makes numbers of a format from such, bool (P,): the identity and ReLU,

@@ -62,7 +62,7 @@ def shown(chain: Any, pattern: Any) -> list[str | Table]:
     if pattern is None:
         return [
             Strong(said(chain)),
-            f"{plural(chain.extents.layer, 'weight layer')}",
+            plural(chain.extents.layer, "weight layer"),
             "sizes depend on the positions of an input",
         ]
     alike: dict[tuple, list[str]] = {}  # layers of one role, size and law

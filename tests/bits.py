@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import ctypes.util
 import hashlib
 import itertools
 import json
@@ -26,14 +24,13 @@ import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import conftest  # noqa: F401  # a Numba cache of these sources
 import numpy as np
-import test_reference
+from table_of_chains import Case, cases
 
 import pykernel as pk
-from pykernel import activations, inits, observables
+from pykernel import observables
 
 BACKENDS = ("cpp", "reference", "theory", "numba")
 EXACT = ("cpp", "numba")
@@ -43,239 +40,6 @@ MUCH, SOME, NONE = None, 60_000, 0  # bytes for stored blocks: all, some layers,
 # A short call runs on the caller's thread whatever was asked, so its threads and memory need not be crossed.
 SHORT = ((1, MUCH), (3, NONE), (2, SOME), (7, MUCH))
 LONG = tuple(itertools.product((1, 2, 3, 7), (MUCH, SOME, NONE)))
-
-
-class Case(NamedTuple):
-    """A chain and the arguments of `propagate`. `long`: worth threads. `skip`: backends that would take minutes."""
-
-    chain: pk.Chain
-    arguments: dict
-    long: bool = False
-    skip: tuple = ()
-
-
-# -- the table
-
-
-def cases() -> dict[str, Case]:
-    """All cases by name."""
-    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention)
-    return {f"{group.__name__}: {name}": case for group in groups for name, case in group()}
-
-
-SCHEMES = (
-    *inits.SCHEMES,
-    "normal(0.2)",
-    "uniform(0.3)",
-    "truncated_normal(0.2)",
-    "constant(0.1)",
-    "identity(1.5)",
-    "sparse(0.3)",
-    "student_t(3)",
-    "student_t(1)",
-    "stable(1.5)",
-    "stable(0.7)",
-)
-
-
-def layers():
-    """Every activation with every norm and order; tanh with every residual and head."""
-    for i, (name, norm, order, residual, head) in enumerate(test_reference.CASES):
-        chain = pk.Chain(
-            widths=[21] * 6 if residual else [20, 37, 16, 35, 21, 33],
-            activation=name,
-            norm=norm,
-            norm_eps=(1e-5, 0.3, 1e-20)[i % 3],
-            order=order,
-            residual=residual,
-            head=head,
-            bias_std=0.1 * (i % 3 == 0),
-            init=("he_normal", "orthogonal", "glorot_normal", "lecun_normal", "keras_he_normal")[i % 5],
-        )
-        yield (
-            f"{i} {name} {norm} {order[:6]}",
-            Case(chain, dict(batch=(1, 3, 8)[i % 3], seed=i, correlation=(0.0, 0.3)[i % 2], replicas=2)),
-        )
-
-
-def schemes():
-    for name, batch in itertools.product(SCHEMES, (1, 9)):
-        residual = pk.Residual(2) if name == "fixup" else None
-        widths = [24] * 5 if residual else [20, 37, 16, 50, 18]
-        yield (
-            f"{name} batch {batch}",
-            Case(pk.Chain(widths=widths, activation="tanh", init=name, residual=residual), dict(batch=batch, seed=3)),
-        )
-    own = pk.Init(distribution="uniform", scale=lambda fan_in, fan_out: 2 / (fan_in + fan_out) ** 0.5, name="own")
-    yield "own", Case(pk.Chain(widths=[20, 37, 16], init=own), dict(batch=2, replicas=2))
-    sampler = pk.Init(
-        sampler=lambda rows, columns, seed: np.random.default_rng(seed).normal(size=(rows, columns)) / columns**0.5
-    )
-    yield "sampler", Case(pk.Chain(widths=[20, 37, 16], init=sampler), dict(batch=2, replicas=2))
-
-
-def callers():
-    """Arrays and functions of the caller's own."""
-    rng = np.random.default_rng(1)
-    widths, batch = [12, 19, 33, 10], 4
-    x, cotangent = rng.normal(size=(12, batch)), rng.normal(size=(10, batch))
-    weights = [rng.normal(size=(m, k)) / k**0.5 for k, m in itertools.pairwise(widths)]
-    biases = [rng.normal(size=m) for m in widths[1:]]
-    given = dict(x=x, cotangent=cotangent, weights=weights, biases=biases)
-    for name, norm, order in itertools.product(("relu", "gelu", "sigmoid"), (None, "layer"), test_reference.ORDERS):
-        chain = pk.Chain(widths=widths, activation=name, norm=norm, order=order)
-        yield f"all {name} {norm} {order[:6]}", Case(chain, given)
-    for key, value in given.items():
-        yield f"{key} only", Case(pk.Chain(widths=widths, activation="silu"), {key: value, "replicas": 2})
-    linear = pk.Chain(widths=widths, activation="linear")
-    for power in (200, -200):
-        yield f"weights 2^{power}", Case(linear, dict(weights=[w * 2.0**power for w in weights]))
-        yield f"biases 2^{power}", Case(linear, dict(biases=[b * 2.0**power for b in biases], batch=2))
-        yield f"x 2^{power}", Case(linear.replace(activation="tanh"), dict(x=x * 2.0**power))
-    columns = x.copy()
-    columns[:, 0] *= 2.0**-90
-    columns[:, 1] = columns[:, 2]
-    columns[:, 3] = 0
-    yield (
-        "uneven and equal columns",
-        Case(pk.Chain(widths=[12, *[40] * 20], activation="elu", gain=2.0), dict(x=columns)),
-    )
-    yield (
-        "given in the chain",
-        Case(pk.Chain(widths=widths, activation="tanh", init=pk.Given(weights, biases), gain=0.7), dict(batch=3)),
-    )
-    maths = ctypes.CDLL(ctypes.util.find_library("m"))
-    function = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
-    own = pk.Activation(value=function(("sin", maths)), slope=function(("cos", maths)))
-    for order in test_reference.ORDERS:
-        chain = pk.Chain(depth=5, width=21, activation=own, norm="rms", order=order)
-        yield f"C functions {order[:6]}", Case(chain, dict(batch=3), skip=("numba", "theory"))
-    own = pk.Activation(value=np.arctan, slope=lambda z: 1 / (1 + z * z), name="own")
-    yield (
-        "Python functions",
-        Case(pk.Chain(depth=5, width=21, activation=own), dict(batch=3), skip=("cpp",)),
-    )  # where Numba compiles it
-
-
-def clips():
-    base = pk.Chain(widths=[20, 37, 16, 33], activation="gelu", bias_std=0.1)
-    for clip in (pk.Clip(norm=0.01), pk.Clip(norm=0.01, per_layer=True), pk.Clip(value=0.001)):
-        for norm in (None, "batch"):
-            yield f"{clip} {norm}", Case(base.replace(clip=clip, norm=norm), dict(batch=3, replicas=3))
-    chain = base.replace(clip=pk.Clip(value=0.001), head=pk.Head("softmax", 5), order=test_reference.ORDERS[1])
-    yield "value and head", Case(chain, dict(batch=3, replicas=3))
-
-
-def gains():
-    """Magnitudes far beyond float range, within float64 exponents of 2^53."""
-    for name in activations.ROWS:
-        for gain, order in zip((1e-300, 1e-6, 30.0, 1e6, 1e150), itertools.cycle(test_reference.ORDERS), strict=False):
-            chain = pk.Chain(depth=12, width=17, activation=name, gain=gain, order=order)
-            yield f"{name} {gain:g}", Case(chain, dict(batch=2, seed=5))
-        for norm in ("batch", "layer", "rms"):
-            chain = pk.Chain(
-                depth=6, width=17, activation=name, gain=1e40, norm=norm, residual=pk.Residual(2, "inverse_sqrt_depth")
-            )
-            yield f"{name} {norm} 1e40", Case(chain, dict(batch=3))
-
-
-def heads():
-    rng = np.random.default_rng(2)
-    base = pk.Chain(widths=[20, 37, 16], activation="tanh", init="lecun_normal")
-    given = {
-        "mse": rng.normal(size=(3, 4)),
-        "sigmoid": rng.uniform(size=(3, 4)),
-        "softmax": np.array([0, 2, 2, 1]),
-        "linear": rng.normal(size=(3, 4)),
-    }
-    for loss, targets in given.items():
-        yield f"{loss} targets", Case(base.replace(head=pk.Head(loss, 3, targets=targets)), {})
-        yield (
-            f"{loss} huge",
-            Case(base.replace(activation="linear", gain=1e30, head=pk.Head(loss, 3)), dict(batch=2, replicas=2)),
-        )
-    for init in ("uniform(0.3)", "truncated_normal(0.2)", "sparse(0.5)", "student_t(3)", "stable(1.5)"):
-        yield f"init {init}", Case(base.replace(head=pk.Head("softmax", 130, init=init)), dict(batch=2, replicas=2))
-    own = pk.Given([rng.normal(size=(3, 16))], [rng.normal(size=3)])
-    yield "own weight and bias", Case(base.replace(head=pk.Head("softmax", 3, init=own)), dict(batch=2))
-    yield "cotangent", Case(base.replace(head=pk.Head("linear", 3)), dict(cotangent=rng.normal(size=(3, 4))))
-
-
-def deep():
-    slow = ("reference",)
-    yield "identity", Case(pk.Chain(depth=3000, width=3, activation="linear", init="identity(1.5)"), {}, long=True)
-    yield "sigmoid", Case(pk.Chain(depth=4000, width=16, activation="sigmoid", init="lecun_normal"), {}, long=True)
-    yield (
-        "tanh",
-        Case(pk.Chain(depth=3000, width=20, activation="tanh", gain=1.5, bias_std=0.1), dict(batch=2), True, slow),
-    )
-    chain = pk.Chain(
-        depth=3001, width=20, activation="relu", residual=pk.Residual(3, 0.5), norm="layer", head=pk.Head("softmax", 3)
-    )
-    yield "residual", Case(chain, dict(batch=2), True, slow)
-    yield "batch norm", Case(pk.Chain(depth=500, width=20, activation="relu", norm="batch"), dict(batch=4), long=True)
-    yield "gelu", Case(pk.Chain(depth=3000, width=16, activation="gelu", gain=3.0), {}, True, slow)
-    yield (
-        "clipped",
-        Case(pk.Chain(depth=300, width=20, activation="elu", clip=pk.Clip(value=1e-3)), dict(batch=2), long=True),
-    )
-    chain = pk.Chain(depth=60, width=16, activation="tanh", init="orthogonal", gain=1.2, residual=pk.Residual(7))
-    yield "orthogonal", Case(chain, dict(batch=20), long=True)
-
-
-def wide():
-    slow = ("reference",)
-    for batch in (1, 3, 8, 20):
-        yield (
-            f"batch {batch}",
-            Case(pk.Chain(widths=[1030, 1100, 1024, 1041], activation="gelu"), dict(batch=batch), True, slow),
-        )
-    chain = pk.Chain(
-        depth=4,
-        width=1040,
-        norm="layer",
-        residual=pk.Residual(3),
-        order=test_reference.ORDERS[1],
-        head=pk.Head("softmax", 10),
-    )
-    yield "everything", Case(chain.replace(activation="tanh"), dict(batch=5), True, slow)
-    chain = pk.Chain(depth=3, width=1100, activation="relu", norm="batch", clip=pk.Clip(value=1e-3))
-    yield "clipped batch norm", Case(chain, dict(batch=12), True, slow)
-    yield (
-        "orthogonal",
-        Case(pk.Chain(widths=[200, 150, 230], activation="relu", init="orthogonal"), dict(batch=6), True),
-    )
-    yield (
-        "replicas",
-        Case(pk.Chain(depth=10, width=70, activation="tanh", init="lecun_normal"), dict(batch=2, replicas=9), True),
-    )
-    yield "one input", Case(pk.Chain(depth=3, width=2100, activation="tanh"), dict(replicas=2), True, slow)
-    yield "taller than a chunk", Case(pk.Chain(widths=[2100, 40, 2100], activation="relu"), dict(batch=33), True, slow)
-
-
-def batches():
-    for width, batch in itertools.product((1, 2, 15, 16, 17, 64, 65), (1, 2, 6, 7, 16, 40)):
-        chain = pk.Chain(
-            depth=4, width=width, activation="relu", norm=(None, "batch", "layer", "rms")[(width + batch) % 4]
-        )
-        yield f"{width} x {batch}", Case(chain, dict(batch=batch, seed=2**64 - 1 - width))
-    for correlation in (0.0, 0.5, 1.0):
-        chain = pk.Chain(widths=[9, 30, 40, 7], activation="tanh")
-        yield f"correlation {correlation}", Case(chain, dict(batch=12, correlation=correlation))
-
-
-def attention():
-    """Heads of every size, shared keys, long inputs, one-hot weights, plain arithmetic."""
-    for i, (heads, kv_heads, d, positions) in enumerate(
-        ((1, 1, 5, 3), (2, 1, 16, 17), (4, 2, 24, 7), (8, 8, 16, 40), (1, 1, 40, 130), (4, 1, 3, 1))
-    ):
-        step = pk.Attention(heads, kv_heads=kv_heads, causal=i % 2 == 0, scale=(None, 40.0, 0.0)[i % 3])
-        chain = pk.Chain(depth=2, width=heads * d, blocks=[pk.Block(pk.Norm("layer"), step, skip=1.0)])
-        arguments = dict(batch=1 + i % 3, positions=positions, seed=i, precision=("exponent", "native")[i == 1])
-        yield f"{heads} {kv_heads} {d} x {positions}", Case(chain, arguments, long=positions > 100, skip=("theory",))
-
-
-# -- running it
 
 
 @contextlib.contextmanager

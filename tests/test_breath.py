@@ -15,7 +15,7 @@ LONG_FILES = {
     "pykernel/theory/predict.py": "one result: its numbers and how it says them",
     "pykernel/kernels/blocks.py": "one small kernel after another, on one kind of block",
     "pykernel/layers.py": "the words of blocks: a class a step, mostly what their docstrings say",
-    "pykernel/pattern.py": "one reader of a chain, a method a step, all of which write the same tables",
+    "pykernel/pattern.py": "one reader of a chain and its blocks, all of which writes the same tables",
     "pykernel/bridges/torch_graph.py": "one reader of a graph, a method a kind of call",
     "pykernel/kernels/lanes.py": "one type: its operators and what they become",
     "pykernel/kernels/ops/mix.py": "one op: forward, backward, and the room that both need",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: words in, tables and exit codes out; figures that are drawn and read."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -134,6 +135,35 @@ def test_run_prints_a_table_and_json(capsys):
     p = pk.propagate(pk.Chain(depth=3, width=32), replicas=2)  # at width 4 a layer may be dead
     assert numbers["verdict"] == str(p.verdict) and numbers["slope"] == np.median(p.slope)
     assert len(numbers["layers"]["log10_grad_weight"]) == 3
+
+
+def test_help_says_what_stands_in_the_place_of_words_left_out():
+    chain, run = pk.Chain(depth=2, width=4), inspect.signature(pk.propagate).parameters
+    stands = {word: getattr(chain, word) for word in ("activation", "init", "gain")}
+    stands |= {word: run[word].default for word in ("batch", "seed", "dtype")}
+    assert set(stands) == set(words.USUAL) - {"replicas"}  # the command line's own
+    assert all(words.USUAL[word] in (value, str(value)) for word, value in stands.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--format", "bfloat16"], "did you mean --weights-format, --signals-format, --gradients-format?"),
+        (
+            ["train", "--steps", "3", "--rat", "1", "--momentun", "0.5"],
+            "unrecognized arguments: --momentun 0.5; did you",
+        ),
+        (
+            ["status", "out", "--blocks", "x"],
+            "unrecognized arguments: --blocks x\n",
+        ),  # flags of other commands do not help
+    ],
+)
+def test_a_flag_that_is_not_there_is_answered_by_its_command(arguments, said, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.startswith(f"usage: pykernel {arguments[0]}") and said in error
 
 
 TRAIN = ["train", "--depth", "3", "--width", "16", "--activation", "tanh", "--head", "mse:1", "--batch", "4"]

@@ -302,6 +302,10 @@ def test_products_without_a_common_entry_are_zero(dtype):
     p = pk.propagate(chain, **words, dtype=dtype, engine="dense", backend="cpp")
     np.testing.assert_array_equal(p.log10_grad_preactivation, -np.inf)
     np.testing.assert_array_equal(p.log10_grad_activation[:, 0], -np.inf)
+    words["cotangent"] = [[1e-10], [0.0]]  # where the other side is one, each side has it
+    p = pk.propagate(chain, **words, dtype=dtype, engine="dense", backend="cpp")
+    np.testing.assert_allclose(p.log10_grad_preactivation, -10, rtol=1e-7)
+    np.testing.assert_allclose(p.log10_grad_activation[:, 0], np.log10(2e-10), rtol=1e-7)
 
 
 def test_numbers_that_python_and_cpp_share_are_the_same():

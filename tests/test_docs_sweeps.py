@@ -9,7 +9,7 @@ import pytest
 import stand_in
 
 import pykernel as pk
-from pykernel.cli import words
+from pykernel.cli import plans
 from pykernel.sweeps import work
 
 PAGE = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
@@ -33,7 +33,7 @@ def test_the_toml_on_the_page_is_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "run_rows", stand_in.run_rows)
     (block,) = blocks("toml")
     (tmp_path / "study.toml").write_text(block)
-    given = words.read_toml(str(tmp_path / "study.toml"))
+    given = plans.read(str(tmp_path / "study.toml"))
     assert given["until"] == pk.StandardError("slope", 0.001) and len(given["grid"]["gain"]) == 16
     given.update(store=None, until=None, replicas=2)
     given["grid"] |= {"depth": [2], "gain": [1.0]}

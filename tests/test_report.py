@@ -279,11 +279,27 @@ def test_a_network_in_a_file(tmp_path, monkeypatch, capsys):
     assert main(["report", "nowhere"]) == 3 and "holds no sweep" in capsys.readouterr().err
 
 
+CHAIN = pk.Chain(depth=2, width=4)
+
+
+@pytest.mark.parametrize(("chain", "draws"), [(CHAIN, write.REPLICAS), (pk.Chain(10_000, 10_000), write.FEWEST)])
+def test_large_networks_are_drawn_fewer_times(chain, draws):
+    """10^12 weights take a thousand seconds a draw, dense; a small network all draws."""
+    assert write._replicas(chain, {"engine": "dense", "threads": 1}) == draws
+
+
 @pytest.mark.parametrize(
-    ("of", "words", "error"),
-    [(3, {}, TypeError), (pk.Chain(depth=2, width=4), {"batsch": 1}, TypeError), ("nowhere", {"batch": 2}, ValueError)],
+    ("of", "words", "error", "said"),
+    [
+        (3, {}, TypeError, "report needs a store's directory"),
+        (CHAIN, {"batsch": 1}, TypeError, "batsch"),
+        (CHAIN, {"batch": "two"}, TypeError, "batch must be an int, got 'two'"),
+        (CHAIN, {"positions": 2.5}, TypeError, "positions must be"),
+        (CHAIN, {"engine": "matrix"}, ValueError, "engine must be one of"),
+        ("nowhere", {"batch": 2}, ValueError, "batch"),
+    ],
 )
-def test_bad_input(of, words, error, tmp_path):
-    with pytest.raises(error):
+def test_bad_input(of, words, error, said, tmp_path):
+    with pytest.raises(error, match=said):
         pk.report(of, tmp_path / "x.html", **words)
     assert not list(tmp_path.iterdir())

@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pykernel as pk
+from pykernel import patterns
+from pykernel.sweeps import blocks as costs
 from pykernel.sweeps import grid, statistics
 from pykernel.sweeps.blocks import OVERHEAD, Pace, Piece, Queue, halve, shard
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import KEPT, QUANTILES, decompose, gather, missing, summarise
+from pykernel.sweeps.tally import Tally
 from pykernel.sweeps.work import Entry, decode, encode
 
 P, S = 3, 5
@@ -160,8 +164,6 @@ def test_a_part_decodes_to_what_was_encoded():
 
 
 def chain_pieces(n=7, count=100):
-    import pykernel as pk
-
     run = {"batch": 1, "engine": "dense", "backend": "cpp", "dtype": "float32"}
     return [Piece(f"{i}", pk.Chain(depth=10 * (i + 1), width=64), run, 0, count) for i in range(n)]
 
@@ -210,6 +212,28 @@ def test_a_block_is_halved_down_to_one_replica():
     assert replicas_of(blocks) == {"0": list(range(5)), "1": list(range(5))}
 
 
+def test_a_sweep_reads_each_chain_once(monkeypatch):
+    """Every stage asks for the pattern of a chain: its check, memory, cost, run and progress."""
+    read: list[pk.Chain] = []
+    whole = patterns.Pattern
+    monkeypatch.setattr(patterns, "Pattern", lambda chain, positions: read.append(chain) or whole(chain, positions))
+    base = {"width": 4, "blocks": [pk.Block(pk.Linear(4), "tanh", skip=1.0)]}
+    gains = [1 + 0.01 * i for i in range(30)]
+    pk.sweep({"gain": gains, "depth": [1, 2]}, base, replicas=1, progress=False, predict=False, profiles=False)
+    assert len({id(chain) for chain in read}) == len(read) <= 61  # with the base
+
+
+def test_what_a_chain_costs_is_asked_once(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(costs, "seconds_per_replica", lambda chain, run: asked.append("") or 1e-3)
+    pieces, pace = chain_pieces(3, 2), Pace()
+    tally = Tally(pieces, 0.0, pace)
+    for piece in pieces:
+        pace.learn(piece, 2 * pace.of(piece))
+        tally.count(piece)
+    assert len(asked) == 3 and tally.spent == pytest.approx(tally.cost) == pytest.approx(6e-3)
+
+
 def test_pace_learns_what_a_machine_needs():
     piece = chain_pieces(1)[0]
     pace = Pace()
@@ -233,7 +257,6 @@ def test_cells_stand_in_c_order_of_the_grids_keys():
 
 
 def test_dear_cells_may_have_fewer_replicas():
-    import pykernel as pk
     from pykernel.sweeps.plan import SweepPlan
 
     run = {
@@ -254,7 +277,6 @@ def test_dear_cells_may_have_fewer_replicas():
 
 
 def test_without_cpp_auto_takes_the_cheapest_engine():
-    import pykernel as pk
     from pykernel.engines import run
 
     def chosen(width, batch=1, activation="tanh", **words):
@@ -274,8 +296,6 @@ def test_without_cpp_auto_takes_the_cheapest_engine():
 def test_rows_of_blocks_keep_their_own_places():
     """A chain of blocks has more layers than blocks, and another number of activation steps: a row shifted by one would
     not be seen."""
-    import pykernel as pk
-
     block = pk.Block(pk.Norm("layer"), pk.Linear(24), "tanh", pk.Linear(12), "tanh", pk.Linear(8), skip=1.0)
     chain = pk.Chain(depth=3, width=8, init="lecun_normal", first=[pk.Linear(8)], blocks=[block])
     keep = pk.Profiles(rows="all")

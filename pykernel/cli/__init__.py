@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pykernel import embed
 from pykernel.cli import pages, single, stores, sweeps, training
@@ -52,25 +52,22 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """A grammar that knows what a mistyped flag may have meant."""
 
-    asked: ClassVar[_Parser]  # the last that read: the command's
-
     def parse_known_args(self, *words: Any, **rest: Any) -> Any:
-        _Parser.asked = self
-        return super().parse_known_args(*words, **rest)
+        found, unknown = super().parse_known_args(*words, **rest)
+        if unknown:  # said here, where the command's flags are known, and not by the parser above it
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+        return found, unknown
 
-    def error(self, message: str) -> Any:
+    def _hint(self, unknown: list[str]) -> str:
+        """What flags that are not there may have meant."""
         import difflib
 
-        if not message.startswith("unrecognized arguments: "):
-            super().error(message)
-        # said by the top parser, of the flags of any command
-        flags = [flag for flag in _Parser.asked._option_string_actions if flag.startswith("--")]
-        given = [word.partition("=")[0] for word in message.partition(": ")[2].split() if word.startswith("--")]
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        given = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         within = lambda word: [flag for flag in flags if word.strip("-").removesuffix("s") in flag.split("-")]
         near = lambda word: within(word) or difflib.get_close_matches(word, flags, 1, 0.6)
         hints = dict.fromkeys(flag for word in given for flag in near(word))
-        message += f"; did you mean {', '.join(hints)}?" if hints else ""
-        super(_Parser, _Parser.asked).error(message)
+        return f"; did you mean {', '.join(hints)}?" if hints else ""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -47,7 +47,7 @@ def add(commands: Any, formatter: Any) -> None:
         report.add_argument_group("run, of a network"),
         _FLAGS,
         many=False,
-        defaults={"batch": 1, "replicas": "20, of large networks fewer", "seed": 0, "dtype": "float32"},
+        defaults={**words.USUAL, "replicas": "20, of large networks fewer"},
     )
     report.set_defaults(call=_report)
 

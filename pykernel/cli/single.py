@@ -48,18 +48,8 @@ def add(commands: Any, formatter: Any) -> None:
         epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS,
         formatter_class=formatter,
     )
-    words.add_flags(
-        run.add_argument_group("chain"),
-        words.CHAIN,
-        many=False,
-        defaults={"activation": "relu", "init": "he_normal", "gain": 1},
-    )
-    words.add_flags(
-        run.add_argument_group("run"),
-        words.RUN,
-        many=False,
-        defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"},
-    )
+    words.add_flags(run.add_argument_group("chain"), words.CHAIN, many=False, defaults=words.USUAL)
+    words.add_flags(run.add_argument_group("run"), words.RUN, many=False, defaults=words.USUAL)
     run.add_argument("--json", action="store_true", help="print numbers as JSON, medians by layer")
     run.add_argument("--plot", metavar="FILE", help="draw gradient against layer into a PNG, SVG or PDF")
     run.add_argument(
@@ -98,17 +88,17 @@ def add(commands: Any, formatter: Any) -> None:
 def _run(given: argparse.Namespace) -> int:
     import pykernel as pk
 
-    result = pk.propagate(words.chain(given), **{"replicas": 10, **words.run(given)})
-    return show(given, result, "chain.gradient") or (5 if given.check and result.verdict != "stable" else 0)
+    result = pk.propagate(words.chain(given), **{"replicas": words.REPLICAS, **words.run(given)})
+    return show(given, result) or (5 if given.check and result.verdict != "stable" else 0)
 
 
-def show(given: argparse.Namespace, result: Any, figure: str) -> int:
-    """A result in print or as JSON, and its figure, a function of a room of plots, in a file; the exit code."""
+def show(given: argparse.Namespace, result: Any) -> int:
+    """A result in print or as JSON, and its figure in a file; the exit code."""
     print(_json(result.to_dict()) if given.json else result, flush=True)
     if not given.plot:
         return 0
     try:
-        _save(result, figure, given.plot)
+        _save(result, given.plot)
     except (OSError, ValueError) as error:
         print(f"pykernel {given.command}: no figure in {given.plot}: {error}", file=sys.stderr)
         return 3 if isinstance(error, OSError) else 2
@@ -154,11 +144,7 @@ def _json(numbers: dict) -> str:
     return json.dumps(numbers, indent=1, allow_nan=False)
 
 
-def _save(result: Any, name: str, path: str) -> None:
-    import importlib
-
+def _save(result: Any, path: str) -> None:
     from matplotlib.figure import Figure
 
-    room, _, function = name.partition(".")
-    draw = getattr(importlib.import_module(f"pykernel.plot.{room}"), function)
-    draw(result, Figure()).figure.savefig(path, dpi=150, bbox_inches="tight")
+    result.plot(Figure()).figure.savefig(path, dpi=150, bbox_inches="tight")

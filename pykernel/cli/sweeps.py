@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pykernel.cli import words
+from pykernel.cli import plans, words
 
 _SWEEP = f"""\
 Run a grid of chains: from flags that take several values, from a TOML file,
@@ -62,7 +62,7 @@ def add(commands: Any, formatter: Any) -> None:
         sweep.add_argument_group("run: several values make an axis, too (but one of replicas and of threads)"),
         words.RUN,
         many=True,
-        defaults={"batch": 1, "replicas": 100, "seed": 0, "dtype": "float32"},
+        defaults={**words.USUAL, "replicas": 100},
     )
     where = sweep.add_argument_group("where")
     where.add_argument("--store", metavar="DIR", help="keep results here; the default sweep uses results")
@@ -98,7 +98,7 @@ def _describe(given: argparse.Namespace) -> dict[str, Any]:
         if found:
             (several if len(found) > 1 else run)[name] = found if len(found) > 1 else found[0]
     if given.file:
-        result = words.read_toml(given.file)
+        result = plans.read(given.file)
         result["grid"].update({name: found for name, found in flags.items() if len(found) > 1})
         singles = {name: found[0] for name, found in flags.items() if len(found) == 1}
         result["base"] = {**result["base"], **singles}

@@ -32,24 +32,14 @@ def add(commands: Any, formatter: Any) -> None:
         epilog=_EXAMPLES + "\n" + words.BLOCKS,
         formatter_class=formatter,
     )
-    words.add_flags(
-        train.add_argument_group("chain"),
-        words.CHAIN,
-        many=False,
-        defaults={"activation": "relu", "init": "he_normal", "gain": 1},
-    )
+    words.add_flags(train.add_argument_group("chain"), words.CHAIN, many=False, defaults=words.USUAL)
     words.add_flags(
         train.add_argument_group("descent"),
         _DESCENT,
         many=False,
         defaults={"steps": 10, "rate": 0.1, "momentum": 0, "parametrization": "standard"},
     )
-    words.add_flags(
-        train.add_argument_group("run"),
-        _RUN,
-        many=False,
-        defaults={"batch": 1, "replicas": 10, "seed": 0, "dtype": "float32"},
-    )
+    words.add_flags(train.add_argument_group("run"), _RUN, many=False, defaults=words.USUAL)
     train.add_argument("--json", action="store_true", help="print numbers as JSON, medians by step and layer")
     train.add_argument("--plot", metavar="FILE", help="draw the loss against the step into a PNG, SVG or PDF")
     train.add_argument("--check", action="store_true", help="exit with code 5 unless the loss falls")
@@ -60,5 +50,5 @@ def _train(given: argparse.Namespace) -> int:
     import pykernel as pk
 
     run = words.run(given, (*_DESCENT, *_RUN))
-    result = pk.train(words.chain(given), **{"replicas": 10, **run})
-    return show(given, result, "training.losses") or (5 if given.check and not result.falls else 0)
+    result = pk.train(words.chain(given), **{"replicas": words.REPLICAS, **run})
+    return show(given, result) or (5 if given.check and not result.falls else 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Words of the command line and of TOML files, made into chains, grids and run arguments."""
+"""Words of the command line and of TOML files, made into chains, axes and run arguments."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ RUN = (
     *("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", "threads", "precision", "correlation"),
     *FORMATS,
 )
+REPLICAS = 10  # of one chain
+# What stands in the place of words that are left out, as help says it.
+USUAL = dict(activation="relu", init="he_normal", gain=1, batch=1, replicas=REPLICAS, seed=0, dtype="float32")
 _INTS = {"depth", "width", "batch", "positions", "replicas", "seed", "threads", "steps"}
 _BOOLS = {"tied"}
 _FLOATS = {"gain", "bias_std", "norm_eps", "correlation", "loss_scale", "rate", "momentum"}
@@ -143,7 +146,7 @@ def blocks(path: str) -> Any:
     try:
         return Named(Path(path).stem, fields_of(toml(path)))
     except (ValueError, TypeError) as error:
-        raise ValueError(_in_file(path, error)) from None
+        raise ValueError(in_file(path, error)) from None
 
 
 def toml(path: str) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def toml(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} is no TOML: it must be UTF-8, and byte {error.start} is not") from None
 
 
-def _in_file(path: str, error: Exception) -> str:
+def in_file(path: str, error: Exception) -> str:
     """What is wrong with a file, said once."""
     return str(error) if str(error).startswith(path) else f"{path}: {error}"
 
@@ -195,7 +198,7 @@ def _truth(name: str, text: str) -> bool:
 
 def _residual(kind: Any, text: Any) -> Any:
     if isinstance(text, dict):
-        return _object("residual", kind, text)
+        return object_of("residual", kind, text)
     if isinstance(text, int) and not isinstance(text, bool):
         return kind(text)
     if not isinstance(text, str) or text.count(":") > 1:
@@ -208,7 +211,7 @@ def _residual(kind: Any, text: Any) -> Any:
 
 def _head(kind: Any, text: Any) -> Any:
     if isinstance(text, dict):
-        return _object("head", kind, text)
+        return object_of("head", kind, text)
     if not isinstance(text, str) or text.count(":") > 2:
         raise ValueError(f"head must be LOSS, LOSS:OUTPUTS or LOSS:OUTPUTS:OVER, got {text!r}")
     loss, *more = text.split(":")
@@ -218,7 +221,7 @@ def _head(kind: Any, text: Any) -> Any:
 
 def _clip(kind: Any, text: Any) -> Any:
     if isinstance(text, dict):
-        return _object("clip", kind, text)
+        return object_of("clip", kind, text)
     how, _, bound = str(text).rpartition(":")
     if how not in ("", "layer", "value") or isinstance(text, bool | list):
         raise ValueError(f"clip must be a norm, layer:NORM or value:BOUND, got {text!r}")
@@ -226,7 +229,7 @@ def _clip(kind: Any, text: Any) -> Any:
     return kind(value=found) if how == "value" else kind(norm=found, per_layer=how == "layer")
 
 
-def _object(name: str, kind: Any, table: Any) -> Any:
+def object_of(name: str, kind: Any, table: Any) -> Any:
     """The object that a TOML table describes by its fields."""
     fields = dataclasses.fields(kind)
     if not isinstance(table, dict):
@@ -311,91 +314,3 @@ def with_formats(run: dict[str, Any]) -> dict[str, Any]:
     found = {name: run[name] for name in FORMATS if name in run}
     rest = {name: item for name, item in run.items() if name not in found}
     return {**rest, "formats": Formats.with_words(found, rest.get("formats"))} if found else rest
-
-
-def read_toml(path: str) -> dict[str, Any]:
-    """A sweep's description: {"grid": ..., "base": ..., and the arguments of `pykernel.sweep`}.
-
-    Raises:
-        ValueError: naming the file and the key that is wrong.
-        OSError: if the file cannot be read.
-    """
-    import pykernel as pk
-
-    text = toml(path)
-    try:
-        patterns = _patterns(_table("[patterns]", text.pop("patterns", {})))
-        misplaced = next((name for name in text if name in CHAIN), None)
-        if misplaced:
-            raise ValueError(f"{misplaced!r} belongs under [base], or with several values under [grid]")
-        words = sorted({"grid", "zip", "base", "patterns", "store", "until", "profiles", "predict", "formats", *RUN})
-        checks.known("a sweep", text, words)
-        grid: dict[Any, list] = {
-            name: _axis(name, given, patterns) for name, given in _table("[grid]", text.pop("grid", {})).items()
-        }
-        zips = text.pop("zip", [])
-        for table in zips if isinstance(zips, list) else [zips]:
-            columns = {name: _axis(name, given, patterns) for name, given in _table("[[zip]]", table).items()}
-            if len({len(column) for column in columns.values()}) != 1:
-                raise ValueError(f"[[zip]] of {', '.join(columns) or 'nothing'} needs lists of equal length")
-            grid[tuple(columns)] = list(zip(*columns.values(), strict=True))
-        checks.known(
-            "the grid", [word for key in grid for word in (key if isinstance(key, tuple) else (key,))], (*CHAIN, *RUN)
-        )
-        base = _table("[base]", text.pop("base", {}))
-        misplaced = next((name for name in base if name in words), None)
-        if misplaced:
-            raise ValueError(f"{misplaced!r} says how chains are run: it belongs above the tables, outside [base]")
-        checks.known("[base]", base, (*CHAIN, "first", "last"))
-        base = {name: _held(name, given, patterns) for name, given in base.items()}
-        for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):
-            if isinstance(text.get(word), dict):
-                text[word] = _object(word, kind, text[word])
-        if isinstance(text.get("formats"), dict):
-            text["formats"] = _object("formats", pk.Formats, text["formats"])
-        return with_formats({"grid": grid, "base": base, **text})
-    except (ValueError, TypeError) as error:
-        raise ValueError(_in_file(path, error)) from None
-
-
-def _patterns(tables: dict) -> dict[str, Any]:
-    """The patterns of [patterns.NAME] tables by their names."""
-    from pykernel.sweeps.grid import Named, fields_of
-
-    found = {}
-    for name, table in tables.items():
-        try:
-            found[name] = Named(name, fields_of(_table(f"[patterns.{name}]", table)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"[patterns.{name}] {error}" if "patterns" not in str(error) else str(error)) from None
-    return found
-
-
-def _pattern(name: Any, patterns: dict[str, Any]) -> Any:
-    if name not in patterns:
-        known = ", ".join(patterns) or "none, there is no [patterns.NAME] table"
-        raise ValueError(f"blocks must name patterns of [patterns.NAME] tables ({known}), got {name!r}")
-    return patterns[name]
-
-
-def _held(name: str, given: Any, patterns: dict[str, Any]) -> Any:
-    """A value of [base]: `blocks` is the name of a pattern, or the pattern itself."""
-    if name != "blocks":
-        return given if name in ("first", "last") else value(name, given)
-    if isinstance(given, str):
-        return _pattern(given, patterns)
-    return patterns[given[0]] if isinstance(given, list) and len(given) == 1 and given[0] in [*patterns] else given
-
-
-def _table(name: str, given: Any) -> dict:
-    if not isinstance(given, dict):
-        raise TypeError(f"{name} must be a table of words and their values, got {given!r}")
-    return given
-
-
-def _axis(name: str, given: Any, patterns: dict[str, Any]) -> list:
-    if not isinstance(given, list | dict):
-        raise TypeError(
-            f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]"
-        )
-    return [_pattern(one, patterns) for one in given] if name == "blocks" else values(name, given)

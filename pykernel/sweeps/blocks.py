@@ -45,13 +45,16 @@ class Pace:
     def __init__(self) -> None:
         self.sums: dict[Any, list[float]] = {}
         self.times: dict[Any, int] = {}
-        self.nominal: dict[str, float] = {}
+        self.known: dict[str, float] = {}
+
+    def nominal(self, piece: Piece) -> float:
+        """Nominal seconds of one replica, asked once of each chain, whose pattern they need."""
+        if piece.key not in self.known:
+            self.known[piece.key] = seconds_per_replica(piece.chain, piece.run)
+        return self.known[piece.key]
 
     def per_replica(self, piece: Piece) -> float:
-        known = self.nominal.get(piece.key)
-        if known is None:
-            known = self.nominal[piece.key] = seconds_per_replica(piece.chain, piece.run)
-        return known * self.factor(family(piece))
+        return self.nominal(piece) * self.factor(family(piece))
 
     def factor(self, kind: Any) -> float:
         own = self.sums.get(kind) or self.sums.get("all")
@@ -63,7 +66,7 @@ class Pace:
     def learn(self, piece: Piece, seconds: float) -> None:
         """Take in the measured core seconds of a piece; old figures fade, so that a machine that slows down is
         noticed."""
-        nominal = self.nominal.setdefault(piece.key, seconds_per_replica(piece.chain, piece.run)) * piece.count
+        nominal = self.nominal(piece) * piece.count
         for kind in (family(piece), "all"):
             self.times[kind] = self.times.get(kind, 0) + 1
             if self.times[kind] <= 2:

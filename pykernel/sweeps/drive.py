@@ -311,7 +311,7 @@ class _Sweep:
 
     def _work(self, pieces: list[Piece]) -> None:
         self.queue = Queue(pieces, self.pace)
-        self.tally = Tally(pieces, self.begin)
+        self.tally = Tally(pieces, self.begin, self.pace)
         self._show()
         executors.run(self.queue, self.executor, self.plan.kept, self.threads, self._done, self._fail, self.stop)
 
@@ -357,7 +357,7 @@ class _Sweep:
                 self.store.fail(piece.key, record)
 
     def _show(self) -> None:
-        self.reporter.update(self.tally.progress(len(self.names), self.latest, self.pace.factor("all"), self.lanes))
+        self.reporter.update(self.tally.progress(len(self.names), self.latest, self.lanes))
 
     def _conclude(self, without_theory: int) -> None:
         seconds = time.monotonic() - self.begin

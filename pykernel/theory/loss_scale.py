@@ -33,7 +33,7 @@ class FormatAdvice(Shown):
         depth: nodes of the chain.
         safe: nodes, counted from the output, over which the gradient keeps a cosine of .9 with what it is without
             formats and signals and gradients lose at most 1 percent; `depth` where all is safe, None where
-            theory does not say how far the gradient turns (behind batch norm).
+            theory does not say how far the gradient turns (`gradient_cosine` of the prediction is nan).
         prediction: with these formats.
     """
 
@@ -95,6 +95,5 @@ def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> Form
     bad = (np.max(shares, axis=0) > FLUSHED) | (told.gradient_cosine < TURNED)
     depth = len(bad)
     safe: int | None = depth if not bad.any() else depth - 1 - int(np.flatnonzero(bad)[-1])
-    if np.isnan(told.gradient_cosine).any():
-        safe = None
+    safe = None if np.isnan(told.gradient_cosine).any() else safe
     return FormatAdvice(formats, scale, depth, safe, told)

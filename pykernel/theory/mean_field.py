@@ -64,7 +64,7 @@ class Walk:
         self.at = [pairs[i] for i in (program.steps.row * len(program.norms) + program.steps.norm).tolist()]
         self.norms = [program.norms[n] for n in program.norm_steps.tolist()]
         self.line = Function(activations.get("linear"))
-        self.normed = any(norm.kind == "batch" for norm in program.norms_used)
+        self.normed = program.has_batch_norm
         self.positions = positions_apart(program)
         pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
         self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)

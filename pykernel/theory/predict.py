@@ -368,7 +368,7 @@ def _windows(program: Program) -> list[str]:
 
 def _one_normed_input(program: Program) -> bool:
     """Whether batch norm sees a single column."""
-    return program.columns == 1 and any(norm.kind == "batch" for norm in program.norms_used)
+    return program.columns == 1 and program.has_batch_norm
 
 
 def _wide_head(program: Program) -> str:

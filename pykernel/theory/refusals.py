@@ -78,7 +78,7 @@ def _refuse_positions(program: Program) -> None:
             f'mean field averages causal attention over positions, so it has no head over="{over}" one behind it; use '
             'propagate, or over="positions" or "mean"'
         )
-    if program.batch > 1 and any(norm.kind == "batch" for norm in program.norms_used):
+    if program.batch > 1 and program.has_batch_norm:
         raise NoTheory(
             "mean field knows batch norm beside attention, or a head that does not read all positions, for one input "
             "only; use a layer norm, or propagate"

@@ -95,7 +95,7 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     known = {name: np.full(nodes, math.nan) for name in ROWS}
     known["flushed_gradient"], known["overflowed_gradient"] = _gaussian_shares(formats, "gradients", size)
     known["flushed_signal"], known["overflowed_signal"] = _signal_shares(program, signal)
-    if any(norm.kind == "batch" for norm in program.norms) or nodes > MOST_NODES:
+    if program.has_batch_norm or nodes > MOST_NODES:
         return known
     walk = _Rounded(program, formats)
     apart = walk.run()

@@ -26,7 +26,7 @@ def kernel(program) -> np.ndarray:
     """
     if program.counts.weight:
         raise NoTheory("the tangent kernel has a theory for weights that are used once only: measure it")
-    if any(norm.kind == "batch" for norm in program.norms):
+    if program.has_batch_norm:
         raise NoTheory("batch norm mixes the inputs of a batch: there is no tangent kernel of single inputs")
     if program.columns != program.batch:
         raise NoTheory("the tangent kernel has a theory for inputs of one position only: measure it")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pykernel import files
 from pykernel.chain import Chain
-from pykernel.engines import cost
+from pykernel.engines.run import prepare
 from pykernel.propagation import Propagation, propagate
 from pykernel.webpage import again, document, findings, grids, networks, phases
 from pykernel.webpage.document import Section
@@ -77,15 +77,16 @@ def report(
         from pykernel.bridges.torch_modules import from_torch
 
         of = from_torch(of, weights=weights)
-    found = propagate(of, **{"replicas": _replicas(of, run), **run})
+    if "replicas" not in run:
+        run["replicas"] = _replicas(of, run)
+    found = propagate(of, **run)
     return _write(target, network_page(found, source, from_module, weights))
 
 
 def _replicas(chain: Chain, run: dict) -> int:
-    """Draws of a network that many words do not say."""
-    words = {"batch": 1, "positions": (), "engine": "dense", "backend": "cpp"}
-    seconds = cost.seconds_of(chain, words | {word: value for word, value in run.items() if word in words})
-    return max(FEWEST, min(REPLICAS, int(SECONDS / seconds)))
+    """How many draws, where nobody says."""
+    job = prepare(chain, **{word: value for word, value in run.items() if word != "threads"})
+    return max(FEWEST, min(REPLICAS, int(SECONDS / job.choice.seconds)))
 
 
 def _require_no_run(run: dict, what: str) -> None:
