@@ -194,7 +194,8 @@ class Program:
     """What a backend runs.
 
     Attributes:
-        stretches: the ops, in order.  registers: how many they name.
+        stretches: the ops, in order.  plain_counts: how many there are of everything without formats.  registers: how
+            many they name.  widest: units of the widest block, in or out of a layer.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
         batch: inputs propagated together.  positions, positions_out: of one input, along each axis, of a[0] and a[N];
             () for one.
@@ -220,7 +221,9 @@ class Program:
     """
 
     stretches: tuple[Stretch, ...]
+    plain_counts: Counts
     registers: int
+    widest: int
     nodes: np.ndarray
     batch: int
     positions: tuple[int, ...]
@@ -282,15 +285,15 @@ class Program:
         """Columns that the head reads: all of a[N], or one an input."""
         return self.columns_out if self.head.over == "positions" else self.batch
 
-    @cached_property
+    @property
     def counts(self) -> Counts:
         """How many there are of everything."""
-        last = self.stretches[-1]
-        total = last.first.plus(last.each, last.count)
-        distinct = int(self.layers.weight.max(initial=-1)) + 1
-        if self.formats is not None:
-            total = total._replace(rounded=total.node)
-        return total._replace(weight=distinct) if distinct < total.layer else total
+        return self.plain_counts if self.formats is None else self.plain_counts._replace(rounded=self.plain_counts.node)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some convolution is cut into groups."""
+        return len(self.kernels) > 1 and bool((self.layers.groups > 1).any())
 
     @property
     def op_count(self) -> int:
