@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from memory import peaks
+from places import TESTS
 from random_chains import random_chain
 from rounding import definition_and_moved
 from scipy.stats import ks_2samp
@@ -140,8 +141,9 @@ def test_bits_do_not_depend_on_threads_or_memory():
 
 def test_bits_do_not_depend_on_the_instruction_set():
     answers = set()
+    places = os.pathsep.join([str(TESTS), os.path.dirname(__file__)])
     for isa in ("avx512", "avx2", "baseline"):
-        environment = {**os.environ, "PYKERNEL_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)}
+        environment = {**os.environ, "PYKERNEL_ISA": isa, "PYTHONPATH": places}
         done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True)
         if "must be one of" not in done.stderr:
             assert done.returncode == 0, done.stderr

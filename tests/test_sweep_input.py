@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from places import TESTS
 
 import pykernel as pk
 from pykernel.cli import main
@@ -199,10 +200,9 @@ def test_the_key_of_a_function_is_the_same_in_every_process():
         "import test_sweep_input as t; from pykernel.sweeps import identity; "
         "print(identity.digest(identity.describe(t._is_known)))"
     )
-    here = os.path.dirname(__file__)
     keys = {
         subprocess.run(
-            [sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+            [sys.executable, "-c", code], cwd=TESTS, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
         ).stdout
         for seed in "123"
     }
