@@ -12,7 +12,7 @@ from memory import peaks
 from places import TESTS
 from random_chains import random_chain
 from rounding import definition_and_moved
-from scipy.stats import ks_2samp
+from two_samples import smallest_p
 
 import pykernel as pk
 from pykernel import Attention, Block, Chain, Linear, Norm, stream
@@ -185,11 +185,6 @@ def statistics(rows):
     weight, signal = rows["log10_grad_weight"], rows["log10_mean_square_activation"]
     columns += [weight[:, 0] - weight[:, 1], weight[:, 1] - weight[:, 2], weight[:, 0] - weight[:, -1]]
     return [*columns, signal[:, -1] - rows["log10_grad_activation"][:, 0]]
-
-
-def smallest_p(first, second):
-    """Of the two-sample tests of all columns, multiplied by their number (Bonferroni)."""
-    return len(first) * min(ks_2samp(a, b, method="asymp").pvalue for a, b in zip(first, second, strict=True))
 
 
 def test_law_is_that_of_dense_weights():
