@@ -208,7 +208,7 @@ class Propagation(Shown, Measured):
             True
         """
         looked_at = np.arange(1, math.prod(self.positions) + 1)
-        causal = pattern_of(self.chain).mixes.causal
+        causal = pattern_of(self.chain).causal
         return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
 
     def to_dataframe(self, of: str = "layer"):
