@@ -109,25 +109,34 @@ template <class S> PK_INLINE void add_to(double* to, const S* found, int64_t cou
   for (; k < count; k++) to[k] = add ? to[k] + (double)found[k] : (double)found[k];
 }
 
+// Rows j .. end - 1 with `vectors` vectors of columns from b on.
+template <bool turned, int vectors, class S>
+PK_INLINE void wide_strip(const S* a, int64_t a_panel, int64_t j, int64_t end, const S* y, int64_t b, int64_t count,
+                          int panels, bool add, double* out, int64_t stride) {
+  const auto column = [](const S* of, int64_t at) {
+    return of + at / panel_lanes * wide_units<S> * panel_lanes + at % panel_lanes;
+  };
+  alignas(64) S found[3 * some * 2 * lanes<S>];
+  const S* ys[2] = {column(y, b), column(y, vectors > 1 ? b + lanes<S> : b)};
+  while (j < end) {
+    const S* x[3];
+    for (int g = 0; g < 3; g++) x[g] = turned ? column(a, j + g * some) : a + (j + g * some) * panel_lanes;
+    const int rows = wide_rows<turned, vectors>(end - j, x, ys, a_panel, panels, found);
+    for (int i = 0; i < rows; i++) add_to(out + (j + i) * stride + b, found + i * 2 * lanes<S>, count, add);
+    j += rows;
+  }
+}
+
 template <bool turned, class S>
 static void multiply_as(const S* a, int64_t a_panel, int64_t J, const S* y, int64_t b0, int64_t b1, int panels,
                         bool triangle, bool add, double* out, int64_t stride) {
-  constexpr int n = lanes<S>, width = 2 * n;
-  const auto column = [](const S* of, int64_t b) {
-    return of + b / panel_lanes * wide_units<S> * panel_lanes + b % panel_lanes;
-  };
-  alignas(64) S found[3 * some * width];
+  constexpr int64_t n = lanes<S>, width = 2 * n;
   for (int64_t b = b0; b < b1; b += width) {
     const int64_t count = b1 - b < width ? b1 - b : width, end = triangle && b + count < J ? b + count : J;
-    const S* ys[2] = {column(y, b), column(y, count > n ? b + n : b)};
-    for (int64_t j = 0; j < end;) {
-      const S* x[3];
-      for (int g = 0; g < 3; g++) x[g] = turned ? column(a, j + g * some) : a + (j + g * some) * panel_lanes;
-      const int rows = count > n ? wide_rows<turned, 2>(end - j, x, ys, a_panel, panels, found)
-                                 : wide_rows<turned, 1>(end - j, x, ys, a_panel, panels, found);
-      for (int i = 0; i < rows; i++) add_to(out + (j + i) * stride + b, found + i * width, count, add);
-      j += rows;
-    }
+    const int64_t both = count <= n ? 0 : triangle && b + n < end ? b + n : end;  // the last rows of a triangle: one
+    if (both) wide_strip<turned, 2>(a, a_panel, 0, both, y, b, count, panels, add, out, stride);
+    const int64_t skipped = both ? n : 0;
+    wide_strip<turned, 1>(a, a_panel, both, end, y, b + skipped, count - skipped, panels, add, out, stride);
   }
 }
 template <class S>
