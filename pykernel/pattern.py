@@ -411,8 +411,8 @@ class Pattern:
         for count, by_table in self._repeated:
             if table in by_table:
                 said = by_table[table]
-                part = np.array([[one[name] for one in said] for name in names], dtype)
-                parts.append(part[:, None].repeat(count, axis=1).reshape(len(names), -1))
+                flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
+                parts.append(flat.reshape(len(names), 1, -1).repeat(count, axis=1).reshape(len(names), -1))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _join_arrays(self):

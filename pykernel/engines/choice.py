@@ -77,14 +77,16 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
             reason = choice.module.refusal(program)
             if reason is None:
                 found.append(choice)
-                if engine != "auto" or backend != "auto" or keep:
-                    return found[0]
-                if b == BACKENDS[0]:
+                if b == BACKENDS[0] or engine != "auto":
                     break
             else:
                 reasons.append(reason)
+    if len(found) == 1:
+        return found[0]
+    if found and len(backends) == 1:  # backends that are compared run the same engine
+        return min(found, key=lambda choice: cost.seconds(program, choice.engine, BACKENDS[0]))
     if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
-        return found[0] if len(found) == 1 else min(found, key=lambda choice: choice.seconds)
+        return min(found, key=lambda choice: choice.seconds)
     raise ValueError((reasons + missing)[0])
 
 

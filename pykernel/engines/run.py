@@ -195,7 +195,9 @@ def clip_by_norm(clip, rows) -> None:
 
 def _is_brief(program: Program, replicas: int) -> bool:
     """Whether no engine needs so much time or memory that it is worth the question."""
-    return replicas * program.depth * (program.widest + program.head.outputs + program.most_columns + NARROW) ** 3 < BRIEF
+    return (
+        replicas * program.depth * (program.widest + program.head.outputs + program.most_columns + NARROW) ** 3 < BRIEF
+    )
 
 
 def require_memory(job: Job, replicas: int) -> None:
