@@ -9,16 +9,19 @@ Ops name registers, tables and the place of their number within one repetition; 
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
+Found = TypeVar("Found")
 A = 0  # the register of the signal
 CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
@@ -340,6 +343,20 @@ class Program:
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""
         return self.draws[self.layers.draw[layer - 1]]
+
+
+def once(function: Callable[[Program], Found]) -> Callable[[Program], Found]:
+    """A function of a program alone, which keeps what it finds with the program."""
+
+    @functools.wraps(function)
+    def found(program: Program) -> Found:
+        kept = vars(program)
+        key = f"{function.__module__}.{function.__qualname__}"
+        if key not in kept:
+            kept[key] = function(program)
+        return kept[key]
+
+    return found
 
 
 def distinct(rows) -> list[int]:
