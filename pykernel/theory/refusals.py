@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pykernel.lower import lower
-from pykernel.program import Program
+from pykernel.program import Program, once
 from pykernel.theory.columns import fewest_normed
 from pykernel.theory.ops import OPS
 from pykernel.theory.structure import Law, NoTheory, Structure, positions_apart
@@ -30,6 +30,7 @@ def few_normed(program: Program) -> str | None:
     )
 
 
+@once
 def structure(program: Program) -> Structure:
     """Walk the laws of a program's registers once.
 

@@ -155,7 +155,7 @@ def planned(chain, steps, rate, momentum, parametrization, engine, backend, thre
     program = run.lowered(chain, **words)
     if program.head.loss is None:
         raise ValueError('training needs a loss: give the chain a Head, Head("linear") for a random read-out')
-    if (program.layers.groups > 1).any():
+    if program.has_groups:
         raise ValueError("grouped convolutions are not trained: groups=1 are")
     refusal = matrix_free_refusal(program)
     if engine == "matrix_free" and refusal is not None:
