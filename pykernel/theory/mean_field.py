@@ -30,16 +30,19 @@ from pykernel.theory.quadrature import LOG_SLOPE2, moments
 from pykernel.theory.signals import NEAREST, Gradient, Signal
 from pykernel.theory.structure import place, positions_apart
 from pykernel.theory.weights import bias_log, scores, weight_log
+from pykernel.window import Window
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 
 
-APART = ("between", "fractions")  # of a Signal, no rows
+APART = ("between", "fractions", "peaks")  # of a Signal, no rows
 
 
 def as_arrays(rows: Signal) -> Signal:
     """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
-    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
+    signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
+    signal.peaks = rows.peaks
+    return signal
 
 
 class Walk:
@@ -70,6 +73,10 @@ class Walk:
         self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
         self.mixes = scores(program)
 
+    def window(self, number: int) -> Window:
+        """The windows of a pool."""
+        return self.program.windows[self.program.window_steps[number]]
+
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
     return place(stretch, op, offset=op.kind == "node")  # node i of the program is a[i + 1]
@@ -83,6 +90,7 @@ class Forward(Walk):
         weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
         skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
         wide: see `uniform.sources`.
+        behind: register -> number of the activation step whose output it holds; kept where max pools ask for it.
         rows: the Signal that is filled.
     """
 
@@ -103,6 +111,7 @@ class Forward(Walk):
         sizes = (L, L, L, *8 * [S], *4 * [M], n.affine, *8 * [A], J, J, N, N, N)
         self.rows = Signal(weight, bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
+        self.behind: dict[int, int] = {}
 
     def run(self) -> Signal:
         """Every row."""
@@ -148,7 +157,23 @@ class Forward(Walk):
 
     def compiled(self, stretch: Stretch, which: str) -> list[Callable[[int], None]]:
         """The ops of a stretch as functions of the repetition: their "moments" or "distance"."""
-        return [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+        steps = [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+        if which == "moments" and any(window.largest for window in self.program.windows):
+            return [self.noting(stretch, op, step) for op, step in zip(stretch.ops, steps, strict=True)]
+        return steps
+
+    def noting(self, stretch: Stretch, op: Any, step: Callable[[int], None]) -> Callable[[int], None]:
+        """The step of an op that notes which activation step its register is behind."""
+        (first, each), behind = place(stretch, op), self.behind
+
+        def noted(i: int) -> None:
+            step(i)
+            s = first + i * each if op.kind == "phi" else behind.get(op.ins[0]) if op.kind == "node" else None
+            behind.pop(op.out, None)
+            if s is not None:
+                behind[op.out] = s
+
+        return noted
 
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""
@@ -247,6 +272,7 @@ class Backward(Walk):
                     d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
+        self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
         self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
     def take(self, register: int) -> tuple[Any, Any]:

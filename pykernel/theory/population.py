@@ -24,6 +24,7 @@ from pykernel.program import Program
 from pykernel.theory import correlation
 from pykernel.theory.density import ends_in_layers
 from pykernel.theory.mean_field import Forward, as_arrays
+from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS
 from pykernel.theory.signals import NEAREST, Signal
@@ -152,6 +153,30 @@ class PopulationForward(Forward):
         lives = (self.draws.random(x.shape, dtype=np.float32) < left) / math.sqrt(left)
         self.tape["mask", number] = lives.astype(np.float32)
         return x * lives
+
+    def _pool(self, op, number, units, before):
+        """The largest of fresh normal entries behind their function, and the slopes there."""
+        peak = self.rows.peaks.get(number)
+        if peak is None:
+            return units[0]
+        log, d = before[0][0], before[0][2]
+        function = self.line if peak.step is None else self.at[peak.step][0]
+        if peak.step is not None:
+            log, d = pool.preimage(self, peak.step)
+        draws, k = self.draws, self.followed
+        sizes, shares = zip(*pool.occurrences(self.window(number), self.program.batch).sizes, strict=True)
+        have = draws.choice(sizes, (self.count, k), p=np.array(shares) / sum(shares))
+        common = math.sqrt(max(1 - d, 0.0)) * draws.standard_normal((self.count, 1), np.float32)
+        most, slope = np.full((self.count, k), -np.inf), np.zeros((self.count, k))
+        free = function.row.name in HOMOGENEOUS
+        std = 1.0 if free else math.exp(log)
+        for j in range(max(sizes)):
+            z = std * (common + math.sqrt(min(d, 1.0)) * draws.standard_normal((self.count, k), np.float32))
+            value = np.asarray(function.row.value(z), float)
+            larger = (value > most) & (j < have)
+            most, slope = np.where(larger, value, most), np.where(larger, function.row.slope(z), slope)
+        self.tape["pool", number] = slope.astype(np.float32)
+        return self._sized(most)
 
     def _add(self, op, number, units, before):
         total = self.square[op.out]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Signal:
             input apart from them; the others are then those of two positions of one input. Else None.
         fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
             normal (`density`, `population`); None in place of the latter where it acts on normal ones after all.
+        peaks: number of a window -> what the largest entries of a max pool are like (`ops.pool.Peak`).
     """
 
     weight: Any
@@ -71,6 +72,7 @@ class Signal:
     distance: Any
     between: Any = None
     fractions: Any = None
+    peaks: Any = field(default_factory=dict)
 
     @property
     def spread(self) -> np.ndarray:

@@ -63,6 +63,7 @@ class Structure:
     Attributes:
         program: what is walked.
         laws: register -> Law.
+        functions: registers that hold a function of normal entries, entry by entry.
         means: activation functions whose outputs a skip adds up although they have a mean.
         follows: how the distribution of entries that are not normal is followed, where functions act on such:
             "density", "population" where columns are tied together, or other steps made them, "every column" where
@@ -71,6 +72,7 @@ class Structure:
 
     program: Program
     laws: dict[int, Law] = field(default_factory=dict)
+    functions: set[int] = field(default_factory=set)
     means: list[str] = field(default_factory=list)
     follows: str = ""
     _fresh: Any = field(default_factory=count)
@@ -113,7 +115,8 @@ class Structure:
                 "the positions of one input from other inputs; use propagate"
             )
         norms = [norm.kind for norm in program.norms_used]
-        tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms)
+        pools = any(step.kind == "pool" for stretch in program.stretches for step in stretch.ops)
+        tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms or pools)
         way = "every column" if batch else "density" if law.followed and not tied else "population"
         self.follows = max(self.follows, way, key=WAYS.index)
 

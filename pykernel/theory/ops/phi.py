@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from pykernel.theory import uniform
+from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import deviation
 from pykernel.theory.structure import ODD
 
 ROWS = ("raw", "preimage", "uniform")
 FAR_ROWS = ("raw_distance",)
+
+ROUNDING = 1e-9  # of a squared norm
 
 
 def law(walk, stretch, op):
@@ -76,9 +81,29 @@ def distance(walk, op, number):
 
 def backward(walk, op, s):
     g, o = walk.take(op.out)
+    if walk.peaks and s in walk.peaks:
+        _from_pool(walk, op, s, g, o)
+        return
+    walk.rows.derivative[s], o = _passed(walk, s, o)
+    walk.give(op.ins[0], g + walk.rows.derivative[s], o)
+
+
+def _passed(walk, s, o):
+    """log factor on the squared norm of the gradient, and its correlation."""
     if walk.normed and walk.at[s][1].kind == "batch":
         B, signal = int(walk.spread.steps[s]), walk.signal
-        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)
-    else:
-        o = o * walk.kept[s]
-    walk.give(op.ins[0], g + walk.rows.derivative[s], o)
+        return walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)
+    return walk.rows.derivative[s], o * walk.kept[s]
+
+
+def _from_pool(walk, op, s, g, o):
+    """A max pool has sent the gradient, or a part of it: to where the function is largest, with the slope there."""
+    sent, before, factor, alike = pool.through(walk, s)
+    walk.give(op.ins[0], sent + factor, alike)
+    made = sent + factor
+    rest = 1 - math.exp(min(sent - g, 0.0))
+    if rest > ROUNDING:
+        more, alike = _passed(walk, s, (o - (1 - rest) * before) / rest)
+        walk.give(op.ins[0], g + math.log(rest) + more, alike)
+        made = np.logaddexp(made, g + math.log(rest) + more)
+    walk.rows.derivative[s] = made - g

@@ -1,35 +1,58 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Means over windows of k positions at infinite width: q' = q (1 + (k - 1) c) / k, products of two columns stay.
+"""Pools at infinite width: means over windows side by side, and the largest entry of windows wherever they lie.
 
-Backward every position gets 1/k of its window's gradient: 1/k of the squared norm, and the sum of all products of two
-columns, each with itself among them, stays. Of largest entries nothing is said.
+Mean of k positions: q' = q (1 + (k - 1) c) / k, products of two columns stay. Backward every position gets 1/k of its
+window's gradient: 1/k of the squared norm, and the sum of all products of two columns, each with itself among them,
+stays.
+
+The largest is taken of normal entries, or of a function of such (`pykernel.theory.largest`); all pairs of positions are
+as correlated as they are on average. Backward one position gets all of its window's gradient, at the slope that the
+function has there: the sum of all products stays, and windows that overlap send a share of theirs to one position.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from pykernel.theory.batch import inverse_variance
+from pykernel.theory.largest import Overlap, Peaks, Windows, peaks
 from pykernel.theory.structure import NoTheory, place
+from pykernel.window import Window
 
 ROWS = FAR_ROWS = ()
+MADE = "a max pool"
+
+
+class Peak(NamedTuple):
+    """Of a max pool: which activation step it is behind, None behind weights; its moments; how many windows there
+    are."""
+
+    step: int | None
+    peaks: Peaks
+    windows: int
 
 
 def law(walk, stretch, op):
     first, each = place(stretch, op)
     steps = walk.program.window_steps[first : first + each * stretch.count : each]
     windows = [walk.program.windows[i] for i in {*steps.tolist()}]
-    if any(window.largest for window in windows):
-        raise NoTheory(
-            "mean field follows mean pools; of the largest of several entries no closed law is known; use "
-            'Pool("mean"), a stride, or propagate'
-        )
+    kinds = {window.largest for window in windows}
+    source = walk.laws[op.ins[0]]
+    if kinds == {True}:
+        if not (source.gaussian or op.ins[0] in walk.functions):
+            raise NoTheory(
+                "mean field follows max pools behind weights, or behind a function on what weights give, with its "
+                f"norm in one Block; here one acts on the output of {source.made}; use propagate"
+            )
+        return walk.same(op.ins[0], gaussian=False, followed=False, made=MADE, mean=MADE, summed=False)
     if any(window.taps != window.stride or max(window.padding) for window in windows):
-        raise NoTheory("mean field follows pools whose windows lie side by side without padding; use propagate")
-    return walk.same(op.ins[0], alike=walk.laws[op.ins[0]].gaussian)
-
-
-def _taps(walk, w) -> int:
-    return math.prod(walk.program.windows[walk.program.window_steps[w]].taps)
+        raise NoTheory("mean field follows mean pools whose windows lie side by side without padding; use propagate")
+    return walk.same(op.ins[0], alike=source.gaussian)
 
 
 def moments(walk, op, number):
@@ -37,7 +60,11 @@ def moments(walk, op, number):
     square, mean, far, source, out = walk.square, walk.mean, walk.distance, op.ins[0], op.out
 
     def step(i):
-        k = _taps(walk, first + i * each)
+        w = first + i * each
+        window = walk.window(w)
+        if window.largest:
+            return largest(walk, w, source, out)
+        k = math.prod(window.taps)
         left = (1 + (k - 1) * (1 - far[source])) / k
         log = math.log(left) if left > 0 else -math.inf
         square[out], mean[out] = square[source] + log, mean[source] / math.sqrt(left) if left > 0 else 0.0
@@ -46,12 +73,122 @@ def moments(walk, op, number):
     return step
 
 
+def largest(walk, w, source, out):
+    """Moments of a max pool from those of the normal entries that it is a function of."""
+    s, function, log, d = walk.behind.get(source), walk.line, walk.square[source] / 2, walk.distance[source]
+    if s is not None:
+        function, (log, d) = walk.at[s][0], preimage(walk, s)
+    if log == -math.inf or walk.columns == 1:
+        walk.square[out], walk.mean[out] = walk.square[source], walk.mean[source]
+        walk.distance[out] = walk.distance[source]
+        return
+    found = peaks(function.row, float(log), 1.0 - float(d), occurrences(walk.window(w), walk.program.batch))
+    walk.rows.peaks[w] = Peak(s, found, int(walk.spread.windows[w, 1]))
+    walk.square[out], walk.mean[out], walk.distance[out] = found.log_square, found.mean, found.distance
+
+
+def preimage(walk: Any, s: int) -> tuple[float, float]:
+    """log standard deviation and distance of what an activation step acts on, behind its norm."""
+    norm, d = walk.at[s][1], float(walk.rows.raw_distance[s])
+    if norm.kind != "batch":
+        return float(walk.rows.preimage[s]), d
+    if not d > 0:
+        return -math.inf, 0.0
+    left, seen = float(walk.rows.raw[s]) + math.log(d), int(walk.spread.steps[s])
+    # entries less their mean: as correlated as that makes them
+    return (left - float(np.logaddexp(left, math.log(norm.eps)))) / 2, seen / (seen - 1)
+
+
 def distance(walk, op, number):
     return lambda i: None  # `moments` has done it
 
 
+@lru_cache(maxsize=256)
+def occurrences(window: Window, batch: int) -> Windows:
+    """Which windows and pairs of windows a pool has, over all inputs; entries beyond an edge are none."""
+    axes = [_along(*numbers) for numbers in zip(window.field, window.taps, window.stride, window.padding, strict=True)]
+    inside: Counter[Overlap] = Counter()
+    for one, count in axes[0].items():
+        for other, more in axes[1].items():
+            inside[Overlap(*(a * b for a, b in zip(one, other, strict=True)))] += count * more
+    T = math.prod(window.out)
+    sizes: dict[int, float] = {}
+    for pair, count in inside.items():
+        sizes[pair.first] = sizes.get(pair.first, 0.0) + count / T**2
+    pairs = {pair: float(batch * count) for pair, count in inside.items()}
+    for m, share in sizes.items():
+        pairs[Overlap(m, m, m)] -= batch * T * share  # a window with itself
+        for n, other in sizes.items():
+            pairs[Overlap(m, n, 0)] = pairs.get(Overlap(m, n, 0), 0.0) + batch * (batch - 1) * T**2 * share * other
+    total = max(batch * T * (batch * T - 1), 1)
+    kept = {pair: count for pair, count in pairs.items() if count > 1e-9 * total}
+    return Windows(
+        tuple(sizes.items()),
+        tuple((pair, count / total) for pair, count in kept.items()),
+        tuple((pair, count / (batch * T)) for pair, count in kept.items() if pair.shared),
+    )
+
+
+def _along(n: int, k: int, stride: int, padding: int) -> Counter:
+    """How many pairs of windows along one axis (a window with itself among them) have so many positions, and share so
+    many."""
+    at = np.arange((n + 2 * padding - k) // stride + 1) * stride - padding
+    begin, end = np.maximum(at, 0), np.minimum(at + k, n)
+    size, pairs = end - begin, Counter()
+    for lag in range(min((k - 1) // stride, len(at) - 1) + 1):
+        later = slice(lag, None)
+        before = slice(len(at) - lag)
+        shared = np.minimum(end[before], end[later]) - np.maximum(begin[before], begin[later])
+        for pair, count in Counter(
+            zip(size[before].tolist(), size[later].tolist(), shared.tolist(), strict=True)
+        ).items():
+            if pair[2] > 0:
+                pairs[pair] += count
+                pairs[pair[1], pair[0], pair[2]] += count if lag else 0
+    often = Counter(size.tolist())
+    for a, count in often.items():
+        for b, more in often.items():
+            near = sum(found for pair, found in pairs.items() if pair[:2] == (a, b) and pair[2])
+            pairs[a, b, 0] = count * more - near
+    return +pairs
+
+
 def backward(walk, op, w):
     g, o = walk.take(op.out)
-    k, (seen, made) = _taps(walk, w), walk.spread.windows[w].tolist()
+    if isinstance(w, int) and walk.window(w).largest:
+        return _to_largest(walk, op, w, float(g), float(o))
+    k, (seen, made) = math.prod(walk.window(w).taps), walk.spread.windows[w].tolist()
     whole = k * (1 + (made - 1) * o)
     walk.give(op.ins[0], g - math.log(k), (whole - 1) / (seen - 1) if seen > 1 else 0.0)
+
+
+def _to_largest(walk, op, w, g, o):
+    peak = walk.signal.peaks.get(w)
+    if peak is None:
+        return walk.give(op.ins[0], g, o)
+    seen, made = walk.spread.windows[w].tolist()
+    whole, own = 1 + (made - 1) * o, max(1 + o * peak.peaks.same, 1e-300)
+    g += math.log(own)
+    walk.give(op.ins[0], g, (whole / own - 1) / (seen - 1))
+    if peak.step is not None:
+        walk.peaks[peak.step] = g, o, peak  # of the activation step behind which it gives
+
+
+def through(walk: Any, s: int) -> tuple[float, float, float, float]:
+    """What an activation step makes of the gradient that a max pool has sent it: its log squared norm and correlation
+    before, the log factor on the former, and the correlation behind."""
+    g, o, (_, found, count) = walk.peaks.pop(s)
+    B, norm, own = int(walk.spread.steps[s]), walk.at[s][1], 1 + o * found.same
+    kept, every = found.slope2 + o * found.shared, found.slope2 + (count - 1) * o * found.slopes
+    scale = 0.0
+    if norm.kind == "batch":
+        log_spread = float(walk.signal.raw[s]) + math.log(float(walk.signal.raw_distance[s]))
+        factor, shrink = inverse_variance(B, math.log(norm.eps) - log_spread)
+        pulled = found.pull2 + (count - 1) * o * found.pulls
+        kept = kept - (every + pulled * (2 - shrink)) / B
+        every, scale = 0.0, math.log(factor) - log_spread
+    elif norm.kind is not None:
+        scale = -float(np.logaddexp(walk.signal.raw[s], math.log(norm.eps)))
+    before = ((1 + (count - 1) * o) / own - 1) / (B - 1)
+    factor = math.log(kept / own) + scale if kept > 0 else -math.inf
+    return g, before, factor, (every / kept - 1) / (B - 1) if kept > 0 else 0.0

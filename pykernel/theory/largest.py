@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The largest of several alike normal entries behind a function, and those of two windows: what max pools are made of.
+
+Entries of a window have one variance and one correlation c. Given the part that they share they are independent, and
+the largest of m has the distribution F^m: so every mean is an integral over the common part and one over a single
+entry. Two windows that share r entries are independent given the largest of these.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pykernel.theory.correlation import normal_cdf
+from pykernel.theory.quadrature import HOMOGENEOUS, legendre, rule, special_points
+from pykernel.theory.structure import NoTheory
+
+NODES, WIDTH = 8, 0.5  # of a panel of entries
+REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
+LIGHT = 1e-16  # weight of a common part that is forgotten
+WIDEST = 8.0  # deviation of what a sine acts on, up to which panels follow it
+FURTHEST = 300.0  # |log of a deviation| up to which a function that bends is evaluated
+
+
+class Overlap(NamedTuple):
+    """Two windows: how many entries each has, and how many both have."""
+
+    first: int
+    second: int
+    shared: int
+
+
+class Windows(NamedTuple):
+    """How often windows and pairs of them occur.
+
+    Attributes:
+        sizes: (entries of a window, share of all windows).
+        pairs: (Overlap, share of all ordered pairs of windows, those of different inputs among them).
+        partners: (Overlap, mean number of such partners of a window), of those that share entries.
+    """
+
+    sizes: tuple[tuple[int, float], ...]
+    pairs: tuple[tuple[Overlap, float], ...]
+    partners: tuple[tuple[Overlap, float], ...]
+
+
+class Peaks(NamedTuple):
+    """Means over windows, and over pairs of windows; y is what the function acts on at the largest over its deviation,
+    f its slope there.
+
+    Attributes:
+        log_square: log E phi^2.  mean: E phi over the root of that.  distance: 1 - cosine of two windows.
+        slope2, pull2: E f^2 and E (f y)^2.  slopes, pulls: the same products of two windows.
+        same: expected number of other windows whose largest is the same entry.  shared, shared_pull: E f^2 and E (f
+            y)^2 there times that number.
+    """
+
+    log_square: float
+    mean: float
+    distance: float
+    slope2: float
+    pull2: float
+    slopes: float
+    pulls: float
+    same: float
+    shared: float
+    shared_pull: float
+
+
+def peaks(row: Any, log_std: float, correlation: float, windows: Windows) -> Peaks:
+    """Moments of phi's largest over windows of normal entries.
+
+    Args:
+        row: the activation function.
+        log_std: log standard deviation of what it acts on.
+        correlation: of any two entries; below 0 only as little as entries whose mean over all columns was subtracted.
+        windows: which windows there are.
+
+    Raises:
+        NoTheory: deviations at which the function is not followed.
+    """
+    if row.name in HOMOGENEOUS:
+        found = _peaks(row, 0.0, correlation, windows)
+        return found._replace(log_square=found.log_square + 2 * log_std)
+    if abs(log_std) > FURTHEST or (row.name == "sin" and log_std > math.log(WIDEST)):
+        raise NoTheory(
+            f"mean field follows the largest of {row} for preactivations of a size from 1e-130 to "
+            f"{WIDEST if row.name == 'sin' else '1e130'}, got {math.exp(min(log_std, 700.0)):.3g}; use propagate"
+        )
+    return _peaks(row, log_std, correlation, windows)
+
+
+@lru_cache(maxsize=512)
+def _peaks(row: Any, log_std: float, correlation: float, windows: Windows) -> Peaks:
+    std, c = math.exp(log_std), min(correlation, 1.0)
+    law = Law(row, std, c, max(windows.sizes, key=lambda pair: pair[1])[0])
+    over = lambda per_row: float(law.weight @ per_row)
+    mean, square, slope, slope2, pull, pull2 = ({} for _ in range(6))
+    for m in {m for m, _ in windows.sizes} | {n for pair, _ in windows.partners for n in _sizes(pair)}:
+        of = law.of(m)
+        mean[m], slope[m], pull[m] = of(law.value), of(law.slope), of(law.slope * law.z)
+        square[m] = of((law.value - mean[m][:, None]) ** 2)
+        slope2[m], pull2[m] = over(of(law.slope**2)), over(of((law.slope * law.z) ** 2))
+    every = lambda values: sum(share * values[m] for m, share in windows.sizes)
+    value2 = every({m: over(square[m] + mean[m] ** 2) for m in square})
+    apart = slopes = pulls = 0.0
+    for pair, share in windows.pairs:
+        m, n, _ = pair
+        lost = 0.5 * over(square[m] + square[n] + (mean[m] - mean[n]) ** 2) - over(law.both(law.value, pair, mean))
+        drawn = std * std * min(c, 0.0) * over(slope[m]) * over(slope[n])  # to the mean that was subtracted
+        apart += share * (lost - drawn)
+        slopes += share * over(law.both(law.slope, pair, slope) + slope[m] * slope[n])
+        pulls += share * over(law.both(law.slope * law.z, pair, pull) + pull[m] * pull[n])
+    same = {pair: number * pair.shared / _union(pair) for pair, number in windows.partners}
+    return Peaks(
+        math.log(value2) if value2 > 0 else -math.inf,
+        every({m: over(mean[m]) for m in mean}) / math.sqrt(value2) if value2 > 0 else 0.0,
+        min(max(apart, 0.0) / value2, 2.0) if value2 > 0 else 0.0,
+        every(slope2),
+        every(pull2),
+        slopes,
+        pulls,
+        sum(same.values()),
+        sum(number * slope2[_union(pair)] for pair, number in same.items()),
+        sum(number * pull2[_union(pair)] for pair, number in same.items()),
+    )
+
+
+def _union(pair: Overlap) -> int:
+    return pair.first + pair.second - pair.shared
+
+
+def _sizes(pair: Overlap) -> tuple[int, ...]:
+    return pair.first, pair.second, _union(pair)
+
+
+class Law:
+    """Entries on a grid: a row for each value of their common part, in order of the function's value.
+
+    Attributes:
+        weight: of the common parts, (I,).
+        z, value, slope: what the function acts on over its deviation, and what it makes of it, (I, J).
+        density: chance of a node.  upto: chance that an entry's value is not larger, both given the common part.
+    """
+
+    def __init__(self, row: Any, std: float, correlation: float, m: int):
+        common, own = math.sqrt(max(correlation, 0.0)), math.sqrt(1 - correlation)
+        points = special_points(row)
+        x, self.weight = _common_parts(std, common, own, points)
+        e, density = _entries(std, common * x, own, points)
+        moved = _narrowed(e, m, correlation) if correlation < 0 else e
+        z = common * x[:, None] + own * moved
+        value, slope = (np.asarray(f(std * z), float) for f in (row.value, row.slope))
+        order = np.argsort(value, axis=1, kind="stable")
+        rises = bool((np.diff(order, axis=1) > 0).all())
+        sort = lambda values: values if rises else np.take_along_axis(values, order, axis=1)
+        self.z, self.value, self.slope, self.density = sort(z), sort(value), sort(slope), sort(density)
+        self.upto = normal_cdf(e) if rises else np.cumsum(self.density, axis=1) - self.density / 2
+
+    def chance(self, m: int) -> np.ndarray:
+        """Of each node, to be the largest of m entries, (I, J)."""
+        chance = self.upto ** (m - 1) * self.density
+        return chance / chance.sum(axis=1, keepdims=True)
+
+    def of(self, m: int) -> Any:
+        """The mean of values where the largest of m entries is, given the common part: a function, (I, J) -> (I,)."""
+        chance = self.chance(m)
+        return lambda values: (chance * values).sum(axis=1)
+
+    def both(self, values: np.ndarray, pair: Overlap, mean: dict) -> Any:
+        """The covariance of values where the largest of two windows are, given the common part, (I,)."""
+        m, n, r = pair
+        if not r:
+            return np.zeros(len(values))
+        first, second = (self.beside(values - mean[k][:, None], k - r) for k in (m, n))
+        return (self.chance(r) * first * second).sum(axis=1)
+
+    def beside(self, values: np.ndarray, m: int) -> np.ndarray:
+        """The mean of values where the largest of a node and m further entries is, given the node, (I, J)."""
+        if not m:
+            return values
+        chance = self.chance(m)
+        above = np.cumsum((chance * values)[:, ::-1], axis=1)[:, ::-1] - chance * values / 2
+        return values * self.upto**m + above
+
+
+def _common_parts(std: float, common: float, own: float, points: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the common part: what is left given it varies on the scale of an entry's own part."""
+    if common < 1e-8:
+        return np.zeros(1), np.ones(1)
+    scale = std * common
+    x, w = rule(scale, points, NODES, finest=0.5 * min(scale, max(1.0, std * own)))
+    return x[w > LIGHT], w[w > LIGHT]
+
+
+def _entries(std: float, common: np.ndarray, own: float, points: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a standard normal, a row for each common part, with edges graded towards where the function
+    bends."""
+    graded = 0.5 * 2.0 ** np.arange(max(1, math.ceil(math.log2(4 * REACH * max(std, 1.0)))))
+    at = np.concatenate([[p, *(p + graded), *(p - graded)] for p in points])
+    bends = (at / std - common[:, None]) / max(own, 1e-150)
+    even = np.broadcast_to(np.arange(-REACH, REACH + WIDTH, WIDTH), (len(common), round(2 * REACH / WIDTH) + 1))
+    edges = np.sort(np.concatenate([even, np.clip(bends, -REACH, REACH)], axis=1), axis=1)
+    x, w = legendre(NODES)
+    half = np.diff(edges, axis=1)[:, :, None] / 2
+    e = (edges[:, :-1, None] + half * (1 + x)).reshape(len(common), -1)
+    weight = (half * w).reshape(len(common), -1)
+    return e, weight * np.exp(-0.5 * e * e) / math.sqrt(2 * math.pi)
+
+
+def _narrowed(e: np.ndarray, m: int, correlation: float) -> np.ndarray:
+    """Entries whose largest of m has the variance that a correlation below 0 leaves it, to first order in that."""
+    x, w = rule(1.0, (0.0,), NODES)
+    chance = m * normal_cdf(x) ** (m - 1) * w
+    mean = float(chance @ x)
+    variance = float(chance @ (x - mean) ** 2)
+    return mean + (e - mean) * math.sqrt(max(1 + correlation / ((1 - correlation) * variance), 0.0))
