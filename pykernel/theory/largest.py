@@ -21,6 +21,7 @@ from pykernel.theory.structure import NoTheory
 NODES, WIDTH = 8, 0.5  # of a panel of entries
 REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
 LIGHT = 1e-16  # weight of a common part that is forgotten
+ALIKE = 1e-24  # of 1 - c: entries that are one
 WIDEST = 8.0  # deviation of what a sine acts on, up to which panels follow it
 FURTHEST = 300.0  # |log of a deviation| up to which a function that bends is evaluated
 
@@ -54,8 +55,9 @@ class Peaks(NamedTuple):
     Attributes:
         log_square: log E phi^2.  mean: E phi over the root of that.  distance: 1 - cosine of two windows.
         slope2, pull2: E f^2 and E (f y)^2.  slopes, pulls: the same products of two windows.
-        same: expected number of other windows whose largest is the same entry.  shared, shared_pull: E f^2 and E (f
-            y)^2 there times that number.
+        same: expected number of other windows whose largest is the same entry.  shared: E f^2 there times that number.
+        flat: chance that the slope is below 1 percent of its largest.
+        spread: variance of a window's largest entry, given what all columns share, over that of an entry.
     """
 
     log_square: float
@@ -67,36 +69,38 @@ class Peaks(NamedTuple):
     pulls: float
     same: float
     shared: float
-    shared_pull: float
+    flat: float
+    spread: float
 
 
-def peaks(row: Any, log_std: float, correlation: float, windows: Windows) -> Peaks:
-    """Moments of phi's largest over windows of normal entries.
+def peaks(row: Any, log_std: float, correlation: float, windows: Windows, first: str = "function") -> Peaks:
+    """Moments of phi's largest over windows of normal entries, or of phi at the largest entry.
 
     Args:
         row: the activation function.
-        log_std: log standard deviation of what it acts on.
+        log_std: log standard deviation of an entry; with "norm" of what phi acts on.
         correlation: of any two entries; below 0 only as little as entries whose mean over all columns was subtracted.
         windows: which windows there are.
+        first: what comes first: the "function", the "pool", or the pool and then a "norm" over very many columns.
 
     Raises:
         NoTheory: deviations at which the function is not followed.
     """
     if row.name in HOMOGENEOUS:
-        found = _peaks(row, 0.0, correlation, windows)
+        found = _peaks(row, 0.0, correlation, windows, first)
         return found._replace(log_square=found.log_square + 2 * log_std)
     if abs(log_std) > FURTHEST or (row.name == "sin" and log_std > math.log(WIDEST)):
         raise NoTheory(
             f"mean field follows the largest of {row} for preactivations of a size from 1e-130 to "
             f"{WIDEST if row.name == 'sin' else '1e130'}, got {math.exp(min(log_std, 700.0)):.3g}; use propagate"
         )
-    return _peaks(row, log_std, correlation, windows)
+    return _peaks(row, log_std, correlation, windows, first)
 
 
 @lru_cache(maxsize=512)
-def _peaks(row: Any, log_std: float, correlation: float, windows: Windows) -> Peaks:
+def _peaks(row: Any, log_std: float, correlation: float, windows: Windows, first: str) -> Peaks:
     std, c = math.exp(log_std), min(correlation, 1.0)
-    law = Law(row, std, c, max(windows.sizes, key=lambda pair: pair[1])[0])
+    law = Law(row, std, c, windows, first)
     over = lambda per_row: float(law.weight @ per_row)
     mean, square, slope, slope2, pull, pull2 = ({} for _ in range(6))
     for m in {m for m, _ in windows.sizes} | {n for pair, _ in windows.partners for n in _sizes(pair)}:
@@ -125,7 +129,8 @@ def _peaks(row: Any, log_std: float, correlation: float, windows: Windows) -> Pe
         pulls,
         sum(same.values()),
         sum(number * slope2[_union(pair)] for pair, number in same.items()),
-        sum(number * pull2[_union(pair)] for pair, number in same.items()),
+        every({m: over(law.of(m)(np.abs(law.slope) < 0.01 * row.max_slope)) for m in mean}),
+        law.spread,
     )
 
 
@@ -146,15 +151,19 @@ class Law:
         density: chance of a node.  upto: chance that an entry's value is not larger, both given the common part.
     """
 
-    def __init__(self, row: Any, std: float, correlation: float, m: int):
-        common, own = math.sqrt(max(correlation, 0.0)), math.sqrt(1 - correlation)
+    def __init__(self, row: Any, std: float, correlation: float, windows: Windows, first: str):
+        _, self.spread = largest(windows.sizes)
+        self.spread *= 1 - correlation
+        if first == "norm":
+            correlation = 0.0
+        common, own = math.sqrt(max(correlation, 0.0)), math.sqrt(max(1 - correlation, ALIKE))
         points = special_points(row)
         x, self.weight = _common_parts(std, common, own, points)
-        e, density = _entries(std, common * x, own, points)
-        moved = _narrowed(e, m, correlation) if correlation < 0 else e
-        z = common * x[:, None] + own * moved
+        shift, factor = _moved(windows.sizes, correlation, first == "norm")
+        e, density = _entries(std * own * factor, (common * x + own * shift) / (own * factor), points)
+        z = common * x[:, None] + own * (shift + factor * e)
         value, slope = (np.asarray(f(std * z), float) for f in (row.value, row.slope))
-        order = np.argsort(value, axis=1, kind="stable")
+        order = np.argsort(value if first == "function" else e, axis=1, kind="stable")
         rises = bool((np.diff(order, axis=1) > 0).all())
         sort = lambda values: values if rises else np.take_along_axis(values, order, axis=1)
         self.z, self.value, self.slope, self.density = sort(z), sort(value), sort(slope), sort(density)
@@ -196,25 +205,40 @@ def _common_parts(std: float, common: float, own: float, points: tuple) -> tuple
     return x[w > LIGHT], w[w > LIGHT]
 
 
-def _entries(std: float, common: np.ndarray, own: float, points: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of a standard normal, a row for each common part, with edges graded towards where the function
-    bends."""
-    graded = 0.5 * 2.0 ** np.arange(max(1, math.ceil(math.log2(4 * REACH * max(std, 1.0)))))
+def _entries(scale: float, middle: np.ndarray, points: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a standard normal e, a row for each middle, with edges graded towards where a function of
+    scale (middle + e) bends."""
+    scale = max(scale, 1e-150)
+    graded = 0.5 * 2.0 ** np.arange(max(1, math.ceil(math.log2(4 * REACH * max(scale, 1.0)))))
     at = np.concatenate([[p, *(p + graded), *(p - graded)] for p in points])
-    bends = (at / std - common[:, None]) / max(own, 1e-150)
-    even = np.broadcast_to(np.arange(-REACH, REACH + WIDTH, WIDTH), (len(common), round(2 * REACH / WIDTH) + 1))
+    bends = at / scale - middle[:, None]
+    even = np.broadcast_to(np.arange(-REACH, REACH + WIDTH, WIDTH), (len(middle), round(2 * REACH / WIDTH) + 1))
     edges = np.sort(np.concatenate([even, np.clip(bends, -REACH, REACH)], axis=1), axis=1)
     x, w = legendre(NODES)
     half = np.diff(edges, axis=1)[:, :, None] / 2
-    e = (edges[:, :-1, None] + half * (1 + x)).reshape(len(common), -1)
-    weight = (half * w).reshape(len(common), -1)
+    e = (edges[:, :-1, None] + half * (1 + x)).reshape(len(middle), -1)
+    weight = (half * w).reshape(len(middle), -1)
     return e, weight * np.exp(-0.5 * e * e) / math.sqrt(2 * math.pi)
 
 
-def _narrowed(e: np.ndarray, m: int, correlation: float) -> np.ndarray:
-    """Entries whose largest of m has the variance that a correlation below 0 leaves it, to first order in that."""
+def _moved(sizes: tuple, correlation: float, normed: bool) -> tuple[float, float]:
+    """shift + factor e, in the place of entries e.
+
+    A correlation below 0 narrows the law of their largest, to first order; a norm centres it and makes its variance 1.
+    """
+    if correlation >= 0 and not normed:
+        return 0.0, 1.0
+    mean, variance = largest(sizes)
+    if normed:
+        return -mean / math.sqrt(variance), 1 / math.sqrt(variance)
+    factor = math.sqrt(max(1 + correlation / ((1 - correlation) * variance), 1e-12))
+    return mean * (1 - factor), factor
+
+
+@lru_cache(maxsize=256)
+def largest(sizes: tuple[tuple[int, float], ...]) -> tuple[float, float]:
+    """Mean and variance of the largest of independent standard normal entries, over windows of these sizes."""
     x, w = rule(1.0, (0.0,), NODES)
-    chance = m * normal_cdf(x) ** (m - 1) * w
-    mean = float(chance @ x)
-    variance = float(chance @ (x - mean) ** 2)
-    return mean + (e - mean) * math.sqrt(max(1 + correlation / ((1 - correlation) * variance), 0.0))
+    density = sum(share * m * normal_cdf(x) ** (m - 1) for m, share in sizes) * w
+    mean = float(density @ x)
+    return mean, float(density @ (x - mean) ** 2)

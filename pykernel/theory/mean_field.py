@@ -35,13 +35,13 @@ from pykernel.window import Window
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 
 
-APART = ("between", "fractions", "peaks")  # of a Signal, no rows
+APART = ("between", "fractions", "peaks", "pooled")  # of a Signal, no rows
 
 
 def as_arrays(rows: Signal) -> Signal:
     """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
     signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
-    signal.peaks = rows.peaks
+    signal.peaks, signal.pooled = rows.peaks, rows.pooled
     return signal
 
 
@@ -90,7 +90,8 @@ class Forward(Walk):
         weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
         skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
         wide: see `uniform.sources`.
-        behind: register -> number of the activation step whose output it holds; kept where max pools ask for it.
+        behind: register -> number of the activation step whose output it holds.  pooled: register -> number of the max
+            pool of what weights give that it holds. Both are kept where there are max pools.
         rows: the Signal that is filled.
     """
 
@@ -112,6 +113,7 @@ class Forward(Walk):
         self.rows = Signal(weight, bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
         self.behind: dict[int, int] = {}
+        self.pooled: dict[int, int] = {}
 
     def run(self) -> Signal:
         """Every row."""
@@ -163,17 +165,25 @@ class Forward(Walk):
         return steps
 
     def noting(self, stretch: Stretch, op: Any, step: Callable[[int], None]) -> Callable[[int], None]:
-        """The step of an op that notes which activation step its register is behind."""
-        (first, each), behind = place(stretch, op), self.behind
+        """The step of an op that notes which activation step, or max pool, its register is behind."""
+        first, each = place(stretch, op)
+        notes = {"phi": self.behind, "pool": self.pooled}
 
         def noted(i: int) -> None:
             step(i)
-            s = first + i * each if op.kind == "phi" else behind.get(op.ins[0]) if op.kind == "node" else None
-            behind.pop(op.out, None)
-            if s is not None:
-                behind[op.out] = s
+            for kind, note in notes.items():
+                number = note.get(op.ins[0]) if op.kind == "node" else None
+                if op.kind == kind and not (kind == "pool" and not self.of_weights(first + i * each)):
+                    number = first + i * each
+                note.pop(op.out, None)
+                if number is not None:
+                    note[op.out] = number
 
         return noted
+
+    def of_weights(self, number: int) -> bool:
+        """Whether a pool takes the largest of what weights give."""
+        return number in self.rows.peaks and self.rows.peaks[number].step is None
 
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from pykernel.theory.batch import inverse_variance
 from pykernel.theory.ops import OPS
-from pykernel.theory.ops.pool import Peak
 from pykernel.theory.population import Join, PopulationForward, Slopes
 from pykernel.theory.shaped import ShapedBackward
 from pykernel.theory.signals import Gradient, Signal
@@ -97,12 +96,13 @@ class PopulationBackward(ShapedBackward):
         """Behind the function of a max pool, gradients of units that know them go by their own slopes."""
         step = self.signal.peaks[number].step
         if step is not None:
-            g, o, (_, found, count) = self.peaks[step]
+            g, o, peak = self.peaks[step]
+            found = peak.peaks
             slope2 = float((felt * felt).mean())
             share = slope2 / found.slope2 if found.slope2 > 0 else 0.0
-            own = {name: share * getattr(found, name) for name in ("pull2", "pulls", "shared", "shared_pull")}
+            own = {name: share * getattr(found, name) for name in ("pull2", "pulls", "shared")}
             slopes = _pairs(felt) / o if o else 0.0
-            self.peaks[step] = g, o, Peak(step, found._replace(slope2=slope2, slopes=slopes, **own), count)
+            self.peaks[step] = g, o, peak._replace(peaks=found._replace(slope2=slope2, slopes=slopes, **own))
 
     def _gate(self, op: Any, number: int, shape: Any, kept: tuple) -> None:
         (g, v), (G, _) = op.ins, self.take(op.out)

@@ -48,10 +48,7 @@ def structure(program: Program) -> Structure:
     for stretch in program.stretches:
         for _ in range(min(stretch.count, 3)):  # what enters is what came out; a law changes once at most
             for op in stretch.ops:
-                of_normal = op.kind == "phi" and walk.laws[op.ins[0]].gaussian
-                passed = op.kind == "node" and op.ins[0] in walk.functions
-                walk.laws[op.out] = OPS[op.kind].law(walk, stretch, op)
-                walk.functions = walk.functions | {op.out} if of_normal or passed else walk.functions - {op.out}
+                walk.step(stretch, op, OPS[op.kind].law)
     return walk
 
 

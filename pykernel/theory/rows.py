@@ -116,6 +116,10 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             for B in np.unique(spread[chosen]):
                 some = spread[chosen] == B
                 dead[np.flatnonzero(chosen)[some]] = _dead(row, deviation[some], distance[chosen][some], int(B))
+    for s, peak in signal.pooled.items():
+        row, norm = program.activations[steps.row[s]], program.norms[steps.norm[s]]
+        saturated[s], flat = peak.peaks.flat, correlation.dead_set(row) if norm.kind is None else []
+        dead[s] = correlation.common_probability(flat, math.exp(peak.log_std), peak.distance, peak.entries)
     for s, found in (signal.fractions or {}).items():
         saturated[s], dead[s] = found[0], dead[s] if found[1] is None else found[1]
     return saturated, dead

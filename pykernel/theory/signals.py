@@ -36,7 +36,8 @@ class Signal:
             input apart from them; the others are then those of two positions of one input. Else None.
         fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
             normal (`density`, `population`); None in place of the latter where it acts on normal ones after all.
-        peaks: number of a window -> what the largest entries of a max pool are like (`ops.pool.Peak`).
+        peaks: number of a window -> what the largest entries of a max pool are like (`ops.pool.Peak`).  pooled: number
+            of an activation step that acts on a max pool of what weights give -> the same behind it.
     """
 
     weight: Any
@@ -73,6 +74,7 @@ class Signal:
     between: Any = None
     fractions: Any = None
     peaks: Any = field(default_factory=dict)
+    pooled: Any = field(default_factory=dict)
 
     @property
     def spread(self) -> np.ndarray:

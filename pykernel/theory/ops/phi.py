@@ -11,7 +11,7 @@ import numpy as np
 from pykernel.theory import uniform
 from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import deviation
-from pykernel.theory.structure import ODD
+from pykernel.theory.structure import ODD, NoTheory
 
 ROWS = ("raw", "preimage", "uniform")
 FAR_ROWS = ("raw_distance",)
@@ -26,7 +26,14 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     known = "batch" not in norms
-    if not walk.laws[source].gaussian:
+    if source in walk.pooled:
+        if not norms <= {None, "batch"}:
+            raise NoTheory(
+                "mean field follows functions on max pools behind batch norm or no norm; put the norm before the pool, "
+                "or use propagate"
+            )
+        known = False
+    elif not walk.laws[source].gaussian:
         walk.follow(source, names, batch=not known)
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
@@ -46,6 +53,9 @@ def moments(walk, op, number):
         s = first + i * each
         row, norm = at[s]
         raw[s] = q = square[source]
+        if (w := walk.pooled.get(source)) is not None:
+            pool.acted_on(walk, s, w, out)
+            return
         if norm.kind == "batch" and (B := int(walk.spread.steps[s])) > 1:
             preimage[s], walk.rows.raw_distance[s] = 0.0, far[source]
             square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source], B)
@@ -69,7 +79,7 @@ def distance(walk, op, number):
     def step(i):
         s = first + i * each
         row, norm = at[s]
-        if norm.kind != "batch":
+        if norm.kind != "batch" and s not in rows.pooled:
             rows.raw_distance[s] = d = far[source]
             if walk.wide is not None and walk.wide[s] >= 0:
                 far[out] = uniform.apart(rows.preimage[s], rows.uniform[s], d)
@@ -90,6 +100,8 @@ def backward(walk, op, s):
 
 def _passed(walk, s, o):
     """log factor on the squared norm of the gradient, and its correlation."""
+    if walk.signal.pooled and s in walk.signal.pooled:
+        return pool.slopes(walk, s, o)
     if walk.normed and walk.at[s][1].kind == "batch":
         B, signal = int(walk.spread.steps[s]), walk.signal
         return walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)

@@ -29,12 +29,15 @@ MADE = "a max pool"
 
 
 class Peak(NamedTuple):
-    """Of a max pool: which activation step it is behind, None behind weights; its moments; how many windows there
-    are."""
+    """Of a max pool: which activation step it is behind, None behind weights; its moments; how many windows there are;
+    log deviation and distance of the normal entries, and how many a unit has."""
 
     step: int | None
     peaks: Peaks
     windows: int
+    log_std: float
+    distance: float
+    entries: int
 
 
 def law(walk, stretch, op):
@@ -83,7 +86,8 @@ def largest(walk, w, source, out):
         walk.distance[out] = walk.distance[source]
         return
     found = peaks(function.row, float(log), 1.0 - float(d), occurrences(walk.window(w), walk.program.batch))
-    walk.rows.peaks[w] = Peak(s, found, int(walk.spread.windows[w, 1]))
+    entries, count = walk.spread.windows[w].tolist()
+    walk.rows.peaks[w] = Peak(s, found, count, float(log), float(d), entries)
     walk.square[out], walk.mean[out], walk.distance[out] = found.log_square, found.mean, found.distance
 
 
@@ -97,6 +101,22 @@ def preimage(walk: Any, s: int) -> tuple[float, float]:
     left, seen = float(walk.rows.raw[s]) + math.log(d), int(walk.spread.steps[s])
     # entries less their mean: as correlated as that makes them
     return (left - float(np.logaddexp(left, math.log(norm.eps)))) / 2, seen / (seen - 1)
+
+
+def acted_on(walk: Any, s: int, w: int, out: int) -> None:
+    """Moments of an activation step that acts on a max pool of what weights give; behind batch norm as of very many
+    columns, but for the product of two."""
+    (function, norm), peak, B = walk.at[s], walk.rows.peaks[w], int(walk.spread.steps[s])
+    log, first = peak.log_std, "pool"
+    if norm.kind == "batch":
+        left, first = 2 * log + _log(peak.peaks.spread), "norm"
+        log = (left - float(np.logaddexp(left, math.log(norm.eps)))) / 2
+    found = peaks(function.row, log, 1 - peak.distance, occurrences(walk.window(w), walk.program.batch), first)
+    walk.rows.preimage[s], walk.rows.raw_distance[s] = log, walk.distance[out]
+    drawn = math.exp(2 * log - found.log_square) * found.slopes / (B - 1) if norm.kind == "batch" else 0.0
+    walk.square[out], walk.mean[out] = found.log_square, found.mean
+    walk.distance[out] = min(found.distance + drawn, 2.0)
+    walk.rows.pooled[s] = peak._replace(step=s, peaks=found)
 
 
 def distance(walk, op, number):
@@ -174,21 +194,47 @@ def _to_largest(walk, op, w, g, o):
         walk.peaks[peak.step] = g, o, peak  # of the activation step behind which it gives
 
 
+def slopes(walk: Any, s: int, o: float) -> tuple[float, float]:
+    """What an activation step that acts on a max pool makes of a gradient of correlation o: log factor on its squared
+    norm, and the correlation behind."""
+    peak = walk.signal.pooled[s]
+    found, count = peak.peaks, int(walk.spread.steps[s])
+    kept, every = found.slope2, found.slope2 + (count - 1) * o * found.slopes
+    if walk.at[s][1].kind == "batch":
+        spread = 2 * peak.log_std + _log(found.spread)
+        return _normed(walk, s, kept, every, found.pull2 + (count - 1) * o * found.pulls, spread)
+    return _log(kept), (every / kept - 1) / (count - 1) if kept > 0 and count > 1 else 0.0
+
+
 def through(walk: Any, s: int) -> tuple[float, float, float, float]:
     """What an activation step makes of the gradient that a max pool has sent it: its log squared norm and correlation
     before, the log factor on the former, and the correlation behind."""
-    g, o, (_, found, count) = walk.peaks.pop(s)
+    g, o, peak = walk.peaks.pop(s)
+    found, count = peak.peaks, peak.windows
     B, norm, own = int(walk.spread.steps[s]), walk.at[s][1], 1 + o * found.same
-    kept, every = found.slope2 + o * found.shared, found.slope2 + (count - 1) * o * found.slopes
-    scale = 0.0
-    if norm.kind == "batch":
-        log_spread = float(walk.signal.raw[s]) + math.log(float(walk.signal.raw_distance[s]))
-        factor, shrink = inverse_variance(B, math.log(norm.eps) - log_spread)
-        pulled = found.pull2 + (count - 1) * o * found.pulls
-        kept = kept - (every + pulled * (2 - shrink)) / B
-        every, scale = 0.0, math.log(factor) - log_spread
-    elif norm.kind is not None:
-        scale = -float(np.logaddexp(walk.signal.raw[s], math.log(norm.eps)))
     before = ((1 + (count - 1) * o) / own - 1) / (B - 1)
-    factor = math.log(kept / own) + scale if kept > 0 else -math.inf
-    return g, before, factor, (every / kept - 1) / (B - 1) if kept > 0 else 0.0
+    kept, every = found.slope2 + o * found.shared, found.slope2 + (count - 1) * o * found.slopes
+    if norm.kind == "batch":
+        spread = float(walk.signal.raw[s]) + math.log(float(walk.signal.raw_distance[s]))
+        factor, alike = _normed(walk, s, kept, every, found.pull2 + (count - 1) * o * found.pulls, spread)
+    else:
+        scale = 0.0 if norm.kind is None else float(np.logaddexp(walk.signal.raw[s], math.log(norm.eps)))
+        factor, alike = _log(kept) - scale, (every / kept - 1) / (B - 1) if kept > 0 else 0.0
+    return g, before, factor - math.log(own), alike
+
+
+def _normed(walk: Any, s: int, kept: float, every: float, pulled: float, spread: float) -> tuple[float, float]:
+    """log factor of batch norm on a squared norm, and the correlation behind it.
+
+    Args:
+        kept, every, pulled: what slopes leave of the squared norm, of that of the sum over columns, and of that of the
+            sum of each times its normalised entry.
+        spread: log variance of what is normalised; it varies as that of normal entries.
+    """
+    B, norm = int(walk.spread.steps[s]), walk.at[s][1]
+    factor, shrink = inverse_variance(B, math.log(norm.eps) - spread)
+    return _log(kept - (every + pulled * (2 - shrink)) / B) + math.log(factor) - spread, -1 / (B - 1)
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf
