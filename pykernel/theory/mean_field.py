@@ -283,6 +283,9 @@ class Backward(Walk):
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
         self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
+        self.sharing: dict[
+            int, float
+        ] = {}  # max pool -> factor of windows that share entries, of a gradient with slopes
         self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
     def take(self, register: int) -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ MADE = "a max pool"
 
 class Peak(NamedTuple):
     """Of a max pool: which activation step it is behind, None behind weights; its moments; how many windows there are;
-    log deviation and distance of the normal entries, and how many a unit has."""
+    log deviation and distance of the normal entries, and how many a unit has; its number."""
 
     step: int | None
     peaks: Peaks
@@ -38,6 +38,7 @@ class Peak(NamedTuple):
     log_std: float
     distance: float
     entries: int
+    number: int
 
 
 def law(walk, stretch, op):
@@ -87,7 +88,7 @@ def largest(walk, w, source, out):
         return
     found = peaks(function.row, float(log), 1.0 - float(d), occurrences(walk.window(w), walk.program.batch))
     entries, count = walk.spread.windows[w].tolist()
-    walk.rows.peaks[w] = Peak(s, found, count, float(log), float(d), entries)
+    walk.rows.peaks[w] = Peak(s, found, count, float(log), float(d), entries, w)
     walk.square[out], walk.mean[out], walk.distance[out] = found.log_square, found.mean, found.distance
 
 
@@ -187,7 +188,7 @@ def _to_largest(walk, op, w, g, o):
     if peak is None:
         return walk.give(op.ins[0], g, o)
     seen, made = walk.spread.windows[w].tolist()
-    whole, own = 1 + (made - 1) * o, max(1 + o * peak.peaks.same, 1e-300)
+    whole, own = 1 + (made - 1) * o, max(walk.sharing.pop(w, 1 + o * peak.peaks.same), 1e-300)
     g += math.log(own)
     walk.give(op.ins[0], g, (whole / own - 1) / (seen - 1))
     if peak.step is not None:
@@ -203,6 +204,7 @@ def slopes(walk: Any, s: int, o: float) -> tuple[float, float]:
     if walk.at[s][1].kind == "batch":
         spread = 2 * peak.log_std + _log(found.spread)
         return _normed(walk, s, kept, every, found.pull2 + (count - 1) * o * found.pulls, spread)
+    walk.sharing[peak.number] = 1 + o * found.shared / kept if kept > 0 else 1.0
     return _log(kept), (every / kept - 1) / (count - 1) if kept > 0 and count > 1 else 0.0
 
 
