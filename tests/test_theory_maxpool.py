@@ -231,7 +231,8 @@ def test_ensembles_of_max_pools_lie_beside_the_theory(name):
     ):
         np.testing.assert_allclose(np.mean(m.rows[row], axis=0), p.rows[row], atol=0.065, err_msg=row)
     for row in ("similarity", "saturated", "dead"):
-        np.testing.assert_allclose(np.mean(m.rows[row], axis=0), p.rows[row], atol=0.04, err_msg=row)
+        known = np.isfinite(p.rows[row])  # of dead units on sums nothing is said
+        np.testing.assert_allclose(np.mean(m.rows[row], axis=0)[known], p.rows[row][known], atol=0.04, err_msg=row)
 
 
 def test_what_is_not_known_of_max_pools_is_said():
