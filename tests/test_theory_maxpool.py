@@ -24,7 +24,7 @@ def circular(*channels, **words):
 def alike(m, shared=0):
     """Windows of m entries, every two of which share so many."""
     pair = ((Overlap(m, m, shared), 1.0),)
-    return Windows(((m, 1.0),), pair, pair if shared else ())
+    return Windows(((m, 1.0),), pair, (), pair if shared else ())
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,18 @@ ENSEMBLES = {
         {"positions": (12, 12), "batch": 2},
     ),
     "stem and a skip that begins with the pool": (
-        lambda n: net(n, Block(circular(), Norm("batch"), "relu", TWO), *[residual()] * 2),
+        lambda n: net(n, Block(circular(), Norm("batch"), "relu", THREE), *[residual()] * 2),
         {"positions": (16, 16), "batch": 2},
+    ),
+    "three that overlap": (
+        lambda n: net(
+            n,
+            Block(circular(kernel=5), "relu", Pool("max", 3, stride=2)),
+            stage("relu", Pool("max", 3, stride=2)),
+            stage("relu", norm=None),
+            Block(circular(), Pool("max", 3, stride=2), "relu"),
+        ),
+        {"positions": (33, 33), "batch": 2},
     ),
     "pool before the function": (
         lambda n: net(n, Block(circular(), TWO, "relu"), Block(circular(), TWO, "gelu"), gain=1.5),

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermevander
 
 from pykernel.theory.correlation import normal_cdf
 from pykernel.theory.quadrature import HOMOGENEOUS, legendre, rule, special_points
@@ -20,6 +21,7 @@ from pykernel.theory.structure import NoTheory
 
 NODES, WIDTH = 8, 0.5  # of a panel of entries
 REACH = 8.5  # standard deviations; the weight beyond is below 1e-16
+TERMS = 24  # of a series of Hermite polynomials
 LIGHT = 1e-16  # weight of a common part that is forgotten
 ALIKE = 1e-24  # of 1 - c: entries that are one
 WIDEST = 8.0  # deviation of what a sine acts on, up to which panels follow it
@@ -40,11 +42,13 @@ class Windows(NamedTuple):
     Attributes:
         sizes: (entries of a window, share of all windows).
         pairs: (Overlap, share of all ordered pairs of windows, those of different inputs among them).
+        between: of each of those the correlation of two entries, one of either window; () where it is that within one.
         partners: (Overlap, mean number of such partners of a window), of those that share entries.
     """
 
     sizes: tuple[tuple[int, float], ...]
     pairs: tuple[tuple[Overlap, float], ...]
+    between: tuple[float, ...]
     partners: tuple[tuple[Overlap, float], ...]
 
 
@@ -57,6 +61,7 @@ class Peaks(NamedTuple):
         slope2, pull2: E f^2 and E (f y)^2.  slopes, pulls: the same products of two windows.
         same: expected number of other windows whose largest is the same entry.  shared: E f^2 there times that number.
         flat: chance that the slope is below 1 percent of its largest.
+        apart: 1 - cosine of each of `Windows.pairs`.
         spread: variance of a window's largest entry, given what all columns share, over that of an entry.
     """
 
@@ -71,6 +76,7 @@ class Peaks(NamedTuple):
     shared: float
     flat: float
     spread: float
+    apart: tuple[float, ...]
 
 
 def peaks(row: Any, log_std: float, correlation: float, windows: Windows, first: str = "function") -> Peaks:
@@ -110,19 +116,22 @@ def _peaks(row: Any, log_std: float, correlation: float, windows: Windows, first
         slope2[m], pull2[m] = over(of(law.slope**2)), over(of((law.slope * law.z) ** 2))
     every = lambda values: sum(share * values[m] for m, share in windows.sizes)
     value2 = every({m: over(square[m] + mean[m] ** 2) for m in square})
-    apart = slopes = pulls = 0.0
-    for pair, share in windows.pairs:
+    lost, slopes, pulls = [], 0.0, 0.0
+    for number, (pair, share) in enumerate(windows.pairs):
         m, n, _ = pair
-        lost = 0.5 * over(square[m] + square[n] + (mean[m] - mean[n]) ** 2) - over(law.both(law.value, pair, mean))
-        drawn = std * std * min(c, 0.0) * over(slope[m]) * over(slope[n])  # to the mean that was subtracted
-        apart += share * (lost - drawn)
-        slopes += share * over(law.both(law.slope, pair, slope) + slope[m] * slope[n])
-        pulls += share * over(law.both(law.slope * law.z, pair, pull) + pull[m] * pull[n])
+        alike = windows.between[number] / c if windows.between and c > 0 else 1.0
+        own = 0.5 * over(square[m] + square[n] + (mean[m] - mean[n]) ** 2) - over(law.both(law.value, pair, mean))
+        lost.append(own + over(mean[m] * mean[n]) - law.across(mean[m], mean[n], alike))
+        lost[-1] -= std * std * min(c, 0.0) * over(slope[m]) * over(slope[n])  # drawn to the mean that was subtracted
+        slopes += share * (over(law.both(law.slope, pair, slope)) + law.across(slope[m], slope[n], alike))
+        pulls += share * (over(law.both(law.slope * law.z, pair, pull)) + law.across(pull[m], pull[n], alike))
+    distances = [min(max(one, 0.0) / value2, 2.0) if value2 > 0 else 0.0 for one in lost]
+    apart = sum(share * d for (_, share), d in zip(windows.pairs, distances, strict=True))
     same = {pair: number * pair.shared / _union(pair) for pair, number in windows.partners}
     return Peaks(
         math.log(value2) if value2 > 0 else -math.inf,
         every({m: over(mean[m]) for m in mean}) / math.sqrt(value2) if value2 > 0 else 0.0,
-        min(max(apart, 0.0) / value2, 2.0) if value2 > 0 else 0.0,
+        apart,
         every(slope2),
         every(pull2),
         slopes,
@@ -131,6 +140,7 @@ def _peaks(row: Any, log_std: float, correlation: float, windows: Windows, first
         sum(number * slope2[_union(pair)] for pair, number in same.items()),
         every({m: over(law.of(m)(np.abs(law.slope) < 0.01 * row.max_slope)) for m in mean}),
         law.spread,
+        tuple(distances),
     )
 
 
@@ -158,7 +168,8 @@ class Law:
             correlation = 0.0
         common, own = math.sqrt(max(correlation, 0.0)), math.sqrt(max(1 - correlation, ALIKE))
         points = special_points(row)
-        x, self.weight = _common_parts(std, common, own, points)
+        self.common, self.weight = _common_parts(std, common, own, points)
+        x = self.common
         shift, factor = _moved(windows.sizes, correlation, first == "norm")
         e, density = _entries(std * own * factor, (common * x + own * shift) / (own * factor), points)
         z = common * x[:, None] + own * (shift + factor * e)
@@ -186,6 +197,14 @@ class Law:
             return np.zeros(len(values))
         first, second = (self.beside(values - mean[k][:, None], k - r) for k in (m, n))
         return (self.chance(r) * first * second).sum(axis=1)
+
+    def across(self, first: np.ndarray, second: np.ndarray, alike: float) -> float:
+        """The mean product of two functions of the common part, of two windows whose common parts are so correlated."""
+        if alike == 1 or len(self.common) == 1:
+            return float(self.weight @ (first * second))
+        hermite = hermevander(self.common, TERMS - 1) / np.sqrt([float(math.factorial(k)) for k in range(TERMS)])
+        one, two = ((self.weight * values) @ hermite for values in (first, second))
+        return float(np.sum(alike ** np.arange(TERMS) * one * two))
 
     def beside(self, values: np.ndarray, m: int) -> np.ndarray:
         """The mean of values where the largest of a node and m further entries is, given the node, (I, J)."""

@@ -106,6 +106,8 @@ class PopulationForward(Forward):
             moments, pairs = (self.compiled(stretch, which) for which in ("moments", "distance"))
             both = zip(moments, pairs, strict=True) if self.columns > 1 else ((one,) for one in moments)
             steps = [self.following(stretch, op, usual) for op, usual in zip(stretch.ops, both, strict=True)]
+            if self.largest:
+                steps = [self.neighbouring(stretch, op, (step,)) for op, step in zip(stretch.ops, steps, strict=True)]
             for i in range(stretch.count):
                 for step in steps:
                     step(i)
@@ -164,7 +166,7 @@ class PopulationForward(Forward):
         if peak.step is not None:
             log, d = pool.preimage(self, peak.step)
         draws, k = self.draws, self.followed
-        sizes, shares = zip(*pool.occurrences(self.window(number), self.program.batch).sizes, strict=True)
+        sizes, shares = zip(*peak.plan.windows.sizes, strict=True)
         have = draws.choice(sizes, (self.count, k), p=np.array(shares) / sum(shares))
         common = math.sqrt(max(1 - d, 0.0)) * draws.standard_normal((self.count, 1), np.float32)
         most, slope = np.full((self.count, k), -np.inf), np.zeros((self.count, k))

@@ -12,6 +12,7 @@ from pykernel.program import Program, distinct
 from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.columns import columns
+from pykernel.theory.neighbours import beside
 from pykernel.theory.signals import Gradient, Signal
 
 LOG10 = math.log(10)
@@ -28,6 +29,9 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         for count, s, g in pairs:
             cross += count * g.coherence * (1 - s.input_distance)
             alike += count * g.coherence
+        for l, near in ((number, near) for (table, number), near in signal.near.items() if table == "layer"):
+            seen = int(columns(program).layers[l])
+            cross[l] += beside(near, gradient.inside[l], signal.input_distance[l], gradient.coherence[l], seen)
         fan_in = program.layers.columns.astype(float)
         weight = (
             gradient.preactivation

@@ -38,6 +38,8 @@ class Signal:
             normal (`density`, `population`); None in place of the latter where it acts on normal ones after all.
         peaks: number of a window -> what the largest entries of a max pool are like (`ops.pool.Peak`).  pooled: number
             of an activation step that acts on a max pool of what weights give -> the same behind it.
+        near: ("layer", "step" or "window", number) -> `neighbours.Near` of what a layer or a function reads, or of what
+            a pool makes, where neighbours have more in common than others.
     """
 
     weight: Any
@@ -75,6 +77,7 @@ class Signal:
     fractions: Any = None
     peaks: Any = field(default_factory=dict)
     pooled: Any = field(default_factory=dict)
+    near: Any = field(default_factory=dict)
 
     @property
     def spread(self) -> np.ndarray:
@@ -97,6 +100,8 @@ class Gradient:
             attention.
         to_value, to_query, to_key: factors of attention on its output's gradient, (M,).
         between: the same with the correlations of columns of different inputs, as of a Signal.
+        inside: number of a layer -> correlations of dJ/dz[l] between neighbours (`neighbours.lookup`), where its input
+            has some.
     """
 
     activation: Any
@@ -108,3 +113,4 @@ class Gradient:
     to_query: Any
     to_key: Any
     between: Any = None
+    inside: Any = field(default_factory=dict)

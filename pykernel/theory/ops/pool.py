@@ -21,6 +21,7 @@ import numpy as np
 
 from pykernel.theory.batch import inverse_variance
 from pykernel.theory.largest import Overlap, Peaks, Windows, peaks
+from pykernel.theory.neighbours import Near, Offset, lookup, offsets
 from pykernel.theory.structure import NoTheory, place
 from pykernel.window import Window
 
@@ -30,7 +31,8 @@ MADE = "a max pool"
 
 class Peak(NamedTuple):
     """Of a max pool: which activation step it is behind, None behind weights; its moments; how many windows there are;
-    log deviation and distance of the normal entries, and how many a unit has; its number."""
+    log deviation and distance of the normal entries, and how many a unit has; the number of the pool, and its
+    windows."""
 
     step: int | None
     peaks: Peaks
@@ -39,6 +41,23 @@ class Peak(NamedTuple):
     distance: float
     entries: int
     number: int
+    plan: Plan
+
+
+class Plan(NamedTuple):
+    """Windows of a pool by what neighbours have in common.
+
+    Attributes:
+        correlation: of two entries of one window, on average.
+        windows: which there are.
+        places: how far two windows are apart -> their place in `windows.pairs`, of those that are closer than others.
+        same: (how far, mean number of partners so far away that have the same largest entry).
+    """
+
+    correlation: float
+    windows: Windows
+    places: tuple[tuple[Offset, int], ...]
+    same: tuple[tuple[Offset, float], ...]
 
 
 def law(walk, stretch, op):
@@ -68,11 +87,17 @@ def moments(walk, op, number):
         window = walk.window(w)
         if window.largest:
             return largest(walk, w, source, out)
-        k = math.prod(window.taps)
-        left = (1 + (k - 1) * (1 - far[source])) / k
-        log = math.log(left) if left > 0 else -math.inf
-        square[out], mean[out] = square[source] + log, mean[source] / math.sqrt(left) if left > 0 else 0.0
-        far[out] = max(1 - (1 - far[source]) / left, 0.0) if left > 0 else 0.0
+        k, c = math.prod(window.taps), 1 - far[source]
+        inner = c if walk.near.get(source) is None else _within(walk, w, source)
+        left = (1 + (k - 1) * inner) / k
+        if not left > 0:
+            square[out], mean[out], far[out] = -math.inf, 0.0, 0.0
+            return
+        (seen, made), q, m = walk.spread.windows[w].tolist(), square[source], mean[source]
+        square[out], mean[out] = q + math.log(left), m / math.sqrt(left)
+        # products of two columns, each with itself among them, have the same sum
+        c = c if inner == c or made == 1 else ((1 + (seen - 1) * c) / k - left) / (made - 1)
+        far[out] = max(1 - c / left, 0.0)
 
     return step
 
@@ -80,16 +105,79 @@ def moments(walk, op, number):
 def largest(walk, w, source, out):
     """Moments of a max pool from those of the normal entries that it is a function of."""
     s, function, log, d = walk.behind.get(source), walk.line, walk.square[source] / 2, walk.distance[source]
+    near = walk.near.get(source)
     if s is not None:
-        function, (log, d) = walk.at[s][0], preimage(walk, s)
+        function, (log, d), near = walk.at[s][0], preimage(walk, s), walk.rows.near.get(("step", s))
     if log == -math.inf or walk.columns == 1:
         walk.square[out], walk.mean[out] = walk.square[source], walk.mean[source]
         walk.distance[out] = walk.distance[source]
         return
-    found = peaks(function.row, float(log), 1.0 - float(d), occurrences(walk.window(w), walk.program.batch))
     entries, count = walk.spread.windows[w].tolist()
-    walk.rows.peaks[w] = Peak(s, found, count, float(log), float(d), entries, w)
+    window, far = walk.window(w), 1.0 - float(d if near is None else near.others(d, entries))
+    chosen = plan(window, walk.program.batch, far, () if near is None else tuple(near.apart.items()))
+    found = peaks(function.row, float(log), chosen.correlation, chosen.windows)
+    walk.rows.peaks[w] = Peak(s, found, count, float(log), float(d), entries, w, chosen)
     walk.square[out], walk.mean[out], walk.distance[out] = found.log_square, found.mean, found.distance
+    note_near(walk, ("window", w), window, chosen, found)
+
+
+def _within(walk: Any, w: int, source: int) -> float:
+    """The mean correlation of two entries of one window, where neighbours have more in common."""
+    near, entries = walk.near[source], int(walk.spread.windows[w, 0])
+    far = 1.0 - near.others(walk.distance[source], entries)
+    return plan(walk.window(w), walk.program.batch, far, tuple(near.apart.items())).correlation
+
+
+def note_near(walk: Any, key: tuple[str, int], window: Window, chosen: Plan, found: Peaks) -> None:
+    """Neighbours among the windows of a max pool."""
+    if chosen.places:
+        walk.rows.near[key] = Near(window.out, {offset: found.apart[place] for offset, place in chosen.places})
+
+
+@lru_cache(maxsize=256)
+def plan(window: Window, batch: int, far: float, near: tuple[tuple[Offset, float], ...]) -> Plan:
+    """The windows of a pool, over entries whose correlation is `far`, but of those (so far apart, their distance)."""
+    windows, known = occurrences(window, batch), {offset: 1 - d for offset, d in near}
+    m, total = math.prod(window.taps), max(batch * math.prod(window.out) * (batch * math.prod(window.out) - 1), 1)
+    steps = [np.arange(-k + 1, k) for k in window.taps]
+    often = np.multiply.outer(*(k - np.abs(step) for k, step in zip(window.taps, steps, strict=True)))
+    at = lambda i, j: far if (i, j) == (0, 0) else known.get((i, j), known.get((-i, -j), far))
+
+    def between(offset: Offset) -> float:
+        """The mean correlation of two entries, not one and the same, of windows so far apart."""
+        i, j = (step * s for step, s in zip(offset, window.stride, strict=True))
+        corr = np.array([[at(int(a) + i, int(b) + j) for b in steps[1]] for a in steps[0]])
+        same = np.array([[(a + i, b + j) == (0, 0) for b in steps[1]] for a in steps[0]])
+        weight = often * ~same
+        return float((weight * corr).sum() / weight.sum()) if weight.sum() else far
+
+    inner = between((0, 0)) if known else far
+    reach = [max([abs(offset[axis]) for offset in known], default=0) + window.taps[axis] - 1 for axis in (0, 1)]
+    reach = [min(r // s, n - 1) for r, s, n in zip(reach, window.stride, window.out, strict=True)]
+    pairs, alike = list(windows.pairs), [far] * len(windows.pairs)
+    places, same, overlapping = [], [], {}
+    for offset in offsets((reach[0], reach[1])):
+        shared = math.prod(max(k - s * abs(d), 0) for k, s, d in zip(window.taps, window.stride, offset, strict=True))
+        number = Near(window.out, {}).partners(offset)
+        corr = between(offset) if known else far
+        if shared:
+            overlapping[shared] = corr
+            same.append((offset, number * shared / (2 * m - shared)))
+            place = next((p for p, (pair, _) in enumerate(pairs) if pair == (m, m, shared)), None)
+        else:  # of the pairs that share nothing, some that are closer than others
+            place, share = len(pairs), number * batch * math.prod(window.out) / total
+            pairs.append((Overlap(m, m, 0), share))
+            alike.append(corr)
+            rest = next(p for p, (pair, _) in enumerate(pairs) if pair == (m, m, 0))
+            pairs[rest] = Overlap(m, m, 0), max(pairs[rest][1] - share, 0.0)
+        if place is not None:
+            places.append((offset, place))
+    if known:
+        mean = float(np.mean(list(overlapping.values()))) if overlapping else far
+        for p, (pair, _) in enumerate(windows.pairs):
+            alike[p] = overlapping.get(pair.shared, mean) if pair.shared else far
+        windows = windows._replace(pairs=tuple(pairs), between=tuple(alike))
+    return Plan(inner, windows, tuple(places), tuple(same))
 
 
 def preimage(walk: Any, s: int) -> tuple[float, float]:
@@ -112,7 +200,8 @@ def acted_on(walk: Any, s: int, w: int, out: int) -> None:
     if norm.kind == "batch":
         left, first = 2 * log + _log(peak.peaks.spread), "norm"
         log = (left - float(np.logaddexp(left, math.log(norm.eps)))) / 2
-    found = peaks(function.row, log, 1 - peak.distance, occurrences(walk.window(w), walk.program.batch), first)
+    found = peaks(function.row, log, peak.plan.correlation, peak.plan.windows, first)
+    note_near(walk, ("window", w), walk.window(w), peak.plan, found)
     walk.rows.preimage[s], walk.rows.raw_distance[s] = log, walk.distance[out]
     drawn = math.exp(2 * log - found.log_square) * found.slopes / (B - 1) if norm.kind == "batch" else 0.0
     walk.square[out], walk.mean[out] = found.log_square, found.mean
@@ -146,6 +235,7 @@ def occurrences(window: Window, batch: int) -> Windows:
     return Windows(
         tuple(sizes.items()),
         tuple((pair, count / total) for pair, count in kept.items()),
+        (),
         tuple((pair, count / (batch * T)) for pair, count in kept.items() if pair.shared),
     )
 
@@ -188,11 +278,20 @@ def _to_largest(walk, op, w, g, o):
     if peak is None:
         return walk.give(op.ins[0], g, o)
     seen, made = walk.spread.windows[w].tolist()
-    whole, own = 1 + (made - 1) * o, max(walk.sharing.pop(w, 1 + o * peak.peaks.same), 1e-300)
+    near = _overlapping(walk, peak, o)
+    whole, own = 1 + (made - 1) * o, max(walk.sharing.pop(w, 1 + near * peak.peaks.same), 1e-300)
     g += math.log(own)
     walk.give(op.ins[0], g, (whole / own - 1) / (seen - 1))
     if peak.step is not None:
-        walk.peaks[peak.step] = g, o, peak  # of the activation step behind which it gives
+        walk.peaks[peak.step] = g, o, near, peak  # of the activation step behind which it gives
+
+
+def _overlapping(walk: Any, peak: Peak, o: float) -> float:
+    """The correlation of the gradients of windows that have one largest entry; `o`: that of any two."""
+    number = sum(count for _, count in peak.plan.same)
+    if not number or walk.inside is None:
+        return o
+    return sum(count * lookup(walk.inside, offset) for offset, count in peak.plan.same) / number
 
 
 def slopes(walk: Any, s: int, o: float) -> tuple[float, float]:
@@ -204,18 +303,18 @@ def slopes(walk: Any, s: int, o: float) -> tuple[float, float]:
     if walk.at[s][1].kind == "batch":
         spread = 2 * peak.log_std + _log(found.spread)
         return _normed(walk, s, kept, every, found.pull2 + (count - 1) * o * found.pulls, spread)
-    walk.sharing[peak.number] = 1 + o * found.shared / kept if kept > 0 else 1.0
+    walk.sharing[peak.number] = 1 + _overlapping(walk, peak, o) * found.shared / kept if kept > 0 else 1.0
     return _log(kept), (every / kept - 1) / (count - 1) if kept > 0 and count > 1 else 0.0
 
 
 def through(walk: Any, s: int) -> tuple[float, float, float, float]:
     """What an activation step makes of the gradient that a max pool has sent it: its log squared norm and correlation
     before, the log factor on the former, and the correlation behind."""
-    g, o, peak = walk.peaks.pop(s)
+    g, o, near, peak = walk.peaks.pop(s)
     found, count = peak.peaks, peak.windows
-    B, norm, own = int(walk.spread.steps[s]), walk.at[s][1], 1 + o * found.same
+    B, norm, own = int(walk.spread.steps[s]), walk.at[s][1], 1 + near * found.same
     before = ((1 + (count - 1) * o) / own - 1) / (B - 1)
-    kept, every = found.slope2 + o * found.shared, found.slope2 + (count - 1) * o * found.slopes
+    kept, every = found.slope2 + near * found.shared, found.slope2 + (count - 1) * o * found.slopes
     if norm.kind == "batch":
         spread = float(walk.signal.raw[s]) + math.log(float(walk.signal.raw_distance[s]))
         factor, alike = _normed(walk, s, kept, every, found.pull2 + (count - 1) * o * found.pulls, spread)
