@@ -251,10 +251,30 @@ def test_what_is_not_known_of_max_pools_is_said():
         ([circular(), "relu", TWO, TWO], "behind a function on what weights give.*a max pool"),
         ([Block(circular(), TWO, Norm("layer"), "relu")], "put the norm before the pool"),
         ([circular(), "sin", TWO], "largest of sin"),
+        ([Block(circular(), TWO, Norm("batch"), circular())], "with a function behind it in one Block"),
     ):
         gain = 100.0 if "sin" in steps else 1.0
         with pytest.raises(ValueError, match=words):
             pk.predict(Chain(1, 16, blocks=steps, gain=gain), positions=(8, 8))
+
+
+def test_limits_of_sizes():
+    """A small tanh is its argument at any size; equal columns behind batch norm, and one column alone, are no pool."""
+    chain = lambda name: Chain(1, 16, gain=1e-200, blocks=[circular(), name, TWO, circular()])
+    one, two = (pk.predict(chain(name), positions=(4, 4)) for name in ("tanh", "linear"))
+    for row in ROWS:
+        np.testing.assert_allclose(one.rows[row], two.rows[row], rtol=1e-12, atol=1e-9, err_msg=row)
+    single = Chain(1, 16, blocks=[circular(kernel=1), "relu", Pool("max", 3, stride=1, padding=1), circular(kernel=1)])
+    assert pk.predict(single, positions=1).signal_end_to_end == pytest.approx(math.log10(2) / 2, abs=1e-12)
+
+
+def test_formats_beside_pools():
+    """How far pools turn gradients is not said; what flushes and overflows is."""
+    formats = pk.Formats(signals="bfloat16", gradients="float8_e5m2")
+    for pool in (TWO, Pool("mean", 2)):
+        p = pk.predict(Chain(1, 16, blocks=[circular(), "relu", pool]), positions=(4, 4), formats=formats)
+        assert np.isnan(p.gradient_cosine).all()
+        assert np.isfinite(p.flushed_gradient).all()
 
 
 @pytest.mark.slow

@@ -95,9 +95,15 @@ def peaks(row: Any, log_std: float, correlation: float, windows: Windows, first:
     if row.name in HOMOGENEOUS:
         found = _peaks(row, 0.0, correlation, windows, first)
         return found._replace(log_square=found.log_square + 2 * log_std)
-    if abs(log_std) > FURTHEST or (row.name == "sin" and log_std > math.log(WIDEST)):
+    if log_std < -FURTHEST:  # so small that the function is its tangent
+        found, at_zero = (
+            _peaks(row, -FURTHEST, correlation, windows, first),
+            float(row.evaluate("value", np.zeros(1))[0]),
+        )
+        return found if at_zero else found._replace(log_square=found.log_square + 2 * (log_std + FURTHEST))
+    if log_std > FURTHEST or (row.name == "sin" and log_std > math.log(WIDEST)):
         raise NoTheory(
-            f"mean field follows the largest of {row} for preactivations of a size from 1e-130 to "
+            f"mean field follows the largest of {row} for preactivations of a size up to "
             f"{WIDEST if row.name == 'sin' else '1e130'}, got {math.exp(min(log_std, 700.0)):.3g}; use propagate"
         )
     return _peaks(row, log_std, correlation, windows, first)

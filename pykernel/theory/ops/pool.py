@@ -266,7 +266,9 @@ def _along(n: int, k: int, stride: int, padding: int) -> Counter:
 
 def backward(walk, op, w):
     g, o = walk.take(op.out)
-    if isinstance(w, int) and walk.window(w).largest:
+    if isinstance(w, slice):  # a single column: nothing is pooled
+        return walk.give(op.ins[0], g, o)
+    if walk.window(w).largest:
         return _to_largest(walk, op, w, float(g), float(o))
     k, (seen, made) = math.prod(walk.window(w).taps), walk.spread.windows[w].tolist()
     whole = k * (1 + (made - 1) * o)
