@@ -66,7 +66,9 @@ struct Window {
   bool circular;  // taps beyond an edge see the other side; else zeros
   bool largest;   // of a pool: the largest entry; else the mean
   bool by_units;  // of patches: the taps of a unit stand together; else the units of a tap
-  int64_t out(int axis) const { return (field[axis] + 2 * padding[axis] - taps[axis]) / stride[axis] + 1; }
+  int64_t dilation[2] = {1, 1};  // positions from one tap to the next
+  int64_t span(int axis) const { return dilation[axis] * (taps[axis] - 1) + 1; }
+  int64_t out(int axis) const { return (field[axis] + 2 * padding[axis] - span(axis)) / stride[axis] + 1; }
   int64_t count() const { return out(0) * out(1); }
   int64_t all_taps() const { return taps[0] * taps[1]; }
   int64_t positions() const { return field[0] * field[1]; }
