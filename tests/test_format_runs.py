@@ -304,6 +304,31 @@ def test_errors_far_beyond_float64_are_told():
         assert gone.log10_error_gradient[0, :-1] == pytest.approx(0.0, abs=1e-12)  # all of it is lost
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("over", ["first", "last", "mean"])
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+def test_heads_round_the_logits_of_what_they_read(engine, over, rounding):
+    """Not those of every position: a mean of rounded numbers is none of the format, and chance has addresses."""
+    chain = pk.Chain(depth=1, width=5, blocks=["tanh", pk.Linear()], head=pk.Head("softmax", 20, over=over))
+    formats = pk.Formats(signals="float6_e2m3fn", gradients="float6_e3m2fn", loss_scale=64, rounding=rounding)
+    run = dict(batch=3, positions=7, formats=formats, engine=engine, dtype="float64")
+    agree(*(pk.propagate(chain, backend=b, **run) for b in ("cpp", "reference")), tolerance=1e-9)
+
+
+def test_what_is_no_number_is_not_taken_for_zero():
+    """Gradients that overflow, and behind them inputs that flushed: their product is no number, nor is the cosine of
+    such a column with others."""
+    tied = pk.Chain(depth=3, width=6, activation="tanh", gain=1e-3, tied=True)
+    over = pk.Formats("float4_e2m1fn", "float8_e5m2", "float16", loss_scale=2.0**80)
+    beyond = pk.Chain(depth=1, width=4, gain=1e100, blocks=[pk.Block(pk.Linear(), pk.Norm("layer"), skip=1.0)])
+    for backend in ("cpp", "reference"):
+        p = pk.propagate(tied, batch=2, formats=over, backend=backend, engine="dense")
+        assert np.isnan(p.log10_grad_weight_total).all(), backend
+        x = np.array([[0.0] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]).T
+        q = pk.propagate(beyond, x=x, formats=pk.Formats("bfloat16"), backend=backend, engine="dense")
+        assert np.isnan(q.similarity[0, -1]), backend
+
+
 # -- attention: ties
 
 
