@@ -25,7 +25,7 @@ from pykernel.theory.coherence import kept_shares
 from pykernel.theory.columns import columns
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
-from pykernel.theory.neighbours import ANY, Near, handed_on, mixed, sent_back
+from pykernel.theory.neighbours import ANY, Near, mixed, neighbouring, noting, sent_back
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
 from pykernel.theory.signals import NEAREST, Gradient, Signal
@@ -150,7 +150,7 @@ class Forward(Walk):
         """Moments and distances of each op in turn, and neighbours where max pools make some."""
         pairs = list(zip(steps, self.compiled(stretch, "distance"), strict=True))
         if self.largest:
-            return [self.neighbouring(stretch, op, two) for op, two in zip(stretch.ops, pairs, strict=True)]
+            return [neighbouring(self, stretch, op, two) for op, two in zip(stretch.ops, pairs, strict=True)]
         return [step for two in pairs for step in two]
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
@@ -172,41 +172,8 @@ class Forward(Walk):
         """The ops of a stretch as functions of the repetition: their "moments" or "distance"."""
         steps = [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
         if which == "moments" and self.largest:
-            return [self.noting(stretch, op, step) for op, step in zip(stretch.ops, steps, strict=True)]
+            return [noting(self, stretch, op, step) for op, step in zip(stretch.ops, steps, strict=True)]
         return steps
-
-    def noting(self, stretch: Stretch, op: Any, step: Callable[[int], None]) -> Callable[[int], None]:
-        """The step of an op that notes which activation step, or max pool, its register is behind."""
-        first, each = place(stretch, op)
-        notes = {"phi": self.behind, "pool": self.pooled}
-
-        def noted(i: int) -> None:
-            step(i)
-            for kind, note in notes.items():
-                number = note.get(op.ins[0]) if op.kind == "node" else None
-                if op.kind == kind and not (kind == "pool" and not self.of_weights(first + i * each)):
-                    number = first + i * each
-                note.pop(op.out, None)
-                if number is not None:
-                    note[op.out] = number
-
-        return noted
-
-    def neighbouring(self, stretch: Stretch, op: Any, steps: tuple[Callable[[int], None], ...]) -> Callable:
-        """All steps of an op, with what they do to neighbours."""
-        first, each = place(stretch, op)
-
-        def both(i: int) -> None:
-            read, before = [self.near.get(r) for r in op.ins], [self.distance[r] for r in op.ins]
-            for step in steps:
-                step(i)
-            self.near[op.out] = handed_on(self, op, first + i * each, read, before)
-
-        return both
-
-    def of_weights(self, number: int) -> bool:
-        """Whether a pool takes the largest of what weights give."""
-        return number in self.rows.peaks and self.rows.peaks[number].step is None
 
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""

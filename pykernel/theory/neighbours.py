@@ -9,9 +9,12 @@ are followed beside them: forward their distance, backward the correlation of th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pykernel.program import Stretch
 from pykernel.theory.coherence import kept_share
+from pykernel.theory.structure import place
 from pykernel.window import Window
 
 Offset = tuple[int, int]
@@ -40,6 +43,39 @@ def offsets(reach: Offset) -> list[Offset]:
     rows, columns = reach
     every = ((i, j) for i in range(rows + 1) for j in range(-columns, columns + 1))
     return [offset for offset in every if offset > (0, 0)]
+
+
+def noting(walk: Any, stretch: Stretch, op: Any, step: Callable[[int], None]) -> Callable[[int], None]:
+    """The step of an op that notes which activation step, or max pool of what weights give, its register is behind:
+    what max pools, and functions on them, ask."""
+    first, each = place(stretch, op)
+    notes = {"phi": walk.behind, "pool": walk.pooled}
+
+    def noted(i: int) -> None:
+        step(i)
+        at = first + i * each
+        for kind, note in notes.items():
+            number = note.get(op.ins[0]) if op.kind == "node" else None
+            if op.kind == kind and (kind == "phi" or (at in walk.rows.peaks and walk.rows.peaks[at].step is None)):
+                number = at
+            note.pop(op.out, None)
+            if number is not None:
+                note[op.out] = number
+
+    return noted
+
+
+def neighbouring(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable[[int], None], ...]) -> Callable:
+    """All steps of an op, with what they do to neighbours."""
+    first, each = place(stretch, op)
+
+    def both(i: int) -> None:
+        read, before = [walk.near.get(r) for r in op.ins], [walk.distance[r] for r in op.ins]
+        for step in steps:
+            step(i)
+        walk.near[op.out] = handed_on(walk, op, first + i * each, read, before)
+
+    return both
 
 
 def handed_on(walk: Any, op: Any, number: int, read: list[Near | None], before: list[float]) -> Near | None:

@@ -165,11 +165,13 @@ def plan(window: Window, batch: int, far: float, near: tuple[tuple[Offset, float
             same.append((offset, number * shared / (2 * m - shared)))
             place = next((p for p, (pair, _) in enumerate(pairs) if pair == (m, m, shared)), None)
         else:  # of the pairs that share nothing, some that are closer than others
-            place, share = len(pairs), number * batch * math.prod(window.out) / total
-            pairs.append((Overlap(m, m, 0), share))
-            alike.append(corr)
-            rest = next(p for p, (pair, _) in enumerate(pairs) if pair == (m, m, 0))
-            pairs[rest] = Overlap(m, m, 0), max(pairs[rest][1] - share, 0.0)
+            place, share = None, number * batch * math.prod(window.out) / total
+            rest = next((p for p, (pair, _) in enumerate(windows.pairs) if pair == (m, m, 0)), None)
+            if rest is not None and pairs[rest][1] > share:
+                place = len(pairs)
+                pairs[rest] = Overlap(m, m, 0), pairs[rest][1] - share
+                pairs.append((Overlap(m, m, 0), share))
+                alike.append(corr)
         if place is not None:
             places.append((offset, place))
     if known:
