@@ -130,13 +130,12 @@ class SweepPlan:
             ValueError, TypeError: naming the cell and what is wrong with it.
         """
         budget = replicas if isinstance(replicas, Replicas) else None
-        replicas = budget.most if budget else replicas
-        replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
+        most = checks.integer("replicas", budget.most if budget else replicas, 1, MAX_REPLICAS)
         if until is not None and not isinstance(until, StandardError):
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
         cells, known, rests, keys = [], {}, {}, identity.Keys()
-        unkeyed = grid.cells(axes, base, run, int(replicas))
+        unkeyed = grid.cells(axes, base, run, most)
         kept = kept.of_cells((cell.chain for cell in unkeyed), any(cell.run.get("formats") for cell in unkeyed))
         for cell in unkeyed:
             try:
@@ -150,7 +149,7 @@ class SweepPlan:
             count = budget.of(cell.chain, resolved) if budget else cell.replicas
             cells.append(cell._replace(run=resolved, replicas=count, key=keys.key(cell.chain, rests[ran])))
         _require_memory(axes, cells)
-        plan = cls(axes, tuple(cells), int(replicas), until, kept)
+        plan = cls(axes, tuple(cells), most, until, kept)
         instead = "ask for fewer cells, replicas or profiles (profiles=False, --no-profiles, keeps scalars only)"
         machine.require_memory(plan.memory(), f"the result of {len(cells)} cells", instead)
         return plan
