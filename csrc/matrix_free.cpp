@@ -162,8 +162,8 @@ void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool caref
   team.each((groups + each - 1) / each, [&](int64_t task) {
     T* room = (T*)thread_scratch(group_bytes<T>(B_));
     for (int64_t g = task * each; g < std::min(groups, (task + 1) * each); g++) {
-      kernels_.draw(draws, g, units, room, group_units);
-      kernels_.combine({room, group_units, panel_units}, draws.count, factor_.data(), B_,
+      kernels_.draw(draws, g, units, room, panel_units, panel_units * draws.count);
+      kernels_.combine({room, panel_units, panel_units * draws.count}, draws.count, factor_.data(), B_,
                        (int)std::min<int64_t>(group_panels, panels_of(units) - g * group_panels), careful, false,
                        out + g * group_units * B_, B_);
     }

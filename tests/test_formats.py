@@ -6,15 +6,13 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from number_formats import LAYERS, TYPES, bits, hard_cases, random_numbers
 
 import pykernel as pk
 from pykernel import _core
 from pykernel.cli import main
 from pykernel.formats import FORMATS, rounded
 from pykernel.sweeps import report
-
-TYPES = {name: np.float16 if name == "float16" else getattr(ml_dtypes, name) for name in FORMATS}
-LAYERS = pk.Chain(depth=6, width=40, activation="relu", init="he_normal")
 
 
 def oracle(x, name):
@@ -23,31 +21,6 @@ def oracle(x, name):
         stored = x.astype(TYPES[name]).astype(np.float64)
     row = FORMATS[name]
     return stored if row.infinite else np.where(np.isnan(stored), np.copysign(row.largest, x), stored)
-
-
-def bits(x):
-    """Zero has a sign."""
-    return np.asarray(x, np.float64).view(np.uint64)
-
-
-def hard_cases(name):
-    """Every finite number of a format, the midpoint to the next, and the float32 numbers on either side of both."""
-    codes = np.arange(2 ** FORMATS[name].bits, dtype=np.uint16 if FORMATS[name].bits == 16 else np.uint8)
-    with np.errstate(all="ignore"):
-        numbers = codes.view(TYPES[name]).astype(np.float64)
-    numbers = np.unique(numbers[np.isfinite(numbers)])
-    both = np.concatenate([numbers, (numbers[1:] + numbers[:-1]) / 2]).astype(np.float32)
-    with np.errstate(over="ignore"):
-        near = [both, np.nextafter(both, np.float32(np.inf)), np.nextafter(both, np.float32(-np.inf))]
-    return np.concatenate([*near, np.float32([0.0, -0.0, 3e38, -3e38, 1e-45])])
-
-
-def random_numbers(count):
-    """float32 numbers: half of them any bits, half normal draws over twelve decades."""
-    rng = np.random.default_rng(0)
-    any_bits = rng.integers(0, 2**32, count // 2, dtype=np.uint32).view(np.float32)
-    sized = rng.standard_normal(count // 2) * 10 ** rng.uniform(-8, 6, count // 2)
-    return np.concatenate([any_bits[np.isfinite(any_bits)], sized.astype(np.float32)])
 
 
 @pytest.mark.parametrize("name", FORMATS)
