@@ -216,6 +216,34 @@ def test_roles_in_blocks():
     assert roles(lower(pk.Chain(depth=2, width=16, head=pk.Head("mse", 1)))) == ["hidden", "hidden"]
 
 
+ELMAN = pk.Chain(
+    depth=3, width=64, blocks=[pk.Linear(), pk.Drive(3), "tanh"], tied=True, init="lecun_normal", head=pk.Head("mse", 1)
+)
+
+
+def test_what_reads_a_drive_is_an_input_layer_at_every_use():
+    assert roles(lower(ELMAN)) == roles(lower(ELMAN), grows=True) == ["hidden", "input"] * 3
+    assert roles(lower(ELMAN), grows=False) == ["input", "input", *["hidden", "input"] * 2]
+    assert rates(lower(ELMAN), "mup", 0.5).weights.tolist() == [0.5, 32.0] * 3
+
+
+def test_inputs_on_the_way_are_data_at_every_width():
+    c = pk.coordinate_check(ELMAN, widths=[128, 256, 512, 1024], steps=1, rate=0.01, parametrization="mup", replicas=40)
+    assert c.layers == (*ELMAN.layers, "head")
+    assert (np.abs(c.change[0]) < 4 * c.change_error[0] + 0.05).all()
+
+
+def test_given_inputs_on_the_way():
+    """Three steps on what `propagate` is given as well; each use sees its own."""
+    drive = [np.full((3, 2), k + 1.0) for k in range(3)]
+    words = dict(batch=2, seed=5, engine="dense")
+    t = pk.train(ELMAN, steps=1, rate=0.01, drive=drive, **words)
+    np.testing.assert_allclose(t.loss[:, 0], pk.propagate(ELMAN, drive=drive, **words).loss, rtol=1e-5)
+    assert t.given == ("drive",) and t.loss[0, 0] != pk.train(ELMAN, steps=0, **words).loss[0, 0]
+    with pytest.raises(ValueError, match="drive must hold one array a use of a Drive step, 3, got 2"):
+        pk.train(ELMAN, batch=2, drive=drive[:2])
+
+
 def test_mup_starts_with_a_smaller_head_and_attention():
     chain = CHAINS["blocks"].replace(head=pk.Head("mse", 1))
     one, other = (pk.train(chain, steps=0, parametrization=p, **words("blocks")) for p in ("standard", "mup"))
