@@ -195,6 +195,15 @@ def test_bad_input(given, error, said):
         pk.train(**{"chain": HEADED, **given})
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_clipped_norm_is_that_of_what_is_trained(tied):
+    """Without biases the bound is the norm of all weight gradients, whatever that of absent biases were."""
+    chain = pk.Chain(depth=4, width=9, activation="tanh", tied=tied, clip=pk.Clip(norm=0.01), head=pk.Head("mse", 1))
+    t = pk.train(chain, steps=2, engine="dense", replicas=3)
+    norms = t.log10_grad_weight_total if tied else t.log10_grad_weight
+    np.testing.assert_allclose(np.sqrt((10 ** (2 * norms)).sum(axis=-1)), 0.01, rtol=1e-6)
+
+
 # -- parametrizations
 
 

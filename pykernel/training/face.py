@@ -49,7 +49,7 @@ def train(
     The inputs and the targets are drawn once, or the caller's (`x`; targets in the `Head`), and stay. Trained are the
     weights of all layers, the head's, and the biases that the chain has; not the scales and shifts of norms. With g the
     gradient of a parameter, v = momentum * v + g and w -= rate * v, as torch.optim.SGD does. A chain's `clip` acts on
-    the gradients of its layers (not of its head), as in `propagate`. Masks of dropout are drawn anew at every step.
+    the gradients of what its layers train (not of its head). Masks of dropout are drawn anew at every step.
 
     Nothing of the size of a weight is stored: the dense engine draws W by its address wherever it is multiplied and
     keeps the pairs (delta, u) of past steps beside it, the matrix-free one asks an oracle (docs/matrix-free.md), with
