@@ -182,8 +182,7 @@ class Chain:
             raise ValueError(f"a chain must have 1 to {MAX_DEPTH} weight layers, these blocks have {count}")
 
     def _set(self, **values):
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        vars(self).update(values)
 
     def _check_sizes(self):
         if self.widths is None:

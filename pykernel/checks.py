@@ -145,6 +145,8 @@ def number_or_array(name, value, none=False):
 
 def positions(given):
     """The positions of one input as a tuple, an int an axis."""
+    if isinstance(given, tuple) and not given:
+        return ()
     axes = (given,) if isinstance(given, numbers.Integral) and not isinstance(given, bool) else given
     axes = axes.tolist() if isinstance(axes, np.ndarray) else axes
     if isinstance(axes, (str, bytes, bytearray)) or not isinstance(axes, Sequence):

@@ -203,7 +203,7 @@ def _windows(kind, window, pattern, cur, held, busy):
     """An op on windows; where each is one position, what is there already."""
     if window.is_whole:
         return cur
-    return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.windows.number(window))
+    return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.number("windows", window))
 
 
 def _each_axis(name, value, least=1):

@@ -108,8 +108,7 @@ class AffineRow(NamedTuple):
     bias: np.ndarray
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """Numbers of the weight layers 1 .. L, arrays (L,).
 
     Attributes:
@@ -144,8 +143,7 @@ class Layers:
     centred: np.ndarray
 
 
-@dataclass(frozen=True)
-class Activations:
+class Activations(NamedTuple):
     """Of each activation step (phi or gate): `row`, index into `Program.activations`; `norm`, index into
     `Program.norms` of the norm that acts on its input (0: none; gates have none). int64."""
 
@@ -153,16 +151,14 @@ class Activations:
     norm: np.ndarray
 
 
-@dataclass(frozen=True)
-class Joins:
+class Joins(NamedTuple):
     """Of each sum a = skip * a + branch * v: both factors, float64."""
 
     skip: np.ndarray
     branch: np.ndarray
 
 
-@dataclass(frozen=True)
-class Mixes:
+class Mixes(NamedTuple):
     """Of each attention: heads of query, heads of key and value, int64; whether it is causal; the factor on the scores,
     float64."""
 
@@ -172,8 +168,7 @@ class Mixes:
     scale: np.ndarray
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """One more weight layer behind the last node, and a loss.
 
     Attributes:
@@ -194,7 +189,7 @@ class Head:
     over: str = "positions"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Program:
     """What a backend runs.
 

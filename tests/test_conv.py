@@ -204,11 +204,12 @@ def test_matrix_free_has_the_law_of_drawn_kernels():
         assert np.abs(z).max() < 4.5
 
 
-def test_auto_asks_patches_only_where_that_pays():
+def test_auto_asks_patches_only_where_that_pays_whatever_the_backend():
     wide = pk.Chain(width=512, blocks=[pk.Conv(512)])
-    engine = lambda chain, positions: run.prepare(chain, positions=positions).choice.engine
-    assert engine(wide, (2, 2)) == "matrix_free"
-    assert engine(wide, (32, 32)) == "dense"
+    for backend in ("auto", "cpp", "reference"):
+        engine = lambda *positions, b=backend: run.prepare(wide, positions=positions, backend=b).choice.engine
+        assert engine(2, 2) == "matrix_free"
+        assert engine(32, 32) == "dense"
 
 
 # -- words

@@ -6,13 +6,12 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from number_formats import LAYERS, TYPES, bits, hard_cases, random_numbers
 
 import pykernel as pk
 from pykernel import _core
 from pykernel.formats import FORMATS, rounded
-
-TYPES = {name: np.float16 if name == "float16" else getattr(ml_dtypes, name) for name in FORMATS}
-LAYERS = pk.Chain(depth=6, width=40, activation="relu", init="he_normal")
+from pykernel.sweeps import report
 
 
 def oracle(x, name):
@@ -21,31 +20,6 @@ def oracle(x, name):
         stored = x.astype(TYPES[name]).astype(np.float64)
     row = FORMATS[name]
     return stored if row.infinite else np.where(np.isnan(stored), np.copysign(row.largest, x), stored)
-
-
-def bits(x):
-    """Zero has a sign."""
-    return np.asarray(x, np.float64).view(np.uint64)
-
-
-def hard_cases(name):
-    """Every finite number of a format, the midpoint to the next, and the float32 numbers on either side of both."""
-    codes = np.arange(2 ** FORMATS[name].bits, dtype=np.uint16 if FORMATS[name].bits == 16 else np.uint8)
-    with np.errstate(all="ignore"):
-        numbers = codes.view(TYPES[name]).astype(np.float64)
-    numbers = np.unique(numbers[np.isfinite(numbers)])
-    both = np.concatenate([numbers, (numbers[1:] + numbers[:-1]) / 2]).astype(np.float32)
-    with np.errstate(over="ignore"):
-        near = [both, np.nextafter(both, np.float32(np.inf)), np.nextafter(both, np.float32(-np.inf))]
-    return np.concatenate([*near, np.float32([0.0, -0.0, 3e38, -3e38, 1e-45])])
-
-
-def random_numbers(count):
-    """float32 numbers: half of them any bits, half normal draws over twelve decades."""
-    rng = np.random.default_rng(0)
-    any_bits = rng.integers(0, 2**32, count // 2, dtype=np.uint32).view(np.float32)
-    sized = rng.standard_normal(count // 2) * 10 ** rng.uniform(-8, 6, count // 2)
-    return np.concatenate([any_bits[np.isfinite(any_bits)], sized.astype(np.float32)])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -155,6 +129,29 @@ def test_words_of_formats_are_axes_of_sweeps():
     assert whole.formats.values.tolist() == ["none", "signals bfloat16"]
     with pytest.raises(ValueError, match="signals format must be one of"):
         pk.sweep({"signals_format": ["fp8"]}, LAYERS, replicas=1, progress=False)
+
+
+def test_a_sweep_says_unasked_what_formats_cost(tmp_path):
+    """The cosine at the input and the worst of what is lost, as rows of runs have them, in the table and in CSV."""
+    formats = pk.Formats("float8_e4m3fn", "float8_e4m3fn", "float8_e5m2", loss_scale=2.0**-12)
+    ds = pk.sweep({"formats": [None, formats], "depth": [3]}, LAYERS, replicas=3, progress=False)
+    p = pk.propagate(LAYERS.replace(depth=3), replicas=3, formats=formats, engine="dense")
+    found = ds.sel(depth=3).isel(formats=1)
+    shares = [
+        p.rows[f"{kind}_{what}"].mean(axis=0) for kind in ("flushed", "overflowed") for what in ("signal", "gradient")
+    ]
+    assert float(found.gradient_cosine_first) == pytest.approx(p.gradient_cosine[:, 0].mean(), abs=1e-12)
+    assert float(found.lost) == pytest.approx(np.max(shares), abs=1e-12) and found.lost > 0.01
+    assert np.isnan(ds.lost.isel(formats=0)).all()
+    assert {"cosine", "lost"} <= set(report.table(ds, 120).splitlines()[0].split())
+    report.export(ds, tmp_path / "all.csv")
+    assert "gradient_cosine_first,lost" in (tmp_path / "all.csv").read_text()
+    plain = pk.sweep({"depth": [2]}, LAYERS, replicas=1, progress=False)
+    assert "lost" not in plain and "lost" not in report.table(plain, 120)
+    whole = pk.sweep({"formats": [formats]}, LAYERS, replicas=1, profiles="all", progress=False)
+    assert "log10_error_signal_mean" in whole
+    with pytest.raises(ValueError, match="gradient_cosine, and this sweep has no formats"):
+        pk.sweep({"depth": [2]}, LAYERS, replicas=1, profiles="gradient_cosine", progress=False)
 
 
 def test_keys_without_formats_do_not_name_them():

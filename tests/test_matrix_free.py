@@ -6,12 +6,11 @@ import importlib
 import os
 import signal
 import threading
-import warnings
 
 import numpy as np
 import pytest
 from scipy.special import digamma, polygamma
-from scipy.stats import ks_2samp
+from two_samples import smallest_p
 
 import pykernel as pk
 from pykernel import engines, observables, oracle, stream
@@ -60,18 +59,6 @@ def statistics(p):
     with np.errstate(invalid="ignore"):  # dead chains
         columns["forward and backward"] = p.log10_mean_square_activation[:, -1] - p.log10_grad_activation[:, 0]
     return columns
-
-
-def smallest_p(first, second):
-    """Of the two-sample tests of all columns, multiplied by their number (Bonferroni)."""
-    # dead chains give -inf (a value like another for a rank test), 0/0 factors nan
-    values = [
-        (np.maximum(np.nan_to_num(a, nan=-999.0), -998.0), np.maximum(np.nan_to_num(b, nan=-999.0), -998.0))
-        for a, b in zip(first, second)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return len(values) * min(ks_2samp(a, b, method="asymp").pvalue for a, b in values)
 
 
 @pytest.mark.parametrize("name", CHAINS)

@@ -177,10 +177,6 @@ def _helper(z):
     return z if FACTOR > 0 else _reader()(z)
 
 
-def _is_known(z):
-    return z in {"a", "b", "c", "d", "e", "f"}
-
-
 def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
     """By its code alone, functions of other constants, defaults or helpers would have one key, and one the other's
     numbers."""
@@ -193,16 +189,15 @@ def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
     assert len(set(keys)) == 5
 
 
-def test_the_key_of_a_function_is_the_same_in_every_process():
+def test_the_key_of_a_function_is_the_same_in_every_process(tmp_path):
     """A set among a function's constants stands in another order in every process."""
     code = (
-        "import test_sweep_input as t; from pykernel.sweeps import identity; "
-        "print(identity.digest(identity.describe(t._is_known)))"
+        "import known; from pykernel.sweeps import identity; print(identity.digest(identity.describe(known.is_known)))"
     )
-    here = os.path.dirname(__file__)
+    (tmp_path / "known.py").write_text("def is_known(z):\n    return z in {'a', 'b', 'c', 'd', 'e', 'f'}\n")
     keys = {
         subprocess.run(
-            [sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
         ).stdout
         for seed in "123"
     }

@@ -4,7 +4,7 @@ the root of the width."""
 
 import numpy as np
 import pytest
-from test_matrix_free import smallest_p
+from two_samples import smallest_p
 
 import pykernel as pk
 from pykernel import oracle, stream

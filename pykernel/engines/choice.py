@@ -71,12 +71,12 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
             reason = module.refusal(program)
             if reason is None:
                 found.append(_choice(program, e, b, module))
-                if engine != "auto" or backend != "auto" or keep:
-                    return found[0]
-                if b == BACKENDS[0]:
+                if b == BACKENDS[0] or engine != "auto":
                     break
             else:
                 reasons.append(reason)
+    if found and len(backends) == 1:  # backends that are compared run the same engine
+        return min(found, key=lambda choice: cost.seconds(program, choice.engine, BACKENDS[0]))
     if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
         return min(found, key=lambda choice: choice.seconds)
     raise ValueError((reasons + missing)[0])

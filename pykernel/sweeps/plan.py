@@ -139,7 +139,7 @@ class SweepPlan:
         axes = grid.axes(given)
         cells, known, rests, keys = [], {}, {}, identity.Keys()
         unkeyed = grid.cells(axes, base, run, int(replicas))
-        kept = kept.of_chains(cell.chain for cell in unkeyed)
+        kept = kept.of_cells((cell.chain for cell in unkeyed), any(cell.run.get("formats") for cell in unkeyed))
         for cell in unkeyed:
             try:
                 resolved = _resolve(cell, known)

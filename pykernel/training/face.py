@@ -178,11 +178,11 @@ def _scaled(program, row):
     """The program at a parametrization's initialisation."""
     head, mixes = program.head, program.mixes
     if head.weight is None:
-        head = dataclasses.replace(head, scale=head.scale * float(program.nodes[-1]) ** row.init)
+        head = head._replace(scale=head.scale * float(program.nodes[-1]) ** row.init)
     if len(mixes.scale):
         units = _units_of_a_head(program)
         own = mixes.scale == units**-0.5  # where no other scale is given
-        mixes = dataclasses.replace(mixes, scale=np.where(own, mixes.scale * units**row.scores, mixes.scale))
+        mixes = mixes._replace(scale=np.where(own, mixes.scale * units**row.scores, mixes.scale))
     return dataclasses.replace(program, head=head, mixes=mixes)
 
 
