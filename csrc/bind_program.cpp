@@ -291,8 +291,11 @@ void HeldProgram::read_windows(const py::object& rows) {
   for (const py::handle& row : rows) {
     Fields fields(py::reinterpret_borrow<py::object>(row));
     Window& w = windows_.emplace_back();
-    for (const auto& [name, to] :
-         {std::pair("field", w.field), {"taps", w.taps}, {"stride", w.stride}, {"padding", w.padding}}) {
+    for (const auto& [name, to] : {std::pair("field", w.field),
+                                   {"taps", w.taps},
+                                   {"stride", w.stride},
+                                   {"padding", w.padding},
+                                   {"dilation", w.dilation}}) {
       const auto pair = fields.read<std::pair<int64_t, int64_t>>(name);
       to[0] = pair.first, to[1] = pair.second;
     }

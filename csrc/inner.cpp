@@ -21,6 +21,14 @@ template <class T> int64_t span_of(int64_t B, int64_t units) {
 template <class T> int64_t sums_of(int64_t B, int64_t units) {
   return B < many_columns ? span_of<T>(B, units) / summed_units<T> * B * B : 0;
 }
+// What lies below the diagonal from above it, in squares that stay in L1.
+void mirror(double* out, int64_t count, int64_t stride) {
+  constexpr int64_t side = 16;
+  for (int64_t j0 = 0; j0 < count; j0 += side)
+    for (int64_t b0 = 0; b0 <= j0; b0 += side)
+      for (int64_t j = j0; j < std::min(count, j0 + side); j++)
+        for (int64_t b = b0; b < std::min(j, b0 + side); b++) out[j * stride + b] = out[b * stride + j];
+}
 int64_t whole_panels(int64_t columns) { return panels_of(columns) * panel_units; }
 
 }  // namespace
@@ -60,8 +68,7 @@ void InnerProducts<T>::sum(const Product& of, int64_t chunk_units, Team& team, L
         for (int64_t b = of.triangle ? j : 0; b < B; b++) to[b] = first + place ? to[b] + found[b] : found[b];
       }
   }
-  for (int64_t j = 0; of.triangle && j < J; j++)
-    for (int64_t b = 0; b < j; b++) of.out[j * of.stride + b] = of.out[b * of.stride + j];
+  if (of.triangle) mirror(of.out, J, of.stride);
 }
 
 // Chunks of a side's draws, column by column.

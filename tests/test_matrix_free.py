@@ -5,6 +5,8 @@ collapse."""
 import importlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -189,7 +191,7 @@ def test_a_batch_as_wide_as_the_layer_keeps_its_digits(dtype):
     close(chain, p, q, tolerance)
 
 
-MANY = [(33, "tanh"), (150, "relu"), (201, "tanh")]  # odd numbers: ends of tiles, of strips and of blocks of rows
+MANY = [(33, "tanh"), (64, "relu"), (150, "relu"), (201, "tanh")]  # ends of tiles, of strips and of blocks of rows
 
 
 @pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
@@ -206,6 +208,33 @@ def test_many_columns_agree_with_the_definition(columns, activation, init):
         )
         close(chain, p, q, 1e-6)
         close(chain, single, q, 1e-4)
+
+
+BITS = """
+import pykernel as pk
+for init in ("he_normal", "orthogonal"):
+    for columns, dtype in ((32, "float32"), (77, "float32"), (130, "float32"), (45, "float64")):
+        chain = pk.Chain(widths=[300, 700, columns - 3], activation="tanh", init=init)
+        for threads in (1, 3):
+            p = pk.propagate(chain, batch=columns, seed=1, dtype=dtype, engine="matrix_free", threads=threads)
+            print(columns, [x.hex() for row in (p.log10_grad_weight, p.log10_grad_activation) for x in row[0]])
+"""
+
+
+def test_many_columns_have_the_same_bits_on_every_instruction_set_and_for_any_threads():
+    """Tiles have the shape of the registers, and strips of columns are shared out: sums are in the order of units."""
+    answers = set()
+    for isa in ("avx512", "avx2", "baseline"):
+        done = subprocess.run(
+            [sys.executable, "-c", BITS], env={**os.environ, "PYKERNEL_ISA": isa}, capture_output=True, text=True
+        )
+        if "must be one of" in done.stderr:
+            continue
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[::2] == lines[1::2]
+        answers.add(done.stdout)
+    assert len(answers) == 1
 
 
 def test_many_columns_of_low_rank_and_very_different_length():

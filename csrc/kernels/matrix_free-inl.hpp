@@ -14,30 +14,13 @@ constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4;
 #endif
 template <class S> constexpr int partials = sizeof(S) == 4 ? 16 : 8;  // lanes of an inner product
 
-template <class T> PK_INLINE void copy_panel(const float* from, T* to) {
-  for (int o = 0; o < panel_lanes; o += lanes<T>) store(to + o, load_as<T>(from + o));
-}
-
 // -- columns
 
 template <class T> void draw(const Draws& g, int64_t group, int64_t n, T* out, int64_t column, int64_t panel) {
-  constexpr int batch = 8;
-  alignas(64) uint32_t words[batch * group_units];
-  alignas(64) float normals[batch * group_units];
   Keys keys;
   expand(keys, g.seed);
-  const int64_t left = n - group * group_units, live = left < 0 ? 0 : left < group_units ? left : group_units;
-  for (int64_t j = 0; j < g.count; j += batch) {
-    const int count = (int)(g.count - j < batch ? g.count - j : batch);
-    for (int i = 0; i < count; i++)
-      tall_words(keys, g.purpose_layer, g.replica, group, (uint32_t)g.columns[j + i], words + i * group_units);
-    normals_of_words(words, count, normals);
-    for (int i = 0; i < count; i++) {
-      T* to = out + (j + i) * column;
-      for (int p = 0; p < group_panels; p++) copy_panel(normals + i * group_units + p * 16, to + p * panel);
-      for (int64_t u = live; u < group_units; u++) to[u / panel_units * panel + u % panel_units] = 0;
-    }
-  }
+  const auto line_of = [&](int64_t j) { return (uint32_t)g.columns[j]; };
+  normals_of_group(keys, g.purpose_layer, g.replica, group, n, g.count, line_of, group_panels, out, column, panel);
 }
 
 // -- inner products

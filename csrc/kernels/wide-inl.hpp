@@ -64,6 +64,8 @@ static void wide_tile(const S* const (&rows)[3], const S* const (&columns)[2], i
   for (int v = 0; v < vectors; v++) y[v] = columns[v];
   Vec<S> acc[groups * size][vectors] = {};
   for (int p = 0; p < panels; p++) {
+    if (!turned && p + 1 < panels)  // a stride that the processor does not foresee
+      for (int i = 0; i < groups * size; i++) __builtin_prefetch(x[0] + panel + i * panel_lanes);
 #pragma GCC unroll 2
     for (int u = 0; u < panel_lanes; u++) {
       Vec<S> ys[vectors];
@@ -121,6 +123,9 @@ PK_INLINE void wide_strip(const S* a, int64_t a_panel, int64_t j, int64_t end, c
   while (j < end) {
     const S* x[3];
     for (int g = 0; g < 3; g++) x[g] = turned ? column(a, j + g * some) : a + (j + g * some) * panel_lanes;
+    for (int64_t i = j; add && i < j + 3 * some && i < end; i++)
+      for (int k = 0; k < vectors * lanes<S>; k += 64 / (int)sizeof(double))
+        __builtin_prefetch(out + i * stride + b + k, 1, 2);
     const int rows = wide_rows<turned, vectors>(end - j, x, ys, a_panel, panels, found);
     for (int i = 0; i < rows; i++) add_to(out + (j + i) * stride + b, found + i * 2 * lanes<S>, count, add);
     j += rows;

@@ -297,7 +297,7 @@ def _warn_beyond(program: Program, rows) -> None:
 
 
 def _keep(keep) -> tuple[str, ...]:
-    if isinstance(keep, str) or not hasattr(keep, "__iter__"):
+    if not checks.iterable(keep):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
     names = tuple(keep)
     if not names:

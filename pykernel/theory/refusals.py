@@ -49,7 +49,7 @@ def structure(program: Program) -> Structure:
     for stretch in program.stretches:
         for _ in range(min(stretch.count, 3)):  # what enters is what came out; a law changes once at most
             for op in stretch.ops:
-                walk.laws[op.out] = OPS[op.kind].law(walk, stretch, op)
+                walk.step(stretch, op, OPS[op.kind].law)
     return walk
 
 
