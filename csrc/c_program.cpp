@@ -16,9 +16,8 @@ using namespace pykernel::c_door;
 constexpr int64_t most_ops = 1 << 16, most_numbers = 1 << 24;
 
 // In the order of pk_op_kind
-constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm, OpKind::gate,   OpKind::add,
-                              OpKind::scale,  OpKind::mask, OpKind::node, OpKind::affine, OpKind::mix,
-                              OpKind::drive};
+constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm,   OpKind::gate, OpKind::add,  OpKind::scale,
+                              OpKind::mask,   OpKind::node, OpKind::affine, OpKind::mix,  OpKind::drive};
 
 // A caller's program as C++ has it; what lies here is not a run's memory.
 class HeldProgram {
@@ -56,7 +55,7 @@ class HeldProgram {
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
         require(op.kind >= 0 && op.kind < (int)std::size(c_kinds),
-                "an op's kind must be one of pk_op_kind, which has no convolutions, pools or inputs on the way");
+                "an op's kind must be one of pk_op_kind, which has no convolutions or pools");
         for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
         ops.push_back({c_kinds[op.kind], op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
