@@ -73,7 +73,7 @@ template <class F> auto with_dtype(int dtype, F f) {
   return dtype == PK_FLOAT32 ? f(float()) : f(double());
 }
 
-// The rows that C has words for: those of formats and of shared weights need programs that it cannot say.
+// The rows that C has words for: those of formats need programs that it cannot say.
 constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::log10_grad_weight, &Rows::log10_grad_weight},
     {&pk_rows::log10_grad_bias, &Rows::log10_grad_bias},
@@ -90,6 +90,8 @@ constexpr std::pair<double* pk_rows::*, double* Rows::*> c_rows[] = {
     {&pk_rows::loss, &Rows::loss},
     {&pk_rows::attention_entropy, &Rows::attention_entropy},
     {&pk_rows::score_std, &Rows::score_std},
+    {&pk_rows::log10_grad_weight_total, &Rows::log10_grad_weight_total},
+    {&pk_rows::log10_grad_bias_total, &Rows::log10_grad_bias_total},
 };
 inline Rows rows_of(const pk_rows* given) {
   const pk_rows r = read(given);

@@ -17,7 +17,8 @@ constexpr int64_t most_ops = 1 << 16, most_numbers = 1 << 24;
 
 // In the order of pk_op_kind
 constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm, OpKind::gate,   OpKind::add,
-                              OpKind::scale,  OpKind::mask, OpKind::node, OpKind::affine, OpKind::mix};
+                              OpKind::scale,  OpKind::mask, OpKind::node, OpKind::affine, OpKind::mix,
+                              OpKind::drive};
 
 // A caller's program as C++ has it; what lies here is not a run's memory.
 class HeldProgram {
@@ -54,7 +55,8 @@ class HeldProgram {
       std::vector<Op>& ops = ops_.emplace_back();
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
-        require(op.kind >= 0 && op.kind < (int)std::size(c_kinds), "an op's kind must be one of pk_op_kind");
+        require(op.kind >= 0 && op.kind < (int)std::size(c_kinds),
+                "an op's kind must be one of pk_op_kind, which has no convolutions, pools or inputs on the way");
         for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
         ops.push_back({c_kinds[op.kind], op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});
@@ -106,13 +108,7 @@ class HeldProgram {
     std::vector<int64_t>& bias_draws = integers_.emplace_back(L, (int64_t)zero_bias);
     for (size_t i = 0; i < L; i++)
       bias_draws[i] = c_.biases && c_.biases[i] ? given_bias : c_.bias_scale ? normal_bias : zero_bias;
-    if (!c_.address) {
-      std::vector<int64_t>& address = integers_.emplace_back();
-      for (size_t i = 0; i < L; i++) address.push_back((int64_t)i + 1);
-      p_.address = address.data();
-    } else {
-      p_.address = c_.address;
-    }
+    read_weights();
     p_.units = c_.units;
     p_.columns = c_.columns;
     p_.draws = draws_of(c_.draws, c_.draw_count);
@@ -130,6 +126,21 @@ class HeldProgram {
     p_.factors = c_.factors;
     p_.masks = c_.masks;
     read_mixes();
+  }
+
+  // Where a weight lies in the stream, and which layers use it.
+  void read_weights() {
+    const int64_t L = count(Table::layer);
+    std::vector<int64_t>&own = integers_.emplace_back(), &first = integers_.emplace_back();
+    for (int64_t i = 0; i < L; i++) {
+      const int64_t w = c_.weight ? c_.weight[i] : i;
+      require(w >= 0 && w <= (int64_t)first.size(), "weight must number the weights from 0 in order of first use");
+      if (w == (int64_t)first.size()) first.push_back(i + 1);
+      own.push_back(first[(size_t)w]);
+    }
+    p_.address = c_.address ? c_.address : own.data();
+    p_.weight = c_.weight;
+    p_.weight_count = c_.weight ? (int64_t)first.size() : 0;
   }
 
   void read_mixes() {
@@ -155,6 +166,8 @@ class HeldProgram {
     p_.seed = c_.seed;
     p_.exponent = c_.exponent != 0;
     p_.correlation = c_.correlation;
+    p_.drives = c_.drives;
+    p_.drive = c_.drive;
     p_.x = c_.x;
     p_.cotangent = c_.cotangent;
     p_.head = {c_.loss,       c_.outputs,     {c_.head_draw.distribution, c_.head_draw.parameter},

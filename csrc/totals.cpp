@@ -124,13 +124,21 @@ template <class T> void Totals<T>::add_bias(const Block<T>& delta, Sum& sum) {
   const int64_t B = layer_.columns, e = sum.any_bias ? std::max(sum.bias_exponent, delta.exponent) : delta.exponent;
   const T before = sum.any_bias ? power<T>(sum.bias_exponent - e) : T(0), now = power<T>(delta.exponent - e);
   T* bias = sum.bias.get();
-  for (int64_t p = 0; p < panels_of(delta.n); p++)
-    for (int64_t i = 0; i < 16; i++) {
-      T x = 0;
-      for (int64_t b = 0; b < B; b++) x += delta.data[(p * B + b) * 16 + i];
-      T& to = bias[p * 16 + i];
-      to = sum.any_bias ? before * to + now * x : now * x;
+  const int64_t count = panels_of(delta.n) * 16;
+  if (!sum.any_bias) std::fill_n(bias, count, T(0));
+  const auto add = [&](const T* x, T* to, int64_t units) {
+    for (int64_t i = 0; i < units; i++) to[i] = before * to[i] + now * x[i];
+  };
+  if (B == 1) {
+    add(delta.data, bias, count);
+  } else {
+    for (int64_t p = 0; p < panels_of(delta.n); p++) {
+      T x[16] = {};
+      for (int64_t b = 0; b < B; b++)
+        for (int64_t i = 0; i < 16; i++) x[i] += delta.data[(p * B + b) * 16 + i];
+      add(x, bias + p * 16, 16);
     }
+  }
   sum.bias_exponent = e;
   sum.any_bias = true;
 }

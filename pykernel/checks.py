@@ -143,6 +143,11 @@ def number_or_array(name, value, none=False):
     return tuple(tuple(row) for row in out) if len(shape) == 2 else tuple(out)
 
 
+def iterable(value):
+    """Whether something holds others, one after another; texts do not, nor arrays of no dimension."""
+    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
+
+
 def positions(given):
     """The positions of one input as a tuple, an int an axis."""
     if isinstance(given, tuple) and not given:

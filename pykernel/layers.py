@@ -451,7 +451,7 @@ def said(given):
 
 def blocks_of(name, given):
     """A pattern's blocks, of a list of Blocks and bare steps."""
-    if isinstance(given, str | bytes | dict | set) or not hasattr(given, "__iter__"):  # a set has no order
+    if isinstance(given, dict | set) or not checks.iterable(given):  # a set has no order
         raise TypeError(f"{name} must be a sequence of Blocks and steps, got {said(given)}")
     return tuple(block_of(part) for part in given)
 

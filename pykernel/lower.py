@@ -82,7 +82,9 @@ def lower(
         layers = layers._replace(centred=np.zeros_like(layers.centred))
     return Program(
         stretches=tuple(pattern.stretches),
+        plain_counts=pattern.counts,
         registers=pattern.registers,
+        widest=pattern.widest,
         nodes=pattern.nodes,
         batch=batch,
         positions=positions,

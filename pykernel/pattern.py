@@ -90,7 +90,7 @@ class Pattern:
         self.number("norms", self.no_norm)
         self.number("kernels", ())
         self.stretches: list[Stretch] = []
-        self.done, self.registers = Counts(), 1
+        self.done, self.registers, self.widest = Counts(), 1, 1
         self._turn, self.turns = 0, 1  # of the pattern: repetitions done, and in all
         self._repeated: list[tuple] = []  # how often, and by table what each of its ops said
         self._affine_steps: list[np.ndarray] = []
@@ -115,6 +115,7 @@ class Pattern:
         self.nodes = np.concatenate([[first], self.nodes])
         self.weight = self.first_uses = np.arange(self.done.layer)
         self.address = np.arange(1, self.done.layer + 1)
+        self.counts = self.done
         if chain.tied:
             self._share(begin, end)
 
@@ -125,6 +126,8 @@ class Pattern:
         self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
         self.first_uses = np.unique(self.weight, return_index=True)[1]
         self.address = self.first_uses[self.weight] + 1
+        if len(self.first_uses) < self.done.layer:
+            self.counts = self.done._replace(weight=len(self.first_uses))
         for numbers in (self.units, self.columns, self.groups, self.kernel):
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
@@ -298,6 +301,7 @@ class Pattern:
         scale = self._scale(init, "scale", fans) * gain * fixup
         if not (math.isfinite(scale) and math.isfinite(own[1])):
             self.beyond.append(self.done.layer + len(self._said["layer"]))
+        self.widest = max(self.widest, self.width, units)
         columns, self.width = self.width // groups, units
         return self.emit(
             "linear",
@@ -407,8 +411,8 @@ class Pattern:
         for count, by_table in self._repeated:
             if table in by_table:
                 said = by_table[table]
-                part = np.array([[one[name] for one in said] for name in names], dtype)
-                parts.append(part[:, None].repeat(count, axis=1).reshape(len(names), -1))
+                flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
+                parts.append(flat.reshape(len(names), 1, -1).repeat(count, axis=1).reshape(len(names), -1))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _join_arrays(self):

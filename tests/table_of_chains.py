@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """All cases by name."""
-    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention)
+    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention, tied)
     return {f"{group.__name__}: {name}": case for group in groups for name, case in group()}
 
 
@@ -241,3 +241,34 @@ def attention():
         chain = pk.Chain(depth=2, width=heads * d, blocks=[pk.Block(pk.Norm("layer"), step, skip=1.0)])
         arguments = dict(batch=1 + i % 3, positions=positions, seed=i, precision=("exponent", "native")[i == 1])
         yield f"{heads} {kv_heads} {d} x {positions}", Case(chain, arguments, long=positions > 100, skip=("theory",))
+
+
+def tied():
+    """One weight for all layers, or for all repetitions of a pattern; sums of uses by products and by Gram matrices;
+    an input at every step."""
+    rng = np.random.default_rng(3)
+    rnn = pk.Chain(depth=90, width=33, activation="tanh", bias_std=0.3, tied=True)
+    driven = rnn.replace(depth=20, width=40, blocks=[pk.Block(pk.Linear(bias_std=0.1), pk.Drive(7), "tanh")])
+    for name, chain, arguments in (
+        ("one input", rnn, {}),
+        ("batch 3", rnn, dict(batch=3, replicas=2)),
+        ("few uses", rnn.replace(width=150, depth=5), dict(batch=2)),
+        ("wide", rnn.replace(width=1040, depth=3), dict(batch=8)),
+        ("vanishing", rnn.replace(activation="linear", gain=1e-9, depth=40), dict(batch=2)),
+        ("exploding", rnn.replace(activation="relu", gain=1e9, depth=30), dict(batch=7)),
+        ("orthogonal", rnn.replace(init="orthogonal", bias_std=0.0), dict(batch=2)),
+        ("batch norm", rnn.replace(norm="batch", bias_std=0.0), dict(batch=9)),
+        ("clipped entries", rnn.replace(clip=pk.Clip(value=0.01)), dict(batch=2)),
+        ("branches", rnn.replace(residual=pk.Residual(2, 0.5), head=pk.Head("softmax", 5)), dict(batch=2)),
+        ("driven", driven, dict(batch=2, replicas=2)),
+        ("driven, given", driven, dict(batch=2, drive=list(rng.normal(size=(20, 7, 2))))),
+    ):
+        yield name, Case(chain, arguments, long="wide" in name or "batch" in name)
+    steps = [
+        pk.Block(pk.Norm("layer"), pk.Attention(4, causal=True), skip=1.0),
+        pk.Block(pk.Norm("rms"), pk.Gated(17, "silu"), pk.Linear(24, init="orthogonal"), skip=0.5),
+    ]
+    looped = pk.Chain(depth=3, width=24, tied=True, first=[pk.Linear(24)], blocks=steps, last=[pk.Linear(9)])
+    yield "looped blocks", Case(looped, dict(batch=2, positions=5))
+    conv = pk.Chain(depth=3, width=6, tied=True, blocks=[pk.Block(pk.Conv(6, kernel=3), "relu")])
+    yield "convolutions", Case(conv, dict(batch=2, positions=(5, 4)))

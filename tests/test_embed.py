@@ -156,7 +156,7 @@ def test_any_chain_has_the_bits_of_propagate(consumers, program):
             raise AssertionError(f"{name}: {error}") from None
 
 
-KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node", "affine", "mix")  # as in pk_op_kind
+KINDS = ("linear", "phi", "norm", "gate", "add", "scale", "mask", "node", "affine", "mix", "drive")  # as in pk_op_kind
 
 
 def described_program(program, engine, replicas):
@@ -204,6 +204,7 @@ def described_program(program, engine, replicas):
     ]
     words += [*integers(program.affine_steps), *integers([len(row.weight) for row in program.affines])]
     words += [word for row in program.affines for part in row for word in numbers(part)]
+    words += [program.counts.weight, *integers(layers.weight), *integers(program.drives)]
     words += [LOSSES.index(head.loss), head.outputs, *head.draw, float(head.scale).hex()]
     return " ".join(map(str, words))
 
@@ -238,6 +239,23 @@ PROGRAMS = {
     "native": (
         pk.Chain(depth=5, width=20, blocks=[pk.Block(pk.Gated(20), pk.Linear(20))]),
         {"precision": "native", "batch": 2},
+    ),
+    "tied": (pk.Chain(depth=70, width=33, activation="tanh", bias_std=0.3, tied=True), {"batch": 3}),
+    "tied, few uses": (pk.Chain(depth=5, width=150, tied=True, head=pk.Head("mse", 3)), {"dtype": "float64"}),
+    "tied blocks": (
+        pk.Chain(
+            depth=3,
+            width=24,
+            tied=True,
+            first=[pk.Linear(24)],
+            blocks=[pk.Block(pk.Norm("rms"), pk.Attention(4), skip=1.0), pk.Block(pk.Gated(17), pk.Linear(24))],
+            last=[pk.Linear(9)],
+        ),
+        {"batch": 2, "positions": 5},
+    ),
+    "recurrent, with inputs": (
+        pk.Chain(depth=9, width=40, blocks=[pk.Block(pk.Linear(), pk.Drive(7), "tanh")], tied=True),
+        {"batch": 2},
     ),
 }
 

@@ -10,6 +10,7 @@ from number_formats import LAYERS, TYPES, bits, hard_cases, random_numbers
 
 import pykernel as pk
 from pykernel import _core
+from pykernel.cli import main
 from pykernel.formats import FORMATS, rounded
 from pykernel.sweeps import report
 
@@ -154,6 +155,39 @@ def test_a_sweep_says_unasked_what_formats_cost(tmp_path):
         pk.sweep({"depth": [2]}, LAYERS, replicas=1, profiles="gradient_cosine", progress=False)
 
 
+def test_a_dry_run_knows_of_formats_and_of_a_stop_rule(capsys, tmp_path):
+    """It counts what the store holds of the same cells, which have formats; and says what it cannot count."""
+    words = ["sweep", "--depth", "2", "3", "--width", "8", "--replicas", "4", "--gradients-format", "float16"]
+    assert main([*words, "--store", str(tmp_path), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--store", str(tmp_path), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "chains   8, 0 of them still to run" in told and "until" not in told
+    assert main([*words, "--until", "slope:0.001", "--dry-run"]) == 0
+    assert "until    adds chains, up to 400 a cell" in capsys.readouterr().out
+
+
+def test_formats_in_plans_are_tables(tmp_path):
+    """One for all cells or an axis of them; what is none is refused with the word that is wrong."""
+    from pykernel.cli import plans
+
+    path = tmp_path / "study.toml"
+    plan = "{0}\n[base]\nwidth = 8\n[grid]\ndepth = [2]\n{1}\n"
+    path.write_text(plan.format("", 'formats = ["none", {signals = "bfloat16"}]'))
+    assert plans.read(str(path))["grid"]["formats"] == [None, pk.Formats(signals="bfloat16")]
+    path.write_text(plan.format('formats = {gradients = "float16", loss_scale = 8}', ""))
+    assert plans.read(str(path))["formats"] == pk.Formats(gradients="float16", loss_scale=8)
+    for above, inside, said in (
+        ('formats = "bfloat16"', "", "formats must be a table such as"),
+        ("", 'formats = {signals = "bfloat16"}', "formats in the grid must be a list"),
+        ("", "formats = [3]", "formats must be a table such as"),
+        ("", "blocks = [{}]", "blocks must name patterns"),
+    ):
+        path.write_text(plan.format(above, inside))
+        with pytest.raises(ValueError, match=said):
+            plans.read(str(path))
+
+
 def test_keys_without_formats_do_not_name_them():
     """So older stores stay known; test_sweep_old_store reads one."""
     from pykernel.sweeps.grid import axes, cells
@@ -165,7 +199,6 @@ def test_keys_without_formats_do_not_name_them():
 
 
 def test_command_line_takes_formats(capsys):
-    from pykernel.cli import main
 
     words = ["--depth", "4", "--width", "16", "--replicas", "2"]
     assert (

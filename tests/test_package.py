@@ -12,7 +12,7 @@ from places import ROOT
 
 import pykernel
 
-HEAVY = ("numba", "xarray", "pandas", "matplotlib", "tqdm", "scipy", "distributed")
+HEAVY = ("numpy", "numba", "xarray", "pandas", "matplotlib", "tqdm", "scipy", "distributed")
 
 
 def test_version_is_written_once():

@@ -191,6 +191,15 @@ def test_bad_input(given, error, said):
         pk.train(**{"chain": HEADED, **given})
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_clipped_norm_is_that_of_what_is_trained(tied):
+    """Without biases the bound is the norm of all weight gradients, whatever that of absent biases were."""
+    chain = pk.Chain(depth=4, width=9, activation="tanh", tied=tied, clip=pk.Clip(norm=0.01), head=pk.Head("mse", 1))
+    t = pk.train(chain, steps=2, engine="dense", replicas=3)
+    norms = t.log10_grad_weight_total if tied else t.log10_grad_weight
+    np.testing.assert_allclose(np.sqrt((10 ** (2 * norms)).sum(axis=-1)), 0.01, rtol=1e-6)
+
+
 # -- parametrizations
 
 
@@ -210,6 +219,34 @@ def test_roles_in_blocks():
     gated = pk.Chain(width=10, blocks=[pk.Gated(16), pk.Linear(16)], head=pk.Head("mse", 1))
     assert roles(lower(gated)) == ["input", "input", "hidden"]
     assert roles(lower(pk.Chain(depth=2, width=16, head=pk.Head("mse", 1)))) == ["hidden", "hidden"]
+
+
+ELMAN = pk.Chain(
+    depth=3, width=64, blocks=[pk.Linear(), pk.Drive(3), "tanh"], tied=True, init="lecun_normal", head=pk.Head("mse", 1)
+)
+
+
+def test_what_reads_a_drive_is_an_input_layer_at_every_use():
+    assert roles(lower(ELMAN)) == roles(lower(ELMAN), grows=True) == ["hidden", "input"] * 3
+    assert roles(lower(ELMAN), grows=False) == ["input", "input", *["hidden", "input"] * 2]
+    assert rates(lower(ELMAN), "mup", 0.5).weights.tolist() == [0.5, 32.0] * 3
+
+
+def test_inputs_on_the_way_are_data_at_every_width():
+    c = pk.coordinate_check(ELMAN, widths=[128, 256, 512, 1024], steps=1, rate=0.01, parametrization="mup", replicas=40)
+    assert c.layers == (*ELMAN.layers, "head")
+    assert (np.abs(c.change[0]) < 4 * c.change_error[0] + 0.05).all()
+
+
+def test_given_inputs_on_the_way():
+    """Three steps on what `propagate` is given as well; each use sees its own."""
+    drive = [np.full((3, 2), k + 1.0) for k in range(3)]
+    words = dict(batch=2, seed=5, engine="dense")
+    t = pk.train(ELMAN, steps=1, rate=0.01, drive=drive, **words)
+    np.testing.assert_allclose(t.loss[:, 0], pk.propagate(ELMAN, drive=drive, **words).loss, rtol=1e-5)
+    assert t.given == ("drive",) and t.loss[0, 0] != pk.train(ELMAN, steps=0, **words).loss[0, 0]
+    with pytest.raises(ValueError, match="drive must hold one array a use of a Drive step, 3, got 2"):
+        pk.train(ELMAN, batch=2, drive=drive[:2])
 
 
 def test_mup_starts_with_a_smaller_head_and_attention():

@@ -126,6 +126,9 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
 
 // -- backward
 
+// A weight of so few bytes, used again and again, comes as fast as L2 gives it: to fetch it ahead takes longer.
+constexpr int64_t near_bytes = 1 << 20;
+
 // What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the
 // lines in flight.
 template <class W> struct Ahead {
@@ -225,6 +228,32 @@ template <class T> PK_INLINE void finish_sums(T* sums, int inputs, int n, T scal
     for (int k = 0; k < panel_lanes; k += lanes<T>)
       store(du + b * panel_lanes + k,
             sum_lanes_of(sums + (k * inputs + b) * panel_lanes, inputs * panel_lanes) * scale);
+}
+
+// The same of one input at once, where there are registers for the sums of 16 units: they are never stored.
+template <class T, class W>
+static void reduce_input(const W* w, int64_t w_stride, int panels, const T* delta, T scale, T* du,
+                         const Ahead<W>& ahead) {
+  constexpr int columns = lanes<T>, vectors = panel_vectors<T>;
+  for (int k0 = 0; k0 < panel_lanes; k0 += columns) {
+    Vec<T> acc[columns * vectors] = {};
+    for (int p = 0; p < panels; p++) {
+      ahead.template fetch<columns>(p, k0);
+      const W* row = w + p * w_stride + k0 * panel_lanes;
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; v++) {
+        const Vec<T> x = load(delta + p * panel_lanes + v * lanes<T>);
+#pragma GCC unroll 16
+        for (int k = 0; k < columns; k++)
+          acc[v * columns + k] = fma(load_as<T>(row + k * panel_lanes + v * lanes<T>), x, acc[v * columns + k]);
+      }
+    }
+    if constexpr (vectors == 2)
+#pragma GCC unroll 16
+      for (int k = 0; k < columns; k++) acc[k] += acc[columns + k];
+    fold_lanes<T, columns / 2>(acc);
+    store(du + k0, acc[0] * scale);
+  }
 }
 
 // -- backward for many inputs: lanes over the batch, one accumulator an output, rows in order
@@ -380,6 +409,14 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
   alignas(64) T rounded[near_panels * deep_columns * panel_lanes];
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
+    if constexpr (accumulators > panel_lanes)
+      if (B == 1 && !draw && !rounds && n == deep_columns) {
+        const W* here = panels + k * panel_lanes;
+        const bool fetches = P * N * panel_lanes * (int64_t)sizeof(W) > near_bytes && k + 2 * deep_columns <= k1;
+        reduce_input(here, N * panel_lanes, (int)P, delta, w.scale, du + k,
+                     Ahead<W>{here + deep_columns * panel_lanes, N * panel_lanes, fetches ? (int)P : 0});
+        continue;
+      }
     for (int64_t p = 0; p < P; p += depth) {
       const int count = (int)(P - p < depth ? P - p : depth);
       const W* from = tile;

@@ -90,9 +90,11 @@ class Profiles:
             return cls()
         if given is False or given is None:
             return cls(rows=(), quantiles=())
+        if not isinstance(given, str):
+            return cls(rows=_names("profiles", given))
         if given == "replicas":
             return cls(replicas=True)
-        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
+        rows = _LAYERED if given == "all" else (given,)
         return cls(rows=rows)
 
     @classmethod
@@ -144,6 +146,6 @@ class Profiles:
 
 
 def _names(what: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    if not checks.iterable(given):
         raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_ALLOWED)}")
     return tuple(given)

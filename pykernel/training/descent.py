@@ -79,9 +79,7 @@ class Small:
         layers, values = program.layers, self.values
         biases = tuple(values.get(("bias", int(address))) for address in layers.address)
         own = np.array([b is not None for b in biases])
-        given = dataclasses.replace(
-            layers, bias_draw=np.where(own, BIASES.index("given"), 0), bias_scale=np.where(own, 1.0, 0.0)
-        )
+        given = layers._replace(bias_draw=np.where(own, BIASES.index("given"), 0), bias_scale=np.where(own, 1.0, 0.0))
         head = program.head._replace(weight=values["head"], scale=1.0, bias=values.get("head bias"))
         head = head._replace(targets=self._targets)
         return dataclasses.replace(program, layers=given, biases=biases, head=head, x=self._x)
@@ -114,7 +112,7 @@ def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
             return step
         if observe is not None:
             observe(step, kept.arrays)
-        factors = _clip(plan.clip, here, program.layers.weight)
+        factors = _clip(plan.clip, here, program)
         if step < plan.steps:
             _step(plan, weights, small, kept.arrays, factors)
     return -1
@@ -126,19 +124,20 @@ def _unbounded(rows, step):
     return not abs(loss[step]) <= far or (np.isnan(gradient) | (gradient == np.inf)).any()
 
 
-def _clip(clip, here, weight):
-    """Clip the rows by norm; what multiplies the gradients of each layer, (L,). weight: that a layer uses, of shared
-    ones."""
-    shared = here["log10_grad_weight_total"].size > 0
-    names = tuple(observables.OF_USES) if shared else CLIPPED
-    after = dict(here)
+def _clip(clip, here, program):
+    """Clip the rows by norm; what multiplies the gradients of each layer, (L,). The norm is that of what is trained:
+    biases that the chain has not are measured, and left out."""
+    weight, bias = observables.OF_USES if program.counts.weight else CLIPPED
+    own = program.layers.bias_draw[program.first_uses] != BIASES.index("zero")
+    after = {**here, bias: np.where(own, here[bias], -np.inf)}
     clip_by_norm(clip, after)
-    change = np.zeros(here[names[0]].shape[1])
-    for name in names:
+    change = np.zeros(len(own))
+    for name in (weight, bias):
         difference = after[name][0] - here[name][0]
         change = np.where(np.isfinite(difference), difference, change)
-        here[name][:] = after[name]
-    return 10.0 ** (change[weight] if shared else change)
+    for name in (weight, bias):
+        here[name] += change
+    return 10.0 ** change[program.layers.weight]
 
 
 def _step(plan, weights, small, arrays, factors):

@@ -39,6 +39,7 @@ def train(
     threads: int | None = None,
     correlation: float = 0.0,
     x=None,
+    drive=None,
     weights=None,
     biases=None,
     batch_first: bool = False,
@@ -48,7 +49,7 @@ def train(
     The inputs and the targets are drawn once, or the caller's (`x`; targets in the `Head`), and stay. Trained are the
     weights of all layers, the head's, and the biases that the chain has; not the scales and shifts of norms. With g the
     gradient of a parameter, v = momentum * v + g and w -= rate * v, as torch.optim.SGD does. A chain's `clip` acts on
-    the gradients of its layers (not of its head), as in `propagate`. Masks of dropout are drawn anew at every step.
+    the gradients of what its layers train (not of its head). Masks of dropout are drawn anew at every step.
 
     Nothing of the size of a weight is stored: the dense engine draws W by its address wherever it is multiplied and
     keeps the pairs (delta, u) of past steps beside it, the matrix-free one asks an oracle (docs/matrix-free.md), with
@@ -58,7 +59,8 @@ def train(
         chain: a chain with a `Head`; "linear" is the random read-out.
         steps: of descent. Measured are steps + 1 networks, the fresh one first.
         rate: what the parametrization multiplies.
-        batch, positions, replicas, seed, threads, correlation, x, weights, biases, batch_first: as in `propagate`.
+        batch, positions, replicas, seed, threads, correlation, x, drive, weights, biases, batch_first: as in
+            `propagate`.
         momentum: from 0 to 1, without 1.
         parametrization: "standard", "ntk" or "mup", see below.
         engine: "dense", "matrix_free" (Gaussian and orthogonal weights) or "auto": the latter where all columns that
@@ -76,9 +78,9 @@ def train(
         TooLarge (a ValueError and MemoryError): the job does not fit in memory.
 
     Notes:
-        Parametrizations, by the role of a layer: *input* (reads the chain's input, where the first block does not end
-        in as many units as come in, so that the input does not grow with the width), *output* (the head), *hidden* (all
-        others). They multiply the rate, and the standard deviation of a drawn head:
+        Parametrizations, by the role of a layer: *input* (reads the input of a `Drive`, or the chain's, where the first
+        block does not end in as many units as come in, so that it does not grow with the width), *output* (the head),
+        *hidden* (all others). They multiply the rate, and the standard deviation of a drawn head:
 
         - standard: rate for all weights and biases;
         - ntk: rate / fan_in for input, hidden and output weights, rate for biases;
@@ -98,7 +100,7 @@ def train(
         ((3, 6), True, (3, 6, 3))
     """
     words = dict(batch=batch, positions=positions, seed=seed, dtype=dtype, correlation=correlation, x=x)
-    words |= dict(weights=weights, biases=biases, batch_first=batch_first)
+    words |= dict(drive=drive, weights=weights, biases=biases, batch_first=batch_first)
     replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
     plan, engine, backend = planned(chain, steps, rate, momentum, parametrization, engine, backend, threads, words)
     program = plan.program
@@ -131,7 +133,7 @@ def train(
         backend=backend,
         dtype=program.dtype,
         correlation=program.correlation,
-        given=tuple(name for name in ("x", "weights", "biases") if words[name] is not None),
+        given=tuple(name for name in ("x", "drive", "weights", "biases") if words[name] is not None),
         seconds=time.perf_counter() - start,
     )
 
@@ -155,7 +157,7 @@ def planned(chain, steps, rate, momentum, parametrization, engine, backend, thre
     program = run.lowered(chain, **words)
     if program.head.loss is None:
         raise ValueError('training needs a loss: give the chain a Head, Head("linear") for a random read-out')
-    if (program.layers.groups > 1).any():
+    if program.has_groups:
         raise ValueError("grouped convolutions are not trained: groups=1 are")
     refusal = matrix_free_refusal(program)
     if engine == "matrix_free" and refusal is not None:

@@ -56,23 +56,29 @@ def roles(program, grows: bool | None = None) -> list[str]:
     Args:
         program: what is trained.
         grows: whether the input grows with the width; by default where the first block ends in as many units as come
-            in. Of an input that grows every layer is hidden.
+            in. What reads an input that grows is hidden. Inputs of Drive steps have units of their own and never grow.
     """
     if grows is None:
         grows = bool(program.nodes[0] == program.nodes[1])
-    out = ["hidden"] * program.depth
-    if grows:
-        return out
-    bare = {0}  # registers that hold the input still
+    out = np.full(program.depth, "hidden", dtype="<U6")
+    bare = set() if grows else {0}  # registers that hold the input still
     for stretch in program.stretches:
+        arrived: set[int] = set()  # and those that hold an input of a Drive step, in every repetition
         for op in stretch.ops:
             if op.kind == "linear" and op.ins[0] in bare:
                 out[stretch.number("layer", op, 0)] = "input"
-            keeps = op.kind != "linear" and all(register in bare for register in op.ins)
-            bare = bare | {op.out} if keeps else bare - {op.out}
-        if not bare:
-            break
-    return out
+            if op.kind == "linear" and op.ins[0] in arrived:
+                out[stretch.number("layer", op, np.arange(stretch.count))] = "input"
+            bare = _held(bare, op, op.kind not in ("linear", "drive"))
+            arrived = {op.out, *arrived} if op.kind == "drive" else _held(arrived, op, op.kind != "linear")
+    return out.tolist()
+
+
+def _held(registers, op, passes):
+    """Those of the registers that hold what they held behind an op, the one that it writes among them where it passes
+    that on."""
+    keeps = passes and all(register in registers for register in op.ins)
+    return registers | {op.out} if keeps else registers - {op.out}
 
 
 def rates(program, name: str, rate: float, grows: bool | None = None) -> Rates:

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from pykernel import checks, machine, observables
+from pykernel.drive import Drive
 from pykernel.layers import MAX_WIDTH, Block, Weighted
 from pykernel.program import MAX_REPLICAS
 from pykernel.tables import Shown, Strong, Table, places
@@ -44,7 +45,8 @@ def coordinate_check(
     Args:
         chain: a chain with a `Head`. Made with `width` (or of blocks), all units are scaled, the input's too; made with
             `widths`, n[0] is the data's and stays, and the others must be equal.
-        widths: at least two. Of a chain of blocks every number of units is multiplied by width / chain.width.
+        widths: at least two. Of a chain of blocks every number of units is multiplied by width / chain.width, but for
+            those of what a `Drive` brings, which is data.
         steps, rate, parametrization, momentum: as in `train`.
         batch, positions, replicas, seed, engine, backend, dtype, threads: as in `train`. The targets of a replica, and
             its inputs where n[0] stays, are the same at every width.
@@ -126,7 +128,7 @@ def _resized_block(block, before, width):
 def _resized_step(step, before, width):
     for name in ("units", "channels"):
         count = getattr(step, name, None)
-        if isinstance(step, Weighted) and count is not None:
+        if isinstance(step, Weighted) and not isinstance(step, Drive) and count is not None:
             if count * width % before:
                 raise ValueError(f"{count} {name} of a chain of width {before} are no whole number at width {width}")
             return dataclasses.replace(step, **{name: count * width // before})

@@ -72,6 +72,11 @@ int main(void) {
   for (int64_t i = 0; i < 2 * program.affine_count; i++) affine[i % 2][i / 2] = read_numbers();
   program.affine_units = affine_units, program.affine_weights = affine[0], program.affine_biases = affine[1];
 
+  const int64_t weights = read_integer(); /* that layers share */
+  int64_t* weight = read_integers();
+  program.weight = weights ? weight : NULL;
+  program.drives = read_integers();
+
   program.loss = (int32_t)read_integer(), program.outputs = read_integer();
   program.head_draw.distribution = read_word(), program.head_draw.parameter = read_number(),
   program.head_scale = read_number();
@@ -80,16 +85,18 @@ int main(void) {
   int status = pk_program_bytes(&program, engine, dtype, &bytes[1], &bytes[0], message, sizeof message);
   for (int size = 0; size < 2 && !status; size++) {
     const int64_t L = numbers[layers], A = numbers[activations], N = numbers[nodes], M = numbers[mixes];
-    const int64_t extents[] = {L, L, L, N + 1, L, N, N, A, A, N, L, A, 1, M, M}; /* in the order of pk_rows */
+    const int64_t W = weights;
+    const int64_t extents[] = {L, L, L, N + 1, L, N, N, A, A, N, L, A, 1, M, M, W, W}; /* in the order of pk_rows */
     pk_rows rows = {.size = sizeof rows};
     double** row = &rows.log10_grad_weight;
-    for (int i = 0; i < 15; i++) row[i] = calloc((size_t)(count * extents[i] + 1), sizeof(double));
+    for (int i = 0; i < 17; i++) row[i] = calloc((size_t)(count * extents[i] + 1), sizeof(double));
     void* workspace = malloc(bytes[size]);
     status = pk_program_run(&program, engine, dtype, 0, count, &rows, workspace, bytes[size], NULL, NULL, message,
                             sizeof message);
-    static const int order[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 12}; /* that of pykernel/observables.py */
-    for (int i = 0; i < 15 && !status; i++) print_row(row[order[i]], count * extents[order[i]]);
-    for (int i = 0; i < 15; i++) free(row[i]);
+    static const int order[] = {0, 1, 15, 16, 2,  3,  4,  5, 6,
+                                7, 8, 9,  10, 11, 13, 14, 12}; /* that of pykernel/observables.py */
+    for (int i = 0; i < 17 && !status; i++) print_row(row[order[i]], count * extents[order[i]]);
+    for (int i = 0; i < 17; i++) free(row[i]);
     free(workspace);
   }
   if (status) fprintf(stderr, "%s\n", message);

@@ -148,6 +148,38 @@ def test_a_tied_chain_trains_as_in_torch():
         optimiser.step()
 
 
+@pytest.mark.parametrize("width", [1, 6])
+def test_a_recurrent_net_with_inputs_trains_as_in_torch(width):
+    """Inputs at every step, momentum, and gradients of W, its bias and U clipped together (U has no bias)."""
+    uses, m, bound, rate = 4, 2, 0.03, 0.05
+    block = [pk.Linear(bias_std=0.3), pk.Drive(m), "tanh"]
+    chain = pk.Chain(
+        depth=uses, width=width, blocks=block, tied=True, head=pk.Head("linear", 1), clip=pk.Clip(norm=bound)
+    )
+    drive = [np.random.default_rng(k).normal(size=(m, BATCH)) for k in range(uses)]
+    words = dict(momentum=0.9, seed=SEED, engine="dense", dtype="float64", batch=BATCH)
+    t = pk.train(chain, steps=STEPS, rate=rate, drive=drive, **words)
+    program = lower(chain, batch=BATCH, seed=SEED, dtype="float64")
+    w, u, head = (pk.weights(chain, layer=l, seed=SEED) for l in (1, 2, 2 * uses + 1))
+    w, u, head, b = (torch.tensor(a, requires_grad=True) for a in (w, u, head, bias(program, 0, 1)))
+    x, target = torch.tensor(input_block(program, 0).true()), torch.tensor(drawn_targets(program, 0, 2 * uses + 1))
+    optimiser = torch.optim.SGD([w, u, head, b], lr=rate, momentum=0.9)
+    for step in range(STEPS + 1):
+        optimiser.zero_grad()
+        a = x
+        for arrived in drive:
+            a = torch.tanh(w @ a + b + u @ torch.tensor(arrived))
+        loss = (head @ a * target).sum() / BATCH
+        loss.backward()
+        factor = bound / np.sqrt(sum(p.grad.norm().item() ** 2 for p in (w, u, b)))
+        for p in (w, u, b):
+            p.grad *= min(1.0, factor)
+        assert t.loss[0, step] == pytest.approx(loss.item(), rel=1e-7, abs=1e-9)
+        expected = np.log10([p.grad.norm().item() for p in (w, u)])
+        np.testing.assert_allclose(t.log10_grad_weight_total[0, step], expected, rtol=0, atol=1e-9)
+        optimiser.step()
+
+
 def test_the_tangent_kernel_is_that_of_torch():
     """Jacobians of every input by autograd, one read-out; biases too."""
     chain = pk.Chain(widths=[6, 11, 9], activation="gelu", bias_std=0.3)

@@ -188,6 +188,7 @@ typedef struct {
       *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
       *log10_weight_factor, *log10_derivative_factor, *loss;
   double *attention_entropy, *score_std; /* (count, attentions) */
+  double *log10_grad_weight_total, *log10_grad_bias_total; /* (count, weights that layers share) */
 } pk_rows;
 
 /* *least is enough to run, with layers computed twice; beyond *most is of no use. The results do not depend on it. */
@@ -203,7 +204,8 @@ PK_API int pk_chain_run(const pk_plan* plan, int engine, int dtype, int64_t firs
 
 /* What a step does with the blocks in its registers: z = W u + b; v = phi(Norm(h)); Norm(x); phi(g) v; skip a + branch
    v; a factor times x; x under a dropout mask; nothing but to look at a block's end; weight x + bias by unit, as
-   trained norms end; attention between the positions of one input, V softmax(mix_scale K^T Q) head by head. */
+   trained norms end; attention between the positions of one input, V softmax(mix_scale K^T Q) head by head; an input
+   that arrives on the way, whatever ins[0] holds. */
 typedef enum {
   PK_OP_LINEAR,
   PK_OP_PHI,
@@ -214,7 +216,8 @@ typedef enum {
   PK_OP_MASK,
   PK_OP_NODE,
   PK_OP_AFFINE,
-  PK_OP_MIX
+  PK_OP_MIX,
+  PK_OP_DRIVE
 } pk_op_kind;
 /* A register names a running block. Register 0 is the signal from repetition to repetition, all others are dead then.
    The first op of a kind has the first number of the arrays below, and so on, repetition by repetition. These three
@@ -232,8 +235,8 @@ typedef struct {
   double parameter;
 } pk_draw;
 
-/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node, affine and mix ops, in the order
-   of their numbers. Pointers stay yours. */
+/* Arrays over layers, activation steps (phi and gate), norm, add, scale, mask, node, affine, mix and drive ops, in the
+   order of their numbers. Pointers stay yours. */
 typedef struct {
   size_t size;
   const pk_stretch* stretches;
@@ -243,7 +246,7 @@ typedef struct {
   uint64_t seed;
   int32_t exponent, loss;         /* as in pk_plan */
   const int64_t *units, *columns; /* rows and columns of each layer's W */
-  const int64_t* address;         /* its layer in the stream, or null: 1, 2, ... */
+  const int64_t* address;         /* its layer in the stream, or null: 1, 2, ..., of shared weights their first use's */
   const pk_draw* draws;
   int64_t draw_count;
   const int64_t* draw;          /* which of the draws, or null: the first */
@@ -278,12 +281,18 @@ typedef struct {
   const int64_t *heads, *kv_heads;     /* of each mix: heads of q; of k and v, a divisor, or null: as many */
   const int32_t* causal;               /* whether a query sees no later key, or null: it sees all */
   const double* mix_scale;             /* the factor on scores, most often 1 / sqrt(units of a head) */
+  const int64_t* weight; /* where layers share weights, of each layer the number of its weight, from 0 in order of first
+                            use; those of one number must agree in all that makes a weight. Null: each has its own, and
+                            there are no totals */
+  const int64_t* drives;       /* of each drive: units of its input */
+  const double* const* drive;  /* and the input, (units, columns) row by row, or null: all are drawn */
 } pk_program;
 
 /* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node:
    log10_grad_weight, _bias, _preactivation, log10_mean_square_preactivation and log10_weight_factor by layer;
    saturated, dead and log10_derivative_factor by activation step; log10_mean_square_activation, mean_activation and
-   similarity by node; log10_grad_activation by node, the input first; attention_entropy and score_std by mix. */
+   similarity by node; log10_grad_activation by node, the input first; attention_entropy and score_std by mix; the two
+   totals by weight, and nothing where none is shared. */
 PK_API int pk_program_bytes(const pk_program* program, int engine, int dtype, size_t* least, size_t* most,
                             char* message, size_t message_size);
 PK_API int pk_program_run(const pk_program* program, int engine, int dtype, int64_t first, int64_t count,
