@@ -49,7 +49,7 @@ py::dict run_replicas(const py::object& program, const std::string& engine, int6
     const bool of_replicas = row.extent == RowExtent::replica;
     py::array_t<double> array = extent ? py::array_t<double>(of_replicas ? Shape{count} : Shape{count, extent}) : none;
     rows.*row.of = array.mutable_data();
-    out[row.name] = array;
+    out[interned(row.name)] = array;
   }
   double* tangent_kernel = nullptr;
   if (held.program().common) {

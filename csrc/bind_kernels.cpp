@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -120,14 +121,14 @@ template <class T> py::array gram(const std::string& isa, const Array<T>& x) {
   return out;
 }
 
-// x (n, B) as a format holds it, rounded so many times over; words: of every number, (n, B), or nothing.
+// x (n, B) as a format holds it, rounded so many times over; words: of every number, (n, B), or null.
 template <class T>
 py::array round_block(const std::string& isa, const Array<T>& x, int fraction, int lowest, double largest,
-                      bool infinite, int64_t times, const Array<uint32_t>& words) {
+                      bool infinite, int64_t times, const std::optional<Array<uint32_t>>& words) {
   const int64_t n = x.shape(0), B = x.shape(1);
   Aligned<T> block = to_block<T>(x);
-  Aligned<uint32_t> chances = to_block<uint32_t>(words);
-  const uint32_t* by = words.shape(0) ? chances.get() : nullptr;
+  Aligned<uint32_t> chances = words ? to_block<uint32_t>(*words) : Aligned<uint32_t>(0);
+  const uint32_t* by = words ? chances.get() : nullptr;
   const Elementwise<T>& table = [&]() -> const Elementwise<T>& {
     if constexpr (sizeof(T) == 4)
       return isa_called(isa).floats(0);
@@ -159,10 +160,9 @@ void bind_kernels(py::module_& module) {
   m.def("multiply_f64", multiply<double>);
   m.def("gram_f32", gram<float>);
   m.def("gram_f64", gram<double>);
-  const py::array_t<uint32_t> none(std::vector<py::ssize_t>{0, 0});
   const auto of_round = [&](const char* name, auto function) {
     m.def(name, function, py::arg("isa"), py::arg("x"), py::arg("fraction"), py::arg("lowest"), py::arg("largest"),
-          py::arg("infinite"), py::arg("times") = 1, py::arg("words") = none);
+          py::arg("infinite"), py::arg("times") = 1, py::arg("words") = py::none());
   };
   of_round("round_f32", round_block<float>);
   of_round("round_f64", round_block<double>);

@@ -36,14 +36,6 @@ OpKind kind_of(const std::string& name) {
   throw py::value_error("the compiled engine has no op " + name);
 }
 
-// A literal as Python looks it up fastest: a name that is made anew costs as much as all else of a field.
-py::handle interned(const char* name) {
-  thread_local std::unordered_map<const char*, py::handle> names;
-  py::handle& found = names[name];
-  if (!found) found = PyUnicode_InternFromString(name);
-  return found;
-}
-
 int64_t product(const std::vector<int64_t>& numbers) {
   int64_t out = 1;
   for (const int64_t n : numbers) out *= n;
@@ -52,9 +44,18 @@ int64_t product(const std::vector<int64_t>& numbers) {
 
 }  // namespace
 
+py::handle interned(const char* name) {
+  thread_local std::unordered_map<const char*, py::handle> names;
+  py::handle& found = names[name];
+  if (!found) found = PyUnicode_InternFromString(name);
+  return found;
+}
+
 py::object Fields::get(const char* name) {
   read_.push_back(name);
-  return source_.attr(interned(name));
+  PyObject* found = PyObject_GetAttr(source_.ptr(), interned(name).ptr());
+  if (!found) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(found);
 }
 void Fields::done() const {
   const py::object type = py::type::of(source_);
@@ -113,7 +114,7 @@ HeldProgram::HeldProgram(const py::object& source, const Own& own) {
   p.nodes = array<int64_t>(fields, "nodes", {p.counts[Table::node] + 1});
   p.batch = fields.read<int64_t>("batch");
   p.positions_out = product(fields.read<std::vector<int64_t>>("positions_out"));
-  fields.ignore("kernels");  // their taps are what counts
+  for (const char* name : {"kernels", "plain_counts", "widest"}) fields.ignore(name);  // they follow from the ops
   p.positions = product(fields.read<std::vector<int64_t>>("positions"));
   p.seed = fields.read<uint64_t>("seed");
   p.exponent = fields.read<bool>("exponent");
@@ -290,8 +291,11 @@ void HeldProgram::read_windows(const py::object& rows) {
   for (const py::handle& row : rows) {
     Fields fields(py::reinterpret_borrow<py::object>(row));
     Window& w = windows_.emplace_back();
-    for (const auto& [name, to] :
-         {std::pair("field", w.field), {"taps", w.taps}, {"stride", w.stride}, {"padding", w.padding}}) {
+    for (const auto& [name, to] : {std::pair("field", w.field),
+                                   {"taps", w.taps},
+                                   {"stride", w.stride},
+                                   {"padding", w.padding},
+                                   {"dilation", w.dilation}}) {
       const auto pair = fields.read<std::pair<int64_t, int64_t>>(name);
       to[0] = pair.first, to[1] = pair.second;
     }

@@ -14,10 +14,13 @@
 
 namespace pykernel {
 
+// A literal as Python looks it up fastest: a name that is made anew costs as much as all else of a field.
+pybind11::handle interned(const char* name);
+
 // The fields of a dataclass or named tuple: each must be read, so that none is forgotten here.
 class Fields {
  public:
-  explicit Fields(pybind11::object source) : source_(std::move(source)) {}
+  explicit Fields(pybind11::object source) : source_(std::move(source)) { read_.reserve(40); }
   pybind11::object get(const char* name);
   template <class T> T read(const char* name) { return pybind11::cast<T>(get(name)); }
   void ignore(const char* name) { read_.push_back(name); }  // a field that this engine has no use for

@@ -139,10 +139,11 @@ void check_rows(const Program& p) {
 void check_window(const Window& w) {
   for (int axis = 0; axis < 2; axis++)
     require(w.field[axis] >= 1 && w.taps[axis] >= 1 && w.stride[axis] >= 1 && w.padding[axis] >= 0 &&
-                w.field[axis] < (int64_t)1 << 31 && w.padding[axis] <= w.taps[axis] &&
-                w.stride[axis] < (int64_t)1 << 31 && w.taps[axis] <= w.field[axis] + 2 * w.padding[axis],
+                w.dilation[axis] >= 1 && w.dilation[axis] < (int64_t)1 << 31 && w.taps[axis] < (int64_t)1 << 31 &&
+                w.field[axis] < (int64_t)1 << 31 && w.padding[axis] <= w.span(axis) &&
+                w.stride[axis] < (int64_t)1 << 31 && w.span(axis) <= w.field[axis] + 2 * w.padding[axis],
             "a window must fit into its field with the padding");
-  require(w.padding[0] < w.taps[0] && w.padding[1] < w.taps[1], "padding must be less than a window");
+  require(w.padding[0] < w.span(0) && w.padding[1] < w.span(1), "padding must be less than a window");
 }
 
 // Registers hold what is read, in shapes as the numbers say.

@@ -13,7 +13,7 @@ constexpr int64_t outside = -1;
 
 // The row or column that tap `tap` of window `at` sees along an axis, or `outside`.
 inline int64_t seen_along(const Window& w, int axis, int64_t tap, int64_t at) {
-  const int64_t n = w.field[axis], i = tap + w.stride[axis] * at - w.padding[axis];
+  const int64_t n = w.field[axis], i = tap * w.dilation[axis] + w.stride[axis] * at - w.padding[axis];
   if (w.circular) return (i % n + n) % n;
   return i >= 0 && i < n ? i : outside;
 }
@@ -22,7 +22,7 @@ inline int64_t seen_along(const Window& w, int axis, int64_t tap, int64_t at) {
 // windows that see nothing, or whose positions are w.stride[1] apart.
 template <class F> void each_run(const Window& w, int64_t tap, int64_t inputs, F f) {
   const int64_t row_tap = tap / w.taps[1], column_tap = tap % w.taps[1], rows = w.out(0), columns = w.out(1);
-  const int64_t width = w.field[1], stride = w.stride[1], first = column_tap - w.padding[1];
+  const int64_t width = w.field[1], stride = w.stride[1], first = column_tap * w.dilation[1] - w.padding[1];
   for (int64_t input = 0; input < inputs; input++)
     for (int64_t y = 0; y < rows; y++) {
       const int64_t row = seen_along(w, 0, row_tap, y);

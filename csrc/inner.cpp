@@ -1,5 +1,5 @@
-// Draws, and the columns of large blocks, are laid column by column where a dozen of them are near each other.
-// SPDX-License-Identifier: BSD-3-Clause
+// Of few columns blocks are read where they lie, and draws column by column; of many one side is turned, and the other
+// read number by number. SPDX-License-Identifier: BSD-3-Clause
 #include "inner.hpp"
 
 #include <algorithm>
@@ -11,8 +11,8 @@ namespace {
 
 constexpr int64_t laid_entries = 1 << 18;  // of one side: a MiB of floats, near the cores
 // From so many columns on the strips of one chunk keep a team busy; with fewer, chunks side by side do.
-constexpr int64_t many_columns = 128, strip_columns = 24;
-constexpr int64_t shared_columns = 32;  // with fewer a task is some groups, and all columns
+constexpr int64_t many_columns = 128, strip_columns = 32;
+constexpr int64_t wide_columns = 32;  // from so many of a side on it is worth turning one
 
 template <class T> int64_t span_of(int64_t B, int64_t units) {
   const int64_t least = summed_units<T>, wanted = B < many_columns ? laid_entries / B / least * least : least;
@@ -21,6 +21,15 @@ template <class T> int64_t span_of(int64_t B, int64_t units) {
 template <class T> int64_t sums_of(int64_t B, int64_t units) {
   return B < many_columns ? span_of<T>(B, units) / summed_units<T> * B * B : 0;
 }
+// What lies below the diagonal from above it, in squares that stay in L1.
+void mirror(double* out, int64_t count, int64_t stride) {
+  constexpr int64_t side = 16;
+  for (int64_t j0 = 0; j0 < count; j0 += side)
+    for (int64_t b0 = 0; b0 <= j0; b0 += side)
+      for (int64_t j = j0; j < std::min(count, j0 + side); j++)
+        for (int64_t b = b0; b < std::min(j, b0 + side); b++) out[j * stride + b] = out[b * stride + j];
+}
+int64_t whole_panels(int64_t columns) { return panels_of(columns) * panel_units; }
 
 }  // namespace
 
@@ -34,62 +43,117 @@ template <class T> int64_t InnerProducts<T>::bytes(int64_t B, int64_t units) {
   return 2 * taken<T>(B * span_of<T>(B, units)) + taken<double>(sums_of<T>(B, units));
 }
 
+// lay(first, last): chunks that are near the cores from now on. multiply(place among them, first panel, panels, b0, b1,
+// add, out, stride): a chunk's inner products with columns b0 .. b1 - 1.
 template <class T>
-Columns<T> InnerProducts<T>::chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const {
-  if (lies_near(side))
-    return {side.block + chunk * summed_units<T> * side.count, panel_units, panel_units * side.count};
-  return {laid + (chunk - first_chunk) * summed_units<T> * side.count, summed_units<T>, panel_units};
-}
-
-// Chunks first .. last - 1 of a side.
-template <class T>
-void InnerProducts<T>::lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, Team& team) {
-  if (lies_near(side)) return;
-  const int64_t groups = summed_units<T> / group_units, begin = first * groups,
-                end = std::min(last * groups, (units + group_units - 1) / group_units),
-                each = side.count < shared_columns ? 4 : 1;
-  team.each((end - begin + each - 1) / each, [&](int64_t task) {
-    for (int64_t g = begin + task * each; g < std::min(end, begin + (task + 1) * each); g++) {
-      T* out = laid + (g / groups - first) * summed_units<T> * side.count + g % groups * group_units;
-      if (side.block)
-        kernels_.lay(side.block, side.count, g, units, out, summed_units<T>);
-      else
-        kernels_.draw(side.draws, g, units, out, summed_units<T>);
-    }
-  });
-}
-
-template <class T>
-void InnerProducts<T>::operator()(const Side<T>& a, const Side<T>* other, int64_t units, bool careful, double* out,
-                                  int64_t stride, Team& team) {
-  const bool triangle = !other;
-  const Side<T>& y = other ? *other : a;
-  const int64_t panels = summed_units<T> / panel_units, all_panels = panels_of(units),
-                chunks = (all_panels + panels - 1) / panels, J = a.count, B = y.count, square = J * B;
-  const bool at_once = sums_.empty() || chunks == 1;  // one chunk after the other straight to where it belongs
-  const int64_t together = at_once ? 1 : span_ / summed_units<T>;
-  const int64_t strips = B < shared_columns ? 1 : (B + strip_columns - 1) / strip_columns;
+template <class Lay, class Multiply>
+void InnerProducts<T>::sum(const Product& of, int64_t chunk_units, Team& team, Lay lay, Multiply multiply) {
+  const int64_t panels = chunk_units / panel_units, all = panels_of(of.units), chunks = (all + panels - 1) / panels,
+                J = of.a.count, B = of.y.count;
+  const bool at_once = team.size() == 1 || sums_.empty() || chunks == 1;  // one after the other to where they belong
+  const int64_t together = at_once ? 1 : span_ / summed_units<T>, strips = (B + strip_columns - 1) / strip_columns;
   for (int64_t first = 0; first < chunks; first += together) {
     const int64_t last = std::min(chunks, first + together);
-    lay(a, laid_[0].data(), first, last, units, team);
-    if (other) lay(y, laid_[1].data(), first, last, units, team);
+    lay(first, last);
     team.each((last - first) * strips, [&](int64_t task) {
-      const int64_t chunk = first + task / strips, b = strips == 1 ? 0 : task % strips * strip_columns;
-      const Columns<T> x = chunk_of(a, laid_[0].data(), first, chunk);
-      kernels_.inner(x, J, other ? chunk_of(y, laid_[1].data(), first, chunk) : x, b,
-                     strips == 1 ? B : std::min(B, b + strip_columns),
-                     (int)std::min(panels, all_panels - chunk * panels), careful, triangle, at_once && first > 0,
-                     at_once ? out : sums_.data() + (chunk - first) * square, at_once ? stride : B);
+      const int64_t place = task / strips, p = (first + place) * panels,
+                    strip = of.triangle ? strips - 1 - task % strips : task % strips, b = strip * strip_columns;
+      multiply(place, p, (int)std::min(panels, all - p), b, std::min(B, b + strip_columns), at_once && first > 0,
+               at_once ? of.out : sums_.data() + place * J * B, at_once ? of.stride : B);
     });
-    for (int64_t chunk = 0; !at_once && chunk < last - first; chunk++)
+    for (int64_t place = 0; !at_once && place < last - first; place++)
       for (int64_t j = 0; j < J; j++) {
-        const double* sum = sums_.data() + chunk * square + j * B;
-        double* to = out + j * stride;
-        for (int64_t b = triangle ? j : 0; b < B; b++) to[b] = first + chunk ? to[b] + sum[b] : sum[b];
+        const double* found = sums_.data() + (place * J + j) * B;
+        double* to = of.out + j * of.stride;
+        for (int64_t b = of.triangle ? j : 0; b < B; b++) to[b] = first + place ? to[b] + found[b] : found[b];
       }
   }
-  for (int64_t j = 0; triangle && j < J; j++)
-    for (int64_t b = 0; b < j; b++) out[j * stride + b] = out[b * stride + j];
+  if (of.triangle) mirror(of.out, J, of.stride);
+}
+
+// Chunks of a side's draws, column by column.
+template <class T> void InnerProducts<T>::few(const Product& of, Team& team) {
+  const int64_t groups = summed_units<T> / group_units, all = (of.units + group_units - 1) / group_units;
+  const auto draw = [&](const Side<T>& side, T* laid, int64_t first, int64_t last) {
+    const int64_t begin = first * groups, end = std::min(last * groups, all), each = 4;
+    if (side.block) return;
+    team.each((end - begin + each - 1) / each, [&](int64_t task) {
+      for (int64_t g = begin + task * each; g < std::min(end, begin + (task + 1) * each); g++)
+        kernels_.draw(side.draws, g, of.units,
+                      laid + (g / groups - first) * summed_units<T> * side.count + g % groups * group_units,
+                      summed_units<T>, panel_units);
+    });
+  };
+  const auto columns = [](const Side<T>& side, const T* laid, int64_t place, int64_t p) -> Columns<T> {
+    if (side.block) return {side.block + p * panel_units * side.count, panel_units, panel_units * side.count};
+    return {laid + place * summed_units<T> * side.count, summed_units<T>, panel_units};
+  };
+  sum(
+      of, summed_units<T>, team,
+      [&](int64_t first, int64_t last) {
+        draw(of.a, laid_[0].data(), first, last);
+        if (!of.triangle) draw(of.y, laid_[1].data(), first, last);
+      },
+      [&](int64_t place, int64_t p, int panels, int64_t b0, int64_t b1, bool add, double* out, int64_t stride) {
+        const Columns<T> a = columns(of.a, laid_[0].data(), place, p);
+        kernels_.inner(a, of.a.count, of.triangle ? a : columns(of.y, laid_[1].data(), place, p), b0, b1, panels,
+                       of.careful, of.triangle, add, out, stride);
+      });
+}
+
+// One group of a side in S, turned or as it lies.
+template <class T>
+template <class S>
+void InnerProducts<T>::pack(const Side<T>& side, bool turned, int64_t group, int64_t units, S* out) {
+  constexpr bool careful = sizeof(S) > sizeof(T);
+  const int64_t panel = panel_units * side.count;
+  const int panels = (int)std::min<int64_t>(group_panels, panels_of(units) - group * group_panels);
+  const T* from = side.block + group * group_panels * panel;
+  if (!side.block) {
+    T* drawn = careful || turned ? (T*)thread_scratch((size_t)(group_panels * panel) * sizeof(T)) : (T*)out;
+    kernels_.draw(side.draws, group, units, drawn, panel_units, panel);
+    from = drawn;
+  }
+  if (turned)
+    kernels_.turn(from, side.count, panel, panels, careful, out);
+  else if (careful)
+    kernels_.widen(from, panels * panel, (double*)out);
+}
+
+template <class T> template <class S> void InnerProducts<T>::many(const Product& of, Team& team) {
+  constexpr bool careful = sizeof(S) > sizeof(T);
+  const int64_t groups = wide_units<S> / group_units, all = (of.units + group_units - 1) / group_units, J = of.a.count,
+                width = whole_panels(of.y.count);
+  S *laid = (S*)laid_[0].data(), *turned = (S*)laid_[1].data();
+  const bool in_place = of.triangle || (of.a.block && !careful);
+  sum(
+      of, wide_units<S>, team,
+      [&](int64_t first, int64_t last) {
+        const int64_t begin = first * groups, count = std::min(last * groups, all) - begin;
+        team.each(count, [&](int64_t i) {
+          pack(of.y, true, begin + i, of.units,
+               turned + i / groups * wide_units<S> * width + i % groups * group_units * panel_units);
+          if (!in_place) pack(of.a, false, begin + i, of.units, laid + i * group_units * J);
+        });
+      },
+      [&](int64_t place, int64_t p, int panels, int64_t b0, int64_t b1, bool add, double* out, int64_t stride) {
+        const S* y = turned + place * wide_units<S> * width;
+        const void* a = of.triangle ? y : laid + place * wide_units<S> * J;
+        if (in_place && !of.triangle) a = of.a.block + p * panel_units * J;
+        kernels_.multiply(a, panel_units * J, J, y, b0, b1, panels, careful, of.triangle, add, out, stride);
+      });
+}
+
+template <class T>
+void InnerProducts<T>::operator()(const Side<T>& a, const Side<T>* y, int64_t units, bool careful, double* out,
+                                  int64_t stride, Team& team) {
+  const Product of = {a, y ? *y : a, !y, careful, units, out, stride};
+  if (std::max(of.a.count, of.y.count) < wide_columns)
+    few(of, team);
+  else if (careful)
+    many<double>(of, team);
+  else
+    many<T>(of, team);
 }
 
 template class InnerProducts<float>;

@@ -29,9 +29,18 @@ template <class T> class InnerProducts {
                   Team& team);
 
  private:
-  bool lies_near(const Side<T>& side) const { return side.block && side.count <= kernels_.few_columns; }
-  Columns<T> chunk_of(const Side<T>& side, const T* laid, int64_t first_chunk, int64_t chunk) const;
-  void lay(const Side<T>& side, T* laid, int64_t first, int64_t last, int64_t units, Team& team);
+  struct Product {
+    const Side<T>&a, &y;
+    bool triangle, careful;  // of a block with itself; added up in double
+    int64_t units;
+    double* out;
+    int64_t stride;
+  };
+  template <class Lay, class Multiply>
+  void sum(const Product& of, int64_t chunk_units, Team& team, Lay lay, Multiply multiply);
+  void few(const Product& of, Team& team);
+  template <class S> void many(const Product& of, Team& team);
+  template <class S> void pack(const Side<T>& side, bool turned, int64_t group, int64_t units, S* out);
 
   const MatrixFree<T>& kernels_;
   const int64_t span_;  // units at a time

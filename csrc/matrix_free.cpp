@@ -140,6 +140,11 @@ void MatrixFreeLinear<T>::take_order(const SmallFactor& factor, const double* ro
     std::copy_n(rows + factor.order[i] * stride_, columns, out + (int64_t)i * stride_);
 }
 
+// Zero beyond the columns, in so many rows.
+template <class T> void MatrixFreeLinear<T>::clear_rests(int64_t rows, Vector<double>& matrix) const {
+  for (int64_t i = 0; i < rows; i++) std::fill_n(matrix.data() + i * stride_ + B_, stride_ - B_, 0.0);
+}
+
 // from -= x^T x, (columns, columns)
 template <class T>
 void MatrixFreeLinear<T>::subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const {
@@ -162,8 +167,8 @@ void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool caref
   team.each((groups + each - 1) / each, [&](int64_t task) {
     T* room = (T*)thread_scratch(group_bytes<T>(B_));
     for (int64_t g = task * each; g < std::min(groups, (task + 1) * each); g++) {
-      kernels_.draw(draws, g, units, room, group_units);
-      kernels_.combine({room, group_units, panel_units}, draws.count, factor_.data(), B_,
+      kernels_.draw(draws, g, units, room, panel_units, panel_units * draws.count);
+      kernels_.combine({room, panel_units, panel_units * draws.count}, draws.count, factor_.data(), B_,
                        (int)std::min<int64_t>(group_panels, panels_of(units) - g * group_panels), careful, false,
                        out + g * group_units * B_, B_);
     }
@@ -226,16 +231,19 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
 
   // inside: G^T delta, or U^T delta for the frame U that G becomes
   const Side<T> g = {nullptr, draws(Purpose::forward, layer, input_directions_), r};
-  std::fill(inside_.begin(), inside_.end(), 0.0);
+  clear_rests(r, inside_);
   if (r) inner_(g, &gradient, M, careful, inside_.data(), stride_, team);
-  for (int64_t b = 0; b < B_; b++) std::copy_n(delta_gram + b * B_, B_, f_.data() + b * stride_);
+  const double* rest = delta_gram;  // of the gradient's Gram matrix
+  int64_t rest_stride = B_;
   if (haar && r) {
+    for (int64_t b = 0; b < B_; b++) std::copy_n(delta_gram + b * B_, B_, f_.data() + b * stride_);
+    rest = f_.data(), rest_stride = stride_;
     inner_(g, nullptr, wide, true, own_.data(), stride_, team);
     frame_.make_dense(own_.data(), stride_, r, team);
     frame_.solve(inside_.data(), stride_, stride_, true, team);
     subtract_square(inside_.data(), r, B_, f_.data());
   }
-  cotangent_.make(f_.data(), stride_, delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M, team);
+  cotangent_.make(rest, rest_stride, delta_gram, B_ + 1, B_, haar ? std::min(M, wide - r) : M, team);
   ascend(cotangent_, cotangent_directions_);
   const int64_t s = cotangent_.rank();
   double thinnest = input_.smallest;
@@ -262,7 +270,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
 
   // X = R^-1 (inside - Q^T H E), Q^T = R^-T u^T; its rows in the order of columns
   inner_(input, &result, N, careful, x_.data(), stride_, team);
-  std::fill(along_.begin(), along_.end(), 0.0);
+  clear_rests(r, along_);
   take_order(input_, x_.data(), B_, along_.data());
   input_.solve(along_.data(), stride_, stride_, true, team);
   for (int64_t i = 0; i < r; i++) {
@@ -270,7 +278,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
     for (int64_t b = 0; b < B_; b++) to[b] = from[b] - to[b];
   }
   input_.solve(along_.data(), stride_, stride_, false, team);
-  std::fill(x_.begin(), x_.end(), 0.0);
+  if (r < B_) std::fill_n(x_.begin(), B_ * stride_, 0.0);
   for (int64_t i = 0; i < r; i++)
     std::copy_n(along_.data() + i * stride_, stride_, x_.data() + input_.order[(size_t)i] * stride_);
   add_combination(u, x_.data(), thinnest < thin || uneven(x_.data(), B_ * stride_), du.data, team);

@@ -52,6 +52,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   void factorise_input(const double* gram, int64_t units, Team& team);
   void take_order(const SmallFactor& factor, const double* rows, int64_t columns, double* out) const;
   Draws draws(Purpose purpose, int64_t layer, const Directions& directions) const;
+  void clear_rests(int64_t rows, Vector<double>& matrix) const;
   void subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const;
   void expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team);
   void add_combination(const Block<T>& u, const double* X, bool careful, T* to, Team& team);

@@ -45,7 +45,8 @@ template <class T> void copy(const Block<T>& from, Block<T>& to, int64_t columns
 template <class T> int64_t Network<T>::fixed_bytes(const Program& program, const Keep& keep) {
   if (program.formats)
     return 2 * fixed_bytes(without_formats(program), keep) + 2 * Rounding<T>::bytes(largest_of(program, keep).width) +
-           taken<double>(most_of_a_row(program)) + (int64_t)sizeof(Network<T>);
+           taken<double>(most_of_a_row(program)) + (int64_t)sizeof(Network<T>) +
+           (program.head.over == over_positions ? 0 : taken<double>(program.batch * program.batch));  // Gram matrix
   const Largest most = largest_of(program, keep);
   const int64_t registers = program.registers, grams = registers + 1;
   return bytes_of_routines(program) +
@@ -275,6 +276,54 @@ template <class T> void Network<T>::common_cotangent(Block<T>& g) {
   layer.scale(g, 1 / sqrt((double)g.n), g);
 }
 
+// J, and into g its gradient at the last node; both of logits of what is read where formats round these.
+template <class T> double Network<T>::through_head(Block<T>& g) {
+  const HeadSpec& head = program.head;
+  const int64_t l = program.counts[Table::layer] + 1, behind = ops_in_all() + 1;
+  const bool reads_first = objective_.reads_first();
+  Block<T> y = scratch(), dy = scratch();
+  y.n = dy.n = head.outputs;
+  Block<T> read = reads_first ? scratch() : value(0);
+  Vector<double> gram_of_read;
+  const double* signal_gram = nullptr;
+  int64_t exponent;
+  if (reads_first) {
+    objective_.read(value(0), read);
+    look_at(read_columns_of(program));
+    const Measure of_read = layer.settle(read);
+    gram_of_read.resize((size_t)(keeping.grams ? columns * columns : 0));
+    if (keeping.grams) grams_.make(read, of_read, gram_of_read.data(), &exponent);
+    signal_gram = gram_of_read.data();
+  } else if (keeping.grams) {
+    signal_gram = gram(0);
+  }
+  linear.forward(l, columns, read, signal_gram, y, team, formats_.weights);
+  if (team.stopped()) throw Stopped{};
+  Measure of_y = layer.settle(y);
+  if (head.bias) {
+    Block<T> b = {column(), head.outputs, 0, 0};
+    pack(head.bias, head.outputs, 1, b, program.exponent);
+    of_y = layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
+  }
+  rounding.round(y, formats_.signals, of_y, chance(Purpose::round_signal, behind));
+  const double loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
+  Measure m = layer.settle(dy);
+  if (formats_.loss_scale != 1) m = layer.scale(dy, formats_.loss_scale, dy);
+  m = rounding.round(dy, formats_.gradients, m, chance(Purpose::round_gradient, behind));
+  const double* dy_gram = keeping.grams ? gram_of_gradient({dy, m}, &exponent) : nullptr;
+  linear.backward(l, columns, read, signal_gram, dy, dy_gram, g, team, formats_.weights);
+  release(y);
+  release(dy);
+  if (!reads_first) return loss;
+  release(read);
+  look_at(registers_[0].columns);
+  Block<T> all = scratch();
+  objective_.spread(g, all);
+  release(g);
+  g = all;
+  return loss;
+}
+
 template <class T> double Network<T>::objective() {
   if (beside_) beside_->objective();
   look_at(registers_[0].columns);
@@ -283,31 +332,7 @@ template <class T> double Network<T>::objective() {
   Block<T> g = scratch();
   g.n = n;
   if (program.head.loss) {
-    const HeadSpec& head = program.head;
-    const int64_t l = program.counts[Table::layer] + 1;
-    Block<T> y = scratch();
-    Block<T> dy = scratch();
-    y.n = dy.n = head.outputs;
-    const double* signal_gram = keeping.grams ? gram(0) : nullptr;
-    linear.forward(l, columns, value(0), signal_gram, y, team, formats_.weights);
-    if (team.stopped()) throw Stopped{};
-    Measure of_y = layer.settle(y);
-    if (head.bias) {
-      Block<T> b = {column(), head.outputs, 0, 0};
-      pack(head.bias, head.outputs, 1, b, program.exponent);
-      of_y = layer.add_bias(y, b.data, b.largest, ldexp(1, (int)b.exponent));
-    }
-    const int64_t behind = ops_in_all() + 1;
-    rounding.round(y, formats_.signals, of_y, chance(Purpose::round_signal, behind));
-    loss = objective_.differentiate(y, address(Purpose::target, l), team, dy);
-    Measure m = layer.settle(dy);
-    if (formats_.loss_scale != 1) m = layer.scale(dy, formats_.loss_scale, dy);
-    m = rounding.round(dy, formats_.gradients, m, chance(Purpose::round_gradient, behind));
-    int64_t exponent;
-    const double* dy_gram = keeping.grams ? gram_of_gradient({dy, m}, &exponent) : nullptr;
-    linear.backward(l, columns, value(0), signal_gram, dy, dy_gram, g, team, formats_.weights);
-    release(y);
-    release(dy);
+    loss = through_head(g);
   } else if (program.cotangent) {
     pack(program.cotangent, n, columns, g, program.exponent);
   } else if (program.common) {

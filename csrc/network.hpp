@@ -169,6 +169,7 @@ template <class T> class Network {
   int64_t on_tape(Register& r);
   void input();
   double objective();
+  double through_head(Block<T>& g);
   void common_cotangent(Block<T>& g);
   void forward(int64_t first, int64_t last);
   void trace(const Block<T>& block, const Measure& measure, const Format& format);

@@ -30,35 +30,48 @@ double log2_logistic(double z) { return fmin(z, 0) * log2_e - log1p(exp(-fabs(z)
 
 }  // namespace
 
+template <class T> double Reading::of(const T* x, int64_t i, int64_t b) const {
+  const auto at = [&](int64_t t) { return (double)x[entry_at(i, b * positions + t, columns)]; };
+  if (over != over_mean) return at(over == over_last ? positions - 1 : 0);
+  double sum = 0;
+  for (int64_t t = 0; t < positions; t++) sum += at(t);
+  return sum / (double)positions;
+}
+
+template <class T> void Reading::spread(T* g, int64_t i, int64_t b, double d) const {
+  const auto at = [&](int64_t t) -> T& { return g[entry_at(i, b * positions + t, columns)]; };
+  if (over != over_mean) {
+    at(over == over_last ? positions - 1 : 0) = (T)d;
+    return;
+  }
+  for (int64_t t = 0; t < positions; t++) at(t) = (T)(d / (double)positions);
+}
+
 template <class T>
 Objective<T>::Objective(const Program& program)
     : head_(program.head),
-      columns_(columns_out_of(program)),
       read_(read_columns_of(program)),
-      positions_(columns_ / read_),
-      exponent_(program.exponent) {
+      exponent_(program.exponent),
+      reads_first_(program.formats && head_.loss != no_loss && head_.over != over_positions),
+      of_signal_{head_.over, columns_out_of(program), columns_out_of(program) / read_},
+      of_logits_(reads_first_ ? Reading{over_positions, read_, 1} : of_signal_) {
   if (head_.loss == no_loss) return;
   y_.resize((size_t)(head_.outputs * read_));
   sign_.resize(y_.size());
 }
 
-// The mantissa of logit o of input b, as it is read.
-template <class T> double Objective<T>::logit(const Block<T>& y, int64_t o, int64_t b) const {
-  const auto at = [&](int64_t t) { return (double)y.data[entry_at(o, b * positions_ + t, columns_)]; };
-  if (head_.over != over_mean) return at(head_.over == over_last ? positions_ - 1 : 0);
-  double sum = 0;
-  for (int64_t t = 0; t < positions_; t++) sum += at(t);
-  return sum / (double)positions_;
+template <class T> void Objective<T>::read(const Block<T>& signal, Block<T>& out) const {
+  out.n = signal.n, out.exponent = signal.exponent;
+  for (int64_t i = 0; i < padded(signal.n); i++)
+    for (int64_t b = 0; b < read_; b++) out.data[entry_at(i, b, read_)] = (T)of_signal_.of(signal.data, i, b);
 }
 
-// Its derivative into the columns that it was read of; the others are zero.
-template <class T> void Objective<T>::spread(T* g, int64_t o, int64_t b, double d) const {
-  const auto at = [&](int64_t t) -> T& { return g[entry_at(o, b * positions_ + t, columns_)]; };
-  if (head_.over != over_mean) {
-    at(head_.over == over_last ? positions_ - 1 : 0) = (T)d;
-    return;
-  }
-  for (int64_t t = 0; t < positions_; t++) at(t) = (T)(d / (double)positions_);
+template <class T> void Objective<T>::spread(const Block<T>& gradient, Block<T>& out) const {
+  const int64_t columns = of_signal_.columns;
+  out.n = gradient.n, out.exponent = gradient.exponent;
+  memset(static_cast<void*>(out.data), 0, sizeof(T) * (size_t)block_entries(out.n, columns));
+  for (int64_t i = 0; i < gradient.n; i++)
+    for (int64_t b = 0; b < read_; b++) of_signal_.spread(out.data, i, b, (double)gradient.data[entry_at(i, b, read_)]);
 }
 
 // With the targets that are drawn, by way of a block.
@@ -76,7 +89,7 @@ template <class T> double Objective<T>::differentiate(const Block<T>& y, const T
   if (!head_.targets) drawn = draw_targets(address, head_.loss, head_.outputs, B, team);
   const double* t = head_.targets ? head_.targets : drawn.data();
   g.exponent = 0;
-  memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)((head_.outputs + 15) / 16 * 16 * columns_));
+  memset(static_cast<void*>(g.data), 0, sizeof(T) * (size_t)block_entries(head_.outputs, of_logits_.columns));
   if (!exponent_) return plain(y, t, g.data);
   const int e = (int)(y.exponent > 3000 ? 3000 : y.exponent < -3000 ? -3000 : y.exponent);
   in_strips(B, head_.outputs, team, [&](int64_t first, int64_t end) {
@@ -193,7 +206,7 @@ template <class T> void Objective<T>::write(Block<T>& g, Team& team) {
     for (int64_t o = 0; o < head_.outputs; o++)
       for (int64_t b = first; b < end; b++) {
         const size_t i = (size_t)(o * B + b);
-        spread(g.data, o, b, sign_[i] * exp2(y_[i] - e) / (double)B);
+        of_logits_.spread(g.data, o, b, sign_[i] * exp2(y_[i] - e) / (double)B);
       }
   });
   g.exponent = (int64_t)e;
@@ -221,7 +234,7 @@ template <class T> double Objective<T>::plain(const Block<T>& y, const double* t
         const T p = exp(x) / total;
         d = p - t, loss -= t * log(p);
       }
-      spread(g, o, b, (double)(d / (T)B));
+      of_logits_.spread(g, o, b, (double)(d / (T)B));
     }
   }
   return (double)loss / (double)B;

@@ -114,7 +114,7 @@ template <class T> void Desk<T>::draw(const Draws& draws, const Beside<T>& to, T
   if (!draws.count) return;
   team.each(groups, [&](int64_t g) {
     T* drawn = (T*)thread_scratch((size_t)(columns_ * group_units) * sizeof(T));
-    kernels.draw(draws, g, to.units, drawn, group_units);
+    kernels.draw(draws, g, to.units, drawn, group_units, panel_units);
     for (int64_t p = 0; p < group_panels && g * group_panels + p < panels; p++)
       for (int64_t k = 0; k < draws.count; k++)
         memcpy(to.column(k) + (g * group_panels + p) * 16 * to.room, drawn + k * group_units + p * 16, 16 * sizeof(T));

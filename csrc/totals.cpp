@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "clip.hpp"
 #include "constants.hpp"
 #include "exponents.hpp"
@@ -97,12 +100,18 @@ template <class T> void Totals<T>::begin() {
   }
 }
 
+// Numbers all; the largest of a block does not say so.
+template <class T> bool Totals<T>::is_finite(const Block<T>& x) const {
+  return std::all_of(x.data, x.data + block_entries(x.n, layer_.columns), [](T y) { return std::isfinite(y); });
+}
+
 template <class T> void Totals<T>::add(int64_t number, const Block<T>& delta, const Block<T>& u) {
   Sum& sum = sums_[(size_t)program_.weight[number]];
-  if (delta.largest == 0) return;  // its exponent says nothing
+  const bool no_delta = delta.largest == 0, no_input = u.largest == 0;  // zeros, or nan alone
+  if (no_delta && is_finite(delta) && is_finite(u)) return;             // its exponent says nothing
   const Block<T> d = layer_.presentable(delta);
   add_bias(d, sum);
-  if (u.largest == 0) return;
+  if (no_input && is_finite(u) && is_finite(delta)) return;
   if (sum.waiting() + layer_.columns > sum.shape.room) multiply(sum);
   wait(d, sum.deltas, sum);
   int64_t exponent = d.exponent;

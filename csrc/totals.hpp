@@ -41,6 +41,7 @@ template <class T> class Totals {
     int64_t waiting() const { return (int64_t)exponents.size(); }
   };
   static Vector<Shape> shapes_of(const Program& program);
+  bool is_finite(const Block<T>& x) const;
   void add_bias(const Block<T>& delta, Sum& sum);
   void wait(const Block<T>& x, Buffer<T>& to, const Sum& sum) const;
   void multiply(Sum& sum);

@@ -152,7 +152,7 @@ class kernels:
         largest: float,
         infinite: bool,
         times: int = 1,
-        words: np.ndarray = ...,
+        words: np.ndarray | None = None,
     ) -> np.ndarray:
         """x (n, B) as a number format holds it, padded to 16 rows; rounded so many times over, with uint32 words (n, B)
         by chance."""
@@ -166,7 +166,7 @@ class kernels:
         largest: float,
         infinite: bool,
         times: int = 1,
-        words: np.ndarray = ...,
+        words: np.ndarray | None = None,
     ) -> np.ndarray:
         """The same in double precision."""
 

@@ -168,8 +168,8 @@ class Activation:
 
     @property
     def key(self):
-        """What makes two activation functions the same."""
-        return (self.name, self.parameters, self.value, self.slope)
+        """What makes two activation functions the same: all that is given or measured."""
+        return tuple(vars(self).values())
 
     def __eq__(self, other):
         return isinstance(other, Activation) and self.key == other.key

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -109,6 +109,15 @@ def get(activation, parameters=()):
         return activation
     if not isinstance(activation, str):
         raise TypeError(f"activation must be a name or a pykernel.Activation, got {activation!r}")
+    return _called(activation, parameters) if parameters else _named(activation)
+
+
+@lru_cache(maxsize=256)
+def _named(activation):
+    return _called(activation, ())
+
+
+def _called(activation, parameters):
     name, opened, rest = activation.strip().partition("(")
     if opened and not rest.endswith(")"):
         raise ValueError(f"activation {activation!r} must close its parenthesis, as in 'leaky_relu(0.2)'")

@@ -99,7 +99,8 @@ class Chain:
     def __post_init__(self):
         if self.blocks is None:
             for key in ("first", "last"):
-                if getattr(self, key):
+                given = getattr(self, key)
+                if given is not None and not (isinstance(given, Sequence) and not given):
                     raise ValueError(f"{key} goes with blocks: give the pattern that is repeated, too")
                 self._set(**{key: ()})
             self._set(activation="relu" if self.activation is None else self.activation)
@@ -182,8 +183,7 @@ class Chain:
             raise ValueError(f"a chain must have 1 to {MAX_DEPTH} weight layers, these blocks have {count}")
 
     def _set(self, **values):
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        vars(self).update(values)
 
     def _check_sizes(self):
         if self.widths is None:
@@ -194,7 +194,7 @@ class Chain:
                 width=checks.integer("width", self.width, 1, MAX_WIDTH),
             )
             return
-        if isinstance(self.widths, (str, bytes)) or not isinstance(self.widths, (Sequence, np.ndarray)):
+        if not checks.iterable(self.widths) or not isinstance(self.widths, (Sequence, np.ndarray)):
             raise TypeError(f"widths must be a sequence of ints n[0] .. n[L], got {self.widths!r}")
         widths = tuple(checks.integer(f"widths[{i}]", n, 1, MAX_WIDTH) for i, n in enumerate(self.widths))
         if not 2 <= len(widths) <= MAX_DEPTH + 1:

@@ -143,8 +143,15 @@ def number_or_array(name, value, none=False):
     return tuple(tuple(row) for row in out) if len(shape) == 2 else tuple(out)
 
 
+def iterable(value):
+    """Whether something holds others, one after another; texts do not, nor arrays of no dimension."""
+    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
+
+
 def positions(given):
     """The positions of one input as a tuple, an int an axis."""
+    if isinstance(given, tuple) and not given:
+        return ()
     axes = (given,) if isinstance(given, numbers.Integral) and not isinstance(given, bool) else given
     axes = axes.tolist() if isinstance(axes, np.ndarray) else axes
     if isinstance(axes, (str, bytes, bytearray)) or not isinstance(axes, Sequence):

@@ -24,16 +24,17 @@ class Conv(Weighted):
         channels: units that come out, rows of W; None for as many as come in.
         kernel: positions that a patch has along every axis, or one number an axis.
         stride: positions from one patch to the next, likewise.
-        padding: "zero" or "circular" for (kernel - 1) // 2 positions beyond each edge, "valid" for none.
+        padding: "zero" or "circular" for dilation * (kernel - 1) // 2 positions beyond each edge, "valid" for none.
         groups: parts that units are cut into, each seeing its own only; as many as units come in is depthwise.
+        dilation: positions from one of a patch to the next, along every axis, or one number an axis.
         init, gain, bias_std: as for `Linear`; fan_in = units in / groups * positions of a patch, fan_out likewise.
 
     Raises:
         ValueError, TypeError: numbers that are no positive ints, more than two axes, an unknown padding or init.
 
     Notes:
-        As in PyTorch cross-correlation; W is (channels, units in / groups, ...kernel). (positions + 2 padding - kernel)
-        // stride + 1 positions come out.
+        As in PyTorch cross-correlation; W is (channels, units in / groups, ...kernel). (positions + 2 padding -
+        dilation (kernel - 1) - 1) // stride + 1 positions come out.
 
     Examples:
         >>> print(Conv(64), "and", Conv(64, 3, stride=2, groups=64))
@@ -49,6 +50,7 @@ class Conv(Weighted):
     init: Any = None
     gain: float = 1.0
     bias_std: float | None = None
+    dilation: Any = 1
 
     def __post_init__(self):
         if self.channels is not None:
@@ -57,6 +59,7 @@ class Conv(Weighted):
             self,
             kernel=_each_axis("conv kernel", self.kernel),
             stride=_each_axis("conv stride", self.stride),
+            dilation=_each_axis("conv dilation", self.dilation),
             groups=checks.integer("conv groups", self.groups, 1, MAX_WIDTH),
         )
         checks.choice("conv padding", self.padding, PADDINGS)
@@ -89,15 +92,17 @@ class Conv(Weighted):
         Raises:
             ValueError: positions of another number of axes, or too few for one patch.
         """
-        taps = self.taps(positions)
-        padding = tuple(0 if self.padding == "valid" else (k - 1) // 2 for k in taps)
-        return _window("conv", positions, taps, _of_axes("conv stride", self.stride, positions), padding)._replace(
-            circular=self.padding == "circular"
-        )
+        taps, apart = self.taps(positions), _of_axes("conv dilation", self.dilation, positions)
+        both = zip(taps, apart, strict=True)
+        padding = tuple(0 if self.padding == "valid" else d * (k - 1) // 2 for k, d in both)
+        stride = _of_axes("conv stride", self.stride, positions)
+        window = _window("conv", positions, taps, stride, padding, apart)
+        return window._replace(circular=self.padding == "circular")
 
     def __str__(self):
         said = [_spoken(self.kernel)]
         said += [f"stride {_spoken(self.stride)}"] if self.stride != 1 else []
+        said += [f"dilation {_spoken(self.dilation)}"] if self.dilation != 1 else []
         said += [f"padding {self.padding}"] if self.padding != "zero" else []
         said += [f"{self.groups} groups"] if self.groups > 1 else []
         return f"conv{'' if self.channels is None else f' {self.channels}'} ({', '.join(said)})"
@@ -203,7 +208,7 @@ def _windows(kind, window, pattern, cur, held, busy):
     """An op on windows; where each is one position, what is there already."""
     if window.is_whole:
         return cur
-    return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.windows.number(window))
+    return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.number("windows", window))
 
 
 def _each_axis(name, value, least=1):
@@ -224,16 +229,19 @@ def _of_axes(name, value, positions):
     return value
 
 
-def _window(name, positions, taps, stride, padding):
+def _window(name, positions, taps, stride, padding, apart=(1, 1)):
     """A window of two axes, of which the first is 1 where positions have one."""
-    for n, k, p in zip(positions, taps, padding, strict=True):
-        if n + 2 * p < k:
+    apart = apart[: len(positions)]
+    spans = tuple(d * (k - 1) + 1 for k, d in zip(taps, apart, strict=True))
+    for n, span, p in zip(positions, spans, padding, strict=True):
+        if n + 2 * p < span:
             raise ValueError(
                 f"a {name} needs as many positions as its window has: got positions {positions}, padding {padding} and "
-                f"windows of {taps}"
+                f"windows of {spans}"
             )
     both = lambda pair, missing: (missing,) * (2 - len(pair)) + tuple(pair)
-    return Window(both(positions, 1), both(taps, 1), both(stride, 1), both(padding, 0))
+    window = Window(both(positions, 1), both(taps, 1), both(stride, 1), both(padding, 0))
+    return window._replace(dilation=both(apart, 1))
 
 
 def _spoken(value):

@@ -95,8 +95,8 @@ class Norm(Step):
 
     def lower(self, pattern, cur, held, busy):
         """A norm that no activation function takes along, and what is done to what comes out."""
-        number = pattern.norms.number(self.norm_row(pattern.chain))
-        cur = pattern.elementwise("norm", cur, held, busy, norm_steps=number)
+        number = pattern.number("norms", self.norm_row(pattern.chain))
+        cur = pattern.elementwise("norm", cur, held, busy, self.kind == "batch", norm_steps=number)
         return pattern.affine(self, cur, held, busy) if self.is_affine else cur
 
     def norm_row(self, chain):
@@ -171,7 +171,7 @@ class Gated(Weighted):
         gate = pattern.linear(cur, True, units, *words, 1.0, (*busy, cur))
         pattern.width = width
         value = pattern.linear(cur, True, units, *words, pattern.fixup, (*busy, cur, gate))
-        row = pattern.activations.number(self.activation)
+        row = pattern.number("activations", self.activation)
         return pattern.emit("gate", (gate, value), held, (*busy, gate, value), row=row, norm=0)
 
     def __str__(self):
@@ -451,7 +451,7 @@ def said(given):
 
 def blocks_of(name, given):
     """A pattern's blocks, of a list of Blocks and bare steps."""
-    if isinstance(given, str | bytes | dict | set) or not hasattr(given, "__iter__"):  # a set has no order
+    if isinstance(given, dict | set) or not checks.iterable(given):  # a set has no order
         raise TypeError(f"{name} must be a sequence of Blocks and steps, got {said(given)}")
     return tuple(block_of(part) for part in given)
 

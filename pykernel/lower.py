@@ -4,15 +4,13 @@ and nowhere else."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from pykernel import checks
 from pykernel.formats import NONE, formats_or_none
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
-from pykernel.program import BIASES, Draw, Head, Program, by_powers_of_two
+from pykernel.program import BIASES, Activations, Draw, Head, Joins, Mixes, Program, by_powers_of_two
 from pykernel.window import as_matrix
 
 MOST_ROUNDED = 2**24 - 2  # ops with addresses of their own, beside the input and the logits
@@ -72,37 +70,39 @@ def lower(
     cotangent = _units_first("cotangent", cotangent, n_out if head is None else head.outputs, batch_first)
     read = positions_out if head is None or head.over == "positions" else ()  # positions of what J is a function of
     targets = head.targets if head is not None and cotangent is None else None
-    drive = _drive(drive, pattern.drives.tolist(), batch_first)
+    drive = _drive(drive, pattern.drives, batch_first)
     arrays = [("x", x, positions), ("cotangent", cotangent, read), ("head targets", targets, read)]
     arrays += [(f"drive[{k}]", given, positions) for k, given in enumerate(drive or ())]
     batch = _batch(batch, arrays)
     exponent = precision == "exponent"
-    layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
+    draws, layers, weights, biases, samplers = _draws(chain, pattern, positions, weights, biases, exponent)
     if formats is not None and formats.stochastic:
         _require_numbers(pattern.stretches)
     if formats is not None and formats.gradients != NONE:  # gradients that are rounded sum to zero no longer
-        layers = replace(layers, centred=np.zeros_like(layers.centred))
+        layers = layers._replace(centred=np.zeros_like(layers.centred))
     return Program(
         stretches=tuple(pattern.stretches),
+        plain_counts=pattern.counts,
         registers=pattern.registers,
+        widest=pattern.widest,
         nodes=pattern.nodes,
         batch=batch,
         positions=positions,
         positions_out=positions_out,
         layers=layers,
-        steps=pattern.steps,
+        steps=Activations(pattern.row, pattern.norm),
         norm_steps=pattern.norm_steps,
         affine_steps=pattern.affine_steps,
-        joins=pattern.joins,
+        joins=Joins(pattern.skip, pattern.branch),
         factors=pattern.factors,
         masks=pattern.masks,
-        mixes=pattern.mixes,
+        mixes=Mixes(pattern.heads, pattern.kv_heads, pattern.causal, pattern.mix_scale),
         window_steps=pattern.window_steps,
-        windows=tuple(pattern.windows.rows),
-        kernels=tuple(pattern.kernels.rows),
-        draws=tuple(pattern.draws.rows),
-        activations=tuple(pattern.activations.rows),
-        norms=tuple(pattern.norms.rows),
+        windows=pattern.windows,
+        kernels=pattern.kernels,
+        draws=draws,
+        activations=pattern.activations,
+        norms=pattern.norms,
         affines=pattern.affines,
         weights=weights,
         biases=biases,
@@ -185,13 +185,14 @@ def _drive(given, units, batch_first):
     """The caller's inputs of Drive steps with their units first, or None."""
     if given is None:
         return None
-    if not units:
+    if not len(units):
         raise ValueError("drive is for chains with a Drive step, and this one has none")
     if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
         raise TypeError(f"drive must be a sequence of arrays, one a use of a Drive step, got {type(given).__name__}")
     if len(given) != len(units):
         raise ValueError(f"drive must hold one array a use of a Drive step, {len(units)}, got {len(given)}")
-    return [_units_first(f"drive[{k}]", each, n, batch_first) for k, (each, n) in enumerate(zip(given, units))]
+    each = enumerate(zip(given, units.tolist(), strict=True))
+    return [_units_first(f"drive[{k}]", array, n, batch_first) for k, (array, n) in each]
 
 
 def _batch(batch, arrays):
@@ -240,10 +241,10 @@ def _head(head, n, cotangent, batch, positions, exponent):
 
 
 def _draws(chain, pattern, positions, weights, biases, exponent):
-    """The layers' numbers, with the caller's arrays in place of draws where they are given: Layers, weights, biases,
-    samplers."""
+    """The layers' numbers, with the caller's arrays in place of draws where they are given: the table of draws, Layers,
+    weights, biases, samplers."""
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
-    draw, gain, samplers = pattern.draw, 1.0, None
+    draws, draw, gain, samplers = pattern.draws, pattern.draw, 1.0, None
     if isinstance(chain.init, Given) and weights is None:
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
@@ -253,11 +254,10 @@ def _draws(chain, pattern, positions, weights, biases, exponent):
         weights, powers = by_powers_of_two(weights, exponent)
         weights, powers = tuple(weights[w] for w in pattern.weight), powers[pattern.weight]
         scale = gain * powers
-        draw = np.full(len(scale), pattern.draws.number(Draw("given", 0.0)))
-    elif any(init.sampler is not None for init in pattern.inits.rows):
-        samplers = tuple(
-            init if init.sampler is not None else None for init in (pattern.inits.rows[i] for i in pattern.init)
-        )
+        draws, draw = (Draw("given", 0.0),), np.zeros_like(draw)
+    elif any(init.sampler is not None for init in pattern.inits):
+        own = [init if init.sampler is not None else None for init in pattern.inits]
+        samplers = tuple(own[i] for i in pattern.init)
     if biases is not None:
         shapes = [(units,) for units in pattern.units.tolist()]
         biases, powers = by_powers_of_two(_arrays("biases", biases, shapes, pattern, absent=True), exponent)
@@ -267,11 +267,13 @@ def _draws(chain, pattern, positions, weights, biases, exponent):
         bias_scale = np.where(own, powers, 0.0)
     elif weights is not None:  # the scheme's own biases go with its weights
         bias_draw, bias_scale = pattern.chosen_bias
-    if not (np.isfinite(scale).all() and np.isfinite(bias_scale).all()):
-        layer = int(np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))[0])
-        init = pattern.inits.rows[pattern.init[layer]]
-        raise ValueError(f"init {init} with gain {pattern.gain[layer]:g} gives a scale that is not finite")
-    return pattern.layers(positions, draw, scale, bias_draw, bias_scale), weights, biases, samplers
+    beyond = pattern.beyond
+    if scale is not pattern.scale or bias_scale is not pattern.bias_scale:
+        beyond = np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))
+    if len(beyond):
+        init = pattern.inits[pattern.init[beyond[0]]]
+        raise ValueError(f"init {init} with gain {pattern.gain[beyond[0]]:g} gives a scale that is not finite")
+    return draws, pattern.layers(positions, draw, scale, bias_draw, bias_scale), weights, biases, samplers
 
 
 def _arrays(name, given, shapes, pattern, absent=False):

@@ -16,13 +16,10 @@ from pykernel.program import (
     BIASES,
     CENTRED,
     A,
-    Activations,
     AffineRow,
     Counts,
     Draw,
-    Joins,
     Layers,
-    Mixes,
     NormRow,
     Op,
     Stretch,
@@ -46,27 +43,12 @@ NUMBERS = (
     ("mix", bool, ("causal",)),
     ("mix", np.float64, ("mix_scale",)),
 )
-ABSENT = {name: np.empty(0, dtype) for _, dtype, names in NUMBERS for name in names}  # where a chain has no such op
-
-
-class Rows:
-    """A table of rows, each kept once."""
-
-    def __init__(self, *first):
-        self.rows = list(first)
-        self._known = {row: i for i, row in enumerate(first)}
-
-    def number(self, row):
-        """The place of a row, which is added where it is new."""
-        number = self._known.setdefault(row, len(self.rows))
-        if number == len(self.rows):
-            self.rows.append(row)
-        return number
+TABLES_OF_ROWS = ("draws", "activations", "norms", "inits", "windows", "kernels", "affines")
 
 
 class Pattern:
     """What lowering a chain's words gives for inputs of these `positions`: `stretches`, `registers`, the tables of
-    rows, `positions_out` (of the last node), and one array a number.
+    rows as tuples, each row once, `positions_out` (of the last node), and one array a number.
 
     Arrays over layers: units, columns, groups, kernel (index into `kernels`), taps, positions, weight (its number among
     the distinct weights, in order of first use), address (in the stream, from 1), scale, gain, draw, init (index into
@@ -89,34 +71,34 @@ class Pattern:
     bias_scale: np.ndarray
     centred: np.ndarray
     nodes: np.ndarray
-    norm_steps: np.ndarray
-    affine_steps: np.ndarray
-    window_steps: np.ndarray
-    drives: np.ndarray
+    # of ops that a chain may have none of
+    row = norm = norm_steps = affine_steps = window_steps = drives = heads = kv_heads = np.empty(0, np.int64)
+    skip = branch = factors = masks = mix_scale = np.empty(0)
+    causal = np.empty(0, bool)
+    draws: tuple
+    activations: tuple
+    norms: tuple
+    inits: tuple
+    windows: tuple
+    kernels: tuple
     affines: tuple
-    factors: np.ndarray
-    masks: np.ndarray
-    steps: Activations
-    joins: Joins
 
     def __init__(self, chain, positions=()):
         self.chain = chain
-        self.draws, self.activations, self.norms, self.inits = (
-            Rows(),
-            Rows(),
-            Rows(NormRow(None, chain.norm_eps)),
-            Rows(),
-        )
+        self.no_norm = NormRow(None, chain.norm_eps)
+        self._tables: dict[str, dict] = {name: {} for name in TABLES_OF_ROWS}  # the number of each row
+        self.number("norms", self.no_norm)
+        self.number("kernels", ())
         self.stretches: list[Stretch] = []
-        self.done, self.registers = Counts(), 1
+        self.done, self.registers, self.widest = Counts(), 1, 1
         self._turn, self.turns = 0, 1  # of the pattern: repetitions done, and in all
-        self._affines, self.windows, self.kernels = Rows(), Rows(), Rows(())
-        self._repeated: list[tuple] = []  # how often, how many ops of each table, and their numbers by name
+        self._repeated: list[tuple] = []  # how often, and by table what each of its ops said
         self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
+        self.beyond: list[int] = []  # layers with a scale that is not finite: the first repetition's
         self.width = chain.width if chain.widths is None else int(chain.widths[0])
         self.field = self.field_in = tuple(positions)  # of one input, where the walk is
-        first = np.array([self.width])
+        first = self.width
         self._begin()
         for block in chain.first:
             self._repeat([block], 1)
@@ -130,9 +112,10 @@ class Pattern:
             self._repeat([block], 1)
         self.positions_out = self.field
         self._join_arrays()
-        self.nodes = np.concatenate([first, self.nodes])
+        self.nodes = np.concatenate([[first], self.nodes])
         self.weight = self.first_uses = np.arange(self.done.layer)
-        self.address = self.weight + 1
+        self.address = np.arange(1, self.done.layer + 1)
+        self.counts = self.done
         if chain.tied:
             self._share(begin, end)
 
@@ -143,9 +126,16 @@ class Pattern:
         self.weight[end:] -= end - 1 - int(self.weight[begin:end].max(initial=begin - 1))
         self.first_uses = np.unique(self.weight, return_index=True)[1]
         self.address = self.first_uses[self.weight] + 1
+        if len(self.first_uses) < self.done.layer:
+            self.counts = self.done._replace(weight=len(self.first_uses))
         for numbers in (self.units, self.columns, self.groups, self.kernel):
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
+
+    def number(self, table, row):
+        """The place of a row in a table, to which it is added where it is new."""
+        rows = self._tables[table]
+        return rows.setdefault(row, len(rows))
 
     # -- the words
 
@@ -252,7 +242,7 @@ class Pattern:
         left = iter(factors)
         for before, step, behind in zip((None, *steps), steps, (*steps[1:], None), strict=False):
             if isinstance(step, Activation):
-                norm = before.norm_row(self.chain) if _is_plain_norm(before) else self.norms.rows[0]
+                norm = before.norm_row(self.chain) if _is_plain_norm(before) else self.no_norm
                 cur = self.phi(cur, held, step, norm, busy)
             elif not (_is_plain_norm(step) and isinstance(behind, Activation)):
                 self.fixup = next(left) if isinstance(step, Weighted) else 1.0
@@ -308,6 +298,10 @@ class Pattern:
             if bias_std or init.bias_distribution == "zero"
             else (init.bias_distribution, self._scale(init, "bias_scale", fans))
         )
+        scale = self._scale(init, "scale", fans) * gain * fixup
+        if not (math.isfinite(scale) and math.isfinite(own[1])):
+            self.beyond.append(self.done.layer + len(self._said["layer"]))
+        self.widest = max(self.widest, self.width, units)
         columns, self.width = self.width // groups, units
         return self.emit(
             "linear",
@@ -317,13 +311,13 @@ class Pattern:
             units=units,
             columns=columns,
             groups=groups,
-            kernel=self.kernels.number(taps),
+            kernel=self.number("kernels", taps),
             taps=math.prod(taps),
             positions=math.prod(self.field),
-            scale=self._scale(init, "scale", fans) * gain * fixup,
+            scale=scale,
             gain=gain,
-            draw=self.draws.number(_draw(init, taps)),
-            init=self.inits.number(init),
+            draw=self.number("draws", _draw(init, taps)),
+            init=self.number("inits", init),
             bias_draw=BIASES.index(own[0]),
             bias_scale=own[1],
             chosen_draw=BIASES.index(bias[0]),
@@ -339,23 +333,26 @@ class Pattern:
         try:
             scale = self._scales[asked] = float(getattr(init, key)(*fans))
         except Exception as error:
-            layer = self.done.layer + len(self._rep["units"]) + 1
+            layer = self.done.layer + len(self._said["layer"]) + 1
             where = f"init {init}: {key}{fans} of layer {layer}"
             raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
         return scale
 
     def phi(self, cur, held, activation, norm, busy=()):
         """An activation function, on what a norm makes of its input."""
-        number = 0 if norm.kind is None else self.norms.number(norm)
-        return self.elementwise("phi", cur, held, busy, row=self.activations.number(activation), norm=number)
+        number = 0 if norm.kind is None else self.number("norms", norm)
+        row = self.number("activations", activation)
+        return self.elementwise("phi", cur, held, busy, norm.kind == "batch", row=row, norm=number)
 
     def affine(self, step, cur, held, busy):
         """What a step says of each unit."""
-        each = np.array([self._affines.number(row) for row in step.rows(self.width, self.turns)])
+        each = np.array([self.number("affines", row) for row in step.rows(self.width, self.turns)])
         return self.elementwise("affine", cur, held, busy, affine_steps=each)
 
-    def elementwise(self, kind, cur, held, busy, **numbers):
-        """An op with one input."""
+    def elementwise(self, kind, cur, held, busy, over_batch=False, **numbers):
+        """An op with one input; `over_batch`: a norm over the batch sees it first."""
+        if over_batch and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == cur:
+            self._said["layer"][-1]["centred"] = CENTRED.index("columns")
         return self.emit(kind, (cur,), held, (*busy, cur), **numbers)
 
     def _add(self, passed, cur, skip, branch):
@@ -377,37 +374,33 @@ class Pattern:
             out = 1 if held else 0
             while out in busy:
                 out += 1
-        table = ops.TABLES[kind]
-        norm = self.norms.rows[numbers.get("norm", numbers.get("norm_steps", 0))]
-        if norm.kind == "batch" and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == ins[0]:
-            self._rep["centred"][-1] = CENTRED.index("columns")
-        self._ops.append(Op(kind, out, ins, self._here[table]))
-        self._here[table] += 1
+        said = self._said[ops.TABLES[kind]]
+        self._ops.append(Op(kind, out, ins, len(said)))
+        said.append(numbers)
         self.registers = max(self.registers, out + 1)
-        for name, number in numbers.items():
-            self._rep[name].append(number)
         return out
 
     # -- repetitions
 
     def _begin(self):
-        self._ops, self._here, self._rep = [], dict.fromkeys(Counts._fields, 0), defaultdict(list)
+        self._ops, self._said = [], defaultdict(list)
 
     def _end(self, count):
         """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the
         same ops."""
         done = tuple(self._ops)
-        each = Counts(*self._here.values())
+        each = Counts(**{table: len(said) for table, said in self._said.items()})
         if self.stretches and self.stretches[-1].ops == done:
             last = self.stretches[-1]
             self.stretches[-1] = last._replace(count=last.count + count)
         else:
             self.stretches.append(Stretch(done, count, self.done, each))
         self.done = self.done.plus(each, count)
-        self._repeated.append((count, self._here, self._rep))
-        if "affine_steps" in self._rep:  # each with one number, or one a repetition
+        self._repeated.append((count, self._said))
+        if "affine" in self._said:  # each with one number, or one a repetition
             turns = slice(self._turn, self._turn + count)
-            column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in self._rep["affine_steps"]]
+            each_step = [said["affine_steps"] for said in self._said["affine"]]
+            column = [np.broadcast_to(n if len(n) == 1 else n[turns], count) for n in each_step]
             self._affine_steps.append(np.stack(column, axis=1).ravel())
         self._turn += count
         self._begin()
@@ -415,24 +408,21 @@ class Pattern:
     def _numbers(self, table, dtype, names):
         """What ops of a table said under these names, (names, ops)."""
         parts = []
-        for count, here, said in self._repeated:
-            if here[table]:
-                part = np.array([said[name] for name in names], dtype)[:, None]
-                parts.append(part.repeat(count, axis=1).reshape(len(names), -1))
+        for count, by_table in self._repeated:
+            if table in by_table:
+                said = by_table[table]
+                flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
+                parts.append(flat.reshape(len(names), 1, -1).repeat(count, axis=1).reshape(len(names), -1))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _join_arrays(self):
-        found = dict(ABSENT)
         for table, dtype, names in NUMBERS:
             if getattr(self.done, table):
-                found.update(zip(names, self._numbers(table, dtype, names), strict=True))
-        take = lambda *names: [found.pop(name) for name in names]
-        self.steps = Activations(*take("row", "norm"))
-        self.joins = Joins(*take("skip", "branch"))
-        self.mixes = Mixes(*take("heads", "kv_heads", "causal", "mix_scale"))
-        vars(self).update(found)
-        self.affine_steps = np.concatenate(self._affine_steps) if self._affine_steps else ABSENT["norm_steps"]
-        self.affines = tuple(AffineRow(*map(np.array, row)) for row in self._affines.rows)
+                vars(self).update(zip(names, self._numbers(table, dtype, names), strict=True))
+        if self._affine_steps:
+            self.affine_steps = np.concatenate(self._affine_steps)
+        vars(self).update((name, tuple(rows)) for name, rows in self._tables.items())
+        self.affines = tuple(AffineRow(*map(np.array, row)) for row in self.affines)
 
     # seldom asked: what the caller's weights, or a sampler's, are multiplied with
 
@@ -455,7 +445,7 @@ class Pattern:
     @property
     def shapes(self):
         """Of every weight, as callers give and get it."""
-        taps = [self.kernels.rows[kernel] for kernel in self.kernel.tolist()]
+        taps = [self.kernels[kernel] for kernel in self.kernel.tolist()]
         return [kernel_shape(*sizes) for sizes in zip(self.units.tolist(), self.columns.tolist(), taps, strict=True)]
 
     def places(self, positions):

@@ -13,18 +13,17 @@ CHAINS = 64  # a sweep of as many reads each once, not once a stage; more push e
 
 def pattern_of(chain, positions=()):
     """The pattern of a chain for inputs of these positions, not to be changed; those of chains that are asked for again
-    and again are remembered.
+    and again, or are made anew of the same words, are remembered.
 
     Raises:
         ValueError: what does not fit together; a chain that looks at positions as a field, without them.
     """
     positions = tuple(positions) if chain.is_spatial else ()
-    return Pattern(chain, positions) if chain.depth > REMEMBERED else _pattern_of(_Itself(chain), positions)
+    return Pattern(chain, positions) if chain.depth > REMEMBERED else _of_object(_Itself(chain), positions)
 
 
 class _Itself:
-    """A chain as a key that nothing but the same object equals: equal chains may hold functions that differ in
-    facts."""
+    """A chain as a key that nothing but the same object equals: found without reading all its words."""
 
     def __init__(self, chain):
         self.chain = chain
@@ -37,5 +36,10 @@ class _Itself:
 
 
 @functools.lru_cache(maxsize=CHAINS)
-def _pattern_of(itself, positions):
-    return Pattern(itself.chain, positions)
+def _of_object(itself, positions):
+    return _of_words(itself.chain, positions)
+
+
+@functools.lru_cache(maxsize=CHAINS)
+def _of_words(chain, positions):
+    return Pattern(chain, positions)

@@ -9,16 +9,19 @@ Ops name registers, tables and the place of their number within one repetition; 
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
+Found = TypeVar("Found")
 A = 0  # the register of the signal
 CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
@@ -108,8 +111,7 @@ class AffineRow(NamedTuple):
     bias: np.ndarray
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """Numbers of the weight layers 1 .. L, arrays (L,).
 
     Attributes:
@@ -144,8 +146,7 @@ class Layers:
     centred: np.ndarray
 
 
-@dataclass(frozen=True)
-class Activations:
+class Activations(NamedTuple):
     """Of each activation step (phi or gate): `row`, index into `Program.activations`; `norm`, index into
     `Program.norms` of the norm that acts on its input (0: none; gates have none). int64."""
 
@@ -153,16 +154,14 @@ class Activations:
     norm: np.ndarray
 
 
-@dataclass(frozen=True)
-class Joins:
+class Joins(NamedTuple):
     """Of each sum a = skip * a + branch * v: both factors, float64."""
 
     skip: np.ndarray
     branch: np.ndarray
 
 
-@dataclass(frozen=True)
-class Mixes:
+class Mixes(NamedTuple):
     """Of each attention: heads of query, heads of key and value, int64; whether it is causal; the factor on the scores,
     float64."""
 
@@ -172,8 +171,7 @@ class Mixes:
     scale: np.ndarray
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """One more weight layer behind the last node, and a loss.
 
     Attributes:
@@ -194,12 +192,13 @@ class Head:
     over: str = "positions"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Program:
     """What a backend runs.
 
     Attributes:
-        stretches: the ops, in order.  registers: how many they name.
+        stretches: the ops, in order.  plain_counts: how many there are of everything without formats.  registers: how
+            many they name.  widest: units of the widest block, in or out of a layer.
         nodes: (N + 1,) int64, units of a[0] .. a[N].
         batch: inputs propagated together.  positions, positions_out: of one input, along each axis, of a[0] and a[N];
             () for one.
@@ -225,7 +224,9 @@ class Program:
     """
 
     stretches: tuple[Stretch, ...]
+    plain_counts: Counts
     registers: int
+    widest: int
     nodes: np.ndarray
     batch: int
     positions: tuple[int, ...]
@@ -287,15 +288,15 @@ class Program:
         """Columns that the head reads: all of a[N], or one an input."""
         return self.columns_out if self.head.over == "positions" else self.batch
 
-    @cached_property
+    @property
     def counts(self) -> Counts:
         """How many there are of everything."""
-        last = self.stretches[-1]
-        total = last.first.plus(last.each, last.count)
-        distinct = int(self.layers.weight.max(initial=-1)) + 1
-        if self.formats is not None:
-            total = total._replace(rounded=total.node)
-        return total._replace(weight=distinct) if distinct < total.layer else total
+        return self.plain_counts if self.formats is None else self.plain_counts._replace(rounded=self.plain_counts.node)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some convolution is cut into groups."""
+        return len(self.kernels) > 1 and bool((self.layers.groups > 1).any())
 
     @property
     def op_count(self) -> int:
@@ -342,6 +343,20 @@ class Program:
     def draw(self, layer: int) -> Draw:
         """The distribution of layer 1 .. L."""
         return self.draws[self.layers.draw[layer - 1]]
+
+
+def once(function: Callable[[Program], Found]) -> Callable[[Program], Found]:
+    """A function of a program alone, which keeps what it finds with the program."""
+
+    @functools.wraps(function)
+    def found(program: Program) -> Found:
+        kept = vars(program)
+        key = f"{function.__module__}.{function.__qualname__}"
+        if key not in kept:
+            kept[key] = function(program)
+        return kept[key]
+
+    return found
 
 
 def distinct(rows) -> list[int]:

@@ -49,8 +49,8 @@ def propagate(
         replicas: independent draws of all weights, R. Replica r is the same however many are asked for.
         seed: int in [0, 2^64), the key of the random stream.
         engine: "dense" draws every weight; "matrix_free" (Gaussian and orthogonal weights) is exact in law without
-            drawing any; "auto" takes the latter; for an activation of your own, which C++ does not have, whichever is
-            cheaper.
+            drawing any; "auto" takes the cheaper, which is the latter until columns (inputs times positions) come near
+            the width.
         backend: "cpp", "numba", "reference" or "auto".
         dtype: "float32" or "float64", the arithmetic; the weights are the same numbers in both.
         threads: by default PYKERNEL_NUM_THREADS, OMP_NUM_THREADS or all cores. Results do not depend on it.
@@ -208,7 +208,7 @@ class Propagation(Shown, Measured):
             True
         """
         looked_at = np.arange(1, math.prod(self.positions) + 1)
-        causal = pattern_of(self.chain).mixes.causal
+        causal = pattern_of(self.chain).causal
         return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
 
     def to_dataframe(self, of: str = "layer"):

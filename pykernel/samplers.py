@@ -43,4 +43,4 @@ def with_samples(program: Program, replica: int) -> Program:
     for i, weight in enumerate(program.layers.weight):
         if weight in drawn:
             weights[i], scale[i] = drawn[weight]
-    return replace(program, samplers=None, weights=tuple(weights), layers=replace(program.layers, scale=scale))
+    return replace(program, samplers=None, weights=tuple(weights), layers=program.layers._replace(scale=scale))

@@ -19,6 +19,7 @@ class Window(NamedTuple):
         taps, stride, padding: of a window, between windows, and beyond each edge.
         circular: whether taps beyond an edge see the other side; else zeros.
         largest: of a pool, whether the largest entry is taken; else the mean.
+        dilation: positions from one tap of a window to the next.
         by_units: of patches, whether the taps of a unit stand together (a flattened input); else the units of a tap.
     """
 
@@ -29,6 +30,13 @@ class Window(NamedTuple):
     circular: bool = False
     largest: bool = False
     by_units: bool = False
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Positions from the first to the last tap of a window along each axis."""
+        rows, columns = (d * (k - 1) + 1 for k, d in zip(self.taps, self.dilation, strict=True))
+        return rows, columns
 
     @property
     def out(self) -> tuple[int, int]:
@@ -38,7 +46,7 @@ class Window(NamedTuple):
             >>> Window((32, 32), (3, 3), (2, 2), (1, 1)).out
             (16, 16)
         """
-        each = zip(self.field, self.taps, self.stride, self.padding, strict=True)
+        each = zip(self.field, self.span, self.stride, self.padding, strict=True)
         rows, columns = ((n + 2 * p - k) // s + 1 for n, k, s, p in each)
         return rows, columns
 
@@ -50,8 +58,9 @@ class Window(NamedTuple):
     def sources(self) -> np.ndarray:
         """The position that each tap of each window sees, (taps, windows) int64, row by row; OUTSIDE beyond an edge."""
         axes = []
-        for n, k, s, p, count in zip(self.field, self.taps, self.stride, self.padding, self.out, strict=True):
-            seen = np.arange(k)[:, None] + s * np.arange(count) - p
+        each = zip(self.field, self.taps, self.stride, self.padding, self.dilation, self.out, strict=True)
+        for n, k, s, p, d, count in each:
+            seen = d * np.arange(k)[:, None] + s * np.arange(count) - p
             axes.append(seen % n if self.circular else np.where((seen >= 0) & (seen < n), seen, OUTSIDE))
         rows, columns = axes
         both = rows[:, None, :, None] * self.field[1] + columns[None, :, None, :]

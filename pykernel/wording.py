@@ -67,10 +67,10 @@ def shown(chain: Any, pattern: Any) -> list[str | Table]:
         ]
     alike: dict[tuple, list[str]] = {}  # layers of one role, size and law
     for i, (name, module) in enumerate(itertools.zip_longest(chain.layers, chain.modules)):
-        draw = pattern.draws.rows[pattern.draw[i]]
+        draw = pattern.draws[pattern.draw[i]]
         variance = unit_variance(draw.distribution, draw.parameter)
         std = "" if math.isnan(variance) else f"{abs(pattern.scale[i]) * math.sqrt(variance):.4g}"
-        size, init = f"{pattern.units[i]} x {pattern.columns[i]}", str(pattern.inits.rows[pattern.init[i]])
+        size, init = f"{pattern.units[i]} x {pattern.columns[i]}", str(pattern.inits[pattern.init[i]])
         alike.setdefault((module or name.partition(".")[2], size, init, std), []).append(name)
     spans = {key: names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}" for key, names in alike.items()}
     lines = [(spans[key], str(len(names)), *key) for key, names in alike.items()]

@@ -10,7 +10,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-import test_reference
+from combinations import CASES, ORDERS
 
 import pykernel as pk
 from pykernel import activations, inits
@@ -48,7 +48,7 @@ SCHEMES = (
 
 def layers():
     """Every activation with every norm and order; tanh with every residual and head."""
-    for i, (name, norm, order, residual, head) in enumerate(test_reference.CASES):
+    for i, (name, norm, order, residual, head) in enumerate(CASES):
         chain = pk.Chain(
             widths=[21] * 6 if residual else [20, 37, 16, 35, 21, 33],
             activation=name,
@@ -90,7 +90,7 @@ def callers():
     weights = [rng.normal(size=(m, k)) / k**0.5 for k, m in itertools.pairwise(widths)]
     biases = [rng.normal(size=m) for m in widths[1:]]
     given = dict(x=x, cotangent=cotangent, weights=weights, biases=biases)
-    for name, norm, order in itertools.product(("relu", "gelu", "sigmoid"), (None, "layer"), test_reference.ORDERS):
+    for name, norm, order in itertools.product(("relu", "gelu", "sigmoid"), (None, "layer"), ORDERS):
         chain = pk.Chain(widths=widths, activation=name, norm=norm, order=order)
         yield f"all {name} {norm} {order[:6]}", Case(chain, given)
     for key, value in given.items():
@@ -115,7 +115,7 @@ def callers():
     maths = ctypes.CDLL(ctypes.util.find_library("m"))
     function = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
     own = pk.Activation(value=function(("sin", maths)), slope=function(("cos", maths)))
-    for order in test_reference.ORDERS:
+    for order in ORDERS:
         chain = pk.Chain(depth=5, width=21, activation=own, norm="rms", order=order)
         yield f"C functions {order[:6]}", Case(chain, dict(batch=3), skip=("numba", "theory"))
     own = pk.Activation(value=np.arctan, slope=lambda z: 1 / (1 + z * z), name="own")
@@ -130,14 +130,14 @@ def clips():
     for clip in (pk.Clip(norm=0.01), pk.Clip(norm=0.01, per_layer=True), pk.Clip(value=0.001)):
         for norm in (None, "batch"):
             yield f"{clip} {norm}", Case(base.replace(clip=clip, norm=norm), dict(batch=3, replicas=3))
-    chain = base.replace(clip=pk.Clip(value=0.001), head=pk.Head("softmax", 5), order=test_reference.ORDERS[1])
+    chain = base.replace(clip=pk.Clip(value=0.001), head=pk.Head("softmax", 5), order=ORDERS[1])
     yield "value and head", Case(chain, dict(batch=3, replicas=3))
 
 
 def gains():
     """Magnitudes far beyond float range, within float64 exponents of 2^53."""
     for name in activations.ROWS:
-        for gain, order in zip((1e-300, 1e-6, 30.0, 1e6, 1e150), itertools.cycle(test_reference.ORDERS), strict=False):
+        for gain, order in zip((1e-300, 1e-6, 30.0, 1e6, 1e150), itertools.cycle(ORDERS), strict=False):
             chain = pk.Chain(depth=12, width=17, activation=name, gain=gain, order=order)
             yield f"{name} {gain:g}", Case(chain, dict(batch=2, seed=5))
         for norm in ("batch", "layer", "rms"):
@@ -203,7 +203,7 @@ def wide():
         width=1040,
         norm="layer",
         residual=pk.Residual(3),
-        order=test_reference.ORDERS[1],
+        order=ORDERS[1],
         head=pk.Head("softmax", 10),
     )
     yield "everything", Case(chain.replace(activation="tanh"), dict(batch=5), True, slow)

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pykernel"
 OF_NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}
 

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from memory import peaks
+from places import TESTS
 from random_chains import random_chain
 from rounding import definition_and_moved
-from scipy.stats import ks_2samp
+from two_samples import smallest_p
 
 import pykernel as pk
 from pykernel import Attention, Block, Chain, Linear, Norm, stream
@@ -140,8 +141,9 @@ def test_bits_do_not_depend_on_threads_or_memory():
 
 def test_bits_do_not_depend_on_the_instruction_set():
     answers = set()
+    places = os.pathsep.join([str(TESTS), os.path.dirname(__file__)])
     for isa in ("avx512", "avx2", "baseline"):
-        environment = {**os.environ, "PYKERNEL_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)}
+        environment = {**os.environ, "PYKERNEL_ISA": isa, "PYTHONPATH": places}
         done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True)
         if "must be one of" not in done.stderr:
             assert done.returncode == 0, done.stderr
@@ -183,11 +185,6 @@ def statistics(rows):
     weight, signal = rows["log10_grad_weight"], rows["log10_mean_square_activation"]
     columns += [weight[:, 0] - weight[:, 1], weight[:, 1] - weight[:, 2], weight[:, 0] - weight[:, -1]]
     return [*columns, signal[:, -1] - rows["log10_grad_activation"][:, 0]]
-
-
-def smallest_p(first, second):
-    """Of the two-sample tests of all columns, multiplied by their number (Bonferroni)."""
-    return len(first) * min(ks_2samp(a, b, method="asymp").pvalue for a, b in zip(first, second, strict=True))
 
 
 def test_law_is_that_of_dense_weights():

@@ -6,17 +6,17 @@ memory.
 """
 
 import hashlib
-from pathlib import Path
 
 import bits
 import pytest
-import test_stream
+from places import DATA
 
 from pykernel import stream
+from pykernel.distributions import INDEPENDENT
 
 kernels = pytest.importorskip("pykernel._core").kernels
 
-ROWS = Path(__file__).parent / "data" / "rows-2.npz"
+ROWS = DATA / "rows-2.npz"
 CASES = (
     "layers: 60 gelu layer linear",
     "layers: 180 tanh batch linear",
@@ -52,10 +52,10 @@ def test_the_stream_has_a_new_version_where_pins_change():
 
 
 @pytest.mark.parametrize("isa", kernels.isas())
-@pytest.mark.parametrize("case", test_stream.CASES, ids=str)
+@pytest.mark.parametrize("case", DRAWS, ids=str)
 def test_draws_are_pinned(isa, case):
     distribution, parameter = case
-    number = test_stream.DISTRIBUTIONS.index(distribution)
+    number = INDEPENDENT.index(distribution)
     draws = kernels.draws(isa, number, parameter, 2**63 + 11, 7, 9, 40, 130)
     assert hashlib.sha256(draws.astype("<f4").tobytes()).hexdigest()[:16] == DRAWS[case]
 

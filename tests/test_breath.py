@@ -4,7 +4,7 @@
 import ast
 
 import pytest
-import test_codebase
+from places import ROOT, SOURCES
 
 COLUMNS, FUNCTION, FILE = 120, 60, 400
 # A file of the package or of the kernels that may be longer.
@@ -58,9 +58,9 @@ def functions_of_cpp(text):
             begun[depth] = i
 
 
-@pytest.mark.parametrize("path", test_codebase.SOURCES, ids=lambda path: str(path.relative_to(test_codebase.ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_is_short_of_breath_nowhere(path):
-    name, text = str(path.relative_to(test_codebase.ROOT)), path.read_text()
+    name, text = str(path.relative_to(ROOT)), path.read_text()
     wide = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > COLUMNS]
     assert not wide, f"{name}: lines {wide} have more than {COLUMNS} columns"
     count = len(text.splitlines())
@@ -72,9 +72,9 @@ def test_file_is_short_of_breath_nowhere(path):
 
 def test_exceptions_are_needed():
     for name in LONG_FILES:
-        assert len((test_codebase.ROOT / name).read_text().splitlines()) > FILE, f"{name} is no exception any more"
+        assert len((ROOT / name).read_text().splitlines()) > FILE, f"{name} is no exception any more"
     for name in LONG_FUNCTIONS:
-        text = (test_codebase.ROOT / name).read_text()
+        text = (ROOT / name).read_text()
         found = functions_of_python(text) if name.endswith(".py") else functions_of_cpp(text)
         assert max(lines for _, lines in found) > FUNCTION, f"{name} is no exception any more"
 

@@ -3,19 +3,11 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT, SOURCES
 
 from pykernel.ops import OPS
-
-ROOT = Path(__file__).parent.parent
-SOURCES = sorted(
-    path
-    for room in ("csrc", "pykernel", "bench", "tests", "examples")
-    for path in (ROOT / room).rglob("*")
-    if path.suffix in (".py", ".cpp", ".hpp", ".h", ".c") and not {".asv", "__pycache__"} & set(path.parts)
-)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

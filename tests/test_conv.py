@@ -35,6 +35,15 @@ STAGES = {
         init="orthogonal",
         blocks=[pk.Block(pk.Conv(19, (3, 2)), "tanh", pk.Pool("mean", 2), pk.Conv(7, 2), pk.Flatten(), pk.Linear(4))],
     ),
+    "dilated": pk.Chain(
+        width=16,
+        depth=2,
+        blocks=[
+            pk.Block(pk.Conv(16, dilation=(2, 3)), pk.Norm("batch"), "relu", skip=1.0),
+            pk.Block(pk.Conv(16, (3, 2), padding="circular", dilation=2, groups=2), "tanh"),
+        ],
+        last=[pk.Conv(8, 3, stride=2, padding="valid", dilation=(3, 1))],
+    ),
     "circular": pk.Chain(
         width=16,
         depth=3,
@@ -204,11 +213,30 @@ def test_matrix_free_has_the_law_of_drawn_kernels():
         assert np.abs(z).max() < 4.5
 
 
-def test_auto_asks_patches_only_where_that_pays():
+@pytest.mark.parametrize("backend", ["reference", "cpp", pytest.param("numba", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("padding", ["zero", "circular", "valid"])
+def test_dilation_is_a_kernel_with_zeros_between_its_taps(padding, backend):
+    """The same signals and gradients of signals; of the weights' gradients those of the taps."""
+    draws = np.random.default_rng(3)
+    weights = [draws.standard_normal((6, 4, 3, 2)), draws.standard_normal((5, 6, 2, 3))]
+    wide = [np.zeros((6, 4, 5, 4)), np.zeros((5, 6, 2, 7))]
+    wide[0][:, :, ::2, ::3], wide[1][:, :, :, ::3] = weights[0], weights[1]
+    words = {"padding": padding, "bias_std": 0.0}
+    sparse = [pk.Conv(6, (3, 2), dilation=(2, 3), **words), "tanh", pk.Conv(5, (2, 3), dilation=(1, 3), **words)]
+    full = [pk.Conv(6, (5, 4), **words), "tanh", pk.Conv(5, (2, 7), **words)]
+    run = {"positions": (11, 12), "batch": 2, "dtype": "float64", "backend": backend, "engine": "dense"}
+    one = pk.propagate(pk.Chain(width=4, blocks=sparse), weights=weights, **run)
+    two = pk.propagate(pk.Chain(width=4, blocks=full), weights=wide, **run)
+    for row in ("log10_grad_activation", "log10_mean_square_activation", "similarity"):
+        np.testing.assert_allclose(one.rows[row], two.rows[row], atol=1e-12, err_msg=row)
+
+
+def test_auto_asks_patches_only_where_that_pays_whatever_the_backend():
     wide = pk.Chain(width=512, blocks=[pk.Conv(512)])
-    engine = lambda chain, positions: run.prepare(chain, positions=positions).choice.engine
-    assert engine(wide, (2, 2)) == "matrix_free"
-    assert engine(wide, (32, 32)) == "dense"
+    for backend in ("auto", "cpp", "reference"):
+        engine = lambda *positions, b=backend: run.prepare(wide, positions=positions, backend=b).choice.engine
+        assert engine(2, 2) == "matrix_free"
+        assert engine(32, 32) == "dense"
 
 
 # -- words
@@ -216,7 +244,7 @@ def test_auto_asks_patches_only_where_that_pays():
 
 def test_steps_are_plain_data():
     steps = (
-        pk.Conv(8, (3, 1), stride=2, padding="circular", groups=2),
+        pk.Conv(8, (3, 1), stride=2, padding="circular", groups=2, dilation=(2, 1)),
         pk.Conv(),
         pk.Pool("max", 3, stride=2, padding=1),
     )
@@ -232,6 +260,7 @@ def test_steps_are_plain_data():
         (lambda: pk.Conv(0), ValueError, "conv channels must be a positive int"),
         (lambda: pk.Conv(8, (3, 3, 3)), ValueError, "one or two, one an axis"),
         (lambda: pk.Conv(8, padding="same"), ValueError, "conv padding must be one of 'zero', 'circular', 'valid'"),
+        (lambda: pk.Conv(8, dilation=0), ValueError, "conv dilation must be a positive int"),
         (lambda: pk.Conv(8, groups=3), ValueError, "conv groups must divide channels"),
         (lambda: pk.Pool("min"), ValueError, "pool kind must be one of 'mean', 'max'"),
         (lambda: pk.Pool("mean", stride=2), ValueError, "go with a size"),

@@ -11,14 +11,13 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import pykernel as pk
 from pykernel import layers
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guides").glob("*.md")])
 SOURCES = [path for path in sorted((ROOT / "pykernel").rglob("*.py")) if re.search(r"^ *>>> ", path.read_text(), re.M)]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -2,17 +2,17 @@
 """The page on sweeps says what runs."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import stand_in
+from places import ROOT
 
 import pykernel as pk
 from pykernel.cli import plans
 from pykernel.sweeps import work
 
-PAGE = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text()
+PAGE = (ROOT / "docs" / "sweeps.md").read_text()
 
 
 def blocks(language):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import EMBED
 from random_chains import random_chain
 
 import pykernel as pk
@@ -27,7 +28,6 @@ from pykernel.observables import ROWS
 from pykernel.parts import LOSSES
 from pykernel.program import BIASES
 
-EMBED = Path(__file__).parent / "embed"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 CMAKE = shutil.which("cmake", path=PATH)
 

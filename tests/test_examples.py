@@ -5,15 +5,14 @@ import math
 import re
 import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 from scipy.special import digamma, polygamma
 
 import pykernel as pk
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 ANSWERS = {}
 

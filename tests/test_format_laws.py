@@ -2,6 +2,7 @@
 """Laws of number formats: the noise of a rounding, how far chains turn, what is lost, and the advice from them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,9 +104,21 @@ def test_advice_on_loss_scales():
     p = pk.propagate(chain, formats=advice.formats, replicas=8)
     assert advice.loss_scale > 1 and np.log2(advice.loss_scale) % 1 == 0
     assert p.flushed_gradient.mean(axis=0).max() < 0.02 and not p.overflowed_gradient.any()
+    flushed, overflowed = (
+        [
+            getattr(pk.predict(chain, formats=replace(formats, loss_scale=scale)), name).max()
+            for scale in (advice.fitting[0] / 2, *advice.fitting, advice.fitting[1] * 2)
+        ]
+        for name in ("flushed_gradient", "overflowed_gradient")
+    )
+    assert flushed[0] > 0.01 > flushed[1] > flushed[3]
+    assert overflowed[1] <= overflowed[2] < 6e-7 < overflowed[3]  # beyond five deviations
     none = pk.recommend(chain.replace(depth=60, gain=0.3), formats=formats, replicas=2).formats
     assert none.loss_scale is None and none.safe < 60
-    assert "no loss scale fits" in str(none)
+    assert none.fitting is None and "no loss scale fits" in str(none)
+    assert "% of the gradient flushes" in " ".join(str(none).split())
+    wide = pk.Formats(gradients="bfloat16")
+    assert pk.recommend(pk.Chain(depth=20, width=128), formats=wide, replicas=2).formats.loss_scale == 1  # as float32
     with pytest.raises(TypeError, match="formats must be None or a pykernel"):
         pk.recommend(chain, formats="float16")
 

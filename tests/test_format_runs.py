@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from test_formats import LAYERS
+from number_formats import CHAINS, FORMATS_OF_RUNS, LAYERS, MLP, agree
 
 import pykernel as pk
 from pykernel import observables
@@ -81,37 +81,6 @@ def test_a_run_is_the_chain_rounded_step_by_step(activation, backend):
         assert p.log10_grad_activation[0, l + 1] == pytest.approx(np.log10(np.linalg.norm(ga) / scale), abs=1e-9)
     assert p.log10_grad_activation[0, 0] == pytest.approx(np.log10(np.linalg.norm(first) / scale), abs=1e-9)
     assert p.flushed_gradient.max() > 0.05  # the case is a hard one
-
-
-MLP = pk.Block(pk.Norm("layer"), pk.Linear(40), "gelu", pk.Dropout(0.25), pk.Linear(24), skip=1.0)
-GATED = pk.Block(pk.Gated(40, "silu"), pk.Linear(24), skip=1.0, scale=0.5)
-CHAINS = {
-    "relu": LAYERS,
-    "tanh, orthogonal, mse": pk.Chain(depth=5, width=20, activation="tanh", init="orthogonal", head=pk.Head("mse", 3)),
-    "blocks, softmax": pk.Chain(depth=3, width=24, blocks=[MLP, GATED], head=pk.Head("softmax", 10)),
-    "identity": pk.Chain(depth=9, width=8, activation="linear", init="identity(0.7)"),
-    "batch norm, biases": pk.Chain(depth=4, width=24, norm="batch", bias_std=0.1),
-    "constant": pk.Chain(depth=4, width=24, init="constant(0.013)", activation="softplus"),
-}
-FORMATS_OF_RUNS = {
-    "bfloat16": pk.Formats("bfloat16", "bfloat16", "bfloat16"),
-    "fp8": pk.Formats("float8_e4m3fn", "float8_e4m3fn", "float8_e5m2", loss_scale=2.0**6),
-    "signals only": pk.Formats(signals="float16"),
-}
-
-
-def agree(p, q, tolerance=1e-6):
-    """Rows of two backends; a residue of cancellation in a sum has no size that they share, a bias behind batch norm or
-    of keys neither."""
-    for row in observables.ROWS:
-        if row.name == "log10_grad_bias" and (p.chain.has_batch_norm or p.chain.attentions):
-            continue
-        if row.name in ("log10_smallest_signal", "log10_smallest_gradient", "flushed_signal", "flushed_gradient"):
-            continue
-        a, b = p.rows[row.name], q.rows[row.name]
-        tiny = np.maximum(a, b) < (-12 if row.name.startswith("log10_error") else -math.inf)
-        same = (a == b) | (np.isnan(a) & np.isnan(b)) | tiny
-        np.testing.assert_allclose(np.where(same, 0, a), np.where(same, 0, b), atol=tolerance, err_msg=row.name)
 
 
 @pytest.mark.parametrize("batch", [2, 9])
@@ -333,6 +302,31 @@ def test_errors_far_beyond_float64_are_told():
             engine="dense",
         )
         assert gone.log10_error_gradient[0, :-1] == pytest.approx(0.0, abs=1e-12)  # all of it is lost
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("over", ["first", "last", "mean"])
+@pytest.mark.parametrize("engine", ["dense", "matrix_free"])
+def test_heads_round_the_logits_of_what_they_read(engine, over, rounding):
+    """Not those of every position: a mean of rounded numbers is none of the format, and chance has addresses."""
+    chain = pk.Chain(depth=1, width=5, blocks=["tanh", pk.Linear()], head=pk.Head("softmax", 20, over=over))
+    formats = pk.Formats(signals="float6_e2m3fn", gradients="float6_e3m2fn", loss_scale=64, rounding=rounding)
+    run = dict(batch=3, positions=7, formats=formats, engine=engine, dtype="float64")
+    agree(*(pk.propagate(chain, backend=b, **run) for b in ("cpp", "reference")), tolerance=1e-9)
+
+
+def test_what_is_no_number_is_not_taken_for_zero():
+    """Gradients that overflow, and behind them inputs that flushed: their product is no number, nor is the cosine of
+    such a column with others."""
+    tied = pk.Chain(depth=3, width=6, activation="tanh", gain=1e-3, tied=True)
+    over = pk.Formats("float4_e2m1fn", "float8_e5m2", "float16", loss_scale=2.0**80)
+    beyond = pk.Chain(depth=1, width=4, gain=1e100, blocks=[pk.Block(pk.Linear(), pk.Norm("layer"), skip=1.0)])
+    for backend in ("cpp", "reference"):
+        p = pk.propagate(tied, batch=2, formats=over, backend=backend, engine="dense")
+        assert np.isnan(p.log10_grad_weight_total).all(), backend
+        x = np.array([[0.0] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]).T
+        q = pk.propagate(beyond, x=x, formats=pk.Formats("bfloat16"), backend=backend, engine="dense")
+        assert np.isnan(q.similarity[0, -1]), backend
 
 
 # -- attention: ties

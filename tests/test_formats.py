@@ -6,13 +6,13 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from number_formats import LAYERS, TYPES, bits, hard_cases, random_numbers
 
 import pykernel as pk
 from pykernel import _core
+from pykernel.cli import main
 from pykernel.formats import FORMATS, rounded
-
-TYPES = {name: np.float16 if name == "float16" else getattr(ml_dtypes, name) for name in FORMATS}
-LAYERS = pk.Chain(depth=6, width=40, activation="relu", init="he_normal")
+from pykernel.sweeps import report
 
 
 def oracle(x, name):
@@ -21,31 +21,6 @@ def oracle(x, name):
         stored = x.astype(TYPES[name]).astype(np.float64)
     row = FORMATS[name]
     return stored if row.infinite else np.where(np.isnan(stored), np.copysign(row.largest, x), stored)
-
-
-def bits(x):
-    """Zero has a sign."""
-    return np.asarray(x, np.float64).view(np.uint64)
-
-
-def hard_cases(name):
-    """Every finite number of a format, the midpoint to the next, and the float32 numbers on either side of both."""
-    codes = np.arange(2 ** FORMATS[name].bits, dtype=np.uint16 if FORMATS[name].bits == 16 else np.uint8)
-    with np.errstate(all="ignore"):
-        numbers = codes.view(TYPES[name]).astype(np.float64)
-    numbers = np.unique(numbers[np.isfinite(numbers)])
-    both = np.concatenate([numbers, (numbers[1:] + numbers[:-1]) / 2]).astype(np.float32)
-    with np.errstate(over="ignore"):
-        near = [both, np.nextafter(both, np.float32(np.inf)), np.nextafter(both, np.float32(-np.inf))]
-    return np.concatenate([*near, np.float32([0.0, -0.0, 3e38, -3e38, 1e-45])])
-
-
-def random_numbers(count):
-    """float32 numbers: half of them any bits, half normal draws over twelve decades."""
-    rng = np.random.default_rng(0)
-    any_bits = rng.integers(0, 2**32, count // 2, dtype=np.uint32).view(np.float32)
-    sized = rng.standard_normal(count // 2) * 10 ** rng.uniform(-8, 6, count // 2)
-    return np.concatenate([any_bits[np.isfinite(any_bits)], sized.astype(np.float32)])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -157,6 +132,62 @@ def test_words_of_formats_are_axes_of_sweeps():
         pk.sweep({"signals_format": ["fp8"]}, LAYERS, replicas=1, progress=False)
 
 
+def test_a_sweep_says_unasked_what_formats_cost(tmp_path):
+    """The cosine at the input and the worst of what is lost, as rows of runs have them, in the table and in CSV."""
+    formats = pk.Formats("float8_e4m3fn", "float8_e4m3fn", "float8_e5m2", loss_scale=2.0**-12)
+    ds = pk.sweep({"formats": [None, formats], "depth": [3]}, LAYERS, replicas=3, progress=False)
+    p = pk.propagate(LAYERS.replace(depth=3), replicas=3, formats=formats, engine="dense")
+    found = ds.sel(depth=3).isel(formats=1)
+    shares = [
+        p.rows[f"{kind}_{what}"].mean(axis=0) for kind in ("flushed", "overflowed") for what in ("signal", "gradient")
+    ]
+    assert float(found.gradient_cosine_first) == pytest.approx(p.gradient_cosine[:, 0].mean(), abs=1e-12)
+    assert float(found.lost) == pytest.approx(np.max(shares), abs=1e-12) and found.lost > 0.01
+    assert np.isnan(ds.lost.isel(formats=0)).all()
+    assert {"cosine", "lost"} <= set(report.table(ds, 120).splitlines()[0].split())
+    report.export(ds, tmp_path / "all.csv")
+    assert "gradient_cosine_first,lost" in (tmp_path / "all.csv").read_text()
+    plain = pk.sweep({"depth": [2]}, LAYERS, replicas=1, progress=False)
+    assert "lost" not in plain and "lost" not in report.table(plain, 120)
+    whole = pk.sweep({"formats": [formats]}, LAYERS, replicas=1, profiles="all", progress=False)
+    assert "log10_error_signal_mean" in whole
+    with pytest.raises(ValueError, match="gradient_cosine, and this sweep has no formats"):
+        pk.sweep({"depth": [2]}, LAYERS, replicas=1, profiles="gradient_cosine", progress=False)
+
+
+def test_a_dry_run_knows_of_formats_and_of_a_stop_rule(capsys, tmp_path):
+    """It counts what the store holds of the same cells, which have formats; and says what it cannot count."""
+    words = ["sweep", "--depth", "2", "3", "--width", "8", "--replicas", "4", "--gradients-format", "float16"]
+    assert main([*words, "--store", str(tmp_path), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--store", str(tmp_path), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "chains   8, 0 of them still to run" in told and "until" not in told
+    assert main([*words, "--until", "slope:0.001", "--dry-run"]) == 0
+    assert "until    adds chains, up to 400 a cell" in capsys.readouterr().out
+
+
+def test_formats_in_plans_are_tables(tmp_path):
+    """One for all cells or an axis of them; what is none is refused with the word that is wrong."""
+    from pykernel.cli import plans
+
+    path = tmp_path / "study.toml"
+    plan = "{0}\n[base]\nwidth = 8\n[grid]\ndepth = [2]\n{1}\n"
+    path.write_text(plan.format("", 'formats = ["none", {signals = "bfloat16"}]'))
+    assert plans.read(str(path))["grid"]["formats"] == [None, pk.Formats(signals="bfloat16")]
+    path.write_text(plan.format('formats = {gradients = "float16", loss_scale = 8}', ""))
+    assert plans.read(str(path))["formats"] == pk.Formats(gradients="float16", loss_scale=8)
+    for above, inside, said in (
+        ('formats = "bfloat16"', "", "formats must be a table such as"),
+        ("", 'formats = {signals = "bfloat16"}', "formats in the grid must be a list"),
+        ("", "formats = [3]", "formats must be a table such as"),
+        ("", "blocks = [{}]", "blocks must name patterns"),
+    ):
+        path.write_text(plan.format(above, inside))
+        with pytest.raises(ValueError, match=said):
+            plans.read(str(path))
+
+
 def test_keys_without_formats_do_not_name_them():
     """So older stores stay known; test_sweep_old_store reads one."""
     from pykernel.sweeps.grid import axes, cells
@@ -168,7 +199,6 @@ def test_keys_without_formats_do_not_name_them():
 
 
 def test_command_line_takes_formats(capsys):
-    from pykernel.cli import main
 
     words = ["--depth", "4", "--width", "16", "--replicas", "2"]
     assert (

@@ -6,11 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 OBJECTS = sorted(ROOT.glob("build/**/pykernel_*.dir/csrc/kernels/*.o"))
 
 needs_objects = pytest.mark.skipif(

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from places import EMBED
 
 import pykernel.numba as pkn
 from pykernel import activations, inits, stream
@@ -280,7 +280,7 @@ def test_activation_names_for_compiled_code():
 def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
     # A user's own cached function knows its own file only, so it has a folder for each state of what it calls.
     monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
-    monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
+    monkeypatch.syspath_prepend(EMBED)
     # By its name: Numba's cache must find the module again in the next process.
     solver = importlib.import_module("ode_network")
     found = solver.ensemble(32, 2, 10, 0.125, 32**-0.5, *pkn.activation("tanh"), SEED, 5, False)
@@ -293,7 +293,7 @@ def test_a_simulator_of_ones_own_with_the_librarys_layer(monkeypatch):
 
 
 def test_blocks_of_ones_own_with_the_librarys_steps(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent / "embed")
+    monkeypatch.syspath_prepend(EMBED)
     monkeypatch.setattr(numba.config, "CACHE_DIR", f"{numba.config.CACHE_DIR}-{sources.digest('pykernel.numba')[:16]}")
     network = importlib.import_module("pre_norm")
     found = network.ensemble(20, 33, 3, 6, SEED, 4, *pkn.activation("silu"))

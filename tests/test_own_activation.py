@@ -175,3 +175,22 @@ def test_slopes_beyond_float32_are_kept(numba):
     )
     assert got < -190
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_functions_with_other_facts_are_other_functions():
+    """Chains of the same words share what they are lowered to; those whose functions differ in a fact alone do not."""
+    sharp, blunt = (pk.Activation(value=value, slope=slope, max_slope=top) for top in (1.0, 1e6))
+    assert sharp != blunt and sharp == pk.Activation(value=value, slope=slope, max_slope=1.0)
+    runs = [pk.propagate(pk.Chain(3, 8, activation=own), backend="reference").saturated for own in (sharp, blunt)]
+    assert (runs[0] < 1).all() and (runs[1] == 1).all()
+
+
+def test_chains_of_the_same_words_are_lowered_once(monkeypatch):
+    from pykernel import patterns
+
+    read: list[pk.Chain] = []
+    whole = patterns.Pattern
+    monkeypatch.setattr(patterns, "Pattern", lambda chain, positions: read.append(chain) or whole(chain, positions))
+    for gain in (1.2345, 1.2345, 1.5432):
+        pk.propagate(pk.Chain(3, 8, gain=gain))
+    assert [chain.gain for chain in read] == [1.2345, 1.5432]

@@ -6,14 +6,13 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import pykernel
 
-ROOT = Path(__file__).parent.parent
-HEAVY = ("numba", "xarray", "pandas", "matplotlib", "tqdm", "scipy", "distributed")
+HEAVY = ("numpy", "numba", "xarray", "pandas", "matplotlib", "tqdm", "scipy", "distributed")
 
 
 def test_version_is_written_once():

@@ -124,7 +124,7 @@ def test_keys_of_sweeps_without_attention_do_not_know_of_it():
     from pykernel.sweeps import identity
     from pykernel.sweeps.profiles import Profiles
 
-    kept = Profiles.of("all").of_chains([pk.Chain(depth=2, width=8)])
+    kept = Profiles.of("all").of_cells([pk.Chain(depth=2, width=8)], False)
     assert len(kept.rows) == 12 and not set(kept.rows) & {"attention_entropy", "score_std"}
     assert "over" not in identity.describe(pk.Head("mse", 3))
     assert identity.describe(pk.Head("mse", 3, over="last"))["over"] == "last"

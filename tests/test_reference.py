@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from combinations import CASES, NORMS, ORDERS, RESIDUALS
 
 import pykernel as pk
 from pykernel import activations
@@ -13,10 +14,6 @@ from pykernel.engines import run as runs
 from pykernel.engines.reference import Kept
 
 LOG10_2 = np.log10(2)
-NORMS = (None, "batch", "layer", "rms")
-ORDERS = ("linear-norm-activation", "norm-activation-linear")
-RESIDUALS = (None, pk.Residual(1), pk.Residual(2, 0.5))
-HEADS = (None, pk.Head("mse", 3), pk.Head("sigmoid", 2), pk.Head("softmax", 4), pk.Head("linear", 3))
 
 
 def run(chain, **arguments):
@@ -37,16 +34,6 @@ def objective(chain, arrays):
     p = run(chain, **arrays, keep=Kept.NAMES)
     kept = p.kept[0]
     return (p.loss[0] if chain.head else (kept["activation"][chain.depth] * arrays["cotangent"]).sum()), kept, p
-
-
-# Every activation with every norm and order; residuals and heads in turn, so that each meets each norm and order.
-CASES = [
-    (name, norm, order, RESIDUALS[i % 3], HEADS[(i // 3) % 4])
-    for i, (name, norm, order) in enumerate(itertools.product(activations.ROWS, NORMS, ORDERS))
-] + [
-    ("tanh", norm, order, residual, head)
-    for norm, order, residual, head in itertools.product(NORMS, ORDERS, RESIDUALS, HEADS)
-]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))

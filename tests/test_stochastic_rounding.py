@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_format_runs import CHAINS, FORMATS_OF_RUNS, GATED, MLP, agree
-from test_formats import bits, hard_cases, random_numbers
+from number_formats import CHAINS, FORMATS_OF_RUNS, GATED, MLP, agree, bits, hard_cases, random_numbers
 
 import pykernel as pk
 from pykernel import _core, observables, stream

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import stand_in
+from places import TESTS
 
 import pykernel as pk
 from pykernel.sweeps import ExecutorError, executors
@@ -127,7 +128,7 @@ if __name__ == "__main__":
 
 def test_a_killed_driver_leaves_no_worker_behind(tmp_path):
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(here=os.path.dirname(__file__), grid=GRID, base=BASE, store=str(tmp_path / "out")))
+    script.write_text(SCRIPT.format(here=TESTS, grid=GRID, base=BASE, store=str(tmp_path / "out")))
     process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
     store = Store(tmp_path / "out")
     while not store.names() and process.poll() is None:
@@ -160,7 +161,7 @@ def members(session):
 @pytest.mark.filterwarnings("ignore")
 def test_dask_gives_the_same_bits_even_when_a_worker_is_killed(whole, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     with distributed.LocalCluster(
         2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as cluster:

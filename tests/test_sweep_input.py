@@ -42,8 +42,20 @@ SMALL = ["--depth", "2", "--width", "4"]
         ({"threads": "all"}, TypeError, "threads must be an int, got 'all'"),
         ({"predict": 3}, TypeError, "predict must be None, True or False, got 3"),
         ({"until": "slope"}, TypeError, "until must be None or a StandardError, got 'slope'"),
-        ({"replicas": 2.5}, TypeError, "replicas must be a positive int, got 2.5"),
+        ({"replicas": 2.5}, TypeError, "replicas must be an int, got 2.5"),
         ({"seed": -1}, ValueError, "seed must be an int from 0"),
+        ({"seed": np.array(3)}, TypeError, "seed must be an int"),
+        ({"batch": {}}, TypeError, "batch must be an int, got {}"),
+        (
+            {"replicas": 10**400},
+            ValueError,
+            "replicas must be an int from 1 to 4294967296, got an int of about 400 digits",
+        ),
+        ({"profiles": np.array([1.0, 2.0])}, ValueError, "profiles must be rows among"),
+        ({"profiles": np.array(3)}, TypeError, "profiles must be names of rows"),
+        ({"grid": np.array(3)}, TypeError, "grid must be a mapping of words to values or a list of Chain"),
+        ({"grid": {"depth": [2], "batch": [np.array([1, 2])]}}, TypeError, "batch must be an int"),
+        ({"grid": {"depth": [np.array(["a"])]}}, TypeError, "depth must be an int"),
     ],
 )
 def test_arguments(words, kind, said, tmp_path, monkeypatch):
@@ -53,6 +65,18 @@ def test_arguments(words, kind, said, tmp_path, monkeypatch):
             **{"grid": {"depth": [2]}, "base": {"width": 4}, "replicas": 2, "store": "out", "progress": False, **words}
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_positions_are_ints_of_any_kind(tmp_path):
+    """And one cell in a store, however they are written."""
+    block = pk.Chain(depth=1, width=4, blocks=[pk.Attention(2)])
+    found = [
+        pk.sweep({"depth": [1]}, block, positions=T, replicas=1, store=tmp_path / str(i), progress=False).attrs["plan"]
+        for i, T in enumerate((3, np.int64(3), [3], np.array([3]), (3,)))
+    ]
+    assert len(set(found[:2])) == len(set(found[2:])) == 1
+    none = pk.sweep({"depth": [1]}, block, positions=np.zeros(0), replicas=1, progress=False)
+    assert "run_positions" not in none.attrs
 
 
 def test_profiles_fields():
@@ -177,10 +201,6 @@ def _helper(z):
     return z if FACTOR > 0 else _reader()(z)
 
 
-def _is_known(z):
-    return z in {"a", "b", "c", "d", "e", "f"}
-
-
 def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
     """By its code alone, functions of other constants, defaults or helpers would have one key, and one the other's
     numbers."""
@@ -193,16 +213,15 @@ def test_the_key_of_a_function_holds_what_it_reads(monkeypatch):
     assert len(set(keys)) == 5
 
 
-def test_the_key_of_a_function_is_the_same_in_every_process():
+def test_the_key_of_a_function_is_the_same_in_every_process(tmp_path):
     """A set among a function's constants stands in another order in every process."""
     code = (
-        "import test_sweep_input as t; from pykernel.sweeps import identity; "
-        "print(identity.digest(identity.describe(t._is_known)))"
+        "import known; from pykernel.sweeps import identity; print(identity.digest(identity.describe(known.is_known)))"
     )
-    here = os.path.dirname(__file__)
+    (tmp_path / "known.py").write_text("def is_known(z):\n    return z in {'a', 'b', 'c', 'd', 'e', 'f'}\n")
     keys = {
         subprocess.run(
-            [sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
         ).stdout
         for seed in "123"
     }

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import DATA
 
 import pykernel as pk
 from pykernel.sweeps import identity, work
 from pykernel.sweeps.store import Store, merge
 
-DATA = Path(__file__).parent / "data"
 OLD = DATA / "store-2"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in
+from places import TESTS
 
 import pykernel as pk
 from pykernel.sweeps import StandardError, executors, work
@@ -22,7 +23,6 @@ from pykernel.sweeps.frames import Damage, StoreError, frame
 from pykernel.sweeps.plan import SweepPlan
 from pykernel.sweeps.store import Store, merge
 
-HERE = Path(__file__).parent
 BASE = {"width": 4, "activation": "tanh"}
 GRID = {"depth": [2, 3], "init": ["he_normal", "lecun_normal"]}
 
@@ -376,7 +376,7 @@ if __name__ == "__main__":
 
 
 def driver(store, block=1e-3, pause=0.002, **rest):
-    code = DRIVER.format(here=str(HERE), grid=GRID, base=BASE, store=str(store), block=block, pause=pause)
+    code = DRIVER.format(here=str(TESTS), grid=GRID, base=BASE, store=str(store), block=block, pause=pause)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **rest
     )
@@ -439,7 +439,7 @@ def test_what_cannot_fit_in_memory_is_refused_before_anything_is_written(tmp_pat
             pk.sweep(
                 grid,
                 {"width": 4},
-                replicas=10**10 if "gain" in grid else 1,
+                replicas=2**32 if "gain" in grid else 1,
                 store=tmp_path / "out",
                 progress=False,
                 engine="dense",

@@ -179,7 +179,7 @@ def test_advice_reads_convolutions():
 
 def test_what_is_not_known_of_windows_is_said():
     for last, head, words in (
-        ([Pool("max", 2)], None, "follows mean pools"),
+        ([pk.Dropout(0.5), Pool("max", 2)], None, "behind a function on what weights give.*dropout"),
         ([Pool("mean", 3, stride=2)], None, "lie side by side"),
         ([], Head("mse", 3, over="mean"), r'put Pool\("mean"\) before the head'),
     ):

@@ -5,28 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from combinations import FUNCTIONS
 
 import pykernel as pk
 from pykernel import activations
 from pykernel.theory import laws, quadrature
 
 LECUN = "lecun_normal"
-FUNCTIONS = (
-    "linear",
-    "sigmoid",
-    "tanh",
-    "relu",
-    "elu",
-    "selu",
-    "gelu",
-    "silu",
-    "softplus",
-    "mish",
-    "hardtanh",
-    "softsign",
-    "erf",
-    "arctan",
-)
 
 
 def slope(**fields):

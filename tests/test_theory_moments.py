@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from combinations import FUNCTIONS
 from scipy import special
-from test_theory_formulas import FUNCTIONS
 
 from pykernel import activations
 from pykernel.theory import batch, correlation, quadrature

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from test_theory_formulas import FUNCTIONS
+from combinations import FUNCTIONS
 
 import pykernel as pk
 from pykernel import observables

@@ -4,7 +4,7 @@ the root of the width."""
 
 import numpy as np
 import pytest
-from test_matrix_free import smallest_p
+from two_samples import smallest_p
 
 import pykernel as pk
 from pykernel import oracle, stream
@@ -199,8 +199,7 @@ def test_auto_takes_one_engine_whatever_the_backend():
     wide, long = (pk.Chain(depth=L, width=n, activation="tanh", tied=True) for L, n in ((10, 2000), (600, 64)))
     assert pk.propagate(wide).engine == "matrix_free" and pk.propagate(long).engine == "dense"
     small = wide.replace(width=20)
-    engines = {b: pk.propagate(small, backend=b).engine for b in ("cpp", "reference")}
-    assert set(engines.values()) == {"matrix_free"}
+    assert len({pk.propagate(small, backend=backend).engine for backend in ("auto", "cpp", "reference")}) == 1
 
 
 def test_powers_of_one_gaussian_matrix():

@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from pykernel import embed
 
-CSRC = Path(__file__).parents[1] / "csrc"
+CSRC = ROOT / "csrc"
 LIBRARY = Path(embed.get_library()).parent / "libpykernel.a"
 
 

@@ -9,6 +9,7 @@ same minutes.
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 import pykernel as pk
 from pykernel import _core
 
-from .points import POINTS, ROUNDS, he_relu, parse, pick, replicas_at, seconds_in_turn
+from .points import POINTS, ROUNDS, SECONDS, he_relu, parse, pick, replicas_at, seconds_in_turn
 
 CORES = len(os.sched_getaffinity(0))
 POOL = ThreadPoolExecutor(CORES)
@@ -30,8 +31,8 @@ ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for
 # Matrix-free: many columns, as positions and batches of transformers make them.
 COLUMNS = pick(
     ["64x2x8"],
-    ["1024x4x64", "768x4x128"],
-    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1024, 2048, 4096) for B in (64, 128, 256)), "1024x2x512"],
+    ["1000x4x64", "768x4x128"],
+    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
 )
 
 
@@ -70,19 +71,21 @@ def chain_at(point: str):
 
 
 def matrix_free_at(point: str):
-    """(normals, multiply-adds in float32 or twice as many as those in double, work) of the replicas of a point.
+    """(normals, multiply-adds in float32 or twice as many as those in double, work) of the replicas of a point, so many
+    that a call's own cost does not show.
 
     Of a layer of n units with B columns: G R and H C with triangular factors, G^T delta, u^T H C and u X; in double
     two symmetric Gram matrices. Small matrices, and all that is not a product, are not counted.
     """
     width, depth, batch = parse(point)
-    chain, replicas = pk.Chain(depth=depth, width=width, activation="tanh", init="lecun_normal"), CORES
+    chain = pk.Chain(depth=depth, width=width, activation="tanh", init="lecun_normal")
+    replicas = max(1, int(SECONDS * 2e9 / (6 * depth * width * batch**2)))
     half = (batch + 1) / (2 * batch)
     layers = replicas * depth
     return (
         layers * 3 * width * batch,
         layers * width * batch**2 * (3 + 2 * half + 2 * 2 * half),
-        lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="matrix_free"),
+        lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="matrix_free", threads=1),
     )
 
 
@@ -94,12 +97,16 @@ class Measured:
     def setup_cache(self):
         peaks, chains = ceilings(), {point: chain_at(point) for point in ROOFLINE}
         free = {point: matrix_free_at(point) for point in COLUMNS}
-        works = [work for *_, work in [*peaks.values(), *chains.values(), *free.values()]]
+        works = [work for *_, work in [*peaks.values(), *chains.values()]]
         seconds = iter(seconds_in_turn(works, rounds=ROUNDS))
+        works = [lambda: _core.kernels.peak_multiply_add(DRAWS), lambda: _core.kernels.peak_draw(DRAWS)]
+        works += [work for *_, work in free.values()]
+        own = iter(seconds_in_turn(works, rounds=ROUNDS, clock=time.process_time))
         return {
             "peaks": {name: operations / next(seconds) for name, (operations, _) in peaks.items()},
             "points": {point: (weights, parse(point)[2], next(seconds)) for point, (weights, _) in chains.items()},
-            "columns": {point: (draws, products, next(seconds)) for point, (draws, products, _) in free.items()},
+            "own peaks": (2 * 16 * DRAWS / next(own), DRAWS / next(own)),
+            "columns": {point: (draws, products, next(own)) for point, (draws, products, _) in free.items()},
         }
 
 
@@ -156,18 +163,20 @@ class Dense(Measured):
 
 
 class MatrixFree(Measured):
-    """Many columns without weights: what fraction of the time the products and the draws alone would take."""
+    """Many columns without weights: what fraction of the time the products and the draws alone would take. One thread's
+    processor time, beside the same thread's peaks: others on the machine disturb that least."""
 
     params = tuple(COLUMNS)
     param_names = ("point",)
 
     def track_fraction_of_multiply_add(self, measured, point):
         _, products, seconds = measured["columns"][point]
-        return 2 * products / seconds / best(measured, "multiply_add")
+        return 2 * products / seconds / measured["own peaks"][0]
 
     def track_fraction_of_roofline(self, measured, point):
         draws, products, seconds = measured["columns"][point]
-        return (draws / best(measured, "draw") + 2 * products / best(measured, "multiply_add")) / seconds
+        multiply_add, draw = measured["own peaks"]
+        return (draws / draw + 2 * products / multiply_add) / seconds
 
     track_fraction_of_multiply_add.unit = track_fraction_of_roofline.unit = "of 1"
 

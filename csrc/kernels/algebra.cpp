@@ -28,9 +28,9 @@ PK_INLINE void tile(int64_t depth, const double* a, int64_t a_row, int64_t a_ter
     for (int v = 0; v < vectors; v++) x[v] = load(b + v * n);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
-      const F64 factor = broadcast(-a[i * a_row]);
+      const F64 factor = broadcast(a[i * a_row]);
 #pragma GCC unroll 8
-      for (int v = 0; v < vectors; v++) acc[i][v] = fma(factor, x[v], acc[i][v]);
+      for (int v = 0; v < vectors; v++) acc[i][v] = fnma(factor, x[v], acc[i][v]);
     }
   }
 #pragma GCC unroll 8

@@ -8,46 +8,19 @@ namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
 #if defined(PK_AVX512)
-constexpr int sums_in_registers = 24, tile_rows = 4, tile_columns = 6, few_columns = 256;
+constexpr int sums_in_registers = 24, tile_rows = 4, tile_columns = 6;
 #else
-constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4, few_columns = 32;
+constexpr int sums_in_registers = 12, tile_rows = 3, tile_columns = 4;
 #endif
 template <class S> constexpr int partials = sizeof(S) == 4 ? 16 : 8;  // lanes of an inner product
 
-template <class T> PK_INLINE void copy_panel(const float* from, T* to) {
-  for (int o = 0; o < panel_lanes; o += lanes<T>) store(to + o, load_as<T>(from + o));
-}
-
 // -- columns
 
-template <class T> void draw(const Draws& g, int64_t group, int64_t n, T* out, int64_t stride) {
-  constexpr int batch = 8;
-  alignas(64) uint32_t words[batch * group_units];
-  alignas(64) float normals[batch * group_units];
+template <class T> void draw(const Draws& g, int64_t group, int64_t n, T* out, int64_t column, int64_t panel) {
   Keys keys;
   expand(keys, g.seed);
-  const int64_t left = n - group * group_units, live = left < 0 ? 0 : left < group_units ? left : group_units;
-  for (int64_t j = 0; j < g.count; j += batch) {
-    const int count = (int)(g.count - j < batch ? g.count - j : batch);
-    for (int i = 0; i < count; i++)
-      tall_words(keys, g.purpose_layer, g.replica, group, (uint32_t)g.columns[j + i], words + i * group_units);
-    normals_of_words(words, count, normals);
-    for (int i = 0; i < count; i++) {
-      T* to = out + (j + i) * stride;
-      for (int p = 0; p < group_panels; p++) copy_panel(normals + i * group_units + p * 16, to + p * 16);
-      for (int64_t u = live; u < group_units; u++) to[u] = 0;
-    }
-  }
-}
-
-template <class T> void lay(const T* block, int64_t B, int64_t group, int64_t n, T* out, int64_t stride) {
-  const int64_t left = (n + 15) / 16 - group * group_panels, live = left < group_panels ? left : group_panels;
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t p = 0; p < group_panels; p++) {
-      const T* from = block + ((group * group_panels + p) * B + b) * 16;
-      for (int o = 0; o < panel_lanes; o += lanes<T>)
-        store(out + b * stride + p * 16 + o, p < live ? load(from + o) : Vec<T>{});
-    }
+  const auto line_of = [&](int64_t j) { return (uint32_t)g.columns[j]; };
+  normals_of_group(keys, g.purpose_layer, g.replica, group, n, g.count, line_of, group_panels, out, column, panel);
 }
 
 // -- inner products
@@ -121,10 +94,9 @@ void inner(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b0, int6
 
 // -- small linear combinations
 
-// Columns of a factor come in strips of up to three thirds, as many sums as there are registers for with a part of a
-// panel at a time.
-template <class S> constexpr int part_vectors = panel_vectors<S> < 2 ? panel_vectors<S> : 2;
-template <class S> constexpr int third = sums_in_registers / part_vectors<S> / 3;
+// Columns of a factor come in strips of up to three thirds, as many sums as there are registers for with two vectors at
+// a time: parts of a panel, or two panels.
+template <class S> constexpr int third = sums_in_registers / 2 / 3;
 template <class S> PK_INLINE int strip_width(int64_t left) {
   return left > 2 * third<S> ? 3 * third<S> : left > third<S> ? 2 * third<S> : third<S>;
 }
@@ -151,38 +123,51 @@ template <class T> void pack(const double* F, int64_t stride, int64_t rows, int6
     pack_as<T>(F, stride, rows, B, out);
 }
 
-template <int width, class S, class T>
-static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t room, int panels,
-                          bool add, T* z) {
-  constexpr int vectors = part_vectors<S>, n = lanes<S>;
-  for (int64_t part = 0; part < panels * panel_lanes; part += vectors * n) {
-    const int64_t p = part / panel_lanes, o = part % panel_lanes;
-    const T* source = x.data + p * x.panel + o;
-    T* to = z + p * room * panel_lanes + o;
-    Vec<S> acc[width][vectors] = {};
-    if (add)
-      for (int t = 0; t < count; t++)
-        for (int v = 0; v < vectors; v++) acc[t][v] = load_as<S>(to + t * panel_lanes + v * n);
-    const S* row = F;
-    for (int64_t k = 0; k < depth; k++, source += x.column, row += width) {
-      Vec<S> xs[vectors];
+template <int width, int vectors, class S, class T>
+PK_INLINE void combine_part(const T* const (&x)[vectors], int64_t column, int64_t depth, const S* F, int64_t count,
+                            bool add, T* const (&z)[vectors]) {
+  Vec<S> acc[width][vectors] = {};
+  if (add)
+    for (int t = 0; t < count; t++)
+      for (int v = 0; v < vectors; v++) acc[t][v] = load_as<S>(z[v] + t * panel_lanes);
+  const T* source[vectors];
+  for (int v = 0; v < vectors; v++) source[v] = x[v];
+  for (int64_t k = 0; k < depth; k++, F += width) {
+    Vec<S> xs[vectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; v++) xs[v] = load_as<S>(source + v * n);
-#pragma GCC unroll 24
-      for (int t = 0; t < width; t++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) acc[t][v] = fma(xs[v], broadcast(row[t]), acc[t][v]);
-    }
+    for (int v = 0; v < vectors; v++) xs[v] = load_as<S>(source[v]), hold(xs[v]), source[v] += column;
 #pragma GCC unroll 24
     for (int t = 0; t < width; t++)
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; v++)
-        if (t < count) {
-          if constexpr (sizeof(S) == sizeof(T))
-            store(to + t * panel_lanes + v * n, acc[t][v]);
-          else
-            store(to + t * panel_lanes + v * n, narrow(acc[t][v]));
-        }
+      for (int v = 0; v < vectors; v++) acc[t][v] = fma(xs[v], broadcast(F[t]), acc[t][v]);
+  }
+#pragma GCC unroll 24
+  for (int t = 0; t < width; t++)
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++)
+      if (t < count) {
+        if constexpr (sizeof(S) == sizeof(T))
+          store(z[v] + t * panel_lanes, acc[t][v]);
+        else
+          store(z[v] + t * panel_lanes, narrow(acc[t][v]));
+      }
+}
+
+template <int width, class S, class T>
+static void combine_strip(const Columns<T>& x, int64_t depth, const S* F, int64_t count, int64_t room, int panels,
+                          bool add, T* z) {
+  constexpr int n = lanes<S>, per_panel = panel_lanes / n;
+  const int64_t all = panels * per_panel;
+  for (int64_t part = 0; part < all; part += 2) {
+    const int64_t p = part / per_panel, o = part % per_panel * n, q = (part + 1) / per_panel,
+                  r = (part + 1) % per_panel * n;
+    const T* from = x.data + p * x.panel + o;
+    T* to = z + p * room * panel_lanes + o;
+    if (part + 1 < all)
+      combine_part<width, 2, S, T>({from, x.data + q * x.panel + r}, x.column, depth, F, count, add,
+                                   {to, z + q * room * panel_lanes + r});
+    else
+      combine_part<width, 1, S, T>({from}, x.column, depth, F, count, add, {to});
   }
 }
 template <class S, class T>

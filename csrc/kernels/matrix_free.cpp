@@ -1,11 +1,13 @@
 // The table of the matrix-free layer's kernels, for one instruction set; compiled once for each.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernels/matrix_free-inl.hpp"
+#include "kernels/wide-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
-template <class T> constexpr MatrixFree<T> table = {few_columns, draw<T>, lay<T>, inner<T>, pack<T>, combine<T>};
+template <class T>
+constexpr MatrixFree<T> table = {draw<T>, inner<T>, turn<T>, widen_numbers<T>, multiply<T>, pack<T>, combine<T>};
 
 }  // namespace
 

@@ -26,16 +26,20 @@ template <class T> struct Columns {
 };
 
 template <class T> struct MatrixFree {
-  // Columns of a block that inner products are taken of where they lie; more of them fall out of the caches.
-  int64_t few_columns;
-  // The draws of one group, zero from unit n on; column j at out + j * stride.
-  void (*draw)(const Draws& g, int64_t group, int64_t n, T* out, int64_t stride);
-  // The same of a block of n units.
-  void (*lay)(const T* block, int64_t B, int64_t group, int64_t n, T* out, int64_t stride);
+  // The draws of one group, zero from unit n on; 16 units of column j and panel p at out + j * column + p * panel.
+  void (*draw)(const Draws& g, int64_t group, int64_t n, T* out, int64_t column, int64_t panel);
   // out[j * stride + b] (+)= sum of a_j y_b over `panels` panels, for j < J and b0 <= b < b1; of a triangle b >= j
   // alone. Lane partials, 16 in T or 8 in double, then a fixed tree: no shape of tile changes a bit.
   void (*inner)(const Columns<T>& a, int64_t J, const Columns<T>& y, int64_t b0, int64_t b1, int panels, bool careful,
                 bool triangle, bool add, double* out, int64_t stride);
+  // `panels` panels of B columns, `stride` numbers from one to the next, as `multiply` reads its right side: zero from
+  // the B-th to whole panels of columns. `careful`, here and below: to double.
+  void (*turn)(const T* from, int64_t B, int64_t stride, int panels, bool careful, void* out);
+  void (*widen)(const T* from, int64_t count, double* out);
+  // As `inner`, of many columns: y turned; a's panels a_panel numbers apart, or of a triangle y itself. One accumulator
+  // an entry, in the order of units.
+  void (*multiply)(const void* a, int64_t a_panel, int64_t J, const void* y, int64_t b0, int64_t b1, int panels,
+                   bool careful, bool triangle, bool add, double* out, int64_t stride);
   // F (rows, B), row by row, as `combine` reads it: factor_bytes of memory.
   void (*pack)(const double* F, int64_t stride, int64_t rows, int64_t B, bool careful, void* out);
   // z (+)= x F over `panels` panels, `room` columns from one to the next; one accumulator an entry, in the order of the
@@ -47,6 +51,8 @@ template <class T> struct MatrixFree {
 constexpr int64_t factor_bytes(int64_t B, int64_t rows) { return (B + 7) / 8 * 64 + rows * (B + 24) * 8; }
 // Units whose inner products are added up in lane partials: few enough for a dozen columns to stay in L1.
 template <class T> constexpr int64_t summed_units = sizeof(T) == 4 ? 512 : 256;
+// The same of many columns, in the precision that they are added up in: 512 columns of them stay in half of L2.
+template <class S> constexpr int64_t wide_units = 1024 / sizeof(S);
 #ifdef PYKERNEL_ISA_NAMESPACE
 namespace PYKERNEL_ISA_NAMESPACE {
 const MatrixFree<float>& matrix_free(float);

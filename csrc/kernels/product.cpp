@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernels/product.hpp"
 
+#include "kernels/tall-inl.hpp"
 #include "kernels/turned-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
@@ -124,37 +125,35 @@ template <class T> void pack(const T* matrix, int64_t rows, int64_t columns, int
 template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B, int64_t p0, int64_t p1, T* out) {
   Keys keys;
   expand(keys, a.seed);
-  constexpr int parts = panel_vectors<float>, width = lanes<float>;
-  for (int64_t group = p0 / 4; group * 4 < p1; group++)
-    for (int64_t b = 0; b < B; b++) {
-      alignas(64) uint32_t words[64];
-      float draws[64];
-      tall_words(keys, a.layer | a.purpose << 24, a.replica, group, (uint32_t)(b0 + b), words);
-      if (a.draw == TallDraw::normal) {
-        U32s<2 * parts> first, second;
-        F32s<2 * parts> x, y;
-        for (int i = 0; i < 2 * parts; i++) {
-          first.v[i] = load(words + i / parts * 32 + i % parts * width);
-          second.v[i] = load(words + i / parts * 32 + 16 + i % parts * width);
-        }
-        normal_pair(first, second, x, y);
-        for (int i = 0; i < 2 * parts; i++) {
-          store(draws + i / parts * 32 + i % parts * width, x.v[i]);
-          store(draws + i / parts * 32 + 16 + i % parts * width, y.v[i]);
-        }
-      } else {
-        for (int i = 0; i < 64; i += width) {
-          const Bundle<U32, 1> word = {{load(words + i)}};
-          const F32 drawn = a.draw == TallDraw::kept   ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
-                            : a.draw == TallDraw::bit  ? to_float((I32)(word.v[0] >> 31))
-                            : a.draw == TallDraw::word ? (F32)word.v[0]
-                                                       : uniforms(word).v[0];
-          store(draws + i, drawn);
-        }
-      }
-      for (int i = 0; i < 64 && group * 4 + i / 16 < p1; i++)
-        out[((group * 4 - p0 + i / 16) * B + b) * 16 + i % 16] = group * 64 + i < units ? (T)draws[i] : T(0);
+  constexpr int width = lanes<float>;
+  const uint32_t purpose_layer = a.layer | a.purpose << 24;
+  for (int64_t group = p0 / group_panels; group * group_panels < p1; group++) {
+    const int64_t p = group * group_panels;
+    T* to = out + (p - p0) * B * panel_lanes;
+    const int panels = (int)(p1 - p < group_panels ? p1 - p : group_panels);
+    if (a.draw == TallDraw::normal) {
+      const auto line_of = [&](int64_t b) { return (uint32_t)(b0 + b); };
+      normals_of_group(keys, purpose_layer, a.replica, group, units, B, line_of, panels, to, panel_lanes,
+                       panel_lanes * B);
+      continue;
     }
+    for (int64_t b = 0; b < B; b++) {
+      alignas(64) uint32_t words[group_units];
+      float draws[group_units];
+      tall_words(keys, purpose_layer, a.replica, group, (uint32_t)(b0 + b), words);
+      for (int i = 0; i < group_units; i += width) {
+        const Bundle<U32, 1> word = {{load(words + i)}};
+        const F32 drawn = a.draw == TallDraw::kept   ? to_float((I32)(word.v[0] >= broadcast(a.bound)) & 1)
+                          : a.draw == TallDraw::bit  ? to_float((I32)(word.v[0] >> 31))
+                          : a.draw == TallDraw::word ? (F32)word.v[0]
+                                                     : uniforms(word).v[0];
+        store(draws + i, drawn);
+      }
+      for (int i = 0; i < panels * panel_lanes; i++)
+        to[(i / panel_lanes * B + b) * panel_lanes + i % panel_lanes] =
+            group * group_units + i < units ? (T)draws[i] : T(0);
+    }
+  }
 }
 
 template <class T>

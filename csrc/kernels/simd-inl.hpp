@@ -142,11 +142,12 @@ PK_INLINE F32 from_bits(I32 v) { return (F32)v; }
 PK_INLINE F32 from_bits(U32 v) { return (F32)v; }
 PK_INLINE F64 from_bits(I64 v) { return (F64)v; }
 
-// -- arithmetic: fma is a true fused multiply-add on every set; min and max give b where a lane is nan
+// -- arithmetic: fma is a true fused multiply-add on every set, fnma that of -a; min and max give b where a lane is nan
 
 #if defined(PK_AVX512)
 PK_INLINE F32 fma(F32 a, F32 b, F32 c) { return (F32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 PK_INLINE F64 fma(F64 a, F64 b, F64 c) { return (F64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+PK_INLINE F64 fnma(F64 a, F64 b, F64 c) { return (F64)_mm512_fnmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
 PK_INLINE F32 sqrt(F32 a) { return (F32)_mm512_sqrt_ps((__m512)a); }
 PK_INLINE F64 sqrt(F64 a) { return (F64)_mm512_sqrt_pd((__m512d)a); }
 PK_INLINE F32 min(F32 a, F32 b) { return (F32)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -160,6 +161,7 @@ PK_INLINE U64 mul_even(U64 a, U64 b) { return (U64)_mm512_mul_epu32((__m512i)a, 
 #elif defined(PK_AVX2)
 PK_INLINE F32 fma(F32 a, F32 b, F32 c) { return (F32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 PK_INLINE F64 fma(F64 a, F64 b, F64 c) { return (F64)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+PK_INLINE F64 fnma(F64 a, F64 b, F64 c) { return (F64)_mm256_fnmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
 PK_INLINE F32 sqrt(F32 a) { return (F32)_mm256_sqrt_ps((__m256)a); }
 PK_INLINE F64 sqrt(F64 a) { return (F64)_mm256_sqrt_pd((__m256d)a); }
 PK_INLINE F32 min(F32 a, F32 b) { return (F32)_mm256_min_ps((__m256)a, (__m256)b); }
@@ -181,6 +183,7 @@ PK_INLINE F64 fma(F64 a, F64 b, F64 c) {
   for (int i = 0; i < lanes<double>; i++) r[i] = __builtin_fma(a[i], b[i], c[i]);
   return r;
 }
+PK_INLINE F64 fnma(F64 a, F64 b, F64 c) { return fma(-a, b, c); }
 #if defined(__SSE2__)
 PK_INLINE F32 sqrt(F32 a) { return __builtin_ia32_sqrtps(a); }
 PK_INLINE F64 sqrt(F64 a) { return __builtin_ia32_sqrtpd(a); }

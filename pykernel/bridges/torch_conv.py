@@ -38,10 +38,7 @@ def layer(kind, weight, bias, words, value, where) -> Value:
     axes = CONVS[kind]
     taps = tuple(int(n) for n in weight.shape[2:])
     groups, entering = int(words.get("groups", 1)), int(weight.shape[1]) * int(words.get("groups", 1))
-    if set(_each(words.get("dilation", 1), axes)) != {1}:
-        raise ValueError(
-            f"{where} has dilation {words['dilation']}; the taps of a chain's convolution lie side by side (dilation 1)"
-        )
+    apart = tuple(_each(words.get("dilation", 1), axes))
     left = _axes_of(value, axes, where) if set(taps) != {1} or value.axes != 0 else 0
     if value.axes is None:
         _require_image(value, where)
@@ -51,19 +48,20 @@ def layer(kind, weight, bias, words, value, where) -> Value:
         int(weight.shape[0]),
         taps,
         stride=_plain(words.get("stride", 1)),
-        padding=_padding(taps, words.get("padding", 0), words.get("padding_mode", "zeros"), where),
+        padding=_padding(taps, apart, words.get("padding", 0), words.get("padding_mode", "zeros"), where),
         groups=groups,
+        dilation=_plain(words.get("dilation", 1)),
     )
     source = Source(where, weight, bias, (0, int(weight.shape[0])), groups)
     return Value(where, (value,), step, (source,), units=step.channels, maker=where, axes=left)
 
 
-def _padding(taps, padding, mode, where):
+def _padding(taps, apart, padding, mode, where):
     """The word for a convolution's padding."""
     if mode not in PADDINGS:
         raise ValueError(f"{where} has padding_mode={mode!r}; a chain's convolution pads with zeros or circularly")
-    centred = tuple((k - 1) // 2 for k in taps)
-    if padding == "same" and any(k % 2 == 0 for k in taps):
+    centred = tuple(d * (k - 1) // 2 for k, d in zip(taps, apart, strict=True))
+    if padding == "same" and any(d * (k - 1) % 2 for k, d in zip(taps, apart, strict=True)):
         raise ValueError(f"{where} has padding='same' and a kernel of {taps}, so more on one side than on the other")
     own = {"same": centred, "valid": (0,) * len(taps)}.get(padding) if isinstance(padding, str) else None
     own = _each(padding, len(taps)) if own is None else own
@@ -72,8 +70,8 @@ def _padding(taps, padding, mode, where):
     if not any(own):
         return "valid"
     raise ValueError(
-        f"{where} has padding {padding} and a kernel of {taps}; a chain's convolution pads (kernel - 1) // 2, "
-        f"here {centred}, or nothing"
+        f"{where} has padding {padding} and a kernel of {taps}; a chain's convolution pads dilation * "
+        f"(kernel - 1) // 2, here {centred}, or nothing"
     )
 
 

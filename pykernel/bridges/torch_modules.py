@@ -57,7 +57,7 @@ def from_torch(module, *, weights: bool = False, init=None, loss: str = "linear"
         is none. Convolutions pad as a kernel needs to keep its positions, or not at all, with zeros or circularly. An
         adaptive pool to several positions whose output is flattened (VGG's) is read as none, which it is for images of
         the size that the network was made for. Dropout on attention weights, masks other than the causal one, rotary
-        positions, dilation, transposed convolution, concatenation, norms of groups, weights shared other than by
+        positions, transposed convolution, concatenation, norms of groups, weights shared other than by
         repetitions of a pattern, and sums inside a branch of another sum are refused by name.
         Clipping, optimisers and the gradients of a norm's own parameters are left out; so are a head's own gradient,
         and its bias in a drawn scheme.

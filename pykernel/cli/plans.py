@@ -40,7 +40,7 @@ def read(path: str) -> dict[str, Any]:
         checks.known(
             "the grid",
             [word for key in grid for word in (key if isinstance(key, tuple) else (key,))],
-            (*words.CHAIN, *words.RUN),
+            (*words.CHAIN, *words.RUN, "formats"),
         )
         base = _table("[base]", text.pop("base", {}))
         misplaced = next((name for name in base if name in known), None)
@@ -48,9 +48,11 @@ def read(path: str) -> dict[str, Any]:
             raise ValueError(f"{misplaced!r} says how chains are run: it belongs above the tables, outside [base]")
         checks.known("[base]", base, (*words.CHAIN, "first", "last"))
         base = {name: _held(name, given, patterns) for name, given in base.items()}
-        for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles), ("formats", pk.Formats)):
+        for word, kind in (("until", pk.StandardError), ("profiles", pk.Profiles)):
             if isinstance(text.get(word), dict):
                 text[word] = words.object_of(word, kind, text[word])
+        if "formats" in text:
+            text["formats"] = _formats(text["formats"])
         return words.with_formats({"grid": grid, "base": base, **text})
     except (ValueError, TypeError) as error:
         raise ValueError(words.in_file(path, error)) from None
@@ -70,7 +72,7 @@ def _patterns(tables: dict) -> dict[str, Any]:
 
 
 def _pattern(name: Any, patterns: dict[str, Any]) -> Any:
-    if name not in patterns:
+    if not isinstance(name, str) or name not in patterns:
         known = ", ".join(patterns) or "none, there is no [patterns.NAME] table"
         raise ValueError(f"blocks must name patterns of [patterns.NAME] tables ({known}), got {name!r}")
     return patterns[name]
@@ -92,8 +94,20 @@ def _table(name: str, given: Any) -> dict:
 
 
 def _axis(name: str, given: Any, patterns: dict[str, Any]) -> list:
-    if not isinstance(given, list | dict):
+    if not isinstance(given, list | dict) or (name == "formats" and isinstance(given, dict)):
         raise TypeError(
             f"{name} in the grid must be a list of values or a range, got {given!r}; a single value belongs in [base]"
         )
+    if name == "formats":
+        return [_formats(one) for one in given]
     return [_pattern(one, patterns) for one in given] if name == "blocks" else words.values(name, given)
+
+
+def _formats(given: Any) -> Any:
+    import pykernel as pk
+
+    if given == "none":
+        return None
+    if not isinstance(given, dict):
+        raise TypeError(f'formats must be a table such as {{signals = "bfloat16"}}, or "none", got {given!r}')
+    return words.object_of("formats", pk.Formats, given)

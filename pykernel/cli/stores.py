@@ -21,7 +21,7 @@ def _add_status(commands: Any, formatter: Any) -> None:
         description="How far the sweep in a store is; also while it runs.",
         formatter_class=formatter,
     )
-    status.add_argument("store", metavar="DIR")
+    status.add_argument("store", metavar="DIR", help="the store of a sweep")
     status.add_argument("--failures", action="store_true", help="print the traceback of every failed cell")
     status.set_defaults(call=_status)
 
@@ -33,8 +33,8 @@ def _add_merge(commands: Any, formatter: Any) -> None:
         description="Copy the sound parts of other stores into DIR.",
         formatter_class=formatter,
     )
-    merge.add_argument("store", metavar="DIR")
-    merge.add_argument("others", metavar="OTHER", nargs="+")
+    merge.add_argument("store", metavar="DIR", help="the store that takes them, new or not")
+    merge.add_argument("others", metavar="OTHER", nargs="+", help="stores to join")
     merge.set_defaults(call=_merge)
 
 
@@ -45,7 +45,7 @@ def _add_export(commands: Any, formatter: Any) -> None:
         description="Write a sweep's results to a file.",
         formatter_class=formatter,
     )
-    export.add_argument("store", metavar="DIR")
+    export.add_argument("store", metavar="DIR", help="the store of a sweep")
     export.add_argument(
         "--format",
         choices=("csv", "parquet", "nc"),
@@ -64,7 +64,7 @@ def _add_plot(commands: Any, formatter: Any) -> None:
         description="Draw a sweep's figures; also while it runs.",
         formatter_class=formatter,
     )
-    plot.add_argument("store", metavar="DIR")
+    plot.add_argument("store", metavar="DIR", help="the store of a sweep")
     plot.add_argument(
         "--kind",
         choices=("all", "gradient", "heat", "spread", "verdict"),

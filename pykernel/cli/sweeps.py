@@ -221,6 +221,7 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     from pykernel import machine
     from pykernel.sweeps import blocks, estimate, theory
     from pykernel.sweeps.beside import PATIENCE
+    from pykernel.sweeps.grid import RUN_WORDS
     from pykernel.sweeps.plan import SweepPlan
     from pykernel.sweeps.profiles import Profiles
     from pykernel.sweeps.reading import goals, recall
@@ -228,10 +229,7 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
 
     known = {name: p.default for name, p in inspect.signature(pk.sweep).parameters.items()}
     full = {**known, **arguments}
-    run = {
-        name: full[name]
-        for name in ("batch", "positions", "seed", "engine", "backend", "dtype", "precision", "correlation")
-    }
+    run = {name: full[name] for name in RUN_WORDS}
     plan = SweepPlan.make(
         full["grid"], full["base"], run, full["replicas"], full["until"], Profiles.of(full["profiles"])
     )
@@ -248,6 +246,9 @@ def _dry_run(arguments: dict[str, Any], workers: int | None) -> int:
     chains = sum(goals(description, shelf).values())
     print(f"cells    {figures['cells']}: " + " x ".join(f"{len(axis.values)} {axis.name}" for axis in plan.axes))
     print(f"chains   {chains}, {figures['chains']} of them still to run")
+    if plan.until:
+        most = plan.until.most or 100 * plan.replicas
+        print(f"until    adds chains, up to {most} a cell: how many more than these, only draws tell")
     print(f"time     about {_span(figures['seconds'])} on {cores} core{'s' * (cores > 1)}")
     if not asked:
         print("theory   left out; --predict asks for it")

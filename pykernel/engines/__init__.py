@@ -44,7 +44,7 @@ def matrix_free_refusal(program) -> str | None:
             'engine="matrix_free" draws no weights to round; engine="dense" can, or leave the weights format at '
             '"float32"'
         )
-    if (program.layers.groups > 1).any():
+    if program.has_groups:
         return 'engine="matrix_free" asks whole weights, not those of convolutions in groups; engine="dense" can'
     if any(draw.distribution == "haar" and draw.parameter for draw in program.draws):
         return 'engine="matrix_free" has no law of delta-orthogonal kernels of several taps; engine="dense" can'

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, NamedTuple
+from functools import cache, cached_property
 
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
@@ -12,29 +12,35 @@ from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
 WRITTEN = 2e10  # bytes a second, by one core into memory: above what any of today does
 
 
-class Choice(NamedTuple):
+class Choice:
     """An engine and a backend that can run a program.
 
     Attributes:
         engine, backend: a key of `engines.TABLE`.  module: what it names.
-        seconds: nominal, of one replica on one core.
     """
 
-    engine: str
-    backend: str
-    module: Any
-    seconds: float
+    def __init__(self, program, engine: str, backend: str):
+        self.program, self.engine, self.backend = program, engine, backend
+        self.module = module_of(engine, backend)
 
-    def bytes(self, program) -> int:
+    @cached_property
+    def seconds(self) -> float:
+        """Nominal, of one replica on one core."""
+        return cost.seconds(self.program, self.engine, self.backend)
+
+    @property
+    def bytes(self) -> int:
         """Of workspace that a run on one thread cannot do without."""
-        return int(self.module.memory(program, 1))
+        return int(self.module.memory(self.program, 1))
 
-    def most_bytes(self, program) -> float:
+    @property
+    def most_bytes(self) -> float:
         """More than a run can need: all that a core writes meanwhile, and the Gram matrices, which cost little time
         where layers are narrow."""
-        return self.seconds * WRITTEN + 64.0 * program.depth * program.most_columns**2
+        return self.seconds * WRITTEN + 64.0 * self.program.depth * self.program.most_columns**2
 
 
+@cache
 def module_of(engine, backend):
     """The module of an engine and backend."""
     return importlib.import_module(TABLE[engine, backend])
@@ -67,29 +73,27 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
                     f"backend={others} can, a user's own activation included"
                 )
                 continue
-            module = module_of(e, b)
-            reason = module.refusal(program)
+            choice = Choice(program, e, b)
+            reason = choice.module.refusal(program)
             if reason is None:
-                found.append(_choice(program, e, b, module))
-                if engine != "auto" or backend != "auto" or keep:
-                    return found[0]
-                if b == BACKENDS[0]:
+                found.append(choice)
+                if b == BACKENDS[0] or engine != "auto":
                     break
             else:
                 reasons.append(reason)
+    if len(found) == 1:
+        return found[0]
+    if found and len(backends) == 1:  # backends that are compared run the same engine
+        return min(found, key=lambda choice: cost.seconds(program, choice.engine, BACKENDS[0]))
     if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
         return min(found, key=lambda choice: choice.seconds)
     raise ValueError((reasons + missing)[0])
 
 
-def _choice(program, engine: str, backend: str, module: Any) -> Choice:
-    seconds = cost.seconds(program, engine, backend)
-    return Choice(engine, backend, module, seconds)
-
-
-def smaller(program, chosen: Choice, free: int) -> str | None:
-    """Which other backend of a chosen engine can run the program in so many bytes, in words; None where there is
+def smaller(chosen: Choice, free: int) -> str | None:
+    """Which other backend of a chosen engine can run its program in so many bytes, in words; None where there is
     none."""
+    program = chosen.program
     for backend in BACKENDS:
         if (chosen.engine, backend) not in TABLE:
             continue

@@ -40,11 +40,11 @@ def seconds_of(chain, run: dict) -> float:
         return _head_of(chain, n[-1], columns, run) + _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar)
     pattern = pattern_of(chain, positions)
     places = pattern.places(positions)
-    attention = _attention(pattern.stretches, pattern.units, places, pattern.mixes.causal, run["batch"])
+    attention = _attention(pattern.stretches, pattern.units, places, pattern.causal, run["batch"])
     first = _first(pattern.first_uses, len(pattern.units))
-    drawn, haar = _kinds(pattern.draws.rows, pattern.draw)
+    drawn, haar = _kinds(pattern.draws, pattern.draw)
     sizes = pattern.units, pattern.columns, run["batch"] * places
-    last = 1 if len(pattern.windows.rows) else places[-1]  # images end in one position, or in few
+    last = 1 if pattern.windows else places[-1]  # images end in one position, or in few
     head = _head_of(chain, pattern.nodes[-1], run["batch"] * last, run)
     return head + _seconds(engine, backend, *sizes, drawn, haar, attention, first)
 

@@ -26,7 +26,7 @@ def refusal(program: Program, able: str = '"numba" or "reference"') -> str | Non
             'backend="cpp" has the tangent kernel of layers with weights of their own and all positions, not of shared '
             'weights, convolution or pooling; backend="reference" can'
         )
-    if program.counts.weight and (program.layers.groups > 1).any():
+    if program.counts.weight and program.has_groups:
         return 'backend="cpp" sums no gradients of convolutions in groups that share a weight; backend="reference" does'
     for row in program.activations:
         if row.builtin:

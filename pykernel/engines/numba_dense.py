@@ -33,7 +33,7 @@ def refusal(program):
         return 'backend="numba" rounds to nearest only; backend="cpp" and backend="reference" round stochastically'
     if program.common:
         return 'backend="numba" has no tangent kernel; backend="cpp" and backend="reference" do'
-    if program.counts.weight and (len(program.window_steps) or (program.layers.groups > 1).any()):
+    if program.counts.weight and (len(program.window_steps) or program.has_groups):
         return (
             'backend="numba" sums no gradients of convolutions that share a weight; '
             'backend="cpp" does, without groups, and backend="reference"'

@@ -26,6 +26,8 @@ from pykernel.samplers import with_samples
 FAR = 2 * (60 - 10) * np.log10(2)
 UNEVEN = 2.0**80
 CLIPPED = ("log10_grad_weight", "log10_grad_bias")  # of shared weights the sums over uses
+BRIEF = 2**24  # multiply-adds: some 10 ms, and less numbers than 16 MiB hold
+NARROW = 64  # units that cost as much as one: layers have costs of their own
 LONG = 600.0  # seconds after which a run that was not asked for by name is announced
 STACK = 4  # of a warning: this module twice, its caller, and whom the warning is for
 YEAR = 365 * 86400.0  # seconds: nobody waits longer
@@ -83,10 +85,11 @@ def measure(
     keep = _keep(keep)
     job = prepare(chain, engine=engine, keep=keep, **words)
     program, choice = job.program, job.choice
-    require_memory(job, replicas)
-    require_time(job, replicas, threads)
-    if engine == "auto":
-        announce(job, replicas, threads)
+    if not _is_brief(program, replicas):
+        require_memory(job, replicas)
+        require_time(job, replicas, threads)
+        if engine == "auto":
+            announce(job, replicas, threads)
     start = time.perf_counter()
     rows = execute(job, first, replicas, threads, keep)
     kept, tangent_kernel = rows.pop("keep", None), rows.pop("tangent_kernel", None)
@@ -157,10 +160,10 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
     A block has one exponent: an input or unit 2^-149 below the block's largest is zero in float32, and so may be all
     that reaches a weight.
     """
-    if program.dtype != "float32" or not program.exponent or not program.joins.branch.all():
+    if program.dtype != "float32" or not program.exponent:
         return
     gradients = ("log10_grad_weight", "log10_grad_activation")
-    if not any((rows[name] == -np.inf).any() for name in gradients):
+    if all(rows[name].min(initial=0) > -np.inf for name in gradients) or not program.joins.branch.all():
         return
     zero = {name: np.isneginf(rows[name]) for name in gradients}
     for i in np.flatnonzero(np.any([z.any(axis=1) for z in zero.values()], axis=0)):
@@ -190,6 +193,13 @@ def clip_by_norm(clip, rows) -> None:
             rows[name] = rows[name] + np.minimum(0.0, bound - norm)
 
 
+def _is_brief(program: Program, replicas: int) -> bool:
+    """Whether no engine needs so much time or memory that it is worth the question."""
+    return (
+        replicas * program.depth * (program.widest + program.head.outputs + program.most_columns + NARROW) ** 3 < BRIEF
+    )
+
+
 def require_memory(job: Job, replicas: int) -> None:
     """Refuse what does not fit in memory.
 
@@ -204,19 +214,19 @@ def require_memory(job: Job, replicas: int) -> None:
         )
     answer = 8 * observables.entries(replicas, program.counts)
     free = machine.free_memory()
-    if answer + choice.most_bytes(program) < free:
-        return  # what is brief is not worth the question
+    if answer + choice.most_bytes < free:
+        return
     machine.require_memory(
         answer,
         f"the answer of {replicas} replicas at depth {program.depth}",
         "ask for fewer replicas, or use a sweep, which keeps statistics only",
     )
-    needed = answer + choice.bytes(program)
+    needed = answer + choice.bytes
     if needed > free:
         size = (
             f"{program.depth} layers of up to {int(program.layers.units.max())} units with a batch of {program.batch}"
         )
-        instead = smaller(program, choice, free - answer) or "ask for a smaller width, depth or batch"
+        instead = smaller(choice, free - answer) or "ask for a smaller width, depth or batch"
         machine.require_memory(needed, size, instead)
 
 
@@ -287,7 +297,7 @@ def _warn_beyond(program: Program, rows) -> None:
 
 
 def _keep(keep) -> tuple[str, ...]:
-    if isinstance(keep, str) or not hasattr(keep, "__iter__"):
+    if not checks.iterable(keep):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
     names = tuple(keep)
     if not names:

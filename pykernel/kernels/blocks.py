@@ -359,8 +359,8 @@ def directions_similarity(x, n, B, inverse):
             v = widen(load(x, (p * B + b) * 16))
             s = fma(v, v, s)
         length = total(s)
-        inverse[b] = 1 / math.sqrt(length) if length > 0.0 else 0.0
-        seen += length > 0.0
+        inverse[b] = 1 / math.sqrt(length) if length != 0.0 else 0.0
+        seen += length != 0.0
     square = spread(0.0)
     for p in range(panels):
         together = spread(0.0)

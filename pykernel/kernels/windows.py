@@ -10,12 +10,12 @@ from pykernel.kernels.memory import pointer
 from pykernel.kernels.records import entry
 
 ROWS, COLUMNS, TAP_ROWS, TAP_COLUMNS, STRIDE_ROWS, STRIDE_COLUMNS, PAD_ROWS, PAD_COLUMNS = range(8)
-OUT_ROWS, OUT_COLUMNS, CIRCULAR, LARGEST, BY_UNITS, WINDOW = range(8, 14)
+OUT_ROWS, OUT_COLUMNS, CIRCULAR, LARGEST, BY_UNITS, APART_ROWS, APART_COLUMNS, WINDOW = range(8, 16)
 
 
 def table(program):
     """The program's windows, (windows, WINDOW) int64."""
-    rows = [(*w.field, *w.taps, *w.stride, *w.padding, *w.out, *w[4:]) for w in program.windows]
+    rows = [(*w.field, *w.taps, *w.stride, *w.padding, *w.out, *w[4:7], *w.dilation) for w in program.windows]
     return np.array(rows, np.int64).reshape(-1, WINDOW)
 
 
@@ -53,8 +53,8 @@ def positions(w):
 @inline
 def source(w, tap, at):
     """The position that a tap of window `at` sees; -1 beyond an edge."""
-    row = tap // w[TAP_COLUMNS] + w[STRIDE_ROWS] * (at // w[OUT_COLUMNS]) - w[PAD_ROWS]
-    column = tap % w[TAP_COLUMNS] + w[STRIDE_COLUMNS] * (at % w[OUT_COLUMNS]) - w[PAD_COLUMNS]
+    row = tap // w[TAP_COLUMNS] * w[APART_ROWS] + w[STRIDE_ROWS] * (at // w[OUT_COLUMNS]) - w[PAD_ROWS]
+    column = tap % w[TAP_COLUMNS] * w[APART_COLUMNS] + w[STRIDE_COLUMNS] * (at % w[OUT_COLUMNS]) - w[PAD_COLUMNS]
     if w[CIRCULAR]:
         return row % w[ROWS] * w[COLUMNS] + column % w[COLUMNS]
     if row < 0 or row >= w[ROWS] or column < 0 or column >= w[COLUMNS]:

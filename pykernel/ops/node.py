@@ -39,13 +39,13 @@ def backward(run, op, number, kept):
 
 
 def _similarity(x):
-    """Mean cosine over pairs of non-zero columns; nan without any."""
+    """Mean cosine over pairs of non-zero columns; nan without any, or where a column is no numbers."""
     norms = np.linalg.norm(x, axis=0)
-    x = x[:, norms > 0].astype(np.float64)
+    x = x[:, norms != 0].astype(np.float64)
     columns = x.shape[1]
     if columns < 2:
         return math.nan
-    lengths = norms[norms > 0]
+    lengths = norms[norms != 0]
     if columns > max(len(x), FEW_COLUMNS):  # the same of the sum of all directions, without a matrix of pairs
         together = (x / lengths).sum(axis=1)
         return ((together**2).sum() - columns) / (columns * (columns - 1))

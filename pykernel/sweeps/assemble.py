@@ -12,7 +12,7 @@ from pykernel._core import version
 from pykernel.sweeps import statistics
 from pykernel.sweeps import theory as theories
 from pykernel.sweeps.grid import PlanCell
-from pykernel.sweeps.profiles import Profiles
+from pykernel.sweeps.profiles import LOST, Profiles
 from pykernel.sweeps.shelf import Shelf
 from pykernel.sweeps.statistics import HAS_INPUT, QUANTILES, SCALARS
 from pykernel.verdict import judge
@@ -168,6 +168,7 @@ def label(
         if name not in names and name not in plan["run"]:
             variables[name] = names, np.array([getattr(cell, name) for cell in cells]).reshape(shape)
     variables |= _of_profiles(kept, profiles, names, shape)
+    variables |= _of_formats(kept, profiles, names, shape)
     if known_theory is not None:
         columns = theories.variables(
             [cell.key for cell in cells], known_theory, scalars.values, [cell.depth for cell in cells]
@@ -240,6 +241,22 @@ def _of_profiles(kept: Profiles, profiles: Curves, names: tuple, shape: tuple) -
     for j, name in enumerate(kept.quantiles):
         values = profiles.quantiles[j].reshape(*shape, len(QUANTILES), s)
         variables[f"{name}_quantile"] = ((*names, "quantile", "layer"), values, {"units": _UNITS[name]})
+    return variables
+
+
+def _of_formats(kept: Profiles, profiles: Curves, names: tuple, shape: tuple) -> dict[str, Any]:
+    """What formats cost in two numbers a cell, where these rows are kept."""
+    variables: dict[str, Any] = {}
+    if "gradient_cosine" in kept.rows:
+        first = profiles.mean[kept.rows.index("gradient_cosine")][:, profiles.layers == 1]
+        meaning = "cosine of dJ/da of the first block with what it is without formats, mean over replicas"
+        variables["gradient_cosine_first"] = names, first.reshape(shape), {"units": "1", "long_name": meaning}
+    if all(name in kept.rows for name in LOST):
+        shares = np.stack([profiles.mean[kept.rows.index(name)] for name in LOST])
+        most = np.max(shares, axis=(0, 2), initial=-np.inf, where=~np.isnan(shares))
+        meaning = "largest share of a block's signal or gradient that flushes or overflows, mean over replicas"
+        most = np.where(np.isfinite(most), most, np.nan)
+        variables["lost"] = names, most.reshape(shape), {"units": "fraction", "long_name": meaning}
     return variables
 
 

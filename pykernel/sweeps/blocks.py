@@ -36,7 +36,15 @@ def family(piece: Piece) -> tuple:
     """What shares one factor between nominal and measured time."""
     chain, run = piece.chain, piece.run
     function = str(chain.activation) if chain.blocks is None else "blocks"
-    return run["engine"], run["backend"], run["dtype"], getattr(chain.init, "distribution", "several"), function
+    formats = str(run.get("formats"))  # two runs, and roundings
+    return (
+        run["engine"],
+        run["backend"],
+        run["dtype"],
+        formats,
+        getattr(chain.init, "distribution", "several"),
+        function,
+    )
 
 
 class Pace:

@@ -23,6 +23,7 @@ from pykernel.chain import FIELDS, Chain
 from pykernel.formats import WORDS as FORMAT_WORDS
 from pykernel.formats import Formats, formats_or_none
 from pykernel.layers import Block
+from pykernel.program import MAX_REPLICAS
 from pykernel.wording import spoken
 
 RUN_WORDS = ("batch", "positions", "seed", "correlation", "dtype", "engine", "backend", "precision", "formats")
@@ -87,7 +88,7 @@ def axes(grid: Mapping | Sequence) -> tuple[Axis, ...]:
     if isinstance(grid, Chain):
         grid = [grid]
     if not isinstance(grid, Mapping):
-        if isinstance(grid, str | bytes) or not hasattr(grid, "__iter__"):
+        if not checks.iterable(grid):
             raise TypeError(f"grid must be a mapping of words to values or a list of Chain, got {grid!r}")
         chains = tuple(itertools.islice(grid, MAX_CELLS + 1))
         for chain in chains:
@@ -204,7 +205,7 @@ def _repeats(rows: tuple) -> bool:
 
 def label(value: Any) -> Any:
     """How a value is written as a coordinate: numbers and strings as they are, objects as they print."""
-    if value is None or value == ():
+    if value is None or (isinstance(value, tuple) and not value):
         return "none"
     if isinstance(value, Named):
         return value.name
@@ -268,8 +269,7 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
             words.update(zip(axis.keys, row, strict=True))
         chain = words.pop("chain", None)
         count = words.pop("replicas", replicas)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"replicas must be a positive int, got {count!r}")
+        count = checks.integer("replicas", count, 1, MAX_REPLICAS)
         own = {word: words.pop(word) for word in RUN_WORDS if word in words}
         of_formats = {word: words.pop(word) for word in FORMAT_WORDS if word in words}
         if chain is None:
@@ -289,8 +289,8 @@ def cells(axes: tuple[Axis, ...], base: Any, run: dict, replicas: int) -> list[C
                 raise kind(f"cell {where}: {error}") from None
         ran = {**run, **own}
         positions = ran.pop("positions", ())
-        checks.positions(positions)
-        positions = tuple(positions) if isinstance(positions, list) else positions
+        several = checks.positions(positions)
+        positions = several if checks.iterable(positions) else int(positions)  # as keys of stores have them
         if positions != ():  # left out where there are none, as in keys of before there were any
             ran["positions"] = positions
         formats = formats_or_none(ran.pop("formats", None))

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pykernel import machine, stream
+from pykernel import checks, machine, stream
 from pykernel.chain import FIELDS
 from pykernel.init import Given
 from pykernel.patterns import pattern_of
+from pykernel.program import MAX_REPLICAS
 from pykernel.sweeps import blocks, grid, identity, statistics
 from pykernel.sweeps.grid import Axis, Cell, PlanCell
 from pykernel.sweeps.profiles import Profiles
@@ -129,17 +130,13 @@ class SweepPlan:
             ValueError, TypeError: naming the cell and what is wrong with it.
         """
         budget = replicas if isinstance(replicas, Replicas) else None
-        replicas = budget.most if budget else replicas
-        if isinstance(replicas, bool) or not isinstance(replicas, int | np.integer) or replicas < 1:
-            raise (ValueError if isinstance(replicas, int) else TypeError)(
-                f"replicas must be a positive int, got {replicas!r}"
-            )
+        most = checks.integer("replicas", budget.most if budget else replicas, 1, MAX_REPLICAS)
         if until is not None and not isinstance(until, StandardError):
             raise TypeError(f"until must be None or a StandardError, got {until!r}")
         axes = grid.axes(given)
         cells, known, rests, keys = [], {}, {}, identity.Keys()
-        unkeyed = grid.cells(axes, base, run, int(replicas))
-        kept = kept.of_chains(cell.chain for cell in unkeyed)
+        unkeyed = grid.cells(axes, base, run, most)
+        kept = kept.of_cells((cell.chain for cell in unkeyed), any(cell.run.get("formats") for cell in unkeyed))
         for cell in unkeyed:
             try:
                 resolved = _resolve(cell, known)
@@ -152,7 +149,7 @@ class SweepPlan:
             count = budget.of(cell.chain, resolved) if budget else cell.replicas
             cells.append(cell._replace(run=resolved, replicas=count, key=keys.key(cell.chain, rests[ran])))
         _require_memory(axes, cells)
-        plan = cls(axes, tuple(cells), int(replicas), until, kept)
+        plan = cls(axes, tuple(cells), most, until, kept)
         instead = "ask for fewer cells, replicas or profiles (profiles=False, --no-profiles, keeps scalars only)"
         machine.require_memory(plan.memory(), f"the result of {len(cells)} cells", instead)
         return plan
@@ -222,6 +219,11 @@ def _resolve(cell: Cell, known: dict) -> dict:
     chain, run = cell.chain, dict(cell.run)
     uses = chain.tied and chain.depth  # of a shared weight: each costs the more the more there were
     question = (*(getattr(chain, word) for word in ASKED), uses, *run.values())
+    try:
+        hash(question)
+    except TypeError:
+        runs.prepare(chain, **run)  # says which word of a run it is
+        raise
     same = tuple(map(id, question))  # cheaper than hashing; the objects live as long as the cells do
     if same not in known and question in known:
         known[same] = known[question]

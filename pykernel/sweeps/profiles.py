@@ -18,6 +18,9 @@ _LAYERED = tuple(row.name for row in observables.ROWS if row.extent not in ("rep
 OF_ATTENTION = tuple(row.name for row in observables.ROWS if row.extent == "mix")
 OF_FORMATS = tuple(row.name for row in observables.ROWS if row.extent == "rounded")
 OF_WEIGHTS = tuple(observables.OF_USES)
+# of these the ones that are kept unasked where a sweep rounds: what a format costs, in short
+_OF_COST = ("gradient_cosine", "flushed_signal", "flushed_gradient", "overflowed_signal", "overflowed_gradient")
+LOST = _OF_COST[1:]
 _ALLOWED = (*_LAYERED, *OF_ATTENTION, *OF_FORMATS, *OF_WEIGHTS)
 _DEFAULT_ROWS = (
     "log10_grad_weight",
@@ -87,9 +90,11 @@ class Profiles:
             return cls()
         if given is False or given is None:
             return cls(rows=(), quantiles=())
+        if not isinstance(given, str):
+            return cls(rows=_names("profiles", given))
         if given == "replicas":
             return cls(replicas=True)
-        rows = _LAYERED if given == "all" else ((given,) if isinstance(given, str) else _names("profiles", given))
+        rows = _LAYERED if given == "all" else (given,)
         return cls(rows=rows)
 
     @classmethod
@@ -98,21 +103,30 @@ class Profiles:
         words = plan["kept"]
         return cls(**{**words, "rows": tuple(words["rows"]), "quantiles": tuple(words["quantiles"])})
 
-    def of_chains(self, chains: Iterable[Any]) -> Profiles:
-        """These, of all rows ("all") with those of attention and of shared weights where a chain has any.
+    def of_cells(self, chains: Iterable[Any], formats: bool) -> Profiles:
+        """These as cells of chains have them: of all rows ("all") with those of attention, of shared weights and of
+        formats where there are any, of the usual rows with what formats cost.
+
+        Args:
+            chains: of all cells.  formats: whether any cell runs with some.
 
         Raises:
-            ValueError: rows of attention are asked for by name, and no chain has any.
+            ValueError: rows of attention or of formats are asked for by name, and there are none.
         """
         asked = [name for name in self.rows if name in OF_ATTENTION]
-        if not asked and self.rows != _LAYERED:
-            return self
-        chains = [chain for chain in chains if chain.tied or chain.blocks is not None]
-        mixes = any(chain.extents.mix for chain in chains)
-        if asked and not mixes:
-            raise ValueError(f"profiles asks for {asked[0]}, and no chain of this sweep has attention")
-        more = (*(OF_ATTENTION if mixes else ()), *(OF_WEIGHTS if any(c.extents.weight for c in chains) else ()))
-        return self if asked or not more else replace(self, rows=(*_LAYERED, *more))
+        for name in self.rows:
+            if name in OF_FORMATS and not formats:
+                raise ValueError(f"profiles asks for {name}, and this sweep has no formats")
+        more = OF_FORMATS if self.rows == _LAYERED else _OF_COST if self.rows == _DEFAULT_ROWS else ()
+        rows = (*self.rows, *(more if formats else ()))
+        if asked or self.rows == _LAYERED:
+            chains = [chain for chain in chains if chain.tied or chain.blocks is not None]
+            mixes = any(chain.extents.mix for chain in chains)
+            if asked and not mixes:
+                raise ValueError(f"profiles asks for {asked[0]}, and no chain of this sweep has attention")
+            if not asked:
+                rows += (OF_ATTENTION if mixes else ()) + (OF_WEIGHTS if any(c.extents.weight for c in chains) else ())
+        return replace(self, rows=rows) if rows != self.rows else self
 
     def measured(self, batch: int) -> Profiles:
         """The profiles that a batch has: there is no similarity of one input."""
@@ -132,6 +146,6 @@ class Profiles:
 
 
 def _names(what: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    if not checks.iterable(given):
         raise TypeError(f"{what} must be names of rows, got {given!r}; allowed are {', '.join(_ALLOWED)}")
     return tuple(given)

@@ -59,11 +59,14 @@ def table(ds: Any, width: int | None = None) -> str:
 
 # Columns in the order in which they give way.
 _GIVE_WAY = ("weights", "z", "theory", "+-", "signal", "chains")
+_OF_FORMATS = {"cosine": "gradient_cosine_first", "lost": "lost"}
 _EXPLAINED = {
     "slope": "slope: decades of gradient a layer, travelled backwards, mean over draws (negative vanishes)",
     "+-": "+-: its standard error",
     "theory": "theory: what is predicted of the slope",
     "z": "z: standard errors from theory to the slope",
+    "cosine": "cosine: of the first block's gradient with what it is without formats",
+    "lost": "lost: largest share of a block's signal or gradient that flushes or overflows",
     "signal": "signal: decades of the signal's gradient, input over output",
     "weights": "weights: decades of the weights' gradient, first over last layer",
 }
@@ -73,8 +76,12 @@ _VERDICT = "verdict: by the larger of signal and weights, vanishing below -3 dec
 def _lines(ds: Any, width: int) -> Iterator[str]:
     names = [name for axis in axes(ds) for name in coordinates(ds, axis)]
     columns: dict[str, list[str]] = {
-        name: [] for name in (*names, "chains", "slope", "+-", "theory", "z", "signal", "weights", "verdict")
+        name: []
+        for name in (*names, "chains", "slope", "+-", "theory", "z", "cosine", "lost", "signal", "weights", "verdict")
     }
+    for name, variable in _OF_FORMATS.items():
+        if variable not in ds or not np.isfinite(ds[variable].values).any():
+            del columns[name]
     if "predicted_slope" not in ds:
         del columns["theory"], columns["z"]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -93,6 +100,7 @@ def _lines(ds: Any, width: int) -> Iterator[str]:
             }
             if "theory" in columns:
                 found |= {"theory": _plain(cell.predicted_slope, ".4g"), "z": _plain(cell.z_slope, "+z.1f")}
+            found |= {name: _plain(cell[of], ".3g") for name, of in _OF_FORMATS.items() if name in columns}
             for name, column in columns.items():
                 column.append(found[name])
     left_out = _fit(columns, names, width)

@@ -117,7 +117,7 @@ def _chi(slope: float) -> float:
 
 def _slope(chain: Chain, program: Program, factor: float) -> float:
     """Decades a repetition with all weights of the layers multiplied."""
-    layers = replace(program.layers, scale=program.layers.scale * factor)
+    layers = program.layers._replace(scale=program.layers.scale * factor)
     _, gradient, _ = passes(replace(program, layers=layers))
     return float(slopes(gradient.activation[None, chain.ends] / (2 * LOG10))[0])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pykernel.chain import Chain
-from pykernel.formats import Formats
+from pykernel.formats import MOST_SCALE, Formats
 from pykernel.tables import Shown, Strong
 from pykernel.theory.columns import columns
 from pykernel.theory.predict import Prediction, predict
@@ -18,8 +18,15 @@ from pykernel.theory.rounding import half_unit
 
 FLUSHED = 0.01  # share of a node's numbers that may be lost
 NEAREST = 0.01 * math.sqrt(math.pi / 2)  # |Z| below which that share of Gaussian numbers lies
+MOST = int(math.log2(MOST_SCALE))  # of a loss scale, and its inverse
 FARTHEST = 5.0  # deviations beyond which one Gaussian number in two million lies
 TURNED = 0.9  # cosine below which a gradient counts as another one
+LOST = {
+    "flushed_signal": "of the signal flushes",
+    "flushed_gradient": "of the gradient flushes",
+    "overflowed_signal": "of the signal overflows",
+    "overflowed_gradient": "of the gradient overflows",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,10 @@ class FormatAdvice(Shown):
     Attributes:
         formats: as asked, with the loss scale that fits in place of the one asked for; unchanged where none does.
         loss_scale: a power of two with which at most 1 percent of the gradient flushes at every node, and one number in
-            two million overflows; None where no scale does both, 1 where gradients are not rounded.
+            two million overflows, in the middle of those; None where no scale does both, 1 where gradients are not
+            rounded.
+        fitting: the smallest and the largest such power of two, within 2^-100 to 2^100; None where there is none to
+            choose.
         depth: nodes of the chain.
         safe: nodes, counted from the output, over which the gradient keeps a cosine of .9 with what it is without
             formats and signals and gradients lose at most 1 percent; `depth` where all is safe, None where
@@ -39,6 +49,7 @@ class FormatAdvice(Shown):
 
     formats: Formats
     loss_scale: float | None
+    fitting: tuple[float, float] | None
     depth: int
     safe: int | None
     prediction: Prediction
@@ -54,7 +65,9 @@ class FormatAdvice(Shown):
         elif self.loss_scale is None:
             scale = f"no loss scale fits: the gradient's sizes are farther apart than {gradients} reaches"
         else:
-            scale = f"loss scale {self.loss_scale:g} keeps the gradient within {gradients}"
+            assert self.fitting is not None
+            least, most = (f"2^{math.log2(end):.0f}" for end in self.fitting)
+            scale = f"loss scales from {least} to {most} keep the gradient within {gradients}"
         if self.safe is None:
             return (
                 f"{self.formats}: {scale}; how far the gradient turns, and so what is safe, theory does not say of "
@@ -63,9 +76,21 @@ class FormatAdvice(Shown):
         if self.safe == self.depth:
             return f"{self.formats}: {scale}; safe over the whole depth"
         return (
-            f"{self.formats}: {scale}; safe for {self.safe} of {self.depth} blocks from the output: before them the "
-            f"gradient's cosine falls below {TURNED:g}, or more than {FLUSHED:.0%} of a signal or gradient is lost"
+            f"{self.formats}: {scale}; safe for {self.safe} of {self.depth} blocks from the output: before them "
+            f"{self._harm(self.depth - 1 - self.safe)}"
         )
+
+    def _harm(self, node: int) -> str:
+        """What is not safe at a node, counted from 0."""
+        told = self.prediction
+        harms = [
+            f"{100 * getattr(told, name)[node]:.2g}% {what}"
+            for name, what in LOST.items()
+            if getattr(told, name)[node] > FLUSHED
+        ]
+        if told.gradient_cosine[node] < TURNED:
+            harms.insert(0, f"the gradient's cosine with what it is without formats falls below {TURNED:g}")
+        return " and ".join(harms)
 
 
 def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> FormatAdvice:
@@ -78,22 +103,26 @@ def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> Form
         >>> from pykernel import Chain, Formats
         >>> chain = Chain(depth=100, width=512)
         >>> print(advise(chain, Formats(gradients="float16")))
-        gradients float16, loss scale 4: loss scale 4 keeps the gradient within float16; safe over the whole depth
+        gradients float16, loss scale 4: loss scales from 2^-14 to 2^18 keep the
+        gradient within float16; safe over the whole depth
     """
     plain = predict(chain, batch, positions=positions, formats=replace(formats, loss_scale=1.0))
     program, row = plain.program, formats.row("gradients")
     scale: float | None = 1.0
+    fitting = None
     if row is not None:
         units = program.nodes[1:].astype(float) * columns(program).nodes[1:]
         sizes = (0.5 * (plain.gradient.activation[1:] - np.log(units))) / math.log(2)
         least = math.ceil(math.log2(row.smallest_subnormal / 2 / NEAREST) - float(sizes.min()))
         most = math.floor(math.log2((row.largest - half_unit(row)) / FARTHEST) - float(sizes.max()))
-        scale = 2.0 ** max(min((least + most) // 2, 100), -100) if least <= most else None
+        least, most = max(least, -MOST), min(most, MOST)
+        fitting = (2.0**least, 2.0**most) if least <= most else None
+        scale = 2.0 ** ((least + most) // 2) if fitting else None
         formats = formats if scale is None else replace(formats, loss_scale=scale)
     told = predict(chain, batch, positions=positions, formats=formats)
-    shares = [told.flushed_signal, told.flushed_gradient, told.overflowed_signal, told.overflowed_gradient]
+    shares = [getattr(told, name) for name in LOST]
     bad = (np.max(shares, axis=0) > FLUSHED) | (told.gradient_cosine < TURNED)
     depth = len(bad)
     safe: int | None = depth if not bad.any() else depth - 1 - int(np.flatnonzero(bad)[-1])
     safe = None if np.isnan(told.gradient_cosine).any() else safe
-    return FormatAdvice(formats, scale, depth, safe, told)
+    return FormatAdvice(formats, scale, fitting, depth, safe, told)

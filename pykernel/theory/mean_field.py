@@ -25,21 +25,25 @@ from pykernel.theory.coherence import kept_shares
 from pykernel.theory.columns import columns
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
+from pykernel.theory.neighbours import ANY, Near, mixed, neighbouring, noting, sent_back
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
 from pykernel.theory.signals import NEAREST, Gradient, Signal
 from pykernel.theory.structure import place, positions_apart
 from pykernel.theory.weights import bias_log, scores, weight_log
+from pykernel.window import Window
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 
 
-APART = ("between", "fractions")  # of a Signal, no rows
+APART = ("between", "fractions", "peaks", "pooled", "near")  # of a Signal, no rows
 
 
 def as_arrays(rows: Signal) -> Signal:
     """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
-    return Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
+    signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
+    signal.peaks, signal.pooled, signal.near = rows.peaks, rows.pooled, rows.near
+    return signal
 
 
 class Walk:
@@ -51,7 +55,7 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.
+        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools.
         between: whether this walk is the second, of columns of different inputs.
     """
 
@@ -69,6 +73,11 @@ class Walk:
         pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
         self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
         self.mixes = scores(program)
+        self.largest = any(window.largest for window in program.windows)
+
+    def window(self, number: int) -> Window:
+        """The windows of a pool."""
+        return self.program.windows[self.program.window_steps[number]]
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
@@ -83,6 +92,9 @@ class Forward(Walk):
         weight, bias: logs of sigma_w^2 and sigma_b^2 of the layers.
         skip, branch, factors: (log of the square, sign) of the factors of sums and of plain factors.
         wide: see `uniform.sources`.
+        behind: register -> number of the activation step whose output it holds.  pooled: register -> number of the max
+            pool of what weights give that it holds.  near: register -> `neighbours.Near`. All are kept where there are
+            max pools.
         rows: the Signal that is filled.
     """
 
@@ -103,6 +115,9 @@ class Forward(Walk):
         sizes = (L, L, L, *8 * [S], *4 * [M], n.affine, *8 * [A], J, J, N, N, N)
         self.rows = Signal(weight, bias, *map(empty, sizes))
         self.square, self.mean, self.distance = ([0.0] * program.registers for _ in range(3))
+        self.behind: dict[int, int] = {}
+        self.pooled: dict[int, int] = {}
+        self.near: dict[int, Near | None] = {}
 
     def run(self) -> Signal:
         """Every row."""
@@ -114,7 +129,7 @@ class Forward(Walk):
         for stretch in self.program.stretches:
             steps = self.compiled(stretch, "moments")
             if self.tied:
-                steps = [step for both in zip(steps, self.compiled(stretch, "distance"), strict=True) for step in both]
+                steps = self.both(stretch, steps)
                 for i in range(stretch.count):
                     for step in steps:
                         step(i)
@@ -130,6 +145,13 @@ class Forward(Walk):
                 self.distances(stretch)
             signal.between = as_arrays(self.rows)
         return signal
+
+    def both(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> list[Callable[[int], None]]:
+        """Moments and distances of each op in turn, and neighbours where max pools make some."""
+        pairs = list(zip(steps, self.compiled(stretch, "distance"), strict=True))
+        if self.largest:
+            return [neighbouring(self, stretch, op, two) for op, two in zip(stretch.ops, pairs, strict=True)]
+        return [step for two in pairs for step in two]
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
         """Repetitions until nothing changes any more; the rest is like the last."""
@@ -148,7 +170,10 @@ class Forward(Walk):
 
     def compiled(self, stretch: Stretch, which: str) -> list[Callable[[int], None]]:
         """The ops of a stretch as functions of the repetition: their "moments" or "distance"."""
-        return [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+        steps = [getattr(OPS[op.kind], which)(self, op, _number(stretch, op)) for op in stretch.ops]
+        if which == "moments" and self.largest:
+            return [noting(self, stretch, op, step) for op, step in zip(stretch.ops, steps, strict=True)]
+        return steps
 
     def alike(self, stretch: Stretch) -> bool:
         """Whether all repetitions have the same numbers."""
@@ -247,6 +272,13 @@ class Backward(Walk):
                     d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
+        self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
+        self.inside_of: dict[int, dict] = {}  # register -> what neighbours' gradients have in common
+        self.inside: dict | None = None  # the same of what an op wrote; giving: of what it gives
+        self.giving: dict = {ANY: coherence}
+        self.sharing: dict[
+            int, float
+        ] = {}  # max pool -> factor of windows that share entries, of a gradient with slopes
         self.lean: dict[int, float] = {}  # register -> what its layer's weight gradient has beside its Gram matrices
 
     def take(self, register: int) -> tuple[Any, Any]:
@@ -268,10 +300,15 @@ class Backward(Walk):
             total = np.logaddexp(g, h)
             share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
             g, o = total, share * o + (1 - share) * p
+            if self.largest:
+                self.inside_of[register] = mixed(self.giving, self.inside_of[register], float(share))
+        elif self.largest:
+            self.inside_of[register] = self.giving
         self._held[register] = g, o
 
     def run(self, start: float, coherence: float) -> Gradient:
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
+        self.inside_of[0] = {ANY: float(coherence)}
         for stretch in self.program.stretches[::-1]:
             ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
             walk = self.one_by_one if self.tied or self.normed else self.at_once
@@ -281,11 +318,24 @@ class Backward(Walk):
 
     def one_by_one(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
         """The repetitions of a stretch, the last first."""
+        self.giving = self.inside_of.pop(0, self.giving)
         self.give(0, start, coherence)
         for i in range(stretch.count - 1, -1, -1):
             for backward, op, first, each in ops:
+                self.look_inside(op, first + i * each)
                 backward(self, op, first + i * each)
         return self.take(0)
+
+    def look_inside(self, op: Any, number: int) -> None:
+        """What neighbours' gradients have in common, before an op goes back."""
+        if not self.largest:
+            return
+        read, (_, o) = self.inside_of.pop(op.out), self.held(op.out)
+        self.inside = read
+        number -= op.kind == "node"
+        if op.kind == "linear" and ("layer", number) in self.signal.near:
+            self.rows.inside[number] = read
+        self.giving = sent_back(self, op, number, read, float(o))
 
     def at_once(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
         """All repetitions of a stretch: what each passes on, then the products from the top."""

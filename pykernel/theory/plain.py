@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pykernel.program import Draw, Program, Stretch, distinct
+from pykernel.program import Draw, Program, Stretch, distinct, once
 
 ORDERS = {("linear", "phi"): 0, ("phi", "linear"): 1}  # kinds of a layer's ops: index into `chain.ORDERS`
 
@@ -59,6 +59,7 @@ class Plain:
         return bool(np.any(self.program.layers.bias_scale))
 
 
+@once
 def plain(program: Program) -> Plain | None:
     """The facts of a chain of plain layers, or None for any other program."""
     found = [_pattern(stretch) for stretch in program.stretches]

@@ -24,6 +24,8 @@ from pykernel.program import Program
 from pykernel.theory import correlation
 from pykernel.theory.density import ends_in_layers
 from pykernel.theory.mean_field import Forward, as_arrays
+from pykernel.theory.neighbours import neighbouring
+from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS
 from pykernel.theory.signals import NEAREST, Signal
@@ -105,6 +107,8 @@ class PopulationForward(Forward):
             moments, pairs = (self.compiled(stretch, which) for which in ("moments", "distance"))
             both = zip(moments, pairs, strict=True) if self.columns > 1 else ((one,) for one in moments)
             steps = [self.following(stretch, op, usual) for op, usual in zip(stretch.ops, both, strict=True)]
+            if self.largest:
+                steps = [neighbouring(self, stretch, op, (step,)) for op, step in zip(stretch.ops, steps, strict=True)]
             for i in range(stretch.count):
                 for step in steps:
                     step(i)
@@ -152,6 +156,30 @@ class PopulationForward(Forward):
         lives = (self.draws.random(x.shape, dtype=np.float32) < left) / math.sqrt(left)
         self.tape["mask", number] = lives.astype(np.float32)
         return x * lives
+
+    def _pool(self, op, number, units, before):
+        """The largest of fresh normal entries behind their function, and the slopes there."""
+        peak = self.rows.peaks.get(number)
+        if peak is None:
+            return units[0]
+        log, d = before[0][0], before[0][2]
+        function = self.line if peak.step is None else self.at[peak.step][0]
+        if peak.step is not None:
+            log, d = pool.preimage(self, peak.step)
+        draws, k = self.draws, self.followed
+        sizes, shares = zip(*peak.plan.windows.sizes, strict=True)
+        have = draws.choice(sizes, (self.count, k), p=np.array(shares) / sum(shares))
+        common = math.sqrt(max(1 - d, 0.0)) * draws.standard_normal((self.count, 1), np.float32)
+        most, slope = np.full((self.count, k), -np.inf), np.zeros((self.count, k))
+        free = function.row.name in HOMOGENEOUS
+        std = 1.0 if free else math.exp(log)
+        for j in range(max(sizes)):
+            z = std * (common + math.sqrt(min(d, 1.0)) * draws.standard_normal((self.count, k), np.float32))
+            value = np.asarray(function.row.value(z), float)
+            larger = (value > most) & (j < have)
+            most, slope = np.where(larger, value, most), np.where(larger, function.row.slope(z), slope)
+        self.tape["pool", number] = slope.astype(np.float32)
+        return self._sized(most)
 
     def _add(self, op, number, units, before):
         total = self.square[op.out]

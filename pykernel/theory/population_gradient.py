@@ -30,6 +30,7 @@ class PopulationBackward(ShapedBackward):
 
     def step(self, op: Any, number: int) -> None:
         """One op, by its own rule where there are no units."""
+        self.look_inside(op, number + (op.kind == "node"))
         shape, kept = self.shape.get(op.out), self.walk.tape.get((op.kind, number))
         self.passing = None
         if isinstance(kept, Slopes) and (kept.sampled or shape is not None):
@@ -44,6 +45,9 @@ class PopulationBackward(ShapedBackward):
             self._gate(op, number, shape, kept)
         elif op.kind == "mask" and kept is not None and shape is not None:
             self._mask(op, number, shape * kept)
+        elif op.kind == "pool" and kept is not None and shape is not None:
+            OPS["pool"].backward(self, op, number)
+            self._largest(number, shape * kept)
         else:
             if op.kind in ("node", "scale", "affine") or (op.kind == "norm" and kept is None):
                 self.passing = shape
@@ -88,6 +92,18 @@ class PopulationBackward(ShapedBackward):
         mean = float((felt * felt).mean())
         self.passing = felt / math.sqrt(mean)
         self.give(op.ins[0], g + math.log(mean) - math.log(1 - self.program.masks[number]), _pairs(felt) / mean)
+
+    def _largest(self, number: int, felt: Any) -> None:
+        """Behind the function of a max pool, gradients of units that know them go by their own slopes."""
+        step = self.signal.peaks[number].step
+        if step is not None:
+            g, o, near, peak = self.peaks[step]
+            found = peak.peaks
+            slope2 = float((felt * felt).mean())
+            share = slope2 / found.slope2 if found.slope2 > 0 else 0.0
+            own = {name: share * getattr(found, name) for name in ("pull2", "pulls", "shared")}
+            slopes = _pairs(felt) / o if o else 0.0
+            self.peaks[step] = g, o, near, peak._replace(peaks=found._replace(slope2=slope2, slopes=slopes, **own))
 
     def _gate(self, op: Any, number: int, shape: Any, kept: tuple) -> None:
         (g, v), (G, _) = op.ins, self.take(op.out)

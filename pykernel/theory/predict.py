@@ -356,6 +356,11 @@ def _windows(program: Program) -> list[str]:
         "convolutions and pools: positions are alike, means over them are taken; what a given input has in common "
         "between neighbours is not looked at"
     ]
+    if any(window.largest for window in program.windows):
+        out.append(
+            "max pools: neighbours of drawn inputs have no more in common than other positions; those of images have, "
+            "so that their largest entries are smaller"
+        )
     beyond = [float(np.mean(window.sources() == OUTSIDE)) for window in program.windows if not window.largest]
     if max(beyond, default=0.0) > 0:
         out.append(

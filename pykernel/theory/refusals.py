@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pykernel.lower import lower
-from pykernel.program import Program
+from pykernel.program import Program, once
 from pykernel.theory.columns import fewest_normed
 from pykernel.theory.ops import OPS
 from pykernel.theory.structure import Law, NoTheory, Structure, positions_apart
@@ -30,6 +30,7 @@ def few_normed(program: Program) -> str | None:
     )
 
 
+@once
 def structure(program: Program) -> Structure:
     """Walk the laws of a program's registers once.
 
@@ -48,7 +49,7 @@ def structure(program: Program) -> Structure:
     for stretch in program.stretches:
         for _ in range(min(stretch.count, 3)):  # what enters is what came out; a law changes once at most
             for op in stretch.ops:
-                walk.laws[op.out] = OPS[op.kind].law(walk, stretch, op)
+                walk.step(stretch, op, OPS[op.kind].law)
     return walk
 
 

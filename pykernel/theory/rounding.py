@@ -81,8 +81,8 @@ def noise_power(row: Format | None, log_deviation: float, stochastic: bool = Fal
 
 
 def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
-    """The rows of formats, (N,) each, (0,) without formats; nan where theory does not follow: batch norm, and chains of
-    very many blocks.
+    """The rows of formats, (N,) each, (0,) without formats; nan where theory does not follow: batch norm, pools, and
+    chains of very many blocks.
 
     Args:
         program: what is walked.  signal, gradient: its infinite-width passes without them.
@@ -95,7 +95,8 @@ def rows(program: Program, signal: Signal, gradient: Gradient) -> dict:
     known = {name: np.full(nodes, math.nan) for name in ROWS}
     known["flushed_gradient"], known["overflowed_gradient"] = _gaussian_shares(formats, "gradients", size)
     known["flushed_signal"], known["overflowed_signal"] = _signal_shares(program, signal)
-    if program.has_batch_norm or nodes > MOST_NODES:
+    pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
+    if program.has_batch_norm or pools or nodes > MOST_NODES:
         return known
     walk = _Rounded(program, formats)
     apart = walk.run()

@@ -12,6 +12,7 @@ from pykernel.program import Program, distinct
 from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.columns import columns
+from pykernel.theory.neighbours import beside
 from pykernel.theory.signals import Gradient, Signal
 
 LOG10 = math.log(10)
@@ -28,6 +29,9 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         for count, s, g in pairs:
             cross += count * g.coherence * (1 - s.input_distance)
             alike += count * g.coherence
+        for l, near in ((number, near) for (table, number), near in signal.near.items() if table == "layer"):
+            seen = int(columns(program).layers[l])
+            cross[l] += beside(near, gradient.inside[l], signal.input_distance[l], gradient.coherence[l], seen)
         fan_in = program.layers.columns.astype(float)
         weight = (
             gradient.preactivation
@@ -116,6 +120,10 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             for B in np.unique(spread[chosen]):
                 some = spread[chosen] == B
                 dead[np.flatnonzero(chosen)[some]] = _dead(row, deviation[some], distance[chosen][some], int(B))
+    for s, peak in signal.pooled.items():
+        row, norm = program.activations[steps.row[s]], program.norms[steps.norm[s]]
+        saturated[s], flat = peak.peaks.flat, correlation.dead_set(row) if norm.kind is None else []
+        dead[s] = correlation.common_probability(flat, math.exp(peak.log_std), peak.distance, peak.entries)
     for s, found in (signal.fractions or {}).items():
         saturated[s], dead[s] = found[0], dead[s] if found[1] is None else found[1]
     return saturated, dead

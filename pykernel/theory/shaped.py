@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pykernel.theory.mean_field import Backward
+from pykernel.theory.neighbours import ANY
 from pykernel.theory.signals import Gradient
 from pykernel.theory.structure import place
 
@@ -59,6 +60,7 @@ class ShapedBackward(Backward):
         raise NotImplementedError
 
     def run(self, start: float, coherence: float) -> Gradient:
+        self.giving = {ANY: float(coherence)}
         self.give(0, start, coherence)
         for stretch in self.program.stretches[::-1]:
             ops = [(op, place(stretch, op)) for op in stretch.ops[::-1]]

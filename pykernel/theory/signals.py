@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class Signal:
             input apart from them; the others are then those of two positions of one input. Else None.
         fractions: number of an activation step -> its saturated and dead share, where it acts on entries that are not
             normal (`density`, `population`); None in place of the latter where it acts on normal ones after all.
+        peaks: number of a window -> what the largest entries of a max pool are like (`ops.pool.Peak`).  pooled: number
+            of an activation step that acts on a max pool of what weights give -> the same behind it.
+        near: ("layer", "step" or "window", number) -> `neighbours.Near` of what a layer or a function reads, or of what
+            a pool makes, where neighbours have more in common than others.
     """
 
     weight: Any
@@ -71,6 +75,9 @@ class Signal:
     distance: Any
     between: Any = None
     fractions: Any = None
+    peaks: Any = field(default_factory=dict)
+    pooled: Any = field(default_factory=dict)
+    near: Any = field(default_factory=dict)
 
     @property
     def spread(self) -> np.ndarray:
@@ -93,6 +100,8 @@ class Gradient:
             attention.
         to_value, to_query, to_key: factors of attention on its output's gradient, (M,).
         between: the same with the correlations of columns of different inputs, as of a Signal.
+        inside: number of a layer -> correlations of dJ/dz[l] between neighbours (`neighbours.lookup`), where its input
+            has some.
     """
 
     activation: Any
@@ -104,3 +113,4 @@ class Gradient:
     to_query: Any
     to_key: Any
     between: Any = None
+    inside: Any = field(default_factory=dict)

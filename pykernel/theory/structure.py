@@ -63,6 +63,8 @@ class Structure:
     Attributes:
         program: what is walked.
         laws: register -> Law.
+        functions: registers that hold a function of normal entries, entry by entry.  pooled: those that hold the
+            largest of normal entries.
         means: activation functions whose outputs a skip adds up although they have a mean.
         follows: how the distribution of entries that are not normal is followed, where functions act on such:
             "density", "population" where columns are tied together, or other steps made them, "every column" where
@@ -71,6 +73,8 @@ class Structure:
 
     program: Program
     laws: dict[int, Law] = field(default_factory=dict)
+    functions: frozenset = frozenset()
+    pooled: frozenset = frozenset()
     means: list[str] = field(default_factory=list)
     follows: str = ""
     _fresh: Any = field(default_factory=count)
@@ -90,6 +94,16 @@ class Structure:
         first, each = place(stretch, op)
         numbers = self.program.steps.norm if table == "step" else self.program.norm_steps
         return {self.program.norms[i].kind for i in distinct(numbers[first : first + each * stretch.count : each])}
+
+    def step(self, stretch: Stretch, op: Op, law: Any) -> None:
+        """Walk one op: `law` is that of its kind."""
+        normal, read, written = self.laws[op.ins[0]].gaussian if op.ins else False, {*op.ins[:1]}, {op.out}
+        passed = op.kind == "node"
+        functions = (op.kind == "phi" and normal) or (passed and bool(read & self.functions))
+        pooled = (op.kind == "pool" and normal) or (passed and bool(read & self.pooled))
+        self.laws[op.out] = law(self, stretch, op)
+        self.functions = self.functions | written if functions else self.functions - written
+        self.pooled = self.pooled | written if pooled else self.pooled - written
 
     def require_gaussian(self, register: int, what: str) -> None:
         """Refuse what acts on entries that are not normal."""
@@ -113,7 +127,8 @@ class Structure:
                 "the positions of one input from other inputs; use propagate"
             )
         norms = [norm.kind for norm in program.norms_used]
-        tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms)
+        pools = any(step.kind == "pool" for stretch in program.stretches for step in stretch.ops)
+        tied = program.columns > 1 and (program.head.loss is not None or "batch" in norms or pools)
         way = "every column" if batch else "density" if law.followed and not tied else "population"
         self.follows = max(self.follows, way, key=WAYS.index)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel.distributions import unit_variance
-from pykernel.program import BIASES, Draw, Op, Program, distinct
+from pykernel.program import BIASES, Draw, Op, Program, distinct, once
 from pykernel.theory.plain import plain
 from pykernel.theory.structure import NoTheory, place
 
@@ -49,6 +49,7 @@ class Scores(NamedTuple):
     units: np.ndarray
 
 
+@once
 def scores(program: Program) -> Scores:
     """What the scores of attentions are like, by their layers."""
     mixes, layers = program.mixes, program.layers

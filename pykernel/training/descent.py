@@ -79,11 +79,9 @@ class Small:
         layers, values = program.layers, self.values
         biases = tuple(values.get(("bias", int(address))) for address in layers.address)
         own = np.array([b is not None for b in biases])
-        given = dataclasses.replace(
-            layers, bias_draw=np.where(own, BIASES.index("given"), 0), bias_scale=np.where(own, 1.0, 0.0)
-        )
-        head = dataclasses.replace(program.head, weight=values["head"], scale=1.0, bias=values.get("head bias"))
-        head = dataclasses.replace(head, targets=self._targets)
+        given = layers._replace(bias_draw=np.where(own, BIASES.index("given"), 0), bias_scale=np.where(own, 1.0, 0.0))
+        head = program.head._replace(weight=values["head"], scale=1.0, bias=values.get("head bias"))
+        head = head._replace(targets=self._targets)
         return dataclasses.replace(program, layers=given, biases=biases, head=head, x=self._x)
 
 

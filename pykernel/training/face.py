@@ -157,7 +157,7 @@ def planned(chain, steps, rate, momentum, parametrization, engine, backend, thre
     program = run.lowered(chain, **words)
     if program.head.loss is None:
         raise ValueError('training needs a loss: give the chain a Head, Head("linear") for a random read-out')
-    if (program.layers.groups > 1).any():
+    if program.has_groups:
         raise ValueError("grouped convolutions are not trained: groups=1 are")
     refusal = matrix_free_refusal(program)
     if engine == "matrix_free" and refusal is not None:
@@ -180,11 +180,11 @@ def _scaled(program, row):
     """The program at a parametrization's initialisation."""
     head, mixes = program.head, program.mixes
     if head.weight is None:
-        head = dataclasses.replace(head, scale=head.scale * float(program.nodes[-1]) ** row.init)
+        head = head._replace(scale=head.scale * float(program.nodes[-1]) ** row.init)
     if len(mixes.scale):
         units = _units_of_a_head(program)
         own = mixes.scale == units**-0.5  # where no other scale is given
-        mixes = dataclasses.replace(mixes, scale=np.where(own, mixes.scale * units**row.scores, mixes.scale))
+        mixes = mixes._replace(scale=np.where(own, mixes.scale * units**row.scores, mixes.scale))
     return dataclasses.replace(program, head=head, mixes=mixes)
 
 

@@ -3,15 +3,15 @@
 progress of a sweep."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from places import ROOT
 
 # Jupyter's clients leave sockets and an event loop to the collector, which finds them during whichever test comes next.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-DOWNLOADS = Path(__file__).parents[2] / "docs" / "_build" / "html" / "_downloads"
+DOWNLOADS = ROOT / "docs" / "_build" / "html" / "_downloads"
 NOTEBOOKS = sorted(DOWNLOADS.rglob("*.ipynb"), key=lambda path: path.name)
 FIGURES = """
 import numpy as np, pykernel as pk
@@ -63,9 +63,7 @@ def said(cell, name):
 
 
 def test_the_gallery_offers_its_notebooks():
-    assert len(NOTEBOOKS) == len(list((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))), (
-        "make docs builds them first"
-    )
+    assert len(NOTEBOOKS) == len(list((ROOT / "examples").glob("[0-9]*.py"))), "make docs builds them first"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

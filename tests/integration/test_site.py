@@ -2,12 +2,11 @@
 """The documentation site in a real browser: every page asks for nothing outside, no script fails, nothing runs off its
 column."""
 
-from pathlib import Path
-
 import pytest
 from browser import Browser
+from places import ROOT
 
-SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
+SITE = ROOT / "docs" / "_build" / "html"
 WIDTHS = (390, 1024, 1366, 1920)  # a phone, a tablet, laptops, a screen
 WIDE = """[...document.querySelectorAll("article pre, article img, article table, article math[display=block]")]
     .filter(e => e.getClientRects().length && e.tagName == "PRE" && e.scrollWidth > e.clientWidth + 1)

@@ -33,7 +33,11 @@ def random_conv_chain(seed):
         kernel = pick(int(rng.integers(1, min(4, most) + 1)), tuple(int(rng.integers(1, min(5, n) + 1)) for n in left))
         stride = pick(1, 1, 2, tuple(int(s) for s in rng.integers(1, 3, axes)))
         padding = pick("zero", "circular", "valid")
-        conv = pk.Conv(channels, kernel, stride=stride, padding=padding, groups=groups, bias_std=pick(None, 0.3))
+        taps = np.broadcast_to(kernel, axes)
+        most = [int(n - 1) // max(int(k) - 1, 1) if k > 1 else 3 for n, k in zip(left, taps, strict=True)]
+        apart = pick(1, 1, tuple(int(rng.integers(1, max(min(d, 3), 1) + 1)) for d in most))
+        words = {"stride": stride, "padding": padding, "groups": groups, "dilation": apart}
+        conv = pk.Conv(channels, kernel, bias_std=pick(None, 0.3), **words)
         left, units = field(conv, left), channels
         steps.append(conv)
         steps += pick([], [], [pk.Norm("batch")]) if math.prod(left) > 3 else []
@@ -57,11 +61,11 @@ def torch_run(chain, positions, x, weights, biases, cotangent):
     a, place = x, 0
     for step in chain.blocks[0].steps:
         if isinstance(step, pk.Conv):
-            padding = tuple((k - 1) // 2 for k in step.taps(positions))
+            padding = step.window(a.shape[2:]).padding[2 - len(positions) :]
             if step.padding == "circular":
                 a = F.pad(a, [p for n in padding[::-1] for p in (n, n)], mode="circular")
             own = padding if step.padding == "zero" else 0
-            a = conv(a, weights[place], biases[place], step.stride, own, groups=step.groups)
+            a = conv(a, weights[place], biases[place], step.stride, own, step.dilation, step.groups)
             place += 1
         elif isinstance(step, pk.Linear):
             a, place = F.linear(a, weights[place], biases[place]), place + 1

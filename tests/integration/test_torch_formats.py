@@ -85,3 +85,86 @@ def test_a_run_with_formats_is_the_module_in_that_format(name, activation):
     for row, wanted in told.items():
         apart, moved = (np.linalg.norm(q.rows[row][0] - wanted) for q in (p, plain))
         assert apart < 0.1 * moved, row
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.norm, self.out = nn.RMSNorm(n, eps=1e-5), nn.Linear(2 * n, n, bias=False)
+        self.gate, self.value = (nn.Linear(n, 2 * n, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        h = self.norm(x)
+        return x + self.out(nn.functional.silu(self.gate(h)) * self.value(h))
+
+
+class Attention(nn.Module):
+    def __init__(self, n, heads):
+        super().__init__()
+        self.norm, self.qkv, self.out, self.heads = nn.LayerNorm(n), nn.Linear(n, 3 * n), nn.Linear(n, n), heads
+
+    def forward(self, x):
+        B, T, n = x.shape
+        q, k, v = self.qkv(self.norm(x)).split(n, dim=2)
+        q, k, v = (t.view(B, T, self.heads, n // self.heads).transpose(1, 2) for t in (q, k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.out(y.transpose(1, 2).reshape(B, T, n))
+
+
+def encoder(**words):
+    layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, **words)
+    return nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+
+
+MODULES = {
+    "norms": (
+        lambda: nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(32, 32), nn.LayerNorm(32), nn.Tanh())]),
+        (),
+    ),
+    "gates": (lambda: nn.Sequential(*[SwiGLU(32) for _ in range(4)]), ()),
+    "GPT": (lambda: nn.Sequential(*[m for _ in range(3) for m in (Attention(32, 4), SwiGLU(32))]), (9,)),
+    "post-norm encoder": (lambda: encoder(activation="gelu"), (9,)),
+    "pre-norm encoder": (lambda: encoder(norm_first=True), (9,)),
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(32, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.SiLU(), nn.AvgPool2d(2)
+        ),
+        (8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("which", MODULES)
+def test_modules_of_all_kinds_err_as_much_as_the_run_says(which, name):
+    """The module beside itself in float64: the error of what comes out, and the norm of the input's gradient. Within
+    steps PyTorch rounds more often (a mean, an exponential, a product of a gate), which is some percent of the error;
+    the run's row is taken before the last rounding, whose noise is added here."""
+    make, positions = MODULES[which]
+    torch.manual_seed(0)
+    low = make().to(TYPES[name])
+    x = torch.randn(6, *((32, *positions) if len(positions) == 2 else (*positions, 32))).to(TYPES[name])
+    results = []
+    for module, kind in ((low, TYPES[name]), (copy.deepcopy(low).double(), torch.float64)):
+        leaf = x.to(kind, copy=True).requires_grad_()
+        out = module(leaf)
+        c = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(TYPES[name])
+        out.backward(c.to(kind))
+        results.append([t.detach().double().numpy() for t in (out, leaf.grad)])
+    (out, gradient), (truth, plain) = results
+    norm = np.linalg.norm
+    ours = lambda t: (t.transpose(1, 2) if len(positions) == 1 else t).double().numpy()
+    p = pk.propagate(
+        pk.from_torch(low, weights=True),
+        x=ours(x),
+        cotangent=ours(c),
+        positions=positions,
+        batch_first=True,
+        formats=pk.Formats(name, name, name),
+        engine="dense",
+    )
+    error = norm(out - truth) / norm(truth)
+    told = np.hypot(10 ** p.log10_error_signal[0, -1], FORMATS[name].noise)
+    assert np.log10(error) == pytest.approx(np.log10(told), abs=0.12)
+    moved = abs(np.log10(norm(gradient) / norm(plain)))
+    assert p.log10_grad_activation[0, 0] == pytest.approx(np.log10(norm(gradient)), abs=moved + error)

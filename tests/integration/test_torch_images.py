@@ -150,6 +150,14 @@ class Separable(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def dilated():
+    """Kernels with gaps, padded so that positions stay, and not at all."""
+    parts = [nn.Conv2d(3, 8, 3, padding=2, dilation=2), nn.BatchNorm2d(8), nn.ReLU()]
+    parts += [nn.Conv2d(8, 8, 3, padding="same", dilation=(1, 3), padding_mode="circular"), nn.Tanh()]
+    parts += [nn.Conv2d(8, 6, 3, stride=2, dilation=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(6, 3))
+
+
 def sequence():
     """One axis of positions."""
     parts = [nn.Conv1d(5, 8, 3, padding=1), nn.BatchNorm1d(8), nn.SiLU(), nn.AvgPool1d(2)]
@@ -166,6 +174,7 @@ MODULES = {
     "functions": (LeNet, (1, 32, 32)),
     "separable": (Separable, (2, 6, 9)),
     "sequence": (sequence, (5, 16)),
+    "dilated": (dilated, (3, 11, 12)),
 }
 
 
@@ -320,7 +329,7 @@ class Given(nn.Module):
 
 
 REFUSED = [
-    ([nn.Conv2d(3, 8, 3, dilation=2)], r"layer 0 \(Conv2d\) has dilation \(2, 2\)"),
+    ([nn.Conv2d(3, 8, 3, padding=1, dilation=2)], r"has padding \(1, 1\) and a kernel of .* here \(2, 2\), or nothing"),
     ([nn.Conv2d(3, 8, 5, padding=1)], r"has padding \(1, 1\) and a kernel of \(5, 5\); .* here \(2, 2\), or nothing"),
     ([nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect")], "has padding_mode='reflect'"),
     ([nn.Conv2d(3, 8, 4, padding="same")], "more on one side"),

@@ -63,10 +63,12 @@ struct AffineRow {
 // input with one axis the first numbers are 1, and no padding.
 struct Window {
   int64_t field[2], taps[2], stride[2], padding[2];
-  bool circular;  // taps beyond an edge see the other side; else zeros
-  bool largest;   // of a pool: the largest entry; else the mean
-  bool by_units;  // of patches: the taps of a unit stand together; else the units of a tap
-  int64_t out(int axis) const { return (field[axis] + 2 * padding[axis] - taps[axis]) / stride[axis] + 1; }
+  bool circular;                 // taps beyond an edge see the other side; else zeros
+  bool largest;                  // of a pool: the largest entry; else the mean
+  bool by_units;                 // of patches: the taps of a unit stand together; else the units of a tap
+  int64_t dilation[2] = {1, 1};  // positions from one tap to the next
+  int64_t span(int axis) const { return dilation[axis] * (taps[axis] - 1) + 1; }
+  int64_t out(int axis) const { return (field[axis] + 2 * padding[axis] - span(axis)) / stride[axis] + 1; }
   int64_t count() const { return out(0) * out(1); }
   int64_t all_taps() const { return taps[0] * taps[1]; }
   int64_t positions() const { return field[0] * field[1]; }

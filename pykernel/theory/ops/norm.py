@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 from pykernel.theory.logs import log_add
+from pykernel.theory.structure import NoTheory
 
 ROWS = ("norm_raw", "norm_mean", "norm_level")
 FAR_ROWS = ("norm_distance",)
@@ -37,6 +38,11 @@ def level(norm, q, mean):
 
 def law(walk, stretch, op):
     kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
+    if source in walk.pooled and "batch" in kinds:
+        raise NoTheory(
+            "mean field follows batch norm on a max pool with a function behind it in one Block; put the norm before "
+            "the pool, or use propagate"
+        )
     if "batch" in kinds:
         if not walk.laws[source].gaussian:
             walk.follow(source, "batch norm", batch=True)

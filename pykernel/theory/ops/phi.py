@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from pykernel.theory import uniform
+from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import deviation
-from pykernel.theory.structure import ODD
+from pykernel.theory.structure import ODD, NoTheory
 
 ROWS = ("raw", "preimage", "uniform")
 FAR_ROWS = ("raw_distance",)
+
+ROUNDING = 1e-9  # of a squared norm
 
 
 def law(walk, stretch, op):
@@ -21,7 +26,14 @@ def law(walk, stretch, op):
     if norms == {None} and names == "linear":
         return walk.laws[source]
     known = "batch" not in norms
-    if not walk.laws[source].gaussian:
+    if source in walk.pooled:
+        if not norms <= {None, "batch"}:
+            raise NoTheory(
+                "mean field follows functions on max pools behind batch norm or no norm; put the norm before the pool, "
+                "or use propagate"
+            )
+        known = False
+    elif not walk.laws[source].gaussian:
         walk.follow(source, names, batch=not known)
     if walk.laws[source].summed and norms == {None} and "sin" in names.split(", "):
         walk.require_narrow(source, "a sum")
@@ -41,6 +53,9 @@ def moments(walk, op, number):
         s = first + i * each
         row, norm = at[s]
         raw[s] = q = square[source]
+        if (w := walk.pooled.get(source)) is not None:
+            pool.acted_on(walk, s, w, out)
+            return
         if norm.kind == "batch" and (B := int(walk.spread.steps[s])) > 1:
             preimage[s], walk.rows.raw_distance[s] = 0.0, far[source]
             square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source], B)
@@ -64,7 +79,7 @@ def distance(walk, op, number):
     def step(i):
         s = first + i * each
         row, norm = at[s]
-        if norm.kind != "batch":
+        if norm.kind != "batch" and s not in rows.pooled:
             rows.raw_distance[s] = d = far[source]
             if walk.wide is not None and walk.wide[s] >= 0:
                 far[out] = uniform.apart(rows.preimage[s], rows.uniform[s], d)
@@ -76,9 +91,31 @@ def distance(walk, op, number):
 
 def backward(walk, op, s):
     g, o = walk.take(op.out)
+    if walk.peaks and s in walk.peaks:
+        _from_pool(walk, op, s, g, o)
+        return
+    walk.rows.derivative[s], o = _passed(walk, s, o)
+    walk.give(op.ins[0], g + walk.rows.derivative[s], o)
+
+
+def _passed(walk, s, o):
+    """log factor on the squared norm of the gradient, and its correlation."""
+    if walk.signal.pooled and s in walk.signal.pooled:
+        return pool.slopes(walk, s, o)
     if walk.normed and walk.at[s][1].kind == "batch":
         B, signal = int(walk.spread.steps[s]), walk.signal
-        walk.rows.derivative[s], o = walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)
-    else:
-        o = o * walk.kept[s]
-    walk.give(op.ins[0], g + walk.rows.derivative[s], o)
+        return walk.through_batch(*walk.at[s], signal.raw[s], signal.raw_distance[s], o, B)
+    return walk.rows.derivative[s], o * walk.kept[s]
+
+
+def _from_pool(walk, op, s, g, o):
+    """A max pool has sent the gradient, or a part of it: to where the function is largest, with the slope there."""
+    sent, before, factor, alike = pool.through(walk, s)
+    walk.give(op.ins[0], sent + factor, alike)
+    made = sent + factor
+    rest = 1 - math.exp(min(sent - g, 0.0))
+    if rest > ROUNDING:
+        more, alike = _passed(walk, s, (o - (1 - rest) * before) / rest)
+        walk.give(op.ins[0], g + math.log(rest) + more, alike)
+        made = np.logaddexp(made, g + math.log(rest) + more)
+    walk.rows.derivative[s] = made - g
