@@ -155,16 +155,14 @@ template <class T> void Totals<T>::multiply(Sum& sum) {
   const auto [rows, columns, room, most, multiplies] = sum.shape;
   const int64_t waiting = sum.waiting();
   const int64_t top = *std::max_element(sum.exponents.begin(), sum.exponents.end());
-  T* const deltas = sum.deltas.get();
+  T* const deltas = sum.deltas.get();  // panels of `room` columns become panels of those that wait
   for (int64_t p = 0; p < panels_of(rows); p++) {
-    T* const panel = deltas + p * room * 16;
+    T* const panel = deltas + p * waiting * 16;
+    if (waiting < room) memmove(panel, deltas + p * room * 16, sizeof(T) * (size_t)(waiting * 16));
     for (int64_t column = 0; column < waiting; column++)
       if (const int64_t e = sum.exponents[(size_t)column]; e != top)
         for (int64_t i = column * 16; i < (column + 1) * 16; i++) panel[i] *= power<T>(e - top);
-    std::fill(panel + waiting * 16, panel + room * 16, T(0));
   }
-  for (int64_t p = 0; p < panels_of(columns); p++)
-    std::fill(sum.inputs.get() + (p * room + waiting) * 16, sum.inputs.get() + (p + 1) * room * 16, T(0));
   mixing_table<T>().turn(sum.inputs.get(), columns, room, sum.turned.get());
 
   const int64_t e = sum.any ? std::max(sum.exponent, top) : top;
@@ -172,7 +170,7 @@ template <class T> void Totals<T>::multiply(Sum& sum) {
   team_.each((panels_of(rows) + share_panels - 1) / share_panels, [&](int64_t c) {
     const int64_t first = c * share_panels * 16, units = std::min(share_panels * 16, rows - first);
     T* const product = static_cast<T*>(thread_scratch((size_t)(share_panels * 16 * columns) * sizeof(T)));
-    Weights<T> w = {units, room, T(1), Distribution::normal, 0, 0, 0, 0, nullptr, deltas + first * room};
+    Weights<T> w = {units, waiting, T(1), Distribution::normal, 0, 0, 0, 0, nullptr, deltas + first * waiting};
     product_table<T>().forward(w, 0, panels_of(units), columns, sum.turned.get(), product, nullptr);
     T* const to = sum.total.get() + first * columns;
     if (sum.any)

@@ -22,6 +22,15 @@ def test_interval_of_a_median_covers():
     assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0, 0.75)
 
 
+def test_laws_are_told_apart_at_any_magnitude():
+    """To twelve digits, not twelve places: gains of 1e-300 and 1e-30 are two laws, and 1e300 overflows nothing."""
+    law = lambda gain: advice._law(pk.Chain(depth=3, width=8, gain=gain), ())
+    with np.errstate(all="raise"):
+        laws = [law(gain) for gain in (1e-300, 1e-30, 1.0, 1e30, 1e300)]
+    assert all(a != b for i, a in enumerate(laws) for b in laws[:i])
+    assert law(1.0) == law(1.0 + 1e-15)
+
+
 def test_diagnosis_of_a_sigmoid_chain():
     p = pk.propagate(
         pk.Chain(depth=30, width=64, activation="sigmoid", init="lecun_normal"), replicas=12, engine="dense"

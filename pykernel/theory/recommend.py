@@ -305,8 +305,14 @@ def _law(chain: Chain, positions: Any) -> tuple:
         *tables,
         *(a.tobytes() for a in affines),
         *(a.tobytes() for a in arrays),
-        *(np.round(a, 12).tobytes() for a in numbers),
+        *(part.tobytes() for a in numbers for part in _to_digits(a)),
     )
+
+
+def _to_digits(a: Any) -> tuple[Any, Any]:
+    """Numbers of any magnitude to twelve digits, so that schemes of one law agree: mantissas and exponents."""
+    mantissa, exponent = np.frexp(a)
+    return np.round(mantissa, 12), exponent
 
 
 class _Bench:
