@@ -40,34 +40,54 @@ class Team {
     context_ = const_cast<void*>(static_cast<const void*>(&f));
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
-    helped_.store(0, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
+    gate_.store(((gate_.load(std::memory_order_relaxed) & ~inside) + round) | open, std::memory_order_release);
+    gate_.notify_all();
     work();
-    for (int spins = 0; helped_.load(std::memory_order_acquire) != size_ - 1;) pause(spins);
+    gate_.fetch_and(~open, std::memory_order_relaxed);
+    for (int spins = 0; gate_.load(std::memory_order_acquire) & inside;) pause(spins);
     if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(error_);
     if (stopped()) throw Stopped{};
   }
 
-  // The life of a helper: until the leader closes the team.
+  // The life of a helper: until the leader closes the team. It joins a loop while that is open; where it has no core
+  // meanwhile it misses the loop, and nobody waits for it.
   void serve() {
-    for (uint64_t seen = 0;;) {
-      for (int spins = 0; round_.load(std::memory_order_acquire) == seen;) {
-        if (closed_.load(std::memory_order_acquire)) return;
-        pause(spins);
+    uint64_t helped = 0;
+    for (int spins = 0;;) {
+      uint64_t gate = gate_.load(std::memory_order_acquire);
+      if (gate & closed) return;
+      if (gate & open && gate / round != helped) {
+        if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acquire)) continue;
+        helped = gate / round;
+        work();
+        gate_.fetch_sub(1, std::memory_order_release);
+        spins = 0;
+      } else if (!pause(spins)) {
+        gate_.wait(gate, std::memory_order_acquire);
       }
-      seen++;
-      work();
-      helped_.fetch_add(1, std::memory_order_release);
     }
   }
-  void close() { closed_.store(true, std::memory_order_release); }
+  void close() {
+    gate_.fetch_or(closed, std::memory_order_release);
+    gate_.notify_all();
+  }
 
  private:
-  static void pause(int& spins) {
+  // The gate of a loop: how many helpers are inside, whether more may come in, whether the team is closed; above, the
+  // loop's number.
+  static constexpr uint64_t inside = 0xffff, open = 1 << 16, closed = 1 << 17, round = 1 << 18;
+
+  // A moment's rest; false after so many that a helper should sleep.
+  static bool pause(int& spins) {
+    spins++;
 #if defined(__x86_64__)
-    if (++spins < 4000) return __builtin_ia32_pause();
+    if (spins < 4000) {
+      __builtin_ia32_pause();
+      return true;
+    }
 #endif
     std::this_thread::yield();
+    return spins < 4100;
   }
   void work() {
     try {
@@ -89,10 +109,10 @@ class Team {
   void* context_ = nullptr;
   int64_t count_ = 0;
   std::exception_ptr error_;
-  alignas(64) std::atomic<uint64_t> round_{0};
+  alignas(64) std::atomic<uint64_t> gate_{0};
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<int> helped_{0};
-  std::atomic<bool> closed_{false}, failed_{false}, claimed_{false};
+  alignas(64) std::atomic<bool> failed_{false};
+  std::atomic<bool> claimed_{false};
 };
 
 }  // namespace pykernel
