@@ -16,9 +16,8 @@ using namespace pykernel::c_door;
 constexpr int64_t most_ops = 1 << 16, most_numbers = 1 << 24;
 
 // In the order of pk_op_kind
-constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm, OpKind::gate,   OpKind::add,
-                              OpKind::scale,  OpKind::mask, OpKind::node, OpKind::affine, OpKind::mix,
-                              OpKind::drive};
+constexpr OpKind c_kinds[] = {OpKind::linear, OpKind::phi,  OpKind::norm,   OpKind::gate, OpKind::add,  OpKind::scale,
+                              OpKind::mask,   OpKind::node, OpKind::affine, OpKind::mix,  OpKind::drive};
 
 // A caller's program as C++ has it; what lies here is not a run's memory.
 class HeldProgram {
