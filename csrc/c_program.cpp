@@ -55,7 +55,7 @@ class HeldProgram {
       for (int64_t j = 0; j < from.op_count; j++) {
         const pk_op& op = from.ops[j];
         require(op.kind >= 0 && op.kind < (int)std::size(c_kinds),
-                "an op's kind must be one of pk_op_kind, which has no convolutions, pools or inputs on the way");
+                "an op's kind must be one of pk_op_kind, which has no convolutions or pools");
         for (const int32_t r : {op.out, op.ins[0], op.ins[1], op.ins[2]})
           require(r >= 0 && r < most_ops, "an op's registers must be at least 0 and below 65536");
         ops.push_back({c_kinds[op.kind], op.out, {op.ins[0], op.ins[1], op.ins[2]}, 0});

@@ -3,6 +3,7 @@
 beyond float range."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from combinations import CASES, NORMS, ORDERS, RESIDUALS
 
 import pykernel as pk
 from pykernel import activations
+from pykernel.block import Block
+from pykernel.engines import cpp, heads, reference
 from pykernel.engines import run as runs
 from pykernel.engines.reference import Kept
+from pykernel.lower import lower
 
 LOG10_2 = np.log10(2)
 
@@ -266,3 +270,18 @@ def test_observables_of_a_chain_small_enough_to_see():
 def test_input_correlation():
     p = run(pk.Chain(depth=1, width=4000, activation="linear", init="identity"), batch=3, replicas=4, correlation=0.6)
     assert p.similarity.mean() == pytest.approx(0.6, abs=5 / np.sqrt(4000 * 4))
+
+
+@pytest.mark.parametrize(("outputs", "width", "batch"), [(3000, 128, 256), (1000, 800, 8)])
+@pytest.mark.parametrize("loss", ["softmax", "mse", "sigmoid", "linear"])
+def test_memory_of_a_head_is_counted(loss, outputs, width, batch):
+    """Of wide heads it is most of a run's: no backend is proposed as the smaller one that needs more than it says."""
+    chain = pk.Chain(depth=1, width=width, head=pk.Head(loss, outputs))
+    program = lower(chain, batch=batch, formats=pk.Formats("bfloat16", "bfloat16", "bfloat16"))
+    last = Block(np.random.default_rng(0).standard_normal((width, batch)))
+    tracemalloc.start()
+    heads.objective(program, 0, last)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert heads.memory(program) / 1.5 < taken < 1.02 * heads.memory(program)
+    assert reference.memory(program) > taken and cpp.memory(program) > 8 * outputs * batch

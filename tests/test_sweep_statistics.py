@@ -281,7 +281,8 @@ def test_without_cpp_auto_takes_the_cheapest_engine():
 
     def chosen(width, batch=1, activation="tanh", **words):
         chain = pk.Chain(depth=3, width=width, activation=activation, init="lecun_normal")
-        return run.prepare(chain, batch=batch, **words).choice[:2]
+        choice = run.prepare(chain, batch=batch, **words).choice
+        return choice.engine, choice.backend
 
     mine = pk.Activation(value=np.tanh, slope=lambda z: 1 / np.cosh(z) ** 2, name="mine")
     assert chosen(64) == chosen(4096) == ("matrix_free", "cpp")

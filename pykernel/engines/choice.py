@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
 
+CLEARLY = 2.0  # times dearer: a named backend kept to matrix-free once, and cells of stores are known by their engine
 WRITTEN = 2e10  # bytes a second, by one core into memory: above what any of today does
 
 
@@ -83,8 +84,9 @@ def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
                 reasons.append(reason)
     if len(found) == 1:
         return found[0]
-    if found and len(backends) == 1:  # backends that are compared run the same engine
-        return min(found, key=lambda choice: cost.seconds(program, choice.engine, BACKENDS[0]))
+    if found and len(backends) == 1:  # the same engine in every backend, so that they can be compared
+        first, other = (cost.seconds(program, choice.engine, BACKENDS[0]) for choice in found)
+        return found[first > CLEARLY * other]
     if found:  # weights are cheaper where columns come near the width, and compiled draws than matrix-free NumPy
         return min(found, key=lambda choice: choice.seconds)
     raise ValueError((reasons + missing)[0])

@@ -25,7 +25,16 @@ def seconds(program, engine: str, backend: str) -> float:
     first = _first(program.first_uses, program.depth)
     drawn, haar = _kinds(program.draws, layers.draw)
     head = _head(program.head.outputs, program.nodes[-1], program.read_columns, backend) if program.head.loss else 0.0
-    return head + _seconds(engine, backend, layers.units, layers.columns, columns, drawn, haar, attention, first)
+    seen, times = (slice(0, 1), program.depth) if _is_uniform(program) else (slice(None), 1)
+    sizes = layers.units[seen], layers.columns[seen], columns
+    return head + _seconds(engine, backend, *sizes, drawn, haar, attention, first, times)
+
+
+def _is_uniform(program) -> bool:
+    """Whether all layers are as the first, each the only one of its repetition, and use weights of their own."""
+    one = len(program.stretches) == 1 and program.stretches[0].each.layer == 1 and not program.counts.weight
+    plain = len(program.draws) == 1 and not program.windows and len(program.kernels) == 1
+    return one and plain and int(program.nodes.min()) == program.widest
 
 
 def seconds_of(chain, run: dict) -> float:
@@ -35,9 +44,10 @@ def seconds_of(chain, run: dict) -> float:
     columns = run["batch"] * math.prod(positions)
     engine, backend = run["engine"], run["backend"]
     if chain.blocks is None and not chain.has_lists and not chain.tied:
-        n = chain.layer_widths
+        n, times = (chain.layer_widths, 1) if chain.width is None else (np.full(2, chain.width), chain.depth)
         drawn, haar = _kinds([chain.init], None)
-        return _head_of(chain, n[-1], columns, run) + _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar)
+        each = _seconds(engine, backend, n[1:], n[:-1], columns, drawn, haar, times=times)
+        return _head_of(chain, n[-1], columns, run) + each
     pattern = pattern_of(chain, positions)
     places = pattern.places(positions)
     attention = _attention(pattern.stretches, pattern.units, places, pattern.causal, run["batch"])
@@ -84,16 +94,16 @@ def _attention(stretches, units, positions, causal, batch):
     return 7 * float(each.sum()) * batch
 
 
-def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, attention=0.0, first=True):
+def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, attention=0.0, first=True, times=1):
     """`rows`, `columns_of_weight`: of each W[l].  columns: of every block, or of each layer's.  drawn, haar, first: of
-    each layer, or of all.  attention: multiply-adds between positions."""
-    depth = len(rows)
+    each layer, or of all.  attention: multiply-adds between positions.  times: how often these layers come."""
+    depth = len(rows) * times
     rows, columns_of_weight, columns = rows.astype(float), columns_of_weight.astype(float), columns * 1.0
     uses = 1.0 if first is True else depth / np.count_nonzero(first)  # of a weight: each is asked under all before
     if engine == "matrix_free" and backend != "cpp":  # NumPy between the draws
         again = 1e-9 * (uses - 1) * rows * columns**2
         each = 3.3e-3 + 1e-4 * columns + 1e-6 * rows * columns + again
-        return float(each.sum()) + attention * 1e-9
+        return float(each.sum()) * times + attention * 1e-9
     total = 2e-5 + depth * (6e-5 if backend == "numba" else 1.5e-6)
     total += attention * (0.3e-9 if backend == "numba" else 0.04e-9)
     each = 6e-9 * rows * columns
@@ -109,4 +119,4 @@ def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, att
         each += weights * (drawn * (1.0e-9 * first + 0.2e-9 + 0.08e-9 * columns))
         if haar is not False:
             each += 0.5e-9 * weights * np.minimum(rows, columns_of_weight) * (haar & np.asarray(first))
-    return (total + float(each.sum())) * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)
+    return (total + float(each.sum()) * times) * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)

@@ -44,6 +44,15 @@ def objective(program, replica, last, keep=lambda name, number, make: None):
     return _spread(program, du), float(loss / program.read_columns)
 
 
+def memory(program) -> int:
+    """Bytes that a head takes, about: the draw of its weight with intermediates, or the weight and what losses make of
+    logits; measured."""
+    if not program.head.loss:
+        return 0
+    weights, logits = (program.head.outputs * int(n) for n in (program.nodes[-1], program.read_columns))
+    return max(80 * weights, 16 * weights + 90 * logits)
+
+
 def _read(program, last):
     """What the head reads of the last node's columns."""
     if program.head.over == "positions":

@@ -44,9 +44,8 @@ def refusal(program):
 def memory(program, threads):
     """Bytes of workspace for so many replicas at a time."""
     found, _, _ = numba_records.sizes(program, 1, (TAPE_BYTES, KEPT_BYTES))
-    return threads * sum(
-        int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values()
-    )
+    workspace = sum(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize for shape, dtype in found.values())
+    return threads * (workspace + heads.memory(program))
 
 
 def run(program, first, count, *, threads=1, keep=()):

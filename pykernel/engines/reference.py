@@ -297,4 +297,5 @@ def memory(program: Program, threads: int = 1) -> int:
     layers = program.layers
     rows, columns, taps = (a.astype(object) for a in (layers.units, layers.columns, layers.taps))
     blocks = program.batch * (layers.positions.astype(object) * (rows + (taps > 1) * columns * layers.groups)).sum()
-    return int(8 * 6 * (blocks + program.columns * int(program.nodes[0])) + 200 * (rows * columns).max())
+    draw = 200 * (rows * columns).max()
+    return int(8 * 6 * (blocks + program.columns * int(program.nodes[0])) + max(draw, heads.memory(program)))
