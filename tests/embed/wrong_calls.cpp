@@ -185,10 +185,46 @@ void layers() {
   EXPECT(PK_INVALID, pk_draw_weights(1, 1, 0, "stable", 3, 0, 0, 1, 1, numbers.data(), MESSAGE));
 }
 
+// Weights that layers share are numbered in order of first use and alike in all that makes them; inputs that arrive on
+// the way have units.
+void programs() {
+  auto relu = sized<pk_activation>();
+  relu.name = "relu";
+  const pk_activation* const activations[] = {&relu};
+  const pk_op ops[] = {{PK_OP_LINEAR, 0, {0}}, {PK_OP_PHI, 0, {0}}, {PK_OP_NODE, 0, {0}}};
+  const pk_op arrives[] = {{PK_OP_DRIVE, 1, {0}}, {PK_OP_LINEAR, 1, {1}}, {PK_OP_ADD, 0, {0, 1}}, ops[1], ops[2]};
+  const pk_op unknown[] = {{PK_OP_DRIVE + 1, 0, {0}}};
+  const pk_stretch stretch = {ops, 3, 2}, driven = {arrives, 5, 2}, odd = {unknown, 1, 1};
+  const int64_t five[] = {5, 5, 5}, shared[] = {0, 0}, below[] = {-1, 0}, late[] = {1, 0}, far[] = {0, INT64_MAX};
+  const int64_t addresses[] = {1, 2}, no_units[] = {0, 0};
+  const double other[] = {.3, .4};
+  const pk_draw normal = {"normal", 0};
+  auto program = sized<pk_program>();
+  program.stretches = &stretch, program.stretch_count = 1, program.nodes = program.units = program.columns = five;
+  program.batch = 1, program.exponent = 1, program.draws = &normal, program.draw_count = 1, program.scale = scale;
+  program.activations = activations, program.activation_count = 1, program.weight = shared;
+  const auto bytes = [](const pk_program& p) {
+    size_t most = 0;
+    return pk_program_bytes(&p, PK_DENSE, PK_FLOAT32, nullptr, &most, MESSAGE);
+  };
+  EXPECT(PK_OK, bytes(program));
+  const auto refuse = [&](const char* what, auto change) {
+    pk_program changed = program;
+    change(changed);
+    expect(PK_INVALID, bytes(changed), what);
+  };
+#define REFUSED_PROGRAM(change) refuse(#change, [&](pk_program& p) { p.change; })
+  REFUSED_PROGRAM(weight = below), REFUSED_PROGRAM(weight = late), REFUSED_PROGRAM(weight = far);
+  REFUSED_PROGRAM(scale = other), REFUSED_PROGRAM(address = addresses), REFUSED_PROGRAM(stretches = &odd);
+  program.stretches = &driven, program.drives = five;
+  EXPECT(PK_OK, bytes(program));
+  REFUSED_PROGRAM(drives = nullptr), REFUSED_PROGRAM(drives = no_units);
+}
+
 }  // namespace
 
 int main() {
-  plans(), runs(), layers();
+  plans(), runs(), layers(), programs();
   std::printf("%d wrong\n", wrong);
   return wrong != 0;
 }
