@@ -25,6 +25,13 @@ template <class F> void with_team(int size, const std::atomic<bool>& stop, F&& w
 }  // namespace
 
 int main() {
+  {
+    const std::atomic<bool> stop{false};
+    Team team(3, stop);  // whose helpers never get a core
+    std::vector<int> done(100);
+    team.each(100, [&](int64_t i) { done[(size_t)i]++; });
+    for (const int times : done) EXPECT(times == 1);
+  }
   for (const int size : {1, 2, 5}) {
     std::atomic<bool> stop{false};
     with_team(size, stop, [&](Team& team) {

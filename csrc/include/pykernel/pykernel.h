@@ -187,7 +187,7 @@ typedef struct {
   double *log10_grad_weight, *log10_grad_bias, *log10_grad_preactivation, *log10_grad_activation,
       *log10_mean_square_preactivation, *log10_mean_square_activation, *mean_activation, *saturated, *dead, *similarity,
       *log10_weight_factor, *log10_derivative_factor, *loss;
-  double *attention_entropy, *score_std; /* (count, attentions) */
+  double *attention_entropy, *score_std;                   /* (count, attentions) */
   double *log10_grad_weight_total, *log10_grad_bias_total; /* (count, weights that layers share) */
 } pk_rows;
 
@@ -284,8 +284,8 @@ typedef struct {
   const int64_t* weight; /* where layers share weights, of each layer the number of its weight, from 0 in order of first
                             use; those of one number must agree in all that makes a weight. Null: each has its own, and
                             there are no totals */
-  const int64_t* drives;       /* of each drive: units of its input */
-  const double* const* drive;  /* and the input, (units, columns) row by row, or null: all are drawn */
+  const int64_t* drives; /* of each drive: units of its input */
+  const double* const* drive; /* and the input, (units, columns) row by row, or null: all are drawn */
 } pk_program;
 
 /* As pk_chain_bytes and pk_chain_run. Rows have one number a replica for each layer, activation step or node:
