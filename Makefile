@@ -17,18 +17,19 @@ help: ## this list
 run: .venv/installed ## the default sweep: table, figures, report, CSV and NetCDF in results/
 	$(BIN)/pykernel sweep --default
 
-test: .venv/tools ## the test suite; ARGS="tests/test_inits.py -k pickle" for some of it
+test: .venv/tools ## the test suite; ARGS="tests/words/test_inits.py -k pickle" for some of it
 	$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
 
 # A test of every floor of the house that needs neither Numba nor a minute.
-QUICK := arrows breath codebase types package stream product activations blocks trace
+QUICK := house/arrows house/breath house/codebase house/types house/package kernels/stream kernels/product \
+  words/activations words/blocks engines/trace
 
 check: .venv/tools ## lint, types and a test of every floor, in half a minute: before each commit
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy --no-error-summary
 	git diff --name-only --diff-filter=d HEAD -- $(CPP) | xargs -r $(BIN)/clang-format --dry-run --Werror
-	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not examples" $(QUICK:%=tests/test_%.py) $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not examples" $(foreach test,$(QUICK),tests/$(dir $(test))test_$(notdir $(test)).py) $(ARGS)
 
 lint: .venv/tools ## format, lint and types
 	$(BIN)/ruff check .

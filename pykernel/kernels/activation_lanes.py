@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The built-in activation functions in lanes of float64: `pykernel.activations`, fast; a user's row is called back.
 
-Accuracy: a few units in the last place; `tests/test_numba.py` holds every row here to the table of
+Accuracy: a few units in the last place; `tests/engines/test_numba.py` holds every row here to the table of
 `pykernel.activations`.
 """
 

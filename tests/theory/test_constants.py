@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Numbers of random networks at initialisation that papers and derivations give: theory must say them, and draws show
-them. Blocks are in test_theory_blocks."""
+them. Blocks are in theory/test_blocks."""
 
 import math
 

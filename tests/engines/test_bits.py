@@ -2,7 +2,8 @@
 """The pinned stream: draws and rows of stream version 2, the same on every instruction set, for any threads and any
 memory.
 
-`data/rows-2.npz` is written by `python tests/test_bits.py`, and only where the stream gets a new version.
+`data/rows-2.npz` is written by `PYTHONPATH=tests python tests/engines/test_bits.py`, and only where the stream gets a
+new version.
 """
 
 import hashlib

@@ -39,7 +39,7 @@ FORMATS = (
 @pytest.mark.parametrize("seed", range(30))
 def test_two_backends_agree_op_by_op_in_formats(seed):
     """What every op stores; every other chain has attention. Sums of thirds in which the last bit decides a tie (see
-    test_formats) occur in two of these chains, backward through attention."""
+    words/test_formats) occur in two of these chains, backward through attention."""
     attention = seed % 2 == 0 and seed not in (12, 24)
     chain = random_chain(seed, attention=attention)
     for formats in FORMATS:

@@ -32,3 +32,12 @@ def test_files_that_recipes_name_are_there():
     named = re.findall(r"`((?:pykernel|csrc|docs|tests|bench)/[\w./]+\.\w+)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert len(named) > 30
     assert [name for name in named if not re.search(r"NAME|OP\b", name) and not (ROOT / name).exists()] == []
+
+
+def test_tests_that_commands_name_are_there():
+    """In workflows, hooks, the Makefile and what a wheel is tried with."""
+    commands = [ROOT / name for name in ("Makefile", "pyproject.toml", ".pre-commit-config.yaml")]
+    texts = [path.read_text() for path in (*commands, *(ROOT / ".github" / "workflows").iterdir())]
+    named = {name for text in texts for name in re.findall(r"tests/\w+/test_\w+\.py", text)}
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []

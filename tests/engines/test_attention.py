@@ -110,7 +110,7 @@ def test_plain_arithmetic_shows_what_plain_arithmetic_does():
 
 BITS = """
 import hashlib
-from test_attention_engines import programs
+from test_attention import programs
 from pykernel.engines import cpp, cpp_matrix_free
 digest = hashlib.sha256()
 for program in programs():

@@ -189,7 +189,7 @@ def test_formats_in_plans_are_tables(tmp_path):
 
 
 def test_keys_without_formats_do_not_name_them():
-    """So older stores stay known; test_sweep_old_store reads one."""
+    """So older stores stay known; sweeps/test_old_store reads one."""
     from pykernel.sweeps.grid import axes, cells
 
     run = {"batch": 1, "formats": None}
