@@ -132,7 +132,7 @@ def main() -> None:
     peers = {"torch autograd": torch_autograd, "torch by hand": torch_by_hand}
     peers = {name: run for name, run in peers.items() if name not in arguments.without}
     heads = [
-        "transformers",
+        "transformer: width x blocks x positions x heads",
         "best of PyTorch",
         "ms a network: dense",
         "matrix-free",
