@@ -117,7 +117,11 @@ def main() -> None:
     arguments = arguments_of(__doc__, POINTS, "POINT")
     peers = {"torch": torch_autograd(False), "torch, channels last": torch_autograd(True)}
     peers = {name: run for name, run in peers.items() if name not in arguments.without}
-    heads = ["convolutions: channels x side x batch x layers", "ms a network", *(f"times slower: {name}" for name in peers)]
+    heads = [
+        "convolutions: channels x side x batch x layers",
+        "ms a network",
+        *(f"times slower: {name}" for name in peers),
+    ]
     show("peers with convolutions", heads, rows(arguments, peers), arguments.write)
 
 
