@@ -103,11 +103,11 @@ def draw_growth(found: dict) -> None:
         (columns, sizes), values = found[name]
         for i, count in enumerate(columns):
             line = [math.nan if v is None else v for v in values[i * len(sizes) : (i + 1) * len(sizes)]]
-            axis.loglog([float(size) for size in sizes], line, "o-", label=f"{count} columns")
+            axis.loglog([float(size) for size in sizes], line, "o-", label=str(count))
         axis.set_xlabel(f"{grows}" + (" (4 layers)" if grows == "width" else " (256 units)"))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(unit_of(name).replace("ns/", "ns a "))
-    axes[0].legend()
+    axes[1].legend(*axes[0].get_legend_handles_labels(), title="columns", loc="upper right")  # where no line is
     figure.savefig(GROWTH, metadata={"Date": None})
     print(f"\n{GROWTH}")
 
