@@ -78,11 +78,13 @@ def test_shares_that_flush_and_overflow(activation):
     assert top == pytest.approx(told.overflowed_gradient[-1], rel=0.15) and top > 0.01
 
 
-@pytest.mark.parametrize("init", ["he_normal", "orthogonal"])
-def test_matrix_free_pairs_have_the_law_of_dense_ones(init):
+@pytest.mark.parametrize(
+    ("init", "rounding"), [("he_normal", "nearest"), ("orthogonal", "nearest"), ("he_normal", "stochastic")]
+)
+def test_matrix_free_pairs_have_the_law_of_dense_ones(init, rounding):
     """The rounded run and the one beside it see one matrix: else their gradients would have nothing in common. Five
     standard errors of a mean over 200 draws."""
-    formats = pk.Formats(signals="float8_e4m3fn", gradients="float8_e5m2")
+    formats = pk.Formats(signals="float8_e4m3fn", gradients="float8_e5m2", rounding=rounding)
     chain = pk.Chain(depth=5, width=24, activation="tanh", init=init)
     dense, free = (
         pk.propagate(chain, batch=2, replicas=200, seed=s, formats=formats, engine=e)
