@@ -30,6 +30,7 @@ def suite():
     del os.environ["PYKERNEL_BENCH"]
 
 
+@pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning")  # of Dask, where that takes a second
 @pytest.mark.parametrize("module", MODULES)
 def test_benchmarks_run(suite, module):
     found = importlib.import_module(f"benchmarks.{module}")
