@@ -31,7 +31,7 @@ void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_
     for (int64_t p = p0; p < p1; p++)
       for (int64_t k = k0; k < k1; k += tile_columns) {
         const int n = (int)(k1 - k < tile_columns ? k1 - k : tile_columns);
-        draw(draws, p, 1, k, n, panels + ((p - p0) * (k1 - k0) + k - k0) * panel_lanes, 0);
+        draw(draws, p, 1, k, n, panels + ((p - p0) * (k1 - k0) + k - k0) * panel_lanes, {});
       }
   });
 }

@@ -44,12 +44,12 @@ static void backward_turned(const Weights<T>& w, int64_t k0, int64_t k1, int64_t
     for (int64_t p = 0; p < P; p += tile_panels) {
       const int count = (int)(P - p < tile_panels ? P - p : tile_panels);
       const int64_t rest = w.rows - p * panel_lanes, rows = rest < turned_rows ? rest : turned_rows;
-      const Steps steps = whole.data ? whole.steps : Steps(tile_columns * panel_lanes);
+      const Steps steps = whole.data ? whole.steps : Steps{tile_columns * panel_lanes};
       if (draw) draw(draws, p, count, k, n, (float*)tile, steps);
       turn_tile(whole.data ? whole.at(p, k) : (const W*)tile, steps, count, n, turned);
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, W>(inputs, turned, turned_rows * panel_lanes, (int)panels_of(n), (int)rows,
+        multiply_inputs<T, W>(inputs, turned, {turned_rows * panel_lanes}, (int)panels_of(n), (int)rows,
                               delta + (p * B + b) * panel_lanes, B, du + k * B + b * panel_lanes, p == 0, w.scale,
                               p + count == P);
         b += inputs;
