@@ -105,6 +105,7 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
   units_.push_back({Source::given, Distribution::normal, 0});
   drawn_.reserve((size_t)std::max<int64_t>(0, last_ - first_ + 1));
   each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false}); });
+  shares_ = (int64_t)drawn_.size() <= last_ - first_;
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
   if (const int64_t size = largest_grouped(program, first_)) grouped_ = Buffer<T>((size_t)size);
@@ -245,7 +246,8 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
                   replica_,
                   nullptr,
                   nullptr,
-                  format};
+                  format,
+                  shares_};
   if (format.fraction && !format.stochastic && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));
@@ -272,14 +274,14 @@ void Dense<T>::lay_panel(const Weights<T>& w, const Unit& drawn, const float* ke
   if (w.given) {
     std::copy_n(w.given + p * size, size, out);
   } else if (drawn.source == Source::drawn) {
-    if (kept) {
+    if (kept && !w.shared) {
       for (int64_t k = 0; k < w.columns; k += 16)
         std::copy_n(kept + (k * panels_of(w.rows) + p * 16) * 16, std::min<int64_t>(16, w.columns - k) * 16,
                     out + k * 16);
     } else {
-      float* draws = static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
-      table_.draw(w, p, p + 1, 0, w.columns, draws);
-      std::copy_n(draws, size, out);
+      float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+      if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
+      std::copy_n(kept ? kept + p * size : draws, size, out);
     }
   } else {
     for (int64_t k = 0; k < w.columns; k++)

@@ -64,6 +64,7 @@ template <class T> class Dense final : public Linear<T> {
   Buffer<T> frames_, grouped_, chance_;  // a weight made as a whole: orthogonal, in groups, or rounded by chance
   uint32_t replica_ = 0;
   bool keeps_all_ = true;
+  bool shares_ = false;  // some layers have one weight
   int64_t framed_ = 0;
 };
 
