@@ -131,6 +131,17 @@ def shared(before: np.ndarray, after: np.ndarray, batch: int) -> float:
     return float(np.mean(pairs(before, batch))) / made if made > 0 else 1.0
 
 
+def together(window: Window, squares: Map, offset: tuple[int, int]) -> float:
+    """What is left of the correlation of two positions so far apart in the patches that these windows see."""
+    roots = np.sqrt(seen(window, _whole(squares, math.prod(window.field))))
+    made = np.sqrt((roots**2).mean(axis=0))
+    both = [values.reshape(-1, *window.out) for values in (roots, made)]
+    (i, j), (rows, columns) = offset, window.out
+    one, other = (slice(0, rows - i), slice(max(-j, 0), columns - max(j, 0))), (slice(i, rows), slice(max(j, 0), columns - max(-j, 0)))
+    before, after = (float((values[:, *one] * values[:, *other]).sum(axis=(1, 2)).mean()) for values in both)
+    return before / after if after > 0 else 1.0
+
+
 def mean_product(values: Map, batch: int) -> float:
     """The mean over these pairs; 1 where all positions are alike, or there is one column."""
     columns = 1 if values is None else batch * len(values)

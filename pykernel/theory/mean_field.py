@@ -55,7 +55,7 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools.
+        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools; last_peak: number of the last window of one.
         edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
         between: whether this walk is the second, of columns of different inputs.
     """
@@ -74,7 +74,8 @@ class Walk:
         pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
         self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
         self.mixes = scores(program)
-        self.largest = any(window.largest for window in program.windows)
+        peaks = [program.windows[w].largest for w in program.window_steps.tolist()]
+        self.largest, self.last_peak = any(peaks), max((w for w, is_peak in enumerate(peaks) if is_peak), default=-1)
         self.edged = edges.edged(program)
         self.map: dict[int, edges.Map] = {}
 
