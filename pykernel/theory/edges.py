@@ -20,21 +20,35 @@ import numpy as np
 from pykernel.program import Program, Stretch, once
 from pykernel.theory.largest import Windows, peaks
 from pykernel.theory.logs import log_add
-from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, MEAN
+from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, MEAN, gaussian_mean, special_points
 from pykernel.theory.structure import place
 from pykernel.window import OUTSIDE, Window
 
 Map = Any  # float64 over the positions of one input, mean 1; None where all are alike
+PATTERNS = 16  # that are followed
 NOTHING = 1e-30  # of a variance
+
+
+class Patterns(NamedTuple):
+    """Of a register before batch norm somewhere: what columns have in common beside one number for all pairs.
+
+    A unit's mean over inputs is a pattern over positions, since taps beyond an edge are missing at some of them. The
+    covariance of two positions is the sum over rows of `rows[:, p] rows[:, p']`, in units of the mean square; unless it
+    `is_whole`, one more row is the root of the map times that of the mean correlation.
+    """
+
+    rows: np.ndarray
+    is_whole: bool
 
 
 class Read(NamedTuple):
     """Of a register, as an op has read it: relative mean and distance of two columns, as `mean_field.Forward` has them,
-    and its map."""
+    its map and its patterns."""
 
     mean: float
     distance: float
     map: Map
+    patterns: Patterns | None = None
 
 
 class Preimage(NamedTuple):
@@ -171,9 +185,10 @@ def following(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable, ...])
     begins = op.kind in BEGINNING
 
     def both(i: int) -> None:
-        read = [Read(walk.mean[r], walk.distance[r], walk.map.get(r)) for r in op.ins]
+        read = [Read(walk.mean[r], walk.distance[r], walk.map.get(r), walk.patterns.get(r)) for r in op.ins]
         for step in steps:
             step(i)
+        walk.patterns[op.out] = read[0].patterns if op.kind in PASSING else None
         if not begins and all(one.map is None for one in read):
             walk.map[op.out] = None
         else:
@@ -183,20 +198,64 @@ def following(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable, ...])
 
 
 def _gather(walk, op, number, read):
-    window, (_, d, w), batch = walk.window(number), read[0], walk.program.batch
+    window, (_, d, w, _), batch = walk.window(number), read[0], walk.program.batch
     before = seen(window, _whole(w, math.prod(window.field)))
     if number in walk.edged.windows:  # what the layer behind sees of it; the patches themselves have less
         walk.patches[op.out] = before.mean(axis=0)
         return _normal(before[len(before) // 2])[0]
     patch = before.mean(axis=0)
-    walk.distance[op.out] = 1 - (1 - d) * shared(before, patch, batch)
+    cosine = (1 - d) * shared(before, patch, batch)
     found, log = _normal(patch)
+    if walk.normed:
+        cosine += _patterns_of_patches(walk, op, window, read[0], before, log)
+    walk.distance[op.out] = 1 - cosine
     walk.square[op.out] += log
     return found
 
 
+def _patterns_of_patches(walk, op, window, read, before, log) -> float:
+    """Each tap hands on the patterns that it sees: what those beside the mean correlation add to it."""
+    size, old, added = math.exp(log / 2) * math.sqrt(len(before)), read.patterns, 0.0
+    rows = [math.sqrt(max(1 - read.distance, 0.0)) * np.sqrt(before)]
+    if old is not None:
+        own = np.concatenate([seen(window, row) for row in old.rows])
+        rows = [own] if old.is_whole else [*rows, own]
+        if not old.is_whole:
+            batch, made = walk.program.batch, _normal(before.mean(axis=0))[0]
+            columns = batch * before.shape[1]
+            if columns > 1 and made is not None:
+                both = ((batch * own.sum(axis=1)) ** 2 - batch * (own**2).sum(axis=1)).sum() / size**2
+                added = float(both) / float(pairs(made, batch))
+    walk.patterns[op.out] = Patterns(_fewer(np.concatenate(rows) / size), True)
+    return added
+
+
+def _fewer(rows: np.ndarray) -> np.ndarray:
+    """The few combinations of patterns that carry most of their covariance."""
+    if len(rows) <= PATTERNS:
+        return rows
+    _, vectors = np.linalg.eigh(rows @ rows.T)
+    return vectors[:, -PATTERNS:].T @ rows
+
+
+def _whole_patterns(read: Read, positions: int) -> np.ndarray:
+    """All rows of what two columns have in common."""
+    base = math.sqrt(max(1 - read.distance, 0.0)) * np.sqrt(_whole(read.map, positions))[None]
+    if read.patterns is None:
+        return base
+    return read.patterns.rows if read.patterns.is_whole else np.concatenate([base, read.patterns.rows])
+
+
+@lru_cache(maxsize=64)
+def _handed_on(row: Any) -> float:
+    """(E phi')^2 / E phi^2 of a standard normal: what a function leaves of a small correlation."""
+    kinks = special_points(row)
+    square = gaussian_mean(lambda z: np.asarray(row.value(z), float) ** 2, 1.0, kinks)
+    return gaussian_mean(lambda z: np.asarray(row.slope(z), float), 1.0, kinks) ** 2 / square if square > 0 else 0.0
+
+
 def _linear(walk, op, l, read):
-    _, d, w = read[0]
+    _, d, w, _ = read[0]
     patch = walk.patches.pop(op.ins[0], w)
     if patch is not None:
         walk.rows.edges["layer", l] = patch
@@ -207,14 +266,18 @@ def _linear(walk, op, l, read):
 
 
 def _affine(walk, op, n, read):
-    _, d, w = read[0]
+    _, d, w, _ = read[0]
     return _sum(walk, op.out, [(walk.rows.scaled[n], d, w)], None)
 
 
 def _add(walk, op, j, read):
     shares = walk.rows.kept[j], walk.rows.added[j]
     one, other = (1.0 if part.map is None else part.map for part in read)
-    both = zip(shares, read, strict=True)
+    both = list(zip(shares, read, strict=True))
+    if walk.normed:
+        positions = max(np.size(one), np.size(other))
+        rows = np.concatenate([math.sqrt(share) * _whole_patterns(part, positions) for share, part in both])
+        walk.patterns[op.out] = Patterns(_fewer(rows), True)
     return _sum(walk, op.out, [(share, part.distance, part.map) for share, part in both], np.sqrt(one * other))
 
 
@@ -232,12 +295,13 @@ def _sum(walk, out, parts, common):
 
 def _preimage(walk: Any, norm: Any, raw: float, read: Read) -> Preimage:
     """What each position's variance is behind a norm, and what that has divided by."""
-    mean, d, w = read
+    mean, _, w, _ = read
     if norm.kind is None:
         return Preimage(np.log(np.maximum(w, NOTHING)), None)
-    if norm.kind == "batch":  # less the mean over all columns, of which a position has s times the common part
-        s, c = np.sqrt(w), 1 - d
-        left = np.maximum(w - c * s.mean() * (2 * s - s.mean()), NOTHING)
+    if norm.kind == "batch":  # less the mean over all columns, that of each pattern
+        rows = _whole_patterns(read, len(w))
+        middle = rows.mean(axis=1)
+        left = np.maximum(w - middle @ (2 * rows - middle[:, None]), NOTHING)
         return Preimage(np.log(left / left.mean()), None)
     raw += math.log1p(-mean * mean) if norm.kind == "layer" else 0.0
     eps, own = math.log(norm.eps), raw + np.log(np.maximum(w, NOTHING))
@@ -252,6 +316,9 @@ def _phi(walk, op, s, read):
     if norm.kind is None and function.passes:
         return read[0].map
     walk.rows.edges["step", s] = own = _preimage(walk, norm, float(walk.rows.raw[s]), read[0])
+    if walk.normed:
+        rows = math.sqrt(_handed_on(function.row)) * _beside(read[0], norm.kind == "batch")
+        walk.patterns[op.out] = Patterns(rows, False)
     if function.row.name in HOMOGENEOUS:
         found, log = _normal(np.exp(own.variance))
         walk.square[op.out] += log
@@ -263,6 +330,17 @@ def _phi(walk, op, s, read):
         root = np.exp((value[:-1] - value[-1]) / 2)
         walk.mean[op.out] *= float((mean[:-1] * root).sum() / root.sum()) / mean[-1]
     return found
+
+
+def _beside(read: Read, normed: bool) -> np.ndarray:
+    """Patterns less what all positions have in common, behind batch norm in units of what that leaves."""
+    rows = _whole_patterns(read, len(read.map))
+    if not normed:
+        root = np.sqrt(read.map)
+        return rows - np.outer(rows @ root, root) / float(root @ root)
+    middle = rows.mean(axis=1, keepdims=True)
+    left = 1 - float((middle**2).sum())
+    return (rows - middle) / math.sqrt(max(left, NOTHING))
 
 
 def _moments(function: Any, t: float, own: Preimage, columns: Any = (LOG_VALUE2, MEAN)) -> np.ndarray:
@@ -291,6 +369,8 @@ def _norm(walk, op, n, read):
     if walk.square[op.out] == -math.inf:
         return None
     walk.rows.edges["norm", n] = own = _preimage(walk, norm, float(walk.rows.norm_raw[n]), read[0])
+    if walk.normed:
+        walk.patterns[op.out] = Patterns(_beside(read[0], True), True) if norm.kind == "batch" else read[0].patterns
     found, log = _normal(np.exp(own.variance))
     walk.square[op.out] += log
     return found
@@ -302,7 +382,7 @@ def _node(walk, op, n, read):
 
 
 def _pool(walk, op, number, read):
-    window, (_, d, w), batch = walk.window(number), read[0], walk.program.batch
+    window, (_, d, w, _), batch = walk.window(number), read[0], walk.program.batch
     if w is None and not (window.largest and _beyond(window)):
         return None
     positions = math.prod(window.field)
@@ -335,6 +415,7 @@ def _by_entries(walk: Any, number: int, entries: np.ndarray) -> Any:
     return np.exp(np.array([square[m].log_square for m in entries.tolist()]) - peak.peaks.log_square)
 
 
+PASSING = ("node", "scale", "linear", "mask")  # ops that leave patterns what they are
 BEGINNING = ("gather", "pool", "linear")  # ops that make a map where there was none, or must be told of one
 FORWARD: dict[str, Callable] = {
     "gather": _gather,

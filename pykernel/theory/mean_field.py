@@ -99,7 +99,8 @@ class Forward(Walk):
         behind: register -> number of the activation step whose output it holds.  pooled: register -> number of the max
             pool of what weights give that it holds.  near: register -> `neighbours.Near`. All are kept where there are
             max pools.
-        patches: register -> map of patches of which the layer behind has the middle tap only.
+        patches: register -> map of patches of which the layer behind has the middle tap only.  patterns: register ->
+            `edges.Patterns` or None.
         rows: the Signal that is filled.
     """
 
@@ -124,6 +125,7 @@ class Forward(Walk):
         self.pooled: dict[int, int] = {}
         self.near: dict[int, Near | None] = {}
         self.patches: dict[int, Any] = {}
+        self.patterns: dict[int, Any] = {}
 
     def run(self) -> Signal:
         """Every row."""
