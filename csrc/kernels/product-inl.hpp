@@ -24,6 +24,7 @@ constexpr int block_inputs = sizeof(T) == 4                        ? 6
                              : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T>
                                                                    : 6;
 constexpr int reduced_inputs = 6;
+constexpr bool one_in_order = accumulators > panel_lanes;  // sums of 16 units stay in registers
 
 // How far apart panels lie, and their blocks of 16 columns: those of one panel side by side, unless told otherwise.
 struct Steps {
@@ -107,7 +108,7 @@ template <class W> struct Lying {
 template <class T> PK_INLINE Lying<T> given(const Weights<T>& w) { return {w.given, {w.columns * panel_lanes}}; }
 template <class T> PK_INLINE Lying<float> kept(const Weights<T>& w, const float* draws) {
   constexpr int64_t tile = panel_lanes * panel_lanes;
-  if (w.shared) return {draws, {w.columns * panel_lanes}};
+  if (!w.by_blocks) return {draws, {w.columns * panel_lanes}};
   return {draws, {tile, panels_of(w.rows) * tile}};
 }
 
@@ -432,7 +433,7 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
   alignas(64) T rounded[near_panels * deep_columns * panel_lanes];
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
-    if constexpr (accumulators > panel_lanes)
+    if constexpr (one_in_order)
       if (B == 1 && !draw && !rounds && n == deep_columns) {
         const bool fetches =
             P * w.columns * panel_lanes * (int64_t)sizeof(W) > near_bytes && k + 2 * deep_columns <= k1;
