@@ -43,6 +43,7 @@ NUMBERS = (
     ("mix", bool, ("causal",)),
     ("mix", np.float64, ("mix_scale",)),
 )
+LONG = 1000  # repetitions from which memory counts more than what finding equal numbers takes
 TABLES_OF_ROWS = ("draws", "activations", "norms", "inits", "windows", "kernels", "affines")
 
 
@@ -406,14 +407,24 @@ class Pattern:
         self._begin()
 
     def _numbers(self, table, dtype, names):
-        """What ops of a table said under these names, (names, ops)."""
-        parts = []
+        """What ops of a table said under these names, (ops,) each; of long chains one array, not to be changed, for all
+        names that said the same."""
+        counts, flats = [], []
         for count, by_table in self._repeated:
             if table in by_table:
                 said = by_table[table]
                 flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
-                parts.append(flat.reshape(len(names), 1, -1).repeat(count, axis=1).reshape(len(names), -1))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+                counts.append(count)
+                flats.append(flat.reshape(len(names), -1))
+        places = range(len(names))
+        if max(counts) > LONG:
+            _, first, back = np.unique(np.hstack(flats), axis=0, return_index=True, return_inverse=True)
+            places = back.ravel()
+            flats = [flat[first] for flat in flats]
+        parts = [flat[:, None].repeat(n, axis=1).reshape(len(flat), -1) for n, flat in zip(counts, flats, strict=True)]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        rows.flags.writeable = False
+        return [rows[place] for place in places]
 
     def _join_arrays(self):
         for table, dtype, names in NUMBERS:
