@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pykernel.program import Program, Stretch, once
+from pykernel.theory.coherence import kept_share
 from pykernel.theory.largest import Windows, peaks
 from pykernel.theory.logs import log_add
-from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, MEAN, gaussian_mean, special_points
+from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, MEAN, moments
 from pykernel.theory.structure import place
 from pykernel.window import OUTSIDE, Window
 
@@ -204,30 +205,24 @@ def _gather(walk, op, number, read):
         walk.patches[op.out] = before.mean(axis=0)
         return _normal(before[len(before) // 2])[0]
     patch = before.mean(axis=0)
-    cosine = (1 - d) * shared(before, patch, batch)
     found, log = _normal(patch)
+    cosine = (1 - d) * shared(before, patch, batch)
     if walk.normed:
-        cosine += _patterns_of_patches(walk, op, window, read[0], before, log)
+        rows = _whole_patterns(read[0], math.prod(window.field))
+        handed = np.concatenate([seen(window, row) for row in rows])
+        walk.patterns[op.out] = Patterns(_fewer(handed / math.sqrt(len(before) * float(patch.mean()))), True)
+        if batch * len(patch) > 1:
+            beside = products(rows, batch) / pairs(_whole(w, rows.shape[1]), batch)  # of all pairs, as d has it
+            cosine = products(handed, batch) / (len(before) * float(pairs(patch, batch)))
+            cosine += (1 - d - beside) * shared(before, patch, batch)
     walk.distance[op.out] = 1 - cosine
     walk.square[op.out] += log
     return found
 
 
-def _patterns_of_patches(walk, op, window, read, before, log) -> float:
-    """Each tap hands on the patterns that it sees: what those beside the mean correlation add to it."""
-    size, old, added = math.exp(log / 2) * math.sqrt(len(before)), read.patterns, 0.0
-    rows = [math.sqrt(max(1 - read.distance, 0.0)) * np.sqrt(before)]
-    if old is not None:
-        own = np.concatenate([seen(window, row) for row in old.rows])
-        rows = [own] if old.is_whole else [*rows, own]
-        if not old.is_whole:
-            batch, made = walk.program.batch, _normal(before.mean(axis=0))[0]
-            columns = batch * before.shape[1]
-            if columns > 1 and made is not None:
-                both = ((batch * own.sum(axis=1)) ** 2 - batch * (own**2).sum(axis=1)).sum() / size**2
-                added = float(both) / float(pairs(made, batch))
-    walk.patterns[op.out] = Patterns(_fewer(np.concatenate(rows) / size), True)
-    return added
+def products(rows: np.ndarray, batch: int) -> float:
+    """The sum over ordered pairs of two columns of what patterns have in common."""
+    return float(((batch * rows.sum(axis=1)) ** 2 - batch * (rows * rows).sum(axis=1)).sum())
 
 
 def _fewer(rows: np.ndarray) -> np.ndarray:
@@ -246,12 +241,12 @@ def _whole_patterns(read: Read, positions: int) -> np.ndarray:
     return read.patterns.rows if read.patterns.is_whole else np.concatenate([base, read.patterns.rows])
 
 
-@lru_cache(maxsize=64)
-def _handed_on(row: Any) -> float:
-    """(E phi')^2 / E phi^2 of a standard normal: what a function leaves of a small correlation."""
-    kinks = special_points(row)
-    square = gaussian_mean(lambda z: np.asarray(row.value(z), float) ** 2, 1.0, kinks)
-    return gaussian_mean(lambda z: np.asarray(row.slope(z), float), 1.0, kinks) ** 2 / square if square > 0 else 0.0
+@lru_cache(maxsize=512)
+def _handed_on(row: Any, log_std: float, distance: float) -> float:
+    """What a function leaves of a small difference between the correlations of its columns: the slope of its map."""
+    table = moments(row)
+    factor = table.column(log_std, LOG_SLOPE2) + 2 * log_std - table.column(log_std, LOG_VALUE2)
+    return kept_share(row, math.exp(min(max(log_std, -340.0), 340.0)), distance) * math.exp(min(factor, 0.0))
 
 
 def _linear(walk, op, l, read):
@@ -317,7 +312,9 @@ def _phi(walk, op, s, read):
         return read[0].map
     walk.rows.edges["step", s] = own = _preimage(walk, norm, float(walk.rows.raw[s]), read[0])
     if walk.normed:
-        rows = math.sqrt(_handed_on(function.row)) * _beside(read[0], norm.kind == "batch")
+        normed = norm.kind == "batch"
+        left = _handed_on(function.row, round(t, 3), 1.0 if normed else round(read[0].distance, 2))
+        rows = math.sqrt(left) * _beside(read[0], normed)
         walk.patterns[op.out] = Patterns(rows, False)
     if function.row.name in HOMOGENEOUS:
         found, log = _normal(np.exp(own.variance))
@@ -357,8 +354,8 @@ def _gate(walk, op, s, read):
     total = 1.0 if value.map is None else value.map
     if gate.map is not None:
         walk.rows.edges["step", s] = own = Preimage(np.log(np.maximum(gate.map, NOTHING)), None)
-        moments, _ = _moments(function, t, own)
-        total = total * np.exp(moments[:-1] - moments[-1])
+        square, _ = _moments(function, t, own)
+        total = total * np.exp(square[:-1] - square[-1])
     found, log = _normal(total)
     walk.square[op.out] += log
     return found
@@ -389,8 +386,14 @@ def _pool(walk, op, number, read):
     before = seen(window, _whole(w, positions))
     if window.largest:
         entries = (_sources(window) < positions).sum(axis=0)
-        found, log = _normal(before.sum(axis=0) / entries * _by_entries(walk, number, entries))
+        size, mean = _by_entries(walk, number, entries)
+        found, log = _normal(before.sum(axis=0) / entries * size)
         walk.square[op.out] += log
+        _pooled_patterns(walk, op, window, read[0], entries)
+        if walk.normed and mean is not None:  # behind batch norm windows have their means in common
+            old = walk.patterns[op.out]
+            own = (np.sqrt(_whole(found, len(entries))) * mean)[None]
+            walk.patterns[op.out] = Patterns(own if old is None else np.concatenate([own, old.rows]), True)
         return found
     k, c = len(before), 1 - d
     middle = np.sqrt(before).mean(axis=0)
@@ -401,18 +404,29 @@ def _pool(walk, op, number, read):
         cosine = (1 - walk.distance[op.out]) * shared(middle**2, own / left, batch)
         walk.distance[op.out] = min(max(1 - cosine, 0.0), 2.0)
         walk.square[op.out] += log - math.log(left)
+    _pooled_patterns(walk, op, window, read[0], k * math.sqrt(float(own.mean())))
     return found
 
 
-def _by_entries(walk: Any, number: int, entries: np.ndarray) -> Any:
-    """What the largest of so many entries is in mean square, over what it is on average."""
+def _pooled_patterns(walk, op, window, read, size) -> None:
+    """Means of patterns over windows, which largest entries follow nearly."""
+    if read.patterns is not None:
+        rows = np.array([seen(window, row).sum(axis=0) for row in read.patterns.rows])
+        walk.patterns[op.out] = read.patterns._replace(rows=rows / size)
+
+
+def _by_entries(walk: Any, number: int, entries: np.ndarray) -> tuple[Any, Any]:
+    """Of the largest of so many entries, the mean square over what it is on average, and the relative mean, where that
+    is all that windows have in common."""
     peak = walk.rows.peaks.get(number)
-    sizes = np.unique(entries).tolist()
-    if peak is None or len(sizes) == 1:
-        return 1.0
+    if peak is None:
+        return 1.0, None
     row, first = (walk.line if peak.step is None else walk.at[peak.step][0]).row, peak.plan
-    square = {m: peaks(row, peak.log_std, first.correlation, Windows(((m, 1.0),), (), (), ())) for m in sizes}
-    return np.exp(np.array([square[m].log_square for m in entries.tolist()]) - peak.peaks.log_square)
+    sizes, back = np.unique(entries, return_inverse=True)
+    of = [peaks(row, peak.log_std, first.correlation, Windows(((int(m), 1.0),), (), (), ())) for m in sizes]
+    square = np.exp(np.array([one.log_square for one in of]) - peak.peaks.log_square)
+    mean = np.array([one.mean for one in of])[back] if first.correlation <= 0 else None
+    return square[back], mean
 
 
 PASSING = ("node", "scale", "linear", "mask")  # ops that leave patterns what they are
@@ -518,8 +532,8 @@ def _gate_back(walk, op, s, u):
     (g, v), own, value = op.ins, walk.signal.edges.get(("step", s)), walk.signal.edges.get(("value", s))
     slopes, to_value = _slopes(walk, s), None
     if own is not None:
-        moments, _ = _moments(walk.at[s][0], float(walk.signal.preimage[s]), own)
-        to_value = np.exp(moments[:-1] - moments[-1])
+        square, _ = _moments(walk.at[s][0], float(walk.signal.preimage[s]), own)
+        to_value = np.exp(square[:-1] - square[-1])
     to_gate = value if slopes is None else slopes * (1.0 if value is None else value)
     return {g: _times(walk, u, to_gate), v: _times(walk, u, to_value)}
 
