@@ -19,7 +19,7 @@ import numpy as np
 from pykernel import activations
 from pykernel.ops import TABLES
 from pykernel.program import Program, Stretch, distinct
-from pykernel.theory import edges, uniform
+from pykernel.theory import edge_gradient, edge_signal, edges, uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.columns import columns
@@ -55,8 +55,10 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools; last_peak: number of the last window of one.
+        mixes: numbers of the attentions, see `weights.scores`.
+        largest: whether there are max pools.  last_peak: number of the last window of one.
         edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
+        patterned: whether pairs of positions are then followed.
         between: whether this walk is the second, of columns of different inputs.
     """
 
@@ -78,6 +80,7 @@ class Walk:
         self.largest, self.last_peak = any(peaks), max((w for w, is_peak in enumerate(peaks) if is_peak), default=-1)
         self.edged = edges.edged(program)
         self.map: dict[int, edges.Map] = {}
+        self.patterned = self.edged is not None and self.columns > 1
 
     def window(self, number: int) -> Window:
         """The windows of a pool."""
@@ -100,7 +103,7 @@ class Forward(Walk):
             pool of what weights give that it holds.  near: register -> `neighbours.Near`. All are kept where there are
             max pools.
         patches: register -> map of patches of which the layer behind has the middle tap only.  patterns: register ->
-            `edges.Patterns` or None.
+            `edge_signal.Patterns` or None.
         rows: the Signal that is filled.
     """
 
@@ -163,7 +166,9 @@ class Forward(Walk):
     def wrapped(self, stretch: Stretch, steps: list[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
         """All steps of each op in turn with what edges do, and what neighbours have in common behind max pools."""
         if self.edged:
-            steps = [(edges.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)]
+            steps = [
+                (edge_signal.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)
+            ]
         if self.largest:
             return [neighbouring(self, stretch, op, own) for op, own in zip(stretch.ops, steps, strict=True)]
         return [step for own in steps for step in own]
@@ -292,7 +297,9 @@ class Backward(Walk):
                     d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
-        self.sent: dict[int, edges.Sent] = {}  # register -> what edges do to what the op that goes back gives it
+        self.sent: dict[
+            int, edge_gradient.Sent
+        ] = {}  # register -> what edges do to what the op that goes back gives it
         self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
         self.inside_of: dict[int, dict] = {}  # register -> what neighbours' gradients have in common
         self.inside: dict | None = None  # the same of what an op wrote; giving: of what it gives
@@ -329,7 +336,7 @@ class Backward(Walk):
             share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
             g, o = total, share * o + (1 - share) * p
             if self.edged:
-                squares = edges.mixed(squares, self.map.get(register), float(share))
+                squares = edge_gradient.mixed(squares, self.map.get(register), float(share))
             if self.largest:
                 self.inside_of[register] = mixed(self.giving, self.inside_of[register], float(share))
         elif self.largest:
@@ -362,9 +369,9 @@ class Backward(Walk):
         """One op, with what edges do."""
         if not self.edged:
             return backward(self, op, number)
-        self.sent = edges.sent_back(self, op, number)
+        self.sent = edge_gradient.sent_back(self, op, number)
         backward(self, op, number)
-        edges.noted(self, op, number, self.sent)
+        edge_gradient.noted(self, op, number, self.sent)
         self.sent = {}
 
     def look_inside(self, op: Any, number: int) -> None:
