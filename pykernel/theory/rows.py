@@ -128,6 +128,11 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             for B in np.unique(spread[chosen]):
                 some = spread[chosen] == B
                 dead[np.flatnonzero(chosen)[some]] = _dead(row, deviation[some], distance[chosen][some], int(B))
+    for (table, s), own in signal.edges.items():  # every position by its own deviation
+        if table == "step" and program.norms[steps.norm[s]].kind != "batch":
+            deviation = np.exp(np.clip(signal.preimage[s] + own.variance / 2, -700, 345))
+            flat = correlation.saturated_set(program.activations[steps.row[s]])
+            saturated[s] = np.mean(correlation.probability(flat, deviation))
     for s, peak in signal.pooled.items():
         row, norm = program.activations[steps.row[s]], program.norms[steps.norm[s]]
         saturated[s], flat = peak.peaks.flat, correlation.dead_set(row) if norm.kind is None else []
