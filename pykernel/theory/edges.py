@@ -107,16 +107,19 @@ def shared(before: np.ndarray, after: np.ndarray, batch: int) -> float:
     return float(np.mean(pairs(before, batch))) / made if made > 0 else 1.0
 
 
-def together(window: Window, squares: Map, offset: tuple[int, int]) -> float:
-    """What is left of the correlation of two positions so far apart in the patches that these windows see."""
+def together(window: Window, squares: Map, offsets: Any) -> list[float]:
+    """What is left of the correlation of two positions so far apart, for each of `offsets`, in the patches that these
+    windows see."""
     roots = np.sqrt(seen(window, whole(squares, math.prod(window.field))))
-    made = np.sqrt((roots**2).mean(axis=0))
-    both = [values.reshape(-1, *window.out) for values in (roots, made)]
-    (i, j), (rows, columns) = offset, window.out
-    one = slice(0, rows - i), slice(max(-j, 0), columns - max(j, 0))
-    other = slice(i, rows), slice(max(j, 0), columns - max(-j, 0))
-    before, after = (float((v[:, *one] * v[:, *other]).sum(axis=(1, 2)).mean()) for v in both)
-    return before / after if after > 0 else 1.0
+    both = [values.reshape(-1, *window.out) for values in (roots, np.sqrt((roots**2).mean(axis=0)))]
+    rows, columns = window.out
+    found = []
+    for i, j in offsets:
+        one = slice(0, rows - i), slice(max(-j, 0), columns - max(j, 0))
+        other = slice(i, rows), slice(max(j, 0), columns - max(-j, 0))
+        before, after = (float((v[:, *one] * v[:, *other]).sum()) / len(v) for v in both)
+        found.append(before / after if after > 0 else 1.0)
+    return found
 
 
 def mean_product(values: Map, batch: int) -> float:

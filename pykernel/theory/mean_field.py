@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -163,7 +163,7 @@ class Forward(Walk):
             return self.wrapped(stretch, [(step,) for step in steps])
         return self.wrapped(stretch, list(zip(steps, self.compiled(stretch, "distance"), strict=True)))
 
-    def wrapped(self, stretch: Stretch, steps: list[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
+    def wrapped(self, stretch: Stretch, steps: Sequence[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
         """All steps of each op in turn with what edges do, and what neighbours have in common behind max pools."""
         if self.edged:
             steps = [
