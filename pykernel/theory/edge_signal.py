@@ -34,11 +34,12 @@ from pykernel.theory.edges import (
 )
 from pykernel.theory.largest import Windows, peaks
 from pykernel.theory.logs import log_add
-from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, moments
+from pykernel.theory.quadrature import HOMOGENEOUS, LOG_SLOPE2, LOG_VALUE2, gaussian_mean, moments, special_points
 from pykernel.theory.structure import place
 from pykernel.window import Window
 
 PATTERNS = 16  # that are followed
+STRONG = 4  # whose squares are
 NUMBERS = 2**24  # of all patterns of patches together
 
 
@@ -114,7 +115,7 @@ def products(rows: np.ndarray, batch: int) -> float:
 
 def _fewer(rows: np.ndarray, most: int = PATTERNS) -> np.ndarray:
     """The few combinations of patterns that carry most of their covariance."""
-    if len(rows) <= min(most, PATTERNS):
+    if len(rows) <= most:
         return rows
     if rows.shape[1] < len(rows):
         values, vectors = np.linalg.eigh(rows.T @ rows)
@@ -215,10 +216,7 @@ def _phi(walk, op, s, read):
         return read[0].map
     walk.rows.edges["step", s] = own = _preimage(walk, norm, float(walk.rows.raw[s]), read[0])
     if walk.patterned:
-        normed = norm.kind == "batch"
-        left = _handed_on(function.row, round(t, 3), 1.0 if normed else round(read[0].distance, 2))
-        rows = math.sqrt(left) * _beside(read[0], normed)
-        walk.patterns[op.out] = Patterns(rows, False)
+        _patterns_behind(walk, op, function.row, norm, t, read[0])
     if function.row.name in HOMOGENEOUS:
         found, log = normal(np.exp(own.variance))
         walk.square[op.out] += log
@@ -230,6 +228,31 @@ def _phi(walk, op, s, read):
         root = np.exp((value[:-1] - value[-1]) / 2)
         walk.mean[op.out] *= float((mean[:-1] * root).sum() / root.sum()) / mean[-1]
     return found
+
+
+def _patterns_behind(walk: Any, op: Any, row: Any, norm: Any, t: float, read: Read) -> None:
+    """Patterns behind a function; behind batch norm, where all else that two columns have in common is gone, with what
+    their square adds."""
+    normed, batch = norm.kind == "batch", walk.program.batch
+    rows = _beside(read, normed)
+    left = _handed_on(row, round(t, 3), 1.0 if normed else round(read.distance, 2))
+    every = math.sqrt(left) * rows
+    if normed and len(read.map) * batch > 1:
+        strong = _fewer(rows, STRONG)
+        i, j = np.triu_indices(len(strong))
+        squares = np.sqrt(_bent(row) * np.where(i == j, 1.0, 2.0))[:, None] * strong[i] * strong[j]
+        walk.distance[op.out] -= products(squares, batch) / float(pairs(np.ones(len(read.map)), batch))
+        every = _fewer(np.concatenate([every, squares]))
+    walk.patterns[op.out] = Patterns(every, False)
+
+
+@lru_cache(maxsize=64)
+def _bent(row: Any) -> float:
+    """(E phi'')^2 / 2 over E phi^2 of a standard normal: what a function makes of the square of a correlation."""
+    kinks = special_points(row)
+    square = gaussian_mean(lambda z: np.asarray(row.value(z), float) ** 2, 1.0, kinks)
+    second = gaussian_mean(lambda z: np.asarray(row.value(z), float) * (z * z - 1), 1.0, kinks)
+    return second**2 / 2 / square if square > 0 else 0.0
 
 
 def _beside(read: Read, normed: bool) -> np.ndarray:
