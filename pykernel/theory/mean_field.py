@@ -11,80 +11,26 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from pykernel import activations
 from pykernel.ops import TABLES
 from pykernel.program import Program, Stretch, distinct
 from pykernel.theory import edge_gradient, edge_signal, edges, uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
-from pykernel.theory.columns import columns
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.neighbours import ANY, Near, mixed, neighbouring, noting, sent_back
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.signals import NEAREST, Gradient, Signal
-from pykernel.theory.structure import place, positions_apart
-from pykernel.theory.weights import bias_log, scores, weight_log
-from pykernel.window import Window
+from pykernel.theory.signals import NEAREST, Gradient, Signal, as_arrays
+from pykernel.theory.structure import place
+from pykernel.theory.walk import Walk
+from pykernel.theory.weights import bias_log, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
-
-
-APART = ("between", "fractions", "peaks", "pooled", "near", "edges")  # of a Signal, no rows
-
-
-def as_arrays(rows: Signal) -> Signal:
-    """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
-    signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
-    signal.peaks, signal.pooled, signal.near, signal.edges = rows.peaks, rows.pooled, rows.near, rows.edges
-    return signal
-
-
-class Walk:
-    """What both passes of a program share.
-
-    Attributes:
-        program, columns: what is walked.  spread: how many columns there are where (`Columns`).
-        at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line:
-            the identity.
-        normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
-        tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.
-        largest: whether there are max pools.  last_peak: number of the last window of one.
-        edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
-        patterned: whether pairs of positions are then followed.
-        between: whether this walk is the second, of columns of different inputs.
-    """
-
-    between = False
-
-    def __init__(self, program: Program):
-        self.program, self.columns, self.spread = program, program.columns, columns(program)
-        functions = [Function(row) for row in program.activations]
-        pairs = [(function, norm) for function in functions for norm in program.norms]
-        self.at = [pairs[i] for i in (program.steps.row * len(program.norms) + program.steps.norm).tolist()]
-        self.norms = [program.norms[n] for n in program.norm_steps.tolist()]
-        self.line = Function(activations.get("linear"))
-        self.normed = program.has_batch_norm
-        self.positions = positions_apart(program)
-        pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
-        self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
-        self.mixes = scores(program)
-        peaks = [program.windows[w].largest for w in program.window_steps.tolist()]
-        self.largest, self.last_peak = any(peaks), max((w for w, is_peak in enumerate(peaks) if is_peak), default=-1)
-        self.edged = edges.edged(program)
-        self.map: dict[int, edges.Map] = {}
-        self.patterned = self.edged is not None and self.columns > 1
-
-    def window(self, number: int) -> Window:
-        """The windows of a pool."""
-        return self.program.windows[self.program.window_steps[number]]
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
