@@ -35,6 +35,7 @@ from pykernel import observables
 BACKENDS = ("cpp", "reference", "theory", "numba")
 EXACT = ("cpp", "numba")
 ENGINES = ("dense", "matrix_free")
+THEORYS = ("batch", "positions", "correlation", "formats")  # arguments that `predict` takes, too
 TOLERANCE = 1e-13  # relative, or absolute for numbers below one: a few roundings of float64
 MUCH, SOME, NONE = None, 60_000, 0  # bytes for stored blocks: all, some layers, checkpoints only
 # A short call runs on the caller's thread whatever was asked, so its threads and memory need not be crossed.
@@ -94,7 +95,7 @@ def rows_of(case, **arguments) -> np.ndarray:
 
 def predicted(case) -> np.ndarray:
     """What `predict` says for the same chain; an empty array where it has no answer."""
-    arguments = {key: value for key, value in case.arguments.items() if key in ("batch", "correlation")}
+    arguments = {key: value for key, value in case.arguments.items() if key in THEORYS}
     try:
         p = pk.predict(case.chain, **arguments)
     except ValueError:

@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
 def cases() -> dict[str, Case]:
     """All cases by name."""
-    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention, tied)
+    groups = (layers, schemes, callers, clips, gains, heads, deep, wide, batches, attention, tied, images, formats)
     return {f"{group.__name__}: {name}": case for group in groups for name, case in group()}
 
 
@@ -240,7 +240,7 @@ def attention():
         step = pk.Attention(heads, kv_heads=kv_heads, causal=i % 2 == 0, scale=(None, 40.0, 0.0)[i % 3])
         chain = pk.Chain(depth=2, width=heads * d, blocks=[pk.Block(pk.Norm("layer"), step, skip=1.0)])
         arguments = dict(batch=1 + i % 3, positions=positions, seed=i, precision=("exponent", "native")[i == 1])
-        yield f"{heads} {kv_heads} {d} x {positions}", Case(chain, arguments, long=positions > 100, skip=("theory",))
+        yield f"{heads} {kv_heads} {d} x {positions}", Case(chain, arguments, long=positions > 100)
 
 
 def tied():
@@ -272,3 +272,28 @@ def tied():
     yield "looped blocks", Case(looped, dict(batch=2, positions=5))
     conv = pk.Chain(depth=3, width=6, tied=True, blocks=[pk.Block(pk.Conv(6, kernel=3), "relu")])
     yield "convolutions", Case(conv, dict(batch=2, positions=(5, 4)))
+
+
+def images():
+    """Strides, groups, dilation, kernels without padding, pools of every kind, delta-orthogonal weights."""
+    for name, steps, positions in (
+        ("strided", [pk.Conv(8, kernel=3, stride=2), "tanh", pk.Conv(6, kernel=(1, 3))], (7, 6)),
+        ("grouped", [pk.Conv(8, kernel=3, groups=2), "relu", pk.Conv(8, kernel=3, groups=8, dilation=2)], (6, 5)),
+        ("circular", [pk.Conv(6, kernel=3, padding="circular", init="delta_orthogonal"), "tanh"], (5,)),
+        ("pooled", [pk.Conv(9, kernel=3), pk.Norm("batch"), "relu", pk.Pool("max", 2), pk.Conv(7, kernel=3)], (8, 6)),
+        ("averaged", [pk.Conv(9, kernel=3), "gelu", pk.Pool("mean", 2), pk.Conv(7, kernel=1)], (6, 8)),
+    ):
+        chain = pk.Chain(depth=1, width=6, first=[pk.Conv(6, kernel=1)], blocks=[pk.Block(*steps)])
+        yield name, Case(chain, dict(batch=2, positions=positions, replicas=2))
+
+
+def formats():
+    """Numbers rounded to the nearest, by chance, and beyond what a format holds."""
+    chain = pk.Chain(depth=6, width=40, activation="tanh", bias_std=0.2)
+    for name, words in (
+        ("nearest", dict(weights="bfloat16", signals="float8_e4m3fn", gradients="float8_e5m2", loss_scale=64)),
+        ("by chance", dict(weights="bfloat16", signals="float8_e4m3fn", gradients="bfloat16", rounding="stochastic")),
+        ("overflow", dict(signals="float4_e2m1fn", gradients="float16", loss_scale=2.0**20)),
+    ):
+        arguments = dict(batch=3, replicas=2, formats=pk.Formats(**words))
+        yield name, Case(chain, arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from pykernel.cli import words
@@ -39,6 +40,8 @@ examples:
   pykernel critical --blocks mlp.toml --width 64 --depth 12
 """
 
+FIGURES = (".png", ".svg", ".pdf")
+
 
 def add(commands: Any, formatter: Any) -> None:
     run = commands.add_parser(
@@ -51,7 +54,7 @@ def add(commands: Any, formatter: Any) -> None:
     words.add_flags(run.add_argument_group("chain"), words.CHAIN, many=False, defaults=words.USUAL)
     words.add_flags(run.add_argument_group("run"), words.RUN, many=False, defaults=words.USUAL)
     run.add_argument("--json", action="store_true", help="print numbers as JSON, medians by layer")
-    run.add_argument("--plot", metavar="FILE", help="draw gradient against layer into a PNG, SVG or PDF")
+    run.add_argument("--plot", metavar="FILE", type=figure, help="draw gradient against layer into a PNG, SVG or PDF")
     run.add_argument(
         "--check", action="store_true", help="exit with code 5 unless the verdict is stable: for a test of your own"
     )
@@ -83,6 +86,15 @@ def add(commands: Any, formatter: Any) -> None:
     words.add_flags(critical.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(critical.add_argument_group("run"), ("batch", "positions"), many=False)
     critical.set_defaults(call=_critical)
+
+
+def figure(path: str) -> str:
+    """The path of a figure, refused before any work where nothing can be drawn into it."""
+    if Path(path).suffix.lower() not in FIGURES:
+        raise argparse.ArgumentTypeError(f"must end in {', '.join(FIGURES[:-1])} or {FIGURES[-1]}, got {path!r}")
+    if not Path(path).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(Path(path).parent)!r} is not a folder")
+    return path
 
 
 def _run(given: argparse.Namespace) -> int:

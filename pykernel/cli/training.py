@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from pykernel.cli import words
-from pykernel.cli.single import show
+from pykernel.cli.single import figure, show
 
 _TEXT = """\
 Train fresh networks of one chain, which has a head, by full-batch gradient
@@ -41,7 +41,9 @@ def add(commands: Any, formatter: Any) -> None:
     )
     words.add_flags(train.add_argument_group("run"), _RUN, many=False, defaults=words.USUAL)
     train.add_argument("--json", action="store_true", help="print numbers as JSON, medians by step and layer")
-    train.add_argument("--plot", metavar="FILE", help="draw the loss against the step into a PNG, SVG or PDF")
+    train.add_argument(
+        "--plot", metavar="FILE", type=figure, help="draw the loss against the step into a PNG, SVG or PDF"
+    )
     train.add_argument("--check", action="store_true", help="exit with code 5 unless the loss falls")
     train.set_defaults(call=_train)
 

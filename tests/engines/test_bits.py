@@ -3,7 +3,7 @@
 memory.
 
 `data/rows-2.npz` is written by `PYTHONPATH=tests python tests/engines/test_bits.py`, and only where the stream gets a
-new version.
+new version or a case joins.
 """
 
 import hashlib
@@ -31,6 +31,16 @@ CASES = (
     "heads: init sparse",
     "gains: sigmoid 30",
     "wide: replicas",
+    "attention: 8 8 16",
+    "tied: driven, given",
+    "tied: looped blocks",
+    "tied: convolutions",
+    "images: grouped",
+    "images: circular",
+    "images: pooled",
+    "formats: nearest",
+    "formats: by chance",
+    "formats: overflow",
 )
 # SHA-256 of 40 x 130 draws of each, little endian float32: first 16 hex digits
 DRAWS = {

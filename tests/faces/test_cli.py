@@ -184,7 +184,8 @@ def test_train_prints_what_the_call_finds(capsys, tmp_path):
         numbers["layers"]["log10_grad_weight"], np.median(t.log10_grad_weight, axis=0).astype(float)
     )
     assert "step" in (tmp_path / "loss.svg").read_text()
-    assert main([*command, "--plot", str(tmp_path / "nowhere" / "loss.png")]) == 3
+    (tmp_path / "loss.png").mkdir()
+    assert main([*command, "--plot", str(tmp_path / "loss.png")]) == 3
 
 
 @pytest.mark.parametrize(

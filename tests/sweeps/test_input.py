@@ -182,12 +182,22 @@ def test_a_toml_file_that_is_not_utf8_is_named(capsys, tmp_path):
     assert "bad.toml is no TOML: it must be UTF-8, and byte 11 is not" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "code"), [("nowhere/figure.png", 3), ("figure.foo", 2)])
-def test_a_figure_that_cannot_be_written_costs_no_table(name, code, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "said"), [("nowhere/figure.png", "'nowhere' is not a folder"), ("figure.foo", "must end in .png, .svg or")]
+)
+def test_a_figure_that_cannot_be_drawn_is_refused_before_the_run(name, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", *SMALL, "--plot", name]) == code
-    said = capsys.readouterr()
-    assert "verdict:" in said.out and f"no figure in {name}: " in said.err
+    with pytest.raises(SystemExit) as left:
+        main(["run", *SMALL, "--plot", name])
+    printed = capsys.readouterr()
+    assert left.value.code == 2 and not printed.out and said in printed.err
+
+
+def test_a_figure_that_cannot_be_written_costs_no_table(capsys, tmp_path):
+    (tmp_path / "figure.png").mkdir()
+    assert main(["run", *SMALL, "--plot", str(tmp_path / "figure.png")]) == 3
+    printed = capsys.readouterr()
+    assert "verdict:" in printed.out and "no figure in " in printed.err
 
 
 def _reader():
