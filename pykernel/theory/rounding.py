@@ -21,9 +21,9 @@ from pykernel import observables
 from pykernel.formats import Format, Formats
 from pykernel.program import Program
 from pykernel.theory.columns import columns
-from pykernel.theory.mean_field import Backward, Forward, as_arrays
+from pykernel.theory.mean_field import Backward, Forward
 from pykernel.theory.ops import OPS
-from pykernel.theory.signals import Gradient, Signal
+from pykernel.theory.signals import Gradient, Signal, as_arrays
 from pykernel.theory.structure import place
 
 QUANTILES = 4096  # of a Gaussian preactivation: shares below 1/4096 are not told from zero
