@@ -8,12 +8,12 @@ Accuracy: a few units in the last place; `tests/engines/test_numba.py` holds eve
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba import types
-from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from pykernel.activations import GELU_CUBIC, SELU_ALPHA, SELU_LAMBDA
@@ -41,8 +41,8 @@ OTHER, PIECEWISE = -1, 0
 class Row(NamedTuple):
     """A function in lanes: phi and phi' of (parameter, z)."""
 
-    value: Dispatcher
-    slope: Dispatcher
+    value: Callable
+    slope: Callable
 
 
 # (e^r - 1) / r on [-ln 2 / 2, ln 2 / 2] by its Taylor series: the first term left out is 4e-18 of the whole.

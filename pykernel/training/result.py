@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pykernel import observables, stream
 from pykernel._core import version
+from pykernel.chain import Chain
+from pykernel.dtypes import Ints
 from pykernel.measured import Measured
 from pykernel.tables import Shown, Strong, Table, places
 from pykernel.verdict import plain
@@ -26,7 +30,23 @@ class Training(Shown, observables.Rows):
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`; nan where the loss is without bound.
     """
 
-    def __init__(self, *, rows, **facts):
+    chain: Chain
+    steps: int
+    rate: float
+    momentum: float
+    parametrization: str
+    batch: int
+    positions: tuple[int, ...]
+    seed: int
+    engine: str
+    backend: str
+    dtype: str
+    correlation: float
+    seconds: float
+    given: tuple[str, ...]
+    diverged: Ints
+
+    def __init__(self, *, rows: dict[str, np.ndarray], **facts: Any) -> None:
         self.__dict__.update(facts)
         self.rows = rows
 
