@@ -63,7 +63,7 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   Weights<T> w = {rows,    columns, (T)scale, (Distribution)distribution, parameter, seed, layer,
                   replica, nullptr, nullptr};
   Aligned<T> in = to_block<T>(x), out(padded(outputs) * B), given(source == "given" ? padded(rows) * columns : 0);
-  Aligned<float> draws(padded(rows) * columns);
+  Aligned<float> draws(kept_size(rows, columns));
   Aligned<char> scratch((int64_t)backward_scratch<T>(rows, B));
   for (int64_t i = 0; i < padded(outputs) * B; i++) out.get()[i] = (T)NAN;
   float* keep = nullptr;

@@ -19,6 +19,7 @@ namespace {
 constexpr int64_t longest_call = 1 << 25, shortest_share = 1 << 15;
 
 int64_t panel_size(const LayerOf& l) { return padded(l.rows) * l.columns; }
+int64_t kept_size(const LayerOf& l) { return pykernel::kept_size(l.rows, l.columns); }
 Unit unit_of(const LayerOf& l) { return l.given ? Unit{Source::given, Distribution::normal, 0} : unit_of(l.draw); }
 
 // Rounded weights have their scale in them, but for those of one number.
@@ -120,7 +121,7 @@ template <class T> int64_t Dense<T>::bytes(const Program& program, int64_t first
 }
 template <class T> int64_t Dense<T>::draw_bytes(const Program& program) {
   int64_t entries = 0;
-  each_weight(program, 1, [&](int64_t l) { entries += panel_size(layer_of(program, l)); });
+  each_weight(program, 1, [&](int64_t l) { entries += kept_size(layer_of(program, l)); });
   return entries * (int64_t)sizeof(float);
 }
 
@@ -134,14 +135,14 @@ template <class T> void Dense<T>::keep_draws(int64_t bytes) {
   for (const Drawn& drawn : drawn_)
     if (const LayerOf of = layer_of(program_, drawn.layer);
         unit(drawn.layer, of).source == Source::drawn && !is_grouped(program_, drawn.layer))
-      all += panel_size(of) * (int64_t)sizeof(float);
+      all += kept_size(of) * (int64_t)sizeof(float);
   keeps_all_ = all <= bytes;
   if (!keeps_all_ && !is_lent()) bytes /= 2;  // a part of a network saves but a part of the time
   const auto each_kept = [&](auto use) {
     entries = 0;
     for (size_t i = drawn_.size(); i-- > 0;) {
       const LayerOf of = layer_of(program_, drawn_[i].layer);
-      const int64_t size = panel_size(of);
+      const int64_t size = kept_size(of);
       if (unit(drawn_[i].layer, of).source != Source::drawn || is_grouped(program_, drawn_[i].layer) ||
           (entries + size) * (int64_t)sizeof(float) > bytes)
         continue;
@@ -271,9 +272,15 @@ void Dense<T>::lay_panel(const Weights<T>& w, const Unit& drawn, const float* ke
   if (w.given) {
     std::copy_n(w.given + p * size, size, out);
   } else if (drawn.source == Source::drawn) {
-    float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
-    if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
-    std::copy_n(kept ? kept + p * size : draws, size, out);
+    if (kept) {
+      for (int64_t k = 0; k < w.columns; k += 16)
+        std::copy_n(kept + (k * panels_of(w.rows) + p * 16) * 16, std::min<int64_t>(16, w.columns - k) * 16,
+                    out + k * 16);
+    } else {
+      float* draws = static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+      table_.draw(w, p, p + 1, 0, w.columns, draws);
+      std::copy_n(draws, size, out);
+    }
   } else {
     for (int64_t k = 0; k < w.columns; k++)
       for (int64_t lane = 0; lane < 16; lane++)

@@ -153,9 +153,9 @@ template <class T, class D> PK_INLINE void open(MatrixDraws<D>& draws, const Wei
   draws.distribution.set(w.parameter);
 }
 
-// One matrix's draws: use(i, j, part, v) is called for `count` panels from `panel`, n columns from `first` (a multiple
-// of 4), and the rows 16 (panel + i) + part + lane of v. Words go through a buffer in L1: rounds and polynomials each
-// fill the pipes by themselves.
+// One matrix's draws: use(i, j, next, part, v) is called for `count` panels from `panel`, column j + next of the n from
+// `first` (a multiple of 4), next < 8 and j a multiple of what a bundle makes, and the rows 16 (panel + i) + part +
+// lane of v. Words go through a buffer in L1: rounds and polynomials each fill the pipes by themselves.
 template <class D, class Use>
 PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64_t first, int n, Use use) {
   constexpr int per = D::inputs == D::outputs ? 4 : 2;  // columns in a block
@@ -199,7 +199,7 @@ PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64
           for (int row = 0; row < rows; row++)
 #pragma GCC unroll 2
             for (int h = 0; h < D::outputs; h++) {
-              const int column = c + row * D::outputs + h;
+              const int next = row * D::outputs + h, column = c + next;
               if (whole || column < columns)
 #pragma GCC unroll 4
                 for (int part = 0; part < parts; part++) {
@@ -207,7 +207,7 @@ PK_INLINE void draw(const MatrixDraws<D>& draws, int64_t panel, int count, int64
                   if constexpr (D::masked)
                     v = draws.distribution.mask(
                         load(masks + (q - i) * blocks * block_words + column * panel_lanes + part * width), v);
-                  use(q, j + column, part * width, v);
+                  use(q, j + c, next, part * width, v);
                 }
             }
         }

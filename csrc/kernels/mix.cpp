@@ -22,7 +22,7 @@ static void product(const T* w, int64_t stride, int64_t rows, int64_t n, const T
       const int depth = (int)(n - k < tile_columns ? n - k : tile_columns);
       for (int64_t g = 0, b = 0; g < groups; g++) {
         const int inputs = (int)((columns - b + groups - g - 1) / (groups - g));
-        multiply_inputs<T, T>(inputs, w + p * stride + k * panel_lanes, stride, count, depth,
+        multiply_inputs<T, T>(inputs, w + p * stride + k * panel_lanes, {stride}, count, depth,
                               u + k * columns + b * panel_lanes, columns, z + (p * columns + b) * panel_lanes,
                               first && k == 0, factor, k + depth == n);
         b += inputs;

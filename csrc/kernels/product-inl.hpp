@@ -24,16 +24,23 @@ constexpr int block_inputs = sizeof(T) == 4                        ? 6
                              : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T>
                                                                    : 6;
 constexpr int reduced_inputs = 6;
+// A weight of so few bytes, used again and again, comes as fast as L2 gives it: to fetch it ahead takes longer.
+constexpr int64_t near_bytes = 1 << 20;
 
-// `count` panels from p and n columns from k of one matrix to tile[p * stride + k * 16 + lane]
-using DrawTile = void (*)(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride);
+// How far apart panels lie, and their blocks of 16 columns: those of one panel side by side, unless told otherwise. What
+// is to be fetched meanwhile lies `ahead`.
+struct Steps {
+  int64_t panel = 0, block = panel_lanes * panel_lanes, ahead = 0;
+};
+
+// `count` panels from p and n columns from k (a multiple of 16) of one matrix
+using DrawTile = void (*)(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, Steps steps);
 
 // -- forward
 
-// z[panel, b] += w u over n columns for `inputs` inputs and `count` panels; w at [k * 16 + lane] with a stride between
-// panels.
+// z[panel, b] += w u over n columns for `inputs` inputs and `count` panels.
 template <class T, class W, int count, int inputs>
-PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t B, T* z, bool first, T scale,
+PK_INLINE void multiply(const W* block, Steps steps, int n, const T* u, int64_t B, T* z, bool first, T scale,
                         bool last) {
   constexpr int vectors = panel_vectors<T>, width = lanes<T>;
   Vec<T> acc[count][inputs][vectors];
@@ -44,14 +51,19 @@ PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t
 #pragma GCC unroll 8
       for (int v = 0; v < vectors; v++)
         acc[p][b][v] = first ? Vec<T>{} : load(z + (p * B + b) * panel_lanes + v * width);
-  for (int k = 0; k < n; k += panel_lanes, u += B * panel_lanes) {
+  for (int k = 0; k < n; k += panel_lanes, u += B * panel_lanes, block += steps.block) {
     const int end = n - k < panel_lanes ? n - k : panel_lanes;
+    const W* w = block;
+    if (steps.ahead)
+      for (int p = 0; p < count; p++)
+        for (int j = 0; j < end; j++)
+          __builtin_prefetch(w + p * steps.panel + j * panel_lanes + steps.ahead, 0, 2);
     for (int j = 0; j < end; j++, w += panel_lanes)
 #pragma GCC unroll 8
       for (int p = 0; p < count; p++) {
         Vec<T> row[vectors];
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) row[v] = load_as<T>(w + p * w_stride + v * width);
+        for (int v = 0; v < vectors; v++) row[v] = load_as<T>(w + p * steps.panel + v * width);
 #pragma GCC unroll 8
         for (int b = 0; b < inputs; b++)
 #pragma GCC unroll 8
@@ -67,7 +79,7 @@ PK_INLINE void multiply(const W* w, int64_t w_stride, int n, const T* u, int64_t
         store(z + (p * B + b) * panel_lanes + v * width, last ? acc[p][b][v] * scale : acc[p][b][v]);
 }
 template <class T, class W, int inputs>
-static void multiply_panels(const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z, bool first,
+static void multiply_panels(const W* w, Steps steps, int panels, int n, const T* u, int64_t B, T* z, bool first,
                             T scale, bool last) {
   constexpr int fit = accumulators / (panel_vectors<T> * inputs), count = fit < 1    ? 1
                                                                           : fit > 4  ? 4
@@ -75,16 +87,15 @@ static void multiply_panels(const W* w, int64_t w_stride, int panels, int n, con
                                                                                      : fit;
   int p = 0;
   for (; p + count <= panels; p += count)
-    multiply<T, W, count, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
+    multiply<T, W, count, inputs>(w + p * steps.panel, steps, n, u, B, z + p * B * panel_lanes, first, scale, last);
   for (; p < panels; p++)
-    multiply<T, W, 1, inputs>(w + p * w_stride, w_stride, n, u, B, z + p * B * panel_lanes, first, scale, last);
+    multiply<T, W, 1, inputs>(w + p * steps.panel, steps, n, u, B, z + p * B * panel_lanes, first, scale, last);
 }
 template <class T, class W, int inputs = block_inputs<T>>
-PK_INLINE void multiply_inputs(int count, const W* w, int64_t w_stride, int panels, int n, const T* u, int64_t B, T* z,
+PK_INLINE void multiply_inputs(int count, const W* w, Steps steps, int panels, int n, const T* u, int64_t B, T* z,
                                bool first, T scale, bool last) {
-  if (count == inputs) return multiply_panels<T, W, inputs>(w, w_stride, panels, n, u, B, z, first, scale, last);
-  if constexpr (inputs > 1)
-    multiply_inputs<T, W, inputs - 1>(count, w, w_stride, panels, n, u, B, z, first, scale, last);
+  if (count == inputs) return multiply_panels<T, W, inputs>(w, steps, panels, n, u, B, z, first, scale, last);
+  if constexpr (inputs > 1) multiply_inputs<T, W, inputs - 1>(count, w, steps, panels, n, u, B, z, first, scale, last);
 }
 
 template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, int64_t B) {
@@ -93,41 +104,58 @@ template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, in
       for (int64_t lane = units % panel_lanes; lane < panel_lanes; lane++) last_panel[b * panel_lanes + lane] = 0;
 }
 
-// Entries lie in `panels` (draws stored there first, where draw is not null), or are drawn into `tile` where panels is
-// null.
+// Where a weight's entries lie, if they do: the caller's panel after panel, kept draws block after block.
+template <class W> struct Lying {
+  const W* data;
+  Steps steps;
+  bool by_blocks() const { return data && steps.block > steps.panel; }
+  const W* at(int64_t p, int64_t k) const { return data + p * steps.panel + k * steps.block / panel_lanes; }
+};
+template <class T> PK_INLINE Lying<T> given(const Weights<T>& w) { return {w.given, {w.columns * panel_lanes}}; }
+template <class T> PK_INLINE Lying<float> kept(const Weights<T>& w, const float* draws) {
+  constexpr int64_t tile = panel_lanes * panel_lanes;
+  return {draws, {tile, panels_of(w.rows) * tile}};
+}
+
+// Entries lie in `whole` (draws stored there first, where draw is not null), or are drawn into `tile` where it has no
+// data. Tiles come in the order in which entries lie.
 template <class T, class W>
-static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, const W* panels,
+static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, Lying<W> whole,
                           DrawTile draw, const void* draws) {
   alignas(64) float tile[tile_panels * tile_columns * panel_lanes];
   alignas(64) T rounded[tile_panels * tile_columns * panel_lanes];
   const bool rounds = w.format.fraction;
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
-  for (int64_t p = p0; p < p1; p += tile_panels) {
+  const Steps steps = whole.data ? whole.steps : Steps{tile_columns * panel_lanes};
+  const int64_t next = whole.by_blocks() && !draw && panels_of(w.rows) * N * panel_lanes * (int64_t)sizeof(W) > near_bytes ? tile_panels * steps.panel : 0;
+  const auto multiply_tile = [&](int64_t p, int64_t k) {
     const int count = (int)(p1 - p < tile_panels ? p1 - p : tile_panels);
-    for (int64_t k = 0; k < N; k += tile_columns) {
-      const int n = (int)(N - k < tile_columns ? N - k : tile_columns);
-      const int64_t stride = panels ? N * panel_lanes : tile_columns * panel_lanes;
-      const W* from = panels ? panels + (p * N + k) * panel_lanes : (const W*)tile;
-      if (draw) draw(draws, p, count, k, n, (float*)from, stride);
-      if (rounds) round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_columns * panel_lanes);
-      for (int64_t g = 0, b = 0; g < groups; g++) {
-        const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
-        const T* x = u + (k * B + b * panel_lanes);
-        T* to = z + (p * B + b) * panel_lanes;
-        if (rounds)
-          multiply_inputs<T, T>(inputs, rounded, tile_columns * panel_lanes, count, n, x, B, to, k == 0, 1, k + n == N);
-        else
-          multiply_inputs<T, W>(inputs, from, stride, count, n, x, B, to, k == 0, w.scale, k + n == N);
-        b += inputs;
-      }
+    const int n = (int)(N - k < tile_columns ? N - k : tile_columns);
+    const W* from = whole.data ? whole.at(p, k) : (const W*)tile;
+    if (draw) draw(draws, p, count, k, n, (float*)from, steps);
+    if (rounds)
+      round_tile(w.format, w.scale, from, steps.panel, steps.block, count, n, rounded, tile_columns * panel_lanes);
+    for (int64_t g = 0, b = 0; g < groups; g++) {
+      const int inputs = (int)((B - b + groups - g - 1) / (groups - g));
+      const T* x = u + (k * B + b * panel_lanes);
+      T* to = z + (p * B + b) * panel_lanes;
+      if (rounds)
+        multiply_inputs<T, T>(inputs, rounded, {tile_columns * panel_lanes}, count, n, x, B, to, k == 0, 1, k + n == N);
+      else
+        multiply_inputs<T, W>(inputs, from, {steps.panel, steps.block, g ? 0 : next}, count, n, x, B, to, k == 0, w.scale, k + n == N);
+      b += inputs;
     }
+  };
+  if (whole.by_blocks()) {
+    for (int64_t k = 0; k < N; k += tile_columns)
+      for (int64_t p = p0; p < p1; p += tile_panels) multiply_tile(p, k);
+  } else {
+    for (int64_t p = p0; p < p1; p += tile_panels)
+      for (int64_t k = 0; k < N; k += tile_columns) multiply_tile(p, k);
   }
 }
 
 // -- backward
-
-// A weight of so few bytes, used again and again, comes as fast as L2 gives it: to fetch it ahead takes longer.
-constexpr int64_t near_bytes = 1 << 20;
 
 // What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the
 // lines in flight.
@@ -343,9 +371,8 @@ template <class T> static void lay_panel(const T* sums, int64_t B, int64_t width
 
 template <class T, class W>
 static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
-                          const W* panels, DrawTile draw, const void* draws) {
-  const int64_t P = panels_of(w.rows), N = w.columns, vectors = (B + lanes<T> - 1) / lanes<T>,
-                width = vectors * lanes<T>;
+                          Lying<W> whole, DrawTile draw, const void* draws) {
+  const int64_t P = panels_of(w.rows), vectors = (B + lanes<T> - 1) / lanes<T>, width = vectors * lanes<T>;
   constexpr int64_t tile_stride = deep_columns * panel_lanes;
   const int turns = (int)((vectors + most_vectors - 1) / most_vectors);
   const bool rounds = w.format.fraction;
@@ -364,23 +391,23 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
       const int count = (int)(P - p < near_panels ? P - p : near_panels);
       const W* from = tile;
       int64_t stride = tile_stride;
-      Ahead<W> ahead = {nullptr, N * panel_lanes, 0};
+      Ahead<W> ahead = {nullptr, whole.steps.panel, 0};
       if (draw) {
-        draw(draws, p, count, k, n, (float*)tile, stride);
+        draw(draws, p, count, k, n, (float*)tile, {stride});
       } else {
-        const W* here = panels + (p * N + k) * panel_lanes;
+        const W* here = whole.at(p, k);
         if (p + count < P && n == deep_columns)
-          ahead.tile = here + count * N * panel_lanes, ahead.panels = (int)(P - p - count);
+          ahead.tile = whole.at(p + count, k), ahead.panels = (int)(P - p - count);
         else if (k + 2 * deep_columns <= k1)
-          ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
+          ahead.tile = whole.at(0, k + deep_columns), ahead.panels = (int)P;
         if (n == deep_columns && turns == 1)
-          from = here, stride = N * panel_lanes;
+          from = here, stride = whole.steps.panel;
         else
           for (int i = 0; i < count; i++)
-            __builtin_memcpy(tile + i * stride, here + i * N * panel_lanes, n * panel_lanes * sizeof(W));
+            __builtin_memcpy(tile + i * stride, here + i * whole.steps.panel, n * panel_lanes * sizeof(W));
       }
       const T* x = rows + p * panel_lanes * width;
-      if (rounds) round_tile(w.format, w.scale, from, stride, count, n, rounded, tile_stride);
+      if (rounds) round_tile(w.format, w.scale, from, stride, 0, count, n, rounded, tile_stride);
       int64_t first = 0;
       for (int turn = 0; turn < turns; turn++) {
         const int64_t part = (vectors - first + turns - turn - 1) / (turns - turn), b = first * lanes<T>;
@@ -396,44 +423,44 @@ static void backward_rows(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B
   }
 }
 
-// Entries lie in `panels`, or are drawn where panels is null.
+// Entries lie in `whole`, or are drawn where it has no data.
 template <class T, class W>
 static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
-                           const W* panels, DrawTile draw, const void* draws) {
+                           Lying<W> whole, DrawTile draw, const void* draws) {
   static_assert(many_inputs == reduced_inputs + 1);
-  if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
+  if (B >= many_inputs) return backward_rows<T, W>(w, k0, k1, B, delta, du, scratch, whole, draw, draws);
   T* sums = (T*)scratch;
   W* tile = (W*)(sums + B * panel_lanes * panel_lanes);
   const bool rounds = w.format.fraction;
-  const int64_t P = panels_of(w.rows), N = w.columns, depth = rounds ? near_panels : deep_panels;
+  const int64_t P = panels_of(w.rows), depth = rounds ? near_panels : deep_panels;
   alignas(64) T rounded[near_panels * deep_columns * panel_lanes];
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
     if constexpr (accumulators > panel_lanes)
       if (B == 1 && !draw && !rounds && n == deep_columns) {
-        const W* here = panels + k * panel_lanes;
-        const bool fetches = P * N * panel_lanes * (int64_t)sizeof(W) > near_bytes && k + 2 * deep_columns <= k1;
-        reduce_input(here, N * panel_lanes, (int)P, delta, w.scale, du + k,
-                     Ahead<W>{here + deep_columns * panel_lanes, N * panel_lanes, fetches ? (int)P : 0});
+        const bool fetches =
+            P * w.columns * panel_lanes * (int64_t)sizeof(W) > near_bytes && k + 2 * deep_columns <= k1;
+        reduce_input(whole.at(0, k), whole.steps.panel, (int)P, delta, w.scale, du + k,
+                     Ahead<W>{whole.at(0, k + deep_columns), whole.steps.panel, fetches ? (int)P : 0});
         continue;
       }
     for (int64_t p = 0; p < P; p += depth) {
       const int count = (int)(P - p < depth ? P - p : depth);
       const W* from = tile;
       int64_t stride = deep_columns * panel_lanes;
-      Ahead<W> ahead = {nullptr, N * panel_lanes, 0};
+      Ahead<W> ahead = {nullptr, whole.steps.panel, 0};
       if (draw) {
-        draw(draws, p, count, k, n, (float*)tile, stride);
+        draw(draws, p, count, k, n, (float*)tile, {stride});
       } else {
-        from = panels + (p * N + k) * panel_lanes, stride = N * panel_lanes;
+        from = whole.at(p, k), stride = whole.steps.panel;
         if (p + count < P)
-          ahead.tile = from + count * stride, ahead.panels = (int)(P - p - count);
+          ahead.tile = whole.at(p + count, k), ahead.panels = (int)(P - p - count);
         else if (k + 2 * deep_columns <= k1)
-          ahead.tile = panels + (k + deep_columns) * panel_lanes, ahead.panels = (int)P;
+          ahead.tile = whole.at(0, k + deep_columns), ahead.panels = (int)P;
       }
       const T* d = delta + p * B * panel_lanes;
       if (rounds) {
-        round_tile(w.format, w.scale, from, stride, count, n, rounded, deep_columns * panel_lanes);
+        round_tile(w.format, w.scale, from, stride, 0, count, n, rounded, deep_columns * panel_lanes);
         reduce_inputs<T, T>((int)B, rounded, deep_columns * panel_lanes, count, n, d, B * panel_lanes, sums, p == 0,
                             {});
       } else {

@@ -9,10 +9,12 @@ namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {
 
 template <class D>
-static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, int64_t stride) {
+static void draw_tile(const void* draws, int64_t p, int count, int64_t k, int n, float* tile, Steps steps) {
   draw(*(const MatrixDraws<D>*)draws, p, count, k, n,
-       [&](int i, int j, int part, F32 v)
-           __attribute__((always_inline)) { store(tile + i * stride + j * panel_lanes + part, v); });
+       [&](int i, int j, int next, int part, F32 v) __attribute__((always_inline)) {
+         float* const to = tile + i * steps.panel + j / panel_lanes * steps.block + j % panel_lanes * panel_lanes;
+         store(to + next * panel_lanes + part, v);
+       });
 }
 template <class T, class D, class Use> PK_INLINE void with(const Weights<T>& w, Use use) {
   MatrixDraws<D> draws;
@@ -29,19 +31,20 @@ void draw_panels(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_
     for (int64_t p = p0; p < p1; p++)
       for (int64_t k = k0; k < k1; k += tile_columns) {
         const int n = (int)(k1 - k < tile_columns ? k1 - k : tile_columns);
-        draw(draws, p, 1, k, n, panels + ((p - p0) * (k1 - k0) + k - k0) * panel_lanes, 0);
+        draw(draws, p, 1, k, n, panels + ((p - p0) * (k1 - k0) + k - k0) * panel_lanes, {});
       }
   });
 }
 
 template <class T> void forward(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep) {
   if (w.given)
-    forward_tiles<T, T>(w, p0, p1, B, u, z, w.given, nullptr, nullptr);
+    forward_tiles<T, T>(w, p0, p1, B, u, z, given(w), nullptr, nullptr);
   else if (w.kept)
-    forward_tiles<T, float>(w, p0, p1, B, u, z, w.kept, nullptr, nullptr);
+    forward_tiles<T, float>(w, p0, p1, B, u, z, kept(w, w.kept), nullptr, nullptr);
   else
-    with_draws(
-        w, [&](DrawTile draw, const void* draws) { forward_tiles<T, float>(w, p0, p1, B, u, z, keep, draw, draws); });
+    with_draws(w, [&](DrawTile draw, const void* draws) {
+      forward_tiles<T, float>(w, p0, p1, B, u, z, kept(w, keep), draw, draws);
+    });
   if (p1 == panels_of(w.rows)) clear_padding(z + (p1 - 1) * B * panel_lanes, w.rows, B);
 }
 
@@ -54,22 +57,22 @@ template <class T> PK_INLINE bool is_turned(const Weights<T>& w, int64_t B) {
 
 template <class T, class W>
 static void backward_from(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch,
-                          const W* panels, DrawTile draw, const void* draws) {
+                          Lying<W> whole, DrawTile draw, const void* draws) {
   if (is_turned(w, B))
-    backward_turned<T, W>(w, k0, k1, B, delta, du, panels, draw, draws);
+    backward_turned<T, W>(w, k0, k1, B, delta, du, whole, draw, draws);
   else
-    backward_tiles<T, W>(w, k0, k1, B, delta, du, scratch, panels, draw, draws);
+    backward_tiles<T, W>(w, k0, k1, B, delta, du, scratch, whole, draw, draws);
 }
 
 template <class T>
 void backward(const Weights<T>& w, int64_t k0, int64_t k1, int64_t B, const T* delta, T* du, void* scratch) {
   if (w.given)
-    backward_from<T, T>(w, k0, k1, B, delta, du, scratch, w.given, nullptr, nullptr);
+    backward_from<T, T>(w, k0, k1, B, delta, du, scratch, given(w), nullptr, nullptr);
   else if (w.kept)
-    backward_from<T, float>(w, k0, k1, B, delta, du, scratch, w.kept, nullptr, nullptr);
+    backward_from<T, float>(w, k0, k1, B, delta, du, scratch, kept(w, w.kept), nullptr, nullptr);
   else
     with_draws(w, [&](DrawTile draw, const void* draws) {
-      backward_from<T, float>(w, k0, k1, B, delta, du, scratch, nullptr, draw, draws);
+      backward_from<T, float>(w, k0, k1, B, delta, du, scratch, kept(w, nullptr), draw, draws);
     });
 }
 

@@ -14,7 +14,7 @@ template <class T> struct Products {
   // Draws of panels p0 .. p1 - 1 and columns k0 (a multiple of 4) .. k1 - 1 to panels[((p - p0) * (k1 - k0) + k - k0) *
   // 16 + lane].
   void (*draw)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t k0, int64_t k1, float* panels);
-  // z = scale W u, panels p0 .. p1 - 1 of z; where keep is not null the draws are stored there as `draw` does.
+  // z = scale W u, panels p0 .. p1 - 1 of z; where keep is not null the draws are stored there, for w.kept.
   // The sum over k goes in order in one accumulator per output.
   void (*forward)(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B, const T* u, T* z, float* keep);
   // du = scale W^T delta, units k0 .. k1 - 1 of du; k0 a multiple of 16, k1 too or the last. With B >= many_inputs the

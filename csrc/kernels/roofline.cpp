@@ -26,7 +26,7 @@ float draw_normals(int64_t n) {
   open(draws.stream, 0, 1, 0, (uint32_t)Purpose::weight);
   F32 all[panel_vectors<float>] = {};
   for (int64_t first = 0; 16 * first < n; first += 64)
-    draw(draws, 0, 1, first, 64, [&](int, int, int part, F32 v) { all[part / lanes<float>] += v; });
+    draw(draws, 0, 1, first, 64, [&](int, int, int, int part, F32 v) { all[part / lanes<float>] += v; });
   return sum_lanes<float>(all);
 }
 

@@ -92,14 +92,16 @@ template <class T> Sums round(T* x, int64_t units, int64_t B, const Format& form
   });
 }
 
-// n panels of a matrix as stored, scale included: tile[i * stride + o] of from[i * from_stride + o]
+// n columns of panels of a matrix as stored, scale included: tile[i * stride + o] of those whose blocks of 16 columns
+// lie `from_block` apart
 template <class T, class W>
-PK_INLINE void round_tile(const Format& format, T scale, const W* from, int64_t from_stride, int count, int n, T* tile,
-                          int64_t stride) {
+PK_INLINE void round_tile(const Format& format, T scale, const W* from, int64_t from_stride, int64_t from_block,
+                          int count, int n, T* tile, int64_t stride) {
   const Rounder<T> rounder(format);
   for (int i = 0; i < count; i++)
     for (int o = 0; o < n * 16; o += lanes<T>)
-      store(tile + i * stride + o, rounder(load_as<T>(from + i * from_stride + o) * scale));
+      store(tile + i * stride + o,
+            rounder(load_as<T>(from + i * from_stride + o / 256 * from_block + o % 256) * scale));
 }
 
 template <class T>

@@ -26,7 +26,7 @@ template <class T> struct Weights {
   double parameter;           // density of sparse, degrees of freedom of student, alpha of stable
   uint64_t seed;
   uint32_t layer, replica;
-  const float* kept;   // draws packed by an earlier forward product, or null
+  const float* kept;   // draws of an earlier forward product (`kept_size` of them), or null
   const T* given;      // the caller's own matrix in panels, or null
   Format format = {};  // what scale * draws is rounded to, where it is
 };
@@ -40,6 +40,12 @@ struct Tall {
   TallDraw draw;
   uint32_t bound = 0;
 };
+
+// The backward pass reads kept draws 16 columns at a time, and one after the other: entry (row 16 p + lane, column k)
+// of P panels lies at [((k / 16 * P + p) * 16 + k % 16) * 16 + lane].
+inline constexpr int64_t kept_size(int64_t rows, int64_t columns) {
+  return (rows + 15) / 16 * 16 * ((columns + 15) / 16 * 16);
+}
 
 // Units of a tall array whose numbers come from the same 16 Philox blocks.
 inline constexpr int group_panels = 4, group_units = 64;

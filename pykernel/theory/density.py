@@ -114,7 +114,8 @@ class DensityForward(Forward):
         self.rows.activation[0], self.rows.mean[0] = 0.0, 0.0
         for stretch in self.program.stretches:
             usual = self.compiled(stretch, "moments")
-            steps = [self.following(stretch, op, step) for op, step in zip(stretch.ops, usual, strict=True)]
+            followed = [(self.following(stretch, op, step),) for op, step in zip(stretch.ops, usual, strict=True)]
+            steps = self.wrapped(stretch, followed)
             for i in range(stretch.count):
                 for step in steps:
                     step(i)

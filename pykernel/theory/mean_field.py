@@ -19,7 +19,7 @@ import numpy as np
 from pykernel import activations
 from pykernel.ops import TABLES
 from pykernel.program import Program, Stretch, distinct
-from pykernel.theory import uniform
+from pykernel.theory import edges, uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
 from pykernel.theory.columns import columns
@@ -36,13 +36,13 @@ from pykernel.window import Window
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
 
 
-APART = ("between", "fractions", "peaks", "pooled", "near")  # of a Signal, no rows
+APART = ("between", "fractions", "peaks", "pooled", "near", "edges")  # of a Signal, no rows
 
 
 def as_arrays(rows: Signal) -> Signal:
     """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
     signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
-    signal.peaks, signal.pooled, signal.near = rows.peaks, rows.pooled, rows.near
+    signal.peaks, signal.pooled, signal.near, signal.edges = rows.peaks, rows.pooled, rows.near, rows.edges
     return signal
 
 
@@ -55,7 +55,8 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools.
+        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools; last_peak: number of the last window of one.
+        edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
         between: whether this walk is the second, of columns of different inputs.
     """
 
@@ -73,7 +74,10 @@ class Walk:
         pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
         self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
         self.mixes = scores(program)
-        self.largest = any(window.largest for window in program.windows)
+        peaks = [program.windows[w].largest for w in program.window_steps.tolist()]
+        self.largest, self.last_peak = any(peaks), max((w for w, is_peak in enumerate(peaks) if is_peak), default=-1)
+        self.edged = edges.edged(program)
+        self.map: dict[int, edges.Map] = {}
 
     def window(self, number: int) -> Window:
         """The windows of a pool."""
@@ -95,6 +99,8 @@ class Forward(Walk):
         behind: register -> number of the activation step whose output it holds.  pooled: register -> number of the max
             pool of what weights give that it holds.  near: register -> `neighbours.Near`. All are kept where there are
             max pools.
+        patches: register -> map of patches of which the layer behind has the middle tap only.  patterns: register ->
+            `edges.Patterns` or None.
         rows: the Signal that is filled.
     """
 
@@ -118,6 +124,8 @@ class Forward(Walk):
         self.behind: dict[int, int] = {}
         self.pooled: dict[int, int] = {}
         self.near: dict[int, Near | None] = {}
+        self.patches: dict[int, Any] = {}
+        self.patterns: dict[int, Any] = {}
 
     def run(self) -> Signal:
         """Every row."""
@@ -128,14 +136,14 @@ class Forward(Walk):
             self.rows.distance[0] = self.distance[0] = max(apart, NEAREST) if self.normed else apart
         for stretch in self.program.stretches:
             steps = self.compiled(stretch, "moments")
-            if self.tied:
+            if self.tied or self.edged:
                 steps = self.both(stretch, steps)
                 for i in range(stretch.count):
                     for step in steps:
                         step(i)
             else:
                 self.moments(stretch, steps)
-        if pairs and not self.tied:
+        if pairs and not (self.tied or self.edged):
             for stretch in self.program.stretches:
                 self.distances(stretch)
         signal = as_arrays(self.rows)
@@ -147,11 +155,23 @@ class Forward(Walk):
         return signal
 
     def both(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> list[Callable[[int], None]]:
-        """Moments and distances of each op in turn, and neighbours where max pools make some."""
-        pairs = list(zip(steps, self.compiled(stretch, "distance"), strict=True))
+        """Moments and distances of each op in turn."""
+        if self.columns == 1:
+            return self.wrapped(stretch, [(step,) for step in steps])
+        return self.wrapped(stretch, list(zip(steps, self.compiled(stretch, "distance"), strict=True)))
+
+    def wrapped(self, stretch: Stretch, steps: list[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
+        """All steps of each op in turn with what edges do, and what neighbours have in common behind max pools."""
+        if self.edged:
+            steps = [(edges.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)]
         if self.largest:
-            return [neighbouring(self, stretch, op, two) for op, two in zip(stretch.ops, pairs, strict=True)]
-        return [step for two in pairs for step in two]
+            return [neighbouring(self, stretch, op, own) for op, own in zip(stretch.ops, steps, strict=True)]
+        return [step for own in steps for step in own]
+
+    def apart(self, register: int) -> float:
+        """One minus the mean product of two columns over the mean square: the distance, where positions are alike."""
+        d, squares = self.distance[register], self.map.get(register)
+        return d if squares is None else 1 - (1 - d) * edges.mean_product(squares, self.program.batch)
 
     def moments(self, stretch: Stretch, steps: list[Callable[[int], None]]) -> None:
         """Repetitions until nothing changes any more; the rest is like the last."""
@@ -272,6 +292,7 @@ class Backward(Walk):
                     d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
+        self.sent: dict[int, edges.Sent] = {}  # register -> what edges do to what the op that goes back gives it
         self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
         self.inside_of: dict[int, dict] = {}  # register -> what neighbours' gradients have in common
         self.inside: dict | None = None  # the same of what an op wrote; giving: of what it gives
@@ -294,24 +315,35 @@ class Backward(Walk):
         self._held[register] = g, o
 
     def give(self, register: int, g: Any, o: Any) -> None:
-        """Add an independent gradient to a register's: squared norms add, correlations in proportion to them."""
+        """Add an independent gradient to a register's, as edges let it pass."""
+        sent = self.sent.get(register)
+        if sent is None:
+            return self.receive(register, g, o, None)
+        self.receive(register, g + sent.log, o * sent.alike, sent.map)
+
+    def receive(self, register: int, g: Any, o: Any, squares: edges.Map) -> None:
+        """Squared norms add, correlations and maps in proportion to them."""
         if register in self._held:
             h, p = self._held[register]
             total = np.logaddexp(g, h)
             share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
             g, o = total, share * o + (1 - share) * p
+            if self.edged:
+                squares = edges.mixed(squares, self.map.get(register), float(share))
             if self.largest:
                 self.inside_of[register] = mixed(self.giving, self.inside_of[register], float(share))
         elif self.largest:
             self.inside_of[register] = self.giving
         self._held[register] = g, o
+        if self.edged:
+            self.map[register] = squares
 
     def run(self, start: float, coherence: float) -> Gradient:
         """Every row, from the log squared norm of dJ/da[N] and its correlation between two columns."""
         self.inside_of[0] = {ANY: float(coherence)}
         for stretch in self.program.stretches[::-1]:
             ops = [(OPS[op.kind].backward, op, *_number(stretch, op)) for op in stretch.ops[::-1]]
-            walk = self.one_by_one if self.tied or self.normed else self.at_once
+            walk = self.one_by_one if self.tied or self.normed or self.edged else self.at_once
             start, coherence = walk(stretch, ops, start, coherence)
         self.rows.activation[0] = start
         return self.rows
@@ -319,12 +351,21 @@ class Backward(Walk):
     def one_by_one(self, stretch: Stretch, ops: list, start: float, coherence: float) -> tuple[float, float]:
         """The repetitions of a stretch, the last first."""
         self.giving = self.inside_of.pop(0, self.giving)
-        self.give(0, start, coherence)
+        self.receive(0, start, coherence, self.map.pop(0, None))
         for i in range(stretch.count - 1, -1, -1):
             for backward, op, first, each in ops:
                 self.look_inside(op, first + i * each)
-                backward(self, op, first + i * each)
+                self.through(op, first + i * each, backward)
         return self.take(0)
+
+    def through(self, op: Any, number: int, backward: Callable) -> None:
+        """One op, with what edges do."""
+        if not self.edged:
+            return backward(self, op, number)
+        self.sent = edges.sent_back(self, op, number)
+        backward(self, op, number)
+        edges.noted(self, op, number, self.sent)
+        self.sent = {}
 
     def look_inside(self, op: Any, number: int) -> None:
         """What neighbours' gradients have in common, before an op goes back."""

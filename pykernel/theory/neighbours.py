@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pykernel.program import Stretch
+from pykernel.theory import edges
 from pykernel.theory.coherence import kept_share
 from pykernel.theory.structure import place
 from pykernel.window import Window
 
 Offset = tuple[int, int]
+REACH = 2  # steps up to which edges make neighbours, before a max pool: those within a window of three
 RATIO = ("node", "scale", "linear", "norm", "affine")  # ops that change all distances alike
 
 
@@ -71,9 +73,13 @@ def neighbouring(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable[[in
 
     def both(i: int) -> None:
         read, before = [walk.near.get(r) for r in op.ins], [walk.distance[r] for r in op.ins]
+        squares = walk.map.get(op.ins[0]) if op.ins else None
         for step in steps:
             step(i)
-        walk.near[op.out] = handed_on(walk, op, first + i * each, read, before)
+        if op.kind == "gather":
+            walk.near[op.out] = _patches(walk, first + i * each, read[0], before[0], squares)
+        else:
+            walk.near[op.out] = handed_on(walk, op, first + i * each, read, before)
 
     return both
 
@@ -92,9 +98,6 @@ def handed_on(walk: Any, op: Any, number: int, read: list[Near | None], before: 
         return walk.rows.near.get(("window", walk.rows.pooled[number].number))
     if near is None or op.kind in ("gate", "mix", "drive"):
         return None
-    if op.kind == "gather":
-        window = walk.window(number)
-        return None if window.by_units else _every(near, window)
     if op.kind == "mask":
         left = 1 - walk.program.masks[number]
         return near._replace(apart={offset: 1 - left * (1 - d) for offset, d in near.apart.items()})
@@ -117,6 +120,25 @@ def _sum(walk, op, number, read, before):
     of = lambda near, mean, offset: mean if near is None else near.apart.get(offset, mean)
     parts = list(zip(read, before, shares, strict=True))
     return Near(field, {o: min(sum(share * of(near, mean, o) for near, mean, share in parts), 2.0) for o in found})
+
+
+def _patches(walk: Any, number: int, near: Near | None, distance: float, squares: Any) -> Near | None:
+    """Neighbours of patches: those that were, and, where taps lie beyond an edge, those that lose less by it than
+    positions far apart do."""
+    window = walk.window(number)
+    if window.by_units:
+        return None
+    kept = None if near is None else _every(near, window)
+    if not walk.edged or number in walk.edged.windows or walk.columns == 1:
+        return kept
+    apart: dict[Offset, float] = {}
+    if number < walk.last_peak:
+        far = distance if near is None else near.others(distance, int(walk.spread.windows[number, 0]))
+        rows, columns = (min(REACH, n - 1) for n in window.out)
+        apart = dict.fromkeys(offsets((rows, columns)), far) if far < 1 else {}
+    apart |= {} if kept is None else kept.apart
+    found = {o: 1 - (1 - d) * edges.together(window, squares, o) for o, d in apart.items()}
+    return Near(window.out, found) if found else None
 
 
 def _every(near: Near, window: Window) -> Near | None:

@@ -24,7 +24,6 @@ from pykernel.program import Program
 from pykernel.theory import correlation
 from pykernel.theory.density import ends_in_layers
 from pykernel.theory.mean_field import Forward, as_arrays
-from pykernel.theory.neighbours import neighbouring
 from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS
@@ -106,9 +105,8 @@ class PopulationForward(Forward):
         for stretch in self.program.stretches:
             moments, pairs = (self.compiled(stretch, which) for which in ("moments", "distance"))
             both = zip(moments, pairs, strict=True) if self.columns > 1 else ((one,) for one in moments)
-            steps = [self.following(stretch, op, usual) for op, usual in zip(stretch.ops, both, strict=True)]
-            if self.largest:
-                steps = [neighbouring(self, stretch, op, (step,)) for op, step in zip(stretch.ops, steps, strict=True)]
+            followed = [(self.following(stretch, op, usual),) for op, usual in zip(stretch.ops, both, strict=True)]
+            steps = self.wrapped(stretch, followed)
             for i in range(stretch.count):
                 for step in steps:
                     step(i)

@@ -25,9 +25,9 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
     half = 0.5 / LOG10
     pairs = _pairs(program, signal, gradient)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross, alike = np.ones(L), np.ones(L)
+        (cross, shared), alike = _edges(gradient, L), np.ones(L)
         for count, s, g in pairs:
-            cross += count * g.coherence * (1 - s.input_distance)
+            cross += count * g.coherence * (1 - s.input_distance) * shared
             alike += count * g.coherence
         for l, near in ((number, near) for (table, number), near in signal.near.items() if table == "layer"):
             seen = int(columns(program).layers[l])
@@ -64,6 +64,14 @@ def predicted(program: Program, signal: Signal, gradient: Gradient, loss: float)
         **rounding.rows(program, signal, gradient),
         "loss": loss,
     }
+
+
+def _edges(gradient: Gradient, layers: int) -> np.ndarray:
+    """Of the weight gradients' squares, and of their products of two columns, what maps of positions make, (2, L)."""
+    out = np.ones((2, layers))
+    for l, both in gradient.edges.items():
+        out[:, l] = both
+    return out
 
 
 def _similarity(program: Program, pairs: list) -> np.ndarray:

@@ -36,7 +36,7 @@ class ShapedBackward(Backward):
         self.shape.pop(register, None)
         return super().take(register)
 
-    def give(self, register: int, g: Any, o: Any) -> None:
+    def receive(self, register: int, g: Any, o: Any, squares: Any) -> None:
         if register in self._held:
             h, p = self._held[register]
             total = np.logaddexp(g, h)
@@ -45,7 +45,7 @@ class ShapedBackward(Backward):
             self.shape[register] = self.together((self.passing, o, share), (held, p, 1 - share))
         else:
             self.shape[register] = self.passing
-        super().give(register, g, o)
+        super().receive(register, g, o, squares)
 
     def together(self, *parts: tuple[Any, Any, float]) -> Any:
         """The shape of a sum of independent gradients.
@@ -62,10 +62,11 @@ class ShapedBackward(Backward):
     def run(self, start: float, coherence: float) -> Gradient:
         self.giving = {ANY: float(coherence)}
         self.give(0, start, coherence)
+        one = lambda walk, op, number: walk.step(op, number)
         for stretch in self.program.stretches[::-1]:
             ops = [(op, place(stretch, op)) for op in stretch.ops[::-1]]
             for i in range(stretch.count - 1, -1, -1):
                 for op, (first, each) in ops:
-                    self.step(op, first + i * each)
+                    self.through(op, first + i * each, one)
         self.rows.activation[0] = self.take(0)[0]
         return self.rows

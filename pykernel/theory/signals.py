@@ -40,6 +40,9 @@ class Signal:
             of an activation step that acts on a max pool of what weights give -> the same behind it.
         near: ("layer", "step" or "window", number) -> `neighbours.Near` of what a layer or a function reads, or of what
             a pool makes, where neighbours have more in common than others.
+        edges: where patches see zeros beyond an edge, ("layer", number) -> map of the mean squares of a layer's input
+            over `input`; ("step" or "norm", number) -> `edges.Preimage`; ("value", number) -> map of a gate's other
+            side.
     """
 
     weight: Any
@@ -78,6 +81,7 @@ class Signal:
     peaks: Any = field(default_factory=dict)
     pooled: Any = field(default_factory=dict)
     near: Any = field(default_factory=dict)
+    edges: Any = field(default_factory=dict)
 
     @property
     def spread(self) -> np.ndarray:
@@ -102,6 +106,8 @@ class Gradient:
         between: the same with the correlations of columns of different inputs, as of a Signal.
         inside: number of a layer -> correlations of dJ/dz[l] between neighbours (`neighbours.lookup`), where its input
             has some.
+        edges: number of a layer -> mean over positions of the products of both maps, and the same over pairs of
+            columns, of roots, over that of the gradient's alone: 1 and 1 where positions are alike.
     """
 
     activation: Any
@@ -114,3 +120,4 @@ class Gradient:
     to_key: Any
     between: Any = None
     inside: Any = field(default_factory=dict)
+    edges: Any = field(default_factory=dict)

@@ -63,8 +63,8 @@ def moments(walk, op, number):
         if norm.kind == "batch":
             square[out], mean[out] = -math.inf, 0.0
             if (B := int(walk.spread.norms[n])) > 1:
-                walk.rows.norm_distance[n] = far[source]
-                square[out], mean[out], far[out] = walk.batch(walk.line, norm, q, far[source], B)
+                walk.rows.norm_distance[n] = d = walk.apart(source)
+                square[out], mean[out], far[out] = walk.batch(walk.line, norm, q, d, B)
             return
         levels[n] = level(norm, q, m)
         square[out] = variance(norm, q, m) - levels[n]

@@ -57,8 +57,8 @@ def moments(walk, op, number):
             pool.acted_on(walk, s, w, out)
             return
         if norm.kind == "batch" and (B := int(walk.spread.steps[s])) > 1:
-            preimage[s], walk.rows.raw_distance[s] = 0.0, far[source]
-            square[out], mean[out], far[out] = walk.batch(row, norm, q, far[source], B)
+            preimage[s], walk.rows.raw_distance[s] = 0.0, walk.apart(source)
+            square[out], mean[out], far[out] = walk.batch(row, norm, q, walk.rows.raw_distance[s], B)
             return
         preimage[s] = t = deviation(norm, q, mean[source])
         if wide is not None and wide[s] >= 0:
