@@ -151,7 +151,10 @@ def together(window: Window, squares: Map, offset: tuple[int, int]) -> float:
     made = np.sqrt((roots**2).mean(axis=0))
     both = [values.reshape(-1, *window.out) for values in (roots, made)]
     (i, j), (rows, columns) = offset, window.out
-    one, other = (slice(0, rows - i), slice(max(-j, 0), columns - max(j, 0))), (slice(i, rows), slice(max(j, 0), columns - max(-j, 0)))
+    one, other = (
+        (slice(0, rows - i), slice(max(-j, 0), columns - max(j, 0))),
+        (slice(i, rows), slice(max(j, 0), columns - max(-j, 0))),
+    )
     before, after = (float((values[:, *one] * values[:, *other]).sum(axis=(1, 2)).mean()) for values in both)
     return before / after if after > 0 else 1.0
 
@@ -450,7 +453,9 @@ def noted(walk: Any, op: Any, number: int, sent: dict[int, Sent]) -> None:
     elif op.kind == "gate" and (sent[op.ins[0]].log or sent[op.ins[1]].log):
         size, value = walk.signal.factor[number] + walk.slope[number], walk.signal.value[number]
         g, v = op.ins
-        walk.rows.derivative[number] += np.logaddexp(size + sent[g].log, value + sent[v].log) - np.logaddexp(size, value)
+        walk.rows.derivative[number] += np.logaddexp(size + sent[g].log, value + sent[v].log) - np.logaddexp(
+            size, value
+        )
 
 
 def mixed(one: Map, other: Map, share: float) -> Map:

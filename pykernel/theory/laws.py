@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -95,7 +96,7 @@ def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
     return mean, float(falls @ (y - middle) ** 2) - math.pi**2 / 6 - trigamma(n / 2)
 
 
-def _binomial_law(n: int, law) -> tuple[float, float, float]:
+def _binomial_law(n: int, law: Callable[[int], tuple[float, float]]) -> tuple[float, float, float]:
     """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and
     P(K = 0)."""
     half = 6 * math.sqrt(n) + 1

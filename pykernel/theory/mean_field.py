@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -55,14 +55,15 @@ class Walk:
             the identity.
         normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
         tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.  largest: whether there are max pools; last_peak: number of the last window of one.
+        mixes: numbers of the attentions, see `weights.scores`.
+        largest: whether there are max pools; last_peak: number of the last window of one.
         edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
         between: whether this walk is the second, of columns of different inputs.
     """
 
     between = False
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program) -> None:
         self.program, self.columns, self.spread = program, program.columns, columns(program)
         functions = [Function(row) for row in program.activations]
         pairs = [(function, norm) for function in functions for norm in program.norms]
@@ -104,7 +105,7 @@ class Forward(Walk):
         rows: the Signal that is filled.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program) -> None:
         super().__init__(program)
         weight, bias = weight_log(program), bias_log(program)
         self.weight, self.bias = weight.tolist(), bias.tolist()
@@ -160,7 +161,7 @@ class Forward(Walk):
             return self.wrapped(stretch, [(step,) for step in steps])
         return self.wrapped(stretch, list(zip(steps, self.compiled(stretch, "distance"), strict=True)))
 
-    def wrapped(self, stretch: Stretch, steps: list[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
+    def wrapped(self, stretch: Stretch, steps: Sequence[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
         """All steps of each op in turn with what edges do, and what neighbours have in common behind max pools."""
         if self.edged:
             steps = [(edges.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)]
@@ -266,7 +267,7 @@ class Backward(Walk):
         alike_value, alike_factor: what the other side of a gate leaves of it.
     """
 
-    def __init__(self, program: Program, signal: Signal, coherence: float, first: Gradient | None = None):
+    def __init__(self, program: Program, signal: Signal, coherence: float, first: Gradient | None = None) -> None:
         super().__init__(program)
         self.between = first is not None
         self.signal, self.weight = signal, signal.weight
