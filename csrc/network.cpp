@@ -84,11 +84,11 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       routines_(routines_of(program_, keeping)),
       segments_(segments_of<T>(program_, amounts_of(program_, routines_, keeping), keeping,
                                program_.formats ? bytes / 2 : bytes)),
-      tape_(segments_, team_),
+      tape_(segments_),
       objective_(program_),
       registers_((size_t)program_.registers),
       gradients_((size_t)program_.registers),
-      checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
+      checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, Content::undefined),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
       grams_(most.gram, most.width, linear_, layer, team_),
       gram_of_gradient_((size_t)most.gram),
@@ -111,7 +111,8 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
   buffers_.reserve(buffers), pool_.reserve(buffers);
   if (!is_lent()) return;  // a workspace is a stack: what a network needs is taken at once
   for (Register& r : registers_) r.gram.resize((size_t)most.gram);
-  while (buffers_.size() < buffers) pool_.push_back(buffers_.emplace_back((size_t)most.block).get());
+  while (buffers_.size() < buffers)
+    pool_.push_back(buffers_.emplace_back((size_t)most.block, Content::undefined).get());
 }
 
 template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index, double* tangent_kernel) {
@@ -382,7 +383,7 @@ template <class T> void Network<T>::resume(int64_t s) {
 // -- memory
 
 template <class T> T* Network<T>::acquire() {
-  if (pool_.empty()) return buffers_.emplace_back((size_t)most.block).get();
+  if (pool_.empty()) return buffers_.emplace_back((size_t)most.block, Content::undefined).get();
   T* data = pool_.back();
   pool_.pop_back();
   return data;
@@ -415,8 +416,15 @@ template <class T> Block<T>& Network<T>::keep(int32_t reg) {
   Register& r = registers_[(size_t)reg];
   Block<T>& kept = tape_.at(on_tape(r)).block;
   if (!kept.data) {
-    kept.data = tape_.take_block(r.own.n, r.columns);
-    copy(r.own, kept, r.columns);
+    T* const room = tape_.take_block(r.own.n, r.columns);
+    // Nothing is taken off the tape of a single segment: it may have the block itself and give room as large for it.
+    if (segments_.count == 1 && block_entries(r.own.n, r.columns) == most.block) {
+      kept = r.own;
+      r.own.data = room;
+    } else {
+      kept.data = room;
+      copy(r.own, kept, r.columns);
+    }
     release(std::exchange(r.own, {}));
   }
   return kept;

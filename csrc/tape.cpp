@@ -262,8 +262,8 @@ template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, co
 template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, const Keep&, int64_t);
 
 template <class T>
-Tape<T>::Tape(const Segments& segments, const Team& team)
-    : blocks_((size_t)segments.largest.entries, &team), grams_((size_t)segments.largest.grams) {
+Tape<T>::Tape(const Segments& segments)
+    : blocks_((size_t)segments.largest.entries, Content::undefined), grams_((size_t)segments.largest.grams) {
   values_.reserve((size_t)segments.largest.values);
   claims_.reserve((size_t)segments.largest.claims);
 }

@@ -28,11 +28,11 @@ DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
 WIDTHS = pick([], [], [256, 512, 1000, 1023, 1024, 1025, 2047, 2048, 4096])
 ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for n in WIDTHS for B in (1, 16, 32))]))
 
-# Matrix-free: many columns, as positions and batches of transformers make them.
+# Matrix-free: a batch as columns, and many, as positions and batches of transformers make them.
 COLUMNS = pick(
     ["64x2x8"],
-    ["1000x4x64", "768x4x128"],
-    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
+    ["4096x16x16", "3000x24x24", "1000x4x64", "768x4x128"],
+    ["4096x16x16", "3000x24x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
 )
 
 
