@@ -312,11 +312,13 @@ def _aligned_law(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     amplitude, grown by chi_par layer after layer.
     """
     x, w = q.rule(1.0, (0.0,), 8)
+    grows = np.maximum(excess, 0)
     grid = np.linspace(0, max(float(excess.max()), 1e-12) ** 0.25, 400) ** 4
+    after = np.clip(np.searchsorted(grid, grows), 1, len(grid) - 1)
+    grid = grid[distinct(np.concatenate([after - 1, after]))]  # between which the excesses lie
     logs = np.log1p(grid[:, None] * x * x)
     mean = logs @ w
     variance = (logs * logs) @ w - mean**2
-    grows = np.maximum(excess, 0)
     return np.where(excess > 0, np.interp(grows, grid, mean), np.log1p(np.maximum(excess, -0.999))), np.interp(
         grows, grid, variance
     )

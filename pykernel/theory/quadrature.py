@@ -236,6 +236,10 @@ class Table:
             self.series[panel] = series
         return self.series[panel]
 
+    def _polynomials(self, x: np.ndarray) -> np.ndarray:
+        """Chebyshev polynomials at arguments of [-1, 1], (ORDER, len(x))."""
+        return np.cos(np.arange(self.ORDER)[:, None] * np.arccos(np.clip(x, -1, 1)))
+
     def _beyond(self, t: np.ndarray) -> np.ndarray:
         """All columns at arguments beyond the table on one side, (columns, len(t))."""
         edge = math.copysign(self.furthest, t[0])
@@ -317,7 +321,7 @@ class Table:
             chosen = inside & (panel == p)
             low, high = self.breaks[p], self.breaks[p + 1]
             x = (2 * unique[chosen] - low - high) / (high - low)
-            pieces.append((chosen, np.polynomial.chebyshev.chebval(x, self._series(int(p))[:, columns])))
+            pieces.append((chosen, self._series(int(p))[:, columns].T @ self._polynomials(x)))
         for side in (-1, 1):
             chosen = ~inside & (np.sign(unique) == side)
             if chosen.any():
