@@ -111,8 +111,7 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
   buffers_.reserve(buffers), pool_.reserve(buffers);
   if (!is_lent()) return;  // a workspace is a stack: what a network needs is taken at once
   for (Register& r : registers_) r.gram.resize((size_t)most.gram);
-  while (buffers_.size() < buffers)
-    pool_.push_back(buffers_.emplace_back((size_t)most.block, Content::undefined).get());
+  while (buffers_.size() < buffers) pool_.push_back(buffers_.emplace_back((size_t)most.block).get());
 }
 
 template <class T> void Network<T>::replica(int64_t replica, const Rows& all, int64_t index, double* tangent_kernel) {
@@ -383,7 +382,7 @@ template <class T> void Network<T>::resume(int64_t s) {
 // -- memory
 
 template <class T> T* Network<T>::acquire() {
-  if (pool_.empty()) return buffers_.emplace_back((size_t)most.block, Content::undefined).get();
+  if (pool_.empty()) return buffers_.emplace_back((size_t)most.block).get();
   T* data = pool_.back();
   pool_.pop_back();
   return data;

@@ -280,6 +280,8 @@ template <class T> int64_t Tape<T>::add(int64_t n) {
 template <class T> T* Tape<T>::take_block(int64_t n, int64_t columns) {
   T* block = blocks_.get() + entries_;
   entries_ += block_entries(n, columns);
+  const int64_t panel = block_entries(1, columns);
+  std::fill_n(blocks_.get() + entries_ - panel, panel, T(0));  // padding
   return block;
 }
 template <class T> double* Tape<T>::take_gram(int64_t columns) {
