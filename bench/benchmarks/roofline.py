@@ -31,11 +31,11 @@ ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for
 # Networks of so many draws have theirs kept for the backward pass (half of the memory that a run takes by itself).
 KEPT = 2**29 // 4
 
-# Matrix-free: many columns, as positions and batches of transformers make them.
+# Matrix-free: a batch as columns, and many, as positions and batches of transformers make them.
 COLUMNS = pick(
     ["64x2x8"],
-    ["1000x4x64", "768x4x128"],
-    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
+    ["4096x16x16", "3000x24x24", "1000x4x64", "768x4x128"],
+    ["4096x16x16", "3000x24x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
 )
 
 
