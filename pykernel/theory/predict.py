@@ -372,7 +372,7 @@ def _windows(program: Program) -> list[str]:
     if not alike:
         out.append(
             "zeros beyond the edge: each position has the mean square and the gradient that its taps inside give it, "
-            "exactly; what pairs of positions have in common nearly: similarity is right to about .05, gradients "
+            "exactly; what pairs of positions have in common nearly: similarity is right to about .1, gradients "
             "behind batch norm to .1 decades where twenty layers of it lead to fields of a few positions"
         )
     if any(window.largest for window in program.windows):
