@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pykernel.program import Stretch
+from pykernel.program import Op, Stretch
 from pykernel.theory import edges
 from pykernel.theory.coherence import kept_share
 from pykernel.theory.structure import place
@@ -111,7 +111,7 @@ def handed_on(walk: Any, op: Any, number: int, read: list[Near | None], before: 
     return None
 
 
-def _sum(walk, op, number, read, before):
+def _sum(walk: Any, op: Op, number: int, read: list[Near | None], before: list[float]) -> Near | None:
     if all(near is None for near in read):
         return None
     field = next(near.field for near in read if near is not None)
@@ -137,8 +137,10 @@ def _patches(walk: Any, number: int, near: Near | None, distance: float, squares
         rows, columns = (min(REACH, n - 1) for n in window.out)
         apart = dict.fromkeys(offsets((rows, columns)), far) if far < 1 else {}
     apart |= {} if kept is None else kept.apart
-    found = {o: 1 - (1 - d) * edges.together(window, squares, o) for o, d in apart.items()}
-    return Near(window.out, found) if found else None
+    if not apart:
+        return None
+    left = edges.together(window, squares, apart)
+    return Near(window.out, {o: 1 - (1 - d) * kept for (o, d), kept in zip(apart.items(), left, strict=True)})
 
 
 def _every(near: Near, window: Window) -> Near | None:
@@ -151,7 +153,7 @@ def _every(near: Near, window: Window) -> Near | None:
     return Near(window.out, kept) if kept else None
 
 
-def _function(walk, op, s, near, mean):
+def _function(walk: Any, op: Op, s: int, near: Near, mean: float) -> Near:
     """Neighbours behind a function: its map of distances, behind batch norm of distances in units of their mean."""
     function, norm = walk.at[s]
     if norm.kind == "batch":

@@ -65,13 +65,13 @@ def panels(edges: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return (edges[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
 
 
-def edges(std: float, points: tuple[float, ...], finest: float, reach: float = REACH) -> np.ndarray:
+def edges(std: float, points: tuple[float, ...], finest: float) -> np.ndarray:
     """Panel edges in units of `std`, graded by powers of two towards each of `points` (given in units of z) and no
     wider than one."""
-    bound = reach * std
+    bound = REACH * std
     steps = max(2, math.ceil(math.log2(2 * bound / finest)))
     distance = finest * 2.0 ** np.arange(steps + 1)
-    parts: list[Any] = [np.arange(-reach, reach + 0.5) * std]
+    parts: list[Any] = [np.arange(-REACH, REACH + 0.5) * std]
     for p in points:
         parts += [np.array([p]), p + distance, p - distance]
     every = np.unique(np.concatenate(parts))
@@ -206,7 +206,7 @@ class Table:
         function: Callable[[float], np.ndarray],
         furthest: float,
         tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray],
-    ):
+    ) -> None:
         self.function, self.tail, self.furthest = function, tail, furthest
         breaks, step = [0.0], 0.5
         while breaks[-1] < furthest:
@@ -350,7 +350,7 @@ def _settled(row: Any, side: int) -> bool:
 class Moments(Table):
     """COLUMNS of one activation as functions of the log of the standard deviation of its argument."""
 
-    def __init__(self, row: Any):
+    def __init__(self, row: Any) -> None:
         self.row = row
         self.level = math.log((float(row.left) ** 2 + float(row.right) ** 2) / 2) if row.name in HOMOGENEOUS else None
         furthest = SETTLED if self.level is not None or all(_settled(row, side) for side in (-1, 1)) else FURTHEST
