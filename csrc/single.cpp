@@ -8,7 +8,6 @@
 #include <algorithm>
 
 #include "activation.hpp"
-#include "constants.hpp"
 #include "isa.hpp"
 
 namespace pykernel {
@@ -24,7 +23,6 @@ Wide settled(double x, int64_t e) {
   if (x != 0 && isfinite(x)) x = frexp(x, &shift);
   return {x, x != 0 ? e + shift : 0};
 }
-double log10_of(double x, int64_t e) { return (log2(x) + (double)e) * log10_2; }
 constexpr ActivationRow identity = {"linear", nullptr, 1, 1, 1, 1, 0, 1, false},
                         two_slopes = {"two slopes", nullptr, 1, 1, 1, 1, 0, 1, false};
 // phi(s z) = s phi(z) for s above zero
@@ -70,13 +68,13 @@ template <class T> int64_t SingleChain<T>::bytes(const Program& program) {
   const int64_t chunks =
       (*std::max_element(program.nodes, program.nodes + program.counts[Table::node] + 1) + chunk_units - 1) /
       chunk_units;
-  return taken<Node>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) +
+  return taken<SingleNode>(program.counts[Table::layer] + 1) + taken<void*>(program.activation_count) +
          2 * taken<SingleSums>(chunks);
 }
 
 // The sums of node l, whose z is sigma g + bias.
 template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide sigma, Team& team) {
-  Node& node = nodes_[(size_t)l];
+  SingleNode& node = nodes_[(size_t)l];
   const ActivationRow& row = linear(l) ? identity : this->row(l);
   const int64_t n = program_.nodes[l], chunks = (n + chunk_units - 1) / chunk_units;
   const double bias = l && program_.bias_draw[l - 1] != zero_bias ? program_.bias_scale[l - 1] : 0;
@@ -96,6 +94,7 @@ template <class T> bool SingleChain<T>::sum(int64_t l, uint32_t replica, Wide si
   };
   const bool scale_free = homogeneous(row) && bias == 0, near = ordinary(sigma.x, sigma.e);
   node.unit = {1, 0};
+  node.n = (double)n;
   if (!ordinary(bias, 0)) return false;
   if (near && !scale_free) {
     call.sigma = ldexp(sigma.x, (int)sigma.e);
@@ -131,29 +130,18 @@ template <class T> bool SingleChain<T>::replica(int64_t replica, const Rows& row
   for (int64_t l = 0; l <= L_; l++) {
     if (team.stopped()) throw Stopped{};
     if (!sum(l, (uint32_t)replica, sigma, team)) return false;
-    if (l) forward_rows(l, rows, index);
+    if (l) {
+      rows.log10_mean_square_preactivation[index * L_ + l - 1] = log10_mean_square(nodes_[(size_t)l], Sum::zz);
+      observe_node(nodes_[(size_t)l], after_, rows, index * L_ + l - 1);
+    }
     if (l < L_) {
-      const Node& node = nodes_[(size_t)l];
+      const SingleNode& node = nodes_[(size_t)l];
       const Wide scale = settled(program_.scale[l], 0);
       sigma = settled(sqrt(node.sums[Sum::aa]) * node.unit.x * scale.x, node.unit.e + scale.e);
     }
   }
   backward(rows, index);
   return true;
-}
-
-template <class T> void SingleChain<T>::forward_rows(int64_t l, const Rows& rows, int64_t index) const {
-  const Node& node = nodes_[(size_t)l];
-  const SingleSums& s = node.sums;
-  const double n = (double)program_.nodes[l];
-  const int64_t i = index * L_ + l - 1;
-  const auto mean_square = [&](double sum) { return log10_of(sum / n * node.unit.x * node.unit.x, 2 * node.unit.e); };
-  rows.log10_mean_square_preactivation[i] = mean_square(s[Sum::zz]);
-  rows.log10_mean_square_activation[i] = mean_square(after_ ? s[Sum::aa] : s[Sum::zz]);
-  const int64_t e = node.unit.e;
-  rows.mean_activation[i] =
-      ldexp((after_ ? s[Sum::a] : s[Sum::z]) / n * node.unit.x, (int)std::clamp<int64_t>(e, -5000, 5000));
-  rows.similarity[i] = NAN;
 }
 
 template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index) const {
@@ -182,7 +170,7 @@ template <class T> void SingleChain<T>::backward(const Rows& rows, int64_t index
       }
     }
     if (l == 0) break;
-    const Node& node = nodes_[(size_t)l - 1];
+    const SingleNode& node = nodes_[(size_t)l - 1];
     const int64_t i = index * L + l - 1;
     rows.log10_grad_preactivation[i] = rows.log10_grad_bias[i] = log10_delta = behind;
     const double length = sqrt(node.sums[Sum::aa]);

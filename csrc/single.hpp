@@ -1,8 +1,10 @@
 // One input through a plain matrix-free chain in memory that does not depend on width: sums over units, then a
 // recursion of numbers. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
+#include <math.h>
 #include <stdint.h>
 
+#include "constants.hpp"
 #include "kernels/single.hpp"
 #include "memory.hpp"
 #include "pykernel/program.hpp"
@@ -15,6 +17,19 @@ struct Wide {
   double x;
   int64_t e;
 };
+
+// What is summed at a node, of so many units. A true z or a is `unit` times the one that was summed.
+struct SingleNode {
+  SingleSums sums;
+  Wide unit;
+  double n;
+};
+// A node's forward rows at `i`, beside the op's other ones in csrc/ops/node.cpp: a = phi(z), or a is z.
+void observe_node(const SingleNode& node, bool after_phi, const Rows& rows, int64_t i);
+inline double log10_of(double x, int64_t e) { return (log2(x) + (double)e) * log10_2; }
+inline double log10_mean_square(const SingleNode& node, SingleSums::Name sum) {
+  return log10_of(node.sums[sum] / node.n * node.unit.x * node.unit.x, 2 * node.unit.e);
+}
 
 // Whether a program is of this kind: one column, layers of Gaussian weights and one activation step each, nothing that
 // passes by, drawn input, cotangent and biases, no norm, no head.
@@ -29,12 +44,7 @@ template <class T> class SingleChain {
   bool replica(int64_t replica, const Rows& rows, int64_t index, Team& team);
 
  private:
-  struct Node {
-    SingleSums sums;
-    Wide unit;  // a true z or a is `unit` times the one that was summed
-  };
   bool sum(int64_t l, uint32_t replica, Wide sigma, Team& team);
-  void forward_rows(int64_t l, const Rows& rows, int64_t index) const;
   void backward(const Rows& rows, int64_t index) const;
   // Whether node l is linear: the input of layers that begin with their weight, the end of those that begin with the
   // activation.
@@ -50,7 +60,7 @@ template <class T> class SingleChain {
   SingleKernel<T> kernel_;
   const Activation<T>*identity_, *two_slopes_;
   Vector<const Activation<T>*> phis_;  // of the program's activations
-  Vector<Node> nodes_;
+  Vector<SingleNode> nodes_;
   Vector<SingleSums> parts_;
 };
 

@@ -120,28 +120,13 @@ class kernels:
     ) -> np.ndarray:
         """A drawn weight times x, or transposed times x, in so many parts; source: "drawn", "kept" or "given"."""
 
-    @staticmethod
-    def multiply_f64(
-        isa: str,
-        distribution: int,
-        parameter: float,
-        seed: int,
-        layer: int,
-        replica: int,
-        rows: int,
-        columns: int,
-        scale: float,
-        x: np.ndarray,
-        transposed: bool,
-        source: str,
-        parts: int,
-        /,
-    ) -> np.ndarray:
-        """The same in double precision."""
+    multiply_f64 = multiply_f32
 
     @staticmethod
     def gram_f32(isa: str, x: np.ndarray, /) -> np.ndarray:
         """The Gram matrix of the columns of x, float64."""
+
+    gram_f64 = gram_f32
 
     @staticmethod
     def round_f32(
@@ -157,19 +142,4 @@ class kernels:
         """x (n, B) as a number format holds it, padded to 16 rows; rounded so many times over, with uint32 words (n, B)
         by chance."""
 
-    @staticmethod
-    def round_f64(
-        isa: str,
-        x: np.ndarray,
-        fraction: int,
-        lowest: int,
-        largest: float,
-        infinite: bool,
-        times: int = 1,
-        words: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The same in double precision."""
-
-    @staticmethod
-    def gram_f64(isa: str, x: np.ndarray, /) -> np.ndarray:
-        """The same in double precision."""
+    round_f64 = round_f32

@@ -47,6 +47,7 @@ NUMBERS = (
     ("mix", bool, ("causal",)),
     ("mix", np.float64, ("mix_scale",)),
 )
+LONG = 1000  # repetitions from which memory counts more than what finding equal numbers takes
 TABLES_OF_ROWS = ("draws", "activations", "norms", "inits", "windows", "kernels", "affines")
 
 
@@ -480,15 +481,25 @@ class Pattern:
         self._turn += count
         self._begin()
 
-    def _numbers(self, table: str, dtype: type, names: Sequence[str]) -> np.ndarray:
-        """What ops of a table said under these names, (names, ops)."""
-        parts = []
+    def _numbers(self, table: str, dtype: type, names: Sequence[str]) -> list[np.ndarray]:
+        """What ops of a table said under these names, (ops,) each; of long chains one array, not to be changed, for all
+        names that said the same."""
+        counts, flats = [], []
         for count, by_table in self._repeated:
             if table in by_table:
                 said = by_table[table]
                 flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
-                parts.append(flat.reshape(len(names), 1, -1).repeat(count, axis=1).reshape(len(names), -1))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+                counts.append(count)
+                flats.append(flat.reshape(len(names), -1))
+        places: Sequence[int] = range(len(names))
+        if max(counts) > LONG:
+            _, first, back = np.unique(np.hstack(flats), axis=0, return_index=True, return_inverse=True)
+            places = back.ravel().tolist()
+            flats = [flat[first] for flat in flats]
+        parts = [flat[:, None].repeat(n, axis=1).reshape(len(flat), -1) for n, flat in zip(counts, flats, strict=True)]
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        rows.flags.writeable = False
+        return [rows[place] for place in places]
 
     def _join_arrays(self) -> None:
         for table, dtype, names in NUMBERS:
@@ -514,8 +525,9 @@ class Pattern:
     @cached_property
     def chosen_bias(self) -> tuple[Ints, Floats]:
         """bias_draw and bias_scale without the scheme's own biases."""
-        draw, scale = (("chosen_draw",), np.int64), (("chosen_scale",), np.float64)
-        return tuple(self._numbers("layer", dtype, names)[0] for names, dtype in (draw, scale))
+        (draw,) = self._numbers("layer", np.int64, ("chosen_draw",))
+        (scale,) = self._numbers("layer", np.float64, ("chosen_scale",))
+        return draw, scale
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:

@@ -21,46 +21,26 @@ ROUNDS = 7  # the fewest that pass BigCrush in table 2 of Salmon et al.; what el
 WEIGHT, MASK, BIAS, INPUT, INPUT_COMMON, COTANGENT, TARGET, FORWARD, BACKWARD, SAMPLER, DROPOUT = range(11)
 ROUND_WEIGHT, ROUND_SIGNAL, ROUND_GRADIENT = range(11, 14)
 
+
+def _floats(text: str) -> list[float]:
+    return [float.fromhex(word) for word in text.split()]
+
+
 # -2 ln(1 + f) / f on [sqrt(1/2) - 1, sqrt(2) - 1], relative error 1.8e-7; lowest power first, like all lists below.
-LOG = [
-    float.fromhex(c)
-    for c in (
-        "-0x1.fffffep+0",
-        "0x1.00007ap+0",
-        "-0x1.5559dcp-1",
-        "0x1.ff623ap-2",
-        "-0x1.978e42p-2",
-        "0x1.614c3ap-2",
-        "-0x1.4c3c72p-2",
-        "0x1.9df7b4p-3",
-    )
-]
+LOG = _floats(
+    "-0x1.fffffep+0 0x1.00007ap+0 -0x1.5559dcp-1 0x1.ff623ap-2 "
+    "-0x1.978e42p-2 0x1.614c3ap-2 -0x1.4c3c72p-2 0x1.9df7b4p-3"
+)
 # sin(pi/2 t) / t and cos(pi/2 t) in t^2 on [0, 1], absolute errors 4e-8 and 8e-8.
-SIN = [
-    float.fromhex(c) for c in ("0x1.921fb6p+0", "-0x1.4abbc2p-1", "0x1.4668b0p-4", "-0x1.324ccap-8", "0x1.3daff6p-13")
-]
-COS = [
-    float.fromhex(c) for c in ("0x1.fffffep-1", "-0x1.3bd3a6p+0", "0x1.03bd06p-2", "-0x1.54f61ap-6", "0x1.c1f064p-11")
-]
+SIN = _floats("0x1.921fb6p+0 -0x1.4abbc2p-1 0x1.4668b0p-4 -0x1.324ccap-8 0x1.3daff6p-13")
+COS = _floats("0x1.fffffep-1 -0x1.3bd3a6p+0 0x1.03bd06p-2 -0x1.54f61ap-6 0x1.c1f064p-11")
 # Quantile of the normal truncated at +-2, divided by its uniform U in (-1, 1), in w = -ln(1 - (.9545 U)^2); relative
 # error 2.3e-8.
-TRUNCATED = [
-    float.fromhex(c)
-    for c in (
-        "0x1.323feep+0",
-        "0x1.40b482p-2",
-        "0x1.fe9418p-7",
-        "-0x1.99ff62p-9",
-        "-0x1.af6478p-13",
-        "0x1.6aee6ep-14",
-        "-0x1.973e1ep-18",
-    )
-]
+TRUNCATED = _floats(
+    "0x1.323feep+0 0x1.40b482p-2 0x1.fe9418p-7 -0x1.99ff62p-9 -0x1.af6478p-13 0x1.6aee6ep-14 -0x1.973e1ep-18"
+)
 # (2^f - 1) / f on [-1/2, 1/2], relative error of 2^f 1.6e-8.
-EXP2 = [
-    float.fromhex(c)
-    for c in ("0x1.62e430p-1", "0x1.ebfbdap-3", "0x1.c6aed4p-5", "0x1.3b2dbcp-7", "0x1.5f456ap-10", "0x1.41d328p-13")
-]
+EXP2 = _floats("0x1.62e430p-1 0x1.ebfbdap-3 0x1.c6aed4p-5 0x1.3b2dbcp-7 0x1.5f456ap-10 0x1.41d328p-13")
 MINUS_2_LN_2 = np.float32(-1.3862943611198906)
 LOG2_E = 1.4426950408889634
 TWO_SIGMA = np.float32(0.9544997361036416)  # erf(sqrt 2)

@@ -13,6 +13,9 @@ import numpy as np
 from pykernel import observables
 from pykernel.program import Counts
 
+# What a plan is told of a run, all of it at its default.
+RUN = dict(batch=1, seed=0, engine="dense", backend="reference", dtype="float32", precision="exponent", correlation=0.0)
+
 
 def run_rows(piece, first, count, threads=None):
     """Rows of made-up chains: a gradient that shrinks or grows by the init's name, with noise of each replica."""

@@ -5,12 +5,11 @@ between positions come to the roofline."""
 from __future__ import annotations
 
 import statistics
-import time
 
 import pykernel as pk
 from pykernel import _core
 
-from .points import ROUNDS, pick
+from .points import ROUNDS, pairs, pick, processor_seconds
 
 # units, heads, positions
 POINTS = pick(
@@ -21,33 +20,22 @@ DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
 PRODUCTS = 7  # two forward, five back, of units * positions^2 multiply-adds each
 
 
-def processor_seconds(step, n, positions):
+def run(step, n, positions):
     chain = pk.Chain(depth=DEPTH, width=n, init="lecun_normal", blocks=[step])
-    begin = time.process_time()
     pk.propagate(chain, positions=positions, threads=1, engine="dense", backend="cpp")
-    return time.process_time() - begin
 
 
 def seconds(point):
-    """Pairs (attention, its layers alone) in alternate order."""
+    """Pairs: attention, its layers alone."""
     n, heads, positions = (int(number) for number in point.split("x"))
-    both = pk.Block(pk.Attention(heads)), pk.Block(*[pk.Linear(n)] * 4)
-    for step in both:
-        processor_seconds(step, n, positions)
-    for i in range(4 * ROUNDS):
-        order = (0, 1) if i % 2 else (1, 0)
-        taken = {k: processor_seconds(both[k], n, positions) for k in order}
-        yield taken[0], taken[1]
+    attention, layers = pk.Block(pk.Attention(heads)), pk.Block(*[pk.Linear(n)] * 4)
+    return pairs(lambda: run(attention, n, positions), lambda: run(layers, n, positions))
 
 
 def roofline():
     """The most multiply-adds a second that one core does here, on processor time."""
-    best = 0.0
-    for _ in range(4 * ROUNDS):
-        begin = time.process_time()
-        _core.kernels.peak_multiply_add(DRAWS)
-        best = max(best, 16 * DRAWS / (time.process_time() - begin))
-    return best
+    peak = lambda: _core.kernels.peak_multiply_add(DRAWS)
+    return 16 * DRAWS / min(processor_seconds(peak) for _ in range(4 * ROUNDS))
 
 
 class Attention:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import numpy as np
 
 import pykernel as pk
 
-from .points import ROUNDS, pick
+from .points import pairs, pick
 
 WIDTH, DEPTH = pick([16], [256], [256])[0], pick([2], [16], [16])[0]
 BATCHES = pick([2], [1, 32], [1, 32])
@@ -28,11 +27,9 @@ def blocks():
     }
 
 
-def processor_seconds(pattern, batch):
+def run(pattern, batch):
     chain = pk.Chain(depth=DEPTH, width=WIDTH, init="lecun_normal", blocks=pattern)
-    begin = time.process_time()
     pk.propagate(chain, batch=batch, threads=1, engine="dense", backend="cpp")
-    return time.process_time() - begin
 
 
 class Blocks:
@@ -43,15 +40,8 @@ class Blocks:
     timeout = 300
 
     def track_of_dense_layers(self, name, batch):
-        """Median over pairs, in alternate order."""
-        both = blocks()[name]
-        for pattern in both:
-            processor_seconds(pattern, batch)
-        ratios = []
-        for i in range(4 * ROUNDS):
-            order = (0, 1) if i % 2 else (1, 0)
-            taken = {k: processor_seconds(both[k], batch) for k in order}
-            ratios.append(taken[0] / taken[1])
-        return statistics.median(ratios)
+        branch, layers = blocks()[name]
+        taken = pairs(lambda: run(branch, batch), lambda: run(layers, batch))
+        return statistics.median(whole / alone for whole, alone in taken)
 
     track_of_dense_layers.unit = "of the time of the layers alone"

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 import pykernel as pk
 from pykernel import _core
 from pykernel.formats import FORMATS
 
-from .points import pick
+from .points import pick, processor_seconds
 
 SHAPES = pick(["64x8x4"], ["256x32x1", "512x16x32", "1024x8x8"], ["256x32x1", "512x16x32", "1024x8x8", "2048x8x32"])
 MATRIX_FREE = pick(["64x8x4"], ["2048x16x8", "512x16x32"], ["8192x8x1", "2048x16x8", "512x16x32", "256x1000x16"])
@@ -23,9 +21,8 @@ def seconds(*calls) -> list[float]:
     best = [float("inf")] * len(calls)
     for turn in range(8):
         for i in list(range(len(calls)))[:: 1 if turn % 2 else -1]:
-            begin = time.process_time()
-            calls[i]()
-            best[i] = min(best[i], time.process_time() - begin) if turn else best[i]
+            taken = processor_seconds(calls[i])
+            best[i] = min(best[i], taken) if turn else best[i]
     return best
 
 

@@ -4,11 +4,9 @@ inputs."""
 
 from __future__ import annotations
 
-import time
-
 import pykernel as pk
 
-from .points import ROUNDS, SECONDS, he_relu, need, pick
+from .points import ROUNDS, SECONDS, he_relu, need, pick, processor_seconds
 
 WIDTHS = pick([16], [1000, 10_000, 100_000], [1000, 10_000, 100_000, 1_000_000])
 DEPTHS = pick([4], [100, 1000, 10_000], [100, 1000, 10_000, 100_000])
@@ -21,12 +19,9 @@ def nanoseconds(width: int, depth: int, batch: int) -> float:
     own cost does not show."""
     chain = he_relu(width, depth)
     replicas = min(500, max(1, int(SECONDS * 1e7 / (width * depth * batch))))
-    taken = []
-    for _ in range(1 + ROUNDS):
-        start = time.process_time()
-        pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="matrix_free", threads=1)
-        taken.append(time.process_time() - start)
-    return min(taken[1:]) / (replicas * width * depth * batch) * 1e9
+    run = lambda: pk.propagate(chain, batch=batch, replicas=replicas, seed=0, engine="matrix_free", threads=1)
+    run()
+    return min(processor_seconds(run) for _ in range(ROUNDS)) / (replicas * width * depth * batch) * 1e9
 
 
 class MatrixFree:

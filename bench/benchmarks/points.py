@@ -80,6 +80,22 @@ def seconds_in_turn(works, at_least: float = SECONDS, rounds: int = 1, clock=tim
     return best
 
 
+def processor_seconds(work) -> float:
+    """Processor time of one call."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def pairs(*works):
+    """Processor time of both works, pair after pair in alternate order, after a call of each that is not counted."""
+    for work in works:
+        work()
+    for i in range(4 * ROUNDS):
+        taken = {k: processor_seconds(works[k]) for k in ((0, 1) if i % 2 else (1, 0))}
+        yield taken[0], taken[1]
+
+
 def need(engine: str, backend: str) -> None:
     """asv shows n/a for what raises NotImplementedError in setup."""
     if (engine, backend) not in engines.TABLE:

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pykernel as pk
 from pykernel.engines import run
 from pykernel.lower import lower
 
-from .points import EFFORT
+from .points import EFFORT, processor_seconds
 
 CALLS = {"smallest": 2, "quick": 500, "full": 2000}[EFFORT]
 STAGES = {
@@ -35,10 +33,5 @@ class Calls:
         chain = pk.Chain(depth=8, width=8)
         job, call = run.prepare(chain, engine="dense"), STAGES[stage]
         call(chain, job, 0)
-        rounds = []
-        for _ in range(5):
-            begin = time.process_time()
-            for i in range(CALLS):
-                call(chain, job, i)
-            rounds.append(time.process_time() - begin)
-        return 1e6 * min(rounds) / CALLS
+        all_of_them = lambda: [call(chain, job, i) for i in range(CALLS)]
+        return 1e6 * min(processor_seconds(all_of_them) for _ in range(5)) / CALLS

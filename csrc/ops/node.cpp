@@ -6,6 +6,7 @@
 
 #include "exponents.hpp"
 #include "network.hpp"
+#include "single.hpp"
 
 namespace pykernel {
 namespace {
@@ -66,6 +67,13 @@ template <class T> void backward(Network<T>& net, const Step& step, int64_t numb
 }
 
 }  // namespace
+
+void observe_node(const SingleNode& node, bool after_phi, const Rows& rows, int64_t i) {
+  rows.log10_mean_square_activation[i] = log10_mean_square(node, after_phi ? SingleSums::aa : SingleSums::zz);
+  const double mean = node.sums[after_phi ? SingleSums::a : SingleSums::z] / node.n * node.unit.x;
+  rows.mean_activation[i] = ldexp(mean, (int)std::clamp<int64_t>(node.unit.e, -5000, 5000));
+  rows.similarity[i] = NAN;
+}
 
 PK_OP(node, .table = Table::node);
 

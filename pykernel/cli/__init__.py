@@ -5,6 +5,7 @@ answers at once."""
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         build.add_argument(f"--{what}", action="append_const", dest="flags", const=what, help=words)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for room in (single, training, sweeps, stores, pages):
-        room.add(commands, _Formatter)
+        room.add(functools.partial(commands.add_parser, formatter_class=_Formatter))
     return top
 
 

@@ -30,14 +30,8 @@ examples:
 _FLAGS = ("batch", "positions", "replicas", "seed", "dtype", "threads", "precision", "correlation")
 
 
-def add(commands: Any, formatter: Any) -> None:
-    report = commands.add_parser(
-        "report",
-        help="a store or a network as one HTML file",
-        description=_REPORT,
-        epilog=_EXAMPLES,
-        formatter_class=formatter,
-    )
+def add(command: Any) -> None:
+    report = command("report", help="a store or a network as one HTML file", description=_REPORT, epilog=_EXAMPLES)
     report.add_argument("of", metavar="DIR|FILE.py:NAME", help="a sweep's store, or where a network stands")
     report.add_argument("--output", metavar="FILE", help="default DIR/report.html, or NAME.html")
     report.add_argument(

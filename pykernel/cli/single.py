@@ -43,13 +43,9 @@ examples:
 FIGURES = (".png", ".svg", ".pdf")
 
 
-def add(commands: Any, formatter: Any) -> None:
-    run = commands.add_parser(
-        "run",
-        help="one chain: measure every layer",
-        description=_RUN,
-        epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS,
-        formatter_class=formatter,
+def add(command: Any) -> None:
+    run = command(
+        "run", help="one chain: measure every layer", description=_RUN, epilog=_RUN_EXAMPLES + "\n" + words.BLOCKS
     )
     words.add_flags(run.add_argument_group("chain"), words.CHAIN, many=False, defaults=words.USUAL)
     words.add_flags(run.add_argument_group("run"), words.RUN, many=False, defaults=words.USUAL)
@@ -60,28 +56,23 @@ def add(commands: Any, formatter: Any) -> None:
     )
     run.set_defaults(call=_run)
 
-    predict = commands.add_parser(
-        "predict", help="one chain: what theory says", description=_PREDICT, formatter_class=formatter
-    )
+    predict = command("predict", help="one chain: what theory says", description=_PREDICT)
     words.add_flags(predict.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(predict.add_argument_group("run"), ("batch", "positions", *words.FORMATS), many=False)
     predict.add_argument("--json", action="store_true", help="print numbers as JSON")
     predict.set_defaults(call=_predict)
 
-    recommend = commands.add_parser(
-        "recommend", help="one chain: a better init", description=_RECOMMEND, formatter_class=formatter
-    )
+    recommend = command("recommend", help="one chain: a better init", description=_RECOMMEND)
     words.add_flags(recommend.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(recommend.add_argument_group("run"), ("batch", "positions", "replicas", "seed"), many=False)
     words.add_flags(recommend.add_argument_group("formats"), tuple(words.FORMATS), many=False)
     recommend.set_defaults(call=_recommend)
 
-    critical = commands.add_parser(
+    critical = command(
         "critical",
         help="the gain at which gradients keep their size",
         description=_CRITICAL,
         epilog=_CRITICAL_EXAMPLES + "\n" + words.BLOCKS,
-        formatter_class=formatter,
     )
     words.add_flags(critical.add_argument_group("chain"), words.CHAIN, many=False)
     words.add_flags(critical.add_argument_group("run"), ("batch", "positions"), many=False)

@@ -9,41 +9,23 @@ from pathlib import Path
 from typing import Any
 
 
-def add(commands: Any, formatter: Any) -> None:
-    for command in (_add_status, _add_merge, _add_export, _add_plot):
-        command(commands, formatter)
-
-
-def _add_status(commands: Any, formatter: Any) -> None:
-    status = commands.add_parser(
-        "status",
-        help="how far a sweep is",
-        description="How far the sweep in a store is; also while it runs.",
-        formatter_class=formatter,
+def add(command: Any) -> None:
+    status = command(
+        "status", help="how far a sweep is", description="How far the sweep in a store is; also while it runs."
     )
     status.add_argument("store", metavar="DIR", help="the store of a sweep")
     status.add_argument("--failures", action="store_true", help="print the traceback of every failed cell")
     status.set_defaults(call=_status)
 
-
-def _add_merge(commands: Any, formatter: Any) -> None:
-    merge = commands.add_parser(
-        "merge",
-        help="join stores, as of shards",
-        description="Copy the sound parts of other stores into DIR.",
-        formatter_class=formatter,
+    merge = command(
+        "merge", help="join stores, as of shards", description="Copy the sound parts of other stores into DIR."
     )
     merge.add_argument("store", metavar="DIR", help="the store that takes them, new or not")
     merge.add_argument("others", metavar="OTHER", nargs="+", help="stores to join")
     merge.set_defaults(call=_merge)
 
-
-def _add_export(commands: Any, formatter: Any) -> None:
-    export = commands.add_parser(
-        "export",
-        help="a store as CSV, Parquet or NetCDF",
-        description="Write a sweep's results to a file.",
-        formatter_class=formatter,
+    export = command(
+        "export", help="a store as CSV, Parquet or NetCDF", description="Write a sweep's results to a file."
     )
     export.add_argument("store", metavar="DIR", help="the store of a sweep")
     export.add_argument(
@@ -56,14 +38,7 @@ def _add_export(commands: Any, formatter: Any) -> None:
     export.add_argument("--output", metavar="FILE", help="default DIR/sweep.FORMAT")
     export.set_defaults(call=_export)
 
-
-def _add_plot(commands: Any, formatter: Any) -> None:
-    plot = commands.add_parser(
-        "plot",
-        help="figures of a sweep",
-        description="Draw a sweep's figures; also while it runs.",
-        formatter_class=formatter,
-    )
+    plot = command("plot", help="figures of a sweep", description="Draw a sweep's figures; also while it runs.")
     plot.add_argument("store", metavar="DIR", help="the store of a sweep")
     plot.add_argument(
         "--kind",

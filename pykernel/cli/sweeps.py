@@ -47,13 +47,9 @@ patterns of blocks in it:
 """
 
 
-def add(commands: Any, formatter: Any) -> None:
-    sweep = commands.add_parser(
-        "sweep",
-        help="a grid of chains, resumable",
-        description=_SWEEP,
-        epilog=_SWEEP_EXAMPLES + "\n" + words.BLOCKS,
-        formatter_class=formatter,
+def add(command: Any) -> None:
+    sweep = command(
+        "sweep", help="a grid of chains, resumable", description=_SWEEP, epilog=_SWEEP_EXAMPLES + "\n" + words.BLOCKS
     )
     sweep.add_argument("file", nargs="?", metavar="FILE.toml", help="the sweep's description")
     sweep.add_argument("--default", action="store_true", help="the default sweep (also without any argument)")

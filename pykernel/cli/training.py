@@ -24,13 +24,12 @@ _RUN = ("batch", "positions", "replicas", "seed", "engine", "backend", "dtype", 
 _DESCENT = ("steps", "rate", "momentum", "parametrization")
 
 
-def add(commands: Any, formatter: Any) -> None:
-    train = commands.add_parser(
+def add(command: Any) -> None:
+    train = command(
         "train",
         help="one chain: first steps of gradient descent",
         description=_TEXT,
         epilog=_EXAMPLES + "\n" + words.BLOCKS,
-        formatter_class=formatter,
     )
     words.add_flags(train.add_argument_group("chain"), words.CHAIN, many=False, defaults=words.USUAL)
     words.add_flags(

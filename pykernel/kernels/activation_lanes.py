@@ -18,20 +18,8 @@ from numba.extending import intrinsic
 
 from pykernel.activations import GELU_CUBIC, SELU_ALPHA, SELU_LAMBDA
 from pykernel.kernels import address_of, inline, jit
-from pykernel.kernels.lanes import (
-    absolute,
-    each,
-    fma,
-    greater,
-    larger,
-    less,
-    polynomial,
-    rint,
-    smaller,
-    spread,
-    two_to,
-    where,
-)
+from pykernel.kernels.lanes import absolute, fma, greater, larger, less, spread, where
+from pykernel.kernels.maths import arctan, cos, erf, erfc, exp_of_minus, expm1_of_minus, log1p, sigmoids, sin
 from pykernel.kernels.memory import load, store
 
 # PIECEWISE covers every function that is linear on each side of zero; OTHER every function that is not in this file.
@@ -45,83 +33,33 @@ class Row(NamedTuple):
     slope: Callable
 
 
-# (e^r - 1) / r on [-ln 2 / 2, ln 2 / 2] by its Taylor series: the first term left out is 4e-18 of the whole.
-_expm1_over = polynomial([1 / math.factorial(n + 1) for n in range(15)])
-# atanh(s) / s in s^2 on [0, 1/9]: the first term left out is 3e-18 of the whole.
-_atanh_over = polynomial([1 / (2 * n + 1) for n in range(18)])
-_LOG2_E = 1 / math.log(2)
-_LN_2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
-_LN_2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 _ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
-_DENSITY_0 = 1 / math.sqrt(2 * math.pi)
 _ERF_SLOPE_0 = 2 / math.sqrt(math.pi)
-
-
-@inline
-def _split_exp(z):
-    """(p, q) with e^z = p + p q, for z in [-708, 709]: p is a power of two and q = e^r - 1 of the rest."""
-    n = rint(z * _LOG2_E)
-    minus = spread(0.0) - n
-    r = fma(minus, spread(_LN_2_LOW), fma(minus, spread(_LN_2_HIGH), z))
-    return two_to(n), r * _expm1_over(r)
-
-
-@inline
-def _exp_of_minus(x):
-    """e^-x for x >= 0; 0 from 708 on, nan of nan."""
-    p, q = _split_exp(spread(0.0) - smaller(x, spread(708.0)))
-    return where(less(x, spread(708.0)), fma(p, q, p), where(greater(x, spread(707.0)), spread(0.0), x))
-
-
-@inline
-def _expm1_of_minus(x):
-    """e^-x - 1 for x >= 0, nan of nan."""
-    p, q = _split_exp(spread(0.0) - smaller(x, spread(700.0)))
-    return where(less(x, spread(700.0)), fma(p, q, p - 1.0), where(greater(x, spread(699.0)), spread(-1.0), x))
-
-
-@inline
-def _log1p(e):
-    """ln(1 + e) for e in [0, 1]."""
-    s = e / (e + 2.0)
-    return s * _atanh_over(s * s) * 2.0
-
-
-@inline
-def _sigmoids(z):
-    """sigmoid(z) and sigmoid(-z)."""
-    e = _exp_of_minus(absolute(z))
-    over = spread(1.0) / (e + 1.0)
-    small = e * over
-    negative = less(z, spread(0.0))
-    return where(negative, small, over), where(negative, over, small)
-
-
-_erf, _erfc, _arctan, _sin, _cos = (each(f) for f in (math.erf, math.erfc, math.atan, math.sin, math.cos))
+_DENSITY_0 = 1 / math.sqrt(2 * math.pi)
 
 
 @inline
 def _sigmoid(_, z):
-    up, _ = _sigmoids(z)
+    up, _ = sigmoids(z)
     return up
 
 
 @inline
 def _sigmoid_slope(_, z):
-    up, down = _sigmoids(z)
+    up, down = sigmoids(z)
     return up * down
 
 
 @inline
 def _tanh(_, z):
-    m = _expm1_of_minus(absolute(z) * 2.0)
+    m = expm1_of_minus(absolute(z) * 2.0)
     t = (spread(0.0) - m) / (m + 2.0)
     return where(less(z, spread(0.0)), spread(0.0) - t, t)
 
 
 @inline
 def _tanh_slope(_, z):
-    e = _exp_of_minus(absolute(z) * 2.0)
+    e = exp_of_minus(absolute(z) * 2.0)
     over = spread(1.0) / (e + 1.0)
     return e * 4.0 * over * over
 
@@ -134,12 +72,12 @@ def _below_zero(z):
 
 @inline
 def _elu(a, z):
-    return where(greater(z, spread(0.0)), z, _expm1_of_minus(_below_zero(z)) * a)
+    return where(greater(z, spread(0.0)), z, expm1_of_minus(_below_zero(z)) * a)
 
 
 @inline
 def _elu_slope(a, z):
-    return where(greater(z, spread(0.0)), spread(1.0), _exp_of_minus(_below_zero(z)) * a)
+    return where(greater(z, spread(0.0)), spread(1.0), exp_of_minus(_below_zero(z)) * a)
 
 
 @inline
@@ -155,17 +93,17 @@ def _selu_slope(_, z):
 @inline
 def _half_tail(z):
     """The probability that a normal is below z."""
-    return _erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
+    return erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
 
 
 @inline
 def _gelu(_, z):
-    return z * _erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
+    return z * erfc((spread(0.0) - z) * math.sqrt(0.5)) * 0.5
 
 
 @inline
 def _gelu_slope(_, z):
-    return z * _exp_of_minus(z * z * 0.5) * _DENSITY_0 + _half_tail(z)
+    return z * exp_of_minus(z * z * 0.5) * _DENSITY_0 + _half_tail(z)
 
 
 @inline
@@ -178,38 +116,38 @@ def _gelu_argument(z):
 @inline
 def _gelu_tanh(_, z):
     y, _ = _gelu_argument(z)
-    up, _ = _sigmoids(y)
+    up, _ = sigmoids(y)
     return z * up
 
 
 @inline
 def _gelu_tanh_slope(_, z):
     y, dy = _gelu_argument(z)
-    up, down = _sigmoids(y)
+    up, down = sigmoids(y)
     inside = where(less(absolute(z), spread(1e3)), z * dy, spread(0.0))
     return up * fma(inside, down, spread(1.0))
 
 
 @inline
 def _silu(_, z):
-    up, _ = _sigmoids(z)
+    up, _ = sigmoids(z)
     return z * up
 
 
 @inline
 def _silu_slope(_, z):
-    up, down = _sigmoids(z)
+    up, down = sigmoids(z)
     return up * fma(z, down, spread(1.0))
 
 
 @inline
 def _softplus(_, z):
-    return larger(z, spread(0.0)) + _log1p(_exp_of_minus(absolute(z)))
+    return larger(z, spread(0.0)) + log1p(exp_of_minus(absolute(z)))
 
 
 @inline
 def _mish_gate(z):
-    e = _exp_of_minus(absolute(z))
+    e = exp_of_minus(absolute(z))
     negative = less(z, spread(0.0))
     n = where(negative, e * (e + 2.0), e * 2.0 + 1.0)
     d = n + where(negative, spread(2.0), e * e * 2.0)
@@ -225,7 +163,7 @@ def _mish(_, z):
 @inline
 def _mish_slope(_, z):
     gate, rest = _mish_gate(z)
-    up, _ = _sigmoids(z)
+    up, _ = sigmoids(z)
     return fma(z * rest, up, gate)
 
 
@@ -252,17 +190,17 @@ def _softsign_slope(_, z):
 
 @inline
 def _erf_value(_, z):
-    return _erf(z)
+    return erf(z)
 
 
 @inline
 def _erf_slope(_, z):
-    return _exp_of_minus(z * z) * _ERF_SLOPE_0
+    return exp_of_minus(z * z) * _ERF_SLOPE_0
 
 
 @inline
 def _arctan_value(_, z):
-    return _arctan(z)
+    return arctan(z)
 
 
 @inline
@@ -272,12 +210,12 @@ def _arctan_slope(_, z):
 
 @inline
 def _sin_value(_, z):
-    return _sin(z)
+    return sin(z)
 
 
 @inline
 def _sin_slope(_, z):
-    return _cos(z)
+    return cos(z)
 
 
 ROWS = {

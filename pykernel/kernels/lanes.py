@@ -37,8 +37,8 @@ _SUFFIX = {types.float32: "v16f32", types.float64: "v16f64"}
 INT32 = ir.IntType(32)
 
 
-def vector_of(lanes, count=WIDTH):
-    return ir.VectorType(SCALAR[lanes.dtype], count)
+def vector_of(lanes):
+    return ir.VectorType(SCALAR[lanes.dtype], WIDTH)
 
 
 @register_model(Lanes)

@@ -171,9 +171,9 @@ def normal_cdf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(lambda t: 0.5 * math.erfc(-t / math.sqrt(2)), otypes=[float])(np.asarray(x, float))
 
 
-def slope_set(row: Any, test: Any, span: float = 60.0, points: int = 24001) -> list[tuple[float, float]]:
-    """Intervals of z where test(|phi'(z)|) holds, ends found by bisection; open at +-span counts as infinite."""
-    z = np.linspace(-span, span, points) + 1e-7
+def slope_set(row: Any, test: Any) -> list[tuple[float, float]]:
+    """Intervals of z where test(|phi'(z)|) holds, ends found by bisection; open at +-60 counts as infinite."""
+    z = np.linspace(-60.0, 60.0, 24001) + 1e-7
     inside = test(np.abs(np.asarray(row.slope(z), float)))
     change = np.flatnonzero(inside[1:] != inside[:-1])
     low, high, state = z[change], z[change + 1], inside[change]

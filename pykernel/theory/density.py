@@ -17,12 +17,12 @@ import numpy as np
 
 from pykernel.program import Program
 from pykernel.theory import correlation
-from pykernel.theory.mean_field import Forward, as_arrays
+from pykernel.theory.mean_field import Forward
 from pykernel.theory.ops import OPS
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS, panels, special_points
 from pykernel.theory.shaped import ShapedBackward
-from pykernel.theory.signals import Gradient, Signal
+from pykernel.theory.signals import Gradient, Signal, as_arrays
 from pykernel.theory.structure import NoTheory, place
 
 REACH = 7.0  # standard deviations of a step; the weight beyond is below 3e-12

@@ -74,12 +74,12 @@ class Unhealthy(AssertionError):
     """A chain whose gradient vanishes, explodes or dies, said by `assert_healthy`."""
 
 
-def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+def median_interval(values: ArrayLike) -> tuple[float, float, float]:
     """Confidence interval of the median from order statistics: (low, high, coverage).
 
     The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th
     smallest to the k-th largest value covers it with probability 1 - 2 P(Bin < k). The largest such k that reaches
-    `confidence` is taken; with fewer than 6 values it is the whole range.
+    CONFIDENCE is taken; with fewer than 6 values it is the whole range.
 
     Notes:
         Conover 1999, Practical Nonparametric Statistics, section 3.2.
@@ -97,9 +97,9 @@ def median_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[
     for j in range(R // 2):
         # P(Bin <= j)
         below += math.exp(math.lgamma(R + 1) - math.lgamma(j + 1) - math.lgamma(R - j + 1) - R * math.log(2))
-        if 1 - 2 * below < confidence and j > 0:
+        if 1 - 2 * below < CONFIDENCE and j > 0:
             break
-        if 1 - 2 * below >= confidence:
+        if 1 - 2 * below >= CONFIDENCE:
             k, coverage = j + 1, 1 - 2 * below
     return float(x[k - 1]), float(x[R - k]), max(coverage, 0.0)
 
@@ -135,34 +135,23 @@ def beside(propagation: Measured) -> Prediction | None:
     return theory(p.chain, p.batch, p.correlation, p.positions, p.formats)
 
 
-def diagnose(
-    propagation: Measured,
-    *,
-    vanishing: float = VANISHING,
-    exploding: float = EXPLODING,
-    confidence: float = CONFIDENCE,
-    prediction: Prediction | None = None,
-) -> Diagnosis:
+def diagnose(propagation: Measured, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> Diagnosis:
     """The verdict on a measured ensemble with its certainty.
 
     Args:
         propagation: a `Propagation`.
         vanishing, exploding: bounds in decades over the whole chain.
-        confidence: of the interval for the median.
-        prediction: a `Prediction`; made here without.
 
     Returns:
         Diagnosis.
     """
-    p = propagation
-    if prediction is None:
-        prediction = beside(p)
+    p, prediction = propagation, beside(propagation)
     verdict = p.judge(vanishing, exploding)
     slopes, R = np.asarray(p.slope), p.replicas
     slope, slope_error = _mean(slopes)
     measure = governing(p.end_to_end, p.signal_end_to_end)
     values = np.asarray(getattr(p, measure))
-    low, high, coverage = median_interval(values, confidence)
+    low, high, coverage = median_interval(values)
     expected, spread, slope_theory = _expected(prediction, measure)
     law_batch = p.batch if p.chain.has_batch_norm or prediction is None else prediction.law_batch
     mean, error = _mean(values)

@@ -79,7 +79,7 @@ def _exact(facts: Plain, signal: Signal) -> FiniteWidth | None:
     if row.name == "linear":
         masks, factor = [(0.0, 0.0)] * len(units), "chi^2_n / n"
     elif left == 0:
-        masks = [(mean - math.log(2), variance) for mean, variance, _ in map(haar_relu, units)]
+        masks = [(mean - math.log(2), variance) for mean, variance in map(haar_relu, units)]
         factor = "(2/n) chi^2_K, K binomial,"
     elif right:
         masks, factor = [leaky_share(n, left, right) for n in units], "chi^2_n and slopes by fair coins"

@@ -187,7 +187,7 @@ class _Walk:
         if left and right:
             mean, variance = leaky_share(n, left, right)
         else:
-            mean, variance, _ = haar_relu(n)
+            mean, variance = haar_relu(n)
             mean += 2 * math.log(abs(left or right)) - math.log(2)
         self.exact = self.exact and not self.summed
         # behind the last node it is the gradient of that node that loses entries, and with them its lack of direction

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -47,26 +46,19 @@ def gaussian_linear(width: int) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4096)
-def gaussian_relu(width: int) -> tuple[float, float, float]:
-    """Mean and variance of the log of (2/n) chi^2_K, K ~ Binomial(n, 1/2) given K > 0, and P(K = 0) = 2^-n.
-
-    The factor of one He-ReLU layer without bias on the squared norm of one input, forward as backward: exact,
-    independent over layers (a Gaussian matrix sends any vector to iid normals, half of which survive). Mean about
-    -5/(2n), variance about 5/n as in Hanin, Nica 2018, Thm 1.
-    """
-    return _binomial_law(width, lambda k: (digamma(k / 2) - math.log(width / 4), trigamma(k / 2)))
-
-
-@lru_cache(maxsize=4096)
-def haar_relu(width: int) -> tuple[float, float, float]:
-    """The same for a square Haar matrix times sqrt(2): factor 2 Beta(K/2, (n-K)/2). Variance about 3/n."""
+def haar_relu(width: int) -> tuple[float, float]:
+    """Mean and variance of the log of a He-ReLU layer's factor on squared norms, its weights a square Haar matrix times
+    sqrt(2): 2 Beta(K/2, (n-K)/2), K ~ Binomial(n, 1/2) given K > 0. Variance about 3/n."""
     n = width
-
-    def law(k: int) -> tuple[float, float]:
-        tail = (digamma(n / 2), trigamma(n / 2))
-        return digamma(k / 2) - tail[0] + math.log(2), trigamma(k / 2) - tail[1]
-
-    return _binomial_law(width, law)
+    half = 6 * math.sqrt(n) + 1  # 12 standard deviations
+    ks = range(max(1, math.ceil(n / 2 - half)), min(n, math.floor(n / 2 + half)) + 1)
+    log_n = math.lgamma(n + 1) - n * math.log(2)
+    p = np.array([math.exp(log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in ks])
+    of_all = digamma(n / 2), trigamma(n / 2)
+    laws = np.array([(digamma(k / 2) - of_all[0] + math.log(2), trigamma(k / 2) - of_all[1]) for k in ks])
+    p /= p.sum()
+    mean = float(p @ laws[:, 0])
+    return mean, float(p @ (laws[:, 1] + (laws[:, 0] - mean) ** 2))
 
 
 @lru_cache(maxsize=4096)
@@ -94,38 +86,6 @@ def leaky_share(width: int, left: float, right: float) -> tuple[float, float]:
     middle = float(falls @ y)
     mean = -float(np.euler_gamma) - middle - digamma(n / 2) - math.log(2)
     return mean, float(falls @ (y - middle) ** 2) - math.pi**2 / 6 - trigamma(n / 2)
-
-
-def _binomial_law(n: int, law: Callable[[int], tuple[float, float]]) -> tuple[float, float, float]:
-    """Mean and variance of a mixture over K ~ Binomial(n, 1/2), K > 0, cut 12 standard deviations from the middle; and
-    P(K = 0)."""
-    half = 6 * math.sqrt(n) + 1
-    ks = range(max(1, math.ceil(n / 2 - half)), min(n, math.floor(n / 2 + half)) + 1)
-    log_n = math.lgamma(n + 1) - n * math.log(2)
-    p = np.array([math.exp(log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in ks])
-    laws = np.array([law(k) for k in ks])
-    p /= p.sum()
-    mean = float(p @ laws[:, 0])
-    return mean, float(p @ (laws[:, 1] + (laws[:, 0] - mean) ** 2)), 2.0**-n if n < 1074 else 0.0
-
-
-def hanin_nica(widths: np.ndarray, kept: float = 0.5, fourth_moment: float = 3.0, concentration: float = 0.0) -> float:
-    """beta, the variance of S in the limit law N(-beta/2, beta) of chains of linear pieces with sigma_w^2 kept = 1.
-
-    Args:
-        widths: n[0] .. n[L].
-        kept: p, 1/2 for ReLU, 1 for linear.
-        fourth_moment: E w^4 / (E w^2)^2 of the weights.
-        concentration: ||u||_4^4 of the unit input; about 3 / n for a normal one.
-
-    Returns:
-        beta = (3/p - 1) sum 1/n[l] + (mu_4 - 3) ||u||_4^4 / (p n[1]), l = 1 .. L.
-
-    Notes:
-        Hanin, Nica 2018, arXiv 1812.05994, Theorem 1.
-    """
-    n = np.asarray(widths[1:], float)
-    return float((3 / kept - 1) * np.sum(1 / n) + (fourth_moment - 3) * concentration / (kept * n[0]))
 
 
 def dead_probability(program: Program) -> float:

@@ -11,78 +11,26 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from pykernel import activations
 from pykernel.ops import TABLES
 from pykernel.program import Program, Stretch, distinct
-from pykernel.theory import edges, uniform
+from pykernel.theory import edge_gradient, edge_signal, edges, uniform
 from pykernel.theory.batch import batch_table
 from pykernel.theory.coherence import kept_shares
-from pykernel.theory.columns import columns
 from pykernel.theory.distances import DistanceWalk, Function
 from pykernel.theory.logs import log_square
 from pykernel.theory.neighbours import ANY, Near, mixed, neighbouring, noting, sent_back
 from pykernel.theory.ops import OPS
 from pykernel.theory.quadrature import LOG_SLOPE2, moments
-from pykernel.theory.signals import NEAREST, Gradient, Signal
-from pykernel.theory.structure import place, positions_apart
-from pykernel.theory.weights import bias_log, scores, weight_log
-from pykernel.window import Window
+from pykernel.theory.signals import NEAREST, Gradient, Signal, as_arrays
+from pykernel.theory.structure import place
+from pykernel.theory.walk import Walk
+from pykernel.theory.weights import bias_log, weight_log
 
 CONVERGED = 1e-15  # of a log mean square, over two repetitions
-
-
-APART = ("between", "fractions", "peaks", "pooled", "near", "edges")  # of a Signal, no rows
-
-
-def as_arrays(rows: Signal) -> Signal:
-    """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
-    signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
-    signal.peaks, signal.pooled, signal.near, signal.edges = rows.peaks, rows.pooled, rows.near, rows.edges
-    return signal
-
-
-class Walk:
-    """What both passes of a program share.
-
-    Attributes:
-        program, columns: what is walked.  spread: how many columns there are where (`Columns`).
-        at: (Function, NormRow) of each activation step.  norms: NormRow of each norm that no activation follows.  line:
-            the identity.
-        normed: whether there is a batch norm.  positions: of one input, 1 where no attention tells them from inputs.
-        tied: whether mean squares depend on distances, as behind batch norm and attention.
-        mixes: numbers of the attentions, see `weights.scores`.
-        largest: whether there are max pools; last_peak: number of the last window of one.
-        edged: where patches see zeros beyond an edge, `edges.Centred`; else None.  map: then register -> `edges.Map`.
-        between: whether this walk is the second, of columns of different inputs.
-    """
-
-    between = False
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.columns, self.spread = program, program.columns, columns(program)
-        functions = [Function(row) for row in program.activations]
-        pairs = [(function, norm) for function in functions for norm in program.norms]
-        self.at = [pairs[i] for i in (program.steps.row * len(program.norms) + program.steps.norm).tolist()]
-        self.norms = [program.norms[n] for n in program.norm_steps.tolist()]
-        self.line = Function(activations.get("linear"))
-        self.normed = program.has_batch_norm
-        self.positions = positions_apart(program)
-        pools = any(op.kind == "pool" for stretch in program.stretches for op in stretch.ops)
-        self.tied = self.columns > 1 and (self.normed or pools or self.positions > 1)
-        self.mixes = scores(program)
-        peaks = [program.windows[w].largest for w in program.window_steps.tolist()]
-        self.largest, self.last_peak = any(peaks), max((w for w, is_peak in enumerate(peaks) if is_peak), default=-1)
-        self.edged = edges.edged(program)
-        self.map: dict[int, edges.Map] = {}
-
-    def window(self, number: int) -> Window:
-        """The windows of a pool."""
-        return self.program.windows[self.program.window_steps[number]]
 
 
 def _number(stretch: Stretch, op: Any) -> tuple[int, int]:
@@ -101,7 +49,7 @@ class Forward(Walk):
             pool of what weights give that it holds.  near: register -> `neighbours.Near`. All are kept where there are
             max pools.
         patches: register -> map of patches of which the layer behind has the middle tap only.  patterns: register ->
-            `edges.Patterns` or None.
+            `edge_signal.Patterns` or None.
         rows: the Signal that is filled.
     """
 
@@ -164,7 +112,9 @@ class Forward(Walk):
     def wrapped(self, stretch: Stretch, steps: Sequence[tuple[Callable, ...]]) -> list[Callable[[int], None]]:
         """All steps of each op in turn with what edges do, and what neighbours have in common behind max pools."""
         if self.edged:
-            steps = [(edges.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)]
+            steps = [
+                (edge_signal.following(self, stretch, op, own),) for op, own in zip(stretch.ops, steps, strict=True)
+            ]
         if self.largest:
             return [neighbouring(self, stretch, op, own) for op, own in zip(stretch.ops, steps, strict=True)]
         return [step for own in steps for step in own]
@@ -293,7 +243,9 @@ class Backward(Walk):
                     d = np.exp(np.where(np.isfinite(apart[seen]), apart[seen], -745.0))
                     self.kept[seen] = uniform.kept(signal.preimage[seen], signal.uniform[seen], d)
         self._held: dict[int, tuple[Any, Any]] = {}
-        self.sent: dict[int, edges.Sent] = {}  # register -> what edges do to what the op that goes back gives it
+        self.sent: dict[
+            int, edge_gradient.Sent
+        ] = {}  # register -> what edges do to what the op that goes back gives it
         self.peaks: dict[int, tuple] = {}  # activation step -> what a max pool has sent it, see `ops.pool`
         self.inside_of: dict[int, dict] = {}  # register -> what neighbours' gradients have in common
         self.inside: dict | None = None  # the same of what an op wrote; giving: of what it gives
@@ -330,7 +282,7 @@ class Backward(Walk):
             share = np.exp(np.where(total > -np.inf, g - total, -np.inf))
             g, o = total, share * o + (1 - share) * p
             if self.edged:
-                squares = edges.mixed(squares, self.map.get(register), float(share))
+                squares = edge_gradient.mixed(squares, self.map.get(register), float(share))
             if self.largest:
                 self.inside_of[register] = mixed(self.giving, self.inside_of[register], float(share))
         elif self.largest:
@@ -363,9 +315,9 @@ class Backward(Walk):
         """One op, with what edges do."""
         if not self.edged:
             return backward(self, op, number)
-        self.sent = edges.sent_back(self, op, number)
+        self.sent = edge_gradient.sent_back(self, op, number)
         backward(self, op, number)
-        edges.noted(self, op, number, self.sent)
+        edge_gradient.noted(self, op, number, self.sent)
         self.sent = {}
 
     def look_inside(self, op: Any, number: int) -> None:

@@ -137,8 +137,10 @@ def _patches(walk: Any, number: int, near: Near | None, distance: float, squares
         rows, columns = (min(REACH, n - 1) for n in window.out)
         apart = dict.fromkeys(offsets((rows, columns)), far) if far < 1 else {}
     apart |= {} if kept is None else kept.apart
-    found = {o: 1 - (1 - d) * edges.together(window, squares, o) for o, d in apart.items()}
-    return Near(window.out, found) if found else None
+    if not apart:
+        return None
+    left = edges.together(window, squares, apart)
+    return Near(window.out, {o: 1 - (1 - d) * kept for (o, d), kept in zip(apart.items(), left, strict=True)})
 
 
 def _every(near: Near, window: Window) -> Near | None:

@@ -23,11 +23,11 @@ import numpy as np
 from pykernel.program import Program
 from pykernel.theory import correlation
 from pykernel.theory.density import ends_in_layers
-from pykernel.theory.mean_field import Forward, as_arrays
+from pykernel.theory.mean_field import Forward
 from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import level
 from pykernel.theory.quadrature import HOMOGENEOUS
-from pykernel.theory.signals import NEAREST, Signal
+from pykernel.theory.signals import NEAREST, Signal, as_arrays
 from pykernel.theory.structure import NoTheory, place
 
 NUMBERS = 2**17  # units times columns: rows to .01 decades, cosines to .01, over a hundred blocks

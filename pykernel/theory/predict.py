@@ -18,6 +18,7 @@ from pykernel.program import Program
 from pykernel.tables import Shown, Strong, tidy
 from pykernel.theory import attention, density, finite, finite_blocks, head, population, population_gradient, tangent
 from pykernel.theory.columns import fewest_normed
+from pykernel.theory.edges import edged
 from pykernel.theory.laws import dead_probability
 from pykernel.theory.mean_field import backward, forward
 from pykernel.theory.plain import plain as plain_facts
@@ -26,7 +27,6 @@ from pykernel.theory.refusals import ONE_NORMED_INPUT, few_normed, means, overus
 from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
-from pykernel.window import OUTSIDE
 from pykernel.wording import compared
 
 if TYPE_CHECKING:  # they take long to import
@@ -361,24 +361,24 @@ def _no_law(program: Program) -> str:
 
 
 def _windows(program: Program) -> list[str]:
-    """Plain sentences on what convolutions leave out."""
+    """Plain sentences on how convolutions are followed, and what is left out."""
     if not program.counts.window:
         return []
+    alike = edged(program) is None
     out = [
-        "convolutions and pools: positions are alike, means over them are taken; what a given input has in common "
-        "between neighbours is not looked at"
+        f"convolutions and pools: positions {'are alike' if alike else 'differ by their taps beyond an edge only'}, "
+        "means over them are taken; what a given input has in common between neighbours is not looked at"
     ]
+    if not alike:
+        out.append(
+            "zeros beyond the edge: each position has the mean square and the gradient that its taps inside give it, "
+            "exactly; what pairs of positions have in common nearly: similarity is right to about .05, gradients "
+            "behind batch norm to .1 decades where twenty layers of it lead to fields of a few positions"
+        )
     if any(window.largest for window in program.windows):
         out.append(
             "max pools: neighbours of drawn inputs have no more in common than other positions; those of images have, "
             "so that their largest entries are smaller"
-        )
-    beyond = [float(np.mean(window.sources() == OUTSIDE)) for window in program.windows if not window.largest]
-    if max(beyond, default=0.0) > 0:
-        out.append(
-            f"zeros beyond the edge are left out: up to {max(beyond):.2g} of a patch's entries, so that without norms "
-            f"signal and gradient each lie below these rows, by up to {-0.5 * math.log10(1 - max(beyond)):.2g} decades "
-            "a convolution"
         )
     return out
 

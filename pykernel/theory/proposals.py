@@ -88,22 +88,14 @@ def _init(init: str, *functions: str) -> Callable[[Situation], Change]:
     return lambda s: (f"init {init}", s.base.replace(init=init)) if s.function in functions else None
 
 
-def _critical_orthogonal(s: Situation) -> Change:
-    point = s.critical()
-    return (
-        (f"orthogonal weights, gain {point.gain:.4g}", s.base.replace(init="orthogonal", gain=point.gain))
-        if point
-        else None
-    )
+def _critical(words: str, init: str) -> Callable[[Situation], Change]:
+    def change(s: Situation) -> Change:
+        point = s.critical()
+        if point is None:
+            return None
+        return f"{words}, gain {point.gain:.4g}", s.base.replace(init=init, gain=point.gain)
 
-
-def _critical_gaussian(s: Situation) -> Change:
-    point = s.critical()
-    return (
-        (f"init lecun_normal, gain {point.gain:.4g}", s.base.replace(init="lecun_normal", gain=point.gain))
-        if point
-        else None
-    )
+    return change
 
 
 def _gelu_point(s: Situation) -> Change:
@@ -178,8 +170,10 @@ PROPOSALS = (
     Proposal(_init("he_normal", "relu", "leaky_relu"), INIT, DRAW, "He et al. 2015"),
     Proposal(_init("glorot_normal", "tanh"), INIT, DRAW, "Glorot, Bengio 2010"),
     Proposal(_init("lecun_normal", "selu"), INIT, DRAW, "Klambauer et al. 2017"),
-    Proposal(_critical_orthogonal, INIT, FRAME + "; least spread over draws", "Saxe et al. 2014"),
-    Proposal(_critical_gaussian, INIT, DRAW, "edge of chaos, Schoenholz et al. 2017"),
+    Proposal(
+        _critical("orthogonal weights", "orthogonal"), INIT, FRAME + "; least spread over draws", "Saxe et al. 2014"
+    ),
+    Proposal(_critical("init lecun_normal", "lecun_normal"), INIT, DRAW, "edge of chaos, Schoenholz et al. 2017"),
     Proposal(_gelu_point, INIT, "random biases", "Roberts, Yaida, Hanin 2022, ch. 5"),
     Proposal(_noisy_orthogonal, INIT, FRAME + ", and random biases", "Pennington et al. 2017"),
     Proposal(_rms_norm, PART, "one pass over each layer", "Zhang, Sennrich 2019"),

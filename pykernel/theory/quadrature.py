@@ -65,13 +65,13 @@ def panels(edges: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return (edges[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
 
 
-def edges(std: float, points: tuple[float, ...], finest: float, reach: float = REACH) -> np.ndarray:
+def edges(std: float, points: tuple[float, ...], finest: float) -> np.ndarray:
     """Panel edges in units of `std`, graded by powers of two towards each of `points` (given in units of z) and no
     wider than one."""
-    bound = reach * std
+    bound = REACH * std
     steps = max(2, math.ceil(math.log2(2 * bound / finest)))
     distance = finest * 2.0 ** np.arange(steps + 1)
-    parts: list[Any] = [np.arange(-reach, reach + 0.5) * std]
+    parts: list[Any] = [np.arange(-REACH, REACH + 0.5) * std]
     for p in points:
         parts += [np.array([p]), p + distance, p - distance]
     every = np.unique(np.concatenate(parts))

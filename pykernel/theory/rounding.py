@@ -22,9 +22,9 @@ from pykernel.dtypes import Floats
 from pykernel.formats import Format, Formats
 from pykernel.program import Op, Program, Stretch
 from pykernel.theory.columns import columns
-from pykernel.theory.mean_field import Backward, Forward, as_arrays
+from pykernel.theory.mean_field import Backward, Forward
 from pykernel.theory.ops import OPS
-from pykernel.theory.signals import Gradient, Signal
+from pykernel.theory.signals import Gradient, Signal, as_arrays
 from pykernel.theory.structure import place
 
 QUANTILES = 4096  # of a Gaussian preactivation: shares below 1/4096 are not told from zero

@@ -13,6 +13,7 @@ from pykernel.theory import attention, correlation, rounding
 from pykernel.theory.batch import batch_table
 from pykernel.theory.columns import columns
 from pykernel.theory.neighbours import beside
+from pykernel.theory.quadrature import HOMOGENEOUS
 from pykernel.theory.signals import Gradient, Signal
 
 LOG10 = math.log(10)
@@ -128,6 +129,12 @@ def _fractions(program: Program, signal: Signal, distance: Any) -> tuple[np.ndar
             for B in np.unique(spread[chosen]):
                 some = spread[chosen] == B
                 dead[np.flatnonzero(chosen)[some]] = _dead(row, deviation[some], distance[chosen][some], int(B))
+    own_deviations = ((s, own) for (table, s), own in signal.edges.items() if table == "step")
+    for s, own in own_deviations:  # every position by its own
+        row, norm = program.activations[steps.row[s]], program.norms[steps.norm[s]]
+        if row.name not in HOMOGENEOUS and norm.kind != "batch":
+            deviation = np.exp(np.clip(signal.preimage[s] + own.variance / 2, -700, 345))
+            saturated[s] = np.mean(correlation.probability(correlation.saturated_set(row), deviation))
     for s, peak in signal.pooled.items():
         row, norm = program.activations[steps.row[s]], program.norms[steps.norm[s]]
         saturated[s], flat = peak.peaks.flat, correlation.dead_set(row) if norm.kind is None else []

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 NEAREST = 1e-300  # distance of inputs that batch norm would otherwise find to be one
+APART = ("between", "fractions", "peaks", "pooled", "near", "edges")  # of a Signal, no rows
 
 
 @dataclass
@@ -88,6 +89,13 @@ class Signal:
         """log of (variance minus covariance) of what an activation's norm acts on; -inf with one column."""
         with np.errstate(divide="ignore"):
             return np.where(np.isnan(self.raw_distance), -np.inf, np.log(self.raw_distance) + self.raw)
+
+
+def as_arrays(rows: Signal) -> Signal:
+    """A Signal with NumPy's arrays in the place of Python's, which are faster number by number."""
+    signal = Signal(*(np.array(getattr(rows, f.name), dtype=float) for f in fields(rows) if f.name not in APART))
+    signal.peaks, signal.pooled, signal.near, signal.edges = rows.peaks, rows.pooled, rows.near, rows.edges
+    return signal
 
 
 @dataclass

@@ -68,10 +68,8 @@ class History:
             out += in_weight * _clamped_product(delta, u, bound, x, transposed)
         return np.ldexp(out, power)
 
-    def step(
-        self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, factor: float = 1.0, bound: float = 0.0
-    ) -> None:
-        """One step along delta u^T, times `factor`, or with every entry clamped to +-`bound`."""
+    def step(self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, bound: float = 0.0) -> None:
+        """One step along delta u^T, or with every entry clamped to +-`bound`."""
         self._velocity *= momentum
         self._clamped = [(*rest, momentum * velocity, w) for *rest, velocity, w in self._clamped]
         if bound:
@@ -79,7 +77,7 @@ class History:
         else:
             self._delta = np.hstack([self._delta, delta.astype(self._delta.dtype)])
             self._u = np.hstack([self._u, u.astype(self._u.dtype)])
-            self._velocity = np.append(self._velocity, np.full(delta.shape[1], factor))
+            self._velocity = np.append(self._velocity, np.ones(delta.shape[1]))
             self._in_weight = np.append(self._in_weight, np.zeros(delta.shape[1]))
         self._in_weight -= rate * self._velocity
         self._clamped = [(*rest, velocity, w - rate * velocity) for *rest, velocity, w in self._clamped]
@@ -103,13 +101,11 @@ class Unseen:
         self._oracle, self._core = seen, np.zeros((0, 0))
         self.forward, self.backward = seen.forward, seen.backward
 
-    def step(
-        self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, factor: float = 1.0, bound: float = 0.0
-    ) -> None:
+    def step(self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, bound: float = 0.0) -> None:
         """As of `History`; entries cannot be clamped."""
         power = math.frexp(np.abs(delta).max())[1] if np.isfinite(delta).all() else 0
         e, c = self._oracle.coordinates(np.ldexp(delta, -power), u)
-        core = np.ldexp(e.astype(np.float64) @ c.T.astype(np.float64), power) * factor
+        core = np.ldexp(e.astype(np.float64) @ c.T.astype(np.float64), power)
         old = self._core
         core[: old.shape[0], : old.shape[1]] += momentum * old
         self._core = core

@@ -301,23 +301,6 @@ def test_a_toml_file_says_what_the_api_says(tmp_path, quick, capsys):
     assert ds.drop_attrs().identical(same.drop_attrs())
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("grid = 3 = 4", "is no TOML"),
-        ("replica = 3", "unknown key 'replica'"),
-        ("[grid]\ndepth = [2]\n[base]\nwidht = 3", "unknown key 'widht'"),
-        ("[[zip]]\nwidth = [1, 2]\ngain = [1.0]", "lists of equal length"),
-    ],
-)
-def test_a_bad_toml_file_is_named_with_its_key(tmp_path, text, said, capsys):
-    path = tmp_path / "bad.toml"
-    path.write_text(text)
-    assert main(["sweep", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert said in error and "bad.toml" in error
-
-
 def test_ranges():
     assert words.values("gain", ["0.5:2:4"]) == [0.5, 1.0, 1.5, 2.0]
     assert words.values("depth", ["10:1000:3:log", "7"]) == [10, 100, 1000, 7]

@@ -35,11 +35,13 @@ def test_every_step_is_public():
 
 
 def functions(body):
-    return {
+    found = {
         node.name: [a.arg for a in node.args.posonlyargs + node.args.args]
         for node in body
         if isinstance(node, ast.FunctionDef)
     }
+    same = [(node.targets[0].id, node.value.id) for node in body if isinstance(node, ast.Assign)]
+    return found | {name: found[other] for name, other in same}
 
 
 def arguments(function):

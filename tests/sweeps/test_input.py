@@ -146,6 +146,8 @@ def test_a_mistyped_flag_is_answered_with_the_nearest(flag, meant, capsys):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("grid = 3 = 4", "is no TOML"),
+        ("[[zip]]\nwidth = [1, 2]\ngain = [1.0]", "lists of equal length"),
         ("grid = 3", "[grid] must be a table of words and their values, got 3"),
         ("base = 3", "[base] must be a table"),
         ("zip = 3", "[[zip]] must be a table"),

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -259,17 +260,8 @@ def test_cells_stand_in_c_order_of_the_grids_keys():
 def test_dear_cells_may_have_fewer_replicas():
     from pykernel.sweeps.plan import SweepPlan
 
-    run = {
-        "batch": 1,
-        "seed": 0,
-        "engine": "dense",
-        "backend": "reference",
-        "dtype": "float32",
-        "precision": "exponent",
-        "correlation": 0.0,
-    }
     budget = pk.Replicas(most=20, seconds=20.0, least=2)
-    plan = SweepPlan.make({"width": [4, 64, 1024]}, {"depth": 10}, run, budget, None, pk.Profiles())
+    plan = SweepPlan.make({"width": [4, 64, 1024]}, {"depth": 10}, stand_in.RUN, budget, None, pk.Profiles())
     counts = [cell.replicas for cell in plan.cells]
     assert counts[0] == 20 and counts[0] >= counts[1] >= counts[2] == 2
     with pytest.raises(ValueError, match="1 <= least <= most"):

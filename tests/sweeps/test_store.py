@@ -73,17 +73,8 @@ def test_more_replicas_and_values_compute_only_what_is_new(tmp_path, monkeypatch
 
 def test_what_defines_a_number_is_in_its_key():
     def keys(base=None, **words):
-        run = {
-            "batch": 1,
-            "seed": 0,
-            "engine": "dense",
-            "backend": "reference",
-            "dtype": "float32",
-            "precision": "exponent",
-            "correlation": 0.0,
-        }
         grid = {"depth": [2]}
-        plan = SweepPlan.make(grid, {**BASE, **(base or {})}, {**run, **words}, 10, None, pk.Profiles())
+        plan = SweepPlan.make(grid, {**BASE, **(base or {})}, {**stand_in.RUN, **words}, 10, None, pk.Profiles())
         return plan.cells[0].key
 
     def slope(z):

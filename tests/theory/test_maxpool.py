@@ -288,14 +288,14 @@ def test_formats_beside_pools():
         ("resnet 50", lambda: pk.blocks.resnet(50), 4),
     ],
 )
-def test_presets_lie_below_their_predictions_by_what_edges_take(name, make, batch, size):
-    """Behind the first max pool within .03 decades; all the way back below, by less than zeros beyond edges take at
-    most, which `predict` says; batch norm makes up for most of that. Batch norm over few columns in the last stage adds
-    what rare units carry in the mean: .25 decades."""
+def test_presets_lie_beside_their_predictions(name, make, batch, size):
+    """Signals within .1 decades of the mean square (.08 found), gradients within .1 all the way back (.08 found), but
+    for a VGG with batch norm over fields of two by two positions, where what pairs of positions have in common is not
+    known well enough (.15 found; without maps of positions .59 for the VGG, here .3)."""
     chain, words = make(), {"positions": (size, size), "batch": batch * (64 // size) ** 2}
     p, m = pk.predict(chain, **words), pk.propagate(chain, replicas=4, **words)
     square = np.mean(m.log10_mean_square_activation, axis=0) - p.log10_mean_square_activation
-    first = 2 if name.startswith("vgg") else 0
-    assert abs(square[first]) < 0.05
+    assert np.abs(square).max() < 0.1
     gradient = np.mean(m.log10_grad_activation, axis=0) - p.log10_grad_activation
-    assert -0.7 < gradient[0] < 0.1 if name == "vgg" else -0.3 < gradient[0] < 0.1
+    assert np.abs(gradient).max() < (0.2 if name == "vgg with batch norm" else 0.1)
+    assert abs(np.median(m.end_to_end) - p.end_to_end) < (0.25 if name == "vgg with batch norm" else 0.12)

@@ -5,7 +5,7 @@ the cosines of a position.
 Two positions that have a product have it tap by tap, since taps have weights of their own. So a circular convolution is
 a dense layer of fan-in taps x units whose batch is inputs x positions, as far as means over positions go (Xiao et al.
 2018, arXiv 1806.05393). Backward, taps send independent gradients to a position: squares add up over all positions, and
-so do products of two columns. What zeros beyond an edge take is left out.
+so do products of two columns. What zeros beyond an edge take is seen to in `pykernel.theory.edges`.
 """
 
 from __future__ import annotations
