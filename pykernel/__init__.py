@@ -14,7 +14,7 @@ _WHERE = {name: module for _, module, _, name, *_ in _IMPORTS}
 __all__ = ["__version__", *_WHERE]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'pykernel' has no attribute {name!r}")
     if _WHERE[name] == "pykernel":  # a room whose functions are reached by its name
@@ -24,5 +24,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeGuard
 
@@ -491,10 +491,10 @@ class Pattern:
                 flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
                 counts.append(count)
                 flats.append(flat.reshape(len(names), -1))
-        places: Iterable[int] = range(len(names))
+        places: Sequence[int] = range(len(names))
         if max(counts) > LONG:
             _, first, back = np.unique(np.hstack(flats), axis=0, return_index=True, return_inverse=True)
-            places = back.ravel()
+            places = back.ravel().tolist()
             flats = [flat[first] for flat in flats]
         parts = [flat[:, None].repeat(n, axis=1).reshape(len(flat), -1) for n, flat in zip(counts, flats, strict=True)]
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -525,8 +525,9 @@ class Pattern:
     @cached_property
     def chosen_bias(self) -> tuple[Ints, Floats]:
         """bias_draw and bias_scale without the scheme's own biases."""
-        draw = self._numbers("layer", np.int64, ("chosen_draw",))[0]
-        return draw, self._numbers("layer", np.float64, ("chosen_scale",))[0]
+        (draw,) = self._numbers("layer", np.int64, ("chosen_draw",))
+        (scale,) = self._numbers("layer", np.float64, ("chosen_scale",))
+        return draw, scale
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from pykernel.bridges.values import Value
 
@@ -42,11 +43,11 @@ class Rows(NamedTuple):
     factor: float = 1.0
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)
 
 
-def reshaped(rows: Rows, shape, where) -> Rows:
+def reshaped(rows: Rows, shape: Iterable[int], where: str) -> Rows:
     """Rows under another shape: whole atoms side by side, units cut where it says so."""
     shape = list(shape)
     if -1 in shape:
@@ -73,7 +74,7 @@ def reshaped(rows: Rows, shape, where) -> Rows:
     return rows._replace(axes=tuple(axes))
 
 
-def settled(rows: Rows):
+def settled(rows: Rows) -> Rows | Value:
     """The value itself where rows are all of it in its own order (B, T, units)."""
     if len(rows.axes) != 3 or rows.offset or rows.factor != 1.0:
         return rows
@@ -82,7 +83,7 @@ def settled(rows: Rows):
     return rows.value if own else rows
 
 
-def layout(rows: Rows, name, given, where):
+def layout(rows: Rows, name: str, given: Sequence[Any], where: str) -> Any:
     """What one of LAYOUTS makes of rows; `given`: its arguments in order."""
     n = len(rows.axes)
     if name in ("view", "reshape"):
@@ -124,7 +125,7 @@ def layout(rows: Rows, name, given, where):
     return tuple(_taken(rows, dim % n, b, s, False, where) for b, s in zip(begins, sizes, strict=False))
 
 
-def _order(name, given, n, where):
+def _order(name: str, given: Sequence[Any], n: int, where: str) -> list[int]:
     if name == "permute":
         order = given[0] if len(given) == 1 and not isinstance(given[0], int) else given
         return [i % n for i in order]
@@ -139,7 +140,7 @@ def _order(name, given, n, where):
     return order
 
 
-def _item(rows, index, where):
+def _item(rows: Rows, index: tuple, where: str) -> Rows:
     """Indexing by numbers, slices, None and Ellipsis."""
     if Ellipsis in index:
         at = index.index(Ellipsis)
@@ -161,7 +162,7 @@ def _item(rows, index, where):
     return rows
 
 
-def _taken(rows, axis, begin, size, drop, where):
+def _taken(rows: Rows, axis: int, begin: int, size: int, drop: bool, where: str) -> Rows:
     """Numbers `begin` .. begin + size of one axis of units."""
     atoms = rows.axes[axis]
     if len(atoms) != 1 or atoms[0].what != "unit":
@@ -176,11 +177,11 @@ def _taken(rows, axis, begin, size, drop, where):
     return rows._replace(axes=(*rows.axes[:axis], *new, *rows.axes[axis + 1 :]), offset=offset)
 
 
-def kinds(axis):
+def kinds(axis: tuple[Atom, ...]) -> set[str]:
     return {atom.what for atom in axis}
 
 
-def is_run(atoms):
+def is_run(atoms: Sequence[Atom]) -> bool:
     """Whether atoms of units count rows one by one."""
     stride = 1
     for atom in reversed(atoms):

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from pykernel import activations
 from pykernel.activation import Activation
+from pykernel.dtypes import Floats
 from pykernel.layers import NORM_EPS, Norm
 
 THRESHOLD = 20  # softplus is the identity beyond, as torch has it by default: off by e^-20 = 2e-9
@@ -111,12 +113,12 @@ ARGUMENTS |= {
 }
 
 
-def arguments(name):
+def arguments(name: str) -> tuple[str, ...]:
     """Names of what a function takes behind its input, in order."""
     return ARGUMENTS.get("dropout" if "dropout" in name else name.removesuffix("_"), ())
 
 
-def kind_of(module):
+def kind_of(module: Any) -> str | None:
     """The name of a class of torch.nn, or None: a module with a forward of its own."""
     for base in type(module).__mro__:
         if base.__module__.partition(".")[0] == "torch":
@@ -125,12 +127,12 @@ def kind_of(module):
     return None
 
 
-def where_of(module, path):
+def where_of(module: Any, path: str) -> str:
     """How messages call a module."""
     return f"layer {path} ({type(module).__name__})" if path else type(module).__name__
 
 
-def activation(kind, module, where) -> Activation:
+def activation(kind: str, module: Any, where: str) -> Activation:
     """The row of an activation module."""
     if kind in PLAIN:
         return activations.get(PLAIN[kind])
@@ -168,13 +170,13 @@ def activation(kind, module, where) -> Activation:
     )
 
 
-def _gelu(approximate, where):
+def _gelu(approximate: str, where: str) -> Activation:
     if approximate not in ("none", "tanh"):
         raise ValueError(f"{where} has approximate={approximate!r}, not 'none' or 'tanh'")
     return activations.get("gelu_tanh" if approximate == "tanh" else "gelu")
 
 
-def function(name, given):
+def function(name: str, given: dict[str, Any]) -> Activation | None:
     """The row of a function of torch or torch.nn.functional, or None."""
     if name in FUNCTIONS:
         return activations.get(FUNCTIONS[name])
@@ -195,7 +197,7 @@ def function(name, given):
     return None
 
 
-def norm_of(kind, module, where, width, root) -> Norm:
+def norm_of(kind: str, module: Any, where: str, width: int | None, root: Any) -> Norm:
     """The step of a norm module."""
     eps = _rounding(module.weight, root) if module.eps is None else float(module.eps)
     if NORMS[kind] == "batch":
@@ -210,7 +212,7 @@ def norm_of(kind, module, where, width, root) -> Norm:
     return norm(NORMS[kind], shape, (module.weight, getattr(module, "bias", None)), eps, where, width)
 
 
-def norm_function(name, given, where, width, root) -> Norm:
+def norm_function(name: str, given: dict[str, Any], where: str, width: int | None, root: Any) -> Norm:
     """The same of F.layer_norm or F.rms_norm."""
     weight, bias = given.get("weight"), given.get("bias")
     eps = given.get("eps", 1e-5 if name == "layer_norm" else None)
@@ -218,7 +220,9 @@ def norm_function(name, given, where, width, root) -> Norm:
     return norm(name.partition("_")[0], tuple(given["normalized_shape"]), (weight, bias), eps, where, width)
 
 
-def norm(kind, shape, parameters, eps, where, width) -> Norm:
+def norm(
+    kind: str, shape: tuple[int, ...], parameters: tuple[Any, Any], eps: float, where: str, width: int | None
+) -> Norm:
     """The same of a norm of these numbers."""
     if not EPS[0] <= eps <= EPS[1]:
         raise ValueError(f"{where} has eps {eps:g}; a chain's norms have one from {EPS[0]:g} to {EPS[1]:g}")
@@ -228,7 +232,7 @@ def norm(kind, shape, parameters, eps, where, width) -> Norm:
     return Norm(kind, None if eps == NORM_EPS else eps, weight, bias)
 
 
-def plainest(parameter, nothing, where):
+def plainest(parameter: Any, nothing: float, where: str) -> float | Floats | None:
     """A norm's parameter: None where it does nothing, one number where all units have the same, else an array."""
     if parameter is None or parameter.is_meta:
         return None
@@ -238,25 +242,25 @@ def plainest(parameter, nothing, where):
     return None if numbers.flat[0] == nothing else float(numbers.flat[0])
 
 
-def _rounding(weight, root):
+def _rounding(weight: Any, root: Any) -> float:
     """The eps of an RMSNorm without one: torch takes the rounding of the dtype that comes in, of half precisions
     float32's."""
     dtype = next((str(p.dtype) for p in (weight, *root.parameters()) if p is not None), "float32")
     return float(np.finfo("float64" if dtype.endswith("float64") else "float32").eps)
 
 
-def array(parameter, where):
+def array(parameter: Any, where: str) -> Floats:
     """A parameter as float64 NumPy."""
     require_numbers(parameter, where, "read it with init=..., or materialise it with .to_empty()")
     return parameter.detach().cpu().double().numpy()
 
 
-def number(parameter, where="a factor"):
+def number(parameter: Any, where: str = "a factor") -> float:
     """A parameter of one entry."""
     return float(array(parameter, where).reshape(-1)[0])
 
 
-def require_numbers(parameter, where, advice="materialise it with .to_empty(device=...)"):
+def require_numbers(parameter: Any, where: str, advice: str = "materialise it with .to_empty(device=...)") -> None:
     """Refuse parameters without numbers, or of whole or complex ones."""
     if parameter.is_meta:
         raise ValueError(f"{where} is on the meta device and has no numbers; {advice}")

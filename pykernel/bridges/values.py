@@ -22,12 +22,12 @@ class Source(NamedTuple):
     groups: int = 1
 
     @property
-    def key(self):
+    def key(self) -> tuple:
         """What uses of one layer have in common."""
         return id(self.weight), self.rows
 
     @property
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         """(n_out, n_in)."""
         return self.rows[1] - self.rows[0], int(self.weight.shape[1]) * self.groups
 
@@ -59,18 +59,18 @@ class Value:
     heads: Any = None
     axes: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.line = self._dominators()
         if not self.maker and self.ins:
             self.maker = self.ins[0].maker
         if self.axes is None:
             self.axes = next((value.axes for value in self.ins if value.axes is not None), None)
 
-    def then(self, step, where) -> Value:
+    def then(self, step: Any, where: str) -> Value:
         """What a step that has no layers makes of it."""
         return Value(where, (self,), step, units=self.units)
 
-    def _dominators(self):
+    def _dominators(self) -> tuple[Value | None, int]:
         """(nearest value that every path passes before this one, how many there are)."""
         if not self.ins:
             return None, 0
@@ -97,11 +97,11 @@ class Item(NamedTuple):
     sources: tuple = ()
 
     @property
-    def weighted(self):
+    def weighted(self) -> bool:
         return isinstance(self.step, Weighted)
 
     @property
-    def groups(self):
+    def groups(self) -> tuple[tuple[Source, ...], ...]:
         """Its layers that draw by one scheme: of attention query, key and value, and the output."""
         if isinstance(self.step, Attention):
             return self.sources[:3], self.sources[3:]
