@@ -62,6 +62,7 @@ py::array multiply(const std::string& isa, int distribution, double parameter, u
   const int64_t B = x.shape(1), P = panels_of(rows), outputs = transposed ? columns : rows;
   Weights<T> w = {rows,    columns, (T)scale, (Distribution)distribution, parameter, seed, layer,
                   replica, nullptr, nullptr};
+  w.by_blocks = lie_by_blocks(table, B);
   Aligned<T> in = to_block<T>(x), out(padded(outputs) * B), given(source == "given" ? padded(rows) * columns : 0);
   Aligned<float> draws(kept_size(rows, columns));
   Aligned<char> scratch((int64_t)backward_scratch<T>(rows, B));
@@ -154,6 +155,17 @@ void bind_kernels(py::module_& module) {
       "peak_multiply_add", [](int64_t n) { return roofline_table().multiply_add(n); }, released,
       "n fused multiply-adds of 16 lanes.");
   m.def("peak_draw", [](int64_t n) { return roofline_table().draw(n); }, released, "n normals.");
+  m.def(
+      "peak_read",
+      [](const py::array_t<float, py::array::c_style>& x, int64_t times) {
+        const float* data = x.data();
+        const int64_t n = x.size() / 128 * 128;
+        const py::gil_scoped_release released;
+        float sum = 0;
+        for (int64_t i = 0; i < times; i++) sum += roofline_table().read(data, n);
+        return sum;
+      },
+      "The sum of x, as many times.");
   m.def("draws", draws);
   m.def("tall", tall);
   m.def("multiply_f32", multiply<float>);

@@ -11,12 +11,15 @@
 
 namespace pykernel {
 
-// Zeroed and aligned to a cache line.
+enum class Content { zero, undefined };
+
+// Aligned to a cache line, and zeroed unless told otherwise.
 template <class T> class Buffer {
  public:
   Buffer() = default;
   // Large ones take long to clear: with a team, Stopped is thrown where the run should end.
-  explicit Buffer(size_t count, const Team* team = nullptr);
+  explicit Buffer(size_t count, const Team* team = nullptr) : Buffer(count, Content::zero, team) {}
+  Buffer(size_t count, Content content, const Team* team = nullptr);
   // What it takes of a workspace.
   static constexpr int64_t bytes(int64_t count) { return taken<T>(count) + 64; }
   T* get() const { return pages_.get() ? static_cast<T*>(pages_.get()) : data_.get(); }

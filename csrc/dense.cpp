@@ -105,6 +105,7 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
   units_.push_back({Source::given, Distribution::normal, 0});
   drawn_.reserve((size_t)std::max<int64_t>(0, last_ - first_ + 1));
   each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false}); });
+  shares_ = (int64_t)drawn_.size() <= last_ - first_;
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
   if (const int64_t size = largest_grouped(program, first_)) grouped_ = Buffer<T>((size_t)size);
@@ -181,7 +182,7 @@ void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, B
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, of, drawn, team, format, shift);
+  Weights<T> w = weights(l, of, drawn, B, team, format, shift);
   z.exponent = u.exponent + shift;
   if (is_grouped(program_, l)) {
     const T* panels = panels_of_groups(w, drawn, team);
@@ -209,7 +210,7 @@ void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, co
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, of, drawn, team, format, shift);
+  Weights<T> w = weights(l, of, drawn, B, team, format, shift);
   du.exponent = delta.exponent + shift;
   if (is_grouped(program_, l)) {
     const T* panels = panels_of_groups(w, drawn, team);
@@ -229,8 +230,8 @@ void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, co
 
 // Scales that T might not hold give their power of two to the block's exponent; rounded weights are true values.
 template <class T>
-Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, const Format& format,
-                             int& shift) {
+Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, int64_t B, Team& team,
+                             const Format& format, int& shift) {
   shift = 0;
   const bool far =
       program_.exponent && !format.fraction && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
@@ -245,7 +246,8 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Te
                   replica_,
                   nullptr,
                   nullptr,
-                  format};
+                  format,
+                  !shares_ && lie_by_blocks(table_, B)};
   if (format.fraction && !format.stochastic && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));
@@ -272,14 +274,14 @@ void Dense<T>::lay_panel(const Weights<T>& w, const Unit& drawn, const float* ke
   if (w.given) {
     std::copy_n(w.given + p * size, size, out);
   } else if (drawn.source == Source::drawn) {
-    if (kept) {
+    if (kept && w.by_blocks) {
       for (int64_t k = 0; k < w.columns; k += 16)
         std::copy_n(kept + (k * panels_of(w.rows) + p * 16) * 16, std::min<int64_t>(16, w.columns - k) * 16,
                     out + k * 16);
     } else {
-      float* draws = static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
-      table_.draw(w, p, p + 1, 0, w.columns, draws);
-      std::copy_n(draws, size, out);
+      float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+      if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
+      std::copy_n(kept ? kept + p * size : draws, size, out);
     }
   } else {
     for (int64_t k = 0; k < w.columns; k++)

@@ -46,7 +46,8 @@ template <class T> class Dense final : public Linear<T> {
   Drawn& at(int64_t layer) { return drawn_[place(layer)]; }
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
-  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
+  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, int64_t B, Team& team, const Format& format,
+                     int& shift);
   void lay_panel(const Weights<T>& w, const Unit& unit, const float* kept, int64_t panel, T* all) const;
   void round_by_chance(Weights<T>& w, const Unit& unit, int64_t layer, Team& team);
   const T* panels_of_groups(const Weights<T>& w, const Unit& unit, Team& team);
@@ -64,6 +65,7 @@ template <class T> class Dense final : public Linear<T> {
   Buffer<T> frames_, grouped_, chance_;  // a weight made as a whole: orthogonal, in groups, or rounded by chance
   uint32_t replica_ = 0;
   bool keeps_all_ = true;
+  bool shares_ = false;  // some layers have one weight: products forward read its draws, too
   int64_t framed_ = 0;
 };
 

@@ -1,5 +1,5 @@
-// Of few columns blocks are read where they lie, and draws column by column; of many one side is turned, and the other
-// read number by number. SPDX-License-Identifier: BSD-3-Clause
+// Of few columns blocks are read where they lie, and draws, of a chunk at a time, column by column; of many one side is
+// turned, and the other read number by number. SPDX-License-Identifier: BSD-3-Clause
 #include "inner.hpp"
 
 #include <algorithm>
@@ -18,6 +18,8 @@ template <class T> int64_t span_of(int64_t B, int64_t units) {
   const int64_t least = summed_units<T>, wanted = B < many_columns ? laid_entries / B / least * least : least;
   return std::min(wanted, (units + least - 1) / least * least);
 }
+// Of one side of many columns.
+template <class T> int64_t laid_of(int64_t B, int64_t units) { return B < wide_columns ? 0 : B * span_of<T>(B, units); }
 template <class T> int64_t sums_of(int64_t B, int64_t units) {
   return B < many_columns ? span_of<T>(B, units) / summed_units<T> * B * B : 0;
 }
@@ -36,11 +38,14 @@ int64_t whole_panels(int64_t columns) { return panels_of(columns) * panel_units;
 template <class T>
 InnerProducts<T>::InnerProducts(int64_t B, int64_t units)
     : kernels_(matrix_free_table<T>()), span_(span_of<T>(B, units)) {
-  for (auto& laid : laid_) laid.resize((size_t)(B * span_));
+  for (auto& laid : laid_) laid.resize((size_t)laid_of<T>(B, units));
   sums_.resize((size_t)sums_of<T>(B, units));
 }
 template <class T> int64_t InnerProducts<T>::bytes(int64_t B, int64_t units) {
-  return 2 * taken<T>(B * span_of<T>(B, units)) + taken<double>(sums_of<T>(B, units));
+  return 2 * taken<T>(laid_of<T>(B, units)) + taken<double>(sums_of<T>(B, units));
+}
+template <class T> int64_t InnerProducts<T>::scratch_bytes(int64_t B) {
+  return 2 * std::min(B, wide_columns - 1) * summed_units<T> * (int64_t)sizeof(T);
 }
 
 // lay(first, last): chunks that are near the cores from now on. multiply(place among them, first panel, panels, b0, b1,
@@ -71,33 +76,24 @@ void InnerProducts<T>::sum(const Product& of, int64_t chunk_units, Team& team, L
   if (of.triangle) mirror(of.out, J, of.stride);
 }
 
-// Chunks of a side's draws, column by column.
+// A chunk's draws are in use where they are made, in L1 or near it.
 template <class T> void InnerProducts<T>::few(const Product& of, Team& team) {
-  const int64_t groups = summed_units<T> / group_units, all = (of.units + group_units - 1) / group_units;
-  const auto draw = [&](const Side<T>& side, T* laid, int64_t first, int64_t last) {
-    const int64_t begin = first * groups, end = std::min(last * groups, all), each = 4;
-    if (side.block) return;
-    team.each((end - begin + each - 1) / each, [&](int64_t task) {
-      for (int64_t g = begin + task * each; g < std::min(end, begin + (task + 1) * each); g++)
-        kernels_.draw(side.draws, g, of.units,
-                      laid + (g / groups - first) * summed_units<T> * side.count + g % groups * group_units,
-                      summed_units<T>, panel_units);
-    });
-  };
-  const auto columns = [](const Side<T>& side, const T* laid, int64_t place, int64_t p) -> Columns<T> {
+  const auto columns = [&](const Side<T>& side, T* drawn, int64_t p, int panels) -> Columns<T> {
     if (side.block) return {side.block + p * panel_units * side.count, panel_units, panel_units * side.count};
-    return {laid + place * summed_units<T> * side.count, summed_units<T>, panel_units};
+    for (int64_t i = 0; i < panels; i += group_panels)
+      kernels_.draw(side.draws, (p + i) / group_panels, of.units, drawn + i * panel_units, summed_units<T>,
+                    panel_units);
+    return {drawn, summed_units<T>, panel_units};
   };
   sum(
-      of, summed_units<T>, team,
-      [&](int64_t first, int64_t last) {
-        draw(of.a, laid_[0].data(), first, last);
-        if (!of.triangle) draw(of.y, laid_[1].data(), first, last);
-      },
-      [&](int64_t place, int64_t p, int panels, int64_t b0, int64_t b1, bool add, double* out, int64_t stride) {
-        const Columns<T> a = columns(of.a, laid_[0].data(), place, p);
-        kernels_.inner(a, of.a.count, of.triangle ? a : columns(of.y, laid_[1].data(), place, p), b0, b1, panels,
-                       of.careful, of.triangle, add, out, stride);
+      of, summed_units<T>, team, [](int64_t, int64_t) {},
+      [&](int64_t, int64_t p, int panels, int64_t b0, int64_t b1, bool add, double* out, int64_t stride) {
+        T* drawn = of.a.block && of.y.block
+                       ? nullptr
+                       : (T*)thread_scratch((size_t)scratch_bytes(std::max(of.a.count, of.y.count)));
+        const Columns<T> a = columns(of.a, drawn, p, panels);
+        const Columns<T> y = of.triangle ? a : columns(of.y, drawn + of.a.count * summed_units<T>, p, panels);
+        kernels_.inner(a, of.a.count, y, b0, b1, panels, of.careful, of.triangle, add, out, stride);
       });
 }
 

@@ -23,6 +23,8 @@ template <class T> class InnerProducts {
   InnerProducts(int64_t B, int64_t units);  // the most of both
   // What one takes of a workspace.
   static int64_t bytes(int64_t B, int64_t units);
+  // The most of thread_scratch() that a task takes for draws of few columns.
+  static int64_t scratch_bytes(int64_t B);
 
   // out (a.count, y.count), rows `stride` apart: a^T y over `units` units; of a with itself where y is null.
   void operator()(const Side<T>& a, const Side<T>* y, int64_t units, bool careful, double* out, int64_t stride,
@@ -44,7 +46,7 @@ template <class T> class InnerProducts {
 
   const MatrixFree<T>& kernels_;
   const int64_t span_;  // units at a time
-  Vector<T> laid_[2];   // columns of both sides, chunk by chunk
+  Vector<T> laid_[2];   // both sides of many columns, chunk by chunk
   Vector<double> sums_;
 };
 

@@ -46,6 +46,11 @@ template <class T> size_t group_bytes(int64_t columns) { return (size_t)(columns
 constexpr int64_t many_columns = 32;
 int64_t groups_at_once(int64_t B) { return B < many_columns ? 4 : 1; }
 
+// What the next group is written to, or read from soon, comes near while draws keep the processor busy.
+template <int written, class T> void fetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / (int64_t)sizeof(T)) __builtin_prefetch(from + i, written, 2);
+}
+
 }  // namespace
 
 template <class T>
@@ -85,7 +90,8 @@ template <class T> int64_t MatrixFreeLinear<T>::bytes(const Program& program) {
          (program.weight_count ? Oracles<T>::bytes(program) : 0);
 }
 template <class T> int64_t MatrixFreeLinear<T>::scratch_bytes(const Program& program) {
-  return (int64_t)group_bytes<T>(asked_columns(program));
+  const int64_t columns = asked_columns(program);
+  return std::max((int64_t)group_bytes<T>(columns), InnerProducts<T>::scratch_bytes(columns));
 }
 
 template <class T> bool MatrixFreeLinear<T>::alone(int64_t replica, const Rows& rows, int64_t index, Team& team) {
@@ -159,18 +165,22 @@ Draws MatrixFreeLinear<T>::draws(Purpose purpose, int64_t layer, const Direction
           directions.columns.data(), (int64_t)directions.columns.size()};
 }
 
-// out = G F
+// out = G F; `next`, of as many columns and units, is read afterwards, if given.
 template <class T>
-void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team) {
+void MatrixFreeLinear<T>::expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out,
+                                 const T* next, Team& team) {
   const int64_t groups = (units + group_units - 1) / group_units, each = groups_at_once(B_);
   kernels_.pack(F, stride_, draws.count, B_, careful, factor_.data());
   team.each((groups + each - 1) / each, [&](int64_t task) {
     T* room = (T*)thread_scratch(group_bytes<T>(B_));
     for (int64_t g = task * each; g < std::min(groups, (task + 1) * each); g++) {
+      const int64_t panels = std::min<int64_t>(group_panels, panels_of(units) - g * group_panels),
+                    at = g * group_units * B_, entries = panels * panel_units * B_;
+      fetch<1>(out + at, entries);
+      if (next) fetch<0>(next + at, entries);
       kernels_.draw(draws, g, units, room, panel_units, panel_units * draws.count);
-      kernels_.combine({room, panel_units, panel_units * draws.count}, draws.count, factor_.data(), B_,
-                       (int)std::min<int64_t>(group_panels, panels_of(units) - g * group_panels), careful, false,
-                       out + g * group_units * B_, B_);
+      kernels_.combine({room, panel_units, panel_units * draws.count}, draws.count, factor_.data(), B_, (int)panels,
+                       careful, false, out + at, B_);
     }
   });
 }
@@ -208,7 +218,7 @@ void MatrixFreeLinear<T>::forward(int64_t layer, int64_t columns, const Block<T>
   }
   z.exponent =
       u.exponent + fold(program_.scale[layer - 1], largest(f_.data(), r * stride_), {{f_.data(), r * stride_}});
-  expand(g, f_.data(), haar && frame_.smallest < thin, M, z.data, team);
+  expand(g, f_.data(), haar && frame_.smallest < thin, M, z.data, nullptr, team);
 }
 
 template <class T>
@@ -265,7 +275,7 @@ void MatrixFreeLinear<T>::backward(int64_t layer, int64_t columns, const Block<T
   const double top = std::max(largest(f_.data(), s * stride_), largest(inside_.data(), r * stride_));
   du.exponent =
       delta.exponent + fold(program_.scale[layer - 1], top, {{f_.data(), s * stride_}, {inside_.data(), r * stride_}});
-  expand(h.draws, f_.data(), (haar && thinnest < thin) || uneven(f_.data(), s * stride_), N, du.data, team);
+  expand(h.draws, f_.data(), (haar && thinnest < thin) || uneven(f_.data(), s * stride_), N, du.data, u.data, team);
   if (!r) return;
 
   // X = R^-1 (inside - Q^T H E), Q^T = R^-T u^T; its rows in the order of columns

@@ -54,7 +54,7 @@ template <class T> class MatrixFreeLinear final : public Linear<T> {
   Draws draws(Purpose purpose, int64_t layer, const Directions& directions) const;
   void clear_rests(int64_t rows, Vector<double>& matrix) const;
   void subtract_square(const double* x, int64_t rows, int64_t columns, double* from) const;
-  void expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, Team& team);
+  void expand(const Draws& draws, const double* F, bool careful, int64_t units, T* out, const T* next, Team& team);
   void add_combination(const Block<T>& u, const double* X, bool careful, T* to, Team& team);
 
   Oracle<T>* oracle(int64_t layer) { return oracles_ && layer <= L_ ? oracles_->of(layer) : nullptr; }

@@ -84,11 +84,11 @@ Network<T>::Network(const Program& program_, Linear<T>& linear_, Team& team_, in
       routines_(routines_of(program_, keeping)),
       segments_(segments_of<T>(program_, amounts_of(program_, routines_, keeping), keeping,
                                program_.formats ? bytes / 2 : bytes)),
-      tape_(segments_, team_),
+      tape_(segments_),
       objective_(program_),
       registers_((size_t)program_.registers),
       gradients_((size_t)program_.registers),
-      checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, &team_),
+      checkpoint_room_(segments_.count > 1 ? (size_t)(segments_.count * segments_.checkpoint) : 0, Content::undefined),
       checkpoints_(segments_.count > 1 ? (size_t)segments_.count : 0),
       grams_(most.gram, most.width, linear_, layer, team_),
       gram_of_gradient_((size_t)most.gram),
@@ -415,8 +415,15 @@ template <class T> Block<T>& Network<T>::keep(int32_t reg) {
   Register& r = registers_[(size_t)reg];
   Block<T>& kept = tape_.at(on_tape(r)).block;
   if (!kept.data) {
-    kept.data = tape_.take_block(r.own.n, r.columns);
-    copy(r.own, kept, r.columns);
+    T* const room = tape_.take_block(r.own.n, r.columns);
+    // Nothing is taken off the tape of a single segment: it may have the block itself and give room as large for it.
+    if (segments_.count == 1 && block_entries(r.own.n, r.columns) == most.block) {
+      kept = r.own;
+      r.own.data = room;
+    } else {
+      kept.data = room;
+      copy(r.own, kept, r.columns);
+    }
     release(std::exchange(r.own, {}));
   }
   return kept;

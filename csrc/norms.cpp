@@ -178,6 +178,8 @@ template <class T> template <class F> Measure Norms<T>::write_far(F visit, Block
   });
   const int64_t shift = top == none ? 0 : top;
   visit([&](double x, int64_t power, int64_t o) { out.data[o] = scaled<T>(x, power - shift); });
+  for (int64_t i = out.n; i < padded(out.n); i++)
+    for (int64_t b = 0; b < layer_.columns; b++) out.data[entry_at(i, b, layer_.columns)] = 0;
   out.exponent += shift;
   return layer_.settle(out);
 }

@@ -262,8 +262,8 @@ template Segments segments_of<float>(const Program&, const Vector<AmountOf>&, co
 template Segments segments_of<double>(const Program&, const Vector<AmountOf>&, const Keep&, int64_t);
 
 template <class T>
-Tape<T>::Tape(const Segments& segments, const Team& team)
-    : blocks_((size_t)segments.largest.entries, &team), grams_((size_t)segments.largest.grams) {
+Tape<T>::Tape(const Segments& segments)
+    : blocks_((size_t)segments.largest.entries, Content::undefined), grams_((size_t)segments.largest.grams) {
   values_.reserve((size_t)segments.largest.values);
   claims_.reserve((size_t)segments.largest.claims);
 }
@@ -280,6 +280,8 @@ template <class T> int64_t Tape<T>::add(int64_t n) {
 template <class T> T* Tape<T>::take_block(int64_t n, int64_t columns) {
   T* block = blocks_.get() + entries_;
   entries_ += block_entries(n, columns);
+  const int64_t panel = block_entries(1, columns);
+  std::fill_n(blocks_.get() + entries_ - panel, panel, T(0));  // padding
   return block;
 }
 template <class T> double* Tape<T>::take_gram(int64_t columns) {

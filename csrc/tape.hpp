@@ -90,7 +90,7 @@ template <class T> struct Kept {
 
 template <class T> class Tape {
  public:
-  Tape(const Segments& segments, const Team& team);
+  explicit Tape(const Segments& segments);
 
   void clear();
   int64_t add(int64_t n);  // a value of n units, nothing of it kept yet

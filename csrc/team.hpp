@@ -26,8 +26,9 @@ class Team {
     return stop_.load(std::memory_order_relaxed) || (ask_.ask && (told_ = told_ || ask_.ask(ask_.user)));
   }
 
-  // f(0) .. f(count - 1), each once, in any order and by any member. f writes only what belongs to its index, so bits
-  // do not depend on the team. Throws Stopped where the run is to end before all are done.
+  // f(0) .. f(count - 1), each once, in any order and by any member: the leader begins at the front and helpers at the
+  // back, so that in one loop after the other the same units stay in the same core's cache. f writes only what belongs
+  // to its index, so bits do not depend on the team. Throws Stopped where the run is to end before all are done.
   template <class F> void each(int64_t count, F&& f) {
     if (size_ == 1 || count <= 1) {
       for (int64_t i = 0; i < count; i++) {
@@ -39,10 +40,10 @@ class Team {
     call_ = [](void* context, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(context))(i); };
     context_ = const_cast<void*>(static_cast<const void*>(&f));
     count_ = count;
-    next_.store(0, std::memory_order_relaxed);
+    taken_.store(0, std::memory_order_relaxed), helped_.store(0, std::memory_order_relaxed);
     gate_.store(((gate_.load(std::memory_order_relaxed) & ~inside) + round) | open, std::memory_order_release);
     gate_.notify_all();
-    work();
+    work([front = int64_t{0}]() mutable { return front++; });
     gate_.fetch_and(~open, std::memory_order_relaxed);
     for (int spins = 0; gate_.load(std::memory_order_acquire) & inside;) pause(spins);
     if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(error_);
@@ -59,7 +60,7 @@ class Team {
       if (gate & open && gate / round != helped) {
         if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acquire)) continue;
         helped = gate / round;
-        work();
+        work([this] { return count_ - 1 - helped_.fetch_add(1, std::memory_order_relaxed); });
         gate_.fetch_sub(1, std::memory_order_release);
         spins = 0;
       } else if (!pause(spins)) {
@@ -89,15 +90,16 @@ class Team {
     std::this_thread::yield();
     return spins < 4100;
   }
-  void work() {
+  // Who takes one of `count` may have an index from its own end: front and back do not meet before all are taken.
+  template <class Index> void work(Index index) {
     try {
-      for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_ && !stopped();) call_(context_, i);
+      while (taken_.fetch_add(1, std::memory_order_relaxed) < count_ && !stopped()) call_(context_, index());
     } catch (...) {
       if (!claimed_.exchange(true)) {
         error_ = std::current_exception();
         failed_.store(true, std::memory_order_relaxed);
       }
-      next_.store(count_, std::memory_order_relaxed);
+      taken_.store(count_, std::memory_order_relaxed);
     }
   }
 
@@ -110,7 +112,7 @@ class Team {
   int64_t count_ = 0;
   std::exception_ptr error_;
   alignas(64) std::atomic<uint64_t> gate_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int64_t> taken_{0}, helped_{0};  // indices: by anyone, by helpers
   alignas(64) std::atomic<bool> failed_{false};
   std::atomic<bool> claimed_{false};
 };

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "team.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <vector>
 
@@ -39,6 +40,14 @@ int main() {
         std::vector<int> done((size_t)count);  // no atomics: a race is ThreadSanitizer's to see
         for (int again = 0; again < 50; again++) team.each(count, [&](int64_t i) { done[(size_t)i]++; });
         for (const int times : done) EXPECT(times == 50);
+      }
+    });
+    with_team(size, stop, [&](Team& team) {  // the leader's are the first, so that its cache meets the same ones again
+      std::vector<std::thread::id> by(1000);
+      for (int again = 0; again < 50; again++) {
+        team.each(1000, [&](int64_t i) { by[(size_t)i] = std::this_thread::get_id(); });
+        const auto leads = [](std::thread::id id) { return id == std::this_thread::get_id(); };
+        EXPECT(std::is_partitioned(by.begin(), by.end(), leads));
       }
     });
     with_team(size, stop, [&](Team& team) {

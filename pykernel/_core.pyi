@@ -90,6 +90,10 @@ class kernels:
         """The sum of n normals, to be timed."""
 
     @staticmethod
+    def peak_read(x: np.ndarray, times: int, /) -> float:
+        """The sum of x (float32), read from end to end so many times, to be timed."""
+
+    @staticmethod
     def draws(
         isa: str, distribution: int, parameter: float, seed: int, layer: int, replica: int, rows: int, columns: int, /
     ) -> np.ndarray:

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pykernel import cfunctions, checks
+from pykernel.dtypes import Floats
 
 FUNCTIONS = ("value", "slope", "plain_value", "plain_slope", "log2_value", "log2_slope")
 
@@ -61,12 +62,12 @@ class Activation:
     name: str = ""
     parameters: tuple = ()
     kinks: tuple = ()
-    left: float | None = None
-    right: float | None = None
-    before_zero: float | None = None
-    after_zero: float | None = None
-    at_zero: float | None = None
-    max_slope: float | None = None
+    left: float = None  # type: ignore[assignment]  # a number once made
+    right: float = None  # type: ignore[assignment]  # a number once made
+    before_zero: float = None  # type: ignore[assignment]  # a number once made
+    after_zero: float = None  # type: ignore[assignment]  # a number once made
+    at_zero: float = None  # type: ignore[assignment]  # a number once made
+    max_slope: float = None  # type: ignore[assignment]  # a number once made
     flat: bool = True
     plain_value: Callable | None = field(default=None, repr=False)
     plain_slope: Callable | None = field(default=None, repr=False)
@@ -74,7 +75,7 @@ class Activation:
     log2_slope: Callable | None = field(default=None, repr=False)
     builtin: ClassVar[bool] = False  # of `activations.BuiltIn`: a row of the table, known by name in every backend
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("value", "slope"):
             self._complete(key, cfunctions.wrap(getattr(self, key), key))
             if not callable(getattr(self, key)):
@@ -89,10 +90,10 @@ class Activation:
         _check_slope(self)
         self._measure()
 
-    def _complete(self, key, value):
+    def _complete(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)
 
-    def _check_facts(self):
+    def _check_facts(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"activation name must be a text, got {self.name!r}")
         for key in ("left", "right", "before_zero", "after_zero", "at_zero", "max_slope"):
@@ -103,7 +104,7 @@ class Activation:
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise TypeError(f"activation {key} must be a function of an array or None, got {getattr(self, key)!r}")
 
-    def evaluate(self, key, z):
+    def evaluate(self, key: str, z: np.ndarray) -> Any:
         """One of its functions at an array; what a user's own does wrong is told under its name.
 
         Raises:
@@ -121,7 +122,7 @@ class Activation:
             )
         return answer
 
-    def limits(self, key):
+    def limits(self, key: str) -> Floats:
         """What "value" or "slope" tends to at -inf and at inf; nan where it tends to nothing, as that of a sine.
 
         Where `left` and `right` do not say it: the formula at infinity, or, where that is nan for the way it is
@@ -139,13 +140,13 @@ class Activation:
             return np.where(slopes != 0, slopes * ends, told) if key == "value" else told
 
     @property
-    def is_superlinear(self):
+    def is_superlinear(self) -> bool:
         """Whether the function still bends far away, so that its slopes at infinity do not continue it."""
         with np.errstate(all="ignore"):
             near, far = (np.abs(np.asarray(self.slope(np.array([-z, z])), dtype=np.float64)) for z in (1e6, 1e9))
         return bool((far > 1.05 * near + 1e-9).any())
 
-    def _measure(self):
+    def _measure(self) -> None:
         slope = lambda *z: np.asarray(self.evaluate("slope", np.array(z)), dtype=np.float64)
         with np.errstate(all="ignore"):
             left, right = slope(-1e6, 1e6)
@@ -167,24 +168,24 @@ class Activation:
                 self._complete(key, float(number))
 
     @property
-    def key(self):
+    def key(self) -> tuple:
         """What makes two activation functions the same: all that is given or measured."""
         return tuple(vars(self).values())
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Activation) and self.key == other.key
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.key)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Activation {self}>"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name + (f"({', '.join(f'{p:g}' for p in self.parameters)})" if self.parameters else "")
 
 
-def _of_arrays(key, function):
+def _of_arrays(key: str, function: Callable) -> Callable:
     """The function as one of arrays: itself, or applied to each entry where it takes single numbers only."""
     if isinstance(function, (cfunctions.CFunction, cfunctions.Elementwise)):
         return function
@@ -209,7 +210,7 @@ def _of_arrays(key, function):
     return function
 
 
-def _check_slope(row):
+def _check_slope(row: Activation) -> None:
     """Refuse a derivative that central differences contradict, with the point where it differs most."""
     z = np.concatenate([np.linspace(-6, 6, 241) + 0.0123, [-30.0, 30.0]])
     h = 1e-5 * np.maximum(1, np.abs(z))

@@ -12,6 +12,7 @@ import difflib
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -34,34 +35,34 @@ class BuiltIn(Activation):
     builtin = True
     is_superlinear = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Nothing is to be checked: the table gives every fact."""
 
     @property
-    def key(self):
+    def key(self) -> tuple[str, tuple[float, ...]]:
         return (self.name, self.parameters)
 
-    def evaluate(self, key, z):
+    def evaluate(self, key: str, z: np.ndarray) -> Any:
         return getattr(self, key)(z)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.parameters))})" if self.parameters else super().__repr__()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Activation], tuple]:
         return get, (self.name, self.parameters)
 
 
 ROWS: dict[str, Callable[..., BuiltIn]] = {}
 
 
-def _row(defaults=(), parameters=None, **facts):
+def _row(defaults: tuple[float, ...] = (), **facts: Any) -> Callable[[type], type]:
     """Enter a class of plain functions in the table under its lower-case name; `facts` may be functions of the
     parameters."""
 
-    def enter(cls):
+    def enter(cls: type) -> type:
         name = cls.__name__.lower()
 
-        def make(*values):
+        def make(*values: float) -> BuiltIn:
             if len(values) > len(defaults):
                 raise ValueError(f"activation {name!r} takes {len(defaults)} parameters, got {len(values)}")
             p = tuple(float(v) for v in values) + tuple(defaults[len(values) :])
@@ -94,7 +95,7 @@ def _row(defaults=(), parameters=None, **facts):
     return enter
 
 
-def get(activation, parameters=()):
+def get(activation: Any, parameters: tuple[float, ...] = ()) -> Activation:
     """The row of a name, of "name(parameter)", or of a row itself.
 
     Raises:
@@ -113,11 +114,11 @@ def get(activation, parameters=()):
 
 
 @lru_cache(maxsize=256)
-def _named(activation):
+def _named(activation: str) -> Activation:
     return _called(activation, ())
 
 
-def _called(activation, parameters):
+def _called(activation: str, parameters: tuple[float, ...]) -> Activation:
     name, opened, rest = activation.strip().partition("(")
     if opened and not rest.endswith(")"):
         raise ValueError(f"activation {activation!r} must close its parenthesis, as in 'leaky_relu(0.2)'")
@@ -136,7 +137,7 @@ def _called(activation, parameters):
     return ROWS[name](*parameters)
 
 
-def leaky_relu(slope=0.01):
+def leaky_relu(slope: float = 0.01) -> Activation:
     """max(z, 0) + slope min(z, 0).
 
     Args:
@@ -158,7 +159,7 @@ def leaky_relu(slope=0.01):
     return get("leaky_relu", (slope,))
 
 
-def elu(alpha=1.0):
+def elu(alpha: float = 1.0) -> Activation:
     """z for z > 0, alpha (e^z - 1) below.
 
     Args:
@@ -190,21 +191,21 @@ ALIASES = {
 }
 
 
-def _half(z):
+def _half(z: np.ndarray) -> np.ndarray:
     return np.exp(-np.abs(z))
 
 
-def _log2(x):
+def _log2(x: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.log2(np.abs(x))
 
 
-def _sigmoid(z):
+def _sigmoid(z: np.ndarray) -> np.ndarray:
     e = _half(z)
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
-def log2_sigmoid(z):
+def log2_sigmoid(z: np.ndarray) -> np.ndarray:
     return np.minimum(z, 0) * LOG2_E - np.log2(1 + _half(z))
 
 
@@ -318,11 +319,11 @@ class Selu:
         return sign, log2 + math.log2(SELU_LAMBDA)
 
 
-def _density(z):
+def _density(z: np.ndarray) -> np.ndarray:
     return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
-def _log2_normal_tail(z):
+def _log2_normal_tail(z: np.ndarray) -> np.ndarray:
     """log2 of Phi(z): erfc down to -30, below it the asymptotic series (relative error 2e-12 there)."""
     far = np.minimum(z, -30.0)
     x = 1 / (far * far)

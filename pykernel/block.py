@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from pykernel.activation import Activation
 from pykernel.constants import RANGE
+from pykernel.dtypes import Bools, Floats
+from pykernel.program import Program
 
 LOG10_2 = math.log10(2)
 FARTHEST = 2**61  # of a product: gates square magnitudes, and after some sixty of them a block is inf or 0
 
 
-def ldexp(x, e):
+def ldexp(x: Any, e: int) -> Any:
     """x * 2**e for an exponent of any size: NumPy takes int32 only, and beyond 3000 every float64 is 0 or inf."""
     return np.ldexp(x, max(min(e, 3000), -3000))
 
@@ -21,17 +25,17 @@ def ldexp(x, e):
 class Block:
     """x * 2**e, shape (units, columns). With `exponent` False e stays 0 and x keeps the dtype of plain arithmetic."""
 
-    def __init__(self, x, e=0, exponent=True):
+    def __init__(self, x: np.ndarray, e: int = 0, exponent: bool = True) -> None:
         self.x, self.e, self.exponent = x, e, exponent
         if exponent:
             self._renormalise()
 
     @classmethod
-    def of(cls, program, x):
+    def of(cls, program: Program, x: np.ndarray) -> Block:
         """A block of given or drawn numbers, in the dtype of plain arithmetic where the program asks for that."""
         return cls(np.asarray(x, dtype=np.float64 if program.exponent else program.dtype), 0, program.exponent)
 
-    def _renormalise(self):
+    def _renormalise(self) -> None:
         top = np.abs(self.x).max()
         if top == 0:
             self.e = 0
@@ -42,17 +46,17 @@ class Block:
         if self.e and abs(self.e + math.frexp(np.abs(self.x).max())[1]) <= RANGE:
             self.x, self.e = np.ldexp(self.x, self.e), 0
 
-    def like(self, x, e):
+    def like(self, x: np.ndarray, e: int) -> Block:
         return Block(x, e, self.exponent)
 
-    def times(self, factor):
+    def times(self, factor: float) -> Block:
         """The block times a number; the number's own exponent is kept apart, so that 1e300 does not overflow."""
         if not self.exponent:
             return self.like(self.x * self.x.dtype.type(factor), 0)
         mantissa, power = math.frexp(factor)
         return self.like(self.x * mantissa, self.e + power)
 
-    def plus(self, other):
+    def plus(self, other: Block) -> Block:
         """The sum, at the larger exponent."""
         e = max(self.e, other.e)
         if self.e == other.e:
@@ -63,18 +67,18 @@ class Block:
             return self
         return self.like(ldexp(self.x, self.e - e) + ldexp(other.x, other.e - e), e)
 
-    def product(self, other):
+    def product(self, other: Block) -> Block:
         """The product entry by entry; inf or 0 where no exponent of 64 bits would say how large it is."""
         if abs(self.e + other.e) >= FARTHEST:
             product = self.x * other.x
             return self.like(np.where(product == 0, 0.0, product * (np.inf if self.e > 0 else 0.0)), 0)
         return self.like(self.x * other.x, self.e + other.e)
 
-    def true(self):
+    def true(self) -> Floats:
         """The numbers themselves, float64; inf or 0 beyond its range."""
         return ldexp(self.x.astype(np.float64), self.e)
 
-    def log10_norm(self):
+    def log10_norm(self) -> float:
         """log10 of the Frobenius norm; the squares are taken of numbers of order one, so that plain float64 does not
         overflow early."""
         top = np.abs(self.x).max().astype(np.float64)
@@ -82,11 +86,11 @@ class Block:
             return np.log10(top)
         return 0.5 * np.log10(np.square(self.x / top, dtype=np.float64).sum()) + np.log10(top) + self.e * LOG10_2
 
-    def log10_mean_square(self):
+    def log10_mean_square(self) -> float:
         return 2 * self.log10_norm() - math.log10(self.x.size)
 
 
-def from_log2(sign, log2):
+def from_log2(sign: np.ndarray | float, log2: np.ndarray) -> Block:
     """The block of sign * 2**log2, for magnitudes that float64 cannot hold."""
     sign, log2 = np.broadcast_arrays(sign, log2)
     top = log2.max(where=log2 < math.inf, initial=-math.inf)  # inf and nan stay what they are
@@ -94,14 +98,14 @@ def from_log2(sign, log2):
     return Block(sign * np.exp2(log2 - e), e)
 
 
-def _clipped(block):
+def _clipped(block: Block) -> tuple[Floats, Bools]:
     """True values where float64 holds them, else +-1e300, and which entries are beyond 2^60, where a function is its
     asymptote."""
     true = np.clip(block.true(), -1e300, 1e300)
     return true, np.abs(true) > 2.0**60
 
 
-def _at_infinity(row, key, x, found):
+def _at_infinity(row: Activation, key: str, x: np.ndarray, found: np.ndarray) -> np.ndarray:
     """What was found of a function, and its limits where a format has overflowed."""
     gone = np.isinf(x)
     if not gone.any():
@@ -110,7 +114,7 @@ def _at_infinity(row, key, x, found):
     return np.where(gone, np.where(x > 0, right, left), found)
 
 
-def values(row, block):
+def values(row: Activation, block: Block) -> Block:
     """phi(block)."""
     x, e = block.x, block.e
     if not block.exponent:
@@ -132,7 +136,7 @@ def values(row, block):
     return block.like(value, e)
 
 
-def slopes(row, block, g):
+def slopes(row: Activation, block: Block, g: Block) -> tuple[Block, np.ndarray]:
     """The block g * phi'(block), and the plain slopes."""
     x, e = block.x, block.e
     if not block.exponent:

@@ -20,20 +20,22 @@ from typing import Any
 from pykernel import checks
 from pykernel.chain import Chain
 from pykernel.conv import Conv, Flatten, Pool
+from pykernel.init import Init
 from pykernel.inits import VarianceScaling
 from pykernel.layers import MAX_WIDTH, Attention, Block, Gated, Linear, Norm
 from pykernel.parts import MAX_DEPTH, Head
 
 # layers, width, heads (of keys and values, too), units of the feed-forward
-GPT2 = {
+Sizes = dict[str, tuple[int, ...]]
+GPT2: Sizes = {
     "small": (12, 768, 12, 3072),
     "medium": (24, 1024, 16, 4096),
     "large": (36, 1280, 20, 5120),
     "xl": (48, 1600, 25, 6400),
 }
-LLAMA = {"7b": (32, 4096, 32, 32, 11008), "8b": (32, 4096, 32, 8, 14336), "70b": (80, 8192, 64, 8, 28672)}
-BERT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
-VIT = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096), "huge": (32, 1280, 16, 5120)}
+LLAMA: Sizes = {"7b": (32, 4096, 32, 32, 11008), "8b": (32, 4096, 32, 8, 14336), "70b": (80, 8192, 64, 8, 28672)}
+BERT: Sizes = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+VIT: Sizes = {"base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096), "huge": (32, 1280, 16, 5120)}
 # blocks of each stage, and convolutions a block
 RESNET = {
     18: ((2, 2, 2, 2), 2),
@@ -46,7 +48,15 @@ VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2,
 HE_FAN_OUT = VarianceScaling(2.0, "fan_out", "normal")
 
 
-def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, vocabulary=50257) -> Chain:
+def gpt2(
+    size: str = "small",
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    hidden: int | None = None,
+    vocabulary: int | None = 50257,
+) -> Chain:
     """GPT-2: pre-norm, causal attention, GELU; weights N(0, 0.02^2), those that end a branch by 1/sqrt(2 layers) less.
 
     Args:
@@ -87,7 +97,16 @@ def gpt2(size="small", *, layers=None, width=None, heads=None, hidden=None, voca
     )
 
 
-def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidden=None, vocabulary=32000) -> Chain:
+def llama(
+    size: str = "7b",
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    hidden: int | None = None,
+    vocabulary: int | None = 32000,
+) -> Chain:
     """Llama: pre-norm by RMS, causal attention with shared keys and values, SwiGLU, no biases.
 
     Args:
@@ -132,7 +151,15 @@ def llama(size="7b", *, layers=None, width=None, heads=None, kv_heads=None, hidd
     )
 
 
-def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocabulary=30522) -> Chain:
+def bert(
+    size: str = "base",
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    hidden: int | None = None,
+    vocabulary: int | None = 30522,
+) -> Chain:
     """BERT: post-norm, every position sees all, GELU; weights of a normal cut at two standard deviations of 0.02.
 
     Args:
@@ -171,7 +198,15 @@ def bert(size="base", *, layers=None, width=None, heads=None, hidden=None, vocab
     )
 
 
-def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classes=1000) -> Chain:
+def vit(
+    size: str = "base",
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    hidden: int | None = None,
+    classes: int | None = 1000,
+) -> Chain:
     """Vision transformer: pre-norm, every patch sees all, GELU, Glorot's uniform weights; the first position is read.
 
     Args:
@@ -210,7 +245,15 @@ def vit(size="base", *, layers=None, width=None, heads=None, hidden=None, classe
     )
 
 
-def resnet(layers=50, *, width=64, channels=3, classes=1000, small=False, zero_last=False) -> Chain:
+def resnet(
+    layers: int = 50,
+    *,
+    width: int = 64,
+    channels: int = 3,
+    classes: int | None = 1000,
+    small: bool = False,
+    zero_last: bool = False,
+) -> Chain:
     """ResNet: convolutions with batch norm in blocks of two or three, ReLU behind the sum; He's normals by fan_out.
 
     Args:
@@ -273,7 +316,15 @@ def resnet(layers=50, *, width=64, channels=3, classes=1000, small=False, zero_l
     )
 
 
-def vgg(layers=16, *, width=64, channels=3, hidden=4096, classes=1000, norm=None) -> Chain:
+def vgg(
+    layers: int = 16,
+    *,
+    width: int = 64,
+    channels: int = 3,
+    hidden: int = 4096,
+    classes: int | None = 1000,
+    norm: str | None = None,
+) -> Chain:
     """VGG: 3 x 3 convolutions in five stages with a max pool behind each, then three dense layers; ReLU, no skips.
 
     Args:
@@ -328,7 +379,7 @@ PRESETS["resnet"] = (resnet, RESNET)
 PRESETS["vgg"] = (vgg, VGG)
 
 
-def preset(text, *, layers=None, width=None) -> Chain | None:
+def preset(text: Any, *, layers: int | None = None, width: int | None = None) -> Chain | None:
     """The chain of "gpt2", "llama:8b", "resnet:152" and the like, as the command line has them; None where the text is
     no such word.
 
@@ -347,14 +398,14 @@ def preset(text, *, layers=None, width=None) -> Chain | None:
     return make(**given, **({"layers": int(size) if size.isdecimal() else size} if size else {}))
 
 
-def preset_fields(text, **sizes) -> dict:
+def preset_fields(text: Any, **sizes: int | None) -> dict:
     """The fields of a preset's chain that differ from their defaults; none where the text is no such word."""
     chain = preset(text, **sizes)
     known = () if chain is None else dataclasses.fields(chain)
     return {field.name: value for field in known if (value := getattr(chain, field.name)) != field.default}
 
 
-def _sizes(name, table, size, **given):
+def _sizes(name: str, table: dict[str, tuple[int, ...]], size: str, **given: int | None) -> tuple[int, ...]:
     """The sizes of a row in the order of its words, those that are given in their place; heads and feed-forward follow
     a given width."""
     usual = dict(zip(given, table[checks.choice(f"{name} size", size, tuple(table))], strict=True))
@@ -380,22 +431,22 @@ def _sizes(name, table, size, **given):
     return tuple((usual | {"heads": heads} | own)[word] for word in given)
 
 
-def _head(vocabulary, init):
+def _head(vocabulary: int | None, init: str | Init) -> Head | None:
     return None if vocabulary is None else Head("softmax", _outputs("vocabulary", vocabulary), init=init)
 
 
-def _outputs(word, count):
+def _outputs(word: str, count: int) -> int:
     return checks.integer(word, count, 2, MAX_WIDTH)
 
 
-def _layers_of(name, table, layers):
+def _layers_of(name: str, table: dict[int, tuple], layers: int) -> tuple:
     """The row of a table that goes by numbers of layers."""
     if isinstance(layers, bool) or not isinstance(layers, int) or layers not in table:
         raise ValueError(f"{name} layers must be one of {', '.join(map(str, table))}, got {layers!r}")
     return table[layers]
 
 
-def _require_switches(name, **switches):
+def _require_switches(name: str, **switches: bool) -> None:
     for word, value in switches.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} {word} must be True or False, got {value!r}")

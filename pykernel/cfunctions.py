@@ -11,8 +11,11 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
+
+from pykernel.dtypes import Floats
 
 _POINTER = ctypes.POINTER(ctypes.c_double)
 SCALAR = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)
@@ -25,6 +28,17 @@ MOST_NOTED = 1024
 ALLOWED = "double (double) or void (const double *z, double *out, int64_t n, void *user)"
 
 
+class Reporting(Protocol):
+    """What says under its own name what a user's function did wrong: an Activation."""
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+
+    def evaluate(self, key: str, z: np.ndarray) -> Any:
+        """One of its functions at an array."""
+
+
 class Failure:
     """Where compiled code notes what a user's function was given when it raised, as an exception cannot leave it.
 
@@ -32,14 +46,14 @@ class Failure:
         numbers: how many, then the arguments.  address: of these.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.numbers = np.zeros(1 + MOST_NOTED)
         self.address = self.numbers.ctypes.data
 
-    def forget(self):
+    def forget(self) -> None:
         self.numbers[0] = 0
 
-    def check(self, activation, what):
+    def check(self, activation: Reporting, what: str) -> None:
         """Raise what the function raised, by calling it once more in Python.
 
         Raises:
@@ -60,13 +74,13 @@ class CFunction:
         address: of the C function.  scalar: whether it is `double (double)`.  failure: of what we compiled, else None.
     """
 
-    def __init__(self, function, kind, source, failure=None):
+    def __init__(self, function: Any, kind: Any, source: Any, failure: Failure | None = None) -> None:
         self.failure = failure
         self.address, self.scalar = ctypes.cast(function, ctypes.c_void_p).value, kind is SCALAR
         self._call, self._source = kind(self.address), source  # the source keeps the code alive
         self.__name__ = getattr(source, "__name__", "c_function")
 
-    def __call__(self, z):
+    def __call__(self, z: Any) -> Floats:
         z = np.ascontiguousarray(z, dtype=np.float64)
         out = np.empty_like(z)
         if self.scalar:
@@ -75,13 +89,13 @@ class CFunction:
             self._call(z.ctypes.data_as(_POINTER), out.ctypes.data_as(_POINTER), z.size, None)
         return out
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, CFunction) and self.address == other.address
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.address)
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a C function pointer means nothing in another process: build the Activation there, or use Python or "
             "Numba functions"
@@ -94,20 +108,20 @@ class Elementwise:
 
     function: Callable
 
-    def __call__(self, z):
+    def __call__(self, z: Any) -> Floats:
         return np.array([self.function(x) for x in np.ravel(z).tolist()], dtype=np.float64).reshape(np.shape(z))
 
     @property
-    def __name__(self):
+    def __name__(self) -> str:
         return getattr(self.function, "__name__", "custom")
 
-    def over_arrays(self):
+    def over_arrays(self) -> Any:
         """The same for Numba: a jitted function of flat arrays."""
         import numba
 
         single = self.function if numba.extending.is_jitted(self.function) else numba.njit(self.function)
 
-        def each(z):
+        def each(z: Floats) -> Floats:
             out = np.empty(len(z))
             for i in range(len(z)):
                 out[i] = single(z[i])
@@ -116,7 +130,7 @@ class Elementwise:
         return numba.njit(each)
 
 
-def wrap(function, what):
+def wrap(function: Any, what: str) -> Any:
     """A CFunction for a ctypes function or a numba.cfunc; anything else as it is.
 
     Raises:
@@ -127,7 +141,7 @@ def wrap(function, what):
         >>> wrap(SCALAR(math.tanh), "value")(np.zeros(2))
         array([0., 0.])
     """
-    if isinstance(function, ctypes._CFuncPtr):
+    if isinstance(function, ctypes._CFuncPtr):  # type: ignore[attr-defined]  # typeshed hides it
         for kind in (SCALAR, ARRAY):
             if tuple(function.argtypes or ()) == kind._argtypes_ and function.restype is kind._restype_:
                 return CFunction(function, kind, function)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as _replace
 from typing import Any
@@ -22,7 +22,7 @@ from pykernel.tables import in_notebook
 
 ORDERS = ("linear-norm-activation", "norm-activation-linear")
 # Words of a chain made by keywords that take one value a layer, and how one value becomes its plain form.
-PER_LAYER = {
+PER_LAYER: dict[str, Callable[[Any], Any]] = {
     "activation": activations.get,
     "init": inits.get,
     "gain": lambda value: checks.finite("gain", value),
@@ -96,7 +96,7 @@ class Chain:
     tied: bool = False
     modules: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.blocks is None:
             for key in ("first", "last"):
                 given = getattr(self, key)
@@ -117,12 +117,12 @@ class Chain:
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{key} must be None or a pykernel.{kind.__name__}, got {value!r}")
         if self.residual is not None:
-            self._check_residual()
+            self._check_residual(self.residual.every)
         self._check_tied()
         if self.blocks is not None and not self.is_spatial:
             pattern_of(self)  # says what does not fit together; with windows only positions tell
 
-    def _one_or_each(self, key, value, plain):
+    def _one_or_each(self, key: str, value: Any, plain: Callable[[Any], Any]) -> Any:
         """The plain form of one value, or of a list with one value a layer."""
         if not isinstance(value, (list, tuple)):
             return plain(value)
@@ -139,7 +139,7 @@ class Chain:
             raise ValueError("init as a list must hold schemes: weights of your own for all layers go into one Given")
         return each[0] if len(set(each)) == 1 else each
 
-    def _check_tied(self):
+    def _check_tied(self) -> None:
         if not isinstance(self.tied, bool):
             raise TypeError(f"tied must be True or False, got {self.tied!r}")
         if not self.tied or self.blocks is not None:
@@ -155,7 +155,7 @@ class Chain:
         if self.init.fixup:
             raise ValueError("init fixup scales the layers of a branch apart, and tied layers use one weight")
 
-    def _check_blocks(self):
+    def _check_blocks(self) -> None:
         for key, default in (
             ("activation", None),
             ("norm", None),
@@ -182,10 +182,10 @@ class Chain:
         if not 1 <= count <= MAX_DEPTH:
             raise ValueError(f"a chain must have 1 to {MAX_DEPTH} weight layers, these blocks have {count}")
 
-    def _set(self, **values):
+    def _set(self, **values: Any) -> None:
         vars(self).update(values)
 
-    def _check_sizes(self):
+    def _check_sizes(self) -> None:
         if self.widths is None:
             if self.depth is None or self.width is None:
                 raise TypeError("a chain needs depth and width, or widths")
@@ -211,8 +211,8 @@ class Chain:
         else:
             self._set(depth=len(widths) - 1, width=None, widths=widths)
 
-    def _check_residual(self):
-        k, n = self.residual.every, self.layer_widths
+    def _check_residual(self, k: int) -> None:
+        n = self.layer_widths
         if k > self.depth:
             raise ValueError(f"residual every={k} is more than the depth {self.depth}")
         ends = np.arange(k, self.depth + 1, k)
@@ -250,7 +250,7 @@ class Chain:
         """Whether some word has one value a layer."""
         return any(isinstance(getattr(self, key), tuple) for key in PER_LAYER)
 
-    def layer_word(self, key, layer):
+    def layer_word(self, key: str, layer: int) -> Any:
         """The value of "activation", "init", "gain", "bias_std" or "norm" at layer 1 .. L of a chain made by
         keywords."""
         value = getattr(self, key)
@@ -271,7 +271,7 @@ class Chain:
         return max(self.extents)
 
     @property
-    def ends(self):
+    def ends(self) -> slice:
         """Which nodes the slope is taken over: all of a chain of equal layers, those at the ends of repetitions of
         blocks."""
         if self.blocks is None:
@@ -333,11 +333,11 @@ class Chain:
         """Whether some step looks at positions as a field, so that shapes depend on how many there are."""
         return self.blocks is not None and any(is_spatial(step) for step in self._steps())
 
-    def _steps(self):
-        for block in (*self.first, *self.blocks, *self.last):
+    def _steps(self) -> Iterator[Any]:
+        for block in (*self.first, *(self.blocks or ()), *self.last):
             yield from (*block.steps, *(block.skip if isinstance(block.skip, tuple) else ()), *block.after)
 
-    def _names(self, which):
+    def _names(self, which: str) -> tuple[str, ...]:
         if self.blocks is None:
             words = {
                 "layer": ["linear"] * self.depth,
@@ -399,7 +399,7 @@ class Chain:
         chain._set(modules=names)
         return chain
 
-    def replace(self, **changes) -> Chain:
+    def replace(self, **changes: Any) -> Chain:
         """A copy with other fields; `depth` or `width` replace `widths`, and the other way round.
 
         Examples:
@@ -424,13 +424,13 @@ class Chain:
         changed = _replace(self, **changes)
         return changed.named(self.modules) if self.modules and not SIZES & changes.keys() else changed
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return wording.spelled(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return wording.said(self)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return in_notebook(wording.shown(self, None if self.is_spatial else pattern_of(self)))
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
+from pykernel.dtypes import Floats
 
-def integer(name, value, low, high):
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
     """An int in [low, high]; NumPy integers count, booleans and floats do not."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, numbers.Integral, np.integer)):
         raise TypeError(f"{name} must be an int, got {value!r}")
@@ -23,25 +26,26 @@ def integer(name, value, low, high):
     return value
 
 
-def _said(value):
+def _said(value: int) -> int | str:
     """An int as it prints; of one that would fill the screen (or that Python does not print) how long it is."""
     return value if abs(value) < 10**20 else f"an int of about {value.bit_length() * math.log10(2):.0f} digits"
 
 
-def finite(name, value):
+def finite(name: str, value: Any) -> float:
     """A finite float; nan and inf are named."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (float, numbers.Real, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
+    plain: Any = value
     try:
-        number = float(value)
+        number = float(plain)
     except OverflowError:
-        raise ValueError(f"{name} must fit in a float64, got {_said(int(value))}") from None
+        raise ValueError(f"{name} must fit in a float64, got {_said(int(plain))}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
     return number
 
 
-def positive(name, value):
+def positive(name: str, value: Any) -> float:
     """A finite float above 0."""
     value = finite(name, value)
     if value <= 0:
@@ -49,7 +53,7 @@ def positive(name, value):
     return value
 
 
-def not_negative(name, value):
+def not_negative(name: str, value: Any) -> float:
     """A finite float, 0 or above."""
     value = finite(name, value)
     if value < 0:
@@ -57,7 +61,7 @@ def not_negative(name, value):
     return value
 
 
-def within(name, value, low, high):
+def within(name: str, value: Any, low: float, high: float) -> float:
     """A float in [low, high]."""
     value = finite(name, value)
     if not low <= value <= high:
@@ -65,7 +69,7 @@ def within(name, value, low, high):
     return value
 
 
-def fraction(name, value):
+def fraction(name: str, value: Any) -> float:
     """A float in (0, 1]."""
     value = finite(name, value)
     if not 0 < value <= 1:
@@ -73,7 +77,7 @@ def fraction(name, value):
     return value
 
 
-def choice(name, value, known):
+def choice(name: str, value: Any, known: Collection[str | None]) -> Any:
     """One of the known names (None among them where it is listed), or the nearest one as a hint."""
     if not isinstance(value, np.ndarray) and value in known:
         return value
@@ -85,7 +89,7 @@ def choice(name, value, known):
     raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 
-def known(where, words, allowed):
+def known(where: str, words: Iterable[Any], allowed: Collection[Any]) -> None:
     """Refuse the first key that is not among the allowed ones, with the nearest as a hint."""
     for word in words:
         if word not in allowed:
@@ -94,7 +98,7 @@ def known(where, words, allowed):
             raise ValueError(f"unknown key {word!r} of {where}{hint}; allowed are {', '.join(map(str, allowed))}")
 
 
-def floats(name, value):
+def floats(name: str, value: Any) -> Floats:
     """Real numbers as a float64 array of the shape that they have."""
     try:
         given = np.asarray(value)
@@ -112,7 +116,7 @@ def floats(name, value):
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}") from None
 
 
-def array(name, value, shape):
+def array(name: str, value: Any, shape: Iterable[int]) -> Floats:
     """A finite float64 array of exactly this shape, contiguous."""
     out = np.ascontiguousarray(floats(name, value))
     shape = tuple(int(n) for n in shape)
@@ -126,7 +130,7 @@ def array(name, value, shape):
     return out
 
 
-def number_or_array(name, value, none=False):
+def number_or_array(name: str, value: Any, none: bool = False) -> float | tuple | None:
     """A finite float, or an array of such in one or two dimensions as tuples; `none`: or None."""
     if value is None and none:
         return None
@@ -143,12 +147,12 @@ def number_or_array(name, value, none=False):
     return tuple(tuple(row) for row in out) if len(shape) == 2 else tuple(out)
 
 
-def iterable(value):
+def iterable(value: Any) -> bool:
     """Whether something holds others, one after another; texts do not, nor arrays of no dimension."""
     return hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) != 0
 
 
-def positions(given):
+def positions(given: Any) -> tuple[int, ...]:
     """The positions of one input as a tuple, an int an axis."""
     if isinstance(given, tuple) and not given:
         return ()
@@ -162,7 +166,7 @@ def positions(given):
     return axes
 
 
-def spread(name, value, units, repetitions):
+def spread(name: str, value: float | tuple, units: int, repetitions: int) -> list[tuple[float, ...]]:
     """What `number_or_array` gives as tuples of `units` floats, one for all repetitions or one for each."""
     if not isinstance(value, tuple):
         return [(value,) * units]

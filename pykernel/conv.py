@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pykernel import checks
-from pykernel.step import MAX_WIDTH, Step, Weighted, set_fields
+from pykernel.step import MAX_WIDTH, Step, Weighted, Writer, set_fields
 from pykernel.window import Window
 
 PADDINGS = ("zero", "circular", "valid")
@@ -52,7 +52,7 @@ class Conv(Weighted):
     bias_std: float | None = None
     dilation: Any = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channels is not None:
             set_fields(self, channels=checks.integer("conv channels", self.channels, 1, MAX_WIDTH))
         set_fields(
@@ -67,7 +67,7 @@ class Conv(Weighted):
             raise ValueError(f"conv groups must divide channels, got {self.groups} and {self.channels}")
         self._check_draw("conv")
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """What each patch sees, and a layer on it."""
         if pattern.width % self.groups:
             raise ValueError(f"conv groups must divide the units that come in, got {self.groups} for {pattern.width}")
@@ -82,11 +82,11 @@ class Conv(Weighted):
         cur = _patches(self, pattern, cur, held, busy)
         return pattern.linear(cur, held, units, *words, pattern.fixup, busy, taps=taps, groups=self.groups)
 
-    def taps(self, positions) -> tuple[int, ...]:
+    def taps(self, positions: tuple[int, ...]) -> tuple[int, ...]:
         """Positions of a patch along each axis of an input."""
         return _of_axes("conv kernel", self.kernel, positions)
 
-    def window(self, positions) -> Window:
+    def window(self, positions: tuple[int, ...]) -> Window:
         """Its patches over an input's positions.
 
         Raises:
@@ -99,7 +99,7 @@ class Conv(Weighted):
         window = _window("conv", positions, taps, stride, padding, apart)
         return window._replace(circular=self.padding == "circular")
 
-    def __str__(self):
+    def __str__(self) -> str:
         said = [_spoken(self.kernel)]
         said += [f"stride {_spoken(self.stride)}"] if self.stride != 1 else []
         said += [f"dilation {_spoken(self.dilation)}"] if self.dilation != 1 else []
@@ -133,7 +133,7 @@ class Pool(Step):
     stride: Any = None
     padding: Any = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.choice("pool kind", self.kind, POOLS)
         if self.size is None:
             if self.stride is not None or self.padding != 0:
@@ -143,7 +143,7 @@ class Pool(Step):
         if self.stride is not None:
             set_fields(self, stride=_each_axis("pool stride", self.stride))
 
-    def window(self, positions) -> Window:
+    def window(self, positions: tuple[int, ...]) -> Window:
         """Its windows over an input's positions.
 
         Raises:
@@ -156,13 +156,13 @@ class Pool(Step):
             raise ValueError(f"pool padding must be at most half of its size, got {padding} and {size}")
         return _window("pool", positions, size, stride, padding)._replace(largest=self.kind == "max")
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """One number a window."""
         window = self.window(pattern.field_of(self))
         pattern.field = () if self.size is None else window.out[2 - len(pattern.field) :]
         return _windows("pool", window, pattern, cur, held, busy)
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.size is None:
             return f"{self.kind} pool"
         said = [_spoken(self.size)]
@@ -182,21 +182,21 @@ class Flatten(Step):
 
     brackets, is_spatial = 0, True
 
-    def window(self, positions) -> Window:
+    def window(self, positions: tuple[int, ...]) -> Window:
         """The one window over an input's positions."""
         return _window("flatten", positions, positions, positions, (0,) * len(positions))._replace(by_units=True)
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """One patch of all positions."""
         cur = _patches(self, pattern, cur, held, busy)
         pattern.field = ()
         return cur
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "flatten"
 
 
-def _patches(step, pattern, cur, held, busy):
+def _patches(step: Conv | Flatten, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
     """What the windows of a step see, side by side as units."""
     window = step.window(pattern.field_of(step))
     pattern.field = window.out[2 - len(pattern.field) :]
@@ -204,14 +204,14 @@ def _patches(step, pattern, cur, held, busy):
     return _windows("gather", window, pattern, cur, held, busy)
 
 
-def _windows(kind, window, pattern, cur, held, busy):
+def _windows(kind: str, window: Window, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
     """An op on windows; where each is one position, what is there already."""
     if window.is_whole:
         return cur
     return pattern.elementwise(kind, cur, held, busy, window_steps=pattern.number("windows", window))
 
 
-def _each_axis(name, value, least=1):
+def _each_axis(name: str, value: Any, least: int = 1) -> int | tuple[int, ...]:
     """One number for all axes, or a tuple of one or two."""
     if not isinstance(value, (tuple, list)):
         return checks.integer(name, value, least, MAX_WIDTH)
@@ -220,7 +220,7 @@ def _each_axis(name, value, least=1):
     return tuple(checks.integer(name, v, least, MAX_WIDTH) for v in value)
 
 
-def _of_axes(name, value, positions):
+def _of_axes(name: str, value: int | tuple[int, ...], positions: tuple[int, ...]) -> tuple[int, ...]:
     """One number for each axis of positions."""
     if not isinstance(value, tuple):
         return (value,) * len(positions)
@@ -229,7 +229,14 @@ def _of_axes(name, value, positions):
     return value
 
 
-def _window(name, positions, taps, stride, padding, apart=(1, 1)):
+def _window(
+    name: str,
+    positions: tuple[int, ...],
+    taps: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    apart: tuple[int, ...] = (1, 1),
+) -> Window:
     """A window of two axes, of which the first is 1 where positions have one."""
     apart = apart[: len(positions)]
     spans = tuple(d * (k - 1) + 1 for k, d in zip(taps, apart, strict=True))
@@ -244,7 +251,7 @@ def _window(name, positions, taps, stride, padding, apart=(1, 1)):
     return window._replace(dilation=both(apart, 1))
 
 
-def _spoken(value):
+def _spoken(value: int | tuple[int, ...]) -> str:
     """One number where all axes have the same."""
     if isinstance(value, tuple) and len({*value}) == 1:
         value = value[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pykernel import checks
 from pykernel.program import A
-from pykernel.step import MAX_WIDTH, Weighted, set_fields
+from pykernel.step import MAX_WIDTH, Weighted, Writer, set_fields
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,11 +42,11 @@ class Drive(Weighted):
 
     bias_std = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         set_fields(self, units=checks.integer("drive units", self.units, 1, MAX_WIDTH))
         self._check_draw("drive")
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """What comes in plus a layer that reads an input of its own."""
         n = pattern.width
         if pattern.field != pattern.field_in:
@@ -57,5 +57,5 @@ class Drive(Weighted):
         out = driven if held and cur == A else cur
         return pattern.emit("add", (cur, driven), False, (), out=out, skip=1.0, branch=1.0)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"drive {self.units}"

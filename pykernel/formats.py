@@ -7,12 +7,14 @@ Names, bits and codes are those of the package `ml_dtypes`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pykernel import checks
+from pykernel.dtypes import Floats, Words32
 
 OVERFLOWS = ("inf", "saturate")
 ROUNDINGS = ("nearest", "stochastic")
@@ -116,7 +118,7 @@ class Formats:
     overflow: str = "inf"
     rounding: str = "nearest"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for word in ("weights", "signals", "gradients"):
             checks.choice(f"{word} format", getattr(self, word), NAMES)
         checks.choice("overflow", self.overflow, OVERFLOWS)
@@ -127,12 +129,12 @@ class Formats:
         object.__setattr__(self, "loss_scale", float(scale))
 
     @classmethod
-    def with_words(cls, words, formats=None):
+    def with_words(cls, words: Mapping[str, Any], formats: Formats | None = None) -> Formats:
         """Formats by the words of sweeps and of the command line, see `WORDS`; the rest as in `formats`."""
-        fields = {WORDS[word]: NONE if value is None else value for word, value in words.items()}
+        fields: dict[str, Any] = {WORDS[word]: NONE if value is None else value for word, value in words.items()}
         return replace(formats or cls(), **fields)
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [
             f"{word} {name}" for word in ("weights", "signals", "gradients") if (name := getattr(self, word)) != NONE
         ]
@@ -150,21 +152,21 @@ class Formats:
         """The format of "weights", "signals" or "gradients"; None where they are not rounded."""
         return FORMATS.get(getattr(self, word))
 
-    def rounded(self, word: str, x, words=None) -> np.ndarray:
+    def rounded(self, word: str, x: Any, words: Words32 | None = None) -> np.ndarray:
         """Weights, signals or gradients as stored, float64; gradients times the loss scale. `words`: the random bits of
         stochastic rounding, uint32 in the shape of x."""
         row = self.row(word)
         return np.asarray(x, np.float64) if row is None else rounded(x, row, self.overflow, words)
 
 
-def formats_or_none(given) -> Formats | None:
+def formats_or_none(given: Any) -> Formats | None:
     """The one check of the word `formats`."""
     if not (given is None or isinstance(given, Formats)):
         raise TypeError(f"formats must be None or a pykernel.Formats, as in pykernel.Formats(**words), got {given!r}")
     return given
 
 
-def rounded(x, row: Format, overflow: str = "inf", words=None) -> np.ndarray:
+def rounded(x: Any, row: Format, overflow: str = "inf", words: Words32 | None = None) -> np.ndarray:
     """Numbers rounded to a format, to nearest, ties to even, or by random bits, as float64.
 
     Args:
@@ -193,7 +195,7 @@ def rounded(x, row: Format, overflow: str = "inf", words=None) -> np.ndarray:
     return np.where(np.abs(stored) > row.largest, np.copysign(beyond, x), stored)
 
 
-def _by_chance(units, words) -> np.ndarray:
+def _by_chance(units: Floats, words: Words32) -> np.ndarray:
     """Whole units, up with a probability of what is beyond them."""
     size = np.abs(units)
     whole = np.floor(size)

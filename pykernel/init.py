@@ -7,10 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from pykernel import checks, distributions
+from pykernel.dtypes import Floats
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,12 +50,12 @@ class Init:
     fixup: bool = False
     sampler: Callable | None = None
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         init = super().__new__(cls)
         object.__setattr__(init, "call", (args, kwargs))
         return init
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.scale is None:
             object.__setattr__(self, "scale", Same(1.0))
         if not callable(self.scale):
@@ -77,13 +79,13 @@ class Init:
         if not isinstance(self.fixup, bool):
             raise TypeError(f"init fixup must be True or False, got {self.fixup!r}")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """The call that made it."""
-        args, kwargs = self.call
+        args, kwargs = vars(self)["call"]
         words = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
         return f"{type(self).__name__}({', '.join(words)})"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
 
@@ -95,7 +97,7 @@ class Fan:
     mode: str
     factor: float = 1.0
 
-    def __call__(self, fan_in, fan_out):
+    def __call__(self, fan_in: int, fan_out: int) -> float:
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         return self.factor * math.sqrt(self.variance / fan)
 
@@ -106,11 +108,11 @@ class Same:
 
     factor: float
 
-    def __call__(self, fan_in, fan_out):
+    def __call__(self, fan_in: int, fan_out: int) -> float:
         return self.factor
 
 
-def complete(init, **fields):
+def complete(init: Init, **fields: Any) -> None:
     base = {"parameter": 0.0, "bias_distribution": "zero", "bias_scale": None, "fixup": False, "sampler": None}
     for key, value in {**base, **fields}.items():
         object.__setattr__(init, key, value)
@@ -120,7 +122,7 @@ def complete(init, **fields):
 class StableFan:
     alpha: float
 
-    def __call__(self, fan_in, fan_out):
+    def __call__(self, fan_in: int, fan_out: int) -> float:
         return (1 / (2 * fan_in)) ** (1 / self.alpha)
 
 
@@ -169,22 +171,22 @@ class Given(Init):
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
 
-    def _arrays(self):
+    def _arrays(self) -> tuple[Floats, ...]:
         return (*self.weights, *(np.zeros(0) if b is None else b for b in self.biases or ()))
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Given) or len(self._arrays()) != len(other._arrays()):
             return False
         return all(np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True))
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.name, *(a.shape for a in self._arrays()), *(float(a.flat[0]) for a in self.weights)))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Given {len(self.weights)} weights{' and biases' if self.biases else ''}>"
 
 
-def _frozen(name, value, dimensions):
+def _frozen(name: str, value: Any, dimensions: tuple[int, ...]) -> Floats:
     if np.iscomplexobj(value):
         raise TypeError(f"{name} must be real, got a complex array")
     array = np.array(value, dtype=np.float64)

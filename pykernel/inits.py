@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 from pykernel import checks
 from pykernel.distributions import SCALED, unit_std
@@ -45,7 +46,7 @@ class VarianceScaling(Init):
         label = name or f"variance_scaling({variance:g}, {mode}, {distribution})"
         complete(self, distribution=distribution, scale=Fan(variance, mode, 1 / unit_std(distribution)), name=label)
 
-    def std(self, fan_in, fan_out):
+    def std(self, fan_in: int, fan_out: int) -> float:
         """Standard deviation of the weights of a layer."""
         return self.scale(fan_in, fan_out) * unit_std(self.distribution)
 
@@ -293,11 +294,11 @@ class Stable(Init):
         complete(self, distribution="stable", parameter=alpha, scale=factor, name=label)
 
 
-def _scheme(name, variance, mode, distribution="normal"):
+def _scheme(name: str, variance: float, mode: str, distribution: str = "normal") -> Init:
     return VarianceScaling(variance, mode, distribution, name=name)
 
 
-def _torch_default(name):
+def _torch_default(name: str) -> Init:
     """torch.nn.Linear and Conv: weight and bias uniform on +-1/sqrt(fan_in) (kaiming_uniform_ with a = sqrt 5)."""
     fan = Fan(1.0, "fan_in")
     return Init("uniform", fan, name=name, bias_distribution="uniform", bias_scale=fan)
@@ -332,7 +333,7 @@ CALLS = {
 }
 
 
-def get(init):
+def get(init: Any) -> Init:
     """The scheme of a name, of "name(numbers)", or of an Init itself.
 
     Raises:

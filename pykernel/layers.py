@@ -11,7 +11,7 @@ from pykernel.activation import Activation
 from pykernel.conv import Conv, Flatten, Pool
 from pykernel.drive import Drive
 from pykernel.program import CENTRED, NormRow
-from pykernel.step import MAX_WIDTH, Roles, Step, Weighted, set_fields, word
+from pykernel.step import MAX_WIDTH, Roles, Step, Weighted, Words, Writer, set_fields, word
 
 NORMS = (None, "batch", "layer", "rms")
 NORM_EPS = 1e-5  # by default, as in most frameworks
@@ -42,17 +42,17 @@ class Linear(Weighted):
     gain: float = 1.0
     bias_std: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.units is not None:
             set_fields(self, units=checks.integer("linear units", self.units, 1, MAX_WIDTH))
         self._check_draw("linear")
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """One layer."""
         units = self.units or pattern.width
         return pattern.linear(cur, held, units, *pattern.words(self), pattern.fixup, busy)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "linear" if self.units is None else f"linear {self.units}"
 
 
@@ -86,29 +86,29 @@ class Norm(Step):
     weight: Any = None
     bias: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.choice("norm kind", self.kind, NORMS[1:])
         if self.eps is not None:
             set_fields(self, eps=checks.within("norm eps", self.eps, 1e-30, 1e30))
         for key in ("weight", "bias"):
             set_fields(self, **{key: checks.number_or_array(f"norm {key}", getattr(self, key), none=True)})
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """A norm that no activation function takes along, and what is done to what comes out."""
         number = pattern.number("norms", self.norm_row(pattern.chain))
         cur = pattern.elementwise("norm", cur, held, busy, self.kind == "batch", norm_steps=number)
         return pattern.affine(self, cur, held, busy) if self.is_affine else cur
 
-    def norm_row(self, chain):
+    def norm_row(self, chain: Words) -> NormRow:
         """The norm in a chain's program."""
         return NormRow(self.kind, chain.norm_eps if self.eps is None else self.eps)
 
     @property
-    def is_affine(self):
+    def is_affine(self) -> bool:
         """Whether something is done to what comes out."""
         return self.weight is not None or self.bias is not None
 
-    def rows(self, units, repetitions):
+    def rows(self, units: int, repetitions: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """(weight, bias), tuples of `units` floats, one pair for all repetitions or one for each.
 
         Raises:
@@ -121,7 +121,7 @@ class Norm(Step):
         count = max(map(len, each))
         return list(zip(*(rows * count if len(rows) == 1 else rows for rows in each), strict=True))
 
-    def __str__(self):
+    def __str__(self) -> str:
         each = [(key, getattr(self, key)) for key in ("weight", "bias") if getattr(self, key) is not None]
         said = [f"own {key}" if isinstance(value, tuple) else f"{key} {value:g}" for key, value in each]
         return f"{self.kind} norm" + (f" ({', '.join(said)})" if said else "")
@@ -154,7 +154,7 @@ class Gated(Weighted):
     gain: float = 1.0
     bias_std: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.units is not None:
             set_fields(self, units=checks.integer("gated units", self.units, 1, MAX_WIDTH))
         set_fields(self, activation=activations.get(self.activation))
@@ -164,7 +164,7 @@ class Gated(Weighted):
         """Two layers and an activation step."""
         return Roles(("gate", "value"), (self.activation.name,))
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """Two layers on one input, and their gate."""
         words, width = pattern.words(self), pattern.width
         units = self.units or width
@@ -174,7 +174,7 @@ class Gated(Weighted):
         row = pattern.number("activations", self.activation)
         return pattern.emit("gate", (gate, value), held, (*busy, gate, value), row=row, norm=0)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.activation} gate" + ("" if self.units is None else f" {self.units}")
 
 
@@ -214,7 +214,7 @@ class Attention(Weighted):
     gain: float = 1.0
     bias_std: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         set_fields(self, heads=checks.integer("attention heads", self.heads, 1, MAX_WIDTH))
         if self.kv_heads is not None:
             set_fields(self, kv_heads=checks.integer("attention kv_heads", self.kv_heads, 1, self.heads))
@@ -231,7 +231,7 @@ class Attention(Weighted):
         """Four layers and an attention."""
         return Roles(("query", "key", "value", "output"), (), ("attention",))
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """Three layers on one input, what the positions make of them, and a layer."""
         n, words = pattern.width, pattern.words(self)
         if n % self.heads:
@@ -246,12 +246,12 @@ class Attention(Weighted):
             registers.append(pattern.linear(cur, True, units, *words, 1.0, (*busy, cur, *registers), centred=over))
         pattern.width = n
         scale = (n // self.heads) ** -0.5 if self.scale is None else self.scale
-        numbers = {"heads": self.heads, "kv_heads": kv_heads, "causal": self.causal, "mix_scale": scale}
+        numbers: dict[str, Any] = {"heads": self.heads, "kv_heads": kv_heads, "causal": self.causal, "mix_scale": scale}
         mixed = pattern.emit("mix", tuple(registers), held, (*busy, *registers), **numbers)
         output = (words[0] if self.output is None else self.output, *words[1:])
         return pattern.linear(mixed, held, n, *output, pattern.fixup, (*busy, mixed))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{'causal ' if self.causal else ''}attention of {self.heads} head{'s' if self.heads > 1 else ''}"
 
 
@@ -272,16 +272,16 @@ class Dropout(Step):
 
     p: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         set_fields(self, p=checks.within("dropout p", self.p, 0.0, 1.0))
         if self.p == 1:
             raise ValueError("dropout p must be below 1, got 1")
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """A mask, where entries are zeroed at all."""
         return pattern.elementwise("mask", cur, held, busy, masks=self.p) if self.p else cur
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"dropout {self.p:g}"
 
 
@@ -305,20 +305,20 @@ class Scale(Step):
 
     s: Any = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         set_fields(self, s=checks.number_or_array("scale s", self.s))
 
-    def lower(self, pattern, cur, held, busy):
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """A factor, or one a unit."""
         if isinstance(self.s, tuple):
             return pattern.affine(self, cur, held, busy)
         return pattern.elementwise("scale", cur, held, busy, factors=self.s)
 
-    def rows(self, units, repetitions):
+    def rows(self, units: int, repetitions: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """As `Norm.rows`."""
         return [(weight, (0.0,) * units) for weight in checks.spread("scale s", self.s, units, repetitions)]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "times own numbers" if isinstance(self.s, tuple) else f"times {self.s:g}"
 
 
@@ -352,7 +352,7 @@ class Block:
     scale: float | str
     after: tuple
 
-    def __init__(self, *steps, skip=None, scale=1.0, after=()):
+    def __init__(self, *steps: Any, skip: Any = None, scale: float | str = 1.0, after: Any = ()) -> None:
         if not steps:
             raise ValueError("a block needs at least one step")
         set_fields(self, steps=tuple(step_of(s) for s in steps), after=_steps("block after", after))
@@ -378,7 +378,7 @@ class Block:
         else:
             set_fields(self, scale=checks.finite("block scale", scale))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         words = [word(s) for s in self.steps]
         if isinstance(self.skip, tuple):
             words.append(f"skip=[{', '.join(map(word, self.skip))}]")
@@ -389,7 +389,7 @@ class Block:
             words.append(f"after=({', '.join(map(word, self.after))},)")
         return f"Block({', '.join(words)})"
 
-    def __str__(self):
+    def __str__(self) -> str:
         inside = ", ".join(map(str, self.steps))
         out = inside if self.scale == 1.0 else f"{_factor(self.scale)} ({inside})"
         if self.skip is not None:
@@ -403,7 +403,7 @@ class Block:
 STEPS: tuple[Any, ...] = (Linear, Norm, Gated, Attention, Drive, Conv, Pool, Flatten, Dropout, Scale)
 
 
-def roles(block) -> Roles:
+def roles(block: Block) -> Roles:
     """What the layers, activation steps and attentions of a block are called; numbered where it has several of one
     name.
 
@@ -421,7 +421,7 @@ def roles(block) -> Roles:
     return Roles(*map(_numbered, names))
 
 
-def _numbered(names):
+def _numbered(names: list[str]) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     out = []
     for name in names:
@@ -430,7 +430,7 @@ def _numbered(names):
     return tuple(out)
 
 
-def step_of(step):
+def step_of(step: Any) -> Step | Activation:
     """A step as it is kept: an activation's name becomes its `Activation`."""
     if isinstance(step, Step | Activation):
         return step
@@ -442,36 +442,36 @@ def step_of(step):
     )
 
 
-def said(given):
+def said(given: Any) -> str:
     """What stands where blocks or steps belong, and how it gets there: a chain by its blocks, a step in a list."""
     if hasattr(given, "blocks"):
         return "a Chain: give its blocks, chain.blocks (and chain.first, chain.last)"
     return f"{given!r}; wrap it in a list" if isinstance(given, Block | Step | Activation) else repr(given)
 
 
-def blocks_of(name, given):
+def blocks_of(name: str, given: Any) -> tuple[Block, ...]:
     """A pattern's blocks, of a list of Blocks and bare steps."""
     if isinstance(given, dict | set) or not checks.iterable(given):  # a set has no order
         raise TypeError(f"{name} must be a sequence of Blocks and steps, got {said(given)}")
     return tuple(block_of(part) for part in given)
 
 
-def block_of(part):
+def block_of(part: Any) -> Block:
     """A block of a pattern: a bare step is a block of one step without skip."""
     return part if isinstance(part, Block) else Block(part)
 
 
-def is_spatial(step):
+def is_spatial(step: Any) -> bool:
     """Whether a step looks at positions as a field: it needs their number along each axis."""
     return isinstance(step, Step) and step.is_spatial
 
 
-def _steps(name, given):
+def _steps(name: str, given: Any) -> tuple[Step | Activation, ...]:
     given = given if isinstance(given, tuple | list) else (given,)
     if name == "block skip" and not given:
         raise ValueError("block skip must be a number or hold at least one step, got none")
     return tuple(step_of(s) for s in given)
 
 
-def _factor(factor):
+def _factor(factor: float | str) -> str:
     return factor.replace("_", " ") if isinstance(factor, str) else f"{factor:g}"

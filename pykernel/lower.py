@@ -4,34 +4,40 @@ and nowhere else."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 from pykernel import checks
-from pykernel.formats import NONE, formats_or_none
+from pykernel.chain import Chain
+from pykernel.dtypes import Floats, Ints
+from pykernel.formats import NONE, Formats, formats_or_none
 from pykernel.init import Given
+from pykernel.pattern import Pattern
 from pykernel.patterns import pattern_of
-from pykernel.program import BIASES, Activations, Draw, Head, Joins, Mixes, Program, by_powers_of_two
+from pykernel.program import BIASES, Activations, Draw, Head, Joins, Layers, Mixes, Program, Stretch, by_powers_of_two
 from pykernel.window import as_matrix
 
 MOST_ROUNDED = 2**24 - 2  # ops with addresses of their own, beside the input and the logits
 
 
 def lower(
-    chain,
+    chain: Chain,
     *,
-    batch=1,
-    positions=(),
-    seed=0,
-    dtype="float32",
-    precision="exponent",
-    correlation=0.0,
-    x=None,
-    cotangent=None,
-    weights=None,
-    biases=None,
-    batch_first=False,
-    drive=None,
-    formats=None,
+    batch: int = 1,
+    positions: Any = (),
+    seed: int = 0,
+    dtype: str = "float32",
+    precision: str = "exponent",
+    correlation: float = 0.0,
+    x: Any = None,
+    cotangent: Any = None,
+    weights: Any = None,
+    biases: Any = None,
+    batch_first: bool = False,
+    drive: Any = None,
+    formats: Formats | None = None,
 ) -> Program:
     """Lower a chain and the arguments of `propagate` to a Program, validating what depends on both.
 
@@ -129,7 +135,7 @@ def lower(
     )
 
 
-def _require_common(chain, cotangent, formats):
+def _require_common(chain: Chain, cotangent: str, formats: Formats | None) -> None:
     """Refuse where one read-out for all inputs has no meaning, or there is another."""
     checks.choice("cotangent", cotangent, ("common",))
     if chain.head is not None:
@@ -143,7 +149,7 @@ def _require_common(chain, cotangent, formats):
         raise ValueError('cotangent="common" measures networks without formats: leave formats out')
 
 
-def _require_numbers(stretches):
+def _require_numbers(stretches: Sequence[Stretch]) -> None:
     """Refuse more ops than a random bit's address has numbers for."""
     ops = sum(stretch.count * len(stretch.ops) for stretch in stretches)
     if ops > MOST_ROUNDED:
@@ -153,14 +159,14 @@ def _require_numbers(stretches):
         )
 
 
-def _clip_value(chain, formats):
+def _clip_value(chain: Chain, formats: Formats | None) -> float:
     """The bound on entries of the parameter gradients, which carry the loss scale."""
     if chain.clip is None or chain.clip.value is None:
         return 0.0
     return chain.clip.value * (1.0 if formats is None else formats.loss_scale)
 
 
-def _units_first(name, given, units, batch_first):
+def _units_first(name: str, given: Any, units: int, batch_first: bool) -> Floats | None:
     """The caller's array with its units along the first axis and its inputs along the second."""
     if not isinstance(batch_first, bool):
         raise TypeError(f"batch_first must be True or False, got {batch_first!r}")
@@ -181,7 +187,7 @@ def _units_first(name, given, units, batch_first):
     return np.swapaxes(given, 0, 1) if batch_first else given
 
 
-def _drive(given, units, batch_first):
+def _drive(given: Any, units: Ints, batch_first: bool) -> list[Floats | None] | None:
     """The caller's inputs of Drive steps with their units first, or None."""
     if given is None:
         return None
@@ -195,7 +201,7 @@ def _drive(given, units, batch_first):
     return [_units_first(f"drive[{k}]", array, n, batch_first) for k, (array, n) in each]
 
 
-def _batch(batch, arrays):
+def _batch(batch: int, arrays: Iterable[tuple[str, Any, tuple[int, ...]]]) -> int:
     """The batch that was asked for, or that the caller's arrays, (name, array, positions), have."""
     batch = checks.integer("batch", batch, 1, 2**31 - 1)
     for name, given, positions in arrays:
@@ -213,12 +219,12 @@ def _batch(batch, arrays):
     return batch
 
 
-def _columns(name, given, units, batch, positions):
+def _columns(name: str, given: Any, units: int, batch: int, positions: tuple[int, ...]) -> Floats:
     """The caller's array as (units, columns) float64, position fastest."""
     return checks.array(name, given, (units, batch, *positions)).reshape(units, -1)
 
 
-def _head(head, n, cotangent, batch, positions, exponent):
+def _head(head: Any, n: int, cotangent: Floats | None, batch: int, positions: tuple[int, ...], exponent: bool) -> Head:
     if head is None:
         return Head()
     scale = head.init.scale(n, head.outputs)
@@ -240,11 +246,14 @@ def _head(head, n, cotangent, batch, positions, exponent):
     return Head(head.loss, head.outputs, draw, float(scale), weight, bias, targets, head.over)
 
 
-def _draws(chain, pattern, positions, weights, biases, exponent):
+def _draws(
+    chain: Chain, pattern: Pattern, positions: tuple[int, ...], weights: Any, biases: Any, exponent: bool
+) -> tuple[tuple[Draw, ...], Layers, tuple | None, tuple | None, tuple | None]:
     """The layers' numbers, with the caller's arrays in place of draws where they are given: the table of draws, Layers,
     weights, biases, samplers."""
     scale, bias_draw, bias_scale = pattern.scale, pattern.bias_draw, pattern.bias_scale
-    draws, draw, gain, samplers = pattern.draws, pattern.draw, 1.0, None
+    draws, draw, samplers = pattern.draws, pattern.draw, None
+    gain: float | Floats = 1.0
     if isinstance(chain.init, Given) and weights is None:
         weights, gain = chain.init.weights, pattern.gain
         biases = chain.init.biases if biases is None else biases
@@ -256,8 +265,8 @@ def _draws(chain, pattern, positions, weights, biases, exponent):
         scale = gain * powers
         draws, draw = (Draw("given", 0.0),), np.zeros_like(draw)
     elif any(init.sampler is not None for init in pattern.inits):
-        own = [init if init.sampler is not None else None for init in pattern.inits]
-        samplers = tuple(own[i] for i in pattern.init)
+        drawn = [init if init.sampler is not None else None for init in pattern.inits]
+        samplers = tuple(drawn[i] for i in pattern.init)
     if biases is not None:
         shapes = [(units,) for units in pattern.units.tolist()]
         biases, powers = by_powers_of_two(_arrays("biases", biases, shapes, pattern, absent=True), exponent)
@@ -267,7 +276,7 @@ def _draws(chain, pattern, positions, weights, biases, exponent):
         bias_scale = np.where(own, powers, 0.0)
     elif weights is not None:  # the scheme's own biases go with its weights
         bias_draw, bias_scale = pattern.chosen_bias
-    beyond = pattern.beyond
+    beyond = np.array(pattern.beyond, np.int64)
     if scale is not pattern.scale or bias_scale is not pattern.bias_scale:
         beyond = np.flatnonzero(~(np.isfinite(scale) & np.isfinite(bias_scale)))
     if len(beyond):
@@ -276,7 +285,9 @@ def _draws(chain, pattern, positions, weights, biases, exponent):
     return draws, pattern.layers(positions, draw, scale, bias_draw, bias_scale), weights, biases, samplers
 
 
-def _arrays(name, given, shapes, pattern, absent=False):
+def _arrays(
+    name: str, given: Any, shapes: Sequence[tuple[int, ...]], pattern: Pattern, absent: bool = False
+) -> tuple[Floats | None, ...]:
     """The caller's arrays, one a distinct weight, of exactly the layers' shapes; `absent`: None where a layer has
     none."""
     if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):

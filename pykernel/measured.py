@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pykernel import observables
+from pykernel.chain import Chain
+from pykernel.dtypes import Floats
+from pykernel.formats import Formats
+from pykernel.patterns import pattern_of
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, require_bounds, slopes
 
 DERIVED = ("slope", "end_to_end", "signal_end_to_end")
@@ -25,7 +29,7 @@ class Failure(NamedTuple):
 
     place: str = "layer"  # "block" in a chain of blocks
 
-    def __str__(self):
+    def __str__(self) -> str:
         what = "signal" if self.direction == "forward" else "gradient"
         return f"the {what} is {self.kind} from {self.place} {self.layer} on ({self.direction}, replica {self.replica})"
 
@@ -46,22 +50,22 @@ class Measured(observables.Rows):
     def __init__(
         self,
         *,
-        chain,
-        rows,
-        batch,
-        seed,
-        engine,
-        backend,
-        dtype,
-        precision,
-        correlation,
-        seconds,
-        positions=(),
-        kept=None,
-        given=(),
-        formats=None,
-        tangent_kernel=None,
-    ):
+        chain: Chain,
+        rows: dict[str, Floats],
+        batch: int,
+        seed: int,
+        engine: str,
+        backend: str,
+        dtype: str,
+        precision: str,
+        correlation: float,
+        seconds: float,
+        positions: tuple[int, ...] = (),
+        kept: list[dict[str, dict[int, Floats]]] | None = None,
+        given: tuple[str, ...] = (),
+        formats: Formats | None = None,
+        tangent_kernel: Floats | None = None,
+    ) -> None:
         self.chain, self.batch, self.positions, self.seed = chain, batch, positions, seed
         self.engine, self.backend, self.dtype, self.precision = engine, backend, dtype, precision
         self.correlation, self.seconds, self.kept, self.given = correlation, seconds, kept, given
@@ -173,7 +177,22 @@ class Measured(observables.Rows):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(values[:, 0] > floor, values[:, -1] / values[:, 0], np.inf)
 
-    def median(self, name: str):
+    @property
+    def uniform_entropy(self) -> np.ndarray:
+        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
+        ln T, of a causal one the mean of ln t over t = 1 .. T.
+
+        Examples:
+            >>> import pykernel as pk
+            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
+            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
+            True
+        """
+        looked_at = np.arange(1, math.prod(self.positions) + 1)
+        causal = pattern_of(self.chain).causal
+        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
+
+    def median(self, name: str) -> Any:
         """Median over replicas of a row or a derived number, by its name.
 
         Args:

@@ -26,9 +26,12 @@ you upgrade.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pykernel import activations, stream
+from pykernel.dtypes import Reals
 from pykernel.kernels import activation_lanes, blocks, embedded, jit, product
 from pykernel.kernels.draws import NORMAL, SPARSE, STABLE, STUDENT, TRUNCATED, UNIFORM
 from pykernel.kernels.embedded import (
@@ -93,7 +96,7 @@ _UP = np.uint64(32)
 _ROUNDS = stream.ROUNDS
 
 
-def activation(name):
+def activation(name: Any) -> tuple:
     """The row and parameter of a built-in function, for `activate`, `gate`, `chain_row`. Call it outside njit code.
 
     Raises:
@@ -112,7 +115,7 @@ def activation(name):
 
 
 @jit
-def philox(c0, c1, c2, c3, seed):
+def philox(c0: int, c1: int, c2: int, c3: int, seed: int) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
     """The four words of one Philox4x32-7 block.
 
     Args:
@@ -135,7 +138,7 @@ def philox(c0, c1, c2, c3, seed):
 
 
 @jit
-def normals(out, seed, purpose, layer, replica):
+def normals(out: Reals, seed: int, purpose: int, layer: int, replica: int) -> None:
     """Fill out, (n, B), with standard normals at tall addresses of the stream: what inputs, cotangents and biases are.
 
     Args:
@@ -149,7 +152,9 @@ def normals(out, seed, purpose, layer, replica):
 
 
 @jit
-def weight_tile(out, row, column, seed, layer, replica, distribution, parameter):
+def weight_tile(
+    out: Reals, row: int, column: int, seed: int, layer: int, replica: int, distribution: int, parameter: float
+) -> None:
     """Unit draws of a tile of W[layer] into out: rows row .. row + len(out) - 1, columns from a multiple of 4.
 
     Args:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -112,14 +113,50 @@ class Rows:
     log10_largest_gradient: np.ndarray
     loss: np.ndarray
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> np.ndarray:
         if name != "rows" and name in self.__dict__.get("rows", {}):
             return of_weights(self.rows, name)
         rows = ", ".join(other for other in NAMES if other != name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; rows that it may have: {rows}")
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         return [*super().__dir__(), *NAMES]
+
+
+class Extents(Protocol):
+    """How many there are of each thing that has columns of its own: `program.Counts`."""
+
+    @property
+    def node(self) -> int:
+        """Ends of blocks."""
+
+
+class Labelled(Protocol):
+    """What a chain says of the columns of its rows."""
+
+    @property
+    def blocks(self) -> tuple | None:
+        """Its pattern, None of equal layers."""
+
+    @property
+    def extents(self) -> Extents:
+        """How long its rows are."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the weight layers."""
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Of the activation steps."""
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """Of the attentions."""
+
+    @property
+    def tied_layers(self) -> tuple[str, ...]:
+        """Of the distinct weights, where layers share some."""
 
 
 # of each extent the name of its axis
@@ -136,12 +173,12 @@ AXES = {
 AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "layer"}
 
 
-def axes(chain) -> dict[str, str]:
+def axes(chain: Labelled) -> dict[str, str]:
     """Of each extent but "replica" the name of the axis that its rows run along."""
     return AXES_OF_LAYERS if chain.blocks is None else AXES
 
 
-def labels(chain, extent: str) -> np.ndarray:
+def labels(chain: Labelled, extent: str) -> np.ndarray:
     """What the columns of its rows of an extent are called: numbers, of blocks names where there are any."""
     nodes = chain.extents.node
     if extent == "input":
@@ -157,25 +194,25 @@ def labels(chain, extent: str) -> np.ndarray:
     return np.array(names[extent], dtype=str)
 
 
-def blocks_of(names) -> np.ndarray:
+def blocks_of(names: Iterable[str]) -> np.ndarray:
     """The block, from 1, that each named layer or activation step lies in."""
     return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
 
 
-def shape(row: Row, replicas: int, counts) -> tuple[int, ...]:
+def shape(row: Row, replicas: int, counts: Extents) -> tuple[int, ...]:
     """The shape of a row's array for so many replicas of a program with these `program.Counts`."""
     if row.extent == "replica":
         return (replicas,)
     return (replicas, counts.node + 1 if row.extent == "input" else getattr(counts, row.extent))
 
 
-def of_weights(rows: dict, name: str):
+def of_weights(rows: dict, name: str) -> Any:
     """A row by its name; what is measured over the uses of shared weights is, where each layer has its own, that of the
     layer."""
     return rows[name if name not in OF_USES or rows[name].size else OF_USES[name]]
 
 
-def entries(replicas: int, counts) -> int:
+def entries(replicas: int, counts: Extents) -> int:
     """Numbers in all rows together, for so many replicas of a program with these `program.Counts`."""
     each = sum(getattr(counts, extent) * many for extent, many in _OF_EXTENT.items())
     return replicas * (each + _OF_INPUT * (counts.node + 1) + _OF_REPLICA)

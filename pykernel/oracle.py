@@ -26,13 +26,18 @@ takes the span of what it was asked to that of its answers, both ways, and their
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pykernel import stream
 from pykernel.constants import LOST_DIRECTION, PREFERRED_DIRECTION
+from pykernel.dtypes import Floats, Reals
+
+Normals = Callable[[int, int, int, int], np.ndarray]  # (purpose, units, first, count) -> (units, count)
 
 
-def normals_at(seed, address, replica, draw=None):
+def normals_at(seed: int, address: int, replica: int, draw: Callable[..., np.ndarray] | None = None) -> Normals:
     """Standard normals of one matrix by address, as oracles ask for them.
 
     Args:
@@ -44,13 +49,13 @@ def normals_at(seed, address, replica, draw=None):
     """
     draw = draw or stream.tall
 
-    def normals(purpose, units, first, count):
+    def normals(purpose: int, units: int, first: int, count: int) -> np.ndarray:
         return draw(seed, purpose, address, replica, units, count, first=first)
 
     return normals
 
 
-def factor(gram, lengths=None, limit=None):
+def factor(gram: np.ndarray, lengths: np.ndarray | None = None, limit: int | None = None) -> tuple[Floats, list[int]]:
     """C with C^T C = gram, rank-revealing: Cholesky over columns of unit length, with threshold pivoting.
 
     Row k of C belongs to the direction that column k adds to those taken before it; it is zero where column k adds
@@ -77,7 +82,8 @@ def factor(gram, lengths=None, limit=None):
     unit = np.where(lengths > 0, lengths, 1.0)
     scaled = gram / unit[:, None] / unit[None, :]
     rest = np.where(lengths > 0, np.diag(scaled), 0.0)
-    rows, order = np.zeros((batch, batch)), []
+    order: list[int] = []
+    rows: np.ndarray = np.zeros((batch, batch))
     while len(order) < (batch if limit is None else min(batch, limit)) and rest.max() > LOST_DIRECTION:
         k = int(np.argmax(rest >= PREFERRED_DIRECTION * rest.max()))
         rows[k] = (scaled[k] - rows[order].T @ rows[order, k]) / np.sqrt(rest[k])
@@ -97,23 +103,23 @@ class Known:
         asked: columns that were ever asked, of which draws take their addresses.
     """
 
-    def __init__(self, units, others, dtype):
+    def __init__(self, units: int, others: int, dtype: np.dtype) -> None:
         self._basis, self._image = np.empty((0, units), dtype), np.empty((0, others), dtype)
         self._count, self.asked = 0, 0
 
     @property
-    def basis(self):
+    def basis(self) -> Reals:
         return self._basis[: self._count]
 
     @property
-    def image(self):
+    def image(self) -> Reals:
         return self._image[: self._count]
 
-    def inside(self, columns):
+    def inside(self, columns: Reals) -> Reals:
         """Coordinates of columns in the basis, (r, B)."""
         return self.basis @ columns
 
-    def split(self, columns):
+    def split(self, columns: Reals) -> tuple[Reals, Reals]:
         """Coordinates of columns in the basis, and what of them lies outside; taken out twice where that is shorter by
         half, which is enough (Giraud et al., Numer. Math. 101, 2005), and once where it is as good as nothing."""
         if not len(self.basis):
@@ -126,7 +132,7 @@ class Known:
         again = self.inside(rest)
         return inside + again, rest - self.basis.T @ again
 
-    def learn(self, directions, images):
+    def learn(self, directions: Reals, images: Reals) -> None:
         """Add directions (units, r) and what became of them."""
         before, self._count = self._count, self._count + directions.shape[1]
         if self._count > len(self._basis):  # room that is not written yet costs nothing
@@ -135,7 +141,7 @@ class Known:
         self._basis[before : self._count], self._image[before : self._count] = directions.T, images.T
 
 
-def _grown(array, rows):
+def _grown(array: Reals, rows: int) -> Reals:
     """The same with room for more rows."""
     out = np.empty((rows, array.shape[1]), array.dtype)
     out[: len(array)] = array
@@ -152,28 +158,28 @@ class Oracle:
         dtype: "float32" or "float64": of what is kept and of products with it. Gram matrices are summed in double.
     """
 
-    def __init__(self, rows, columns, draw, std=1.0, dtype="float64"):
+    def __init__(self, rows: int, columns: int, draw: Normals, std: float = 1.0, dtype: str = "float64") -> None:
         self.rows, self.columns, self.std, self.dtype = rows, columns, std, np.dtype(dtype)
         self._draw = draw
 
-    def forward(self, u):
+    def forward(self, u: Reals) -> Reals:
         """W u, (rows, B), of u (columns, B); nan where an entry of u is not finite."""
         return self._answer(u, stream.FORWARD)
 
-    def backward(self, d):
+    def backward(self, d: Reals) -> Reals:
         """W^T d, (columns, B), of d (rows, B); nan where an entry of d is not finite."""
         return self._answer(d, stream.BACKWARD)
 
-    def _answer(self, columns, purpose):
+    def _answer(self, columns: Reals, purpose: int) -> Reals:
         finite = np.isfinite(columns).all()
         scaled, powers = _scaled(columns if finite else np.zeros_like(columns))
         found = self._ask(scaled.astype(self.dtype, copy=False), purpose).astype(columns.dtype, copy=False)
         return found * powers if finite else found + np.nan
 
-    def _ask(self, columns, purpose):
+    def _ask(self, columns: Reals, purpose: int) -> Reals:
         raise NotImplementedError
 
-    def _fresh(self, purpose, units, known, count, order):
+    def _fresh(self, purpose: int, units: int, known: Known, count: int, order: list[int]) -> Reals:
         """Standard normals (units, len(order)) at the addresses of the columns just asked."""
         drawn = self._draw(purpose, units, known.asked, count)
         known.asked += count
@@ -191,11 +197,11 @@ class Gaussian(Oracle):
         (True, False)
     """
 
-    def __init__(self, rows, columns, draw, std=1.0, dtype="float64"):
+    def __init__(self, rows: int, columns: int, draw: Normals, std: float = 1.0, dtype: str = "float64") -> None:
         super().__init__(rows, columns, draw, std, dtype)
         self._right, self._left = Known(columns, rows, self.dtype), Known(rows, columns, self.dtype)
 
-    def _ask(self, columns, purpose):
+    def _ask(self, columns: Reals, purpose: int) -> Reals:
         mine, other = (self._right, self._left) if purpose == stream.FORWARD else (self._left, self._right)
         inside, rest = mine.split(columns)
         lengths = np.sqrt(_squares(columns))
@@ -214,11 +220,11 @@ class Gaussian(Oracle):
         mine.learn(new, images)
         return answer
 
-    def coordinates(self, d, u):
+    def coordinates(self, d: Reals, u: Reals) -> tuple[Reals, Reals]:
         """(e, c) with d = P e and u = Q c, of blocks that were asked backward and forward."""
         return self._left.inside(d.astype(self.dtype, copy=False)), self._right.inside(u.astype(self.dtype, copy=False))
 
-    def add(self, core):
+    def add(self, core: Reals) -> None:
         """W += P core Q^T, core (directions asked backward, directions asked forward). What nobody has asked is as
         unknown as before, so that the law stays exact."""
         core = core.astype(self.dtype, copy=False)
@@ -234,13 +240,13 @@ class Haar(Oracle):
     What is asked forward and what is asked backward teach the same: O A = B, and so O^T B = A.
     """
 
-    def __init__(self, rows, columns, draw, std=1.0, dtype="float64"):
+    def __init__(self, rows: int, columns: int, draw: Normals, std: float = 1.0, dtype: str = "float64") -> None:
         super().__init__(rows, columns, draw, std, dtype)
         self._full = max(rows, columns)
         self._frames = {purpose: Known(self._full, 0, self.dtype) for purpose in (stream.FORWARD, stream.BACKWARD)}
         self._core = np.zeros((0, 0), self.dtype)
 
-    def _ask(self, columns, purpose):
+    def _ask(self, columns: Reals, purpose: int) -> Reals:
         forward = purpose == stream.FORWARD
         mine, other = (self._frames[p] for p in ((purpose, stream.BACKWARD) if forward else (purpose, stream.FORWARD)))
         units = self.rows if forward else self.columns
@@ -260,17 +266,17 @@ class Haar(Oracle):
             self._core = np.pad(self._core, (0, len(live)))
         return answer
 
-    def coordinates(self, d, u):
+    def coordinates(self, d: Reals, u: Reals) -> tuple[Reals, Reals]:
         """As of `Gaussian`."""
         padded = lambda x: np.concatenate([x, np.zeros((self._full - len(x), x.shape[1]))]).astype(self.dtype)
         return self._frames[stream.BACKWARD].inside(padded(d)), self._frames[stream.FORWARD].inside(padded(u))
 
-    def add(self, core):
+    def add(self, core: Reals) -> None:
         """As of `Gaussian`."""
         self._core = self._core + core
 
 
-def _directions(rest, lengths, limit):
+def _directions(rest: Reals, lengths: Floats, limit: int) -> tuple[Reals, list[int]]:
     """The factor of what lies outside the known, its rows of live directions only, and which columns those are,
     ascending."""
     gram = rest.astype(np.float64, copy=False)
@@ -279,25 +285,25 @@ def _directions(rest, lengths, limit):
     return r[live].astype(rest.dtype), live
 
 
-def _orthonormal(rest, r, live):
+def _orthonormal(rest: Reals, r: Reals, live: list[int]) -> Reals:
     """The directions that the factor found, (units, r)."""
     if not live:
         return rest[:, live]
     return rest[:, live].astype(np.float64, copy=False) @ np.linalg.inv(r[:, live].astype(np.float64))
 
 
-def _squares(columns):
+def _squares(columns: Reals) -> Floats:
     """Squared lengths of columns, summed in double."""
     return np.einsum("ij,ij->j", columns, columns, dtype=np.float64)
 
 
-def _scaled(columns):
+def _scaled(columns: Reals) -> tuple[Reals, Reals]:
     """Columns of magnitude about one and the powers of two taken out: their squares neither overflow nor vanish."""
     scale = np.exp2(np.floor(np.log2(np.maximum(np.abs(columns).max(axis=0), 2.0**-1000))))
     return columns / scale, scale
 
 
-def _frame(g):
+def _frame(g: Reals) -> Reals:
     """Columns made orthonormal: g T^-1 with T^T T = g^T g, a uniform frame where g is iid normal."""
     if not g.shape[1]:
         return g

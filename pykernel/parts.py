@@ -10,6 +10,7 @@ import numpy as np
 
 from pykernel import checks, inits
 from pykernel.distributions import INDEPENDENT
+from pykernel.dtypes import Floats
 from pykernel.init import Given
 from pykernel.layers import BRANCH_SCALES, MAX_WIDTH
 
@@ -39,18 +40,18 @@ class Residual:
     every: int = 1
     scale: float | str = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "every", checks.integer("residual every", self.every, 1, MAX_DEPTH))
         if isinstance(self.scale, str):
             checks.choice("residual scale", self.scale, BRANCH_SCALES)
         else:
             object.__setattr__(self, "scale", checks.finite("residual scale", self.scale))
 
-    def factor(self, depth):
+    def factor(self, depth: int) -> float:
         """The number that multiplies a branch in a chain of this depth."""
         return max(1, depth // self.every) ** -0.5 if isinstance(self.scale, str) else self.scale
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"every {self.every}, scale {self.scale if isinstance(self.scale, str) else format(self.scale, 'g')}"
 
 
@@ -84,7 +85,7 @@ class Head:
     targets: tuple | None = None
     over: str = OVER[0]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.choice("head loss", self.loss, LOSSES[1:])
         checks.choice("head over", self.over, OVER)
         low = 2 if self.loss == "softmax" else 1
@@ -95,7 +96,7 @@ class Head:
         if self.targets is not None:
             object.__setattr__(self, "targets", _tuples(self._columns().tolist()))
 
-    def _columns(self):
+    def _columns(self) -> Floats:
         """The given targets as (outputs, B, *positions) float64."""
         given = checks.floats("head targets", self.targets)
         if self.loss == "softmax" and given.ndim == 1:
@@ -112,18 +113,18 @@ class Head:
             raise ValueError("head targets of a softmax must sum to 1 over the outputs")
         return given
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         words = [f"init={inits.word(self.init)}"] if str(self.init) != Head.init else []
         words += [f"targets={self.targets!r}"] if self.targets is not None else []
         words += [f"over={self.over!r}"] if self.over != OVER[0] else []
         return f"Head({', '.join([repr(self.loss), repr(self.outputs), *words])})"
 
-    def __str__(self):
+    def __str__(self) -> str:
         read = {"positions": "", "mean": " of the mean of positions"}.get(self.over, f" of the {self.over} position")
         return f"{self.loss} ({self.outputs} output{'s' * (self.outputs != 1)}){read}"
 
 
-def _tuples(nested):
+def _tuples(nested: Any) -> Any:
     return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested
 
 
@@ -152,7 +153,7 @@ class Clip:
     per_layer: bool = False
     value: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.norm is None) == (self.value is None):
             raise ValueError(f"clip needs one of norm and value, got norm={self.norm}, value={self.value}")
         if not isinstance(self.per_layer, bool):
@@ -161,7 +162,7 @@ class Clip:
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, checks.positive(f"clip {key}", getattr(self, key)))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"value {self.value:g}" if self.value else f"norm {self.norm:g}" + (" per layer" if self.per_layer else "")
         )

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
 from pykernel import ops
 from pykernel.activation import Activation
-from pykernel.layers import BRANCH_SCALES, Norm
+from pykernel.dtypes import Floats, Ints
+from pykernel.init import Init
+from pykernel.layers import BRANCH_SCALES, Block, Norm
 from pykernel.program import (
     BIASES,
     CENTRED,
@@ -24,7 +28,7 @@ from pykernel.program import (
     Op,
     Stretch,
 )
-from pykernel.step import Weighted
+from pykernel.step import Affine, Step, Weighted
 from pykernel.window import kernel_shape
 
 # What ops say of themselves, by the table that counts them: a row of one array a name.
@@ -45,6 +49,56 @@ NUMBERS = (
 )
 LONG = 1000  # repetitions from which memory counts more than what finding equal numbers takes
 TABLES_OF_ROWS = ("draws", "activations", "norms", "inits", "windows", "kernels", "affines")
+
+
+class Branches(Protocol):
+    """What lowering reads of `parts.Residual`."""
+
+    @property
+    def every(self) -> int:
+        """Layers of a branch."""
+
+    def factor(self, depth: int) -> float:
+        """On a branch."""
+
+
+class Patterned(Protocol):
+    """The words of a Chain that lowering reads; what they mean is said there."""
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def width(self) -> int | None: ...
+    @property
+    def widths(self) -> Sequence[int] | None: ...
+    @property
+    def init(self) -> Any: ...
+    @property
+    def gain(self) -> Any: ...
+    @property
+    def bias_std(self) -> Any: ...
+    @property
+    def norm_eps(self) -> float: ...
+    @property
+    def order(self) -> str: ...
+    @property
+    def residual(self) -> Branches | None: ...
+    @property
+    def blocks(self) -> tuple | None: ...
+    @property
+    def first(self) -> tuple: ...
+    @property
+    def last(self) -> tuple: ...
+    @property
+    def tied(self) -> bool: ...
+    @property
+    def branches(self) -> int: ...
+    @property
+    def has_lists(self) -> bool: ...
+    @property
+    def is_spatial(self) -> bool: ...
+    def layer_word(self, key: str, layer: int) -> Any: ...
+    def __hash__(self) -> int: ...
 
 
 class Pattern:
@@ -84,7 +138,7 @@ class Pattern:
     kernels: tuple
     affines: tuple
 
-    def __init__(self, chain, positions=()):
+    def __init__(self, chain: Patterned, positions: Sequence[int] = ()) -> None:
         self.chain = chain
         self.no_norm = NormRow(None, chain.norm_eps)
         self._tables: dict[str, dict] = {name: {} for name in TABLES_OF_ROWS}  # the number of each row
@@ -97,7 +151,7 @@ class Pattern:
         self._affine_steps: list[np.ndarray] = []
         self._scales: dict = {}
         self.beyond: list[int] = []  # layers with a scale that is not finite: the first repetition's
-        self.width = chain.width if chain.widths is None else int(chain.widths[0])
+        self.width = _units(chain, 0)
         self.field = self.field_in = tuple(positions)  # of one input, where the walk is
         first = self.width
         self._begin()
@@ -120,7 +174,7 @@ class Pattern:
         if chain.tied:
             self._share(begin, end)
 
-    def _share(self, begin, end):
+    def _share(self, begin: int, end: int) -> None:
         """Repetitions of layers begin .. end - 1 use the weights of the first, of one shape (not behind a Flatten)."""
         self.weight = self.weight.copy()
         self.weight[begin:end] = begin + np.arange(end - begin) % max((end - begin) // self.chain.depth, 1)
@@ -133,7 +187,7 @@ class Pattern:
             if (numbers != numbers[self.first_uses[self.weight]]).any():
                 raise ValueError("tied repetitions use the same weights, and in this pattern their shapes change")
 
-    def number(self, table, row):
+    def number(self, table: str, row: Hashable) -> int:
         """The place of a row in a table, to which it is added where it is new."""
         rows = self._tables[table]
         return rows.setdefault(row, len(rows))
@@ -141,11 +195,11 @@ class Pattern:
     # -- the words
 
     @property
-    def _shape(self):
+    def _shape(self) -> tuple[int, tuple[int, ...]]:
         """Units, and positions of one input."""
         return self.width, self.field
 
-    def _repeat(self, blocks, count):
+    def _repeat(self, blocks: Sequence[Block], count: int) -> None:
         """A pattern so many times: one after the other as long as shapes change, and what is left at once."""
         self._turn, self.turns = 0, count
         while self._turn < count:
@@ -159,7 +213,7 @@ class Pattern:
                 )
             self._end(count - self._turn if self._shape == before else 1)
 
-    def _keyword_layers(self):
+    def _keyword_layers(self) -> None:
         """The layers of a chain made by keywords: one block a layer, or one a branch of `residual.every` layers with
         nodes inside."""
         chain, L = self.chain, self.chain.depth
@@ -185,21 +239,21 @@ class Pattern:
             self._close(self._layer(l, A, False))
             self._end(rest if alike else 1)
 
-    def _layer(self, l, cur, held):
+    def _layer(self, l: int, cur: int, held: bool) -> int:
         """Layer l of a keyword chain from register `cur`; where its branch's signal is then. `held`: register A is
         still needed."""
         chain = self.chain
-        units = int(chain.width if chain.widths is None else chain.widths[l])
+        units = _units(chain, l)
         activation, norm = chain.layer_word("activation", l), chain.layer_word("norm", l)
-        words = [chain.layer_word(name, l) for name in ("init", "gain", "bias_std")]
-        factor = self._keyword_fixup(l)
+        init, gain, bias_std = (chain.layer_word(name, l) for name in ("init", "gain", "bias_std"))
+        weights = units, init, gain, bias_std, self._keyword_fixup(l)
         if chain.order == "linear-norm-activation":
-            cur = self.linear(cur, held, units, *words, factor)
+            cur = self.linear(cur, held, *weights)
             return self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
         cur = self.phi(cur, held, activation, NormRow(norm, chain.norm_eps))
-        return self.linear(cur, held, units, *words, factor)
+        return self.linear(cur, held, *weights)
 
-    def _keyword_fixup(self, l):
+    def _keyword_fixup(self, l: int) -> float:
         chain = self.chain
         if not chain.layer_word("init", l).fixup:
             return 1.0
@@ -207,7 +261,7 @@ class Pattern:
             raise ValueError("init fixup needs residual branches of 2 layers or more, as in Residual(every=2)")
         return _fixup(chain.residual.every, max(1, chain.depth // chain.residual.every), l % chain.residual.every == 0)
 
-    def _block(self, block):
+    def _block(self, block: Block) -> None:
         held, before = block.skip is not None, self._shape
         cur = self._steps(block.steps, A, held, (), self._block_fixup(block))
         scale = self._factor(block.scale)
@@ -224,7 +278,7 @@ class Pattern:
             cur = self._add(A, cur, self._factor(block.skip), scale)
         self._close(self._steps(block.after, cur, False, (), []))
 
-    def _block_fixup(self, block):
+    def _block_fixup(self, block: Block) -> list[float]:
         """Fixup's factor on each layer of a branch, a gate and its value counting as one; ones without it."""
         inits = [self._last_init(step) for step in block.steps if isinstance(step, Weighted)]
         m = len(inits)
@@ -234,7 +288,9 @@ class Pattern:
             raise ValueError(f"init fixup needs branches of 2 layers or more, got {m} in block {block}")
         return [_fixup(m, self.chain.branches, i == m - 1) if init.fixup else 1.0 for i, init in enumerate(inits)]
 
-    def _steps(self, steps, cur, held, busy, factors):
+    def _steps(
+        self, steps: Sequence[Any], cur: int, held: bool, busy: tuple[int, ...], factors: Sequence[float]
+    ) -> int:
         """Steps one after another from register `cur`; the register of their result. `busy`: registers that hold
         something else.
 
@@ -250,7 +306,7 @@ class Pattern:
                 cur = step.lower(self, cur, held, busy)
         return cur
 
-    def field_of(self, step):
+    def field_of(self, step: Step) -> tuple[int, ...]:
         """Positions of one input, where a step needs their axes."""
         if not self.field:
             raise ValueError(
@@ -258,24 +314,26 @@ class Pattern:
             )
         return self.field
 
-    def init_of(self, step):
+    def init_of(self, step: Weighted) -> Init:
         """A step's init, or the chain's."""
         return self.chain.init if step.init is None else step.init
 
-    def _last_init(self, step):
+    def _last_init(self, step: Weighted) -> Init:
         """The init of a step's last layer, the one that Fixup acts on."""
         output = getattr(step, "output", None)
         return self.init_of(step) if output is None else output
 
-    def words(self, step):
+    def words(self, step: Weighted) -> tuple[Init, float, float]:
         """The init, gain and bias_std of a step's layers."""
         chain = self.chain
         return self.init_of(step), chain.gain * step.gain, chain.bias_std if step.bias_std is None else step.bias_std
 
-    def _factor(self, factor):
+    def _factor(self, factor: float | str) -> float:
         return self.chain.branches**-0.5 if factor in BRANCH_SCALES else float(factor)
 
-    def _require_equal(self, block, skip, branch):
+    def _require_equal(
+        self, block: Block, skip: tuple[int, tuple[int, ...]], branch: tuple[int, tuple[int, ...]]
+    ) -> None:
         if skip[0] != branch[0]:
             raise ValueError(
                 f"a skip needs as many units as its branch: {skip[0]} pass by, {branch[0]} come out of it in block "
@@ -290,7 +348,20 @@ class Pattern:
 
     # -- ops
 
-    def linear(self, cur, held, units, init, gain, bias_std, fixup, busy=(), taps=(), groups=1, centred=0):
+    def linear(
+        self,
+        cur: int,
+        held: bool,
+        units: int,
+        init: Init,
+        gain: float,
+        bias_std: float,
+        fixup: float,
+        busy: tuple[int, ...] = (),
+        taps: tuple[int, ...] = (),
+        groups: int = 1,
+        centred: int = 0,
+    ) -> int:
         """A layer of weights, its scale times `fixup`; `centred`: index into CENTRED, a batch norm behind it aside."""
         fans = (self.width // groups, units // groups * math.prod(taps))
         bias = ("normal", bias_std) if bias_std else ("zero", 0.0)
@@ -326,7 +397,7 @@ class Pattern:
             centred=centred,
         )
 
-    def _scale(self, init, key, fans):
+    def _scale(self, init: Init, key: str, fans: tuple[int, int]) -> float:
         """The scale of a scheme for a layer's fans, each distinct pair asked once."""
         asked = init, key, fans
         if (known := self._scales.get(asked)) is not None:
@@ -339,37 +410,41 @@ class Pattern:
             raise ValueError(f"{where} must be a number, but raised {type(error).__name__}: {error}") from error
         return scale
 
-    def phi(self, cur, held, activation, norm, busy=()):
+    def phi(self, cur: int, held: bool, activation: Activation, norm: NormRow, busy: tuple[int, ...] = ()) -> int:
         """An activation function, on what a norm makes of its input."""
         number = 0 if norm.kind is None else self.number("norms", norm)
         row = self.number("activations", activation)
         return self.elementwise("phi", cur, held, busy, norm.kind == "batch", row=row, norm=number)
 
-    def affine(self, step, cur, held, busy):
+    def affine(self, step: Affine, cur: int, held: bool, busy: tuple[int, ...]) -> int:
         """What a step says of each unit."""
         each = np.array([self.number("affines", row) for row in step.rows(self.width, self.turns)])
         return self.elementwise("affine", cur, held, busy, affine_steps=each)
 
-    def elementwise(self, kind, cur, held, busy, over_batch=False, **numbers):
+    def elementwise(
+        self, kind: str, cur: int, held: bool, busy: tuple[int, ...], over_batch: bool = False, **numbers: Any
+    ) -> int:
         """An op with one input; `over_batch`: a norm over the batch sees it first."""
         if over_batch and self._ops and self._ops[-1].kind == "linear" and self._ops[-1].out == cur:
             self._said["layer"][-1]["centred"] = CENTRED.index("columns")
         return self.emit(kind, (cur,), held, (*busy, cur), **numbers)
 
-    def _add(self, passed, cur, skip, branch):
+    def _add(self, passed: int, cur: int, skip: float, branch: float) -> int:
         return self.emit("add", (passed, cur), False, (passed, cur), out=passed, skip=skip, branch=branch)
 
-    def _join(self, passed, cur, skip, branch):
+    def _join(self, passed: int, cur: int, skip: float, branch: float) -> None:
         self._close(self._add(passed, cur, skip, branch))
 
-    def _close(self, cur):
+    def _close(self, cur: int) -> None:
         """The end of a block: its result is the signal."""
         self._node(cur, A)
 
-    def _node(self, cur, out):
+    def _node(self, cur: int, out: int) -> None:
         self.emit("node", (cur,), False, (), out=out, nodes=self.width)
 
-    def emit(self, kind, ins, held, busy, out=None, **numbers):
+    def emit(
+        self, kind: str, ins: tuple[int, ...], held: bool, busy: tuple[int, ...], out: int | None = None, **numbers: Any
+    ) -> int:
         """An op and its numbers; the register that it writes: A where that is free, else the first that is."""
         if out is None:
             out = 1 if held else 0
@@ -383,10 +458,10 @@ class Pattern:
 
     # -- repetitions
 
-    def _begin(self):
+    def _begin(self) -> None:
         self._ops, self._said = [], defaultdict(list)
 
-    def _end(self, count):
+    def _end(self, count: int) -> None:
         """`count` repetitions of what was emitted since the last end; joined to the stretch before where that has the
         same ops."""
         done = tuple(self._ops)
@@ -406,7 +481,7 @@ class Pattern:
         self._turn += count
         self._begin()
 
-    def _numbers(self, table, dtype, names):
+    def _numbers(self, table: str, dtype: type, names: Sequence[str]) -> list[np.ndarray]:
         """What ops of a table said under these names, (ops,) each; of long chains one array, not to be changed, for all
         names that said the same."""
         counts, flats = [], []
@@ -416,7 +491,7 @@ class Pattern:
                 flat = np.array([one[name] for name in names for one in said], dtype)  # cheaper than a list of lists
                 counts.append(count)
                 flats.append(flat.reshape(len(names), -1))
-        places = range(len(names))
+        places: Iterable[int] = range(len(names))
         if max(counts) > LONG:
             _, first, back = np.unique(np.hstack(flats), axis=0, return_index=True, return_inverse=True)
             places = back.ravel()
@@ -426,7 +501,7 @@ class Pattern:
         rows.flags.writeable = False
         return [rows[place] for place in places]
 
-    def _join_arrays(self):
+    def _join_arrays(self) -> None:
         for table, dtype, names in NUMBERS:
             if getattr(self.done, table):
                 vars(self).update(zip(names, self._numbers(table, dtype, names), strict=True))
@@ -438,45 +513,55 @@ class Pattern:
     # seldom asked: what the caller's weights, or a sampler's, are multiplied with
 
     @cached_property
-    def init(self):
+    def init(self) -> Ints:
         """Of each layer the place of its scheme in `inits`."""
         return self._numbers("layer", np.int64, ("init",))[0]
 
     @cached_property
-    def gain(self):
+    def gain(self) -> Floats:
         """Of each layer."""
         return self._numbers("layer", np.float64, ("gain",))[0]
 
     @cached_property
-    def chosen_bias(self):
+    def chosen_bias(self) -> tuple[Ints, Floats]:
         """bias_draw and bias_scale without the scheme's own biases."""
-        draw, scale = (("chosen_draw",), np.int64), (("chosen_scale",), np.float64)
-        return tuple(self._numbers("layer", dtype, names)[0] for names, dtype in (draw, scale))
+        draw = self._numbers("layer", np.int64, ("chosen_draw",))[0]
+        return draw, self._numbers("layer", np.float64, ("chosen_scale",))[0]
 
     @property
-    def shapes(self):
+    def shapes(self) -> list[tuple[int, ...]]:
         """Of every weight, as callers give and get it."""
         taps = [self.kernels[kernel] for kernel in self.kernel.tolist()]
         return [kernel_shape(*sizes) for sizes in zip(self.units.tolist(), self.columns.tolist(), taps, strict=True)]
 
-    def places(self, positions):
+    def places(self, positions: tuple[int, ...]) -> Ints:
         """Positions of one input at each layer, of inputs with these."""
         if self.chain.is_spatial or not positions:
             return self.positions
         return np.full(len(self.units), math.prod(positions))
 
-    def layers(self, positions, draw, scale, bias_draw, bias_scale):
+    def layers(
+        self, positions: tuple[int, ...], draw: Ints, scale: Floats, bias_draw: Ints, bias_scale: Floats
+    ) -> Layers:
         """The layers for inputs of these positions, with what stands in the place of their draws."""
-        placed = (self.units, self.columns, self.groups, self.kernel, self.taps, self.places(positions))
-        placed = (*placed, self.weight, self.address)
-        return Layers(*placed, draw, scale, bias_draw, bias_scale, self.centred)
+        shapes = (self.units, self.columns, self.groups, self.kernel, self.taps)
+        placed = (self.places(positions), self.weight, self.address)
+        return Layers(*shapes, *placed, draw, scale, bias_draw, bias_scale, self.centred)
 
 
-def _is_plain_norm(step):
+def _units(chain: Patterned, layer: int) -> int:
+    """n[layer] of a chain made by keywords, of one of blocks its input's."""
+    if chain.widths is not None:
+        return int(chain.widths[layer])
+    assert chain.width is not None
+    return chain.width
+
+
+def _is_plain_norm(step: Any) -> TypeGuard[Norm]:
     return isinstance(step, Norm) and not step.is_affine
 
 
-def _draw(init, taps):
+def _draw(init: Init, taps: tuple[int, ...]) -> Draw:
     """What a weight with these taps is drawn by: of one tap a delta-orthogonal one is orthogonal."""
     if init.distribution != "haar" or not init.parameter:
         return Draw(init.distribution, float(init.parameter))
@@ -485,6 +570,6 @@ def _draw(init, taps):
     return Draw("haar", float(math.prod(taps) > 1))
 
 
-def _fixup(layers, branches, last):
+def _fixup(layers: int, branches: int, last: bool) -> float:
     """Factor on a layer of a branch of so many layers (Zhang, Dauphin, Ma 2019, arXiv 1901.09321)."""
     return 0.0 if last else branches ** (-1 / (2 * layers - 2))

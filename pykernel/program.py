@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pykernel.dtypes import Floats, Ints
 from pykernel.formats import Formats
 from pykernel.window import Window, kernel_shape
 
 Found = TypeVar("Found")
+Turn = TypeVar("Turn", int, np.ndarray)
 A = 0  # the register of the signal
 CENTRED = ("no", "columns", "positions")
 BIASES = ("zero", "normal", "uniform", "given")
@@ -51,7 +53,7 @@ class Counts(NamedTuple):
     rounded: int = 0
     weight: int = 0
 
-    def plus(self, other, times=1):
+    def plus(self, other: Counts, times: int = 1) -> Counts:
         """These and `times` the others."""
         return Counts(*[a + times * b for a, b in zip(self, other, strict=True)])
 
@@ -82,7 +84,7 @@ class Stretch(NamedTuple):
     first: Counts
     each: Counts
 
-    def number(self, table: str, op: Op, repetition: int) -> int:
+    def number(self, table: str, op: Op, repetition: Turn) -> Turn:
         """0-based number of an op in its table."""
         return getattr(self.first, table) + repetition * getattr(self.each, table) + op.at
 
@@ -359,12 +361,12 @@ def once(function: Callable[[Program], Found]) -> Callable[[Program], Found]:
     return found
 
 
-def distinct(rows) -> list[int]:
+def distinct(rows: Ints) -> list[int]:
     """Which rows of a table an array of their numbers names, in order."""
     return np.flatnonzero(np.bincount(rows)).tolist()
 
 
-def forms_gradient(layers, number, columns):
+def forms_gradient(layers: Layers, number: Any, columns: Any) -> Any:
     """Whether the norm of dJ/dW is taken of dJ/dW itself, of layer `number` from 0, or of many: where that costs less
     than two Gram matrices of the columns, and always with groups.
     """
@@ -373,20 +375,20 @@ def forms_gradient(layers, number, columns):
     return (layers.groups[number] > 1) | ((columns > FEW_COLUMNS) & cheaper)
 
 
-def query_layers(stretches) -> np.ndarray:
+def query_layers(stretches: Sequence[Stretch]) -> np.ndarray:
     """Numbers from 0 of the layers that make the query of each attention, (mixes,) int64."""
     out = [np.zeros(0, np.int64)]
     for stretch in stretches:
-        made_by, repetition, found = {}, np.arange(stretch.count), []
+        made_by, repetition, found = dict[int, Op | None](), np.arange(stretch.count), []
         for op in stretch.ops:
             made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
-            if op.kind == "mix":
-                found.append(stretch.number("layer", made_by[op.ins[0]], repetition))
+            if op.kind == "mix" and (query := made_by[op.ins[0]]) is not None:
+                found.append(stretch.number("layer", query, repetition))
         out += [np.stack(found, axis=-1).ravel()] if found else []
     return np.concatenate(out)
 
 
-def by_powers_of_two(arrays, exponent):
+def by_powers_of_two(arrays: Sequence[Floats | None], exponent: bool) -> tuple[tuple[Floats | None, ...], Floats]:
     """The caller's arrays as order-one numbers times a power of two where they would leave float32, and those powers,
     float64.
 
@@ -394,5 +396,5 @@ def by_powers_of_two(arrays, exponent):
     """
     powers = [0 if a is None or not exponent else int(np.frexp(np.abs(a).max())[1]) for a in arrays]
     powers = [p if abs(p) > 40 else 0 for p in powers]
-    taken = tuple(np.ldexp(a, -p) if p else a for a, p in zip(arrays, powers, strict=True))
+    taken = tuple(a if a is None or not p else np.ldexp(a, -p) for a, p in zip(arrays, powers, strict=True))
     return taken, np.ldexp(1.0, np.array(powers, dtype=np.int64))

@@ -4,18 +4,27 @@ and figures."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pykernel import observables, stream, summary
 from pykernel._core import version
 from pykernel.chain import Chain
 from pykernel.engines import run
+from pykernel.formats import Formats
 from pykernel.measured import DERIVED, Measured
-from pykernel.patterns import pattern_of
-from pykernel.tables import Shown, tidy
+from pykernel.tables import Shown, Table, tidy
 from pykernel.verdict import EXPLODING, VANISHING, plain
+
+if TYPE_CHECKING:  # they take long to import
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+    from xarray import Dataset
+
+    from pykernel.theory.diagnosis import Diagnosis
 
 
 def propagate(
@@ -31,14 +40,14 @@ def propagate(
     threads: int | None = None,
     precision: str = "exponent",
     correlation: float = 0.0,
-    x=None,
-    cotangent=None,
-    drive=None,
-    weights=None,
-    biases=None,
+    x: ArrayLike | None = None,
+    cotangent: ArrayLike | None = None,
+    drive: Sequence[ArrayLike] | None = None,
+    weights: Sequence[ArrayLike] | None = None,
+    biases: Sequence[ArrayLike | None] | None = None,
     batch_first: bool = False,
-    formats=None,
-    keep=(),
+    formats: Formats | None = None,
+    keep: str | Sequence[str] = (),
 ) -> Propagation:
     """Run a chain forward and backward for many independent draws of its weights, and measure every layer.
 
@@ -129,7 +138,7 @@ class Propagation(Shown, Measured):
         (-0.30103, 'vanishing')
     """
 
-    def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING):
+    def diagnose(self, vanishing: float = VANISHING, exploding: float = EXPLODING) -> Diagnosis:
         """The verdict with slope and error, interval, theory and a plain sentence: a
         `pykernel.theory.diagnosis.Diagnosis`.
 
@@ -154,7 +163,7 @@ class Propagation(Shown, Measured):
 
         diagnosis.assert_healthy(self, vanishing=vanishing, exploding=exploding)
 
-    def to_xarray(self):
+    def to_xarray(self) -> Dataset:
         """The rows as an xarray.Dataset with dimensions replica, layer (1 .. L) and node (0 .. L), units and meanings
         as attributes.
 
@@ -175,7 +184,7 @@ class Propagation(Shown, Measured):
 
         axes = observables.axes(self.chain)
         dims = lambda row: ("replica",) if row.extent == "replica" else ("replica", axes[row.extent])
-        data = {
+        data: dict[str, Any] = {
             row.name: (dims(row), self.rows[row.name], {"units": row.unit, "long_name": row.meaning})
             for row in observables.ROWS
             if self.rows[row.name].size
@@ -191,27 +200,12 @@ class Propagation(Shown, Measured):
             facts = {"units": "1", "long_name": "<dJ_b/dtheta, dJ_b'/dtheta>, one read-out for all inputs"}
             data["tangent_kernel"] = (("replica", "input", "other_input"), self.tangent_kernel, facts)
         labels = {axes[kind]: observables.labels(self.chain, kind) for kind in axes if kind not in absent}
-        coords = {"replica": np.arange(self.replicas), **labels}
+        coords: dict[str, Any] = {"replica": np.arange(self.replicas), **labels}
         if self.chain.modules:
             coords["module"] = (axes["layer"], list(self.chain.modules))
         return xarray.Dataset(data, coords=coords, attrs={**self._provenance(), "verdict": self.verdict})
 
-    @property
-    def uniform_entropy(self) -> np.ndarray:
-        """The entropy in nats that each attention would have if it looked at all that it sees alike, (attentions,):
-        ln T, of a causal one the mean of ln t over t = 1 .. T.
-
-        Examples:
-            >>> import pykernel as pk
-            >>> p = pk.propagate(pk.Chain(width=8, blocks=[pk.Attention(2, scale=0.0)]), positions=4)
-            >>> bool(np.allclose(p.attention_entropy, p.uniform_entropy))
-            True
-        """
-        looked_at = np.arange(1, math.prod(self.positions) + 1)
-        causal = pattern_of(self.chain).causal
-        return np.where(causal, np.log(looked_at).mean(), np.log(looked_at[-1]))
-
-    def to_dataframe(self, of: str = "layer"):
+    def to_dataframe(self, of: str = "layer") -> DataFrame:
         """A tidy pandas.DataFrame, one line for each replica and layer; log10_grad_activation is that of the layer's
         output.
 
@@ -233,7 +227,7 @@ class Propagation(Shown, Measured):
         """
         return tidy(self.chain, self.rows, of)
 
-    def plot(self, ax=None, kind: str = "gradient", **line):
+    def plot(self, ax: Axes | None = None, kind: str = "gradient", **line: Any) -> Axes:
         """A figure of the chain, with theory where there is one: it shows in a notebook, in a script by `plt.show()`.
 
         Args:
@@ -267,7 +261,7 @@ class Propagation(Shown, Measured):
 
         return chain.propagation(self, ax, kind, prediction=diagnosis.beside(self), **line)
 
-    def _provenance(self):
+    def _provenance(self) -> dict[str, Any]:
         return {
             "chain": str(self.chain),
             "batch": self.batch,
@@ -318,9 +312,9 @@ class Propagation(Shown, Measured):
                 out["names"] |= {"weight": list(self.tied_layers)} if self.tied_layers else {}
         return out
 
-    def shown(self):
+    def shown(self) -> list[str | Table]:
         """What was run, medians in a table, the verdict and why."""
         return summary.shown(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Propagation of {self.chain}: {self.replicas} replicas, {self.verdict}>"

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, stream
 from pykernel.chain import Chain
@@ -65,7 +68,7 @@ def weights(
     return as_kernel(matrix, program.taps(number)).astype(dtype)
 
 
-def _place(chain: Chain, layer):
+def _place(chain: Chain, layer: int | str) -> int:
     """The number of a layer given by name."""
     if not isinstance(layer, str):
         return layer
@@ -80,11 +83,11 @@ def _place(chain: Chain, layer):
 def gradients(
     chain: Chain,
     *,
-    x=None,
-    cotangent=None,
-    drive=None,
-    weights=None,
-    biases=None,
+    x: ArrayLike | None = None,
+    cotangent: ArrayLike | None = None,
+    drive: Sequence[ArrayLike] | None = None,
+    weights: Sequence[ArrayLike] | None = None,
+    biases: Sequence[ArrayLike | None] | None = None,
     batch_first: bool = False,
     batch: int = 1,
     positions: int | tuple[int, ...] = (),

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +23,83 @@ class Roles(NamedTuple):
     layer: tuple[str, ...] = ()
     activation: tuple[str, ...] = ()
     mix: tuple[str, ...] = ()
+
+
+class Words(Protocol):
+    """What a step sees of the chain that it stands in."""
+
+    @property
+    def norm_eps(self) -> float:
+        """What norms without an eps of their own add to the variance."""
+
+
+class Affine(Protocol):
+    """A step that says a scale and a shift of each unit."""
+
+    def rows(self, units: int, repetitions: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """(weight, bias) of `units` floats, one pair for all repetitions or one for each."""
+
+
+class Writer(Protocol):
+    """What a step writes its ops into: the `pykernel.pattern.Pattern` of its chain, as far as steps see it.
+
+    Attributes:
+        width: units of the signal, where the walk is.  field: positions of one input there; field_in: of the chain's.
+        fixup: Fixup's factor on the step's last layer.
+    """
+
+    width: int
+    field: tuple[int, ...]
+    field_in: tuple[int, ...]
+    fixup: float
+
+    @property
+    def chain(self) -> Words:
+        """The chain that is lowered."""
+
+    def number(self, table: str, row: Hashable) -> int:
+        """The place of a row in a table, to which it is added where it is new."""
+
+    def field_of(self, step: Step) -> tuple[int, ...]:
+        """Positions of one input, where a step needs their axes."""
+
+    def words(self, step: Weighted) -> tuple[Init, float, float]:
+        """The init, gain and bias_std of a step's layers."""
+
+    def linear(
+        self,
+        cur: int,
+        held: bool,
+        units: int,
+        init: Init,
+        gain: float,
+        bias_std: float,
+        fixup: float,
+        busy: tuple[int, ...] = (),
+        taps: tuple[int, ...] = (),
+        groups: int = 1,
+        centred: int = 0,
+    ) -> int:
+        """A layer of weights; the register of its output, as of all below."""
+
+    def affine(self, step: Affine, cur: int, held: bool, busy: tuple[int, ...]) -> int:
+        """What a step says of each unit."""
+
+    def elementwise(
+        self, kind: str, cur: int, held: bool, busy: tuple[int, ...], over_batch: bool = False, **numbers: Any
+    ) -> int:
+        """An op with one input."""
+
+    def emit(
+        self,
+        kind: str,
+        ins: tuple[int, ...],
+        held: bool,
+        busy: tuple[int, ...],
+        out: int | None = None,
+        **numbers: Any,
+    ) -> int:
+        """An op and its numbers."""
 
 
 class Step:
@@ -43,6 +121,10 @@ class Step:
     def roles(self) -> Roles:
         """What has rows of its own."""
         return Roles()
+
+    def lower(self, pattern: Writer, cur: int, held: bool, busy: tuple[int, ...]) -> int:
+        """Its ops, and the register of their result."""
+        raise NotImplementedError(f"{type(self).__name__} says no ops")
 
     def __repr__(self) -> str:
         """The call that makes it, with what differs from the defaults."""

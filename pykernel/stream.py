@@ -8,9 +8,12 @@ is emulated exactly.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pykernel.distributions import TABLE
+from pykernel.dtypes import Bools, Floats, Ints, Singles, Words32
 
 VERSION = 2
 ROUNDS = 7  # the fewest that pass BigCrush in table 2 of Salmon et al.; what else was run: docs/design.md, section 3
@@ -44,7 +47,7 @@ TWO_SIGMA = np.float32(0.9544997361036416)  # erf(sqrt 2)
 TINY = np.float32(2.0**-30)
 
 
-def philox(counter, seed):
+def philox(counter: tuple[Any, Any, Any, Any], seed: int) -> tuple[Words32, ...]:
     """Seven rounds of Philox4x32.
 
     Args:
@@ -68,14 +71,16 @@ def philox(counter, seed):
     return tuple(c.astype(np.uint32) for c in (c0, c1, c2, c3))
 
 
-def _words(seed, purpose, layer, replica, line, block, word):
+def _words(seed: int, purpose: int, layer: int, replica: int, line: Any, block: Any, word: Any) -> Words32:
     """The word at each address; line, block and word broadcast."""
     line, block, word = np.broadcast_arrays(line, block, word)
     four = np.stack(philox((block, line, layer | purpose << 24, replica), seed))
     return np.take_along_axis(four, word[None].astype(np.int64), 0)[0]
 
 
-def matrix_words(seed, purpose, layer, replica, rows, columns, per_block=4):
+def matrix_words(
+    seed: int, purpose: int, layer: int, replica: int, rows: int, columns: int, per_block: int = 4
+) -> Words32:
     """Words of matrix entries, shape (4 // per_block, rows, columns) uint32: one word an entry, or two."""
     i, k = np.arange(rows)[:, None], np.arange(columns)[None, :]
     each = 4 // per_block
@@ -84,20 +89,22 @@ def matrix_words(seed, purpose, layer, replica, rows, columns, per_block=4):
     )
 
 
-def tall_words(seed, purpose, layer, replica, units, columns=1, first=0):
+def tall_words(
+    seed: int, purpose: int, layer: int, replica: int, units: int, columns: int = 1, first: int = 0
+) -> Words32:
     """Words of a tall array or (one column) a vector, columns first .. first + columns - 1, shape (units, columns)
     uint32."""
     i, b = np.arange(units)[:, None], np.arange(first, first + columns)[None, :]
     return _words(seed, purpose, layer, replica, b, 16 * (i // 64) + i % 16, (i // 16) % 4)
 
 
-def sampler_seed(seed, layer, replica):
+def sampler_seed(seed: int, layer: int, replica: int) -> int:
     """A 64-bit seed for a user's own sampler of one weight matrix: the first two words at its address."""
     low, high, *_ = philox((0, 0, layer | SAMPLER << 24, replica), seed)
     return int(low) | int(high) << 32
 
 
-def fma(a, b, c):
+def fma(a: Any, b: Any, c: Any) -> Singles:
     """a * b + c in float32 with one rounding: the product is exact in float64, the sum is rounded to odd, then to
     float32."""
     product = np.float64(a) * np.float64(b)
@@ -109,25 +116,25 @@ def fma(a, b, c):
     return np.where((error != 0) & even, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
 
 
-def _polynomial(coefficients, x):
+def _polynomial(coefficients: list[float], x: Singles) -> Singles:
     y = np.full_like(x, np.float32(coefficients[-1]))
     for c in coefficients[-2::-1]:
         y = fma(y, x, np.float32(c))
     return y
 
 
-def unit_interval(words):
+def unit_interval(words: Words32) -> Singles:
     """Float32 in (0, 1] from the upper 31 bits: (w >> 1) 2^-31 + 2^-32; the smallest is 2^-32, so normals reach
     6.66."""
     return fma((words >> np.uint32(1)).astype(np.int32).astype(np.float32), np.float32(2.0**-31), np.float32(2.0**-32))
 
 
-def uniforms(words):
+def uniforms(words: Words32) -> Singles:
     """Float32 in [-1, 1]: int32(w) 2^-31 + 2^-32."""
     return fma(words.view(np.int32).astype(np.float32), np.float32(2.0**-31), np.float32(2.0**-32))
 
 
-def minus_two_log(u):
+def minus_two_log(u: Singles) -> Singles:
     """-2 ln u for positive normal float32 u, relative error 2e-7."""
     bits = u.view(np.int32) - np.int32(0x3F3504F3)
     exponent = (bits >> 23).astype(np.float32)
@@ -135,33 +142,33 @@ def minus_two_log(u):
     return fma(exponent, MINUS_2_LN_2, f * _polynomial(LOG, f))
 
 
-def half_turn(words):
+def half_turn(words: Words32) -> tuple[Singles, Singles, Singles]:
     """t in [-1, 1] with cos(pi/2 t) and sin(pi/2 t), float32: t = int32(w) 2^-31."""
     t = words.view(np.int32).astype(np.float32) * np.float32(2.0**-31)
     return t, _cos(t), _sin(t)
 
 
-def _cos(t):
+def _cos(t: Singles) -> Singles:
     return _polynomial(COS, t * t)
 
 
-def _sin(t):
+def _sin(t: Singles) -> Singles:
     return t * _polynomial(SIN, t * t)
 
 
-def _exp2_minus_1(x):
+def _exp2_minus_1(x: Singles) -> tuple[Singles, Singles]:
     n = np.rint(x)
     f = x - n
     power = ((n.astype(np.int32) + np.int32(127)) << 23).view(np.float32)
     return power, f * _polynomial(EXP2, f)
 
 
-def _signed(x, words):
+def _signed(x: Singles, words: Words32) -> Singles:
     """x with the sign flipped where the lowest bit of the word (that `unit_interval` does not use) is set."""
     return (x.view(np.uint32) ^ (words << np.uint32(31))).view(np.float32)
 
 
-def normals(first, second):
+def normals(first: Words32, second: Words32) -> tuple[Singles, Singles]:
     """Two float32 standard normals from two words (Box and Muller, 1958), the angle over half a turn and the sign from
     a spare bit."""
     radius = _signed(np.sqrt(minus_two_log(unit_interval(first))), first)
@@ -169,7 +176,7 @@ def normals(first, second):
     return radius * cosine, radius * sine
 
 
-def truncated(words):
+def truncated(words: Words32) -> Singles:
     """Standard normal conditioned on [-2, 2] (standard deviation .8796), by its quantile function."""
     u = uniforms(words)
     v = u * TWO_SIGMA
@@ -177,7 +184,7 @@ def truncated(words):
     return u * _polynomial(TRUNCATED, w)
 
 
-def student(first, second, degrees):
+def student(first: Words32, second: Words32, degrees: float) -> Singles:
     """Student t with `degrees` >= 1 degrees of freedom (Bailey, Math. Comp. 62, 1994): sqrt(nu (u^(-2/nu) - 1))
     cos(angle)."""
     power, rest = _exp2_minus_1(minus_two_log(unit_interval(first)) * np.float32(LOG2_E / degrees))
@@ -186,7 +193,7 @@ def student(first, second, degrees):
     return _signed(radius, first) * cosine
 
 
-def stable(first, second, alpha):
+def stable(first: Words32, second: Words32, alpha: float) -> Singles:
     """Symmetric alpha-stable, unit scale, 0.5 <= alpha <= 2 (Chambers, Mallows, Stuck, JASA 71, 1976); alpha = 2 has
     variance 2."""
     w = np.maximum(np.float32(0.5) * minus_two_log(unit_interval(first)), TINY)
@@ -201,7 +208,16 @@ def stable(first, second, alpha):
     return _sin(folded) * fma(power, rest, power)
 
 
-def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter=0.0, purpose=WEIGHT):
+def matrix(
+    seed: int,
+    layer: int,
+    replica: int,
+    rows: int,
+    columns: int,
+    distribution: str = "normal",
+    parameter: float = 0.0,
+    purpose: int = WEIGHT,
+) -> Singles:
     """Unit draws of a weight matrix.
 
     Args:
@@ -232,7 +248,16 @@ def matrix(seed, layer, replica, rows, columns, distribution="normal", parameter
     return out
 
 
-def tall(seed, purpose, layer, replica, units, columns=1, distribution="normal", first=0):
+def tall(
+    seed: int,
+    purpose: int,
+    layer: int,
+    replica: int,
+    units: int,
+    columns: int = 1,
+    distribution: str = "normal",
+    first: int = 0,
+) -> Singles:
     """Normals or uniforms on (-1, 1) of a tall array, columns first .. first + columns - 1, (units, columns) float32;
     words 0, 1 and 2, 3 of a block pair up for normals."""
     padded = -(-units // 64) * 64
@@ -244,18 +269,18 @@ def tall(seed, purpose, layer, replica, units, columns=1, distribution="normal",
     return np.stack([*pairs[0], *pairs[1]], axis=1).reshape(padded, columns)[:units]
 
 
-def bits(seed, layer, replica, units, columns):
+def bits(seed: int, layer: int, replica: int, units: int, columns: int) -> Floats:
     """Fair bits at the TARGET addresses: the top bit of each word, float64 (units, columns)."""
     return (tall_words(seed, TARGET, layer, replica, units, columns) >> np.uint32(31)).astype(np.float64)
 
 
-def classes(seed, layer, replica, count, columns):
+def classes(seed: int, layer: int, replica: int, count: int, columns: int) -> Ints:
     """Uniform classes below `count` at the TARGET addresses of unit 0: floor(w count 2^-32), int64 (columns,)."""
     words = tall_words(seed, TARGET, layer, replica, 1, columns)[0].astype(np.uint64)
     return ((words * np.uint64(count)) >> np.uint64(32)).astype(np.int64)
 
 
-def mask(seed, number, replica, units, columns, p):
+def mask(seed: int, number: int, replica: int, units: int, columns: int, p: float) -> Bools:
     """Which entries dropout of probability p leaves, at the DROPOUT addresses of its number from 1: word >= floor(p
     2^32), bool."""
     return tall_words(seed, DROPOUT, number, replica, units, columns) >= np.uint32(int(p * 2.0**32))

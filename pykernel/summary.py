@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from pykernel import observables
+from pykernel.dtypes import Bools, Floats, Ints
 from pykernel.lower import lower
+from pykernel.measured import Measured
 from pykernel.patterns import pattern_of
 from pykernel.tables import Strong, Table, places
+from pykernel.theory import diagnosis
 from pykernel.wording import compared
 
 LONGEST = 16  # characters of a module's name in a table of blocks
 
 
-def shown(p):
+def shown(p: Measured) -> list[str | Table]:
     """The whole of it, lines and tables: what was run, medians, the verdict and why."""
     rounded = [] if p.formats is None else ["", *_formats(p)]
     return [*_heading(p), "", *_medians(p), *rounded, "", *_closing(p)]
 
 
-def _heading(p):
+def _heading(p: Measured) -> list[Strong | str]:
     r = p.replicas
     why = _why_engine(p)
     what = str(p.chain) + (f"; the caller's own {', '.join(p.given)}" if p.given else "")
@@ -34,7 +39,7 @@ def _heading(p):
     return lines if p.formats is None else [*lines, f"rounded to: {p.formats}"]
 
 
-def _why_engine(p) -> str:
+def _why_engine(p: Measured) -> str:
     """Why this engine fits the chain: what `auto` goes by; nothing where dense was asked for by name."""
     drawn = dict.fromkeys(init.distribution for init in p.chain.inits)
     if p.engine == "matrix_free":
@@ -51,7 +56,7 @@ def _why_engine(p) -> str:
     return ""
 
 
-def _medians(p):
+def _medians(p: Measured) -> Iterator[Table | str]:
     yield "medians over replicas; g = log10 of a gradient norm, q = log10 of a mean square"
     if p.positions:
         pairs = "the positions" if p.batch == 1 else "all positions of all inputs"
@@ -62,7 +67,7 @@ def _medians(p):
         yield from ("", _table_of_attentions(p, m))
 
 
-def _table_of_layers(p, m):
+def _table_of_layers(p: Measured, m: dict[str, Floats]) -> Table:
     titles = ("layer", "g weight", "g signal", "q preact", "q act", "saturated", "dead", "cosine")
     lines = []
     for l in _sample(p.chain.depth):
@@ -79,7 +84,7 @@ def _table_of_layers(p, m):
     return Table((*titles, "module") if p.chain.modules else titles, lines, left=("module",))
 
 
-def _formats(p):
+def _formats(p: Measured) -> Iterator[Table | str]:
     """A line a node: what rounding does to its signal and gradient, medians over replicas."""
     names = {
         "log10_error_signal": "error\nsignal",
@@ -108,12 +113,12 @@ def _formats(p):
         yield "gone: no gradient is left to round"
 
 
-def _gone(p):
+def _gone(p: Measured) -> Bools:
     """Of each node, whether nothing of the gradient comes to it in the median replica, (N,)."""
     return np.isneginf(p.median("log10_largest_gradient")) & np.isneginf(p.median("log10_grad_activation")[1:])
 
 
-def _killers(p) -> str:
+def _killers(p: Measured) -> str:
     """Whose doing a dead gradient is: the formats that flush all there was, "" where it is zero without formats too."""
     if p.formats is None or not (p.median("log10_error_gradient") == 0).any():  # all is lost of what is not zero
         return ""
@@ -125,7 +130,7 @@ def _killers(p) -> str:
     return f"by {getattr(p.formats, words[0])} of {words[0]}: without formats the gradient is not zero {at}"
 
 
-def _table_of_blocks(p, m):
+def _table_of_blocks(p: Measured, m: dict[str, Floats]) -> Table:
     """A line a block: what leaves it, and which of its layers have the smallest and the largest weight gradient."""
     block_of = observables.blocks_of(p.layers)
     weight = m["log10_grad_weight"]
@@ -140,7 +145,7 @@ def _table_of_blocks(p, m):
     return Table(titles, lines, left=titles[-2:])
 
 
-def _table_of_attentions(p, m):
+def _table_of_attentions(p: Measured, m: dict[str, Floats]) -> Table:
     """A line an attention: how sharply it looks; the entropy is that of uniform attention where it looks at all
     alike."""
     lines = []
@@ -152,7 +157,7 @@ def _table_of_attentions(p, m):
     return Table(("attention", "entropy", "of uniform", "score std"), lines)
 
 
-def medians(p):
+def medians(p: Measured) -> dict[str, Floats]:
     """Medians of all rows; where plain arithmetic made the signal nan nobody can say what is saturated or dead."""
     m = {name: p.median(name) for name in observables.NAMES}
     if p.chain.blocks is None:
@@ -166,13 +171,13 @@ def medians(p):
     return m
 
 
-def _closing(p):
+def _closing(p: Measured) -> Iterator[Strong | str]:
     e, s, k = (p.median(name) for name in ("end_to_end", "signal_end_to_end", "slope"))
     killers = _killers(p) if p.verdict == "dead" else ""
     yield Strong(f"verdict: {p.verdict}{f', {killers}' if killers else ''}")
     if np.isfinite(k):
-        diagnosis = p.diagnose()
-        yield from (f"  {text}" for text in (diagnosis.sentence, *diagnosis.why))
+        found = diagnosis.diagnose(p)
+        yield from (f"  {text}" for text in (found.sentence, *found.why))
         yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
         yield f"           {f'weight gradient, {compared(p.chain)}:':<37} {e:+.4g} decades"
     if p.chain.blocks is not None and p.chain.has_slope:
@@ -192,7 +197,7 @@ def _closing(p):
         yield f"  {'; '.join(notes)}"
 
 
-def _notes(p) -> list[str]:
+def _notes(p: Measured) -> list[str]:
     """What is zero, inf or nan, in how many replicas, and why."""
     from pykernel.theory.refusals import ONE_NORMED_INPUT, few_normed, overused
 
@@ -227,17 +232,17 @@ def _notes(p) -> list[str]:
     return notes
 
 
-def _end(name):
+def _end(name: str) -> str:
     """The end of a module's name, where a table has no room for all of it."""
     return name if len(name) <= LONGEST else f"..{name[2 - LONGEST :]}"
 
 
-def _sample(count):
+def _sample(count: int) -> list[int]:
     """Layers, blocks, ... of a table, from 1."""
     return [i + 1 for i in places(count)]
 
 
-def _extremes(values, at) -> list[int]:
+def _extremes(values: Floats, at: Ints) -> list[int]:
     """Of these places those of the smallest and the largest value, one where they are one; none where there is no
     number."""
     at = at[~np.isnan(values[at])]

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.block import Block, ldexp
-from pykernel.program import BIASES
+from pykernel.dtypes import Floats
+from pykernel.program import BIASES, Program
 
 
 class Tangent:
@@ -17,13 +18,15 @@ class Tangent:
     sum over its uses: then every use meets every other, and uses are kept until all are there.
     """
 
-    def __init__(self, program):
-        self._program, self._total, self._uses = program, None, {}
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._uses: dict[int, list[tuple[Block, Block]]] = {}
+        self._total: Block = None  # type: ignore[assignment]  # it has no size before the first layer
         self._first: dict = {}  # of each address the layer that is met last
         for number, address in enumerate(program.layers.address.tolist()):
             self._first.setdefault(address, number)
 
-    def add(self, number, delta, u):
+    def add(self, number: int, delta: Block, u: Block) -> None:
         """One layer's, met on the way back."""
         layers = self._program.layers
         address = int(layers.address[number])
@@ -39,22 +42,22 @@ class Tangent:
         if number == self._first[address]:
             del self._uses[address]
 
-    def _sum(self, columns, same):
+    def _sum(self, columns: Block, same: bool) -> None:
         """Add what two uses have in common, both ways round."""
-        part = self._folded(columns.x)
-        part = columns.like(part if same else part + part.T, columns.e)
+        folded = self._folded(columns.x)
+        part = columns.like(folded if same else folded + folded.T, columns.e)
         self._total = part if self._total is None else part.plus(self._total)
 
-    def _folded(self, columns):
+    def _folded(self, columns: Floats) -> Floats:
         """Sums over the positions of either input."""
         inputs = self._program.batch
         return columns.reshape(inputs, -1, inputs, columns.shape[1] // inputs).sum(axis=(1, 3))
 
-    def kernel(self):
+    def kernel(self) -> Floats:
         """(B, B) float64; inf or 0 beyond its range."""
         with np.errstate(over="ignore", under="ignore"):
             return ldexp(self._total.x, self._total.e)
 
 
-def _gram(a, b):
+def _gram(a: Block, b: Block) -> Block:
     return Block(a.x.T.astype(np.float64) @ b.x.astype(np.float64), a.e + b.e)

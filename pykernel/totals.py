@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pykernel.block import LOG10_2, Block
@@ -19,11 +21,13 @@ class Total:
         outer: (delta, u) -> delta u^T as the weight is, of Blocks.
     """
 
-    def __init__(self, few, outer):
+    def __init__(self, few: bool, outer: Callable[[Block, Block], Block]) -> None:
         self.few, self._outer = few, outer
-        self.uses, self.known, self.bias = [], None, None
+        self.uses: list[tuple[Block, Block]] = []
+        self.known: Block = None  # type: ignore[assignment]  # these two have no size before the first use
+        self.bias: Block = None  # type: ignore[assignment]
 
-    def add(self, delta, u):
+    def add(self, delta: Block, u: Block) -> None:
         """One more use: Blocks of delta and u."""
         bias = delta.like(delta.x.sum(axis=1, keepdims=True), delta.e)
         self.bias = bias if self.bias is None else bias.plus(self.bias)
@@ -32,18 +36,18 @@ class Total:
         else:
             self.known = self._sum(self.known, delta, u)
 
-    def weight(self):
+    def weight(self) -> Block:
         """The sum, as a Block."""
         total = self.known
         for delta, u in self.uses:
             total = self._sum(total, delta, u)
         return total
 
-    def _sum(self, known, delta, u):
+    def _sum(self, known: Block | None, delta: Block, u: Block) -> Block:
         use = self._outer(delta, u)
         return use if known is None else use.plus(known)
 
-    def log10_norm(self):
+    def log10_norm(self) -> float:
         """log10 of the Frobenius norm of the sum: of R S^T where D = Q R and U = P S are all deltas and all u."""
         if not self.few:
             return self.known.log10_norm()
@@ -55,5 +59,5 @@ class Total:
         inputs = np.hstack([u.x.astype(np.float64) for _, u in live])
         if not (np.isfinite(deltas).all() and np.isfinite(inputs).all()):
             return np.nan
-        r, s = (np.linalg.qr(columns, mode="r") for columns in (deltas, inputs))
+        r, s = (np.asarray(np.linalg.qr(columns, mode="r")) for columns in (deltas, inputs))
         return Block(r @ s.T).log10_norm() + top * LOG10_2

@@ -28,11 +28,14 @@ DRAWS = pick([4096], [2_000_000], [20_000_000])[0]
 WIDTHS = pick([], [], [256, 512, 1000, 1023, 1024, 1025, 2047, 2048, 4096])
 ROOFLINE = list(dict.fromkeys([*POINTS, *(f"{n}x{max(2, 2**24 // n**2)}x{B}" for n in WIDTHS for B in (1, 16, 32))]))
 
-# Matrix-free: many columns, as positions and batches of transformers make them.
+# Networks of so many draws have theirs kept for the backward pass (half of the memory that a run takes by itself).
+KEPT = 2**29 // 4
+
+# Matrix-free: a batch as columns, and many, as positions and batches of transformers make them.
 COLUMNS = pick(
     ["64x2x8"],
-    ["1000x4x64", "768x4x128"],
-    ["4096x8x16", "3000x8x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
+    ["4096x16x16", "3000x24x24", "1000x4x64", "768x4x128"],
+    ["4096x16x16", "3000x24x24", *(f"{n}x4x{B}" for n in (1000, 2048, 4096) for B in (64, 128, 256, 512))],
 )
 
 
@@ -61,13 +64,26 @@ def ceilings() -> dict:
     return found
 
 
-def chain_at(point: str):
+def chain_at(point: str, threads: int | None = None):
     """(weights, work) of the replicas of a point."""
     width, depth, batch = parse(point)
     chain, replicas = he_relu(width, depth), replicas_at(width, depth, batch)
     return replicas * depth * width**2, lambda: pk.propagate(
-        chain, batch=batch, replicas=replicas, seed=0, engine="dense"
+        chain, batch=batch, replicas=replicas, seed=0, engine="dense", threads=threads
     )
+
+
+def draws_of(point: str) -> int:
+    """Of one network: what lies in a cache, or beyond, when the backward pass asks for it."""
+    width, depth, _ = parse(point)
+    return depth * width**2
+
+
+def read_at(point: str, numbers):
+    """(numbers, work): as many as a network has draws, read from end to end again and again."""
+    n = draws_of(point) // 128 * 128
+    times = max(1, DRAWS // n)
+    return times * n, lambda: _core.kernels.peak_read(numbers[:n], times)
 
 
 def matrix_free_at(point: str):
@@ -101,12 +117,18 @@ class Measured:
         seconds = iter(seconds_in_turn(works, rounds=ROUNDS))
         works = [lambda: _core.kernels.peak_multiply_add(DRAWS), lambda: _core.kernels.peak_draw(DRAWS)]
         works += [work for *_, work in free.values()]
+        kept = [point for point in ROOFLINE if draws_of(point) <= KEPT]
+        numbers = np.ones(max(map(draws_of, kept)), np.float32)
+        alone = {point: (chain_at(point, 1), read_at(point, numbers)) for point in kept}
+        works += [work for pair in alone.values() for _, work in pair]
         own = iter(seconds_in_turn(works, rounds=ROUNDS, clock=time.process_time))
         return {
             "peaks": {name: operations / next(seconds) for name, (operations, _) in peaks.items()},
             "points": {point: (weights, parse(point)[2], next(seconds)) for point, (weights, _) in chains.items()},
             "own peaks": (2 * 16 * DRAWS / next(own), DRAWS / next(own)),
             "columns": {point: (draws, products, next(own)) for point, (draws, products, _) in free.items()},
+            # seconds a weight, and a number that is read
+            "kept": {p: (next(own) / weights, next(own) / n) for p, ((weights, _), (n, _)) in alone.items()},
         }
 
 
@@ -156,10 +178,21 @@ class Dense(Measured):
         weights, batch, seconds = measured["points"][point]
         return weights * (1 / best(measured, "draw") + 4 * batch / best(measured, "multiply_add")) / seconds
 
+    def track_fraction_of_kept_roofline(self, measured, point):
+        """One thread's processor time beside its own peaks, where draws are kept: they come back no faster than as
+        many numbers are read in order, which the product backward may hide, and are stored while others are drawn."""
+        if point not in measured["kept"]:
+            return float("nan")
+        seconds, read = measured["kept"][point]
+        multiply_add, draw = measured["own peaks"]
+        product = 2 * parse(point)[2] / multiply_add
+        return (1 / draw + product + max(product, read)) / seconds
+
     track_nanoseconds_per_weight.unit = "ns"
     track_gflops.unit = "GFLOP/s"
     track_draws.unit = "weights/ns"
     track_fraction_of_multiply_add.unit = track_fraction_of_draw.unit = track_fraction_of_roofline.unit = "of 1"
+    track_fraction_of_kept_roofline.unit = "of 1"
 
 
 class MatrixFree(Measured):

@@ -24,13 +24,11 @@ constexpr int block_inputs = sizeof(T) == 4                        ? 6
                              : accumulators / panel_vectors<T> < 6 ? accumulators / panel_vectors<T>
                                                                    : 6;
 constexpr int reduced_inputs = 6;
-// A weight of so few bytes, used again and again, comes as fast as L2 gives it: to fetch it ahead takes longer.
-constexpr int64_t near_bytes = 1 << 20;
+constexpr bool one_in_order = accumulators > panel_lanes;  // sums of 16 units stay in registers
 
-// How far apart panels lie, and their blocks of 16 columns: those of one panel side by side, unless told otherwise. What
-// is to be fetched meanwhile lies `ahead`.
+// How far apart panels lie, and their blocks of 16 columns: those of one panel side by side, unless told otherwise.
 struct Steps {
-  int64_t panel = 0, block = panel_lanes * panel_lanes, ahead = 0;
+  int64_t panel = 0, block = panel_lanes * panel_lanes;
 };
 
 // `count` panels from p and n columns from k (a multiple of 16) of one matrix
@@ -54,10 +52,6 @@ PK_INLINE void multiply(const W* block, Steps steps, int n, const T* u, int64_t 
   for (int k = 0; k < n; k += panel_lanes, u += B * panel_lanes, block += steps.block) {
     const int end = n - k < panel_lanes ? n - k : panel_lanes;
     const W* w = block;
-    if (steps.ahead)
-      for (int p = 0; p < count; p++)
-        for (int j = 0; j < end; j++)
-          __builtin_prefetch(w + p * steps.panel + j * panel_lanes + steps.ahead, 0, 2);
     for (int j = 0; j < end; j++, w += panel_lanes)
 #pragma GCC unroll 8
       for (int p = 0; p < count; p++) {
@@ -104,7 +98,7 @@ template <class T> PK_INLINE void clear_padding(T* last_panel, int64_t units, in
       for (int64_t lane = units % panel_lanes; lane < panel_lanes; lane++) last_panel[b * panel_lanes + lane] = 0;
 }
 
-// Where a weight's entries lie, if they do: the caller's panel after panel, kept draws block after block.
+// Where a weight's entries lie, if they do.
 template <class W> struct Lying {
   const W* data;
   Steps steps;
@@ -114,6 +108,7 @@ template <class W> struct Lying {
 template <class T> PK_INLINE Lying<T> given(const Weights<T>& w) { return {w.given, {w.columns * panel_lanes}}; }
 template <class T> PK_INLINE Lying<float> kept(const Weights<T>& w, const float* draws) {
   constexpr int64_t tile = panel_lanes * panel_lanes;
+  if (!w.by_blocks) return {draws, {w.columns * panel_lanes}};
   return {draws, {tile, panels_of(w.rows) * tile}};
 }
 
@@ -127,7 +122,6 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
   const bool rounds = w.format.fraction;
   const int64_t N = w.columns, groups = (B + block_inputs<T> - 1) / block_inputs<T>;
   const Steps steps = whole.data ? whole.steps : Steps{tile_columns * panel_lanes};
-  const int64_t next = whole.by_blocks() && !draw && panels_of(w.rows) * N * panel_lanes * (int64_t)sizeof(W) > near_bytes ? tile_panels * steps.panel : 0;
   const auto multiply_tile = [&](int64_t p, int64_t k) {
     const int count = (int)(p1 - p < tile_panels ? p1 - p : tile_panels);
     const int n = (int)(N - k < tile_columns ? N - k : tile_columns);
@@ -142,7 +136,7 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
       if (rounds)
         multiply_inputs<T, T>(inputs, rounded, {tile_columns * panel_lanes}, count, n, x, B, to, k == 0, 1, k + n == N);
       else
-        multiply_inputs<T, W>(inputs, from, {steps.panel, steps.block, g ? 0 : next}, count, n, x, B, to, k == 0, w.scale, k + n == N);
+        multiply_inputs<T, W>(inputs, from, steps, count, n, x, B, to, k == 0, w.scale, k + n == N);
       b += inputs;
     }
   };
@@ -156,6 +150,9 @@ static void forward_tiles(const Weights<T>& w, int64_t p0, int64_t p1, int64_t B
 }
 
 // -- backward
+
+// A weight of so few bytes, used again and again, comes as fast as L2 gives it: to fetch it ahead takes longer.
+constexpr int64_t near_bytes = 1 << 20;
 
 // What is fetched from far while the tile before it is in use: a share with every pass, since a burst waits for the
 // lines in flight.
@@ -436,7 +433,7 @@ static void backward_tiles(const Weights<T>& w, int64_t k0, int64_t k1, int64_t 
   alignas(64) T rounded[near_panels * deep_columns * panel_lanes];
   for (int64_t k = k0; k < k1; k += deep_columns) {
     const int n = (int)(k1 - k < deep_columns ? k1 - k : deep_columns);
-    if constexpr (accumulators > panel_lanes)
+    if constexpr (one_in_order)
       if (B == 1 && !draw && !rounds && n == deep_columns) {
         const bool fetches =
             P * w.columns * panel_lanes * (int64_t)sizeof(W) > near_bytes && k + 2 * deep_columns <= k1;

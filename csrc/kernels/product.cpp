@@ -160,8 +160,8 @@ template <class T> void tall(const Tall& a, int64_t units, int64_t b0, int64_t B
 }
 
 template <class T>
-constexpr Products<T> table = {parameter_ranges, draw_panels<T>, forward<T>, backward<T>,
-                               gram<T>,          pack<T>,        tall<T>,    round_panels<T>};
+constexpr Products<T> table = {parameter_ranges, one_in_order, draw_panels<T>, forward<T>,     backward<T>,
+                               gram<T>,          pack<T>,      tall<T>,        round_panels<T>};
 
 }  // namespace
 

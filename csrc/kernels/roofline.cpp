@@ -30,7 +30,18 @@ float draw_normals(int64_t n) {
   return sum_lanes<float>(all);
 }
 
-constexpr Roofline table = {multiply_add, draw_normals};
+float read(const float* x, int64_t n) {
+  constexpr int sums = 8;
+  F32 y[sums] = {};
+  for (int64_t i = 0; i < n; i += sums * lanes<float>)
+#pragma GCC unroll 8
+    for (int j = 0; j < sums; j++) y[j] += load(x + i + j * lanes<float>);
+  F32 all[panel_vectors<float>] = {};
+  for (int j = 0; j < sums; j++) all[0] += y[j];
+  return sum_lanes<float>(all);
+}
+
+constexpr Roofline table = {multiply_add, draw_normals, read};
 
 }  // namespace
 

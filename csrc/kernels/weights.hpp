@@ -26,9 +26,10 @@ template <class T> struct Weights {
   double parameter;           // density of sparse, degrees of freedom of student, alpha of stable
   uint64_t seed;
   uint32_t layer, replica;
-  const float* kept;   // draws of an earlier forward product (`kept_size` of them), or null
-  const T* given;      // the caller's own matrix in panels, or null
-  Format format = {};  // what scale * draws is rounded to, where it is
+  const float* kept;       // draws of an earlier forward product (`kept_size` of them), or null
+  const T* given;          // the caller's own matrix in panels, or null
+  Format format = {};      // what scale * draws is rounded to, where it is
+  bool by_blocks = false;  // how kept draws lie, see below
 };
 
 // A tall array or (one column) a vector of unit draws; a bit is the top one of a word; kept: 1 where the word is at
@@ -41,8 +42,8 @@ struct Tall {
   uint32_t bound = 0;
 };
 
-// The backward pass reads kept draws 16 columns at a time, and one after the other: entry (row 16 p + lane, column k)
-// of P panels lies at [((k / 16 * P + p) * 16 + k % 16) * 16 + lane].
+// Kept draws lie in panels, as `given`, or by blocks of 16 columns: entry (row 16 p + lane, column k) of P panels at
+// [((k / 16 * P + p) * 16 + k % 16) * 16 + lane].
 inline constexpr int64_t kept_size(int64_t rows, int64_t columns) {
   return (rows + 15) / 16 * 16 * ((columns + 15) / 16 * 16);
 }

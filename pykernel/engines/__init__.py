@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from pykernel.distributions import GAUSSIAN
+from pykernel.program import Program
 
 TABLE = {
     ("dense", "cpp"): "pykernel.engines.cpp",
@@ -28,7 +29,7 @@ ENGINES = ("matrix_free", "dense")
 BACKENDS = ("cpp", "numba", "reference")
 
 
-def matrix_free_refusal(program) -> str | None:
+def matrix_free_refusal(program: Program) -> str | None:
     """Why no matrix-free backend can run a program, or None: exact laws are known for Gaussian and Haar weights."""
     kinds = {"given": "the caller's own weights", "identity": "identity weights", "constant": "constant weights"}
     for i in np.unique(program.layers.draw) if len(program.draws) > 1 else (0,):

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import cache, cached_property
+from typing import Any
 
 from pykernel import checks, machine
 from pykernel.engines import BACKENDS, ENGINES, TABLE, cost, matrix_free_refusal
+from pykernel.program import Program
 
 CLEARLY = 2.0  # times dearer: a named backend kept to matrix-free once, and cells of stores are known by their engine
 WRITTEN = 2e10  # bytes a second, by one core into memory: above what any of today does
@@ -20,7 +23,7 @@ class Choice:
         engine, backend: a key of `engines.TABLE`.  module: what it names.
     """
 
-    def __init__(self, program, engine: str, backend: str):
+    def __init__(self, program: Program, engine: str, backend: str) -> None:
         self.program, self.engine, self.backend = program, engine, backend
         self.module = module_of(engine, backend)
 
@@ -42,12 +45,12 @@ class Choice:
 
 
 @cache
-def module_of(engine, backend):
+def module_of(engine: str, backend: str) -> Any:
     """The module of an engine and backend."""
     return importlib.import_module(TABLE[engine, backend])
 
 
-def choose(program, engine="auto", backend="auto", keep=()) -> Choice:
+def choose(program: Program, engine: str = "auto", backend: str = "auto", keep: Sequence[str] = ()) -> Choice:
     """The engine and backend for a program.
 
     Raises:

@@ -10,14 +10,18 @@ hand. Where both engines cost the same was measured with he_normal ReLU chains o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from pykernel.chain import Chain
+from pykernel.dtypes import Bools, Ints
 from pykernel.patterns import pattern_of
-from pykernel.program import query_layers
+from pykernel.program import Draw, Program, Stretch, query_layers
 
 
-def seconds(program, engine: str, backend: str) -> float:
+def seconds(program: Program, engine: str, backend: str) -> float:
     """Nominal seconds of one replica of a program."""
     layers = program.layers
     columns = program.batch * layers.positions if len(program.windows) else program.columns
@@ -30,14 +34,14 @@ def seconds(program, engine: str, backend: str) -> float:
     return head + _seconds(engine, backend, *sizes, drawn, haar, attention, first, times)
 
 
-def _is_uniform(program) -> bool:
+def _is_uniform(program: Program) -> bool:
     """Whether all layers are as the first, each the only one of its repetition, and use weights of their own."""
     one = len(program.stretches) == 1 and program.stretches[0].each.layer == 1 and not program.counts.weight
     plain = len(program.draws) == 1 and not program.windows and len(program.kernels) == 1
     return one and plain and int(program.nodes.min()) == program.widest
 
 
-def seconds_of(chain, run: dict) -> float:
+def seconds_of(chain: Chain, run: dict) -> float:
     """The same of a chain under the words of a run, without lowering it."""
     positions = run.get("positions", ())
     positions = (positions,) if isinstance(positions, int) else tuple(positions)
@@ -59,32 +63,32 @@ def seconds_of(chain, run: dict) -> float:
     return head + _seconds(engine, backend, *sizes, drawn, haar, attention, first)
 
 
-def _head_of(chain, units, columns, run):
+def _head_of(chain: Chain, units: int, columns: int, run: dict) -> float:
     if chain.head is None:
         return 0.0
     read = columns if chain.head.over == "positions" else run["batch"]
     return _head(chain.head.outputs, units, read, run["backend"])
 
 
-def _head(outputs, units, columns, backend):
+def _head(outputs: int, units: int, columns: int, backend: str) -> float:
     """A weight of its own, and three exponentials of each logit."""
     each = units * (1.2e-9 + 0.12e-9 * columns) + 50e-9 * columns
     return float(outputs * each) * {"reference": 1000.0, "numba": 1.5}.get(backend, 1.0)
 
 
-def _first(first_uses, depth):
+def _first(first_uses: Ints, depth: int) -> Any:
     """Whether a layer is the first to use its weight, which draws it: of each layer, or of all."""
     return True if len(first_uses) == depth else np.bincount(first_uses, minlength=depth) > 0
 
 
-def _kinds(draws, of_layers):
+def _kinds(draws: Sequence[Draw], of_layers: Any) -> tuple[Any, Any]:
     """Whether weights are drawn, and whether they are orthogonal: of each layer, or of all."""
     drawn = [draw.distribution not in ("identity", "constant") for draw in draws]
     haar = [draw.distribution == "haar" for draw in draws]
     return (drawn[0], haar[0]) if len(draws) == 1 else (np.array(drawn)[of_layers], np.array(haar)[of_layers])
 
 
-def _attention(stretches, units, positions, causal, batch):
+def _attention(stretches: Sequence[Stretch], units: Ints, positions: Ints, causal: Bools, batch: int) -> float:
     """Multiply-adds of all attentions: scores and their use forward, five products back; units, positions: of
     layers."""
     if not len(causal):
@@ -94,7 +98,18 @@ def _attention(stretches, units, positions, causal, batch):
     return 7 * float(each.sum()) * batch
 
 
-def _seconds(engine, backend, rows, columns_of_weight, columns, drawn, haar, attention=0.0, first=True, times=1):
+def _seconds(
+    engine: str,
+    backend: str,
+    rows: Ints,
+    columns_of_weight: Ints,
+    columns: Any,
+    drawn: Any,
+    haar: Any,
+    attention: float = 0.0,
+    first: Any = True,
+    times: int = 1,
+) -> float:
     """`rows`, `columns_of_weight`: of each W[l].  columns: of every block, or of each layer's.  drawn, haar, first: of
     each layer, or of all.  attention: multiply-adds between positions.  times: how often these layers come."""
     depth = len(rows) * times

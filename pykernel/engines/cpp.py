@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pykernel import _core, machine
+from pykernel.activation import Activation
 from pykernel.cfunctions import CFunction
 from pykernel.program import Draw, Program
 
@@ -44,7 +45,7 @@ def refusal(program: Program, able: str = '"numba" or "reference"') -> str | Non
     return None
 
 
-def c_functions(row) -> tuple[CFunction, CFunction] | None:
+def c_functions(row: Activation) -> tuple[CFunction, CFunction] | None:
     """(value, slope) of a user's row as C functions; None where they are not, and Numba cannot compile them or is not
     installed."""
     if isinstance(row.value, CFunction) and isinstance(row.slope, CFunction):
@@ -57,7 +58,14 @@ def c_functions(row) -> tuple[CFunction, CFunction] | None:
 
 
 def run(
-    program: Program, first: int, count: int, *, threads: int, keep=(), engine: str = "dense", memory: int | None = None
+    program: Program,
+    first: int,
+    count: int,
+    *,
+    threads: int,
+    keep: tuple[()] = (),
+    engine: str = "dense",
+    memory: int | None = None,
 ) -> dict:
     """Rows of replicas first .. first + count - 1, each a float64 array. `memory`: bytes for stored blocks."""
     if keep:

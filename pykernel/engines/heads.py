@@ -5,16 +5,23 @@ plain ones."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from pykernel import stream
 from pykernel.activations import LOG2_E, log2_sigmoid
 from pykernel.block import Block, from_log2, ldexp
+from pykernel.dtypes import Floats
 from pykernel.engines.rounding import stored, stored_weight
+from pykernel.program import Program
+
+Keep = Callable[[str, int, Callable[[], np.ndarray]], None]  # name, number, what makes the array
 
 
-def objective(program, replica, last, keep=lambda name, number, make: None):
+def objective(
+    program: Program, replica: int, last: Block, keep: Keep = lambda name, number, make: None
+) -> tuple[Block, float]:
     """dJ/da[N] and J for the block of the last node; with formats the weight, the logits and their gradient are
     rounded. `keep` is told what the head reads, its logits, and dJ/dlogits."""
     formats = program.formats
@@ -35,7 +42,7 @@ def objective(program, replica, last, keep=lambda name, number, make: None):
     keep("head_input", 0, last.true)
     keep("logits", 0, y.true)
     t = head.targets if head.targets is not None else drawn_targets(program, replica, address)
-    dy, loss = (_STABLE if program.exponent else _PLAIN)[head.loss](y, t.astype(last.x.dtype))
+    dy, loss = (_STABLE if program.exponent else _PLAIN)[str(head.loss)](y, t.astype(last.x.dtype))
     dy = dy.times(1 / program.read_columns)
     if formats is not None:
         dy = stored(program, replica, "gradients", dy.times(formats.loss_scale), behind)
@@ -44,7 +51,7 @@ def objective(program, replica, last, keep=lambda name, number, make: None):
     return _spread(program, du), float(loss / program.read_columns)
 
 
-def memory(program) -> int:
+def memory(program: Program) -> int:
     """Bytes that a head takes, about: the draw of its weight with intermediates, or the weight and what losses make of
     logits; measured."""
     if not program.head.loss:
@@ -53,7 +60,7 @@ def memory(program) -> int:
     return max(80 * weights, 16 * weights + 90 * logits)
 
 
-def _read(program, last):
+def _read(program: Program, last: Block) -> Block:
     """What the head reads of the last node's columns."""
     if program.head.over == "positions":
         return last
@@ -63,7 +70,7 @@ def _read(program, last):
     return last.like(inputs[:, :, 0 if program.head.over == "first" else -1], last.e)
 
 
-def _spread(program, g):
+def _spread(program: Program, g: Block) -> Block:
     """The gradient of what it reads as that of every column."""
     if program.head.over == "positions":
         return g
@@ -75,7 +82,7 @@ def _spread(program, g):
     return g.like(columns, g.e)
 
 
-def drawn_targets(program, replica, address):
+def drawn_targets(program: Program, replica: int, address: int) -> Floats:
     """Drawn targets, (outputs, columns) float64."""
     seed, outputs, columns = program.seed, program.head.outputs, program.read_columns
     if program.head.loss in ("mse", "linear"):
@@ -85,22 +92,22 @@ def drawn_targets(program, replica, address):
     return (np.arange(outputs)[:, None] == stream.classes(seed, address, replica, outputs, columns)).astype(np.float64)
 
 
-def _linear(y, t):
+def _linear(y: Block, t: np.ndarray) -> tuple[Block, float]:
     """J = sum(t y): its derivative is t itself."""
     return Block(t, 0, y.exponent), ldexp((t * y.x).sum(), y.e)
 
 
-def _mse(y, t):
+def _mse(y: Block, t: np.ndarray) -> tuple[Block, float]:
     d = y.plus(Block(-t))
     return d, ldexp(0.5 * np.square(d.x).sum(), 2 * d.e)
 
 
-def _logits(y):
+def _logits(y: Block) -> np.ndarray:
     """True values within +-1e300; inf and nan only where a format overflowed."""
     return np.where(np.isfinite(y.x), np.clip(y.true(), -1e300, 1e300), y.x)
 
 
-def _sigmoid(y, t):
+def _sigmoid(y: Block, t: np.ndarray) -> tuple[Block, float]:
     """Binary cross-entropy: dJ/dy = (1 - t) sigmoid(y) - t sigmoid(-y); for t of 0 or 1 in log2, so that it never
     rounds to zero."""
     z = _logits(y)
@@ -110,7 +117,7 @@ def _sigmoid(y, t):
     return Block(np.exp2(log2_sigmoid(z)) - t), loss.sum() / LOG2_E
 
 
-def _softmax(y, t):
+def _softmax(y: Block, t: np.ndarray) -> tuple[Block, float]:
     """Cross-entropy: dJ/dy = p - t; where t = 1 minus the others' p, in log2."""
     z = _logits(y)
     log2 = (z - z.max(axis=0)) * LOG2_E
@@ -124,18 +131,18 @@ def _softmax(y, t):
     return from_log2(np.where(t == 1, -1.0, 1.0), np.where(t == 1, rest, log2)), loss
 
 
-def _plain_mse(y, t):
+def _plain_mse(y: Block, t: np.ndarray) -> tuple[Block, float]:
     return Block(y.x - t, 0, False), 0.5 * np.square(y.x - t).sum()
 
 
-def _plain_sigmoid(y, t):
+def _plain_sigmoid(y: Block, t: np.ndarray) -> tuple[Block, float]:
     one = y.x.dtype.type(1)
     p = one / (one + np.exp(-y.x))
     loss = -(t * np.log(p) + (one - t) * np.log(one - p)).sum()
     return Block((p - t) / (p * (one - p)) * (p * (one - p)), 0, False), loss
 
 
-def _plain_softmax(y, t):
+def _plain_softmax(y: Block, t: np.ndarray) -> tuple[Block, float]:
     e = np.exp(y.x)
     p = e / e.sum(axis=0)
     return Block(p - t, 0, False), -(t * np.log(p)).sum()

@@ -4,14 +4,29 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pykernel.kernels import activate, activation_lanes, blocks, draws, norms, ops, product, records, rounding, totals
+from pykernel.dtypes import Floats, Ints
+from pykernel.kernels import (
+    activate,
+    activation_lanes,
+    blocks,
+    callbacks,
+    draws,
+    norms,
+    ops,
+    product,
+    records,
+    rounding,
+    totals,
+)
 from pykernel.kernels.ops import KINDS, OPS, linear, mix
 from pykernel.kernels.run import kernels
 from pykernel.ops import TABLES
-from pykernel.program import FEW_COLUMNS, forms_gradient
+from pykernel.program import FEW_COLUMNS, Program, forms_gradient
 
 # log2 of the largest magnitude a block may have, see docs/design.md section 4.
 BOUNDS = {"float32": 40, "float64": 200}
@@ -20,12 +35,17 @@ BOUNDS = {"float32": 40, "float64": 200}
 class Filled:
     """A record whose addresses point into arrays that live as long as it does; the arrays are attributes."""
 
-    def __init__(self, record, arrays):
+    cuts: Ints  # these four of a workspace
+    slots: Ints
+    facts: Ints
+    blocks: np.ndarray
+
+    def __init__(self, record: np.void, arrays: dict[str, np.ndarray]) -> None:
         self.record = record
         self.__dict__.update(arrays)
 
 
-def record(dtype, **fields):
+def record(dtype: np.dtype, **fields: Any) -> Filled:
     """A record of numbers and of the addresses of arrays."""
     records.record_type(dtype)  # before a kernel meets it
     box = np.zeros(1, dtype)
@@ -39,7 +59,9 @@ def record(dtype, **fields):
 # -- the program
 
 
-def specify(program, functions, out, stop, compares=rounding.NEITHER):
+def specify(
+    program: Program, functions: Sequence[callbacks.Row], out: Floats, stop: Ints, compares: int = rounding.NEITHER
+) -> Filled:
     """The program in the kernels' numbers.
 
     Args:
@@ -90,16 +112,16 @@ def specify(program, functions, out, stop, compares=rounding.NEITHER):
     )
 
 
-def _kinds(program):
+def _kinds(program: Program) -> set[str]:
     return {op.kind for stretch in program.stretches for op in stretch.ops}
 
 
 @functools.cache
-def _kernels(dtype, kinds):
+def _kernels(dtype: str, kinds: tuple[str, ...]) -> Ints:
     return kernels(np.dtype(dtype), kinds)
 
 
-def _ops(program):
+def _ops(program: Program) -> tuple[Ints, Ints]:
     """Tables of the stretches (see `records.STRETCH`) and of their ops (`records.OP`), int64."""
     stretches, order, start = [], [], 0
     for stretch in program.stretches:
@@ -113,7 +135,7 @@ def _ops(program):
     return np.array(stretches, np.int64), np.array(order, np.int64)
 
 
-def _functions(program, functions):
+def _functions(program: Program, functions: Sequence[callbacks.Row]) -> tuple[Floats, Ints]:
     """Facts and calls of each activation function, see `activate`."""
     facts, calls = [], []
     for activation, function in zip(program.activations, functions, strict=True):
@@ -126,7 +148,7 @@ def _functions(program, functions):
     return np.array(facts, np.float64), np.array(calls, np.int64)
 
 
-def _own(program, array):
+def _own(program: Program, array: Floats | None) -> tuple[Floats | None, int]:
     """The caller's (n, columns) array as a block and its exponent, so that 1e308 fits in float32."""
     if array is None:
         return None, 0
@@ -139,7 +161,7 @@ def _own(program, array):
 # -- the workspace
 
 
-def workspace(program, workers, bounds):
+def workspace(program: Program, workers: int, bounds: tuple[int, ...]) -> Filled:
     """The record (records.WORK) of one replica at a time, products cut among so many workers; bounds: see `sizes`."""
     found, cuts, kept_at = sizes(program, workers, bounds)
     arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in found.items()}
@@ -155,18 +177,18 @@ def workspace(program, workers, bounds):
     return room
 
 
-def _rows_of(array):
+def _rows_of(array: np.ndarray) -> Ints:
     """The address of each row of an array."""
     return array.ctypes.data + array.strides[0] * np.arange(len(array))
 
 
-def slot(room, s):
+def slot(room: Filled, s: int) -> tuple[Ints, np.ndarray]:
     """The facts of a slot and its block, as arrays."""
     i = (room.slots[s] - room.facts.ctypes.data) // room.facts.strides[0]
     return room.facts[i], room.blocks[i]
 
 
-def sizes(program, workers, bounds):
+def sizes(program: Program, workers: int, bounds: tuple[int, ...]) -> tuple[dict[str, tuple[Any, str]], Ints, Ints]:
     """What a workspace is made of.
 
     Args:
@@ -220,22 +242,22 @@ def sizes(program, workers, bounds):
     return found, cuts, kept_at
 
 
-def _padded(n):
+def _padded(n: Any) -> Any:
     return (n + 15) // 16 * 16
 
 
-def _offsets(lengths):
+def _offsets(lengths: Ints) -> Ints:
     return np.cumsum(lengths) - lengths
 
 
-def _kept(tiles, most):
+def _kept(tiles: Ints, most: int) -> Ints:
     """Where the drawn tiles of each layer are kept, the last layers' first as far as `most` numbers go; else -1."""
     behind = np.cumsum(tiles[::-1].astype(np.float64))[::-1]
     kept = (behind <= most) & (tiles > 0)
     return np.where(kept, _offsets(np.where(kept, tiles, 0)), -1)
 
 
-def _walk(program):
+def _walk(program: Program) -> tuple[Floats, dict[str, Any]]:
     """Bytes that each repetition keeps on the tape: the sum of what its ops say, float64, since asking must not
     overflow; and the most of units and columns, of numbers in a block, in a node's and in a Gram matrix."""
     item, out = np.dtype(program.dtype).itemsize, []
@@ -243,7 +265,7 @@ def _walk(program):
     begin = (program.nodes[:1], np.array([float(program.columns)]))
     largest = dict.fromkeys(("units", "columns", "block", "node", "gram"), 1.0)
 
-    def grow(**sizes):
+    def grow(**sizes: Any) -> None:
         for name, values in sizes.items():
             largest[name] = max(largest[name], float(np.max(values)))
 
@@ -272,7 +294,7 @@ def _walk(program):
     return np.concatenate(out), largest
 
 
-def _columns_of_nodes(program):
+def _columns_of_nodes(program: Program) -> Floats:
     """Columns of a[0] .. a[N], float64."""
     out = np.full(len(program.nodes), float(program.columns))
     if not len(program.window_steps):
@@ -289,7 +311,7 @@ def _columns_of_nodes(program):
     return out
 
 
-def _cuts(tape, most, checkpoint):
+def _cuts(tape: Floats, most: int, checkpoint: int) -> Ints:
     """The repetitions at which segments begin, and their end: one if the tape fits, else what needs least memory."""
     total = int(tape.sum())
     if total <= most or len(tape) == 1:

@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import Any, Protocol
 
 import numpy as np
 
 from pykernel import observables, stream
 from pykernel.block import Block
+from pykernel.dtypes import Floats
 from pykernel.engines import heads
 from pykernel.engines.rounding import Rounding, stored, stored_weight
 from pykernel.ops import OPS, drive, linear
 from pykernel.ops.linear import by_group, from_groups
-from pykernel.program import Program
+from pykernel.program import Op, Program
+from pykernel.seen import Operator
 from pykernel.tangent import Tangent
+from pykernel.totals import Total
 
 
 def refusal(program: Program) -> str | None:
@@ -25,16 +30,18 @@ def refusal(program: Program) -> str | None:
     return None
 
 
-def run(program: Program, first: int, count: int, *, threads: int = 1, keep=()) -> dict:
+def run(program: Program, first: int, count: int, *, threads: int = 1, keep: Sequence[str] = ()) -> dict:
     """Rows of replicas first .. first + count - 1; with `keep`, also lists of the named arrays a replica (see
     Kept)."""
     return run_operators(program, first, count, Dense, keep)
 
 
-def run_operators(program, first, count, operator, keep=()):
+def run_operators(
+    program: Program, first: int, count: int, operator: Callable[[Program, int], Weights], keep: Sequence[str] = ()
+) -> dict:
     """Run with the weights that `operator(program, replica)` stands for."""
     counts = program.counts
-    out = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
+    out: dict[str, Any] = {row.name: np.full(observables.shape(row, count, counts), np.nan) for row in observables.ROWS}
     traces, kernels = [], []
     for index in range(count):
         kept = Kept(keep)
@@ -51,7 +58,14 @@ def run_operators(program, first, count, operator, keep=()):
     return out
 
 
-def _replica(program, replica, operator, rows, kept, traced=None):
+def _replica(
+    program: Program,
+    replica: int,
+    operator: Callable[[Program, int], Weights],
+    rows: dict[str, np.ndarray],
+    kept: Kept,
+    traced: list | None = None,
+) -> Tangent | None:
     """One replica, and its Tangent where there is one; in a run with formats the same weights beside without them, op
     by op."""
     weights = operator(program, replica)
@@ -69,7 +83,7 @@ def _replica(program, replica, operator, rows, kept, traced=None):
     return None
 
 
-def trace(program, replica, operator=None):
+def trace(program: Program, replica: int, operator: Callable[[Program, int], Weights] | None = None) -> Floats:
     """(exponent, log10 of the norm) of what every op of a replica wrote: forward the ops in order, backward the
     registers that each read."""
     rows = {row.name: np.full(observables.shape(row, 1, program.counts), np.nan) for row in observables.ROWS}
@@ -77,6 +91,13 @@ def trace(program, replica, operator=None):
     with np.errstate(all="ignore"):
         _replica(program, replica, operator or Dense, rows, Kept(()), traced)
     return np.array(traced)
+
+
+class Weights(Operator, Protocol):
+    """The weights of a replica, and the same without formats."""
+
+    def beside(self) -> Weights:
+        """For the run beside."""
 
 
 class Kept:
@@ -89,10 +110,10 @@ class Kept:
         *("grad_weight_total", "grad_bias_total"),
     )
 
-    def __init__(self, keep):
-        self.arrays = {name: {} for name in keep}
+    def __init__(self, keep: Sequence[str]) -> None:
+        self.arrays: dict[str, dict[int, Any]] = {name: {} for name in keep}
 
-    def keep(self, name, number, make):
+    def keep(self, name: str, number: int, make: Callable[[], Any]) -> None:
         if name in self.arrays:
             self.arrays[name][number] = make()
 
@@ -101,10 +122,10 @@ class Dense:
     """Unit draws D[l] of every weight as matrices: forward D u, backward D^T delta; the layer's scale is applied by the
     caller. What is rounded is the weight itself: then that stands for D, and the scale is 1."""
 
-    def __init__(self, program, replica):
+    def __init__(self, program: Program, replica: int) -> None:
         self.program, self.replica = program, replica
 
-    def matrix(self, layer):
+    def matrix(self, layer: int) -> np.ndarray:
         """The unit draw of W[layer], (n[l], n[l-1]) float64, or the caller's own weight."""
         program = self.program
         rows, columns, address = (
@@ -126,19 +147,19 @@ class Dense:
             return whole
         return stream.matrix(program.seed, address, self.replica, rows, columns, *draw).astype(np.float64)
 
-    def beside(self):
+    def beside(self) -> Dense:
         """The same weights without formats."""
         return Dense(dataclasses.replace(self.program, formats=None), self.replica)
 
-    def rounds(self):
+    def rounds(self) -> bool:
         """Whether weights are rounded."""
         return self.program.formats is not None and self.program.formats.row("weights") is not None
 
-    def scale(self, layer):
+    def scale(self, layer: int) -> float:
         """What products are multiplied with."""
         return 1.0 if self.rounds() else self.program.layers.scale[layer - 1]
 
-    def stored(self, layer):
+    def stored(self, layer: int) -> np.ndarray:
         """The matrix of products."""
         if not self.rounds():
             return self.matrix(layer)
@@ -146,22 +167,22 @@ class Dense:
         address = int(self.program.layers.address[layer - 1])
         return stored_weight(self.program, self.replica, address, weight.astype(self.program.dtype))
 
-    def forward(self, layer, u):
+    def forward(self, layer: int, u: np.ndarray) -> np.ndarray:
         weight = self._by_group(layer, u.dtype)
         return (weight @ by_group(self.program, layer - 1, u)).reshape(-1, u.shape[1])
 
-    def backward(self, layer, delta):
+    def backward(self, layer: int, delta: np.ndarray) -> np.ndarray:
         weight = self._by_group(layer, delta.dtype)
         du = weight.swapaxes(1, 2) @ delta.reshape(len(weight), -1, delta.shape[1])
         return from_groups(self.program, layer - 1, du)
 
-    def _by_group(self, layer, dtype):
+    def _by_group(self, layer: int, dtype: np.dtype) -> np.ndarray:
         """The weight as (groups, rows, columns)."""
         weight = self.stored(layer).astype(dtype)
         return weight.reshape(int(self.program.layers.groups[layer - 1]), -1, weight.shape[1])
 
 
-def haar(normals):
+def haar(normals: Floats) -> Floats:
     """Orthonormal rows or columns, whichever are fewer, uniform: QR with a positive diagonal (Mezzadri 2007)."""
     if normals.shape[0] < normals.shape[1]:
         return haar(normals.T).T
@@ -181,37 +202,50 @@ class Run:
         turn: which pass over the network this is, of several in training; masks are drawn anew in each.
     """
 
-    def __init__(self, program, replica, operator, rows, trace, beside=None, traced=None):
+    def __init__(
+        self,
+        program: Program,
+        replica: int,
+        operator: Operator,
+        rows: dict[str, np.ndarray],
+        trace: Kept,
+        beside: Run | None = None,
+        traced: list | None = None,
+    ) -> None:
         self.program, self.replica, self.operator, self.rows, self.trace = program, replica, operator, rows, trace
-        self.registers, self.gradients, self.tape = {}, {}, []
+        self.registers: dict[int, Block] = {}
+        self.gradients: dict[int, Block] = {}
+        self.tape: list[tuple[Op, int, Any]] = []
         self.tangent = Tangent(program) if program.common else None
-        self.totals = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
+        self.totals: dict[
+            int, Total
+        ] = {}  # of each shared weight its gradient and its bias's, summed over the uses so far
         self.traced, self.at, self.turn = traced, 0, 0
         self.rounding = None if beside is None else Rounding(self, beside)
-        self.nodes = {}  # of a run beside another: its signals and gradients at nodes
+        self.nodes: dict[tuple[str, int], Block] = {}  # of a run beside another: its signals and gradients at nodes
 
-    def put(self, name, number, value):
+    def put(self, name: str, number: int, value: Any) -> None:
         """An entry of a row."""
         self.rows[name][0, number] = value
 
-    def take(self, register):
+    def take(self, register: int) -> Block:
         """The gradient of a register as it is stored; the register has none then."""
         gradient = self.gradients.pop(register)
         return gradient if self.rounding is None else self.rounding.stored("gradients", gradient)
 
-    def give(self, register, gradient):
+    def give(self, register: int, gradient: Block) -> None:
         """Add to the gradient of a register."""
         known = self.gradients.get(register)
         self.gradients[register] = gradient if known is None else gradient.plus(known)
 
-    def steps(self):
+    def steps(self) -> Iterator[tuple[Op, int]]:
         """Every op in order, with its number."""
         for stretch in self.program.stretches:
             for repetition in range(stretch.count):
                 for op in stretch.ops:
                     yield op, stretch.number(OPS[op.kind].TABLE, op, repetition)
 
-    def note(self, word, blocks, registers):
+    def note(self, word: str, blocks: dict[int, Block], registers: Iterable[int]) -> None:
         """What an op wrote of "signals" or "gradients", as it is stored, where somebody asks; what is to be rounded by
         chance as it lies."""
         if self.traced is not None:
@@ -220,13 +254,13 @@ class Run:
                 found = [None if b is None else stored(self.program, self.replica, word, b, 0) for b in found]
             self.traced += [(0, np.nan) if b is None else (b.e, b.log10_norm()) for b in found]
 
-    def forward(self):
+    def forward(self) -> None:
         """From the input to dJ/da[N]."""
         self.at = 0
         for _ in self._forward():
             pass
 
-    def _forward(self):
+    def _forward(self) -> Iterator[None]:
         """The same, an op at a time."""
         self.registers[0] = self.store(0, input_block(self.program, self.replica))
         self.trace.keep("activation", 0, self.registers[0].true)
@@ -243,16 +277,16 @@ class Run:
             self.program, self.replica, self.registers[0], self.trace.keep
         )
 
-    def store(self, register, block):
+    def store(self, register: int, block: Block) -> Block:
         """What is left of a block when it is stored."""
         return block if self.rounding is None else self.rounding.signal(register, block)
 
-    def backward(self):
+    def backward(self) -> None:
         """Back to dJ/da[0]."""
         for _ in self._backward():
             pass
 
-    def _backward(self):
+    def _backward(self) -> Iterator[None]:
         """The same, an op at a time."""
         while self.tape:
             op, number, kept = self.tape.pop()
@@ -266,14 +300,14 @@ class Run:
         self.trace.keep("grad_activation", 0, g.true)
 
 
-def input_block(program, replica, tall=stream.tall):
+def input_block(program: Program, replica: int, tall: Callable[..., np.ndarray] = stream.tall) -> Block:
     """a[0] of a replica, drawn (by the stream's definition or what has its bits) or the caller's."""
     if program.x is not None:
         return Block.of(program, program.x)
     return Block.of(program, drive.drawn(program, replica, 0, int(program.nodes[0]), tall))
 
 
-def _objective(program, replica, last, keep):
+def _objective(program: Program, replica: int, last: Block, keep: heads.Keep) -> tuple[Block, float]:
     """dJ/da[N], times the loss scale where there is one, and J."""
     if program.head.loss is not None:
         return heads.objective(program, replica, last, keep)

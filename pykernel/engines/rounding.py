@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
 from pykernel import stream
-from pykernel.block import LOG10_2, ldexp
+from pykernel.block import LOG10_2, Block, ldexp
+from pykernel.dtypes import Floats, Reals
+from pykernel.program import Program
+from pykernel.seen import Run
 
 PURPOSE = {"weights": stream.ROUND_WEIGHT, "signals": stream.ROUND_SIGNAL, "gradients": stream.ROUND_GRADIENT}
 
 
-def stored(program, replica, word, block, number):
+def stored(program: Program, replica: int, word: str, block: Block, number: int) -> Block:
     """A block of "signals" or "gradients" as its format holds it; it is, or is the gradient of, what op `number`
     made."""
     formats = program.formats
@@ -25,8 +29,9 @@ def stored(program, replica, word, block, number):
     return block.like(formats.rounded(word, block.true(), words).astype(block.x.dtype), 0)
 
 
-def stored_weight(program, replica, address, weight):
+def stored_weight(program: Program, replica: int, address: int, weight: Reals) -> Floats:
     """A weight in the dtype of the run as its format holds it, float64."""
+    assert program.formats is not None
     words = None
     if program.formats.stochastic:
         words = stream.matrix_words(program.seed, PURPOSE["weights"], address, replica, *weight.shape)[0]
@@ -36,29 +41,36 @@ def stored_weight(program, replica, address, weight):
 MOST = 200  # powers of two between two blocks whose difference is taken as it stands
 
 
+class Turns(Run, Protocol):
+    """A run that says whose turn it is."""
+
+    at: int
+
+
 class Rounding:
     """The rounding of one replica: `run` is rounded, `beside` has the same weights and is not."""
 
-    def __init__(self, run, beside):
+    def __init__(self, run: Turns, beside: Run) -> None:
+        assert run.program.formats is not None
         self.run, self.beside, self.formats = run, beside, run.program.formats
-        self.before = {}  # of each register the signal before it was rounded, and the op that made it
+        self.before: dict[int, tuple[Block, int]] = {}  # of each register, unrounded, and by which op
 
-    def stored(self, word, block, number=None):
+    def stored(self, word: str, block: Block, number: int | None = None) -> Block:
         """A block of "signals" or "gradients" as its format holds it, of the op whose turn it is or of another."""
         at = self.run.at if number is None else number
         return stored(self.run.program, self.run.replica, word, block, at)
 
-    def signal(self, register, block):
+    def signal(self, register: int, block: Block) -> Block:
         """A signal as it is stored in a register."""
         self.before[register] = block, self.run.at
         return self.stored("signals", block)
 
-    def compare_signal(self, number, register):
+    def compare_signal(self, number: int, register: int) -> None:
         """The rows of a node's signal; what it passes on is compared no more."""
         self.compare("signal", number, *self.before.get(register, (self.run.registers[register],)))
         self.before.clear()
 
-    def compare(self, what, number, block, made_by=None):
+    def compare(self, what: str, number: int, block: Block, made_by: int | None = None) -> None:
         """The rows of a node's "signal" or "gradient", of what there is before it is rounded."""
         run, word = self.run, f"{what}s"
         row = self.formats.row(word)
@@ -84,7 +96,7 @@ class Rounding:
             run.put("gradient_cosine", number, (x * y).sum() / (np.sqrt((x * x).sum()) * norm))
 
 
-def _of_order_one(x):
+def _of_order_one(x: np.ndarray) -> tuple[Floats, int]:
     """Mantissas as float64, the largest of order one, and the power of two that takes them back."""
     power = math.frexp(np.abs(x).max())[1]
     return ldexp(x.astype(np.float64), -power), power

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pykernel.chain import Chain
 from pykernel.engines.choice import Choice, choose, smaller
 from pykernel.lower import lower
 from pykernel.measured import Measured
+from pykernel.parts import Clip
 from pykernel.program import MAX_REPLICAS, Program
 from pykernel.samplers import with_samples
 
@@ -43,14 +45,16 @@ class Job(NamedTuple):
     choice: Choice
 
 
-def lowered(chain: Chain, **words) -> Program:
+def lowered(chain: Chain, **words: Any) -> Program:
     """The program of a chain under the arguments of `propagate`; refuses what is no chain."""
     if not isinstance(chain, Chain):
         raise TypeError(f"chain must be a pykernel.Chain, got {type(chain).__name__}")
     return lower(chain, **words)
 
 
-def prepare(chain: Chain, *, engine: str = "auto", backend: str = "auto", keep=(), **words) -> Job:
+def prepare(
+    chain: Chain, *, engine: str = "auto", backend: str = "auto", keep: str | Sequence[str] = (), **words: Any
+) -> Job:
     """A chain lowered, with its engine and backend chosen.
 
     Raises:
@@ -67,8 +71,8 @@ def measure(
     replicas: int = 1,
     engine: str = "auto",
     threads: int | None = None,
-    keep=(),
-    **words,
+    keep: str | Sequence[str] = (),
+    **words: Any,
 ) -> Measured:
     """Rows of replicas first .. first + replicas - 1. The bits do not depend on how replicas are cut into calls.
 
@@ -114,7 +118,7 @@ def measure(
     )
 
 
-def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
+def execute(job: Job, first: int, count: int, threads: int, keep: Sequence[str] = ()) -> dict:
     """The rows of replicas before any clipping by norm, with float64 where it must be; "keep" where asked for."""
     program, module = job.program, job.choice.module
     if program.samplers is not None:  # a user's sampler is asked for one replica's weights at a time
@@ -136,14 +140,14 @@ def execute(job: Job, first: int, count: int, threads: int, keep=()) -> dict:
     return rows
 
 
-def _divide_loss_scale(scale: float, rows) -> None:
+def _divide_loss_scale(scale: float, rows: dict) -> None:
     """Take the loss scale out of the rows of gradients, in place."""
     if scale != 1:
         for name in observables.SCALED:
             rows[name] -= np.log10(scale)
 
 
-def _uneven(columns) -> bool:
+def _uneven(columns: np.ndarray | None) -> bool:
     """Whether the caller's columns differ so much in size that float32, with one exponent for all, would lose digits of
     some."""
     if columns is None:
@@ -153,7 +157,7 @@ def _uneven(columns) -> bool:
     return bool(sizes.size) and sizes.max() / UNEVEN > sizes.min()
 
 
-def _look_again(module, program: Program, first: int, rows, threads: int) -> None:
+def _look_again(module: Any, program: Program, first: int, rows: dict, threads: int) -> None:
     """Where float32 says that a gradient is exactly zero although every layer passes something, float64 is asked,
     replica by replica.
 
@@ -175,7 +179,7 @@ def _look_again(module, program: Program, first: int, rows, threads: int) -> Non
                 rows[name][i] = again[name][0]
 
 
-def clip_by_norm(clip, rows) -> None:
+def clip_by_norm(clip: Clip | None, rows: dict) -> None:
     """Apply clipping by norm to the rows of the parameter gradients, in place: g -> g min(1, bound / norm), in
     decades."""
     if clip is None or clip.norm is None:
@@ -272,7 +276,7 @@ def _distributions(program: Program) -> str:
     return " and ".join(dict.fromkeys(program.draws[i].distribution for i in program.layers.draw.tolist()))
 
 
-def _warn_beyond(program: Program, rows) -> None:
+def _warn_beyond(program: Program, rows: dict) -> None:
     """Say where a function that grows faster than linearly met arguments beyond 2^60, where engines continue it by a
     line."""
     if not program.exponent or not any(row.is_superlinear for row in program.activations):
@@ -296,7 +300,7 @@ def _warn_beyond(program: Program, rows) -> None:
         )
 
 
-def _keep(keep) -> tuple[str, ...]:
+def _keep(keep: str | Sequence[str]) -> tuple[str, ...]:
     if not checks.iterable(keep):
         raise TypeError(f"keep must be a sequence of names, got {keep!r}; write keep=({keep!r},)")
     names = tuple(keep)

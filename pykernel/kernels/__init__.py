@@ -7,6 +7,8 @@ import contextlib
 import functools
 import logging
 import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numba
 from numba.core import event
@@ -14,13 +16,15 @@ from numba.core.caching import IndexDataCacheFile
 
 from pykernel.kernels import sources
 
+Kernel = TypeVar("Kernel", bound=Callable)
+
 
 class _Announcer(event.Listener):
     """Says once that kernels are being compiled; what is loaded from disk raises no event."""
 
     said = False
 
-    def on_start(self, event):
+    def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
         if self.said or not (dispatcher.py_func.__module__ or "").startswith(__name__):
             return
@@ -28,7 +32,7 @@ class _Announcer(event.Listener):
         kept = f"once; kept in {_cached_in}" if _cached_in else "in every process: no cache folder is writable"
         logging.getLogger("pykernel").warning("compiling the Numba kernels: up to a minute, %s", kept)
 
-    def on_end(self, event):
+    def on_end(self, event: Any) -> None:
         pass
 
 
@@ -43,7 +47,7 @@ class _SharedCacheFile(IndexDataCacheFile):
     """
 
     @contextlib.contextmanager
-    def _locked(self):
+    def _locked(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             try:
                 import fcntl
@@ -54,11 +58,11 @@ class _SharedCacheFile(IndexDataCacheFile):
                 pass
             yield
 
-    def save(self, key, data):
+    def save(self, key: Any, data: Any) -> None:
         with self._locked():
             super().save(key, data)
 
-    def load(self, key):
+    def load(self, key: Any) -> Any:
         with self._locked():
             return super().load(key)
 
@@ -68,10 +72,10 @@ _cached_in = None  # the folder
 _stamp = functools.cache(sources.digest)
 
 
-def jit(function):
+def jit(function: Kernel) -> Kernel:
     """Compile a kernel: no GIL, no Python objects, NumPy's division, kept on disk where a folder is writable."""
     global _cached_in
-    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     try:
         compiled.enable_caching()
     except RuntimeError:  # Numba's word for no such folder
@@ -81,12 +85,13 @@ def jit(function):
     return compiled
 
 
-def inline(function):
+def inline(function: Kernel) -> Kernel:
     """Compile a piece of a kernel that is always merged into its caller."""
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    return compiled
 
 
-def address_of(function, key):
+def address_of(function: Any, key: tuple) -> int:
     """The address of a kernel compiled for these argument types, for `lanes.call`."""
     function.compile(key)
     compiled = function.overloads[key]

@@ -8,12 +8,12 @@ Accuracy: a few units in the last place; `tests/engines/test_numba.py` holds eve
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba import types
-from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from pykernel.activations import GELU_CUBIC, SELU_ALPHA, SELU_LAMBDA
@@ -29,8 +29,8 @@ OTHER, PIECEWISE = -1, 0
 class Row(NamedTuple):
     """A function in lanes: phi and phi' of (parameter, z)."""
 
-    value: Dispatcher
-    slope: Dispatcher
+    value: Callable
+    slope: Callable
 
 
 _ROOT_2_OVER_PI = math.sqrt(2 / math.pi)

@@ -27,7 +27,7 @@ def digest(module: str) -> str:
     return sha.hexdigest()
 
 
-def _content(module):
+def _content(module: str) -> bytes:
     """The bytes of a module; of the compiled one its constants, which is all of it that Numba freezes."""
     file = _file(module)
     if file is not None:
@@ -35,8 +35,8 @@ def _content(module):
     return repr([(name, getattr(constants, name)) for name in dir(constants) if not name.startswith("_")]).encode()
 
 
-def _closure(module):
-    found, todo = set(), [module]
+def _closure(module: str) -> set[str]:
+    found, todo = set[str](), [module]
     while todo:
         name = todo.pop()
         if name not in found:
@@ -46,9 +46,9 @@ def _closure(module):
 
 
 @functools.cache
-def _imports(module):
+def _imports(module: str) -> list[str]:
     """Modules of this package that a module imports at its top: Numba freezes globals that come from them."""
-    found, file = set(), _file(module)
+    found, file = set[str](), _file(module)
     if file is None:
         return []
     text = file.read_text()
@@ -60,7 +60,7 @@ def _imports(module):
     return sorted(found - {module})
 
 
-def _file(module):
+def _file(module: str) -> Path | None:
     """The file of a module of this package; None for what is none."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     for file in (path.with_suffix(".py") if path != PACKAGE else path / "__init__.py", path / "__init__.py"):

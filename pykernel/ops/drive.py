@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from pykernel import stream
 from pykernel.block import Block
+from pykernel.dtypes import Floats
+from pykernel.program import Op, Program
+from pykernel.seen import Run
 
 TABLE = "drive"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> None:
     """x_k into `out`; what the op reads only says when it arrives."""
     program = run.program
     if program.drive is not None:
@@ -23,12 +27,12 @@ def forward(run, op, number):
     run.registers[op.out] = Block.of(program, drawn(program, run.replica, number + 1, n))
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: None) -> None:
     """Nothing is asked of an input."""
     run.take(op.out)
 
 
-def drawn(program, replica, layer, n, tall=stream.tall):
+def drawn(program: Program, replica: int, layer: int, n: int, tall: Callable[..., np.ndarray] = stream.tall) -> Floats:
     """Input number `layer` (0: the chain's own) of a replica, (n, columns) float64; `tall` has the bits of the
     stream's definition."""
     columns, c = program.columns, program.correlation

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel.block import slopes, values
+from pykernel.block import Block, slopes, values
 from pykernel.ops.phi import observe_slopes
+from pykernel.program import Op
+from pykernel.seen import Run
 
 TABLE = "activation"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> tuple[Block, Block, Block]:
     """phi(g) * v into `out`; g, phi(g) and v are kept."""
     g, v = (run.registers[i] for i in op.ins)
     value = values(run.program.activations[run.program.steps.row[number]], g)
@@ -19,7 +21,7 @@ def forward(run, op, number):
     return g, value, v
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: tuple[Block, Block, Block]) -> None:
     """Both gradients: phi'(g) v and phi(g) times that of the product."""
     g, value, v = kept
     row = run.program.activations[run.program.steps.row[number]]

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pykernel.window import OUTSIDE
+from pykernel.program import Op
+from pykernel.seen import Run
+from pykernel.window import OUTSIDE, Window
 
 TABLE = "window"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> None:
     """The patches into `out`: unit by unit, or tap by tap with the units of a tap together."""
     window, x = _window(run, number), run.registers[op.ins[0]]
     inputs = by_position(x.x, run.program.batch)
@@ -19,7 +21,7 @@ def forward(run, op, number):
     run.registers[op.out] = x.like(seen.reshape(-1, run.program.batch * seen.shape[-1]), x.e)
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: None) -> None:
     """To each position the sum over the taps that see it, tap after tap."""
     window, g = _window(run, number), run.take(op.out)
     sources = window.sources()
@@ -33,10 +35,10 @@ def backward(run, op, number, kept):
     run.give(op.ins[0], g.like(out.reshape(len(out), -1), g.e))
 
 
-def by_position(x, batch):
+def by_position(x: np.ndarray, batch: int) -> np.ndarray:
     """A block's columns as (units, inputs, positions)."""
     return x.reshape(len(x), batch, -1)
 
 
-def _window(run, number):
+def _window(run: Run, number: int) -> Window:
     return run.program.windows[run.program.window_steps[number]]

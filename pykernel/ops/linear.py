@@ -9,14 +9,16 @@ import numpy as np
 
 from pykernel import stream
 from pykernel.block import LOG10_2, Block, ldexp
-from pykernel.program import BIASES, CENTRED, forms_gradient
+from pykernel.dtypes import Floats
+from pykernel.program import BIASES, CENTRED, Op, Program, forms_gradient
+from pykernel.seen import Run
 from pykernel.totals import Total
 from pykernel.window import as_kernel
 
 TABLE = "layer"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> Block:
     """z into `out`; u is kept."""
     program, layer = run.program, number + 1
     u = run.registers[op.ins[0]]
@@ -29,7 +31,7 @@ def forward(run, op, number):
     return u
 
 
-def backward(run, op, number, u):
+def backward(run: Run, op: Op, number: int, u: Block) -> None:
     """W^T delta, and the norms of dJ/dz, dJ/db and dJ/dW."""
     program, layer = run.program, number + 1
     delta = run.take(op.out)
@@ -64,20 +66,24 @@ def backward(run, op, number, u):
     run.give(op.ins[0], du)
 
 
-def finish(run):
+def finish(run: Run) -> None:
     """The rows of shared weights, of the sums over their uses, once all are known."""
-    clip = run.program.clip_value
-    norm = lambda block: _log10_clipped_norm(block.x, block.e, clip) if clip else block.log10_norm()
     for number, total in run.totals.items():
-        run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
-        run.put("log10_grad_bias_total", number, norm(total.bias))
-        taps = run.program.taps(run.program.first_uses[number] + 1)
-        whole = lambda total=total, taps=taps: as_kernel(total.weight().true(), taps)
-        run.trace.keep("grad_weight_total", number + 1, lambda whole=whole: _clipped(whole(), clip))
-        run.trace.keep("grad_bias_total", number + 1, lambda total=total: _clipped(total.bias.true()[:, 0], clip))
+        _finish(run, number, total)
 
 
-def _total(run, number):
+def _finish(run: Run, number: int, total: Total) -> None:
+    """The same of one weight."""
+    clip, taps = run.program.clip_value, run.program.taps(run.program.first_uses[number] + 1)
+    norm = lambda block: _log10_clipped_norm(block.x, block.e, clip) if clip else block.log10_norm()
+    run.put("log10_grad_weight_total", number, norm(total.weight()) if clip else total.log10_norm())
+    run.put("log10_grad_bias_total", number, norm(total.bias))
+    whole = lambda: as_kernel(total.weight().true(), taps)
+    run.trace.keep("grad_weight_total", number + 1, lambda: _clipped(whole(), clip))
+    run.trace.keep("grad_bias_total", number + 1, lambda: _clipped(total.bias.true()[:, 0], clip))
+
+
+def _total(run: Run, number: int) -> Total:
     """The sum that a use belongs to."""
     program, layers = run.program, run.program.layers
     weight = int(layers.weight[number])
@@ -90,17 +96,17 @@ def _total(run, number):
     return run.totals[weight]
 
 
-def bias(program, replica, layer):
+def bias(program: Program, replica: int, layer: int) -> Floats:
     """b[layer] of a replica, (n[l], 1) float64."""
     layers, i = program.layers, layer - 1
     kind = BIASES[layers.bias_draw[i]]
-    if kind == "given":
+    if kind == "given" and program.biases is not None:
         return layers.bias_scale[i] * program.biases[i][:, None]
     draws = stream.tall(program.seed, stream.BIAS, int(layers.address[i]), replica, int(layers.units[i]), 1, kind)
     return layers.bias_scale[i] * draws.astype(np.float64)
 
 
-def by_group(program, number, u):
+def by_group(program: Program, number: int, u: np.ndarray) -> np.ndarray:
     """The input of a layer, tap by tap, as (groups, columns of W, columns)."""
     layers = program.layers
     groups, taps = int(layers.groups[number]), int(layers.taps[number])
@@ -109,7 +115,7 @@ def by_group(program, number, u):
     return u.reshape(taps, groups, -1, u.shape[-1]).swapaxes(0, 1).reshape(groups, -1, u.shape[-1])
 
 
-def from_groups(program, number, u):
+def from_groups(program: Program, number: int, u: np.ndarray) -> np.ndarray:
     """And back."""
     layers = program.layers
     groups, taps = int(layers.groups[number]), int(layers.taps[number])
@@ -118,14 +124,14 @@ def from_groups(program, number, u):
     return u.reshape(groups, taps, -1, u.shape[-1]).swapaxes(0, 1).reshape(-1, u.shape[-1])
 
 
-def _outer(program, number, delta, u):
+def _outer(program: Program, number: int, delta: np.ndarray, u: np.ndarray) -> np.ndarray:
     """dJ/dW = delta u^T, group by group, as W is: (units, columns)."""
     groups = int(program.layers.groups[number])
     product = delta.reshape(groups, -1, delta.shape[-1]) @ by_group(program, number, u).swapaxes(1, 2)
     return product.reshape(len(delta), -1)
 
 
-def _outer_block(program, number, delta, u):
+def _outer_block(program: Program, number: int, delta: Block, u: Block) -> Block:
     """The same as a block, of mantissas of order one."""
     tops = [np.abs(block.x).max() for block in (delta, u)]
     if not all(0 < top < np.inf for top in tops):
@@ -136,7 +142,7 @@ def _outer_block(program, number, delta, u):
     return Block(_outer(program, number, x, y) * 2.0 ** (powers - whole), delta.e + u.e + whole)
 
 
-def _moving(u, program, centred):
+def _moving(u: Block, program: Program, centred: int) -> Block:
     """u without its mean over the columns over which delta sums to zero, which is not seen (see Layers.centred).
 
     The Gram matrices would otherwise cancel to the square root of the rounding where u hardly varies.
@@ -149,18 +155,18 @@ def _moving(u, program, centred):
     return u.like((x - x.mean(axis=2, keepdims=True)).reshape(u.x.shape), u.e)
 
 
-def _log10_outer_norm(delta, u):
+def _log10_outer_norm(delta: Block, u: Block) -> float:
     """log10 of the Frobenius norm of delta u^T by its Gram matrices: sum((delta^T delta) * (u^T u))."""
     d, v = delta.x.astype(np.float64), u.x.astype(np.float64)
     square = ((d.T @ d) * (v.T @ v)).sum()
     return 0.5 * np.log10(max(square, 0.0) if square == square else square) + (delta.e + u.e) * LOG10_2
 
 
-def _clipped(gradient, bound):
+def _clipped(gradient: np.ndarray, bound: float) -> np.ndarray:
     return np.clip(gradient, -bound, bound) if bound else gradient
 
 
-def _log10_clipped_norm(gradient, e, bound):
+def _log10_clipped_norm(gradient: np.ndarray, e: int, bound: float) -> float:
     """log10 norm of gradient * 2^e with every entry clamped to +-bound."""
     scaled = ldexp(bound, -e)
     if scaled < 1e-150:  # every entry that is not zero is clamped

@@ -5,21 +5,25 @@ the same one."""
 from __future__ import annotations
 
 from pykernel import stream
+from pykernel.block import Block
+from pykernel.program import Op
+from pykernel.seen import Run
 
 TABLE = "mask"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> None:
     """The block that is left into `out`."""
     run.registers[op.out] = _masked(run, number, run.registers[op.ins[0]])
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: None) -> None:
     """The gradient through the same mask."""
     run.give(op.ins[0], _masked(run, number, run.take(op.out)))
 
 
-def _masked(run, number, block):
+def _masked(run: Run, number: int, block: Block) -> Block:
     p = run.program.masks[number]
-    kept = stream.mask(run.program.seed, 1 + number + run.turn * len(run.program.masks), run.replica, *block.x.shape, p)
+    (units, columns), address = block.x.shape, 1 + number + run.turn * len(run.program.masks)
+    kept = stream.mask(run.program.seed, address, run.replica, units, columns, p)
     return block.like(block.x * kept.astype(block.x.dtype), block.e).times(1 / (1 - p))

@@ -13,13 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pykernel.block import Block, ldexp
-from pykernel.program import FAINTEST_WEIGHT
+from pykernel.dtypes import Bools
+from pykernel.program import FAINTEST_WEIGHT, Op, Program
+from pykernel.seen import Run
 
 TABLE = "mix"
 LOG2_E = 1.4426950408889634
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> tuple[Block, Block, Block]:
     """o into `out`; query, key and value are kept."""
     q, k, v = (run.registers[i] for i in op.ins)
     shape = _Shape(run.program, number, q)
@@ -33,7 +35,7 @@ def forward(run, op, number):
     return q, k, v
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: tuple[Block, Block, Block]) -> None:
     """dV = dO A^T; dS = A (dA - sum over keys of A dA), dA = V^T dO; dQ = scale K dS, dK = scale Q dS^T."""
     q, k, v = kept
     shape = _Shape(run.program, number, q)
@@ -54,7 +56,7 @@ def backward(run, op, number, kept):
 class _Shape:
     """Blocks as (inputs, heads, positions, units of a head) and back."""
 
-    def __init__(self, program, number, block):
+    def __init__(self, program: Program, number: int, block: Block) -> None:
         units, columns = block.x.shape
         self.inputs, self.positions = program.batch, columns // program.batch
         self.query, self.shared_heads = int(program.mixes.heads[number]), int(program.mixes.kv_heads[number])
@@ -64,25 +66,25 @@ class _Shape:
             units // self.query,
         )
 
-    def heads(self, block):
+    def heads(self, block: Block) -> np.ndarray:
         """(B, H, T, d) of a block of H d units."""
         return block.x.reshape(-1, self.d, self.inputs, self.positions).transpose(2, 0, 3, 1)
 
-    def shared(self, block):
+    def shared(self, block: Block) -> np.ndarray:
         """The same of key or value, each head as often as queries share it."""
         return np.repeat(self.heads(block), self.query // self.shared_heads, axis=1)
 
-    def columns(self, array):
+    def columns(self, array: np.ndarray) -> np.ndarray:
         """Back to (units, columns)."""
         return array.transpose(1, 3, 0, 2).reshape(-1, self.inputs * self.positions)
 
-    def summed(self, array):
+    def summed(self, array: np.ndarray) -> np.ndarray:
         """Back to key or value: the sum over the queries that share a head."""
         each = self.query // self.shared_heads
         return self.columns(array.reshape(self.inputs, -1, each, self.positions, self.d).sum(axis=2))
 
     @property
-    def seen(self):
+    def seen(self) -> Bools:
         """(keys, queries) bool: what each query sees."""
         every = np.ones((self.positions, self.positions), dtype=bool)
         return np.triu(every) if self.causal else every
@@ -106,12 +108,12 @@ class _Softmax(NamedTuple):
     sum: np.ndarray | None
     scores: Block
 
-    def over_sum(self, x):
+    def over_sum(self, x: np.ndarray) -> np.ndarray:
         """x, (B, H, queries, units), over each query's sum."""
         return x if self.sum is None else x / self.sum[..., None]
 
 
-def _softmax(shape, q, k):
+def _softmax(shape: _Shape, q: Block, k: Block) -> _Softmax:
     """The attention weights."""
     dot = np.einsum("bhkd,bhqd->bhkq", shape.shared(k), shape.heads(q))
     scores = Block(dot, q.e + k.e, q.exponent).times(shape.scale)
@@ -126,13 +128,13 @@ def _softmax(shape, q, k):
     return _Softmax(below - np.log2(total)[..., None, :], shares, total, scores)
 
 
-def _deviation(shape, scores):
+def _deviation(shape: _Shape, scores: Block) -> float:
     """Standard deviation of the scores that are looked at; inf beyond float64."""
     seen = np.broadcast_to(shape.seen, scores.x.shape)
     return float(ldexp(scores.x[seen].astype(np.float64).std(), scores.e))
 
 
-def _through_softmax(log2, dA):
+def _through_softmax(log2: np.ndarray, dA: Block) -> Block:
     """dS = A (dA - sum A dA) from log2 A: the column's largest weight by the others' sum, so that it does not
     cancel."""
     if not dA.exponent:

@@ -8,12 +8,13 @@ import math
 import numpy as np
 
 from pykernel.block import ldexp
-from pykernel.program import FEW_COLUMNS
+from pykernel.program import FEW_COLUMNS, Op
+from pykernel.seen import Run
 
 TABLE = "node"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> None:
     """Mean square, mean and similarity of what passes on into `out`."""
     a = run.registers[op.ins[0]]
     if run.rounding is not None:
@@ -26,7 +27,7 @@ def forward(run, op, number):
     run.registers[op.out] = a
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: None) -> None:
     """The norm of its gradient."""
     before = run.gradients[op.out]
     if run.rounding is not None:
@@ -38,7 +39,7 @@ def backward(run, op, number, kept):
     run.give(op.ins[0], g)
 
 
-def _similarity(x):
+def _similarity(x: np.ndarray) -> float:
     """Mean cosine over pairs of non-zero columns; nan without any, or where a column is no numbers."""
     norms = np.linalg.norm(x, axis=0)
     x = x[:, norms != 0].astype(np.float64)

@@ -4,26 +4,30 @@ statistics."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pykernel.block import FARTHEST, Block
+from pykernel.program import NormRow, Op
+from pykernel.seen import Run
 
 TABLE = "norm"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> Callable[[Block], Block]:
     """Norm(x) into `out`; the way back is kept."""
     program = run.program
     run.registers[op.out], back = normalise(program.norms[program.norm_steps[number]], run.registers[op.ins[0]])
     return back
 
 
-def backward(run, op, number, back):
+def backward(run: Run, op: Op, number: int, back: Callable[[Block], Block]) -> None:
     """The gradient through the statistics."""
     run.give(op.ins[0], back(run.take(op.out)))
 
 
-def normalise(row, block):
+def normalise(row: NormRow, block: Block) -> tuple[Block, Callable[[Block], Block]]:
     """Norm of a block, and the function that takes dJ/dNorm back to dJ/dblock.
 
     With m = mean (zero for rms), c = x - m, r = 1/sqrt(mean(c^2) + eps) and y = c r: dx = r (dy - mean(dy) - y mean(dy
@@ -43,14 +47,16 @@ def normalise(row, block):
     y = block.like(c * r.astype(c.dtype), e)
     true = y.true().astype(c.dtype)
 
-    def back(g):
+    def back(g: Block) -> Block:
         d = g.x - centre(g.x) - true * mean(g.x * true)
         return Block(d * r.astype(c.dtype), g.e, block.exponent)
 
     return y, back
 
 
-def _far(row, block, c, mean):
+def _far(
+    row: NormRow, block: Block, c: np.ndarray, mean: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Block, Callable[[Block], Block]]:
     """The same of a block whose numbers are large, c = x - m.
 
     Every group that is normalised has a power of two of its own, p, so that the squares of no group are lost beside a
@@ -65,7 +71,7 @@ def _far(row, block, c, mean):
     y = block.like(c * r, 0)
     true = y.true()
 
-    def back(g):
+    def back(g: Block) -> Block:
         d = r * (g.x - (0.0 if row.kind == "rms" else mean(g.x)) - true * mean(g.x * true))
         powers = np.frexp(d)[1] - p
         largest = int(powers.max(where=d != 0, initial=-FARTHEST))

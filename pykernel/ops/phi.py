@@ -4,15 +4,20 @@ preimage."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from pykernel.block import slopes, values
+from pykernel.activation import Activation
+from pykernel.block import Block, slopes, values
 from pykernel.ops.norm import normalise
+from pykernel.program import Op
+from pykernel.seen import Run
 
 TABLE = "activation"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> tuple[Block, Callable[[Block], Block]]:
     """phi(Norm(h)) into `out`; the preimage and the way back through the norm are kept."""
     program, steps = run.program, run.program.steps
     preimage, norm_back = normalise(program.norms[steps.norm[number]], run.registers[op.ins[0]])
@@ -22,7 +27,7 @@ def forward(run, op, number):
     return preimage, norm_back
 
 
-def backward(run, op, number, kept):
+def backward(run: Run, op: Op, number: int, kept: tuple[Block, Callable[[Block], Block]]) -> None:
     """The gradient through phi and Norm, with what it shows of saturation."""
     preimage, norm_back = kept
     row = run.program.activations[run.program.steps.row[number]]
@@ -34,7 +39,7 @@ def backward(run, op, number, kept):
     run.give(op.ins[0], after)
 
 
-def observe_slopes(run, number, row, s):
+def observe_slopes(run: Run, number: int, row: Activation, s: np.ndarray) -> None:
     """The shares of flat slopes of an activation step."""
     run.put("saturated", number, (np.abs(s) < 0.01 * row.max_slope).mean())
     run.put("dead", number, (s == 0).all(axis=1).mean() if row.flat else 0.0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from pykernel.dtypes import Ints
 from pykernel.ops.gather import by_position
-from pykernel.window import OUTSIDE
+from pykernel.program import Op
+from pykernel.seen import Run
+from pykernel.window import OUTSIDE, Window
 
 TABLE = "window"
 
 
-def forward(run, op, number):
+def forward(run: Run, op: Op, number: int) -> Ints | None:
     """One position a window into `out`; of the largest the taps that have it are kept."""
     window, x = _window(run, number), run.registers[op.ins[0]]
     inputs = by_position(x.x, run.program.batch)
@@ -23,7 +26,7 @@ def forward(run, op, number):
     return chosen
 
 
-def backward(run, op, number, chosen):
+def backward(run: Run, op: Op, number: int, chosen: Ints | None) -> None:
     """To each position a share of every window that sees it, or all of those whose largest it is, tap after tap."""
     window, g = _window(run, number), run.take(op.out)
     sources = window.sources()
@@ -36,5 +39,5 @@ def backward(run, op, number, chosen):
     run.give(op.ins[0], g.like(out.reshape(len(out), -1), g.e))
 
 
-def _window(run, number):
+def _window(run: Run, number: int) -> Window:
     return run.program.windows[run.program.window_steps[number]]

@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import itertools
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -335,7 +335,7 @@ def _object(word: str, value: Any) -> Any:
 
     if word in PATTERNS:
         return _pattern(word, value)
-    makers = {"activation": activations.get, "init": inits.get}
+    makers: dict[str, Callable[[Any], Any]] = {"activation": activations.get, "init": inits.get}
     if word in makers:
         with contextlib.suppress(TypeError, ValueError):
             return makers[word](value)

@@ -150,7 +150,7 @@ class BatchTable(Table):
     CENTRE = -8.0
     ORDER = 12
 
-    def __init__(self, row: Any, batch: int):
+    def __init__(self, row: Any, batch: int) -> None:
         self.row, self.batch = row, batch
         self.exact = batch >= 4
         self.known: dict[float, BatchMoments] = {}

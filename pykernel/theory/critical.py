@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -215,7 +215,7 @@ def _critical_points(row: Any, bias_std: float) -> list[tuple[float, float, floa
     return found
 
 
-def _bisect(function, low: float, high: float) -> float:
+def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
     at_low = function(low)
     for _ in range(80):
         middle = (low + high) / 2

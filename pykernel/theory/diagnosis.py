@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from pykernel.tables import Shown, Strong
-from pykernel.theory.predict import predict
+from pykernel.chain import Chain
+from pykernel.dtypes import Floats
+from pykernel.formats import Formats
+from pykernel.measured import Measured
+from pykernel.tables import Shown, Strong, Table
+from pykernel.theory.predict import Prediction, predict
 from pykernel.theory.reasons import reasons
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
 from pykernel.verdict import EXPLODING, VANISHING
@@ -58,7 +65,7 @@ class Diagnosis(Shown):
     sentence: str
     why: tuple[str, ...] = ()
 
-    def shown(self):
+    def shown(self) -> list[str | Table]:
         """The sentence, and of blocks why."""
         return [Strong(self.sentence), *self.why]
 
@@ -67,7 +74,7 @@ class Unhealthy(AssertionError):
     """A chain whose gradient vanishes, explodes or dies, said by `assert_healthy`."""
 
 
-def median_interval(values) -> tuple[float, float, float]:
+def median_interval(values: ArrayLike) -> tuple[float, float, float]:
     """Confidence interval of the median from order statistics: (low, high, coverage).
 
     The number of values below the median is Binomial(R, 1/2), whatever the distribution: the interval from the k-th
@@ -97,13 +104,19 @@ def median_interval(values) -> tuple[float, float, float]:
     return float(x[k - 1]), float(x[R - k]), max(coverage, 0.0)
 
 
-def governing(end_to_end, signal_end_to_end) -> str:
+def governing(end_to_end: Floats, signal_end_to_end: Floats) -> str:
     """Which of the two ratios the verdict is taken from (see `pykernel.verdict.classify`)."""
     weight, signal = abs(float(np.median(end_to_end))), abs(float(np.median(signal_end_to_end)))
     return "end_to_end" if math.isfinite(weight) and weight > signal else "signal_end_to_end"
 
 
-def theory(chain, batch: int = 1, correlation: float = 0.0, positions=(), formats=None):
+def theory(
+    chain: Chain,
+    batch: int = 1,
+    correlation: float = 0.0,
+    positions: int | Sequence[int] = (),
+    formats: Formats | None = None,
+) -> Prediction | None:
     """The prediction for a chain, or None where there is none."""
     if refusal(chain, positions) is not None:
         return None
@@ -114,7 +127,7 @@ def theory(chain, batch: int = 1, correlation: float = 0.0, positions=(), format
     return None if found.overtaken else found
 
 
-def beside(propagation):
+def beside(propagation: Measured) -> Prediction | None:
     """The prediction to print beside a measurement, or None: theory knows drawn weights only."""
     p = propagation
     if {"weights", "biases"} & set(p.given):
@@ -122,7 +135,7 @@ def beside(propagation):
     return theory(p.chain, p.batch, p.correlation, p.positions, p.formats)
 
 
-def diagnose(propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> Diagnosis:
+def diagnose(propagation: Measured, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> Diagnosis:
     """The verdict on a measured ensemble with its certainty.
 
     Args:
@@ -154,7 +167,7 @@ def diagnose(propagation, *, vanishing: float = VANISHING, exploding: float = EX
         derivative, weight = (_typical(p.rows[f"log10_{name}_factor"]) for name in ("derivative", "weight"))
     layers = FLOAT32_TINY / slope if slope < 0 else FLOAT32_HUGE / slope if slope > 0 else math.inf
     layers = math.ceil(layers) if math.isfinite(layers) else math.inf
-    known = dict(
+    known: dict[str, Any] = dict(
         verdict=verdict,
         slope=slope,
         slope_error=slope_error,
@@ -175,7 +188,7 @@ def diagnose(propagation, *, vanishing: float = VANISHING, exploding: float = EX
     return Diagnosis(**known, sentence=sentence, why=reasons(p, prediction))
 
 
-def _expected(prediction, measure: str) -> tuple[float, float, float]:
+def _expected(prediction: Prediction | None, measure: str) -> tuple[float, float, float]:
     """Mean, standard deviation and slope that theory gives for a ratio."""
     if prediction is None:
         return math.nan, math.nan, math.nan
@@ -203,7 +216,7 @@ def _typical(rows: np.ndarray) -> float:
     return float(np.mean(np.nanmedian(np.where(np.isfinite(rows), rows, np.nan), axis=0))) if rows.size else math.nan
 
 
-def _sentence(p, d: dict, bounds: tuple[float, float]) -> str:
+def _sentence(p: Measured, d: dict, bounds: tuple[float, float]) -> str:
     if d["verdict"] == "dead":
         zero = int(np.sum(np.isneginf(p.log10_grad_activation[:, 0])))
         return f"dead: the gradient at the input is exactly zero in {zero} of {p.replicas} replicas"
@@ -253,7 +266,7 @@ def _end_to_end(replicas: int, d: dict, which: str, bounds: tuple[float, float])
     )
 
 
-def assert_healthy(propagation, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
+def assert_healthy(propagation: Measured, *, vanishing: float = VANISHING, exploding: float = EXPLODING) -> None:
     """Raise `Unhealthy` (an AssertionError) unless the verdict is "stable", with the sentence that says why. For
     continuous integration.
 

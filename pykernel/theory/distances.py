@@ -34,7 +34,7 @@ class Function:
         exact: whether its distance map is a closed form, computed at every step.
     """
 
-    def __init__(self, row: Any):
+    def __init__(self, row: Any) -> None:
         self.row, self.table = row, moments(row)
         self.passes, self.exact = row.name == "linear", correlation.two_slopes(row) is not None
         self._odd = row.name in ODD
@@ -90,7 +90,7 @@ class DistanceWalk:
         may_jump: whether repetitions may be taken many at once, for one phi whose map is dear.
     """
 
-    def __init__(self, steps: list, far: list[float], rows: list, count: int, may_jump: bool):
+    def __init__(self, steps: list, far: list[float], rows: list, count: int, may_jump: bool) -> None:
         self.steps, self.far, self.rows, self.count, self.may_jump = steps, far, rows, count, may_jump
 
     def run(self) -> None:

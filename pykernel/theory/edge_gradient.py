@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pykernel.program import Op
 from pykernel.theory.edges import NOTHING, Map, mean_product, moments_at, normal, sent, shared, sources, whole
 from pykernel.theory.quadrature import LOG_SLOPE2
 
@@ -26,7 +27,7 @@ class Sent(NamedTuple):
     alike: float = 1.0
 
 
-def sent_back(walk: Any, op: Any, number: int) -> dict[int, Sent]:
+def sent_back(walk: Any, op: Op, number: int) -> dict[int, Sent]:
     """What an op does to the map of the gradient that comes back to it, for each register that it has read."""
     u, backward = walk.map.pop(op.out, None), BACKWARD.get(op.kind)
     if backward is None:
@@ -34,7 +35,7 @@ def sent_back(walk: Any, op: Any, number: int) -> dict[int, Sent]:
     return backward(walk, op, number, u)
 
 
-def noted(walk: Any, op: Any, number: int, sent: dict[int, Sent]) -> None:
+def noted(walk: Any, op: Op, number: int, sent: dict[int, Sent]) -> None:
     """What edges make of the factor of a function on the squared norm, in its row."""
     if op.kind == "phi":
         walk.rows.derivative[number] += sent[op.ins[0]].log
@@ -53,7 +54,7 @@ def mixed(one: Map, other: Map, share: float) -> Map:
     return share * (1.0 if one is None else one) + (1 - share) * (1.0 if other is None else other)
 
 
-def _gather_back(walk, op, number, u):
+def _gather_back(walk: Any, op: Op, number: int, u: Map) -> dict[int, Sent]:
     window, batch = walk.window(number), walk.program.batch
     at, out = sources(window), math.prod(window.out)
     u = whole(u, out)
@@ -65,7 +66,7 @@ def _gather_back(walk, op, number, u):
     return {op.ins[0]: Sent(found, log, shared(inside, u, batch) * math.exp(-log))}
 
 
-def _pool_back(walk, op, number, u):
+def _pool_back(walk: Any, op: Op, number: int, u: Map) -> dict[int, Sent]:
     window = walk.window(number)
     u = whole(u, math.prod(window.out))
     if window.largest:
@@ -73,10 +74,10 @@ def _pool_back(walk, op, number, u):
     return {op.ins[0]: Sent(normal(sent(window, u))[0])}
 
 
-def _linear_back(walk, op, l, u):
+def _linear_back(walk: Any, op: Op, l: int, u: Map) -> dict[int, Sent]:
     patch, batch = walk.signal.edges.get(("layer", l)), walk.program.batch
     if u is not None or patch is not None:
-        both = (1.0 if u is None else u) * (1.0 if patch is None else patch)
+        both: Any = (1.0 if u is None else u) * (1.0 if patch is None else patch)
         walk.rows.edges[l] = float(both.mean()), mean_product(both, batch) / max(mean_product(u, batch), NOTHING)
     return {op.ins[0]: Sent(u)}
 
@@ -103,11 +104,11 @@ def _slopes(walk: Any, s: int) -> Any:
     return np.exp(log if own.level is None else log - own.level)
 
 
-def _phi_back(walk, op, s, u):
+def _phi_back(walk: Any, op: Op, s: int, u: Map) -> dict[int, Sent]:
     return {op.ins[0]: _times(walk, u, _slopes(walk, s), walk.at[s][1].kind == "batch")}
 
 
-def _gate_back(walk, op, s, u):
+def _gate_back(walk: Any, op: Op, s: int, u: Map) -> dict[int, Sent]:
     (g, v), own, value = op.ins, walk.signal.edges.get(("step", s)), walk.signal.edges.get(("value", s))
     slopes, to_value = _slopes(walk, s), None
     if own is not None:
@@ -117,7 +118,7 @@ def _gate_back(walk, op, s, u):
     return {g: _times(walk, u, to_gate), v: _times(walk, u, to_value)}
 
 
-def _norm_back(walk, op, n, u):
+def _norm_back(walk: Any, op: Op, n: int, u: Map) -> dict[int, Sent]:
     own = walk.signal.edges.get(("norm", n))
     return {op.ins[0]: _times(walk, u, None if own is None or own.level is None else np.exp(-own.level))}
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pykernel.program import Stretch
+from pykernel.program import Op, Stretch
 from pykernel.theory.coherence import kept_share
 from pykernel.theory.edges import (
     NOTHING,
@@ -65,7 +65,7 @@ class Read(NamedTuple):
     patterns: Patterns | None = None
 
 
-def following(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable, ...]) -> Callable[[int], None]:
+def following(walk: Any, stretch: Stretch, op: Op, steps: tuple[Callable, ...]) -> Callable[[int], None]:
     """All steps of an op, with what it does to maps."""
     first, each = place(stretch, op)
     forward, begins = FORWARD.get(op.kind), op.kind in BEGINNING
@@ -83,7 +83,7 @@ def following(walk: Any, stretch: Stretch, op: Any, steps: tuple[Callable, ...])
     return both
 
 
-def _gather(walk, op, number, read):
+def _gather(walk: Any, op: Op, number: int, read: list[Read]) -> Map:
     window, w, batch = walk.window(number), read[0].map, walk.program.batch
     before = seen(window, whole(w, math.prod(window.field)))
     if number in walk.edged.windows:  # what the layer behind sees of it; the patches themselves have less
@@ -97,7 +97,7 @@ def _gather(walk, op, number, read):
     return found
 
 
-def _cosine_of_patches(walk: Any, op: Any, window: Window, read: Read, before: np.ndarray) -> float:
+def _cosine_of_patches(walk: Any, op: Op, window: Window, read: Read, before: np.ndarray) -> float:
     """The mean cosine of two patches; taps hand on the patterns that they see."""
     batch, patch, left = walk.program.batch, before.mean(axis=0), 1 - read.distance
     rows = _fewer(_whole_patterns(read, math.prod(window.field)), max(NUMBERS // before.size, 1))
@@ -140,7 +140,7 @@ def _handed_on(row: Any, log_std: float, distance: float) -> float:
     return kept_share(row, math.exp(min(max(log_std, -340.0), 340.0)), distance) * math.exp(min(factor, 0.0))
 
 
-def _linear(walk, op, l, read):
+def _linear(walk: Any, op: Op, l: int, read: list[Read]) -> Map:
     _, d, w, _ = read[0]
     patch = walk.patches.pop(op.ins[0], w)
     if patch is not None:
@@ -157,19 +157,19 @@ def _linear(walk, op, l, read):
     return _sum(walk, op.out, [(share, d, w)], None)
 
 
-def _mask(walk, op, m, read):
+def _mask(walk: Any, op: Op, m: int, read: list[Read]) -> Map:
     w, old = read[0].map, read[0].patterns
     left = math.sqrt(1 - walk.program.masks[m])
     walk.patterns[op.out] = None if old is None else old._replace(rows=left * old.rows)
     return w
 
 
-def _affine(walk, op, n, read):
+def _affine(walk: Any, op: Op, n: int, read: list[Read]) -> Map:
     _, d, w, _ = read[0]
     return _sum(walk, op.out, [(walk.rows.scaled[n], d, w)], None)
 
 
-def _add(walk, op, j, read):
+def _add(walk: Any, op: Op, j: int, read: list[Read]) -> Map:
     shares = walk.rows.kept[j], walk.rows.added[j]
     one, other = (1.0 if part.map is None else part.map for part in read)
     both = list(zip(shares, read, strict=True))
@@ -180,7 +180,7 @@ def _add(walk, op, j, read):
     return _sum(walk, op.out, [(share, part.distance, part.map) for share, part in both], np.sqrt(one * other))
 
 
-def _sum(walk, out, parts, common):
+def _sum(walk: Any, out: int, parts: list[tuple[float, float, Map]], common: Map) -> Map:
     """A sum of independent parts, (share, distance, map) each; of the rest of its mean square, which all columns have
     in common, the map is `common`."""
     batch, rest = walk.program.batch, 1 - sum(share for share, _, _ in parts)
@@ -208,7 +208,7 @@ def _preimage(walk: Any, norm: Any, raw: float, read: Read) -> Preimage:
     return Preimage(own - raw - level, level)
 
 
-def _phi(walk, op, s, read):
+def _phi(walk: Any, op: Op, s: int, read: list[Read]) -> Map:
     (function, norm), t = walk.at[s], float(walk.rows.preimage[s])
     if not math.isfinite(t) or walk.square[op.out] == -math.inf:
         return None
@@ -230,7 +230,7 @@ def _phi(walk, op, s, read):
     return found
 
 
-def _patterns_behind(walk: Any, op: Any, row: Any, norm: Any, t: float, read: Read) -> None:
+def _patterns_behind(walk: Any, op: Op, row: Any, norm: Any, t: float, read: Read) -> None:
     """Patterns behind a function; behind batch norm, where all else that two columns have in common is gone, with what
     their square adds."""
     normed, batch = norm.kind == "batch", walk.program.batch
@@ -266,13 +266,13 @@ def _beside(read: Read, normed: bool) -> np.ndarray:
     return (rows - middle) / math.sqrt(max(left, NOTHING))
 
 
-def _gate(walk, op, s, read):
+def _gate(walk: Any, op: Op, s: int, read: list[Read]) -> Map:
     gate, value = read
     function, t = walk.at[s][0], float(walk.rows.preimage[s])
     if not math.isfinite(t):
         return None
     walk.rows.edges["value", s] = value.map
-    total = 1.0 if value.map is None else value.map
+    total: Any = 1.0 if value.map is None else value.map
     if gate.map is not None:
         walk.rows.edges["step", s] = own = Preimage(np.log(np.maximum(gate.map, NOTHING)), None)
         square, _ = moments_at(function, t, own)
@@ -282,7 +282,7 @@ def _gate(walk, op, s, read):
     return found
 
 
-def _norm(walk, op, n, read):
+def _norm(walk: Any, op: Op, n: int, read: list[Read]) -> Map:
     norm = walk.norms[n]
     if walk.square[op.out] == -math.inf:
         return None
@@ -294,12 +294,12 @@ def _norm(walk, op, n, read):
     return found
 
 
-def _node(walk, op, n, read):
+def _node(walk: Any, op: Op, n: int, read: list[Read]) -> Map:
     walk.rows.mean[n + 1] *= float(np.sqrt(read[0].map).mean())
     return read[0].map
 
 
-def _pool(walk, op, number, read):
+def _pool(walk: Any, op: Op, number: int, read: list[Read]) -> Map:
     window, (_, d, w, _), batch = walk.window(number), read[0], walk.program.batch
     if w is None and not (window.largest and sees_beyond(window)):
         return None
@@ -329,7 +329,7 @@ def _pool(walk, op, number, read):
     return found
 
 
-def _pooled_patterns(walk, op, window, read, size) -> None:
+def _pooled_patterns(walk: Any, op: Op, window: Window, read: Read, size: Any) -> None:
     """Means of patterns over windows, which largest entries follow nearly."""
     if read.patterns is not None:
         rows = np.array([seen(window, row).sum(axis=0) for row in read.patterns.rows])

@@ -123,7 +123,7 @@ def increments(program: Program) -> tuple[np.ndarray, np.ndarray, bool] | None:
 
 
 class _Walk:
-    def __init__(self, program: Program):
+    def __init__(self, program: Program) -> None:
         self.program, self.exact, self.summed = program, True, bool(len(program.joins.skip))
         self.weight = weight_log(program).tolist()
         self.columns, self.draws = program.layers.columns.tolist(), program.layers.draw.tolist()

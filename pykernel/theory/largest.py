@@ -167,7 +167,7 @@ class Law:
         density: chance of a node.  upto: chance that an entry's value is not larger, both given the common part.
     """
 
-    def __init__(self, row: Any, std: float, correlation: float, windows: Windows, first: str):
+    def __init__(self, row: Any, std: float, correlation: float, windows: Windows, first: str) -> None:
         _, self.spread = largest(windows.sizes)
         self.spread *= 1 - correlation
         if first == "norm":

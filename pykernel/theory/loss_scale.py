@@ -5,13 +5,14 @@ much: by infinite-width theory."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pykernel.chain import Chain
 from pykernel.formats import MOST_SCALE, Formats
-from pykernel.tables import Shown, Strong
+from pykernel.tables import Shown, Strong, Table
 from pykernel.theory.columns import columns
 from pykernel.theory.predict import Prediction, predict
 from pykernel.theory.rounding import half_unit
@@ -54,11 +55,11 @@ class FormatAdvice(Shown):
     safe: int | None
     prediction: Prediction
 
-    def shown(self):
+    def shown(self) -> list[str | Table]:
         """One sentence."""
         return [Strong(self._sentence())]
 
-    def _sentence(self):
+    def _sentence(self) -> str:
         gradients = self.formats.gradients
         if self.formats.row("gradients") is None:
             scale = "gradients are not rounded: any loss scale does"
@@ -93,7 +94,7 @@ class FormatAdvice(Shown):
         return " and ".join(harms)
 
 
-def advise(chain: Chain, formats: Formats, batch: int = 1, positions=()) -> FormatAdvice:
+def advise(chain: Chain, formats: Formats, batch: int = 1, positions: int | Sequence[int] = ()) -> FormatAdvice:
     """The advice for a chain.
 
     Raises:

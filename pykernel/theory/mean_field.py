@@ -53,7 +53,7 @@ class Forward(Walk):
         rows: the Signal that is filled.
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program) -> None:
         super().__init__(program)
         weight, bias = weight_log(program), bias_log(program)
         self.weight, self.bias = weight.tolist(), bias.tolist()
@@ -217,7 +217,7 @@ class Backward(Walk):
         alike_value, alike_factor: what the other side of a gate leaves of it.
     """
 
-    def __init__(self, program: Program, signal: Signal, coherence: float, first: Gradient | None = None):
+    def __init__(self, program: Program, signal: Signal, coherence: float, first: Gradient | None = None) -> None:
         super().__init__(program)
         self.between = first is not None
         self.signal, self.weight = signal, signal.weight

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pykernel.program import Stretch
+from pykernel.program import Op, Stretch
 from pykernel.theory import edges
 from pykernel.theory.coherence import kept_share
 from pykernel.theory.structure import place
@@ -111,7 +111,7 @@ def handed_on(walk: Any, op: Any, number: int, read: list[Near | None], before: 
     return None
 
 
-def _sum(walk, op, number, read, before):
+def _sum(walk: Any, op: Op, number: int, read: list[Near | None], before: list[float]) -> Near | None:
     if all(near is None for near in read):
         return None
     field = next(near.field for near in read if near is not None)
@@ -153,7 +153,7 @@ def _every(near: Near, window: Window) -> Near | None:
     return Near(window.out, kept) if kept else None
 
 
-def _function(walk, op, s, near, mean):
+def _function(walk: Any, op: Op, s: int, near: Near, mean: float) -> Near:
     """Neighbours behind a function: its map of distances, behind batch norm of distances in units of their mean."""
     function, norm = walk.at[s]
     if norm.kind == "batch":

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pykernel import activations
 from pykernel.tables import Shown, Strong, Table, places
 from pykernel.theory.critical import fixed_point
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
+
+if TYPE_CHECKING:  # they take long to import
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,10 +43,10 @@ class PhaseDiagram(Shown):
         names = np.where(np.abs(chi - 1) <= 1e-6, "critical", np.where(chi < 1, "ordered", "chaotic"))
         return np.where(np.isinf(self.q), "unbounded", names)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<PhaseDiagram of {self.activation}: {' x '.join(map(str, self.q.shape))} scales>"
 
-    def shown(self):
+    def shown(self) -> Iterator[Strong | Table | str]:
         """The grid, how much of it each phase has, and where gradients keep their size."""
         phase, shape = self.phase, " x ".join(map(str, self.phase.shape))
         yield Strong(f"{self.activation}: fixed points over {shape} scales of biases and weights")
@@ -48,7 +55,7 @@ class PhaseDiagram(Shown):
         lines = [(f"{self.sigma_b[i]:.3g}", _crossings(self.sigma_w, self.chi_perp[i])) for i in places(len(phase), 6)]
         yield Table(("sigma_b", "sigma_w at which gradients keep their size"), lines)
 
-    def to_dataframe(self):
+    def to_dataframe(self) -> DataFrame:
         """A pandas.DataFrame, a line for each pair of scales: sigma_w, sigma_b, q, chi_perp, chi_par and phase."""
         import pandas
 
@@ -57,7 +64,7 @@ class PhaseDiagram(Shown):
         columns |= {"chi_par": self.chi_par, "phase": self.phase}
         return pandas.DataFrame({name: values.ravel() for name, values in columns.items()})
 
-    def plot(self, ax=None, **mesh):
+    def plot(self, ax: Axes | None = None, **mesh: Any) -> Axes:
         """Decades a layer over (sigma_w, sigma_b) with the critical line.
 
         Args:
@@ -83,7 +90,9 @@ def _crossings(sigma_w: np.ndarray, chi: np.ndarray) -> str:
     return ", ".join(f"{x:.3g}" for x in sorted(found)) or "none on this grid"
 
 
-def phase_diagram(activation="tanh", sigma_w=None, sigma_b=None) -> PhaseDiagram:
+def phase_diagram(
+    activation: str = "tanh", sigma_w: ArrayLike | None = None, sigma_b: ArrayLike | None = None
+) -> PhaseDiagram:
     """The squared gradient's factor per layer at the fixed point that an input of mean square 1 runs to, over a grid.
 
     Args:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pykernel import checks, observables
 from pykernel.chain import Chain
+from pykernel.formats import Formats
 from pykernel.lower import lower
 from pykernel.program import Program
 from pykernel.tables import Shown, Strong, tidy
@@ -26,6 +28,9 @@ from pykernel.theory.rows import predicted
 from pykernel.theory.signals import Gradient, Signal
 from pykernel.verdict import EXPLODING, VANISHING, classify, first_over_last, plain, slopes
 from pykernel.wording import compared
+
+if TYPE_CHECKING:  # they take long to import
+    from pandas import DataFrame
 
 LOG10 = math.log(10)
 WIDE_HEAD = 0.01  # outputs a unit from which a head counts as wide
@@ -63,7 +68,7 @@ class Prediction(Shown, observables.Rows):
 
     loss: float  # type: ignore[assignment]  # rows without an axis of replicas: this one is a number
 
-    def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float):
+    def __init__(self, chain: Chain, program: Program, signal: Signal, gradient: Gradient, loss: float) -> None:
         self.chain, self.batch, self.correlation = chain, program.batch, program.correlation
         self.program, self.signal, self.gradient = program, signal, gradient
         self.rows = predicted(program, signal, gradient, loss)
@@ -211,7 +216,7 @@ class Prediction(Shown, observables.Rows):
             }
         return out
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Prediction for {self.chain}: {self.verdict}>"
 
     def _of_formats(self) -> str:
@@ -228,7 +233,7 @@ class Prediction(Shown, observables.Rows):
                 said.append(f"of the {what} {100 * share[worst]:.2g}% is {verb} at {where} {worst + 1}")
         return "; ".join(said) + " (the verdict is that without formats)"
 
-    def shown(self):
+    def shown(self) -> Iterator[Strong | str]:
         """The verdict, decades end to end and by layer, and what the numbers assume."""
         yield from (Strong(str(self.chain)), f"theory, batch {self.batch}")
         if self.program.formats is not None:
@@ -255,7 +260,7 @@ class Prediction(Shown, observables.Rows):
             yield self._of_formats()
         yield from ("", f"finite width: {self.law}", *self.validity)
 
-    def to_dataframe(self, of: str = "layer"):
+    def to_dataframe(self, of: str = "layer") -> DataFrame:
         """A pandas.DataFrame, one line for each layer, as `Propagation.to_dataframe` without replicas; where a law is
         known with mean and standard deviation of log10_grad_activation over draws at this width.
 
@@ -277,7 +282,14 @@ class Prediction(Shown, observables.Rows):
         return frame
 
 
-def predict(chain: Chain, batch: int = 1, *, positions=(), correlation: float = 0.0, formats=None) -> Prediction:
+def predict(
+    chain: Chain,
+    batch: int = 1,
+    *,
+    positions: int | Sequence[int] = (),
+    correlation: float = 0.0,
+    formats: Formats | None = None,
+) -> Prediction:
     """What mean-field theory says about a chain, deterministic, in the log domain, at any depth.
 
     Args:
@@ -360,7 +372,7 @@ def _windows(program: Program) -> list[str]:
     if not alike:
         out.append(
             "zeros beyond the edge: each position has the mean square and the gradient that its taps inside give it, "
-            "exactly; what pairs of positions have in common nearly: similarity is right to about .05, gradients "
+            "exactly; what pairs of positions have in common nearly: similarity is right to about .1, gradients "
             "behind batch norm to .1 decades where twenty layers of it lead to fields of a few positions"
         )
     if any(window.largest for window in program.windows):

@@ -31,7 +31,7 @@ NOISE = 0.05  # standard deviation of the biases that keep an odd function from 
 class Situation:
     """A chain, and what proposals ask of it."""
 
-    def __init__(self, chain: Chain, batch: int, positions: Any = ()):
+    def __init__(self, chain: Chain, batch: int, positions: Any = ()) -> None:
         self.chain, self.batch, self.positions = chain, batch, positions
         self.layers = chain.blocks is None  # equal layers by keywords, whose words may be changed
         self.plain = self.layers and chain.norm is None and chain.residual is None

@@ -206,7 +206,7 @@ class Table:
         function: Callable[[float], np.ndarray],
         furthest: float,
         tail: Callable[[np.ndarray, float, np.ndarray], np.ndarray],
-    ):
+    ) -> None:
         self.function, self.tail, self.furthest = function, tail, furthest
         breaks, step = [0.0], 0.5
         while breaks[-1] < furthest:
@@ -350,7 +350,7 @@ def _settled(row: Any, side: int) -> bool:
 class Moments(Table):
     """COLUMNS of one activation as functions of the log of the standard deviation of its argument."""
 
-    def __init__(self, row: Any):
+    def __init__(self, row: Any) -> None:
         self.row = row
         self.level = math.log((float(row.left) ** 2 + float(row.right) ** 2) / 2) if row.name in HOMOGENEOUS else None
         furthest = SETTLED if self.level is not None or all(_settled(row, side) for side in (-1, 1)) else FURTHEST

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from pykernel.theory.proposals import PART, PROPOSALS, Situation, predicted_deca
 from pykernel.theory.reasons import TOGETHER
 from pykernel.theory.trainability import Trainability, trainability
 from pykernel.verdict import EXPLODING, classify
+
+if TYPE_CHECKING:  # they take long to import
+    from pandas import DataFrame
 
 UNSURE = 0.2  # share of draws beyond the bounds from which a healthy median may be luck
 NUMBERS = ("theory", "measured", "spread", "bad")  # what a table says of a candidate, see `Recommendation`
@@ -64,7 +68,7 @@ class Candidate(Shown):
         """In words what tables say of it, see NUMBERS."""
         return _number(self.predicted), _number(self.measured), f"{self.spread:.2f}", f"{self.outside:.0%}"
 
-    def shown(self):
+    def shown(self) -> Iterator[Strong | str]:
         """The change, its chain, what was measured and what it costs."""
         yield Strong(self.change)
         yield f"  {self.chain}"
@@ -109,19 +113,19 @@ class Recommendation(Shown):
         """The first healthy candidate (the chain itself if it is healthy), or None."""
         return next((c for c in [self.original, *self.candidates] if c.healthy), None)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Recommendation for {self.original.chain}: {len(self.candidates)} candidates>"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Candidate]:
         return iter(self.candidates)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.candidates)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Candidate:
         return self.candidates[i]
 
-    def shown(self):
+    def shown(self) -> Iterator[Strong | Table | str]:
         """The chain as it is, a line a candidate, and the best."""
         o = self.original
         yield Strong(f"{o.chain}: measured {o.verdict}, {o.measured:+.3g} decades end to end{self._theory()}")
@@ -147,7 +151,7 @@ class Recommendation(Shown):
             "part, another function or shape), then what preserves both; the best is the first healthy one"
         )
 
-    def to_dataframe(self):
+    def to_dataframe(self) -> DataFrame:
         """A pandas.DataFrame, a line each: the chain as it is, then its candidates, with what `Candidate` says of
         them."""
         import pandas
@@ -318,7 +322,7 @@ def _to_digits(a: Any) -> tuple[Any, Any]:
 class _Bench:
     """Predicts and measures candidates under the same conditions."""
 
-    def __init__(self, batch: int, positions: Any, replicas: int, seed: int, bound: float):
+    def __init__(self, batch: int, positions: Any, replicas: int, seed: int, bound: float) -> None:
         self.batch, self.positions, self.replicas, self.seed, self.bound = batch, positions, replicas, seed, bound
 
     def predict(self, candidate: Candidate) -> Candidate:
@@ -352,7 +356,7 @@ class _Bench:
         )
 
 
-def _with(candidate: Candidate, **changes) -> Candidate:
+def _with(candidate: Candidate, **changes: Any) -> Candidate:
     return replace(candidate, **changes)
 
 

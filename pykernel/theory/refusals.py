@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from pykernel.chain import Chain
 from pykernel.lower import lower
-from pykernel.program import Program, once
+from pykernel.pattern import Pattern
+from pykernel.program import Layers, Program, once
 from pykernel.theory.columns import fewest_normed
 from pykernel.theory.ops import OPS
 from pykernel.theory.structure import Law, NoTheory, Structure, positions_apart
@@ -96,7 +99,7 @@ def means(program: Program) -> str | None:
     return f"branches that end in {found[0]} add up to a mean, which infinite width leaves out" if found else None
 
 
-def overused(layers) -> str | None:
+def overused(layers: Layers | Pattern) -> str | None:
     """Why a tied chain is not what untied ones are, or None: a weight that is used more often than the root of its
     width.
 
@@ -120,7 +123,7 @@ def overused(layers) -> str | None:
     )
 
 
-def refusal(chain, positions=()) -> str | None:
+def refusal(chain: Chain, positions: int | Sequence[int] = ()) -> str | None:
     """Why infinite width says nothing of a chain that could be measured, or None."""
     if chain.is_spatial and not positions:
         return "mean field needs the positions of a convolution's input"

@@ -18,8 +18,9 @@ from statistics import NormalDist
 import numpy as np
 
 from pykernel import observables
+from pykernel.dtypes import Floats
 from pykernel.formats import Format, Formats
-from pykernel.program import Program
+from pykernel.program import Op, Program, Stretch
 from pykernel.theory.columns import columns
 from pykernel.theory.mean_field import Backward, Forward
 from pykernel.theory.ops import OPS
@@ -38,7 +39,7 @@ def half_unit(row: Format) -> float:
     return 2.0 ** (math.floor(math.log2(row.largest)) - row.fraction - 1)
 
 
-def gaussian_below(x):
+def gaussian_below(x: Floats | float) -> Floats:
     """P(|Z| < x) for a standard normal Z."""
     return np.vectorize(math.erf, otypes=[float])(np.asarray(x, float) / math.sqrt(2))
 
@@ -116,7 +117,7 @@ class _Rounded(Forward):
     takes its own part, and leaves (1 - P)^(1/2).
     """
 
-    def __init__(self, program: Program, formats: Formats):
+    def __init__(self, program: Program, formats: Formats) -> None:
         super().__init__(replace(program, batch=2, positions=(), correlation=1.0, x=None, cotangent=None, formats=None))
         self.formats, self.powers = formats, {}
         self.signal = self.rows
@@ -129,11 +130,11 @@ class _Rounded(Forward):
             self.powers[key] = 1 - (1 + power) ** -0.5 if self.formats.stochastic else 0.5 * power
         return self.powers[key]
 
-    def exact(self, op, number: int) -> bool:
+    def exact(self, op: Op, number: int) -> bool:
         """Whether an op makes numbers of the format from such."""
         return op.kind == "node" or (op.kind == "phi" and bool(self.program.passes_formats[number]))
 
-    def stores(self, stretch, op, i: int) -> bool:
+    def stores(self, stretch: Stretch, op: Op, i: int) -> bool:
         """Whether what an op makes is rounded before the next one reads it."""
         at = stretch.ops.index(op) + 1
         following = stretch.ops[at] if at < len(stretch.ops) else None

@@ -26,7 +26,7 @@ class ShapedBackward(Backward):
 
     ALIKE: Any = None
 
-    def __init__(self, walk: Any, signal: Any, coherence: float):
+    def __init__(self, walk: Any, signal: Any, coherence: float) -> None:
         super().__init__(walk.program, signal, coherence)
         self.walk = walk
         self.shape: dict[int, Any] = {}

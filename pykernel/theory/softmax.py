@@ -91,7 +91,7 @@ class Softmax:
         keys: that a query sees.  causal: query t sees the first t of them; means are over queries and pairs of queries.
     """
 
-    def __init__(self, keys: int, causal: bool):
+    def __init__(self, keys: int, causal: bool) -> None:
         self.keys, self.causal = keys, causal
         self.counts, self.share = _sample(keys) if causal else (np.array([keys]), np.ones(1))
         seen = np.arange(1, keys + 1) if causal else np.array([keys])

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, stream
 from pykernel.block import Block, slopes, values
 from pykernel.chain import Chain
+from pykernel.dtypes import Floats
 from pykernel.engines import reference
 from pykernel.lower import lower
 from pykernel.ops.linear import bias
@@ -64,10 +66,10 @@ class Spectrum(Shown):
         squares = 100.0 ** (self.log10_singular - self.log10_singular[:, :1])
         return squares.var(axis=1) / squares.mean(axis=1) ** 2
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Spectrum of {self.chain}: {len(self.log10_singular)} replicas>"
 
-    def shown(self):
+    def shown(self) -> Iterator[Strong | str]:
         """The chain, its largest and its smallest singular value, medians over replicas."""
         top = float(np.median(self.log10_singular[:, 0]))
         theory = f" (theory 10^{self.largest_theory:+.4g})" if math.isfinite(self.largest_theory) else ""
@@ -82,7 +84,7 @@ class Spectrum(Shown):
             yield "smallest: not computed: widths above 512 differ"
 
 
-def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None) -> Spectrum:
+def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x: ArrayLike | None = None) -> Spectrum:
     """Singular values of the Jacobian of the output with respect to one input, at any depth.
 
     Args:
@@ -144,7 +146,7 @@ def jacobian_spectrum(chain: Chain, *, replicas: int = 1, seed: int = 0, x=None)
     return Spectrum(chain, singular, lyapunov, exponents, largest, variance, complete)
 
 
-def _one(facts: Plain, replica: int, complete: bool):
+def _one(facts: Plain, replica: int, complete: bool) -> tuple[Floats, Floats]:
     """log10 singular values and Lyapunov exponents of one draw."""
     steps = _steps(facts, replica)
     n0, smallest = int(facts.widths[0]), int(facts.widths.min())
@@ -189,7 +191,7 @@ def _factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return out, r
 
 
-def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray):
+def _multiply(r: np.ndarray, triangle: np.ndarray, exponent: np.ndarray) -> tuple[Floats, Floats]:
     """r times (diag(e^exponent) triangle), with a new scale for every row."""
     top = np.max(np.where(r != 0, exponent[None, : r.shape[1]], -np.inf), axis=1)
     top = np.where(np.isfinite(top), top, 0.0)
@@ -288,7 +290,7 @@ def _times(program: Program, W: np.ndarray, replica: int, layer: int, u: Block) 
 class _Layer:
     """One layer's Jacobian; that of a norm is symmetric."""
 
-    def __init__(self, W: np.ndarray, slope: np.ndarray, back: Callable, first: bool, centred: bool):
+    def __init__(self, W: np.ndarray, slope: np.ndarray, back: Callable, first: bool, centred: bool) -> None:
         self.W, self.slope, self.back, self.first, self.centred = W, slope, back, first, centred
 
     def rank(self) -> int:
@@ -318,7 +320,7 @@ class _Layer:
 class _Step:
     """The Jacobian of a group of layers: skip + scale * product."""
 
-    def __init__(self, layers: list[_Layer], skip: float, scale: float):
+    def __init__(self, layers: list[_Layer], skip: float, scale: float) -> None:
         self.layers, self.skip, self.scale = layers, skip, scale
 
     def rank(self) -> int:

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pykernel.program import BIASES, Head
+from pykernel.chain import Chain
+from pykernel.dtypes import Bools
+from pykernel.program import BIASES, Head, Program
 from pykernel.theory import density, mean_field
 from pykernel.theory.refusals import structure
 from pykernel.theory.rows import predicted
@@ -18,7 +20,7 @@ from pykernel.theory.structure import NoTheory
 SPREAD, SHARED = {"relu": 5.0, "linear": 2.0}, {"relu": 1.0, "linear": 0.0}
 
 
-def kernel(program) -> np.ndarray:
+def kernel(program: Program) -> np.ndarray:
     """The kernel at infinite width, (B, B) float64: drawn inputs are all as correlated, so it has two numbers.
 
     Raises:
@@ -40,7 +42,7 @@ def kernel(program) -> np.ndarray:
     return np.where(np.eye(program.batch, dtype=bool), own, other)
 
 
-def _total(program, coherence):
+def _total(program: Program, coherence: float) -> float:
     """Of the gradients of all inputs together, with a read-out of square one shared among them."""
     with np.errstate(all="ignore"):
         follows = structure(program).follows
@@ -57,12 +59,12 @@ def _total(program, coherence):
         return float((10.0 ** (2 * rows["log10_grad_weight"])).sum() + biases[with_biases(program)].sum())
 
 
-def with_biases(program):
+def with_biases(program: Program) -> Bools:
     """Which layers have a bias, bool (L,)."""
     return program.layers.bias_draw != BIASES.index("zero")
 
 
-def second_moment(chain, program) -> float | None:
+def second_moment(chain: Chain, program: Program) -> float | None:
     """E K^2 / (E K)^2 of one input over networks of finite width, to first order in depth over width; None where it is
     not known.
 

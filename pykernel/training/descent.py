@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pykernel import observables, stream
+from pykernel.dtypes import Floats
 from pykernel.engines import heads, reference
 from pykernel.engines.run import CLIPPED, clip_by_norm
 from pykernel.ops.linear import bias
+from pykernel.parts import Clip
 from pykernel.program import BIASES, Program
 from pykernel.samplers import with_samples
 from pykernel.training.parametrizations import Rates
@@ -31,7 +34,7 @@ class Plan(NamedTuple):
     """
 
     program: Program
-    clip: object
+    clip: Clip | None
     steps: int
     momentum: float
     rates: Rates
@@ -48,8 +51,9 @@ class Small:
         values: by name: ("bias", l), "head", "head bias"; float64.
     """
 
-    def __init__(self, program, replica, compiled, threads):
-        self.values, self._velocity = {}, {}
+    def __init__(self, program: Program, replica: int, compiled: bool, threads: int) -> None:
+        self.values: dict[Any, np.ndarray] = {}
+        self._velocity: dict[Any, np.ndarray] = {}
         tall = compiled_tall(threads) if compiled else stream.tall
         self._x = reference.input_block(program, replica, tall).true()
         self._targets = program.head.targets
@@ -68,13 +72,13 @@ class Small:
         if head.bias is not None:
             self.values["head bias"] = head.bias
 
-    def step(self, key, gradient, rate, momentum):
+    def step(self, key: Any, gradient: Floats, rate: float, momentum: float) -> None:
         """v = m v + g; value -= rate v."""
         velocity = momentum * self._velocity.get(key, 0.0) + gradient
         self._velocity[key] = velocity
         self.values[key] = self.values[key] - rate * velocity
 
-    def program(self, program):
+    def program(self, program: Program) -> Program:
         """The program with what they are now in place of draws."""
         layers, values = program.layers, self.values
         biases = tuple(values.get(("bias", int(address))) for address in layers.address)
@@ -85,7 +89,13 @@ class Small:
         return dataclasses.replace(program, layers=given, biases=biases, head=head, x=self._x)
 
 
-def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
+def descend(
+    plan: Plan,
+    replica: int,
+    rows: dict,
+    observe: Callable[[int, dict[str, dict[int, Any]]], None] | None = None,
+    keep: Sequence[str] = (),
+) -> int:
     """Train one replica.
 
     Args:
@@ -118,13 +128,13 @@ def descend(plan: Plan, replica: int, rows: dict, observe=None, keep=()) -> int:
     return -1
 
 
-def _unbounded(rows, step):
+def _unbounded(rows: dict, step: int) -> bool:
     loss, gradient = rows["loss"], rows["log10_grad_weight"][step]
     far = UNBOUNDED * max(1.0, abs(loss[0]))
     return not abs(loss[step]) <= far or (np.isnan(gradient) | (gradient == np.inf)).any()
 
 
-def _clip(clip, here, program):
+def _clip(clip: Clip | None, here: dict[str, np.ndarray], program: Program) -> Floats:
     """Clip the rows by norm; what multiplies the gradients of each layer, (L,). The norm is that of what is trained:
     biases that the chain has not are measured, and left out."""
     weight, bias = observables.OF_USES if program.counts.weight else CLIPPED
@@ -140,7 +150,7 @@ def _clip(clip, here, program):
     return 10.0 ** change[program.layers.weight]
 
 
-def _step(plan, weights, small, arrays, factors):
+def _step(plan: Plan, weights: Weights, small: Small, arrays: dict[str, dict[int, Any]], factors: Floats) -> None:
     program, rates = plan.program, plan.rates
     uses: dict[int, list[int]] = {}
     for l in range(1, program.depth + 1):

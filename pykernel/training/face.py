@@ -5,25 +5,32 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, observables
+from pykernel.chain import Chain
+from pykernel.dtypes import Floats
 from pykernel.engines import BACKENDS, ENGINES, matrix_free_refusal, run
 from pykernel.engines.choice import choose
-from pykernel.program import MAX_REPLICAS
+from pykernel.program import MAX_REPLICAS, Op, Program
 from pykernel.training.descent import Plan, descend
-from pykernel.training.parametrizations import TABLE, rates
+from pykernel.training.parametrizations import TABLE, Row, rates
 from pykernel.training.result import Training
 
 MAX_STEPS = 10**6
 PAYS = 4  # times as many columns in all as units: an oracle that was asked for more knows a matrix as well as a draw
 LARGE = 2**16  # entries of a block from which on NumPy leaves its lock long enough for replicas side by side
 
+Found = TypeVar("Found")
+
 
 def train(
-    chain,
+    chain: Chain,
     *,
     steps: int = 10,
     rate: float = 0.1,
@@ -38,10 +45,10 @@ def train(
     dtype: str = "float32",
     threads: int | None = None,
     correlation: float = 0.0,
-    x=None,
-    drive=None,
-    weights=None,
-    biases=None,
+    x: ArrayLike | None = None,
+    drive: Sequence[ArrayLike] | None = None,
+    weights: Sequence[ArrayLike] | None = None,
+    biases: Sequence[ArrayLike | None] | None = None,
     batch_first: bool = False,
 ) -> Training:
     """Train fresh networks by full-batch gradient descent on the loss of their head, and measure every step.
@@ -99,7 +106,7 @@ def train(
         >>> t.loss.shape, bool((t.loss[:, -1] < t.loss[:, 0]).all()), t.log10_grad_weight.shape
         ((3, 6), True, (3, 6, 3))
     """
-    words = dict(batch=batch, positions=positions, seed=seed, dtype=dtype, correlation=correlation, x=x)
+    words: dict[str, Any] = dict(batch=batch, positions=positions, seed=seed, dtype=dtype, correlation=correlation, x=x)
     words |= dict(drive=drive, weights=weights, biases=biases, batch_first=batch_first)
     replicas = checks.integer("replicas", replicas, 1, MAX_REPLICAS)
     plan, engine, backend = planned(chain, steps, rate, momentum, parametrization, engine, backend, threads, words)
@@ -138,7 +145,18 @@ def train(
     )
 
 
-def planned(chain, steps, rate, momentum, parametrization, engine, backend, threads, words, grows=None):
+def planned(
+    chain: Chain,
+    steps: int,
+    rate: float,
+    momentum: float,
+    parametrization: str,
+    engine: str,
+    backend: str,
+    threads: int | None,
+    words: dict[str, Any],
+    grows: bool | None = None,
+) -> tuple[Plan, str, str]:
     """The plan of a training with all its words checked, and the names of its engine and backend.
 
     Args:
@@ -176,7 +194,7 @@ def planned(chain, steps, rate, momentum, parametrization, engine, backend, thre
     )
 
 
-def _scaled(program, row):
+def _scaled(program: Program, row: Row) -> Program:
     """The program at a parametrization's initialisation."""
     head, mixes = program.head, program.mixes
     if head.weight is None:
@@ -188,21 +206,21 @@ def _scaled(program, row):
     return dataclasses.replace(program, head=head, mixes=mixes)
 
 
-def _units_of_a_head(program):
+def _units_of_a_head(program: Program) -> Floats:
     """Of each attention, float64 (mixes,)."""
     units = np.zeros(len(program.mixes.heads))
     for stretch in program.stretches:
         repetition = np.arange(stretch.count)
-        made_by = {}
+        made_by = dict[int, Op | None]()
         for op in stretch.ops:
             made_by[op.out] = op if op.kind == "linear" else made_by.get(op.ins[0])
-            if op.kind == "mix":
-                query = stretch.number("layer", made_by[op.ins[0]], repetition)
+            if op.kind == "mix" and (source := made_by[op.ins[0]]) is not None:
+                query = stretch.number("layer", source, repetition)
                 units[stretch.number("mix", op, repetition)] = program.layers.units[query]
     return units / program.mixes.heads
 
 
-def memory(plan) -> int:
+def memory(plan: Plan) -> int:
     """Bytes that training one replica keeps: what the ops keep of a pass, and of every layer the columns that were
     asked."""
     program = plan.program
@@ -214,7 +232,7 @@ def memory(plan) -> int:
     return one_pass + kept
 
 
-def for_each(work, count, plan):
+def for_each(work: Callable[[int], Found], count: int, plan: Plan) -> list[Found]:
     """work(0) .. work(count - 1), on threads where blocks are large enough that NumPy works outside its lock."""
     large = int(plan.program.nodes.max()) * plan.program.columns >= LARGE
     if plan.threads == 1 or count == 1 or not large:
@@ -223,10 +241,10 @@ def for_each(work, count, plan):
         return list(pool.map(_quietly(work), range(count)))
 
 
-def _quietly(work):
+def _quietly(work: Callable[[int], Found]) -> Callable[[int], Found]:
     """Of threads each has its own floating point state."""
 
-    def quiet(i):
+    def quiet(i: int) -> Found:
         with np.errstate(all="ignore"):
             return work(i)
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from pykernel.program import Op, Program
 
 ROLES = ("input", "hidden", "output")
 
@@ -30,7 +32,7 @@ class Row(NamedTuple):
     logits: float
 
 
-def _roles(first, second, third):
+def _roles(first: Any, second: Any, third: Any) -> dict[str, Any]:
     return dict(zip(ROLES, (first, second, third), strict=True))
 
 
@@ -50,7 +52,7 @@ class Rates(NamedTuple):
     head_bias: float
 
 
-def roles(program, grows: bool | None = None) -> list[str]:
+def roles(program: Program, grows: bool | None = None) -> list[str]:
     """The role of each layer, "input" or "hidden".
 
     Args:
@@ -74,14 +76,14 @@ def roles(program, grows: bool | None = None) -> list[str]:
     return out.tolist()
 
 
-def _held(registers, op, passes):
+def _held(registers: set[int], op: Op, passes: bool) -> set[int]:
     """Those of the registers that hold what they held behind an op, the one that it writes among them where it passes
     that on."""
     keeps = passes and all(register in registers for register in op.ins)
     return registers | {op.out} if keeps else registers - {op.out}
 
 
-def rates(program, name: str, rate: float, grows: bool | None = None) -> Rates:
+def rates(program: Program, name: str, rate: float, grows: bool | None = None) -> Rates:
     """The rates of a parametrization, from the one that was asked for."""
     row, layers = TABLE[name], program.layers
     power = np.array([row.rates[role] for role in roles(program, grows)])

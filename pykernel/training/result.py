@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from pykernel import observables, stream
 from pykernel._core import version
+from pykernel.chain import Chain
+from pykernel.dtypes import Ints
 from pykernel.measured import Measured
 from pykernel.tables import Shown, Strong, Table, places
 from pykernel.verdict import plain
+
+if TYPE_CHECKING:  # they take long to import
+    from matplotlib.axes import Axes
+    from xarray import Dataset
 
 SHOWN = 8  # steps of a table
 
@@ -26,7 +35,23 @@ class Training(Shown, observables.Rows):
         log10_grad_weight, ...: one for each entry of `pykernel.observables.ROWS`; nan where the loss is without bound.
     """
 
-    def __init__(self, *, rows, **facts):
+    chain: Chain
+    steps: int
+    rate: float
+    momentum: float
+    parametrization: str
+    batch: int
+    positions: tuple[int, ...]
+    seed: int
+    engine: str
+    backend: str
+    dtype: str
+    correlation: float
+    seconds: float
+    given: tuple[str, ...]
+    diverged: Ints
+
+    def __init__(self, *, rows: dict[str, np.ndarray], **facts: Any) -> None:
         self.__dict__.update(facts)
         self.rows = rows
 
@@ -92,7 +117,7 @@ class Training(Shown, observables.Rows):
                 out["names"] = {"layer": list(self.chain.layers), "activation": list(self.chain.activations)}
         return out
 
-    def to_xarray(self):
+    def to_xarray(self) -> Dataset:
         """The rows as an xarray.Dataset with dimensions replica, step, layer (and those of `propagate`), units and
         meanings as attributes.
 
@@ -116,7 +141,7 @@ class Training(Shown, observables.Rows):
         coords = {"replica": np.arange(self.replicas), "step": np.arange(self.steps + 1), **self._labels(axes)}
         return xarray.Dataset(data, coords=coords, attrs=self._provenance())
 
-    def _labels(self, axes):
+    def _labels(self, axes: dict[str, str]) -> dict[str, Any]:
         count, blocks = self.chain.extents.node, self.chain.blocks is not None
         names = {"layer": self.chain.layers, "activation": self.chain.activations, "mix": self.chain.attentions}
         numbers = np.arange(1, count + 1)
@@ -128,7 +153,7 @@ class Training(Shown, observables.Rows):
                 labels[axes[extent]] = np.array(own, dtype=str) if blocks else numbers
         return labels
 
-    def _provenance(self):
+    def _provenance(self) -> dict[str, Any]:
         return {
             "chain": str(self.chain),
             **{name: getattr(self, name) for name in ("steps", "rate", "momentum", "parametrization", "batch")},
@@ -139,7 +164,7 @@ class Training(Shown, observables.Rows):
             "stream_version": stream.VERSION,
         }
 
-    def plot(self, ax=None, **line):
+    def plot(self, ax: Axes | None = None, **line: Any) -> Axes:
         """The loss against the step: median and band over replicas; it shows in a notebook, in a script by
         `plt.show()`.
 
@@ -162,7 +187,7 @@ class Training(Shown, observables.Rows):
 
         return training.losses(self, ax, **line)
 
-    def shown(self):
+    def shown(self) -> Iterator[str | Table]:
         """What was run, loss and gradients step by step, and how the loss went."""
         r = self.replicas
         inputs = f"batch {self.batch}" + (
@@ -181,16 +206,16 @@ class Training(Shown, observables.Rows):
         yield ""
         yield Strong(self._closing())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Training of {self.chain}: {self.replicas} replicas, {self.steps} steps>"
 
-    def _lines(self):
+    def _lines(self) -> Any:
         with np.errstate(invalid="ignore"):
             for step in places(self.steps + 1, SHOWN):
                 g = np.median(self.log10_grad_weight[:, step], axis=0)
                 yield str(step), f"{np.median(self.loss[:, step]):.5g}", f"{g[0]:.3f}", f"{g[-1]:.3f}"
 
-    def _closing(self):
+    def _closing(self) -> str:
         count = int((self.diverged >= 0).sum())
         if count:
             first = int(self.diverged[self.diverged >= 0].min())

@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from pykernel import _core, oracle, stream
+from pykernel.dtypes import Floats
 from pykernel.engines import reference
+from pykernel.program import Draw, Program
 
 CHUNK = 2**22  # entries of a clamped gradient that are made at a time
 
 
-def compiled_tall(threads):
+def compiled_tall(threads: int) -> Callable[..., np.ndarray]:
     """`stream.tall`, compiled: the same bits."""
 
-    def tall(seed, purpose, layer, replica, units, columns=1, first=0):
+    def tall(
+        seed: int, purpose: int, layer: int, replica: int, units: int, columns: int = 1, first: int = 0
+    ) -> np.ndarray:
         return _core.draws.tall(seed, purpose, layer, replica, units, first, columns, threads)
 
     return tall
@@ -35,21 +40,23 @@ class History:
         scale: of the draws.  rows, columns: of W.  dtype: of what is kept and of the products.
     """
 
-    def __init__(self, product, scale, rows, columns, dtype):
+    def __init__(
+        self, product: Callable[[np.ndarray, bool], np.ndarray], scale: float, rows: int, columns: int, dtype: np.dtype
+    ) -> None:
         self._product, self._scale = product, scale
         self._delta, self._u = np.zeros((rows, 0), dtype), np.zeros((columns, 0), dtype)
         self._velocity, self._in_weight = np.zeros(0), np.zeros(0)
         self._clamped: list = []  # (delta, u, bound, velocity, in_weight) of gradients clipped entry by entry
 
-    def forward(self, u):
+    def forward(self, u: np.ndarray) -> np.ndarray:
         """W u."""
         return self._times(u, False)
 
-    def backward(self, delta):
+    def backward(self, delta: np.ndarray) -> np.ndarray:
         """W^T delta."""
         return self._times(delta, True)
 
-    def _times(self, x, transposed):
+    def _times(self, x: np.ndarray, transposed: bool) -> np.ndarray:
         top = np.abs(x).max()
         power = math.frexp(top)[1] if np.isfinite(top) and top > 0 else 0
         x = np.ldexp(x, -power).astype(self._delta.dtype)
@@ -61,7 +68,7 @@ class History:
             out += in_weight * _clamped_product(delta, u, bound, x, transposed)
         return np.ldexp(out, power)
 
-    def step(self, delta, u, rate, momentum, bound=0.0):
+    def step(self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, bound: float = 0.0) -> None:
         """One step along delta u^T, or with every entry clamped to +-`bound`."""
         self._velocity *= momentum
         self._clamped = [(*rest, momentum * velocity, w) for *rest, velocity, w in self._clamped]
@@ -76,7 +83,7 @@ class History:
         self._clamped = [(*rest, velocity, w - rate * velocity) for *rest, velocity, w in self._clamped]
 
 
-def _clamped_product(delta, u, bound, x, transposed):
+def _clamped_product(delta: np.ndarray, u: np.ndarray, bound: float, x: np.ndarray, transposed: bool) -> Floats:
     """clip(delta u^T, -bound, bound) times x, or its transpose, some rows at a time."""
     if transposed:
         delta, u = u, delta
@@ -90,11 +97,11 @@ def _clamped_product(delta, u, bound, x, transposed):
 class Unseen:
     """W of an oracle: a step adds to what it has answered, and the momentum is a small matrix in its coordinates."""
 
-    def __init__(self, seen):
+    def __init__(self, seen: oracle.Gaussian | oracle.Haar) -> None:
         self._oracle, self._core = seen, np.zeros((0, 0))
         self.forward, self.backward = seen.forward, seen.backward
 
-    def step(self, delta, u, rate, momentum, bound=0.0):
+    def step(self, delta: np.ndarray, u: np.ndarray, rate: float, momentum: float, bound: float = 0.0) -> None:
         """As of `History`; entries cannot be clamped."""
         power = math.frexp(np.abs(delta).max())[1] if np.isfinite(delta).all() else 0
         e, c = self._oracle.coordinates(np.ldexp(delta, -power), u)
@@ -113,7 +120,7 @@ class Weights:
         engine: "dense" or "matrix_free".  compiled: whether C++ draws, or the definition.  threads: of C++.
     """
 
-    def __init__(self, program, replica, engine, compiled, threads):
+    def __init__(self, program: Program, replica: int, engine: str, compiled: bool, threads: int) -> None:
         self.program = program
         self._by_address: dict = {}
         make = self._unseen if engine == "matrix_free" else self._dense
@@ -122,21 +129,21 @@ class Weights:
             if address not in self._by_address:
                 self._by_address[address] = make(layer, address, replica, compiled, threads)
 
-    def of(self, layer):
+    def of(self, layer: int) -> History | Unseen:
         """The weight of a layer; layers that share an address share it."""
         return self._by_address[int(self.program.layers.address[layer - 1])]
 
-    def forward(self, layer, u):
+    def forward(self, layer: int, u: np.ndarray) -> np.ndarray:
         return self.of(layer).forward(u)
 
-    def backward(self, layer, delta):
+    def backward(self, layer: int, delta: np.ndarray) -> np.ndarray:
         return self.of(layer).backward(delta)
 
-    def scale(self, layer):
+    def scale(self, layer: int) -> float:
         """What products are multiplied with: scales are in the weights."""
         return 1.0
 
-    def _unseen(self, layer, address, replica, compiled, threads):
+    def _unseen(self, layer: int, address: int, replica: int, compiled: bool, threads: int) -> Unseen:
         layers, i = self.program.layers, layer - 1
         kind = oracle.Haar if self.program.draw(layer).distribution == "haar" else oracle.Gaussian
         normals = oracle.normals_at(
@@ -146,7 +153,7 @@ class Weights:
             kind(int(layers.units[i]), int(layers.columns[i]), normals, float(layers.scale[i]), self.program.dtype)
         )
 
-    def _dense(self, layer, address, replica, compiled, threads):
+    def _dense(self, layer: int, address: int, replica: int, compiled: bool, threads: int) -> History:
         program, i = self.program, layer - 1
         rows, columns = int(program.layers.units[i]), int(program.layers.columns[i])
         draw, scale = program.draw(layer), float(program.layers.scale[i])
@@ -159,18 +166,28 @@ class Weights:
         return History(product, scale, rows, columns, dtype)
 
 
-def _drawn_product(seed, address, replica, rows, columns, draw, threads, x, transposed):
+def _drawn_product(
+    seed: int,
+    address: int,
+    replica: int,
+    rows: int,
+    columns: int,
+    draw: Draw,
+    threads: int,
+    x: np.ndarray,
+    transposed: bool,
+) -> np.ndarray:
     x = np.ascontiguousarray(x)
     return _core.draws.product(
         draw.distribution, draw.parameter, seed, address, replica, rows, columns, x, transposed, threads
     )
 
 
-def drawn(seed, address, replica, rows, columns, draw, threads):
+def drawn(seed: int, address: int, replica: int, rows: int, columns: int, draw: Draw, threads: int) -> np.ndarray:
     """A few rows of unit draws as a matrix, (rows, columns) float64, compiled."""
     unit = np.eye(rows)
     return _drawn_product(seed, address, replica, rows, columns, draw, threads, unit, True).T
 
 
-def _matrix_product(matrix, x, transposed):
+def _matrix_product(matrix: np.ndarray, x: np.ndarray, transposed: bool) -> np.ndarray:
     return (matrix.T if transposed else matrix) @ x

@@ -4,26 +4,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pykernel import checks, machine, observables
+from pykernel.chain import Chain
 from pykernel.drive import Drive
 from pykernel.layers import MAX_WIDTH, Block, Weighted
 from pykernel.program import MAX_REPLICAS
 from pykernel.tables import Shown, Strong, Table, places
-from pykernel.training.descent import descend
+from pykernel.training.descent import Plan, descend
 from pykernel.training.face import for_each, memory, planned
 from pykernel.training.parametrizations import TABLE, roles
+
+if TYPE_CHECKING:  # they take long to import
+    from matplotlib.axes import Axes
+    from xarray import Dataset
 
 HEAD = "head"
 SHOWN = 3  # steps of a table
 
 
 def coordinate_check(
-    chain,
+    chain: Chain,
     *,
-    widths,
+    widths: Sequence[int],
     steps: int = 3,
     rate: float = 0.1,
     parametrization: str = "standard",
@@ -83,12 +91,12 @@ def coordinate_check(
     changes = sizes.copy()
     for i, plan in enumerate(plans):
         with np.errstate(all="ignore"):
-            for_each(lambda r, i=i, plan=plan: _observed(plan, r, sizes[i, r], changes[i, r]), replicas, plan)
+            for_each(partial(_observed_at, plan, sizes[i], changes[i]), replicas, plan)
     role = [*roles(plans[0].program, grows), "output"]
     return CoordinateCheck(chain, widths, steps, float(rate), parametrization, replicas, role, sizes, changes[:, :, 1:])
 
 
-def _widths(widths):
+def _widths(widths: Any) -> tuple[int, ...]:
     if isinstance(widths, str) or not hasattr(widths, "__iter__"):
         raise TypeError(f"widths must be a sequence of ints, got {widths!r}")
     out = tuple(checks.integer("widths", width, 1, MAX_WIDTH) for width in widths)
@@ -97,7 +105,7 @@ def _widths(widths):
     return out
 
 
-def resized(chain, width: int):
+def resized(chain: Chain, width: int) -> Chain:
     """The chain at another width.
 
     Raises:
@@ -112,6 +120,7 @@ def resized(chain, width: int):
         return chain.replace(widths=[chain.widths[0], *[width] * chain.depth])
     if chain.blocks is None:
         return chain.replace(width=width)
+    assert chain.width is not None  # of blocks
     parts = {name: [_resized_block(b, chain.width, width) for b in getattr(chain, name)] for name in PARTS}
     return chain.replace(width=width, **parts)
 
@@ -119,27 +128,32 @@ def resized(chain, width: int):
 PARTS = ("first", "blocks", "last")
 
 
-def _resized_block(block, before, width):
+def _resized_block(block: Block, before: int, width: int) -> Block:
     step = lambda one: _resized_step(one, before, width)
     skip = tuple(map(step, block.skip)) if isinstance(block.skip, tuple) else block.skip
     return Block(*map(step, block.steps), skip=skip, scale=block.scale, after=tuple(map(step, block.after)))
 
 
-def _resized_step(step, before, width):
+def _resized_step(step: Any, before: int, width: int) -> Any:
     for name in ("units", "channels"):
         count = getattr(step, name, None)
-        if isinstance(step, Weighted) and not isinstance(step, Drive) and count is not None:
+        if count is not None and isinstance(step, Weighted) and not isinstance(step, Drive):
             if count * width % before:
                 raise ValueError(f"{count} {name} of a chain of width {before} are no whole number at width {width}")
-            return dataclasses.replace(step, **{name: count * width // before})
+            changed: Any = {name: count * width // before}
+            return dataclasses.replace(step, **changed)  # type: ignore[type-var]  # every step is a dataclass
     return step
 
 
-def _observed(plan, replica, sizes, changes):
+def _observed_at(plan: Plan, sizes: np.ndarray, changes: np.ndarray, replica: int) -> None:
+    _observed(plan, replica, sizes[replica], changes[replica])
+
+
+def _observed(plan: Plan, replica: int, sizes: np.ndarray, changes: np.ndarray) -> None:
     """Write the root mean squares of one network, (steps + 1, L + 1) each; nan behind a loss without bound."""
     program, first = plan.program, []
 
-    def observe(step, arrays):
+    def observe(step: int, arrays: dict[str, dict[int, Any]]) -> None:
         now = [arrays["preactivation"][l] for l in range(1, program.depth + 1)] + [arrays["logits"][0]]
         first.extend(now if not step else ())
         sizes[step] = [_root(z) for z in now]
@@ -152,7 +166,7 @@ def _observed(plan, replica, sizes, changes):
     descend(plan, replica, rows, observe, ("preactivation", "logits"))
 
 
-def _root(z):
+def _root(z: np.ndarray) -> float:
     return np.sqrt(np.mean(np.square(z)))
 
 
@@ -171,7 +185,18 @@ class CoordinateCheck(Shown):
         changes, sizes: (widths, replicas, steps (+ 1), L + 1), the root mean squares; nan where a loss had no bound.
     """
 
-    def __init__(self, chain, widths, steps, rate, parametrization, replicas, role, sizes, changes):
+    def __init__(
+        self,
+        chain: Chain,
+        widths: tuple[int, ...],
+        steps: int,
+        rate: float,
+        parametrization: str,
+        replicas: int,
+        role: list[str],
+        sizes: np.ndarray,
+        changes: np.ndarray,
+    ) -> None:
         self.chain, self.widths, self.steps, self.rate = chain, widths, steps, rate
         self.parametrization, self.replicas, self.roles = parametrization, replicas, tuple(role)
         self.layers = (*chain.layers, HEAD)
@@ -182,7 +207,7 @@ class CoordinateCheck(Shown):
         self.change_promised = np.array([row.change[r] for r in self.roles])
         self.size_promised = np.array([row.logits if r == "output" else 0.0 for r in self.roles])
 
-    def to_xarray(self):
+    def to_xarray(self) -> Dataset:
         """Exponents and root mean squares as an xarray.Dataset with dimensions width, replica, step (0 first, where
         changes are nan) and layer.
 
@@ -218,7 +243,7 @@ class CoordinateCheck(Shown):
         facts = {"chain": str(self.chain), "rate": self.rate, "parametrization": self.parametrization}
         return xarray.Dataset(data, coords=coords, attrs=facts)
 
-    def plot(self, ax=None, of: str = "change"):
+    def plot(self, ax: Axes | None = None, of: str = "change") -> Axes:
         """The exponents against the layer, a line a step, and what is promised.
 
         Args:
@@ -242,7 +267,7 @@ class CoordinateCheck(Shown):
         checks.choice("of", of, ("change", "size"))
         return training.exponents(self, ax, of)
 
-    def shown(self):
+    def shown(self) -> Any:
         """What was run, the exponents of the change in a table, and that of the fresh network's logits."""
         yield Strong(str(self.chain))
         yield (
@@ -260,20 +285,20 @@ class CoordinateCheck(Shown):
         yield ""
         yield Strong(self._closing())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<CoordinateCheck of {self.chain}: widths {', '.join(map(str, self.widths))}, {self.steps} steps>"
 
-    def _exponent(self, step, layer):
+    def _exponent(self, step: int, layer: int) -> str:
         return f"{self.change[step, layer]:.2f} +- {self.change_error[step, layer]:.2f}"
 
-    def _closing(self):
+    def _closing(self) -> str:
         fresh, error = self.size[0, -1], self.size_error[0, -1]
         logits = f"logits of the fresh network: {fresh:.2f} +- {error:.2f}, promised {self.size_promised[-1]:.2f}"
         lost = int(np.isnan(self.sizes[:, :, -1, -1]).sum())
         return logits + (f"; the loss of {lost} networks has no bound" if lost else "")
 
 
-def _fitted(widths, values):
+def _fitted(widths: tuple[int, ...], values: np.ndarray) -> tuple[Any, Any]:
     """Slopes of log10 of values (widths, replicas, ...) on log10 of the width by least squares, a constant for every
     replica, and their standard errors; nan where a value is zero or missing."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -72,7 +72,7 @@ def _is_typed(word: str, value: Any) -> bool:
     if word not in ("activation", "init"):
         return True
     try:
-        {"activation": activations.get, "init": inits.get}[word](value)
+        activations.get(value) if word == "activation" else inits.get(value)
     except (TypeError, ValueError):
         return False
     return True

@@ -8,14 +8,17 @@ Yang, Schoenholz 2017 (arXiv 1712.08969).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-from pykernel.theory.structure import NoTheory
+from pykernel.program import Op, Stretch
+from pykernel.theory.structure import Law, NoTheory, Structure
 
 ROWS = ("kept", "added")
 FAR_ROWS = ()
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     a, v = (walk.laws[register] for register in op.ins)
     if a.sources & v.sources:
         raise NoTheory(
@@ -31,13 +34,13 @@ def law(walk, stretch, op):
     return type(a)(not both, made, a.sources | v.sources, a.mean or v.mean, spread, True, followed, alike, uneven)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, out = walk.square, walk.mean, op.out
     a, v = op.ins
     skip, branch, kept, added = walk.skip, walk.branch, walk.rows.kept, walk.rows.added
 
-    def step(i):
+    def step(i: int) -> None:
         j = first + i * each
         (k, sign), (s, turn) = skip[j], branch[j]
         A, V, M, N = square[a] + k, square[v] + s, sign * mean[a], turn * mean[v]
@@ -54,19 +57,19 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, out, kept, added = walk.distance, op.out, walk.rows.kept, walk.rows.added
     a, v = op.ins
 
-    def step(i):
+    def step(i: int) -> None:
         j = first + i * each
         far[out] = min(far[a] * kept[j] + far[v] * added[j], 2.0)
 
     return step
 
 
-def backward(walk, op, j):
+def backward(walk: Any, op: Op, j: int | slice) -> None:
     (a, v), (g, o) = op.ins, walk.take(op.out)
     walk.give(v, g + walk.branch[j], o)
     walk.give(a, g + walk.skip[j], o)

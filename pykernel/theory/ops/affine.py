@@ -8,12 +8,14 @@ Where units differ in w or b this is exact only between units that are alike: be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from pykernel.program import AffineRow, Op, Stretch
 from pykernel.theory.logs import log_square
-from pykernel.theory.structure import NoTheory, place
+from pykernel.theory.structure import Law, NoTheory, Structure, place
 
 ROWS = ("scaled",)
 FAR_ROWS = ()
@@ -21,7 +23,7 @@ FAR_ROWS = ()
 PASSING = ("scale", "mask")  # ops that act on every unit alike
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     first, each = place(stretch, op)
     chosen = np.unique(walk.program.affine_steps[first : first + each * stretch.count : each])
     rows = [walk.program.affines[i] for i in chosen]
@@ -45,7 +47,7 @@ def law(walk, stretch, op):
     )
 
 
-def _before_weights(walk, stretch: Stretch, op: Op) -> bool:
+def _before_weights(walk: Any, stretch: Stretch, op: Op) -> bool:
     """Whether only weights, or the end of the program, read what an op writes."""
     behind = stretch.ops[stretch.ops.index(op) + 1 :]
     held = {op.out}
@@ -76,12 +78,12 @@ def _facts(row: AffineRow) -> tuple[float, float, float, float, float]:
     )
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, source, out, scaled = walk.square, walk.mean, op.ins[0], op.out, walk.rows.scaled
     rows, facts = walk.program.affine_steps.tolist(), [_facts(row) for row in walk.program.affines]
 
-    def step(i):
+    def step(i: int) -> None:
         n = first + i * each
         weight, bias, both, w, b = facts[rows[n]]
         q, m = square[source] + weight, mean[source]
@@ -98,17 +100,17 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, source, out, scaled = walk.distance, op.ins[0], op.out, walk.rows.scaled
 
-    def step(i):
+    def step(i: int) -> None:
         far[out] = min(far[source] * scaled[first + i * each], 2.0)
 
     return step
 
 
-def backward(walk, op, n):
+def backward(walk: Any, op: Op, n: int | slice) -> None:
     g, o = walk.take(op.out)
     weights = np.array([_facts(row)[0] for row in walk.program.affines])
     walk.give(op.ins[0], g + weights[walk.program.affine_steps[n]], o)

@@ -7,15 +7,19 @@ to v.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from pykernel.theory.structure import NoTheory
+from pykernel.program import Op, Stretch
+from pykernel.theory.structure import Law, NoTheory, Structure
 
 ROWS = ("raw", "preimage", "value", "factor")
 FAR_ROWS = ("raw_distance", "value_distance", "factor_distance")
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     names = ", ".join(sorted({str(row) for row in walk.rows(stretch, op)}))
     g, v = (walk.laws[register] for register in op.ins)
     walk.require_gaussian(op.ins[0], f"the {names} gate")
@@ -33,12 +37,12 @@ def law(walk, stretch, op):
     )
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, out, at, rows = walk.square, walk.mean, op.out, walk.at, walk.rows
     g, v = op.ins
 
-    def step(i):
+    def step(i: int) -> None:
         s = first + i * each
         rows.raw[s] = q = square[g]
         rows.preimage[s] = q / 2
@@ -50,12 +54,12 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, out, at, rows = walk.distance, op.out, walk.at, walk.rows
     g, v = op.ins
 
-    def step(i):
+    def step(i: int) -> None:
         s = first + i * each
         rows.raw_distance[s] = d = far[g]
         rows.value_distance[s] = x = at[s][0].apart(s, rows.preimage[s], d)
@@ -65,7 +69,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, s):
+def backward(walk: Any, op: Op, s: int | slice) -> None:
     (g, v), (G, o) = op.ins, walk.take(op.out)
     signal = walk.signal
     to_gate, to_value = signal.factor[s] + walk.slope[s], signal.value[s]

@@ -10,34 +10,40 @@ so do products of two columns. What zeros beyond an edge take is seen to in `pyk
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+
+from pykernel.program import Op, Stretch
+from pykernel.theory.structure import Law, Structure
 
 ROWS = FAR_ROWS = ()
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     return walk.same(op.ins[0], alike=walk.laws[op.ins[0]].gaussian)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
 
-    def step(i):
+    def step(i: int) -> None:
         square[out], mean[out] = square[source], mean[source]
 
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     far, source, out = walk.distance, op.ins[0], op.out
 
-    def step(i):
+    def step(i: int) -> None:
         far[out] = far[source]
 
     return step
 
 
-def backward(walk, op, w):
+def backward(walk: Any, op: Op, w: int | slice) -> None:
     g, o = walk.take(op.out)
     seen, made = (np.asarray(walk.spread.windows[w, side], float) for side in (0, 1))
     walk.give(op.ins[0], g, o * (made - 1) / np.maximum(seen - 1, 1.0))

@@ -5,18 +5,20 @@ et al. 2016)."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from pykernel.program import BIASES
+from pykernel.program import BIASES, Op, Stretch
 from pykernel.theory.logs import log_add
-from pykernel.theory.structure import Law, place
+from pykernel.theory.structure import Law, Structure, place
 
 ROWS = ("input", "preactivation")
 FAR_ROWS = ("input_distance",)
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     first, each = place(stretch, op)
     layers, chosen = walk.program.layers, slice(first, first + each * stretch.count, each)
     uniform = layers.bias_draw[chosen] == BIASES.index("uniform")
@@ -24,13 +26,13 @@ def law(walk, stretch, op):
     return Law(sources=walk.fresh(), spread=spread, uneven=walk.laws[op.ins[0]].uneven)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, out = walk.square, walk.mean, op.out
     source = op.ins[0]
     weight, bias, incoming, made = walk.weight, walk.bias, walk.rows.input, walk.rows.preactivation
 
-    def step(i):
+    def step(i: int) -> None:
         l = first + i * each
         incoming[l] = u = square[source]
         z = weight[l] + u
@@ -42,12 +44,12 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, source, out, rows = walk.distance, op.ins[0], op.out, walk.rows
     weight, bias = walk.weight, walk.bias
 
-    def step(i):
+    def step(i: int) -> None:
         l = first + i * each
         rows.input_distance[l] = d = far[source]
         if bias[l] > -math.inf:  # the bias is the same for both
@@ -57,7 +59,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, l):
+def backward(walk: Any, op: Op, l: int | slice) -> None:
     g, o = walk.take(op.out)
     walk.rows.preactivation[l], walk.rows.coherence[l] = g, o
     walk.rows.lean[l] = walk.lean.pop(op.out, 0.0)

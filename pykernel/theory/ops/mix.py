@@ -12,17 +12,20 @@ alike: weights pull the mean over keys along W_k^T q, and products of two keys g
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from pykernel.program import Op, Stretch
 from pykernel.theory.softmax import HIGHEST, Weights, softmax
-from pykernel.theory.structure import NoTheory, place, positions_apart
+from pykernel.theory.structure import Law, NoTheory, Structure, place, positions_apart
 
 ROWS = ("query", "key", "mixed", "mix_lost", "mix_lean")
 FAR_ROWS = ("query_distance", "key_distance", "mixed_distance")
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     value = op.ins[2]
     if positions_apart(walk.program) == 1:
         return walk.laws[value]
@@ -36,7 +39,7 @@ def law(walk, stretch, op):
     return walk.same(value, gaussian=False, made="attention", uneven=causal)
 
 
-def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weights:
+def weights(walk: Any, m: int, query: float, key: float, key_distance: float) -> Weights:
     """Means over the softmax of attention number m, from the log mean squares of query and key and the distance of two
     keys."""
     spread = walk.mixes.score[m] + query + key + math.log(key_distance) if key_distance > 0 else -math.inf
@@ -48,12 +51,12 @@ def weights(walk, m: int, query: float, key: float, key_distance: float) -> Weig
     return softmax(walk.positions, bool(walk.program.mixes.causal[m])).at(spread)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, far, out, rows = walk.square, walk.mean, walk.distance, op.out, walk.rows
     q, k, v = op.ins
 
-    def step(i):
+    def step(i: int) -> None:
         m = first + i * each
         rows.query[m], rows.key[m], rows.mixed[m], rows.mix_lost[m] = square[q], square[k], square[v], 0.0
         rows.mix_lean[m] = 0.0
@@ -71,12 +74,12 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, out, rows = walk.distance, op.out, walk.rows
     q, k, v = op.ins
 
-    def step(i):
+    def step(i: int) -> None:
         if walk.positions > 1 and not walk.between:  # `moments` has done it
             return
         m = first + i * each
@@ -88,7 +91,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, m):
+def backward(walk: Any, op: Op, m: Any) -> None:
     (q, k, v), (g, o) = op.ins, walk.take(op.out)
     shares = walk.rows
     if walk.positions == 1:  # the only weight is 1
@@ -107,7 +110,7 @@ def backward(walk, op, m):
             walk.lean[register] = more
 
 
-def _shares(walk, m: int, o: float) -> tuple[tuple[float, float, float], ...]:
+def _shares(walk: Any, m: int, o: float) -> tuple[tuple[float, float, float], ...]:
     """Of value, query and key: log of the share of the squared gradient, its correlation between two positions, and log
     of what the squared gradient of the weights has beside the two Gram matrices that it is taken from.
 

@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+from pykernel.program import NormRow, Op, Stretch
 from pykernel.theory.logs import log_add
-from pykernel.theory.structure import NoTheory
+from pykernel.theory.structure import Law, NoTheory, Structure
 
 ROWS = ("norm_raw", "norm_mean", "norm_level")
 FAR_ROWS = ("norm_distance",)
 
 
-def deviation(norm, q, mean):
+def deviation(norm: NormRow, q: float, mean: float) -> float:
     """log standard deviation of Norm(x), from the log mean square and the relative mean of x."""
     if norm.kind is None:
         return q / 2
@@ -23,7 +26,7 @@ def deviation(norm, q, mean):
     return (v - log_add(v, math.log(norm.eps))) / 2
 
 
-def variance(norm, q, mean):
+def variance(norm: NormRow, q: float, mean: float) -> float:
     """log of what the norm divides by the root of, without eps."""
     if norm.kind != "layer" or mean == 0:
         return q
@@ -31,12 +34,12 @@ def variance(norm, q, mean):
     return q + math.log(left) if left > 0 else -math.inf
 
 
-def level(norm, q, mean):
+def level(norm: NormRow, q: float, mean: float) -> float:
     """log(variance + eps)."""
     return log_add(variance(norm, q, mean), math.log(norm.eps))
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     kinds, source = walk.norms(stretch, op, "norm"), op.ins[0]
     if source in walk.pooled and "batch" in kinds:
         raise NoTheory(
@@ -50,12 +53,12 @@ def law(walk, stretch, op):
     return walk.same(source, mean="" if kinds == {"layer"} else walk.laws[source].mean, uneven=False)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
     raw, levels, norms, far = walk.rows.norm_raw, walk.rows.norm_level, walk.norms, walk.distance
 
-    def step(i):
+    def step(i: int) -> None:
         n = first + i * each
         norm = norms[n]
         raw[n] = q = square[source]
@@ -73,11 +76,11 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, source, out, rows, norms = walk.distance, op.ins[0], op.out, walk.rows, walk.norms
 
-    def step(i):
+    def step(i: int) -> None:
         n = first + i * each
         norm = norms[n]
         if norm.kind != "batch":
@@ -87,7 +90,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, n):
+def backward(walk: Any, op: Op, n: int | slice) -> None:
     g, o = walk.take(op.out)
     signal = walk.signal
     if walk.normed and walk.norms[n].kind == "batch":

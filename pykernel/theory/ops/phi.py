@@ -5,13 +5,16 @@ two."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from pykernel.program import Op, Stretch
 from pykernel.theory import uniform
 from pykernel.theory.ops import pool
 from pykernel.theory.ops.norm import deviation
-from pykernel.theory.structure import ODD, NoTheory
+from pykernel.theory.structure import ODD, Law, NoTheory, Structure
 
 ROWS = ("raw", "preimage", "uniform")
 FAR_ROWS = ("raw_distance",)
@@ -19,7 +22,7 @@ FAR_ROWS = ("raw_distance",)
 ROUNDING = 1e-9  # of a squared norm
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     rows, source = walk.rows(stretch, op), op.ins[0]
     norms = walk.norms(stretch, op)
     names = ", ".join(sorted({str(row) for row in rows}))
@@ -43,13 +46,13 @@ def law(walk, stretch, op):
     return walk.same(source, gaussian=False, **changed)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, source, out = walk.square, walk.mean, op.ins[0], op.out
     raw, preimage, at, far = walk.rows.raw, walk.rows.preimage, walk.at, walk.distance
     wide, share, bias, made = walk.wide, walk.rows.uniform, walk.bias, walk.rows.preactivation
 
-    def step(i):
+    def step(i: int) -> None:
         s = first + i * each
         row, norm = at[s]
         raw[s] = q = square[source]
@@ -71,12 +74,12 @@ def moments(walk, op, number):
     return step
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     far, source, out = walk.distance, op.ins[0], op.out
     rows, at = walk.rows, walk.at
 
-    def step(i):
+    def step(i: int) -> None:
         s = first + i * each
         row, norm = at[s]
         if norm.kind != "batch" and s not in rows.pooled:
@@ -89,7 +92,7 @@ def distance(walk, op, number):
     return step
 
 
-def backward(walk, op, s):
+def backward(walk: Any, op: Op, s: Any) -> None:
     g, o = walk.take(op.out)
     if walk.peaks and s in walk.peaks:
         _from_pool(walk, op, s, g, o)
@@ -98,7 +101,7 @@ def backward(walk, op, s):
     walk.give(op.ins[0], g + walk.rows.derivative[s], o)
 
 
-def _passed(walk, s, o):
+def _passed(walk: Any, s: Any, o: Any) -> tuple[Any, Any]:
     """log factor on the squared norm of the gradient, and its correlation."""
     if walk.signal.pooled and s in walk.signal.pooled:
         return pool.slopes(walk, s, o)
@@ -108,7 +111,7 @@ def _passed(walk, s, o):
     return walk.rows.derivative[s], o * walk.kept[s]
 
 
-def _from_pool(walk, op, s, g, o):
+def _from_pool(walk: Any, op: Op, s: int, g: Any, o: Any) -> None:
     """A max pool has sent the gradient, or a part of it: to where the function is largest, with the slope there."""
     sent, before, factor, alike = pool.through(walk, s)
     walk.give(op.ins[0], sent + factor, alike)

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pykernel.program import Op, Stretch
 from pykernel.theory.batch import inverse_variance
 from pykernel.theory.largest import Overlap, Peaks, Windows, peaks
 from pykernel.theory.neighbours import Near, Offset, lookup, offsets
-from pykernel.theory.structure import NoTheory, place
+from pykernel.theory.structure import Law, NoTheory, Structure, place
 from pykernel.window import Window
 
 ROWS = FAR_ROWS = ()
@@ -60,7 +62,7 @@ class Plan(NamedTuple):
     same: tuple[tuple[Offset, float], ...]
 
 
-def law(walk, stretch, op):
+def law(walk: Structure, stretch: Stretch, op: Op) -> Law:
     first, each = place(stretch, op)
     steps = walk.program.window_steps[first : first + each * stretch.count : each]
     windows = [walk.program.windows[i] for i in {*steps.tolist()}]
@@ -78,15 +80,16 @@ def law(walk, stretch, op):
     return walk.same(op.ins[0], alike=source.gaussian)
 
 
-def moments(walk, op, number):
+def moments(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     first, each = number
     square, mean, far, source, out = walk.square, walk.mean, walk.distance, op.ins[0], op.out
 
-    def step(i):
+    def step(i: int) -> None:
         w = first + i * each
         window = walk.window(w)
         if window.largest:
-            return largest(walk, w, source, out)
+            largest(walk, w, source, out)
+            return
         k, c = math.prod(window.taps), 1 - far[source]
         inner = c if walk.near.get(source) is None else _within(walk, w, source)
         left = (1 + (k - 1) * inner) / k
@@ -102,7 +105,7 @@ def moments(walk, op, number):
     return step
 
 
-def largest(walk, w, source, out):
+def largest(walk: Any, w: int, source: int, out: int) -> None:
     """Moments of a max pool from those of the normal entries that it is a function of."""
     s, function, log, d = walk.behind.get(source), walk.line, walk.square[source] / 2, walk.distance[source]
     near = walk.near.get(source)
@@ -211,7 +214,7 @@ def acted_on(walk: Any, s: int, w: int, out: int) -> None:
     walk.rows.pooled[s] = peak._replace(step=s, peaks=found)
 
 
-def distance(walk, op, number):
+def distance(walk: Any, op: Op, number: tuple[int, int]) -> Callable[[int], None]:
     return lambda i: None  # `moments` has done it
 
 
@@ -266,7 +269,7 @@ def _along(n: int, k: int, stride: int, padding: int) -> Counter:
     return +pairs
 
 
-def backward(walk, op, w):
+def backward(walk: Any, op: Op, w: int | slice) -> None:
     g, o = walk.take(op.out)
     if isinstance(w, slice):  # a single column: nothing is pooled
         return walk.give(op.ins[0], g, o)
@@ -277,7 +280,7 @@ def backward(walk, op, w):
     walk.give(op.ins[0], g - math.log(k), (whole - 1) / (seen - 1) if seen > 1 else 0.0)
 
 
-def _to_largest(walk, op, w, g, o):
+def _to_largest(walk: Any, op: Op, w: int, g: float, o: float) -> None:
     peak = walk.signal.peaks.get(w)
     if peak is None:
         return walk.give(op.ins[0], g, o)
