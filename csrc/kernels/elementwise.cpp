@@ -1,5 +1,6 @@
 // The table of the kernels around the products, for one instruction set; compiled once for each.
 // SPDX-License-Identifier: BSD-3-Clause
+#include "kernels/activations-inl.hpp"
 #include "kernels/norms-inl.hpp"
 #include "kernels/round-inl.hpp"
 

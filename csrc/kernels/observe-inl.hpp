@@ -1,7 +1,7 @@
 // Passes over a block that only look, add or scale: sums, residual sums, biases.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-#include "kernels/activations-inl.hpp"
+#include "kernels/functions-inl.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
 namespace {

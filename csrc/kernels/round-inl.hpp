@@ -1,7 +1,7 @@
 // Rounding to a smaller number format, subnormals included, to nearest, ties to even, or by chance: of blocks and of
 // tiles of weights. SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-#include "kernels/activations-inl.hpp"
+#include "kernels/functions-inl.hpp"
 #include "pykernel/formats.hpp"
 
 namespace pykernel::PYKERNEL_ISA_NAMESPACE {
