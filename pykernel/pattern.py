@@ -168,8 +168,9 @@ class Pattern:
         self.positions_out = self.field
         self._join_arrays()
         self.nodes = np.concatenate([[first], self.nodes])
-        self.weight = self.first_uses = np.arange(self.done.layer)
-        self.address = np.arange(1, self.done.layer + 1)
+        places = np.arange(self.done.layer + 1)
+        self.weight = self.first_uses = places[:-1]
+        self.address = places[1:]
         self.counts = self.done
         if chain.tied:
             self._share(begin, end)
