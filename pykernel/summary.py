@@ -13,7 +13,6 @@ from pykernel.lower import lower
 from pykernel.measured import Measured
 from pykernel.patterns import pattern_of
 from pykernel.tables import Strong, Table, places
-from pykernel.theory import diagnosis
 from pykernel.wording import compared
 
 LONGEST = 16  # characters of a module's name in a table of blocks
@@ -176,6 +175,8 @@ def _closing(p: Measured) -> Iterator[Strong | str]:
     killers = _killers(p) if p.verdict == "dead" else ""
     yield Strong(f"verdict: {p.verdict}{f', {killers}' if killers else ''}")
     if np.isfinite(k):
+        from pykernel.theory import diagnosis  # takes long to import
+
         found = diagnosis.diagnose(p)
         yield from (f"  {text}" for text in (found.sentence, *found.why))
         yield f"  medians: signal's gradient, input over output: {s:+.4g} decades"
