@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel import observables, stream, summary
 from pykernel._core import version
@@ -18,6 +17,9 @@ from pykernel.formats import Formats
 from pykernel.measured import DERIVED, Measured
 from pykernel.tables import Shown, Table, tidy
 from pykernel.verdict import EXPLODING, VANISHING, plain
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:  # they take long to import
     from matplotlib.axes import Axes

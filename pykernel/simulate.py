@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, stream
 from pykernel.chain import Chain
@@ -14,6 +14,9 @@ from pykernel.engines import reference, run
 from pykernel.program import MAX_REPLICAS
 from pykernel.samplers import sampled
 from pykernel.window import as_kernel
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 
 def weights(

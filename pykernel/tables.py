@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -95,7 +94,9 @@ def in_notebook(parts: Iterable[str | Table]) -> str:
 def _element(part: str | Table) -> str:
     if isinstance(part, Table):
         return part.html()
-    text = html.escape(part.strip())
+    from html import escape  # for notebooks only
+
+    text = escape(part.strip())
     if isinstance(part, Strong):
         text = f"<strong>{text}</strong>"
     margin = len(_indent(part)) / 2

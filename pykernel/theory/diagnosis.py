@@ -6,10 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel.chain import Chain
 from pykernel.dtypes import Floats
@@ -20,6 +19,9 @@ from pykernel.theory.predict import Prediction, predict
 from pykernel.theory.reasons import reasons
 from pykernel.theory.refusals import ONE_NORMED_INPUT, refusal
 from pykernel.verdict import EXPLODING, VANISHING
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 ROUNDING = 2.0**-24  # of float32, in decades a layer: a spread within it is none
 FLOAT32_TINY, FLOAT32_HUGE = math.log10(2.0**-149), math.log10(2.0**128)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel import activations
 from pykernel.tables import Shown, Strong, Table, places
 from pykernel.theory.critical import fixed_point
 from pykernel.theory.quadrature import ELASTICITY, LOG_SLOPE2, LOG_VALUE2, moments
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:  # they take long to import
     from matplotlib.axes import Axes

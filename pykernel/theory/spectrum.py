@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, stream
 from pykernel.block import Block, slopes, values
@@ -25,6 +25,9 @@ from pykernel.theory.extremes import extremes
 from pykernel.theory.laws import digamma
 from pykernel.theory.plain import Plain, plain
 from pykernel.theory.quadrature import HOMOGENEOUS
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 LARGEST_FULL = 512  # inputs or outputs up to which all singular values are computed
 

@@ -7,10 +7,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pykernel import checks, machine, observables
 from pykernel.chain import Chain
@@ -21,6 +20,9 @@ from pykernel.program import MAX_REPLICAS, Op, Program
 from pykernel.training.descent import Plan, descend
 from pykernel.training.parametrizations import TABLE, Row, rates
 from pykernel.training.result import Training
+
+if TYPE_CHECKING:  # takes time and memory to load
+    from numpy.typing import ArrayLike
 
 MAX_STEPS = 10**6
 PAYS = 4  # times as many columns in all as units: an oracle that was asked for more knows a matrix as well as a draw
