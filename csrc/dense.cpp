@@ -104,7 +104,7 @@ Dense<T>::Dense(const Program& program, std::shared_ptr<const GivenWeights<T>> g
   units_.push_back(program.head.loss && !program.head.weight ? unit_of(program.head.draw) : Unit{});
   units_.push_back({Source::given, Distribution::normal, 0});
   drawn_.reserve((size_t)std::max<int64_t>(0, last_ - first_ + 1));
-  each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false}); });
+  each_weight(program, first_, [this](int64_t l) { drawn_.push_back({l, nullptr, false, false}); });
   shares_ = (int64_t)drawn_.size() <= last_ - first_;
   keep_draws(bytes);
   if (const int64_t size = largest_frame(program, first_, panel_size)) frames_ = Buffer<T>((size_t)size);
@@ -197,7 +197,7 @@ void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, B
     w.kept = keep;
     keep = nullptr;
   }
-  known.written = known.written || keep;
+  if (keep) known.written = true, known.by_blocks = w.by_blocks;
   const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
     if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B, u.data, z.data, keep);
@@ -247,7 +247,7 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, in
                   nullptr,
                   nullptr,
                   format,
-                  !shares_ && lie_by_blocks(table_, B)};
+                  at(l).written ? at(l).by_blocks : !shares_ && lie_by_blocks(table_, B)};
   if (format.fraction && !format.stochastic && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));

@@ -38,9 +38,10 @@ template <class T> class Dense final : public Linear<T> {
 
  private:
   struct Drawn {
-    int64_t layer;  // the first with this weight
-    float* kept;    // draws of its forward pass, or null
-    bool written;   // in this replica
+    int64_t layer;   // the first with this weight
+    float* kept;     // draws of its forward pass, or null
+    bool written;    // in this replica
+    bool by_blocks;  // as they lie, for whatever reads them: a head may ask for other columns than it is asked for
   };
   size_t place(int64_t layer) const { return (size_t)(weight_of(program_, layer) - weight_of(program_, first_)); }
   Drawn& at(int64_t layer) { return drawn_[place(layer)]; }
