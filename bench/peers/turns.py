@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402 - NumPy reads the environment when it is import
 README = Path(__file__).parents[2] / "README.md"
 LAST = "<!-- peers: end -->"
 MOST, LEAST = 7, 3  # turns
+LONG = 0.1  # seconds that a turn has at least
 elsewhere = [0.0]  # processor seconds of other processes, which our own clock does not see
 
 
@@ -27,10 +28,14 @@ def cores() -> int:
 
 
 def seconds_of(run, work: tuple) -> tuple[float, float]:
-    """By the clock, and of processors."""
-    clock, processor, outside = time.perf_counter(), time.process_time(), elsewhere[0]
-    run(*work)
-    return time.perf_counter() - clock, time.process_time() - processor + elsewhere[0] - outside
+    """By the clock, and of processors; of a short run the mean of as many as take `LONG` together, since the first
+    finds memory and caches as the contender before left them."""
+    clock, processor, outside, count = time.perf_counter(), time.process_time(), elsewhere[0], 0
+    while not count or time.perf_counter() - clock < LONG:
+        run(*work)
+        count += 1
+    spent = time.process_time() - processor + elsewhere[0] - outside
+    return (time.perf_counter() - clock) / count, spent / count
 
 
 def arguments_of(description: str, points: tuple, form: str, add=lambda parser: None) -> argparse.Namespace:
