@@ -181,8 +181,10 @@ void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, B
                        const Format& format) {
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
+  Drawn& known = at(l);
+  if (!known.written) known.by_blocks = !shares_ && lie_by_blocks(table_, B);
   int shift;
-  Weights<T> w = weights(l, of, drawn, B, team, format, shift);
+  Weights<T> w = weights(l, of, drawn, team, format, shift);
   z.exponent = u.exponent + shift;
   if (is_grouped(program_, l)) {
     const T* panels = panels_of_groups(w, drawn, team);
@@ -191,13 +193,12 @@ void Dense<T>::forward(int64_t l, int64_t B, const Block<T>& u, const double*, B
   }
   if (drawn.source == Source::identity && !w.given) return diagonal(u, B, w.scale, z);
   if (drawn.source == Source::constant && !w.given) return rank_one(u, B, w.scale, z);
-  Drawn& known = at(l);
   float* keep = w.given ? nullptr : known.kept;
   if (known.written) {  // by another use, or a segment is computed again
     w.kept = keep;
     keep = nullptr;
   }
-  if (keep) known.written = true, known.by_blocks = w.by_blocks;
+  known.written = known.written || keep;
   const int64_t panels = panels_of(w.rows), step = share(panels, 16 * w.columns * B, team);
   team.each((panels + step - 1) / step, [&](int64_t c) {
     if (!team.stopped()) table_.forward(w, c * step, std::min(panels, (c + 1) * step), B, u.data, z.data, keep);
@@ -210,7 +211,7 @@ void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, co
   const LayerOf of = layer_of(program_, l);
   const Unit& drawn = unit(l, of);
   int shift;
-  Weights<T> w = weights(l, of, drawn, B, team, format, shift);
+  Weights<T> w = weights(l, of, drawn, team, format, shift);
   du.exponent = delta.exponent + shift;
   if (is_grouped(program_, l)) {
     const T* panels = panels_of_groups(w, drawn, team);
@@ -230,8 +231,8 @@ void Dense<T>::backward(int64_t l, int64_t B, const Block<T>&, const double*, co
 
 // Scales that T might not hold give their power of two to the block's exponent; rounded weights are true values.
 template <class T>
-Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, int64_t B, Team& team,
-                             const Format& format, int& shift) {
+Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, Team& team, const Format& format,
+                             int& shift) {
   shift = 0;
   const bool far =
       program_.exponent && !format.fraction && of.scale != 0 && (fabs(of.scale) > 0x1p30 || fabs(of.scale) < 0x1p-30);
@@ -247,7 +248,7 @@ Weights<T> Dense<T>::weights(int64_t l, const LayerOf& of, const Unit& drawn, in
                   nullptr,
                   nullptr,
                   format,
-                  at(l).written ? at(l).by_blocks : !shares_ && lie_by_blocks(table_, B)};
+                  at(l).by_blocks};
   if (format.fraction && !format.stochastic && (drawn.source == Source::identity || drawn.source == Source::constant))
     w.scale = (T)rounded(of.scale, format);
   if (drawn.source == Source::given) w.given = given_->of(place(l));
@@ -274,15 +275,11 @@ void Dense<T>::lay_panel(const Weights<T>& w, const Unit& drawn, const float* ke
   if (w.given) {
     std::copy_n(w.given + p * size, size, out);
   } else if (drawn.source == Source::drawn) {
-    if (kept && w.by_blocks) {
-      for (int64_t k = 0; k < w.columns; k += 16)
-        std::copy_n(kept + (k * panels_of(w.rows) + p * 16) * 16, std::min<int64_t>(16, w.columns - k) * 16,
-                    out + k * 16);
-    } else {
-      float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
-      if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
-      std::copy_n(kept ? kept + p * size : draws, size, out);
-    }
+    float* draws = kept ? nullptr : static_cast<float*>(thread_scratch((size_t)size * sizeof(float)));
+    if (draws) table_.draw(w, p, p + 1, 0, w.columns, draws);
+    for (int64_t k = 0; k < w.columns; k += 16)
+      std::copy_n(kept ? kept + kept_at(w, p, k) : draws + k * 16, std::min<int64_t>(16, w.columns - k) * 16,
+                  out + k * 16);
   } else {
     for (int64_t k = 0; k < w.columns; k++)
       for (int64_t lane = 0; lane < 16; lane++)

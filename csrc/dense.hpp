@@ -41,14 +41,13 @@ template <class T> class Dense final : public Linear<T> {
     int64_t layer;   // the first with this weight
     float* kept;     // draws of its forward pass, or null
     bool written;    // in this replica
-    bool by_blocks;  // as they lie, for whatever reads them: a head may ask for other columns than it is asked for
+    bool by_blocks;  // as they were written: what reads them may ask for other columns, as heads over positions do
   };
   size_t place(int64_t layer) const { return (size_t)(weight_of(program_, layer) - weight_of(program_, first_)); }
   Drawn& at(int64_t layer) { return drawn_[place(layer)]; }
   const Unit& unit(int64_t layer, const LayerOf& of) const;
   void keep_draws(int64_t bytes);
-  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, int64_t B, Team& team, const Format& format,
-                     int& shift);
+  Weights<T> weights(int64_t layer, const LayerOf& of, const Unit& unit, Team& team, const Format& format, int& shift);
   void lay_panel(const Weights<T>& w, const Unit& unit, const float* kept, int64_t panel, T* all) const;
   void round_by_chance(Weights<T>& w, const Unit& unit, int64_t layer, Team& team);
   const T* panels_of_groups(const Weights<T>& w, const Unit& unit, Team& team);

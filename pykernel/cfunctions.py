@@ -11,7 +11,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -28,17 +28,6 @@ MOST_NOTED = 1024
 ALLOWED = "double (double) or void (const double *z, double *out, int64_t n, void *user)"
 
 
-class Reporting(Protocol):
-    """What says under its own name what a user's function did wrong: an Activation."""
-
-    @property
-    def name(self) -> str:
-        """How it is called."""
-
-    def evaluate(self, key: str, z: np.ndarray) -> Any:
-        """One of its functions at an array."""
-
-
 class Failure:
     """Where compiled code notes what a user's function was given when it raised, as an exception cannot leave it.
 
@@ -53,7 +42,7 @@ class Failure:
     def forget(self) -> None:
         self.numbers[0] = 0
 
-    def check(self, activation: Reporting, what: str) -> None:
+    def check(self, activation: Any, what: str) -> None:
         """Raise what the function raised, by calling it once more in Python.
 
         Raises:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,42 +123,6 @@ class Rows:
         return [*super().__dir__(), *NAMES]
 
 
-class Extents(Protocol):
-    """How many there are of each thing that has columns of its own: `program.Counts`."""
-
-    @property
-    def node(self) -> int:
-        """Ends of blocks."""
-
-
-class Labelled(Protocol):
-    """What a chain says of the columns of its rows."""
-
-    @property
-    def blocks(self) -> tuple | None:
-        """Its pattern, None of equal layers."""
-
-    @property
-    def extents(self) -> Extents:
-        """How long its rows are."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the weight layers."""
-
-    @property
-    def activations(self) -> tuple[str, ...]:
-        """Of the activation steps."""
-
-    @property
-    def attentions(self) -> tuple[str, ...]:
-        """Of the attentions."""
-
-    @property
-    def tied_layers(self) -> tuple[str, ...]:
-        """Of the distinct weights, where layers share some."""
-
-
 # of each extent the name of its axis
 AXES = {
     "layer": "layer",
@@ -173,12 +137,12 @@ AXES = {
 AXES_OF_LAYERS = {**AXES, "activation": "layer", "node": "layer", "rounded": "layer"}
 
 
-def axes(chain: Labelled) -> dict[str, str]:
+def axes(chain: Any) -> dict[str, str]:
     """Of each extent but "replica" the name of the axis that its rows run along."""
     return AXES_OF_LAYERS if chain.blocks is None else AXES
 
 
-def labels(chain: Labelled, extent: str) -> np.ndarray:
+def labels(chain: Any, extent: str) -> np.ndarray:
     """What the columns of its rows of an extent are called: numbers, of blocks names where there are any."""
     nodes = chain.extents.node
     if extent == "input":
@@ -199,7 +163,7 @@ def blocks_of(names: Iterable[str]) -> np.ndarray:
     return np.array([int(name.partition(".")[0]) for name in names], dtype=int)
 
 
-def shape(row: Row, replicas: int, counts: Extents) -> tuple[int, ...]:
+def shape(row: Row, replicas: int, counts: Any) -> tuple[int, ...]:
     """The shape of a row's array for so many replicas of a program with these `program.Counts`."""
     if row.extent == "replica":
         return (replicas,)
@@ -212,7 +176,7 @@ def of_weights(rows: dict, name: str) -> Any:
     return rows[name if name not in OF_USES or rows[name].size else OF_USES[name]]
 
 
-def entries(replicas: int, counts: Extents) -> int:
+def entries(replicas: int, counts: Any) -> int:
     """Numbers in all rows together, for so many replicas of a program with these `program.Counts`."""
     each = sum(getattr(counts, extent) * many for extent, many in _OF_EXTENT.items())
     return replicas * (each + _OF_INPUT * (counts.node + 1) + _OF_REPLICA)

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -51,56 +51,6 @@ LONG = 1000  # repetitions from which memory counts more than what finding equal
 TABLES_OF_ROWS = ("draws", "activations", "norms", "inits", "windows", "kernels", "affines")
 
 
-class Branches(Protocol):
-    """What lowering reads of `parts.Residual`."""
-
-    @property
-    def every(self) -> int:
-        """Layers of a branch."""
-
-    def factor(self, depth: int) -> float:
-        """On a branch."""
-
-
-class Patterned(Protocol):
-    """The words of a Chain that lowering reads; what they mean is said there."""
-
-    @property
-    def depth(self) -> int: ...
-    @property
-    def width(self) -> int | None: ...
-    @property
-    def widths(self) -> Sequence[int] | None: ...
-    @property
-    def init(self) -> Any: ...
-    @property
-    def gain(self) -> Any: ...
-    @property
-    def bias_std(self) -> Any: ...
-    @property
-    def norm_eps(self) -> float: ...
-    @property
-    def order(self) -> str: ...
-    @property
-    def residual(self) -> Branches | None: ...
-    @property
-    def blocks(self) -> tuple | None: ...
-    @property
-    def first(self) -> tuple: ...
-    @property
-    def last(self) -> tuple: ...
-    @property
-    def tied(self) -> bool: ...
-    @property
-    def branches(self) -> int: ...
-    @property
-    def has_lists(self) -> bool: ...
-    @property
-    def is_spatial(self) -> bool: ...
-    def layer_word(self, key: str, layer: int) -> Any: ...
-    def __hash__(self) -> int: ...
-
-
 class Pattern:
     """What lowering a chain's words gives for inputs of these `positions`: `stretches`, `registers`, the tables of
     rows as tuples, each row once, `positions_out` (of the last node), and one array a number.
@@ -138,7 +88,7 @@ class Pattern:
     kernels: tuple
     affines: tuple
 
-    def __init__(self, chain: Patterned, positions: Sequence[int] = ()) -> None:
+    def __init__(self, chain: Any, positions: Sequence[int] = ()) -> None:
         self.chain = chain
         self.no_norm = NormRow(None, chain.norm_eps)
         self._tables: dict[str, dict] = {name: {} for name in TABLES_OF_ROWS}  # the number of each row
@@ -551,7 +501,7 @@ class Pattern:
         return Layers(*shapes, *placed, draw, scale, bias_draw, bias_scale, self.centred)
 
 
-def _units(chain: Patterned, layer: int) -> int:
+def _units(chain: Any, layer: int) -> int:
     """n[layer] of a chain made by keywords, of one of blocks its input's."""
     if chain.widths is not None:
         return int(chain.widths[layer])

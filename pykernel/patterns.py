@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
-from pykernel.pattern import Pattern, Patterned
+from pykernel.pattern import Pattern
 
 REMEMBERED = 1000  # repetitions: the numbers of a longer chain take some memory
 CHAINS = 64  # a sweep of as many reads each once, not once a stage; more push each other out of the processor's memory
 
 
-def pattern_of(chain: Patterned, positions: tuple[int, ...] = ()) -> Pattern:
+def pattern_of(chain: Any, positions: tuple[int, ...] = ()) -> Pattern:
     """The pattern of a chain for inputs of these positions, not to be changed; those of chains that are asked for again
     and again, or are made anew of the same words, are remembered.
 
@@ -25,7 +26,7 @@ def pattern_of(chain: Patterned, positions: tuple[int, ...] = ()) -> Pattern:
 class _Itself:
     """A chain as a key that nothing but the same object equals: found without reading all its words."""
 
-    def __init__(self, chain: Patterned) -> None:
+    def __init__(self, chain: Any) -> None:
         self.chain = chain
 
     def __hash__(self) -> int:
@@ -41,5 +42,5 @@ def _of_object(itself: _Itself, positions: tuple[int, ...]) -> Pattern:
 
 
 @functools.lru_cache(maxsize=CHAINS)
-def _of_words(chain: Patterned, positions: tuple[int, ...]) -> Pattern:
+def _of_words(chain: Any, positions: tuple[int, ...]) -> Pattern:
     return Pattern(chain, positions)

@@ -48,9 +48,14 @@ inline constexpr int64_t kept_size(int64_t rows, int64_t columns) {
   return (rows + 15) / 16 * 16 * ((columns + 15) / 16 * 16);
 }
 
+inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }
+// Where panel p of them begins, from column k (a multiple of 16).
+template <class T> constexpr int64_t kept_at(const Weights<T>& w, int64_t p, int64_t k) {
+  return w.by_blocks ? (k * panels_of(w.rows) + p * 16) * 16 : (p * w.columns + k) * 16;
+}
+
 // Units of a tall array whose numbers come from the same 16 Philox blocks.
 inline constexpr int group_panels = 4, group_units = 64;
 inline constexpr int64_t panel_units = 16;
-inline constexpr int64_t panels_of(int64_t n) { return (n + 15) / 16; }
 
 }  // namespace pykernel

@@ -115,3 +115,9 @@ def test_gram(units, batch, dtype):
     for other in grams:
         np.testing.assert_array_equal(other, grams[0])
         np.testing.assert_array_equal(other, other.T)
+
+
+def test_the_ceiling_of_reads_reads_all():
+    x = np.random.default_rng(0).standard_normal(1280).astype(np.float32)
+    assert kernels.peak_read(x, 3) == pytest.approx(3 * x.sum(dtype=float), abs=1e-3)
+    assert kernels.peak_read(np.eye(1, 1280, 1279, dtype=np.float32)[0], 1) == 1
